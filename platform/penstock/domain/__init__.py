@@ -1,0 +1,1 @@
+"""The domain: pure values and rules, standard library only, no clock, no I/O."""

@@ -1,0 +1,132 @@
+"""Errors: everything a caller can be told, each with a code, an HTTP status and the data to answer with.
+
+    PenstockError
+    ├── BadRequest          400  the request can't be understood or is not allowed
+    ├── Unauthorized        401  no key, or a key that is not valid
+    ├── Forbidden           403  a valid key that may not do this
+    ├── NotFound            404  no such thing, or it is another tenant's
+    ├── Conflict            409  the thing exists, but its state does not allow this
+    ├── TooLarge            413  more bytes than the limit
+    ├── Unavailable         503  a server behind us is away; try again
+    ├── NoSpace             507  the disk is full
+    └── Internal            500  our own fault
+    LeaseLost                    the holder writes no more: somebody else may hold the work now
+    Unreadable                   bytes that should be in the blob store can't be read
+
+The docstring's first line is the default message.
+"""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """Something went wrong."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.message = message or (type(self).__doc__ or "").split("\n")[0]
+        self.code = code or type(self).code
+        self.param = param
+        self.headers = headers or {}
+        super().__init__(self.message)
+
+
+class BadRequest(PenstockError):
+    """The request is not valid."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class Unauthorized(PenstockError):
+    """The API key is missing or not valid. Send it as 'Authorization: Bearer <key>'."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(PenstockError):
+    """This key may not do that."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(PenstockError):
+    """There is no such object."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+    def __init__(self, what: str, name: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(f"No such {what}: {name!r}.", param=param, code=code)
+
+
+class Conflict(PenstockError):
+    """The object's state does not allow this. SDKs retry a 409, so the answer says that it is no use."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+    def __init__(self, current: str, wanted: str, message: str | None = None, *, code: str | None = None) -> None:
+        self.current = current
+        self.wanted = wanted
+        super().__init__(
+            message or f"It is {current} and can't become {wanted}.", code=code, headers={"x-should-retry": "false"}
+        )
+
+
+class TooLarge(PenstockError):
+    """The body is larger than the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "too_large"
+
+
+class Unavailable(PenstockError):
+    """A server that this needs is away; try again shortly."""
+
+    status = 503
+    type = "server_error"
+    code = "unavailable"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: int = 2) -> None:
+        super().__init__(message, headers={"retry-after": str(retry_after_seconds)})
+
+
+class NoSpace(PenstockError):
+    """There is not enough disk space for this."""
+
+    status = 507
+    type = "server_error"
+    code = "insufficient_storage"
+
+
+class Internal(PenstockError):
+    """An internal error happened; it is in the log under this request's id."""
+
+    code = "internal_error"
+
+
+class LeaseLost(Exception):
+    """The lease is no longer this holder's: its answers must be dropped."""
+
+
+class Unreadable(Exception):
+    """Bytes that should be in the blob store can't be read."""

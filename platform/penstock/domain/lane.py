@@ -1,0 +1,39 @@
+"""Lanes: how urgent work is, and how many of a worker's hands each lane may hold."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import StrEnum
+from typing import Final
+
+
+class Lane(StrEnum):
+    """The lanes that batches and jobs can choose, most urgent first. Waiting calls have one more, above them all."""
+
+    PRIORITY = "priority"
+    STANDARD = "standard"
+    FLEX = "flex"
+
+    @property
+    def rank(self) -> int:
+        """Order of service: 0 is served first."""
+        return LANES.index(self)
+
+
+LANES: Final = tuple(Lane)
+
+# A lane may hold at most this many of a worker's hands, so that an urgent slice always finds one free.
+MOST_HANDS: Final = {Lane.PRIORITY: 4, Lane.STANDARD: 3, Lane.FLEX: 2}
+HANDS: Final = max(MOST_HANDS.values())
+
+
+def model_slug(model: str) -> str:
+    """A model's name as a part of a queue name: readable, and unique by eight hex digits of its hash."""
+    readable = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def generate_queue(model: str, lane: Lane) -> str:
+    """The Celery queue that holds the hints for one model and lane."""
+    return f"gpu.{model_slug(model)}.{lane}"

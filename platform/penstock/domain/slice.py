@@ -1,0 +1,67 @@
+"""Slices: the parts of a batch that one Celery task runs, and how their state may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from penstock.domain.lane import Lane
+
+
+class SliceState(StrEnum):
+    """queued: in the backlog · ready: hinted · running: under a lease · done: settled · dropped: will not run."""
+
+    QUEUED = "queued"
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    DROPPED = "dropped"
+
+
+# queued → ready → running → done; back to queued by demotion, reap or release; any open one may be dropped.
+MOVES: Final = {
+    SliceState.QUEUED: {SliceState.READY, SliceState.DROPPED},
+    SliceState.READY: {SliceState.QUEUED, SliceState.RUNNING, SliceState.DROPPED},
+    SliceState.RUNNING: {SliceState.QUEUED, SliceState.DONE, SliceState.DROPPED},
+    SliceState.DONE: set(),
+    SliceState.DROPPED: set(),
+}
+
+OPEN: Final = frozenset(state for state, becomes in MOVES.items() if becomes)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A slice as the plan cuts it: a byte range of the plan copy, and what is in it."""
+
+    model: str
+    plan_offset: int
+    plan_bytes: int
+    lines: int
+    first_line: int
+    last_line: int
+    tokens: int
+    """Estimated: input bytes over the model's bytes per token, plus the expected answer."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A slice in a holder's hand: what to read, under which lease, and what earlier holders already recorded."""
+
+    slice: int
+    lease: int
+    batch: str
+    tenant: str
+    endpoint: str
+    model: str
+    lane: Lane
+    plan_key: str | None
+    plan_offset: int
+    plan_bytes: int
+    inline: bytes | None
+    lines: int
+    first_line: int
+    last_line: int
+    recorded: frozenset[int]
+    """Line numbers that are in accepted segments already: they are not asked again."""

@@ -1,0 +1,76 @@
+"""Settings: every knob and limit of the platform, with its default, its unit and its reason.
+
+Each is read from the environment as PENSTOCK_<NAME>. Only entry points (cli, api factory, keeper, worker main)
+read them and pass values down. `docs/limits.md` is generated from this table by `penstock settings --markdown`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Settings(BaseSettings):
+    """One frozen object."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
+
+    # Where the servers are.
+    database_url: str = Field(
+        "postgresql://postgres@127.0.0.1:5432/postgres", description="Postgres, the only truth (libpq URL)."
+    )
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey: hints only, may lose everything.")
+    blob_url: str = Field("file:///var/lib/penstock/blobs", description="Blob store: file://, s3://, gs:// or az://.")
+    scratch_dir: Path = Field(Path("/tmp"), description="Local disk for spooling input and assembling output.")
+    runtime_dir: Path = Field(Path("/tmp/penstock"), description="Sockets and process records; keep the path short.")
+    log_level: str = Field("info", description="debug, info, warning or error.")
+
+    # Limits on what a client can grow.
+    max_file_bytes: int = Field(2 * GIB, description="Bytes of one uploaded file.")
+    max_file_lines: int = Field(1_000_000, description="Requests in one batch.")
+    max_line_bytes: int = Field(8 * MIB, description="Bytes of one line of a batch.")
+    max_custom_id_bytes: int = Field(512, description="Bytes of a custom_id (UTF-8).")
+    max_models_per_batch: int = Field(16, description="Different models in one batch.")
+    max_json_bytes: int = Field(16 * MIB, description="Bytes of a JSON request body; a larger job goes as a file.")
+    max_inline_requests: int = Field(100, description="Requests of a job that is kept in rows, without files.")
+    max_inline_bytes: int = Field(256 * KIB, description="Bytes of the requests of such a job.")
+    max_window_seconds: int = Field(30 * 86_400, description="Longest completion_window.")
+    max_errors_listed: int = Field(1_000, description="Validation errors that are listed; all are counted.")
+    max_queued_tokens: int = Field(5_000_000_000, description="Estimated tokens that one tenant may have open.")
+    max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
+    file_ttl_seconds: int = Field(30 * 86_400, description="Life of a batch input file unless the upload says otherwise.")
+
+    # Leases.
+    lease_seconds: float = Field(20.0, description="A lease lives this long after a beat, by the database's clock.")
+    beat_seconds: float = Field(5.0, description="A process names the leases it holds this often.")
+    close_grace_seconds: float = Field(5.0, description="A holder in a closing batch waits this long for answers.")
+
+    # Work.
+    flush_seconds: float = Field(1.0, description="Answers are recorded at least this often.")
+    line_timeout_seconds: float = Field(600.0, description="Longest time one line may take in the engine.")
+    line_tries: int = Field(3, description="A line that meets 429 or 5xx is asked this often in all.")
+    slice_lines: int = Field(512, description="Most lines of one slice.")
+    slice_tokens: int = Field(60_000, description="Estimated tokens of one slice: some 20 s of engine work.")
+    expected_output_tokens: int = Field(256, description="Tokens of an answer that nothing is known about.")
+    bytes_per_token: float = Field(4.0, description="Bytes of body per input token until a model's own is measured.")
+    ready_per_worker: int = Field(4, description="Slices of a lane that are hinted ahead for each live worker.")
+
+    # The keeper.
+    tick_seconds: float = Field(1.0, description="The keeper looks at everything this often.")
+    hint_again_seconds: float = Field(5.0, description="Work that nobody took is hinted again after this long.")
+    worker_gone_seconds: float = Field(20.0, description="A worker that has not beaten for this long is not live.")
+
+    # Connections, per process.
+    api_connections: int = Field(10, description="Most Postgres connections of one API process.")
+    hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")
+
+
+def load() -> Settings:
+    """Read the environment."""
+    return Settings()
