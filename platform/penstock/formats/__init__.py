@@ -1,0 +1,1 @@
+"""Formats: the lines of files; one module reads and writes each (docs/formats.md)."""

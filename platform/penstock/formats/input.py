@@ -1,0 +1,125 @@
+"""Input lines: what one request of a batch looks like, and why it may be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from penstock.domain.batch import LineError
+
+BOM: Final = b"\xef\xbb\xbf"
+NOT_JSON: Final = "This line is not parseable as valid JSON."
+
+
+class _Request(msgspec.Struct):
+    custom_id: Any = None
+    method: Any = None
+    url: Any = None
+    body: msgspec.Raw = msgspec.Raw()  # empty where it is missing
+
+
+class _Body(msgspec.Struct):
+    model: Any = None
+    stream: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+
+
+_read_request = msgspec.json.Decoder(_Request).decode
+_read_body = msgspec.json.Decoder(_Body).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One request. `number` is its physical line in the input, from 1; `body` is JSON as the client wrote it."""
+
+    number: int
+    custom_id: str
+    url: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A line that passed, and what the plan needs of it."""
+
+    custom_id: str
+    model: str
+    max_output_tokens: int | None
+    body_bytes: int
+
+
+def tidy(raw: bytes, number: int) -> bytes:
+    """Take off what is not content: a BOM in front of the file, the line's end, white space around it."""
+    return (raw.removeprefix(BOM) if number == 1 else raw).strip(b" \t\r\n")
+
+
+def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> Checked | LineError:
+    """Check one tidy, non-empty line against the contract; the first fault is the answer."""
+
+    def refuse(code: str, message: str, param: str | None = None) -> LineError:
+        return LineError(code, message, param, number)
+
+    try:
+        line.decode()
+        request = _read_request(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a line that is no object included
+        return refuse("invalid_json_line", NOT_JSON)
+
+    custom_id = request.custom_id
+    if custom_id is None or custom_id == "":
+        return refuse("missing_required_parameter", "Missing required parameter: 'custom_id'.", "custom_id")
+    if not isinstance(custom_id, str):
+        return refuse("invalid_request", "custom_id must be a string.", "custom_id")
+    if len(custom_id.encode()) > max_custom_id_bytes:
+        return refuse("invalid_request", f"custom_id is longer than {max_custom_id_bytes} bytes.", "custom_id")
+    if request.method is None:
+        return refuse("missing_required_parameter", "Missing required parameter: 'method'.", "method")
+    if request.method != "POST":
+        return refuse("invalid_request", "method must be 'POST'.", "method")
+    if request.url is None:
+        return refuse("missing_required_parameter", "Missing required parameter: 'url'.", "url")
+    if request.url != endpoint:
+        return refuse("url_mismatch", f"The url of each line must be the batch's endpoint, {endpoint!r}.", "url")
+    body = bytes(request.body)
+    if body in (b"", b"null"):
+        return refuse("missing_required_parameter", "Missing required parameter: 'body'.", "body")
+    return _check_body(custom_id, body, refuse)
+
+
+def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) -> Checked | LineError:
+    try:
+        body = _read_body(raw)
+    except msgspec.ValidationError:
+        return refuse("invalid_request", "body must be a JSON object.", "body")
+    except (msgspec.DecodeError, RecursionError):
+        return refuse("invalid_json_line", NOT_JSON)
+    if body.model is None or body.model == "":
+        return refuse("missing_required_parameter", "Missing required parameter: 'body.model'.", "body.model")
+    if not isinstance(body.model, str) or len(body.model) > 200 or "\0" in body.model:
+        return refuse("invalid_request", "body.model must be a string of at most 200 characters.", "body.model")
+    if body.stream:
+        return refuse("invalid_request", "A batch can't stream: leave out body.stream.", "body.stream")
+    limits = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
+    most = next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and 0 < n < 10_000_000), None)
+    return Checked(custom_id, body.model, most, len(raw))
+
+
+def read(number: int, line: bytes) -> Line:
+    """Read a line that was checked before."""
+    request = _read_request(line)
+    return Line(number, request.custom_id, request.url, bytes(request.body))
+
+
+def custom_id_of(line: bytes) -> str:
+    """The custom_id of a checked line."""
+    return _read_request(line).custom_id
+
+
+def write(custom_id: str, endpoint: str, body: Any) -> bytes:
+    """Write one request as a line, without its line end; `body` is any JSON value."""
+    return msgspec.json.encode({"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body})

@@ -1,0 +1,112 @@
+"""Output lines: what is recorded of one line's end, and what the engine's usage counted for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from penstock.domain.batch import Usage
+from penstock.domain.ids import line_id
+
+CANCELLED: Final = ("batch_cancelled", "This line was not answered before the batch was cancelled.")
+EXPIRED: Final = ("batch_expired", "This line was not answered before the batch's completion window ended.")
+FAILED: Final = ("internal_error", "This line was not answered because the batch failed.")
+TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in time.")
+CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line's end: the output line, whether it belongs to the error file, and its tokens."""
+
+    number: int
+    line: bytes
+    failed: bool
+    usage: Usage = Usage()
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+_read_answer = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def answered(batch: str, number: int, custom_id: str, status: int, request_id: str | None, body: bytes) -> Record:
+    """Record what the engine answered over HTTP, a refusal included; 2xx goes to the output file."""
+    failed = not 200 <= status < 300
+    body, usage = _one_line(body)
+    response = b'{"status_code":%d,"request_id":%b,"body":%b}' % (status, _encode(request_id or ""), body)
+    return Record(number, _line(batch, number, custom_id, response, b"null"), failed, Usage() if failed else usage)
+
+
+def ended(batch: str, number: int, custom_id: str, reason: tuple[str, str]) -> Record:
+    """Record an end that is not HTTP: cancelled, expired, timed out, crashed."""
+    return Record(number, unanswered_line(batch, number, custom_id, reason), True)
+
+
+def unanswered_line(batch: str, number: int, custom_id: str, reason: tuple[str, str]) -> bytes:
+    """The output line of a line that has no answer."""
+    error = _encode({"code": reason[0], "message": reason[1]})
+    return _line(batch, number, custom_id, b"null", error)
+
+
+def _line(batch: str, number: int, custom_id: str, response: bytes, error: bytes) -> bytes:
+    return b'{"id":"%b","custom_id":%b,"response":%b,"error":%b}' % (
+        line_id(batch, number).encode(),
+        _encode(custom_id),
+        response,
+        error,
+    )
+
+
+def _one_line(body: bytes) -> tuple[bytes, Usage]:
+    """The body as JSON without line breaks, and its usage; what is not JSON is quoted in an error object."""
+    try:
+        body.decode()
+        if b"\n" in body or b"\r" in body:
+            body = msgspec.json.format(body, indent=-1)
+        return body, _usage(body)
+    except msgspec.ValidationError:  # JSON, but its usage has another shape
+        return body, Usage()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = body[:2_000].decode("utf-8", "replace")
+        return _encode({"error": {"message": text, "type": "server_error", "code": "not_json"}}), Usage()
+
+
+def _usage(body: bytes) -> Usage:
+    usage = _read_answer(body).usage
+    if usage is None:
+        return Usage()
+    before = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
+    after = usage.completion_tokens_details or usage.output_tokens_details or _Details()
+    return Usage(
+        usage.prompt_tokens or usage.input_tokens or 0,
+        before.cached_tokens or 0,
+        usage.completion_tokens or usage.output_tokens or 0,
+        after.reasoning_tokens or 0,
+    )
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """An output line as plain values, for answers that are shown inline."""
+    return msgspec.json.decode(line)
