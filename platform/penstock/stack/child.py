@@ -1,0 +1,153 @@
+"""Children: one supervised process each, in a process group of its own, that never outlives this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+LAUNCH = Path(__file__).with_name("launch.py")
+LOG_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+class Child:
+    """One process with a log file; it starts again, later each time, when it dies. Used with `with`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        user: str | None = None,
+        stop_signal: int = signal.SIGTERM,
+        death_signal: int = signal.SIGKILL,
+        grace_seconds: float = 10.0,
+        first_delay_seconds: float = 0.5,
+        longest_delay_seconds: float = 30.0,
+        settled_seconds: float = 60.0,
+    ) -> None:
+        """Describe it; `start` runs it.
+
+        `death_signal` is what the kernel sends it when this process dies. A child that lived `settled_seconds`
+        has its delay set back.
+        """
+        self.name = name
+        self.log = log
+        self.restarts = 0
+        self._command = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal))]
+        self._command += [user or "-", *command]
+        self._environment = environment
+        self._stdin = stdin
+        self._stop_signal = stop_signal
+        self._grace_seconds = grace_seconds
+        self._delays = (first_delay_seconds, longest_delay_seconds)
+        self._settled_seconds = settled_seconds
+        self._delay_seconds = first_delay_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._starts_at: float | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now, if one does."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the last process ended; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Run the program now."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            self.log.replace(self.log.with_suffix(".old"))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL if self._stdin is None else subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=None if self._environment is None else dict(self._environment),
+                process_group=0,
+            )
+        if self._stdin is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError), self._process.stdin as pipe:
+                pipe.write(self._stdin)
+        self._started_at = time.monotonic()
+        self._starts_at = None
+
+    def tend(self, now: float) -> str | None:
+        """Look at it once, at this monotonic time; start it again when due. Says what changed, in words."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        if self._starts_at is None:
+            self._kill_group()
+            if now - self._started_at >= self._settled_seconds:
+                self._delay_seconds = self._delays[0]
+            self._starts_at = now + self._delay_seconds
+            ended = how_it_ended(self._process.returncode)
+            said = f"{self.name} {ended}; starts again in {self._delay_seconds:g} s (log: {self.log})"
+            self._delay_seconds = min(self._delay_seconds * 2, self._delays[1])
+            return said
+        if now < self._starts_at:
+            return None
+        self.start()
+        self.restarts += 1
+        return f"{self.name} started again"
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal, and return at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(self._stop_signal)
+
+    def stop(self) -> None:
+        """Ask it to stop, wait for the grace, then kill what is left of its group."""
+        if self._process is None:
+            return
+        self.ask_to_stop()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._grace_seconds)
+        self._kill_group()
+        self._process.wait()
+        self._process = None
+
+    def _kill_group(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def how_it_ended(returncode: int) -> str:
+    """Say an exit status in words."""
+    if returncode >= 0:
+        return f"ended with status {returncode}"
+    return f"was killed by {signal.Signals(-returncode).name}"
+
+
+def last_lines(log: Path, count: int = 5, limit_bytes: int = 8192) -> str:
+    """The end of a log, for a message about a child that would not start."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - limit_bytes))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])

@@ -1,0 +1,84 @@
+"""Real servers for the tests: one embedded PostgreSQL and one Valkey a session, a fresh database a test."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis as redis_client
+
+from penstock.stack import postgres, valkey
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def short_dir() -> Iterator[Path]:
+    """A folder with a short path (unix sockets: at most 107 bytes), removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="ps-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(short_dir: Path) -> Iterator[str]:
+    """One embedded PostgreSQL for the whole session; its maintenance database."""
+    with postgres.running(short_dir / "pg", short_dir / "pgs", short_dir / "pg.log", durable=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> str:
+    """The name of a migrated database that each test's own is copied from."""
+    from penstock.store.migrate import upgrade
+
+    _administer(postgres_url, "create database penstock_template")
+    upgrade(_database(postgres_url, "penstock_template"))
+    return "penstock_template"
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """A fresh, migrated, empty database."""
+    name = f"test_{next(_numbers)}"
+    _administer(postgres_url, f"create database {name} template {template_database}")
+    yield _database(postgres_url, name)
+    _administer(postgres_url, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """A fresh database without tables, for tests of the migrations."""
+    name = f"test_{next(_numbers)}"
+    _administer(postgres_url, f"create database {name}")
+    yield _database(postgres_url, name)
+    _administer(postgres_url, f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def valkey_url(short_dir: Path) -> Iterator[str]:
+    """One embedded Valkey for the whole session."""
+    with valkey.running(short_dir / "valkey", short_dir / "valkey.log") as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(valkey_url: str) -> str:
+    """The session's Valkey, emptied."""
+    with redis_client.Redis.from_url(valkey_url) as client:
+        client.flushall()
+    return valkey_url
+
+
+def _administer(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[arg-type]
+
+
+def _database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")
