@@ -38,14 +38,13 @@ class Child:
     ) -> None:
         """Describe it; `start` runs it.
 
-        `death_signal` is what the kernel sends it when this process dies. A child that lived `settled_seconds`
-        has its delay set back.
+        `death_signal` is what the kernel sends it when this process dies. After a life of `settled_seconds`
+        the delay of the next restart is the first one again.
         """
         self.name = name
         self.log = log
         self.restarts = 0
-        self._command = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal))]
-        self._command += [user or "-", *command]
+        self._command = [*tie(death_signal), user or "-", *command]
         self._environment = environment
         self._stdin = stdin
         self._stop_signal = stop_signal
@@ -135,6 +134,11 @@ class Child:
         if self._process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def tie(death_signal: int) -> list[str]:
+    """The start of a command line that dies with this process; a user (or `-`) and the program follow."""
+    return [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal))]
 
 
 def how_it_ended(returncode: int) -> str:

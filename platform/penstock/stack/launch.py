@@ -1,6 +1,6 @@
-"""One child's last step before its program: it dies with its parent, and runs as an ordinary user where it must.
+"""A child's last step before its program: it dies with its parent, and is an ordinary user where it must.
 
-Run as a script: `python -I -S launch.py PARENT_PID DEATH_SIGNAL USER|- PROGRAM [ARG]...`. It is a process step
+Run as a script: `python -I -S launch.py PARENT_PID DEATH_SIGNAL USER|- PROGRAM [ARG]...`. It is a process
 and not a `preexec_fn`, because code between fork and exec may deadlock in a parent that has threads.
 """
 
@@ -17,8 +17,8 @@ PR_SET_KEEPCAPS = 8
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAPABILITY_VERSION_3 = 0x20080522
-# Enough to walk through a parent folder that is closed to others (a checkout under a home); the first that root
-# itself holds is kept. Containers usually grant only the second.
+# Enough to walk through a parent folder that is closed to others (a checkout under a home); the first that
+# root itself holds is kept. Containers usually grant only the second.
 CAP_DAC_READ_SEARCH = 2
 CAP_DAC_OVERRIDE = 1
 

@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL: a real server from a wheel, in a folder of its own, reachable by a unix socket only.
+"""The embedded PostgreSQL: a real server from a wheel, in a folder of its own, behind a unix socket only.
 
-The wheel's binaries are run directly: its Python side would open the parents of the data folder to everyone when
-root runs it. PostgreSQL refuses to run as root, so then it runs as `nobody`, which owns the folder.
+The wheel's binaries are run directly: its Python side would open the parents of the data folder to everyone
+when root runs it. PostgreSQL refuses to run as root, so then it runs as `nobody`, which owns the folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from penstock.stack.child import LAUNCH, Child, last_lines
+from penstock.stack.child import Child, last_lines, tie
 from penstock.stack.problem import Problem
 
 ORDINARY_USER: Final = "nobody"
@@ -62,10 +61,11 @@ def prepare(data: Path, socket_dir: Path) -> None:
         return
     command = [str(_bin() / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
     command += ["--locale=C.UTF-8", "--no-instructions"]
-    launch = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(signal.SIGKILL)), _user() or "-"]
-    done = subprocess.run([*launch, *command], capture_output=True, text=True, cwd="/", check=False)
+    tied = [*tie(signal.SIGKILL), _user() or "-"]
+    done = subprocess.run([*tied, *command], capture_output=True, text=True, cwd="/", check=False)
     if done.returncode != 0:
-        raise Problem(f"PostgreSQL can't make its folder {data}: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise Problem(f"PostgreSQL can't make its folder {data}: {said}")
 
 
 def child(data: Path, socket_dir: Path, log: Path, *, durable: bool = True) -> Child:

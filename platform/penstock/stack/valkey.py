@@ -1,7 +1,7 @@
-"""The embedded Valkey: a real server from a wheel, on a loopback port behind a password; it keeps nothing on disk.
+"""The embedded Valkey: a real server from a wheel, on a loopback port behind a password, without a disk.
 
-A port and not a unix socket, since redis-py, kombu and Flower each spell a socket's URL differently. The password
-goes in by stdin: an argument would be readable by every user of the machine.
+A port and not a unix socket, since redis-py, kombu and Flower each spell a socket's URL differently. The
+password goes in by stdin: an argument would be readable by every user of the machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 def child(address: Address, folder: Path, log: Path) -> Child:
     """The server as a child."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Kombu's queues are lists that must not be evicted: with no policy a full server refuses new hints instead.
+    # Kombu's queues are lists that must not be evicted: a full server refuses new hints instead.
     lines = [
         "bind 127.0.0.1",
         f"port {address.port}",

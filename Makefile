@@ -1,0 +1,39 @@
+# What a person needs: `make demo` shows everything once, `make up` stays, `make test` checks everything.
+
+PYTHON ?= python3.11
+DATA ?= data/up
+PORT ?= 8000
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install up demo test lint lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: ## Set up .venv with the locked requirements and this project
+	@command -v $(PYTHON) >/dev/null || { echo "[install] $(PYTHON) is missing: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) requirements/install.py
+
+up: install ## Start the whole platform on this machine and stay (DATA=folder PORT=number)
+	@$(BIN)/penstock up --data $(DATA) --port $(PORT)
+
+demo: install ## Start it, send a batch of chat requests through a real vLLM, show the answers, stop
+	@$(BIN)/penstock demo
+
+test: install lint ## Check everything, with the real vLLM
+	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
+	@$(BIN)/python -m pytest
+
+lint: install ## Check style and the direction of imports
+	@echo "[lint] ruff"
+	@$(BIN)/ruff check .
+	@echo "[lint] import-linter"
+	@$(BIN)/lint-imports --no-cache
+
+lock: ## Write requirements/lock.txt anew from requirements/direct.in
+	@$(PYTHON) requirements/install.py lock
+
+clean: ## Remove .venv, caches and data of demos
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist data
+	find platform workers tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
