@@ -149,6 +149,10 @@ create table slices (
     inline bytea,
     completed int not null default 0 check (completed >= 0),
     failed int not null default 0 check (failed >= 0),
+    input_tokens bigint not null default 0,
+    cached_tokens bigint not null default 0,
+    output_tokens bigint not null default 0,
+    reasoning_tokens bigint not null default 0,
     ready_at timestamptz,
     check ((state = 'running') = (lease is not null)),
     check (completed + failed <= lines)

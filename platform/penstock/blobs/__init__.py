@@ -1,0 +1,1 @@
+"""Blobs: bytes by key, on disk or in an object store."""

@@ -1,0 +1,1 @@
+"""Use cases: one verb family a file. A function that takes a `Transaction` is one database transaction."""

@@ -1,0 +1,1 @@
+"""Other networks: hints over Celery and Redis."""

@@ -1,0 +1,122 @@
+"""The blob store: one small face over obstore, for disk, S3, GCS and Azure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from penstock.domain.errors import NoSpace, Unreadable
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+@contextmanager
+def _full_is_no_space() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if "No space left" in str(error) or "os error 28" in str(error):
+            raise NoSpace("The blob store is full.") from error
+        raise
+
+
+@contextmanager
+def _missing_is_unreadable(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, FileNotFoundError) as error:
+        raise Unreadable(f"blob {key}: {error}") from error
+
+
+class Blobs:
+    """Bytes by key. Keys are written once, never overwritten, and unguessable."""
+
+    def __init__(self, url: str) -> None:
+        parsed = urlparse(url)
+        self._store: ObjectStore
+        self._root: Path | None = None
+        if parsed.scheme == "file":
+            root = Path(unquote(parsed.path))
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._root = root
+            self._store = LocalStore(root)
+        else:
+            self._store = from_url(url)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a small blob whole."""
+        with _full_is_no_space():
+            obstore.put(self._store, key, data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a blob from a local file with flat memory."""
+        with _full_is_no_space():
+            obstore.put(self._store, key, path, chunk_size=CHUNK_BYTES)
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[obstore.WritableFile]:
+        """Write a blob piece by piece with flat memory; it becomes visible at the end, or not at all."""
+        with _full_is_no_space():
+            file = obstore.open_writer(self._store, key, buffer_size=CHUNK_BYTES)
+            yield file
+            file.close()
+
+    def open_upload(self, key: str) -> obstore.AsyncWritableFile:
+        """A writer for an event loop: `await write(bytes)`, then `await close()`; without it nothing is visible."""
+        return obstore.open_writer_async(self._store, key, buffer_size=CHUNK_BYTES)
+
+    def range(self, key: str, offset: int, length: int) -> bytes:
+        """Read a part of a blob; raise Unreadable."""
+        with _missing_is_unreadable(key):
+            return bytes(obstore.get_range(self._store, key, start=offset, length=length))
+
+    def read(self, key: str) -> bytes:
+        """Read a small blob whole; raise Unreadable."""
+        with _missing_is_unreadable(key):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """Read a blob in pieces of some MiB; raise Unreadable."""
+        with _missing_is_unreadable(key):
+            for piece in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(piece)
+
+    async def stream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Read the bytes from `start` up to `end` in pieces of some MiB, from an event loop; raise Unreadable."""
+        with _missing_is_unreadable(key):
+            for offset in range(start, end, CHUNK_BYTES):
+                length = min(CHUNK_BYTES, end - offset)
+                yield bytes(await obstore.get_range_async(self._store, key, start=offset, length=length))
+
+    def delete(self, key: str) -> None:
+        """Delete a blob, and what a cut upload left of it; it is no error if nothing is there."""
+        with _missing_ok():
+            obstore.delete(self._store, key)
+        if self._root is not None:  # on disk, a multipart upload that was cut leaves `<key>#<n>` (object_store 0.12)
+            target = self._root / key
+            for cut in target.parent.glob(f"{target.name}#*"):
+                cut.unlink(missing_ok=True)
+
+    async def ready(self) -> bool:
+        """Say whether the store answers: a look at a key that is not there."""
+        try:
+            await obstore.head_async(self._store, "ready/none")
+        except (NotFoundError, FileNotFoundError):
+            return True
+        except BaseError:
+            return False
+        return True
+
+
+@contextmanager
+def _missing_ok() -> Iterator[None]:
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError):
+        return

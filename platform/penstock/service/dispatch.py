@@ -1,0 +1,72 @@
+"""Dispatch: a short ready list for each model and lane; the backlog stays queued, so order is decided late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from penstock.domain import hint
+from penstock.domain.batch import BatchState
+from penstock.domain.lane import Lane
+from penstock.service import closing
+from penstock.service.transaction import Transaction
+from penstock.settings import Settings
+from penstock.store import batches, leases, slices
+
+_MOST_PER_TICK = 1_000
+
+
+def feed(tx: Transaction, model: str, settings: Settings) -> int:
+    """Make the best queued slices of a model ready and hint each; how many."""
+    lanes = slices.feed(
+        tx.conn,
+        model,
+        ahead=settings.ready_per_worker,
+        gone=timedelta(seconds=settings.worker_gone_seconds),
+    )
+    tx.hints.extend(hint.generate(model, lane) for lane in lanes)
+    return len(lanes)
+
+
+def feed_all(tx: Transaction, settings: Settings) -> int:
+    """Feed every model that has a backlog; how many slices became ready."""
+    return sum(feed(tx, model, settings) for model in slices.backlog_models(tx.conn))
+
+
+def hint_again(tx: Transaction, settings: Settings) -> int:
+    """Repeat the hints of work that nobody took: they may be lost. How many."""
+    again = timedelta(seconds=settings.hint_again_seconds)
+    tx.hints.extend(
+        hint.generate(model, Lane(lane)) for model, lane in slices.stale(tx.conn, again=again, limit=_MOST_PER_TICK)
+    )
+    for batch, state in batches.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
+        tx.hint(hint.validate(batch) if state is BatchState.VALIDATING else hint.assemble(batch))
+    return len(tx.hints)
+
+
+def reap(tx: Transaction, batch: str) -> int:
+    """Free what silent holders held of a batch, and let it move on; how many leases, 0 if somebody is at it."""
+    if not batches.try_lock(tx.conn, batch):
+        return 0
+    reaped = leases.reap(tx.conn, batch)
+    closing.move_on(tx, batch)
+    return reaped
+
+
+def silent_batches(tx: Transaction) -> list[str]:
+    """Batches with a lease whose holder fell silent."""
+    return leases.silent_batches(tx.conn, limit=_MOST_PER_TICK)
+
+
+def overdue(tx: Transaction) -> list[str]:
+    """Batches whose deadline has passed."""
+    return batches.overdue(tx.conn, limit=_MOST_PER_TICK)
+
+
+def stuck(tx: Transaction) -> list[str]:
+    """Batches that nobody moved on, because whoever should have done it died."""
+    return batches.stuck(tx.conn, limit=_MOST_PER_TICK)
+
+
+def move_on(tx: Transaction, batch: str) -> bool:
+    """Move a batch on to finalizing if it is due; False if it is not, or somebody is at it."""
+    return batches.try_lock(tx.conn, batch) and closing.move_on(tx, batch)

@@ -1,0 +1,87 @@
+"""Transactions: one connection, and the hints that are said only once it has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy.exc
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from penstock.domain.errors import Unavailable
+from penstock.domain.hint import Hint
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Transaction:
+    """What a use case works in. Its caller commits; hints wait until then."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.hints: list[Hint] = []
+
+    def hint(self, hint: Hint) -> None:
+        """Say this after the commit; the same hint is said once."""
+        if hint not in self.hints:
+            self.hints.append(hint)
+
+
+@contextmanager
+def _away_is_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+        raise Unavailable("The database is away; try again shortly.") from error
+
+
+class Database:
+    """Runs use cases, each in a transaction, from threads. `say` publishes hints and never raises."""
+
+    def __init__(self, engine: Engine, say: Callable[[Sequence[Hint]], None]) -> None:
+        self.engine = engine
+        self._say = say
+
+    def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
+        with _away_is_unavailable(), self.engine.begin() as conn:
+            transaction = Transaction(conn)
+            result = use_case(transaction, *args, **kwargs)
+        if transaction.hints:
+            self._say(transaction.hints)
+        return result
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.engine.dispose()
+
+
+class AsyncDatabase:
+    """The same from an event loop: use cases run on the async driver, hints are said off the loop by `say`."""
+
+    def __init__(self, engine: AsyncEngine, say: Callable[[Sequence[Hint]], None]) -> None:
+        self.engine = engine
+        self._say = say
+
+    async def run(
+        self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
+        with _away_is_unavailable():
+            async with self.engine.begin() as conn:
+
+                def call(sync: Connection) -> tuple[R, list[Hint]]:
+                    transaction = Transaction(sync)
+                    return use_case(transaction, *args, **kwargs), transaction.hints
+
+                result, hints = await conn.run_sync(call)
+        if hints:
+            self._say(hints)
+        return result
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.engine.dispose()

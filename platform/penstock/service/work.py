@@ -1,0 +1,145 @@
+"""Work: what a holder does with slices: claim, beat, flush, settle, release."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from penstock.domain.batch import BatchState, Usage
+from penstock.domain.errors import LeaseLost
+from penstock.domain.lane import Lane
+from penstock.domain.slice import Claim
+from penstock.formats import plan
+from penstock.formats.output import Record
+from penstock.service import closing, dispatch
+from penstock.service.transaction import Transaction
+from penstock.settings import Settings
+from penstock.store import batches, files, leases, models, segments, slices, workers
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that can hold leases: a new id at each start, never a host name."""
+
+    id: UUID
+    kind: str
+    model: str | None
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Beaten:
+    """The database's answer to a beat: leases that are lost, and leases whose batch is closing, with how."""
+
+    lost: frozenset[int]
+    closing: dict[int, BatchState]
+    forgotten: tuple[int, ...]
+
+
+def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
+    """Enter a process that starts; its model becomes known."""
+    if holder.model is not None:
+        models.add(tx.conn, holder.model, "registered")
+    workers.register(
+        tx.conn,
+        holder.id,
+        kind=holder.kind,
+        model=holder.model,
+        state=state,
+        slots=slots,
+        host=holder.host,
+        pid=holder.pid,
+    )
+
+
+def mark(tx: Transaction, holder: Holder, state: str, settings: Settings, slots: int | None = None) -> None:
+    """Say that a process is ready, starting, draining or gone; a ready worker is fed at once."""
+    workers.mark(tx.conn, holder.id, state, slots)
+    if state == "ready" and holder.model is not None:
+        dispatch.feed(tx, holder.model, settings)
+
+
+def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: Settings) -> Beaten:
+    """Prolong the named leases and hear orders. What was forgotten is to be released by the caller."""
+    ttl = timedelta(seconds=settings.lease_seconds)
+    orders = leases.beat(tx.conn, list(held), holder=holder.id, ttl=ttl)
+    kept = {order.lease for order in orders if order.named}
+    return Beaten(
+        lost=frozenset(held) - kept,
+        closing={order.lease: order.closing for order in orders if order.named and order.closing},
+        forgotten=tuple(order.lease for order in orders if not order.named),
+    )
+
+
+def claim(
+    tx: Transaction, holder: Holder, lanes: list[Lane], nonce: UUID, settings: Settings
+) -> Claim | None:
+    """Take the best ready slice of the holder's model in these lanes; None if there is none."""
+    assert holder.model is not None, "only gpu workers claim slices"
+    ttl = timedelta(seconds=settings.lease_seconds)
+    return leases.claim(tx.conn, holder.model, lanes, holder=holder.id, nonce=nonce, ttl=ttl)
+
+
+def intend(tx: Transaction, key: str) -> None:
+    """Note that a blob is about to be written, so that a sweep finds it if we die."""
+    files.intend(tx.conn, key)
+
+
+def flush(tx: Transaction, claim: Claim, seq: int, records: Sequence[Record], blob_key: str | None) -> None:
+    """Record answers, from a blob that is written or (inline) in the row; raise LeaseLost if they must be dropped."""
+    usage = Usage()
+    for record in records:
+        usage += record.usage
+    data = frame(records)
+    accepted = segments.flush(
+        tx.conn,
+        claim.slice,
+        claim.lease,
+        seq,
+        lines=[record.number for record in records],
+        failed_lines=[record.number for record in records if record.failed],
+        usage=usage,
+        bytes=len(data),
+        blob_key=blob_key,
+        data=None if blob_key else data,
+    )
+    if not accepted:
+        raise LeaseLost
+    if blob_key:
+        files.published(tx.conn, [blob_key])
+
+
+def frame(records: Sequence[Record]) -> bytes:
+    """A segment's bytes."""
+    return b"".join(plan.frame(record.number, record.line) for record in records)
+
+
+def settle(tx: Transaction, claim: Claim, settings: Settings) -> None:
+    """Mark the slice done, let its batch move on, and feed its model; raise LeaseLost if it is somebody else's."""
+    batches.lock(tx.conn, claim.batch)
+    if not leases.settle(tx.conn, claim.slice, claim.lease):
+        raise LeaseLost
+    closing.move_on(tx, claim.batch)
+    dispatch.feed(tx, claim.model, settings)
+
+
+def release(tx: Transaction, lease: int, how: str = "released") -> None:
+    """Give back what a lease holds, without penalty; nothing happens if it is closed already."""
+    batch = leases.batch_of(tx.conn, lease)
+    if batch is None:
+        return
+    batches.lock(tx.conn, batch)
+    leases.give_back(tx.conn, lease, how)
+    closing.move_on(tx, batch)
+
+
+def unreadable(tx: Transaction, claim: Claim) -> None:
+    """The slice's lines can't be read: give it back, and after three times fail the batch."""
+    batches.lock(tx.conn, claim.batch)
+    if slices.count_unreadable(tx.conn, claim.slice, claim.lease) >= 3:
+        closing.close(tx, claim.batch, BatchState.FAILED)
+    leases.give_back(tx.conn, claim.lease, "released")
+    closing.move_on(tx, claim.batch)

@@ -1,0 +1,285 @@
+"""Batches: their rows, and the moves of their state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from penstock.domain.batch import Batch, BatchState, LineError, Usage
+from penstock.domain.lane import Lane
+
+_INSERT = text("""
+    -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
+    insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline, metadata,
+                         input_file, input_key, output_expires_seconds, total, in_progress_at,
+                         idempotency_key, fingerprint)
+    values (:id, :tenant, :kind, :inline, :state, :endpoint, :model, :lane, :completion_window, now() + :window,
+            cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :total,
+            case when :state = 'in_progress' then now() end, :idempotency_key, :fingerprint)
+    on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
+    returning id""")
+
+# Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
+_SELECT = """
+    select b.*, live.*
+    from batches b
+    left join lateral (
+        select coalesce(sum(s.completed), 0)::int as live_completed, coalesce(sum(s.failed), 0)::int as live_failed,
+               coalesce(sum(s.input_tokens), 0)::bigint as live_input, coalesce(sum(s.cached_tokens), 0)::bigint as live_cached,
+               coalesce(sum(s.output_tokens), 0)::bigint as live_output,
+               coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning
+        from slices s
+        where s.batch = b.id and b.state in ('in_progress', 'paused', 'cancelling', 'finalizing')) live on true
+    """
+
+_GET = text(_SELECT + "where b.tenant = :tenant and b.id = :id")
+_BY_KEY = text("select id, fingerprint from batches where tenant = :tenant and idempotency_key = :key")
+_FIND = text(_SELECT + "where b.id = :id")
+_PAGE = text(
+    _SELECT
+    + """
+    where b.tenant = :tenant and b.kind = :kind
+      and (cast(:after as text) is null
+           or (b.created_at, b.id) < (select a.created_at, a.id from batches a where a.tenant = :tenant and a.id = :after))
+    order by b.created_at desc, b.id desc
+    limit :limit"""
+)
+_LOCK = text("select 1 from batches where id = :id for no key update")
+_TRY_LOCK = text("select 1 from batches where id = :id for no key update skip locked")
+
+_BEGIN = text("""
+    -- Validation's commit: only its present holder, and only if nobody closed the batch meanwhile.
+    update batches set state = 'in_progress', in_progress_at = now(), model = :model, total = :total,
+                       plan_key = :plan_key, lease = null, attempts = 0, hinted_at = null
+    where id = :id and state = 'validating' and finish_as is null and lease = :lease
+    returning id""")
+
+_CLOSE = text("""
+    -- Closing begins: once, by whoever comes first. A cancelled batch shows it, the others go on to finalizing.
+    update batches set finish_as = :finish_as, lease = null,
+           state = case when :finish_as = 'cancelled' then 'cancelling' else state end,
+           cancelling_at = case when :finish_as = 'cancelled' then now() end
+    where id = :id and finish_as is null and state in ('validating', 'in_progress', 'paused')
+    returning id""")
+
+_FINALIZE = text("""
+    -- No slice is open any more; what was not closed by anybody is complete.
+    update batches set state = 'finalizing', finalizing_at = now(), lease = null, attempts = 0, hinted_at = null,
+                       finish_as = coalesce(finish_as, 'completed')
+    where id = :id and state in ('validating', 'in_progress', 'paused', 'cancelling')
+    returning id""")
+
+_END = text("""
+    -- The last move: counts and usage freeze as the sums over the slices. Lines without an answer count as failed.
+    update batches b set
+        state = :state, lease = null, finish_as = case when :state = 'failed' then 'failed' else b.finish_as end,
+        completed_at = case when :state = 'completed' then now() end,
+        failed_at = case when :state = 'failed' then now() end,
+        expired_at = case when :state = 'expired' then now() end,
+        cancelled_at = case when :state = 'cancelled' then now() end,
+        completed = sums.completed, failed = b.total - sums.completed,
+        input_tokens = sums.input_tokens, cached_tokens = sums.cached_tokens,
+        output_tokens = sums.output_tokens, reasoning_tokens = sums.reasoning_tokens,
+        output_file = :output_file, error_file = :error_file,
+        errors = cast(:errors as jsonb), error_count = :error_count
+    from (select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
+                 coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
+                 coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens
+          from slices s where s.batch = :id) sums
+    where b.id = :id
+    returning b.id""")
+
+_UNHINTED = text("""
+    -- Work for io workers that nobody holds and that was not hinted lately.
+    update batches set hinted_at = clock_timestamp()
+    where id in (
+        select id from batches
+        where state in ('validating', 'finalizing') and lease is null
+          and (hinted_at is null or hinted_at < clock_timestamp() - :again)
+        order by deadline limit :limit
+        for no key update skip locked)
+    returning id, state""")
+
+_OVERDUE = text("""
+    select id from batches
+    where state in ('validating', 'in_progress', 'paused') and finish_as is null and deadline <= clock_timestamp()
+    order by deadline limit :limit""")
+
+_STUCK = text("""
+    -- Batches that should have moved on to finalizing: nothing of them is open, or they are closing.
+    select b.id from batches b
+    where b.state in ('validating', 'in_progress', 'paused', 'cancelling')
+      and (b.finish_as is not null or b.state = 'in_progress')
+      and not exists (select from slices s where s.batch = b.id and s.state = 'running')
+      and (b.finish_as is not null
+           or not exists (select from slices s where s.batch = b.id and s.state in ('queued', 'ready')))
+    order by b.deadline limit :limit""")
+
+_WAITING = text("""
+    -- Why an open batch makes no progress: the models of its open slices that no live worker serves.
+    select distinct s.model from slices s
+    where s.batch = :id and s.state in ('queued', 'ready')
+      and not exists (select from workers w where w.kind = 'gpu' and w.model = s.model and w.state = 'ready'
+                      and w.seen_at > clock_timestamp() - :gone)
+    order by s.model limit 10""")
+
+_OPEN_TOKENS = text("""
+    select coalesce(sum(tokens), 0)::bigint from slices
+    where tenant = :tenant and state in ('queued', 'ready', 'running')""")
+
+_EVENT = text("insert into events (id, tenant, batch, type) select :id, tenant, id, :type from batches where id = :batch")
+
+
+def _batch(row: Row[Any]) -> Batch:
+    m = dict(row._mapping)
+    state = BatchState(m["state"])
+    live = state in ("in_progress", "paused", "cancelling", "finalizing")
+    return Batch(
+        **{
+            name: m[name]
+            for name in (
+                "id tenant kind inline endpoint model completion_window created_at deadline in_progress_at finalizing_at "
+                "completed_at failed_at expired_at cancelling_at cancelled_at metadata input_file input_key output_file "
+                "error_file output_expires_seconds plan_key total error_count"
+            ).split()
+        },
+        state=state,
+        finish_as=BatchState(m["finish_as"]) if m["finish_as"] else None,
+        lane=Lane(m["lane"]),
+        completed=m["live_completed"] if live else m["completed"],
+        failed=m["live_failed"] if live else m["failed"],
+        usage=Usage(m["live_input"], m["live_cached"], m["live_output"], m["live_reasoning"])
+        if live
+        else Usage(m["input_tokens"], m["cached_tokens"], m["output_tokens"], m["reasoning_tokens"]),
+        errors=tuple(m["errors"]),
+    )
+
+
+def insert(
+    conn: Connection,
+    tenant: str,
+    *,
+    id: str,
+    kind: str,
+    inline: bool,
+    state: BatchState,
+    endpoint: str,
+    model: str | None,
+    lane: Lane,
+    completion_window: str,
+    window: timedelta,
+    metadata: dict[str, str],
+    input_file: str | None = None,
+    input_key: str | None = None,
+    output_expires_seconds: int | None = None,
+    total: int = 0,
+    idempotency_key: str | None = None,
+    fingerprint: bytes | None = None,
+) -> bool:
+    """Insert a batch; False if the tenant has one with this idempotency key already."""
+    values = {name: value for name, value in locals().items() if name != "conn"}
+    return conn.execute(_INSERT, values | {"metadata": json.dumps(metadata)}).first() is not None
+
+
+def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
+    """The batch that this key created, and the fingerprint of its request."""
+    row = conn.execute(_BY_KEY, {"tenant": tenant, "key": key}).first()
+    return (row.id, row.fingerprint) if row else None
+
+
+def get(conn: Connection, tenant: str, id: str) -> Batch | None:
+    """A tenant's batch, with live counts."""
+    row = conn.execute(_GET, {"tenant": tenant, "id": id}).first()
+    return _batch(row) if row else None
+
+
+def find(conn: Connection, id: str) -> Batch | None:
+    """A batch of any tenant: for the platform's own work, never for a caller."""
+    row = conn.execute(_FIND, {"id": id}).first()
+    return _batch(row) if row else None
+
+
+def page(conn: Connection, tenant: str, *, kind: str, after: str | None, limit: int) -> list[Batch]:
+    """A tenant's batches (or jobs), newest first, after the one named."""
+    rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "after": after, "limit": limit})
+    return [_batch(row) for row in rows]
+
+
+def lock(conn: Connection, id: str) -> bool:
+    """Lock the batch's row; every change of its slices' state but claim and dispatch begins here."""
+    return conn.execute(_LOCK, {"id": id}).first() is not None
+
+
+def try_lock(conn: Connection, id: str) -> bool:
+    """Lock the batch's row unless somebody holds it: for ticks that will come again."""
+    return conn.execute(_TRY_LOCK, {"id": id}).first() is not None
+
+
+def begin(conn: Connection, id: str, *, lease: int, model: str | None, total: int, plan_key: str) -> bool:
+    """Move to in_progress with a plan; False if this lease is not the batch's any more, or it is closing."""
+    values = {"id": id, "lease": lease, "model": model, "total": total, "plan_key": plan_key}
+    return conn.execute(_BEGIN, values).first() is not None
+
+
+def close(conn: Connection, id: str, finish_as: BatchState) -> bool:
+    """Begin closing; False if it is closing or closed already. The batch must be locked."""
+    return conn.execute(_CLOSE, {"id": id, "finish_as": finish_as}).first() is not None
+
+
+def finalize(conn: Connection, id: str) -> bool:
+    """Move to finalizing; the caller has locked the batch and seen that no slice is open."""
+    return conn.execute(_FINALIZE, {"id": id}).first() is not None
+
+
+def end(
+    conn: Connection,
+    id: str,
+    state: BatchState,
+    *,
+    event: str,
+    output_file: str | None = None,
+    error_file: str | None = None,
+    errors: Sequence[LineError] = (),
+    error_count: int = 0,
+) -> None:
+    """Make the last move, freeze counts and usage, and write the event, in one transaction with whatever led here."""
+    listed = [{"code": e.code, "message": e.message, "param": e.param, "line": e.line} for e in errors]
+    values = {"id": id, "state": state, "output_file": output_file, "error_file": error_file, "error_count": error_count}
+    if conn.execute(_END, values | {"errors": json.dumps(listed)}).first() is None:
+        raise LookupError(f"no batch {id}")
+    conn.execute(_EVENT, {"id": event, "batch": id, "type": f"batch.{state}"})
+
+
+def unhinted(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, BatchState]]:
+    """Batches that wait for an io worker and were not hinted lately; they count as hinted from now on."""
+    rows = conn.execute(_UNHINTED, {"again": again, "limit": limit})
+    return [(row.id, BatchState(row.state)) for row in rows]
+
+
+def overdue(conn: Connection, *, limit: int) -> list[str]:
+    """Batches whose deadline has passed, by the database's clock, and that nobody closed yet."""
+    return [row.id for row in conn.execute(_OVERDUE, {"limit": limit})]
+
+
+def stuck(conn: Connection, *, limit: int) -> list[str]:
+    """Batches that may move on to finalizing, in case whoever should have moved them died."""
+    return [row.id for row in conn.execute(_STUCK, {"limit": limit})]
+
+
+def waiting_models(conn: Connection, id: str, *, gone: timedelta) -> list[str]:
+    """Models that this batch waits for because no live worker serves them."""
+    return [row.model for row in conn.execute(_WAITING, {"id": id, "gone": gone})]
+
+
+def open_tokens(conn: Connection, tenant: str) -> int:
+    """Estimated tokens of the tenant's slices that are not settled."""
+    return conn.execute(_OPEN_TOKENS, {"tenant": tenant}).scalar_one()
+
+
+def now(conn: Connection) -> datetime:
+    """The database's clock, the only one that decides."""
+    return conn.execute(text("select clock_timestamp()")).scalar_one()

@@ -1,0 +1,102 @@
+"""Files: rows for bytes that are whole in the blob store, and intents for blobs that may have to go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+_INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_key) do nothing")
+_PUBLISHED = text("delete from intents where blob_key = any(cast(:keys as text[]))")
+
+_INSERT = text("""
+    insert into files (id, tenant, purpose, filename, bytes, sha256, blob_key, expires_at)
+    values (:id, :tenant, :purpose, :filename, :bytes, :sha256, :blob_key, now() + cast(:ttl as interval))""")
+
+_COLUMNS = "id, tenant, purpose, filename, bytes, blob_key, created_at, expires_at"
+_GET = text(f"""
+    select {_COLUMNS} from files
+    where tenant = :tenant and id = :id and (expires_at is null or expires_at > clock_timestamp())""")
+_PAGE = {
+    order: text(f"""
+    select {_COLUMNS} from files f
+    where tenant = :tenant and (expires_at is null or expires_at > clock_timestamp())
+      and (cast(:purpose as text) is null or purpose = :purpose)
+      and (cast(:after as text) is null
+           or (created_at, id) {compare} (select a.created_at, a.id from files a where a.tenant = :tenant and a.id = :after))
+    order by created_at {order}, id {order} limit :limit""")
+    for order, compare in (("desc", "<"), ("asc", ">"))
+}
+_IN_USE = text("""
+    select id from batches where tenant = :tenant and input_file = :id and state = 'validating' limit 1""")
+_DELETE = text("""
+    -- The row goes and the blob is due for deletion in one step; a sweep deletes what the deleter could not.
+    with gone as (delete from files where tenant = :tenant and id = :id returning blob_key)
+    insert into intents (blob_key) select blob_key from gone returning blob_key""")
+
+
+@dataclass(frozen=True)
+class File:
+    """Bytes that were uploaded or produced. Times are UTC."""
+
+    id: str
+    tenant: str
+    purpose: str
+    filename: str
+    bytes: int
+    blob_key: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+def intend(conn: Connection, key: str) -> None:
+    """Note that a blob is about to be written under this key; committed before its first byte."""
+    conn.execute(_INTEND, {"key": key})
+
+
+def published(conn: Connection, keys: list[str]) -> None:
+    """Take back intents in the transaction that makes their blobs visible, or after the blobs are deleted."""
+    conn.execute(_PUBLISHED, {"keys": keys})
+
+
+def insert(
+    conn: Connection,
+    tenant: str,
+    *,
+    id: str,
+    purpose: str,
+    filename: str,
+    bytes: int,
+    sha256: bytes,
+    blob_key: str,
+    ttl: timedelta | None,
+) -> None:
+    """Make a whole blob visible as a file, and take its intent back."""
+    values = {name: value for name, value in locals().items() if name != "conn"}
+    conn.execute(_INSERT, values)
+    published(conn, [blob_key])
+
+
+def get(conn: Connection, tenant: str, id: str) -> File | None:
+    """A tenant's file that has not expired."""
+    row = conn.execute(_GET, {"tenant": tenant, "id": id}).first()
+    return File(**row._mapping) if row else None
+
+
+def page(
+    conn: Connection, tenant: str, *, purpose: str | None, after: str | None, limit: int, order: str = "desc"
+) -> list[File]:
+    """A tenant's files by time of creation, newest first unless `order` is `asc`, after the one named."""
+    rows = conn.execute(_PAGE[order], {"tenant": tenant, "purpose": purpose, "after": after, "limit": limit})
+    return [File(**row._mapping) for row in rows]
+
+
+def validating_batch(conn: Connection, tenant: str, id: str) -> str | None:
+    """A batch that still reads this file, if any."""
+    return conn.execute(_IN_USE, {"tenant": tenant, "id": id}).scalar()
+
+
+def delete(conn: Connection, tenant: str, id: str) -> str | None:
+    """Delete the row; the key of the blob that should be deleted now, or None if there is no such file."""
+    return conn.execute(_DELETE, {"tenant": tenant, "id": id}).scalar()

@@ -1,0 +1,215 @@
+"""Leases: who may write results for a slice, and until when. Validation and assembly of a batch use the same.
+
+A lease's id only ever grows: it is the fencing token. A slice is running if and only if it names its lease.
+Only the database's clock decides. Every statement may be repeated with the same key: claims by nonce, settles by lease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.batch import BatchState
+from penstock.domain.lane import Lane
+from penstock.domain.slice import Claim
+
+_CLAIM = text("""
+    -- Take the best ready slice of the model in the lanes that have a free hand. Rows that others lock are passed over.
+    -- A nonce that was used is not used again: then the next statement finds what it got.
+    with best as (
+        select s.id, s.batch from slices s
+        where s.model = :model and s.state = 'ready' and s.lane = any(cast(:lanes as text[]))
+          and not exists (select from leases where nonce = :nonce)
+        order by s.lane_rank, s.deadline, s.id limit 1
+        for no key update skip locked),
+    opened as (
+        insert into leases (kind, slice, batch, holder, nonce, expires_at)
+        select 'slice', id, batch, :holder, :nonce, clock_timestamp() + :ttl from best
+        on conflict (nonce) do nothing
+        returning id, slice)
+    update slices s set state = 'running', lease = opened.id from opened where s.id = opened.slice""")
+
+_CLAIMED = text("""
+    -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
+    select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane, b.plan_key, s.plan_offset, s.plan_bytes,
+           s.inline, s.lines, s.first_line, s.last_line,
+           (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded
+    from leases l join slices s on s.id = l.slice and s.lease = l.id join batches b on b.id = s.batch
+    where l.nonce = :nonce""")
+
+_CLAIM_BATCH = text("""
+    -- The same for a batch's validation or assembly: free, and in the state that the work belongs to.
+    with free as (
+        select id from batches
+        where id = :batch and state = :state and lease is null
+          and not exists (select from leases where nonce = :nonce)
+        for no key update skip locked),
+    opened as (
+        insert into leases (kind, batch, holder, nonce, expires_at)
+        select :kind, id, :holder, :nonce, clock_timestamp() + :ttl from free
+        on conflict (nonce) do nothing
+        returning id, batch)
+    update batches b set lease = opened.id, attempts = b.attempts + 1 from opened where b.id = opened.batch""")
+
+_CLAIMED_BATCH = text("""
+    select l.id as lease, b.attempts from leases l join batches b on b.id = l.batch and b.lease = l.id
+    where l.nonce = :nonce""")
+
+_BEAT = text("""
+    -- One statement for each process: what it names lives on; what it holds unnamed since before its last beat
+    -- was forgotten (a claim whose answer was lost, a dead thread).
+    with self as (
+        select beaten_at from workers where id = :holder for no key update),
+    beaten as (
+        update workers set seen_at = clock_timestamp(), beaten_at = clock_timestamp() where id = :holder),
+    mine as (
+        select id, batch, opened_at, id = any(cast(:held as bigint[])) as named
+        from leases where holder = :holder and closed_at is null order by id for no key update),
+    kept as (
+        update leases l set expires_at = clock_timestamp() + :ttl from mine where l.id = mine.id and mine.named)
+    select mine.id, mine.named, b.finish_as from mine join batches b on b.id = mine.batch
+    where mine.named or mine.opened_at < (select beaten_at from self)""")
+
+_SETTLE = text("""
+    -- Done, if the lease is still the slice's, and every line is recorded or the batch is closing.
+    update slices s set state = 'done', lease = null
+    from batches b
+    where s.id = :slice and s.state = 'running' and s.lease = :lease and b.id = s.batch
+      and (s.completed + s.failed = s.lines or b.finish_as is not null)
+    returning s.id""")
+
+_SHUT = text("""
+    update leases set closed_at = clock_timestamp(), closed_as = :how where id = :lease and closed_at is null""")
+
+_SETTLED_BEFORE = text("select exists (select from leases where id = :lease and closed_as = 'settled')")
+
+_GIVE_BACK = text("""
+    -- Queued again, or dropped if the batch is closing (the caller has locked it), without a penalty.
+    update slices s set state = case when b.finish_as is null then 'queued' else 'dropped' end, lease = null
+    from batches b
+    where s.lease = :lease and s.state = 'running' and b.id = s.batch
+    returning s.id""")
+
+_GIVE_BACK_BATCH = text("update batches set lease = null, hinted_at = null where lease = :lease")
+
+_LEASE = text("select batch from leases where id = :lease and closed_at is null")
+
+_SILENT = text("""
+    select distinct batch from leases where closed_at is null and expires_at <= clock_timestamp() limit :limit""")
+
+_REAP = text("""
+    -- Give back what silent holders held; the database's clock decides, and a beat that came meanwhile saves its lease:
+    -- the lock on the lease's row makes this statement look again. The caller has locked the batch.
+    with silent as (
+        select id, slice from leases
+        where batch = :batch and closed_at is null and expires_at <= clock_timestamp()
+        order by id for no key update),
+    freed as (
+        update slices s set state = case when b.finish_as is null then 'queued' else 'dropped' end,
+                            lease = null, crashes = s.crashes + 1
+        from silent, batches b
+        where s.lease = silent.id and s.state = 'running' and b.id = s.batch),
+    freed_batch as (
+        update batches b set lease = null, hinted_at = null from silent where b.id = :batch and b.lease = silent.id)
+    update leases l set closed_at = clock_timestamp(), closed_as = 'reaped' from silent where l.id = silent.id
+    returning l.id""")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a beat says about one lease: it is kept (and its batch may be closing), or it was forgotten."""
+
+    lease: int
+    named: bool
+    closing: BatchState | None
+
+
+@dataclass(frozen=True)
+class BatchLease:
+    """The right to validate or assemble one batch; `attempt` counts from 1."""
+
+    lease: int
+    attempt: int
+
+
+def claim(
+    conn: Connection, model: str, lanes: list[Lane], *, holder: UUID, nonce: UUID, ttl: timedelta
+) -> Claim | None:
+    """Take the best ready slice under a new lease; None if there is none. Repeating a nonce gives the same claim."""
+    values = {"model": model, "lanes": [str(lane) for lane in lanes], "holder": holder, "nonce": nonce, "ttl": ttl}
+    conn.execute(_CLAIM, values)
+    row = conn.execute(_CLAIMED, {"nonce": nonce}).first()
+    if row is None:
+        return None
+    return Claim(
+        slice=row.id,
+        lease=row.lease,
+        batch=row.batch,
+        tenant=row.tenant,
+        endpoint=row.endpoint,
+        model=row.model,
+        lane=Lane(row.lane),
+        plan_key=row.plan_key,
+        plan_offset=row.plan_offset,
+        plan_bytes=row.plan_bytes,
+        inline=None if row.inline is None else bytes(row.inline),
+        lines=row.lines,
+        first_line=row.first_line,
+        last_line=row.last_line,
+        recorded=frozenset(row.recorded or ()),
+    )
+
+
+def claim_batch(
+    conn: Connection, batch: str, kind: str, state: BatchState, *, holder: UUID, nonce: UUID, ttl: timedelta
+) -> BatchLease | None:
+    """Take the batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
+    values = {"batch": batch, "kind": kind, "state": state, "holder": holder, "nonce": nonce, "ttl": ttl}
+    conn.execute(_CLAIM_BATCH, values)
+    row = conn.execute(_CLAIMED_BATCH, {"nonce": nonce}).first()
+    return BatchLease(row.lease, row.attempts) if row else None
+
+
+def beat(conn: Connection, held: list[int], *, holder: UUID, ttl: timedelta) -> list[Order]:
+    """Prolong the leases that are named. A named lease that is missing from the answer is lost."""
+    rows = conn.execute(_BEAT, {"held": held, "holder": holder, "ttl": ttl})
+    return [Order(row.id, row.named, BatchState(row.finish_as) if row.finish_as else None) for row in rows]
+
+
+def settle(conn: Connection, slice: int, lease: int) -> bool:
+    """Mark the slice done; False if the lease is lost. The batch must be locked. May be repeated."""
+    done = conn.execute(_SETTLE, {"slice": slice, "lease": lease}).first() is not None
+    if done:
+        conn.execute(_SHUT, {"lease": lease, "how": "settled"})
+    return done or conn.execute(_SETTLED_BEFORE, {"lease": lease}).scalar_one()
+
+
+def shut_batch_lease(conn: Connection, lease: int) -> None:
+    """Close a validate or assemble lease whose work is committed in this transaction."""
+    conn.execute(_SHUT, {"lease": lease, "how": "settled"})
+
+
+def batch_of(conn: Connection, lease: int) -> str | None:
+    """The batch of an open lease, so that it can be locked first."""
+    row = conn.execute(_LEASE, {"lease": lease}).first()
+    return row.batch if row else None
+
+
+def give_back(conn: Connection, lease: int, how: str) -> None:
+    """Free what an open lease holds, without penalty: `released` by its holder or `forgotten` by it."""
+    conn.execute(_GIVE_BACK, {"lease": lease})
+    conn.execute(_GIVE_BACK_BATCH, {"lease": lease})
+    conn.execute(_SHUT, {"lease": lease, "how": how})
+
+
+def silent_batches(conn: Connection, *, limit: int) -> list[str]:
+    """Batches that have a lease whose holder fell silent."""
+    return [row.batch for row in conn.execute(_SILENT, {"limit": limit})]
+
+
+def reap(conn: Connection, batch: str) -> int:
+    """Free everything of the locked batch whose lease is past its time; how many leases that were."""
+    return conn.execute(_REAP, {"batch": batch}).rowcount

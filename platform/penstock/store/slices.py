@@ -1,0 +1,121 @@
+"""Slices: their rows, from the plan's cut to done or dropped. The lease protocol is in leases.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.lane import Lane
+from penstock.domain.slice import Cut
+
+_INSERT = text("""
+    -- Lane and deadline are copied from the batch, so that a claim reads one index of one table.
+    insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
+                        lines, first_line, last_line, tokens, inline)
+    select b.id, b.tenant, :model, b.lane, :lane_rank, b.deadline, 'queued', :plan_offset, :plan_bytes,
+           :lines, :first_line, :last_line, :tokens, :inline
+    from batches b where b.id = :batch""")
+
+_FEED = text("""
+    -- Fill each lane's ready list up to a few slices for each live worker, best first. Locked rows are passed over:
+    -- whoever holds them is closing or claiming them.
+    with live as (
+        select count(*) as workers from workers
+        where kind = 'gpu' and model = :model and state = 'ready' and seen_at > clock_timestamp() - :gone),
+    picked as (
+        select pick.id
+        from unnest(cast(:lanes as text[])) as lanes(lane)
+        cross join lateral (
+            select s.id from slices s join batches b on b.id = s.batch
+            where s.model = :model and s.lane = lanes.lane and s.state = 'queued'
+              and b.state = 'in_progress' and b.finish_as is null
+            order by s.lane_rank, s.deadline, s.id
+            limit greatest(0, (select workers from live) * :ahead - (
+                select count(*) from slices r
+                where r.model = :model and r.lane = lanes.lane and r.state = 'ready'))
+            for no key update of s skip locked) pick)
+    update slices s set state = 'ready', ready_at = clock_timestamp()
+    from picked where s.id = picked.id and s.state = 'queued'
+    returning s.lane, s.id""")
+
+_STALE = text("""
+    -- Ready slices that nobody took for a while: their hint may be lost.
+    update slices set ready_at = clock_timestamp()
+    where id in (select id from slices where state = 'ready' and ready_at < clock_timestamp() - :again
+                 order by ready_at limit :limit for no key update skip locked)
+    returning model, lane""")
+
+_BACKLOG_MODELS = text("select distinct model from slices where state = 'queued'")
+
+_DROP = text("""
+    -- Closing drops what nobody runs; a slice that is claimed at this moment is seen as running after the wait.
+    update slices set state = 'dropped' where batch = :batch and state in ('queued', 'ready')""")
+
+_ANY_OPEN = text("select exists (select from slices where batch = :batch and state in ('queued', 'ready', 'running'))")
+
+_INLINE = text("select inline from slices where batch = :batch order by id")
+
+_BACKLOG = text("""
+    select model, lane, state, count(*)::int as slices, sum(lines)::bigint as lines, sum(tokens)::bigint as tokens
+    from slices where state in ('queued', 'ready', 'running') group by 1, 2, 3""")
+
+_UNREADABLE = text("""
+    update slices set unreadable = unreadable + 1 where id = :id and lease = :lease returning unreadable""")
+
+
+def insert(conn: Connection, batch: str, cuts: Iterable[Cut], lane: Lane, inline: bytes | None = None) -> None:
+    """Insert the plan's cuts as queued slices; `inline` holds the lines of an inline job."""
+    rows = [
+        {"batch": batch, "lane_rank": lane.rank, "inline": inline}
+        | {
+            name: getattr(cut, name)
+            for name in ("model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens")
+        }
+        for cut in cuts
+    ]
+    if rows:
+        conn.execute(_INSERT, rows)
+
+
+def feed(conn: Connection, model: str, *, ahead: int, gone: timedelta) -> list[Lane]:
+    """Make the best queued slices ready; the lane of each that became so, most urgent first."""
+    values = {"model": model, "ahead": ahead, "gone": gone, "lanes": [str(lane) for lane in Lane]}
+    return sorted((Lane(row.lane) for row in conn.execute(_FEED, values)), key=lambda lane: lane.rank)
+
+
+def stale(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, Lane]]:
+    """Model and lane of ready slices whose hint is old; they count as hinted from now on."""
+    rows = conn.execute(_STALE, {"again": again, "limit": limit})
+    return [(row.model, Lane(row.lane)) for row in rows]
+
+
+def backlog_models(conn: Connection) -> list[str]:
+    """Models that have queued slices."""
+    return [row.model for row in conn.execute(_BACKLOG_MODELS)]
+
+
+def drop(conn: Connection, batch: str) -> int:
+    """Drop the queued and ready slices of a closing batch that the caller has locked; how many there were."""
+    return conn.execute(_DROP, {"batch": batch}).rowcount
+
+
+def any_open(conn: Connection, batch: str) -> bool:
+    """Say whether a slice of the batch is still open. The batch must be locked by an earlier statement."""
+    return conn.execute(_ANY_OPEN, {"batch": batch}).scalar_one()
+
+
+def inline_lines(conn: Connection, batch: str) -> bytes:
+    """The framed input lines of an inline job."""
+    return b"".join(bytes(row.inline) for row in conn.execute(_INLINE, {"batch": batch}))
+
+
+def backlog(conn: Connection) -> list[tuple[str, str, str, int, int, int]]:
+    """Open slices by model, lane and state: (model, lane, state, slices, lines, tokens). For metrics."""
+    return [tuple(row) for row in conn.execute(_BACKLOG)]
+
+
+def count_unreadable(conn: Connection, id: int, lease: int) -> int:
+    """Count that the holder could not read this slice's lines; how often that happened, 0 if the lease is lost."""
+    return conn.execute(_UNREADABLE, {"id": id, "lease": lease}).scalar() or 0

@@ -1,0 +1,65 @@
+"""Workers: processes that do work, each start with a new id; they are live while they beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+_REGISTER = text("""
+    insert into workers (id, kind, model, state, slots, host, pid)
+    values (:id, :kind, :model, :state, :slots, :host, :pid)""")
+_MARK = text("update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp() where id = :id")
+_SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
+_LIVE = text("""
+    select id, kind, model, state, slots, host, pid, started_at, seen_at from workers
+    where state <> 'gone' and seen_at > clock_timestamp() - :gone
+    order by kind, model, started_at""")
+_FORGET = text("""
+    -- A process that did not say goodbye stays in the list as gone for a day, then its row goes.
+    delete from workers where seen_at < clock_timestamp() - interval '1 day'""")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One live process: kind gpu, io or keeper; `slots` is the batch budget of a gpu worker's engine."""
+
+    id: UUID
+    kind: str
+    model: str | None
+    state: str
+    slots: int
+    host: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+
+
+def register(
+    conn: Connection, id: UUID, *, kind: str, model: str | None, state: str, slots: int, host: str, pid: int
+) -> None:
+    """Enter a process that starts; `host` is for people, the id is the identity."""
+    values = {"id": id, "kind": kind, "model": model, "state": state, "slots": slots, "host": host, "pid": pid}
+    conn.execute(_REGISTER, values)
+
+
+def mark(conn: Connection, id: UUID, state: str, slots: int | None = None) -> None:
+    """Say that a process is ready, draining, starting again, or gone."""
+    conn.execute(_MARK, {"id": id, "state": state, "slots": slots})
+
+
+def seen(conn: Connection, id: UUID) -> None:
+    """Note that a process without leases is alive."""
+    conn.execute(_SEEN, {"id": id})
+
+
+def live(conn: Connection, *, gone: timedelta) -> list[Worker]:
+    """Processes that beat within the last while."""
+    return [Worker(**row._mapping) for row in conn.execute(_LIVE, {"gone": gone})]
+
+
+def forget(conn: Connection) -> int:
+    """Delete the rows of processes that were last seen a day ago."""
+    return conn.execute(_FORGET).rowcount
