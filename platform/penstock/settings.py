@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_errors_listed: int = Field(1_000, description="Validation errors that are listed; all are counted.")
     max_queued_tokens: int = Field(5_000_000_000, description="Estimated tokens that one tenant may have open.")
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
-    file_ttl_seconds: int = Field(30 * 86_400, description="Life of a batch input file unless the upload says otherwise.")
+    file_ttl_seconds: int = Field(30 * 86_400, description="Life of a batch input file, unless its upload says.")
 
     # Leases.
     lease_seconds: float = Field(20.0, description="A lease lives this long after a beat, by the database's clock.")

@@ -17,6 +17,9 @@ TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in t
 CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
 
 
+NO_USAGE: Final = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One line's end: the output line, whether it belongs to the error file, and its tokens."""
@@ -24,7 +27,7 @@ class Record:
     number: int
     line: bytes
     failed: bool
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
 
 
 class _Details(msgspec.Struct):

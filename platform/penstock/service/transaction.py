@@ -66,9 +66,7 @@ class AsyncDatabase:
         self.engine = engine
         self._say = say
 
-    async def run(
-        self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
+    async def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
         with _away_is_unavailable():
             async with self.engine.begin() as conn:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from penstock.domain.batch import BatchState, Usage
+from penstock.domain.batch import Batch, BatchState, LineError, Usage
 from penstock.domain.errors import LeaseLost
 from penstock.domain.lane import Lane
 from penstock.domain.slice import Claim
 from penstock.formats import plan
 from penstock.formats.output import Record
 from penstock.service import closing, dispatch
+from penstock.service.ids import fresh
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
 from penstock.store import batches, files, leases, models, segments, slices, workers
@@ -74,9 +75,7 @@ def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: Setting
     )
 
 
-def claim(
-    tx: Transaction, holder: Holder, lanes: list[Lane], nonce: UUID, settings: Settings
-) -> Claim | None:
+def claim(tx: Transaction, holder: Holder, lanes: list[Lane], nonce: UUID, settings: Settings) -> Claim | None:
     """Take the best ready slice of the holder's model in these lanes; None if there is none."""
     assert holder.model is not None, "only gpu workers claim slices"
     ttl = timedelta(seconds=settings.lease_seconds)
@@ -143,3 +142,30 @@ def unreadable(tx: Transaction, claim: Claim) -> None:
         closing.close(tx, claim.batch, BatchState.FAILED)
     leases.give_back(tx.conn, claim.lease, "released")
     closing.move_on(tx, claim.batch)
+
+
+def seen(tx: Transaction, holder: Holder) -> None:
+    """Note that a process is alive."""
+    workers.seen(tx.conn, holder.id)
+
+
+def claim_batch(
+    tx: Transaction, holder: Holder, batch: str, kind: str, nonce: UUID, settings: Settings
+) -> tuple[Batch, leases.BatchLease] | None:
+    """Take a batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
+    state = BatchState.VALIDATING if kind == "validate" else BatchState.FINALIZING
+    ttl = timedelta(seconds=settings.lease_seconds)
+    lease = leases.claim_batch(tx.conn, batch, kind, state, holder=holder.id, nonce=nonce, ttl=ttl)
+    found = batches.find(tx.conn, batch)
+    return (found, lease) if lease and found else None
+
+
+def give_up(tx: Transaction, batch: str, lease: int) -> None:
+    """End a batch as failed, after its validation or assembly died too often. What was recorded is kept."""
+    batches.lock(tx.conn, batch)
+    now = batches.find(tx.conn, batch)
+    if now is None or not batches.holds(tx.conn, batch, lease, now.state):
+        raise LeaseLost
+    error = LineError("internal_error", f"The batch could not be worked on while {now.state}; see the logs.")
+    batches.end(tx.conn, batch, BatchState.FAILED, event=fresh("evt_"), errors=[error], error_count=1)
+    leases.shut_batch_lease(tx.conn, lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -29,9 +30,10 @@ _SELECT = """
     from batches b
     left join lateral (
         select coalesce(sum(s.completed), 0)::int as live_completed, coalesce(sum(s.failed), 0)::int as live_failed,
-               coalesce(sum(s.input_tokens), 0)::bigint as live_input, coalesce(sum(s.cached_tokens), 0)::bigint as live_cached,
-               coalesce(sum(s.output_tokens), 0)::bigint as live_output,
-               coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning
+               coalesce(sum(s.input_tokens), 0)::bigint as live_input_tokens,
+               coalesce(sum(s.cached_tokens), 0)::bigint as live_cached_tokens,
+               coalesce(sum(s.output_tokens), 0)::bigint as live_output_tokens,
+               coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning_tokens
         from slices s
         where s.batch = b.id and b.state in ('in_progress', 'paused', 'cancelling', 'finalizing')) live on true
     """
@@ -44,7 +46,8 @@ _PAGE = text(
     + """
     where b.tenant = :tenant and b.kind = :kind
       and (cast(:after as text) is null
-           or (b.created_at, b.id) < (select a.created_at, a.id from batches a where a.tenant = :tenant and a.id = :after))
+           or (b.created_at, b.id)
+               < (select a.created_at, a.id from batches a where a.tenant = :tenant and a.id = :after))
     order by b.created_at desc, b.id desc
     limit :limit"""
 )
@@ -57,6 +60,8 @@ _BEGIN = text("""
                        plan_key = :plan_key, lease = null, attempts = 0, hinted_at = null
     where id = :id and state = 'validating' and finish_as is null and lease = :lease
     returning id""")
+
+_HOLDS = text("select exists (select from batches where id = :id and lease = :lease and state = :state)")
 
 _CLOSE = text("""
     -- Closing begins: once, by whoever comes first. A cancelled batch shows it, the others go on to finalizing.
@@ -131,30 +136,28 @@ _OPEN_TOKENS = text("""
     select coalesce(sum(tokens), 0)::bigint from slices
     where tenant = :tenant and state in ('queued', 'ready', 'running')""")
 
-_EVENT = text("insert into events (id, tenant, batch, type) select :id, tenant, id, :type from batches where id = :batch")
+_EVENT = text(
+    "insert into events (id, tenant, batch, type) select :id, tenant, id, :type from batches where id = :batch"
+)
+
+
+_LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
+_CONVERTED = {"state", "finish_as", "lane", "completed", "failed", "usage", "errors"}
+_PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
 
 
 def _batch(row: Row[Any]) -> Batch:
-    m = dict(row._mapping)
+    m = row._mapping
     state = BatchState(m["state"])
-    live = state in ("in_progress", "paused", "cancelling", "finalizing")
+    live = "live_" if state in _LIVE else ""
     return Batch(
-        **{
-            name: m[name]
-            for name in (
-                "id tenant kind inline endpoint model completion_window created_at deadline in_progress_at finalizing_at "
-                "completed_at failed_at expired_at cancelling_at cancelled_at metadata input_file input_key output_file "
-                "error_file output_expires_seconds plan_key total error_count"
-            ).split()
-        },
+        **{name: m[name] for name in _PLAIN},
         state=state,
         finish_as=BatchState(m["finish_as"]) if m["finish_as"] else None,
         lane=Lane(m["lane"]),
-        completed=m["live_completed"] if live else m["completed"],
-        failed=m["live_failed"] if live else m["failed"],
-        usage=Usage(m["live_input"], m["live_cached"], m["live_output"], m["live_reasoning"])
-        if live
-        else Usage(m["input_tokens"], m["cached_tokens"], m["output_tokens"], m["reasoning_tokens"]),
+        completed=m[f"{live}completed"],
+        failed=m[f"{live}failed"],
+        usage=Usage(*(m[f"{live}{name}_tokens"] for name in ("input", "cached", "output", "reasoning"))),
         errors=tuple(m["errors"]),
     )
 
@@ -225,6 +228,11 @@ def begin(conn: Connection, id: str, *, lease: int, model: str | None, total: in
     return conn.execute(_BEGIN, values).first() is not None
 
 
+def holds(conn: Connection, id: str, lease: int, state: BatchState) -> bool:
+    """Say whether the locked batch is still in this state and under this lease."""
+    return conn.execute(_HOLDS, {"id": id, "lease": lease, "state": state}).scalar_one()
+
+
 def close(conn: Connection, id: str, finish_as: BatchState) -> bool:
     """Begin closing; False if it is closing or closed already. The batch must be locked."""
     return conn.execute(_CLOSE, {"id": id, "finish_as": finish_as}).first() is not None
@@ -248,7 +256,13 @@ def end(
 ) -> None:
     """Make the last move, freeze counts and usage, and write the event, in one transaction with whatever led here."""
     listed = [{"code": e.code, "message": e.message, "param": e.param, "line": e.line} for e in errors]
-    values = {"id": id, "state": state, "output_file": output_file, "error_file": error_file, "error_count": error_count}
+    values = {
+        "id": id,
+        "state": state,
+        "output_file": output_file,
+        "error_file": error_file,
+        "error_count": error_count,
+    }
     if conn.execute(_END, values | {"errors": json.dumps(listed)}).first() is None:
         raise LookupError(f"no batch {id}")
     conn.execute(_EVENT, {"id": event, "batch": id, "type": f"batch.{state}"})

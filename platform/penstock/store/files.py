@@ -24,7 +24,8 @@ _PAGE = {
     where tenant = :tenant and (expires_at is null or expires_at > clock_timestamp())
       and (cast(:purpose as text) is null or purpose = :purpose)
       and (cast(:after as text) is null
-           or (created_at, id) {compare} (select a.created_at, a.id from files a where a.tenant = :tenant and a.id = :after))
+           or (created_at, id) {compare}
+               (select a.created_at, a.id from files a where a.tenant = :tenant and a.id = :after))
     order by created_at {order}, id {order} limit :limit""")
     for order, compare in (("desc", "<"), ("asc", ">"))
 }

@@ -11,7 +11,9 @@ from sqlalchemy import Connection, text
 _REGISTER = text("""
     insert into workers (id, kind, model, state, slots, host, pid)
     values (:id, :kind, :model, :state, :slots, :host, :pid)""")
-_MARK = text("update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp() where id = :id")
+_MARK = text(
+    "update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp() where id = :id"
+)
 _SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
 _LIVE = text("""
     select id, kind, model, state, slots, host, pid, started_at, seen_at from workers

@@ -1,0 +1,105 @@
+"""The keeper: ticks that feed, reap, expire and move on. Several may run; each tick is safe if two do it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import uuid
+
+import structlog
+
+from penstock.domain.errors import Unavailable
+from penstock.service import cancel, dispatch, work
+from penstock.service.transaction import Database
+from penstock.settings import Settings, load
+from penstock.store import workers
+from penstock.store.engine import sync_engine
+from penstock.wire.hints import Hinter
+
+log = structlog.get_logger()
+
+
+def reap(db: Database, settings: Settings) -> int:
+    """Free what silent holders held."""
+    return sum(db.run(dispatch.reap, batch) for batch in db.run(dispatch.silent_batches))
+
+
+def expire(db: Database, settings: Settings) -> int:
+    """Close batches whose deadline has passed."""
+    return sum(db.run(cancel.expire, batch) for batch in db.run(dispatch.overdue))
+
+
+def move_on(db: Database, settings: Settings) -> int:
+    """Move batches on whose last slice was closed by somebody who died then."""
+    return sum(db.run(dispatch.move_on, batch) for batch in db.run(dispatch.stuck))
+
+
+def feed(db: Database, settings: Settings) -> int:
+    """Keep every live worker's ready list filled."""
+    return db.run(dispatch.feed_all, settings)
+
+
+def hint_again(db: Database, settings: Settings) -> int:
+    """Repeat hints that may be lost."""
+    return db.run(dispatch.hint_again, settings)
+
+
+def forget(db: Database, settings: Settings) -> int:
+    """Delete the rows of processes that are long gone."""
+    return db.run(lambda tx: workers.forget(tx.conn))
+
+
+DUTIES = (reap, expire, move_on, feed, hint_again, forget)
+
+
+def tick(db: Database, settings: Settings) -> dict[str, int]:
+    """Do each duty once; one that fails does not keep the others from their turn."""
+    done = {}
+    for duty in DUTIES:
+        try:
+            done[duty.__name__] = duty(db, settings)
+        except Unavailable as error:
+            log.warning("duty_waits", duty=duty.__name__, error=error.message)
+        except Exception:
+            log.exception("duty_failed", duty=duty.__name__)
+    return {name: count for name, count in done.items() if count}
+
+
+def run(db: Database, settings: Settings, stop: threading.Event) -> None:
+    """Tick until told to stop."""
+    holder = work.Holder(uuid.uuid4(), "keeper", None, socket.gethostname(), os.getpid())
+    registered = False
+    while not stop.is_set():
+        try:
+            if not registered:
+                db.run(work.register, holder, "ready", 0)
+                registered = True
+            db.run(work.seen, holder)
+        except Unavailable as error:
+            log.warning("keeper_waits", error=error.message)
+        done = tick(db, settings)
+        if set(done) - {"hint_again", "feed"}:
+            log.info("tick", **done)
+        stop.wait(settings.tick_seconds)
+    if registered:
+        db.run(work.mark, holder, "gone", settings)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = load()
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
+    db = Database(sync_engine(settings.database_url, connections=2), hinter.say)
+    log.info("keeper_started")
+    run(db, settings, stop)
+    hinter.close()
+    db.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Scratch: local disk for a while; checked before it is used, so that a full disk is an answer and not an accident."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from penstock.domain.errors import NoSpace
+
+RESERVE_BYTES = 64 * 1024 * 1024
+
+
+def check(folder: Path, wanted_bytes: int) -> None:
+    """Raise NoSpace unless so many bytes fit and a reserve stays free."""
+    if shutil.disk_usage(folder).free < wanted_bytes + RESERVE_BYTES:
+        raise NoSpace(f"Scratch needs {wanted_bytes} bytes more than the disk has to spare.")
