@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -68,12 +69,12 @@ class Child:
     @property
     def pid(self) -> int | None:
         """The process that runs now, if one does."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return self._process.pid if self._process is not None and not self._ended(0.0) else None
 
     @property
     def exit_code(self) -> int | None:
         """How the last process ended; None while it runs."""
-        return None if self._process is None else self._process.poll()
+        return self._process.returncode if self._process is not None and self._ended(0.0) else None
 
     def start(self) -> None:
         """Run the program now."""
@@ -97,10 +98,9 @@ class Child:
 
     def tend(self, now: float) -> str | None:
         """Look at it once, at this monotonic time; start it again when due. Says what changed, in words."""
-        if self._process is None or self._process.poll() is None:
+        if self._process is None or not self._ended(0.0):
             return None
         if self._starts_at is None:
-            self._kill_group()
             if now - self._started_at >= self._settled_seconds:
                 self._delay_seconds = self._delays[0]
             self._starts_at = now + self._delay_seconds
@@ -116,7 +116,7 @@ class Child:
 
     def ask_to_stop(self) -> None:
         """Send the stop signal, and return at once."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and not self._ended(0.0):
             self._process.send_signal(self._stop_signal)
 
     def stop(self) -> None:
@@ -124,11 +124,24 @@ class Child:
         if self._process is None:
             return
         self.ask_to_stop()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(self._grace_seconds)
+        if not self._ended(self._grace_seconds):
+            self._kill_group()
+            self._process.wait()
+        self._process = None
+
+    def _ended(self, seconds: float) -> bool:
+        """Whether it has ended, or ends within these seconds; what is left of its group then dies with it.
+
+        The group is killed before its leader is reaped: until then the number can't belong to anybody else.
+        """
+        if self._process is None or self._process.returncode is not None:
+            return True
+        with open(os.pidfd_open(self._process.pid)) as pidfd:
+            if not select.select([pidfd], [], [], seconds)[0]:
+                return False
         self._kill_group()
         self._process.wait()
-        self._process = None
+        return True
 
     def _kill_group(self) -> None:
         if self._process is not None:

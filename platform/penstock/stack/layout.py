@@ -1,0 +1,155 @@
+"""The data folder of `penstock up`: where everything lies, who may read it, and that only one platform uses it.
+
+    DIR/key               the API key of the first tenant (0600), unless PENSTOCK_BOOTSTRAP_KEY is set
+    DIR/flower-password   0600
+    DIR/postgres, valkey, blobs, scratch, models, logs
+    DIR/lock              held while a platform runs here
+
+Unix sockets and process records lie in a runtime folder with a short path: an address has at most 107 bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from penstock.stack.problem import Problem
+
+KEY_VARIABLE: Final = "PENSTOCK_BOOTSTRAP_KEY"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places in one data folder."""
+
+    data: Path
+
+    @property
+    def key_file(self) -> Path:
+        """The API key, for the CLI."""
+        return self.data / "key"
+
+    @property
+    def flower_password_file(self) -> Path:
+        """Flower's password; its user is `penstock`."""
+        return self.data / "flower-password"
+
+    @property
+    def logs(self) -> Path:
+        """One file for each process."""
+        return self.data / "logs"
+
+    @property
+    def blob_url(self) -> str:
+        """The blob store on disk."""
+        return f"file://{self.data / 'blobs'}"
+
+    @property
+    def scratch(self) -> Path:
+        """Files that are being spooled or assembled."""
+        return self.data / "scratch"
+
+    @property
+    def tiny_model(self) -> Path:
+        """The model that the project makes."""
+        return self.data / "models" / "tiny"
+
+    def make(self) -> None:
+        """Create the folders, open to their owner only."""
+        try:
+            for folder in (self.data, self.logs, self.scratch, self.data / "blobs", self.data / "models"):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o700)
+        except OSError as error:
+            raise Problem(f"The data folder {self.data} can't be made: {error.strerror}.") from None
+
+
+def at(data: Path) -> Layout:
+    """The layout of this folder."""
+    return Layout(data.expanduser().resolve())
+
+
+@contextmanager
+def held(layout: Layout) -> Iterator[None]:
+    """Be the only platform on this data folder; the kernel lets go when the process ends, however it ends."""
+    with (layout.data / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise Problem(f"Another `penstock up` (process {owner}) uses {layout.data}: stop it first.") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def runtime_folder(layout: Layout, environment: Mapping[str, str]) -> Path:
+    """A short folder of our own for sockets, the same for the same data folder."""
+    name = "penstock-" + hashlib.sha256(os.fsencode(layout.data)).hexdigest()[:10]
+    given = environment.get("XDG_RUNTIME_DIR")
+    roots = [Path(given)] if given and len(given) <= 40 and os.access(given, os.W_OK) else []
+    root = next(iter(roots), Path("/tmp"))
+    folder = root / (name if roots else f"{name}-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise Problem(f"{folder} belongs to somebody else: remove it, or use another data folder.")
+    folder.chmod(0o700)
+    return folder
+
+
+def api_key(layout: Layout, environment: Mapping[str, str]) -> tuple[str, bool]:
+    """The first tenant's key, and whether it was made just now."""
+    if given := environment.get(KEY_VARIABLE):
+        return given, False
+    return _secret(layout.key_file, "sk-penstock-")
+
+
+def flower_password(layout: Layout) -> str:
+    """Flower's password, made at the first start."""
+    return _secret(layout.flower_password_file, "")[0]
+
+
+def _secret(file: Path, prefix: str) -> tuple[str, bool]:
+    if file.exists():
+        file.chmod(0o600)
+        if kept := file.read_text().strip():
+            return kept, False
+    made = prefix + secrets.token_urlsafe(32)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        opened.write(made + "\n")
+    return made, True
+
+
+def check_port(host: str, port: int, what: str, flag: str) -> None:
+    """Raise Problem if this port can't be opened."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise Problem(f"{what} can't use {host}:{port} ({why}): choose another with {flag}.") from None
+
+
+def preferred_port(port: int, host: str = "127.0.0.1") -> int:
+    """This port if it is free, else a free one."""
+    try:
+        check_port(host, port, "", "")
+    except Problem:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    return port

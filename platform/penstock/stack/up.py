@@ -1,0 +1,268 @@
+"""`penstock up`: the whole platform on one machine, from one data folder, and nothing of it left behind at the end.
+
+The order: embedded servers, migrations, then keeper, io worker, gpu worker and Flower; the API comes last, when
+the worker says in Postgres that its engine is ready. So whoever can connect to the port can have work done, and no
+second API process is needed to ask. Every child dies with this process (child.py), whatever kills it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from penstock.stack import layout as layouts
+from penstock.stack import postgres, valkey
+from penstock.stack.child import Child, last_lines, tie
+from penstock.stack.layout import Layout
+from penstock.stack.problem import Problem
+from penstock.store import workers
+from penstock.store.engine import sync_engine
+
+TINY: Final = "tiny"
+# A child that dies this often before the platform is ready will not come up by itself.
+DEATHS_BEFORE_READY: Final = 3
+TEND_SECONDS: Final = 0.25
+NEWS_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to start: the flags of `penstock up`. `source` None means that the project makes the model `tiny`."""
+
+    data: Path
+    port: int = 8000
+    host: str = "127.0.0.1"
+    model: str = TINY
+    source: str | None = None
+    engine: str = "vllm"
+    engine_args: tuple[str, ...] = ()
+    flower_port: int | None = None
+    ready_seconds: float = 1_800.0
+
+
+@dataclass
+class Running:
+    """A platform that runs: where it is, and its children in the order of their start."""
+
+    layout: Layout
+    url: str
+    key: str
+    key_made: bool
+    flower_url: str
+    flower_password: str
+    model: str
+    say: Callable[[str], None]
+    children: list[Child] = field(default_factory=list)
+
+    def tend(self) -> None:
+        """Look after the children once: start again who died."""
+        now = time.monotonic()
+        for child in self.children:
+            if said := child.tend(now):
+                self.say(said)
+
+
+def parse_model(text: str | None) -> tuple[str, str | None]:
+    """Read `[NAME=]DIR_OR_HF_ID`; a folder's own name is the name, else the Hugging Face id."""
+    if text is None or text == TINY:
+        return TINY, None
+    name, equals, source = text.partition("=")
+    if not equals or Path(text).is_dir():
+        name, source = "", text
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return name or folder.resolve().name, str(folder.resolve())
+    if source.startswith((".", "/", "~")):
+        raise Problem(f"There is no model folder {source}: give a folder or a Hugging Face id.")
+    return name or source, source
+
+
+@contextmanager
+def platform(wish: Wish, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Running]:
+    """Start everything and wait until it can work; stop everything at the end of the `with`."""
+    layout = layouts.at(wish.data)
+    layouts.check_port(wish.host, wish.port, "The API", "--port")
+    if wish.flower_port is not None:
+        layouts.check_port("127.0.0.1", wish.flower_port, "Flower", "--flower-port")
+    layout.make()
+    with ExitStack() as stack:
+        stack.enter_context(layouts.held(layout))
+        running = _describe(wish, layout, environment, say)
+        stack.callback(_stop, running)
+        say(f"data folder {layout.data}, logs in {layout.logs}")
+        model_maker = _begin_tiny_model(wish, layout, say)
+        runtime = layouts.runtime_folder(layout, environment)
+        settings = _start_servers(running, runtime, environment)
+        _migrate(running, settings)
+        source = _end_tiny_model(model_maker, layout) if wish.source is None else wish.source
+        _start_workers(running, wish, source, settings)
+        _wait_for_engine(running, wish, settings["PENSTOCK_DATABASE_URL"])
+        _start_api(running, wish, settings)
+        yield running
+
+
+def _describe(wish: Wish, layout: Layout, environment: Mapping[str, str], say: Callable[[str], None]) -> Running:
+    key, made = layouts.api_key(layout, environment)
+    host = "127.0.0.1" if wish.host in ("0.0.0.0", "::", "localhost") else wish.host
+    return Running(
+        layout=layout,
+        url=f"http://{f'[{host}]' if ':' in host else host}:{wish.port}",
+        key=key,
+        key_made=made,
+        flower_url=f"http://127.0.0.1:{wish.flower_port or layouts.preferred_port(5555)}",
+        flower_password=layouts.flower_password(layout),
+        model=wish.model,
+        say=say,
+    )
+
+
+def _begin_tiny_model(wish: Wish, layout: Layout, say: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
+    """Make the tiny model beside everything else, since importing torch takes seconds."""
+    if wish.source is not None or wish.engine == "echo" or (layout.tiny_model / "config.json").exists():
+        return None
+    say("making the model `tiny` (random weights, fixed seed)")
+    command = [sys.executable, "-m", "penstock_worker.engine.tiny", str(layout.tiny_model)]
+    with (layout.logs / "tiny.log").open("ab") as log:
+        return subprocess.Popen([*tie(9), "-", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def _end_tiny_model(maker: subprocess.Popen[bytes] | None, layout: Layout) -> str:
+    if maker is not None and maker.wait(timeout=300) != 0:
+        log = layout.logs / "tiny.log"
+        raise Problem(f"The model `tiny` could not be made: {last_lines(log, 1)} (log: {log})")
+    return str(layout.tiny_model)
+
+
+def _start_servers(running: Running, runtime: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Start PostgreSQL and Valkey, and give the environment that all other children share."""
+    layout, say = running.layout, running.say
+    say("starting PostgreSQL and Valkey")
+    data, sockets = layout.data / "postgres", runtime / "postgres"
+    postgres.prepare(data, sockets)
+    address = valkey.new_address()
+    database = postgres.child(data, sockets, layout.logs / "postgres.log")
+    hints = valkey.child(address, layout.data / "valkey", layout.logs / "valkey.log")
+    _start(running, database, hints)
+    postgres.wait_until_ready(database, postgres.url(sockets))
+    valkey.wait_until_ready(hints, address)
+    return {
+        **environment,
+        "PENSTOCK_DATABASE_URL": postgres.url(sockets),
+        "PENSTOCK_REDIS_URL": address.url,
+        "PENSTOCK_BLOB_URL": layout.blob_url,
+        "PENSTOCK_SCRATCH_DIR": str(layout.scratch),
+        "PENSTOCK_RUNTIME_DIR": str(runtime),
+        "PENSTOCK_LOG_DIR": str(layout.logs),
+        layouts.KEY_VARIABLE: running.key,
+        "PYTHONUNBUFFERED": "1",
+        # The folder that `up` was called in is no place to import from.
+        "PYTHONSAFEPATH": "1",
+    }
+
+
+def _migrate(running: Running, settings: dict[str, str]) -> None:
+    running.say("migrating the database")
+    log = running.layout.logs / "migrate.log"
+    with log.open("wb") as file:
+        done = subprocess.run(
+            [*tie(9), "-", *_python("penstock.cli.main", "migrate")],
+            env=settings, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise Problem(f"The database could not be migrated: {last_lines(log, 1)} (log: {log})")
+
+
+def _start_workers(running: Running, wish: Wish, source: str, settings: dict[str, str]) -> None:
+    running.say(f"starting keeper, io worker, gpu worker ({wish.engine} with {wish.model}) and Flower")
+    logs = running.layout.logs
+    gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
+    gpu += [f"--engine-arg={argument}" for argument in wish.engine_args]
+    port = running.flower_url.rpartition(":")[2]
+    flower = ["-A", "penstock_worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
+    secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
+    _start(
+        running,
+        Child("keeper", _python("penstock.cli.main", "keeper"), log=logs / "keeper.log", environment=settings),
+        Child("io", _python("penstock_worker", "io"), log=logs / "io.log", environment=settings, grace_seconds=20),
+        Child("gpu", _python("penstock_worker", *gpu), log=logs / "gpu.log", environment=settings, grace_seconds=30),
+        Child("flower", _python("celery", *flower), log=logs / "flower.log", environment=settings | secrets),
+    )
+
+
+def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
+    """Return once the gpu worker that was started here is ready, by its own row."""
+    began = told = time.monotonic()
+    worker = next(child for child in running.children if child.name == "gpu")
+    engine = sync_engine(database_url, connections=1)
+    try:
+        while True:
+            _tend_or_give_up(running)
+            with engine.connect() as connection:
+                found = workers.live(connection, gone=timedelta(seconds=20))
+            if any(one.kind == "gpu" and one.state == "ready" and one.pid == worker.pid for one in found):
+                running.say(f"the engine is ready ({time.monotonic() - began:.0f} s)")
+                return
+            now = time.monotonic()
+            if now - began > wish.ready_seconds:
+                raise Problem(f"The engine was not ready after {wish.ready_seconds:.0f} s; see {running.layout.logs}.")
+            if now - told >= NEWS_SECONDS:
+                running.say(f"waiting for the engine, {now - began:.0f} s so far (log: {worker.log})")
+                told = now
+            time.sleep(TEND_SECONDS)
+    finally:
+        engine.dispose()
+
+
+def _start_api(running: Running, wish: Wish, settings: dict[str, str]) -> None:
+    command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
+    log = running.layout.logs / "api.log"
+    _start(running, Child("api", command, log=log, environment=settings, grace_seconds=15))
+    end = time.monotonic() + 60
+    while True:
+        _tend_or_give_up(running)
+        try:
+            if httpx.get(f"{running.url}/health/ready", timeout=5, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > end:
+            raise Problem(f"The API does not answer: {last_lines(log, 1)} (log: {log})")
+        time.sleep(TEND_SECONDS)
+
+
+def _start(running: Running, *children: Child) -> None:
+    for child in children:
+        running.children.append(child)
+        child.start()
+
+
+def _tend_or_give_up(running: Running) -> None:
+    running.tend()
+    for child in running.children:
+        if child.restarts >= DEATHS_BEFORE_READY:
+            raise Problem(f"{child.name} keeps ending: {last_lines(child.log, 1)} (log: {child.log})")
+
+
+def _stop(running: Running) -> None:
+    """Stop the servers last, since everyone else needs them to say goodbye."""
+    if not running.children:
+        return
+    running.say("stopping")
+    servers, others = running.children[:2], running.children[2:]
+    for child in others:
+        child.ask_to_stop()
+    for child in [*reversed(others), *reversed(servers)]:
+        child.stop()
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
