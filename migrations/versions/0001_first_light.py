@@ -216,7 +216,7 @@ create function guard_moves() returns trigger language plpgsql as $$
 begin
     if not exists (select from legal_moves
                    where machine = tg_argv[0] and was = old.state and becomes = new.state) then
-        raise exception 'a % that is % may not become %', tg_argv[0], old.state, new.state
+        raise exception 'a %% that is %% may not become %%', tg_argv[0], old.state, new.state
             using errcode = 'check_violation', constraint = 'legal_moves';
     end if;
     return new;
@@ -229,7 +229,7 @@ create trigger slices_move before update of state on slices
 
 create function guard_ended() returns trigger language plpgsql as $$
 begin
-    raise exception 'batch % has ended and never changes', old.id using errcode = 'check_violation';
+    raise exception 'batch %% has ended and never changes', old.id using errcode = 'check_violation';
 end $$;
 
 create trigger batches_ended before update on batches
