@@ -69,12 +69,12 @@ class Child:
     @property
     def pid(self) -> int | None:
         """The process that runs now, if one does."""
-        return self._process.pid if self._process is not None and not self._ended(0.0) else None
+        return self._process.pid if self._process is not None and not self.wait(0.0) else None
 
     @property
     def exit_code(self) -> int | None:
         """How the last process ended; None while it runs."""
-        return self._process.returncode if self._process is not None and self._ended(0.0) else None
+        return self._process.returncode if self._process is not None and self.wait(0.0) else None
 
     def start(self) -> None:
         """Run the program now."""
@@ -98,7 +98,7 @@ class Child:
 
     def tend(self, now: float) -> str | None:
         """Look at it once, at this monotonic time; start it again when due. Says what changed, in words."""
-        if self._process is None or not self._ended(0.0):
+        if self._process is None or not self.wait(0.0):
             return None
         if self._starts_at is None:
             if now - self._started_at >= self._settled_seconds:
@@ -116,7 +116,7 @@ class Child:
 
     def ask_to_stop(self) -> None:
         """Send the stop signal, and return at once."""
-        if self._process is not None and not self._ended(0.0):
+        if self._process is not None and not self.wait(0.0):
             self._process.send_signal(self._stop_signal)
 
     def stop(self) -> None:
@@ -124,12 +124,12 @@ class Child:
         if self._process is None:
             return
         self.ask_to_stop()
-        if not self._ended(self._grace_seconds):
+        if not self.wait(self._grace_seconds):
             self._kill_group()
             self._process.wait()
         self._process = None
 
-    def _ended(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Whether it has ended, or ends within these seconds; what is left of its group then dies with it.
 
         The group is killed before its leader is reaped: until then the number can't belong to anybody else.

@@ -134,14 +134,15 @@ def _secret(file: Path, prefix: str) -> tuple[str, bool]:
 
 def check_port(host: str, port: int, what: str, flag: str) -> None:
     """Raise Problem if this port can't be opened."""
+    if not 0 < port < 65_536:
+        raise Problem(f"{what} can't use port {port} (it must be 1 to 65535): choose another with {flag}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise Problem(f"{what} can't use {host}:{port} ({why}): choose another with {flag}.") from None
+    except OSError as error:
+        raise Problem(f"{what} can't use {host}:{port} ({error.strerror}): choose another with {flag}.") from None
 
 
 def preferred_port(port: int, host: str = "127.0.0.1") -> int:
