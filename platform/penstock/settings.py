@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB = 1024
@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     blob_url: str = Field("file:///var/lib/penstock/blobs", description="Blob store: file://, s3://, gs:// or az://.")
     scratch_dir: Path = Field(Path("/tmp"), description="Local disk for spooling input and assembling output.")
     runtime_dir: Path = Field(Path("/tmp/penstock"), description="Sockets and process records; keep the path short.")
+    bootstrap_key: SecretStr | None = Field(None, description="API key of the first tenant, made valid at the start.")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token for /metrics; without it only loopback may read them."
+    )
+    log_dir: Path = Field(Path("/tmp/penstock"), description="Logs of engines; each other process logs to its stdout.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     # Limits on what a client can grow.

@@ -123,3 +123,15 @@ def custom_id_of(line: bytes) -> str:
 def write(custom_id: str, endpoint: str, body: Any) -> bytes:
     """Write one request as a line, without its line end; `body` is any JSON value."""
     return msgspec.json.encode({"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body})
+
+
+# What only the operator may set: `priority` orders the engine's admission. `service_tier` is for waiting calls.
+_NOT_FOR_LINES: Final = ("priority", "service_tier")
+
+
+def for_engine(body: bytes) -> bytes:
+    """A line's body as the engine gets it: as the client wrote it, without what a line may not set."""
+    if not any(b'"%b"' % name.encode() in body for name in _NOT_FOR_LINES):
+        return body
+    values = msgspec.json.decode(body)
+    return msgspec.json.encode({name: value for name, value in values.items() if name not in _NOT_FOR_LINES})

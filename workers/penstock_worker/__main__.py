@@ -1,0 +1,30 @@
+"""The worker's two processes: `python -m penstock_worker gpu …` and `python -m penstock_worker io`."""
+
+from __future__ import annotations
+
+import argparse
+
+from penstock.settings import load
+from penstock_worker import process
+
+
+def main() -> None:
+    """Read the command line and run until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="penstock_worker", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    gpu = kinds.add_parser("gpu", help="own one engine and run slices on it")
+    gpu.add_argument("--model", required=True, metavar="[NAME=]DIR_OR_HF_ID", help="the model to serve, and its name")
+    gpu.add_argument("--engine", choices=("vllm", "echo"), default="vllm", help="echo is simulated, for tests")
+    gpu.add_argument("--engine-arg", action="append", default=[], metavar="ARG", help="passed to the engine as it is")
+    kinds.add_parser("io", help="validate and assemble batches")
+    given = parser.parse_args()
+    settings = load()
+    if given.kind == "io":
+        process.io(settings)
+    else:
+        name, _, source = given.model.rpartition("=")
+        process.gpu(settings, name or source, source, given.engine, given.engine_arg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Asking a slice: its lines go through the gate into the engine as fast as the gate allows; records come back.
+
+Gate, engine client and every coroutine here live on one asyncio loop in a thread of its own; Celery's threads hand a
+slice's lines over in one block and collect what was recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from penstock.domain.lane import Lane
+from penstock.formats import output
+from penstock.formats.input import Line, for_engine
+from penstock.formats.output import Record
+from penstock.settings import Settings
+from penstock_worker.ask import Outcome, OutcomeKind, ask_line
+from penstock_worker.engine.client import EngineClient, EngineGone
+from penstock_worker.engine.supervisor import Supervisor
+from penstock_worker.gate import Gate
+
+log = structlog.get_logger()
+
+
+class Loop:
+    """The asyncio loop's thread, from `with` to its end."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="loop", daemon=True)
+
+    def __enter__(self) -> Loop:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Start a coroutine on the loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What asking needs: the engine's client, the gate before it, and the supervisor behind it."""
+
+    client: EngineClient
+    gate: Gate
+    supervisor: Supervisor
+    loop: Loop
+    settings: Settings
+
+
+class Asking:
+    """One slice's lines in the engine. `done` is set when none is in flight and none will be fed any more."""
+
+    def __init__(self, engine: Engine, batch: str, lane: Lane, lines: Sequence[Line], news: threading.Event) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._lane = lane
+        self._lines = lines
+        self._records: deque[Record] = deque()
+        self._stopping = False
+        self._news = news
+        self.done = False
+        self.engine_gone = False
+        self.error: BaseException | None = None
+        self._future = engine.loop.run(self._feed())
+        self._future.add_done_callback(self._finished)
+
+    def collect(self) -> list[Record]:
+        """Records since the last call."""
+        return [self._records.popleft() for _ in range(len(self._records))]
+
+    def stop(self) -> None:
+        """Feed no more lines; those in flight go on."""
+        self._stopping = True
+
+    def cancel(self) -> None:
+        """Abort what is in flight too, and wait until the loop has let go of it."""
+        self._stopping = True
+        self._future.cancel()
+
+    def _finished(self, future: Future[Any]) -> None:
+        if not future.cancelled() and future.exception():
+            self.error = future.exception()
+        self.done = True
+        self._news.set()
+
+    async def _feed(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for line in self._lines:
+                await self._engine.gate.admit(self._lane)
+                if self._stopping:
+                    self._engine.gate.release(self._lane)
+                    break
+                group.create_task(self._ask(line))
+
+    async def _ask(self, line: Line) -> None:
+        """One line, from its slot to its record; after a transport error it is asked again while the engine lives."""
+        settings, engine = self._engine.settings, self._engine
+        asked = Line(line.number, line.custom_id, line.url, for_engine(line.body))
+        for attempt in range(settings.line_tries):
+            if attempt:
+                await engine.gate.admit(self._lane)
+            try:
+                outcome = await ask_line(
+                    engine.client,
+                    engine.gate,
+                    self._lane,
+                    asked,
+                    timeout_seconds=settings.line_timeout_seconds,
+                    tries=settings.line_tries,
+                    engine_alive=engine.supervisor.alive,
+                )
+            except EngineGone as error:
+                if self.engine_gone or not await engine.supervisor.alive():
+                    break
+                log.warning("line_asked_again", batch=self._batch, line=line.number, error=str(error))
+                continue
+            self._records.append(self._record(line, outcome))
+            return
+        self.engine_gone = True
+        self._stopping = True
+
+    def _record(self, line: Line, outcome: Outcome) -> Record:
+        if outcome.kind is OutcomeKind.TIMED_OUT:
+            return output.ended(self._batch, line.number, line.custom_id, output.TIMED_OUT)
+        return output.answered(
+            self._batch, line.number, line.custom_id, outcome.status, outcome.request_id, outcome.body
+        )

@@ -1,0 +1,95 @@
+"""The beat: names the leases that this process holds, every few seconds, from a thread and a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from penstock.domain.batch import BatchState
+from penstock.domain.errors import Unavailable
+from penstock.service import work
+from penstock.service.transaction import Database
+from penstock.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Grip:
+    """One lease in this process's hands, and what the beat heard about it."""
+
+    def __init__(self, lease: int) -> None:
+        self.lease = lease
+        self.lost = False
+        self.closing: BatchState | None = None
+        self.news = threading.Event()
+        """Set when there is something new to look at: the lease is lost, the batch closes, the process ends."""
+
+
+class Beat:
+    """A thread that beats from `with` to its end."""
+
+    def __init__(self, db: Database, holder: work.Holder, settings: Settings) -> None:
+        self._db = db
+        self._holder = holder
+        self._settings = settings
+        self._grips: dict[int, Grip] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+        self.draining = False
+
+    def __enter__(self) -> Beat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def holding(self, lease: int) -> Iterator[Grip]:
+        """Name this lease in every beat meanwhile."""
+        grip = Grip(lease)
+        with self._lock:
+            self._grips[lease] = grip
+        if self.draining:
+            grip.news.set()
+        try:
+            yield grip
+        finally:
+            with self._lock:
+                del self._grips[lease]
+
+    def drain(self) -> None:
+        """Tell every holder that the process is about to end."""
+        self.draining = True
+        with self._lock:
+            for grip in self._grips.values():
+                grip.news.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.beat_seconds):
+            try:
+                self._once()
+            except Unavailable as error:
+                log.warning("beat_unheard", error=error.message)
+            except Exception:
+                log.exception("beat_failed")
+
+    def _once(self) -> None:
+        with self._lock:
+            named = dict(self._grips)
+        heard = self._db.run(work.beat, self._holder, list(named), self._settings)
+        for lease in heard.lost:
+            log.warning("lease_lost", lease=lease)
+            named[lease].lost = True
+            named[lease].news.set()
+        for lease, finish_as in heard.closing.items():
+            named[lease].closing = finish_as
+            named[lease].news.set()
+        for lease in heard.forgotten:
+            log.warning("lease_forgotten", lease=lease)
+            self._db.run(work.release, lease, "forgotten")

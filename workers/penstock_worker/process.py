@@ -1,0 +1,151 @@
+"""Worker processes: what each is made of, in the order in which it is set up and torn down."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import structlog
+from celery.signals import worker_shutting_down
+
+from penstock.blobs.store import Blobs
+from penstock.domain.errors import Unavailable
+from penstock.domain.hint import ASSEMBLE_QUEUE, VALIDATE_QUEUE
+from penstock.domain.lane import HANDS, LANES, generate_queue, model_slug
+from penstock.service import work
+from penstock.service.transaction import Database
+from penstock.settings import Settings
+from penstock.store.engine import sync_engine
+from penstock.wire.hints import Hinter
+from penstock_worker import app as celery_app
+from penstock_worker.asking import Engine, Loop
+from penstock_worker.beat import Beat
+from penstock_worker.drain import Drain
+from penstock_worker.engine import kind
+from penstock_worker.engine.client import EngineClient
+from penstock_worker.engine.supervisor import Supervisor
+from penstock_worker.gate import Gate
+from penstock_worker.io import Io
+
+log = structlog.get_logger()
+
+_IO_THREADS = 2
+
+
+@contextmanager
+def _database(settings: Settings, connections: int) -> Iterator[tuple[Database, Hinter]]:
+    hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
+    db = Database(sync_engine(settings.database_url, connections), hinter.say)
+    try:
+        yield db, hinter
+    finally:
+        hinter.close()
+        db.close()
+
+
+def io(settings: Settings) -> None:
+    """Run the io worker until SIGTERM."""
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    with _database(settings, connections=_IO_THREADS + 2) as (db, _):
+        holder = work.Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
+        db.run(work.register, holder, "ready", 0)
+        with Beat(db, holder, settings) as beat:
+            tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
+            celery_app.doers.update(validate=tasks.run, assemble=tasks.run)
+            _consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, beat)
+        _say_goodbye(db, holder, settings)
+
+
+def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:
+    """Run a gpu worker and its engine until SIGTERM."""
+    folder = settings.runtime_dir / model_slug(model)
+    launch = kind.launch(
+        engine_kind,
+        model=model,
+        source=source,
+        socket=folder / "engine.sock",
+        arguments=arguments,
+        environ=os.environ,
+        python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
+    )
+    with ExitStack() as stack:
+        db, hinter = stack.enter_context(_database(settings, connections=HANDS + 3))
+        holder = work.Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
+        db.run(work.register, holder, "starting", launch.batch_slots)
+        beat = stack.enter_context(Beat(db, holder, settings))
+        loop = stack.enter_context(Loop())
+        client = EngineClient(socket=launch.socket)
+        loop.run(client.__aenter__()).result()
+        stack.callback(lambda: loop.run(client.__aexit__(None, None, None)).result())
+        news = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="engine-news"))
+        supervisor = Supervisor(
+            launch,
+            runtime_dir=folder,
+            log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
+            on_ready=lambda generation: _later(news, _ready, db, holder, settings, drain),
+            on_death=lambda generation, reason: _later(news, _dead, db, holder, settings, reason),
+        )
+        engine = Engine(client, Gate(launch.batch_slots), supervisor, loop, settings)
+        drain = Drain(db, Blobs(settings.blob_url), engine, beat, holder, settings, hinter.say)
+        celery_app.doers.update(generate=drain.one)
+        stack.enter_context(supervisor)
+        _consume(f"gpu-{model_slug(model)}", [generate_queue(model, lane) for lane in LANES], HANDS + 2, beat)
+        _say_goodbye(db, holder, settings)
+
+
+def _later(news: ThreadPoolExecutor, call: Any, *arguments: Any) -> None:
+    """The supervisor's thread must not wait for a database."""
+    news.submit(call, *arguments)
+
+
+def _ready(db: Database, holder: work.Holder, settings: Settings, drain: Drain) -> None:
+    _tell(db, holder, "ready", settings)
+    drain.say_owed()
+
+
+def _dead(db: Database, holder: work.Holder, settings: Settings, reason: str) -> None:
+    log.error("engine_died", model=holder.model, reason=reason)
+    _tell(db, holder, "starting", settings)
+
+
+def _tell(db: Database, holder: work.Holder, state: str, settings: Settings) -> None:
+    while True:
+        try:
+            return db.run(work.mark, holder, state, settings)
+        except Unavailable as error:
+            log.warning("database_away", error=error.message)
+
+
+def _say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:
+    try:
+        db.run(work.mark, holder, "gone", settings)
+    except Unavailable as error:  # it will be seen as gone by its silence
+        log.warning("goodbye_unheard", error=error.message)
+
+
+def _consume(name: str, queues: list[str], threads: int, beat: Beat) -> None:
+    """Consume the queues strictly in this order until SIGTERM; the slices in work end or are given back first."""
+
+    @worker_shutting_down.connect(weak=False)
+    def drain(**_: Any) -> None:
+        log.info("worker_ending", name=name)
+        beat.drain()
+
+    celery_app.app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={threads}",
+            f"--queues={','.join(queues)}",
+            f"--hostname={name}.{os.getpid()}@%h",
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel=WARNING",
+        ]
+    )
