@@ -33,7 +33,7 @@ NOUNS: Final = (
 VERBS: Final = "carries holds opens follows turns answers measures explains describes writes reads counts finds"
 ADJECTIVES: Final = "small bright heavy quiet narrow patient modern ancient careful useful empty warm distant clear"
 # Beginnings and ends of words: what the sentences lack in variety.
-STARTS: Final = "be co de ex for in im inter over per pre pro re sub trans un under with ac ad al am ap ar at con dis en"
+STARTS: Final = "be co de ex for in im inter over per pre pro re sub trans un under with ac ad al am ap ar at con dis"
 MIDDLES: Final = "act form press tend tain sist port mit fer ceive clude duce ject scribe spect struct tract vent vert"
 ENDS: Final = "able ed er es ful ing ion ive less ly ment ness or ous s"
 PATTERNS: Final = (
@@ -116,7 +116,8 @@ def _save_weights(folder: Path) -> None:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
+        # Tied to the input, random weights would repeat the last token for ever.
+        tie_word_embeddings=False,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
