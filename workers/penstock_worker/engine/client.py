@@ -1,0 +1,133 @@
+"""The engine client: asks an engine over HTTP and brings back bytes; what they say is for others to read.
+
+Measured with aiohttp over a unix socket: 0.5 ms of client time a line (137 tokens in, 32 out).
+
+    EngineGone      no whole answer: refused, reset or closed before its end. The line may or may not have run
+    EngineTimeout   no whole answer in time. The connection is closed, which makes vLLM abort the request
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+# vLLM is told to keep idle connections for 600 s: ours must end first.
+_KEEPALIVE_SECONDS: Final = 300.0
+_HEADERS: Final = {"content-type": "application/json"}
+
+
+class EngineGone(Exception):
+    """The engine closed or refused the connection before the answer was whole."""
+
+
+class EngineTimeout(Exception):
+    """The engine did not answer in time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the engine said to one request."""
+
+    status: int
+    body: bytes
+    request_id: str
+    """The id that we sent as X-Request-Id: vLLM takes it over into its own ids and logs."""
+    seconds: float
+    retry_after_seconds: float | None = None
+
+
+class EngineClient:
+    """A pool of connections to one engine, on one asyncio loop; used with `async with`.
+
+    It has no limit of its own: the gate is the limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket: Path | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if (socket is None) == (base_url is None):
+            raise ValueError("an engine is reached by a unix socket or by a base URL")
+        self._socket = socket
+        self._base_url = (base_url or "http://engine").rstrip("/")
+        self._headers = _HEADERS | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+        self._new_id = new_id
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector: aiohttp.BaseConnector
+        if self._socket is not None:
+            connector = aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
+        else:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def ask(self, endpoint: str, body: bytes, timeout_seconds: float) -> Answer:
+        """POST a body to an endpoint such as `/v1/chat/completions`. Raises EngineGone and EngineTimeout."""
+        request_id = self._new_id()
+        return await self._send("POST", endpoint, body, timeout_seconds, request_id)
+
+    async def metrics(self, timeout_seconds: float = 5.0) -> str:
+        """The engine's Prometheus page. Raises EngineGone and EngineTimeout."""
+        answer = await self._send("GET", "/metrics", None, timeout_seconds, self._new_id())
+        if answer.status != 200:
+            raise EngineGone(f"/metrics answered {answer.status}")
+        return answer.body.decode(errors="replace")
+
+    async def _send(
+        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, request_id: str
+    ) -> Answer:
+        if self._session is None:
+            raise RuntimeError("the engine client is used with `async with`")
+        begun = self._clock()
+        try:
+            async with self._session.request(
+                method,
+                self._base_url + endpoint,
+                data=body,
+                headers={"x-request-id": request_id},
+                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+                allow_redirects=False,
+            ) as response:
+                whole = await response.read()
+        except TimeoutError as error:
+            raise EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineGone(f"{endpoint}: {error!r}") from error
+        return Answer(
+            response.status, whole, request_id, self._clock() - begun, _seconds(response.headers.get("retry-after"))
+        )
+
+
+def _seconds(text: str | None) -> float | None:
+    """A Retry-After in seconds; the form with a date is not used between us and an engine."""
+    try:
+        return max(0.0, float(text)) if text else None
+    except ValueError:
+        return None

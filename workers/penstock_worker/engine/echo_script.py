@@ -1,0 +1,70 @@
+"""The echo engine's script: what markers in a request make it do.
+
+A marker may stand anywhere in the request's body, and several may stand together.
+
+| marker | what happens |
+|---|---|
+| `[[die]]` | the engine kills itself with SIGKILL |
+| `[[hang]]` | no answer, until the client goes away |
+| `[[sleep 250]]` | the answer comes 250 ms later |
+| `[[status 400]]` | that status, with an error body as vLLM's; 300 to 599 |
+| `[[status 429 times 2]]` | that status the first 2 times that this very body comes, then an answer |
+| `[[status 503 times 1 after 0.05]]` | as before, with `retry-after: 0.05` (seconds) |
+| `[[tokens 40]]` | an answer of 40 output tokens |
+| `[[nul]]` | a NUL character in the answer |
+| `[[surrogate]]` | a lone surrogate (`\\ud800` in JSON) in the answer |
+
+How often a body came is forgotten when the engine starts again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_MARKER: Final = re.compile(
+    rb"\[\[(?:(die|hang|nul|surrogate)|(sleep|tokens) (\d+)"
+    rb"|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?)\]\]"
+)
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one request asks for."""
+
+    die: bool = False
+    hang: bool = False
+    sleep_seconds: float = 0.0
+    status: int = 0
+    """0: an answer."""
+    times: int | None = None
+    """None: every time."""
+    retry_after: str | None = None
+    output_tokens: int | None = None
+    nul: bool = False
+    surrogate: bool = False
+
+
+NOTHING: Final = Script()
+
+
+def read(body: bytes) -> Script:
+    """The markers of a body; a body without any costs one search for two brackets."""
+    if b"[[" not in body:
+        return NOTHING
+    found: dict[str, bool | int | float | str] = {}
+    for word, counted, count, status, times, after in _MARKER.findall(body):
+        if word:
+            found[word.decode()] = True
+        elif counted == b"sleep":
+            found["sleep_seconds"] = int(count) / 1000
+        elif counted:
+            found["output_tokens"] = int(count)
+        else:
+            found["status"] = int(status)
+            if times:
+                found["times"] = int(times)
+            if after:
+                found["retry_after"] = after.decode()
+    return Script(**found)  # type: ignore[arg-type]

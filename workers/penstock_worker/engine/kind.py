@@ -1,0 +1,32 @@
+"""Kinds: the engines that a worker can own, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from penstock_worker.engine import echo, vllm
+from penstock_worker.engine.launch import BadLaunch, Launch
+
+KINDS: Final = {"vllm": vllm.launch, "echo": echo.launch}
+
+
+def launch(
+    kind: str,
+    *,
+    model: str,
+    source: str,
+    socket: Path,
+    arguments: Sequence[str] = (),
+    environ: Mapping[str, str],
+    python: str,
+) -> Launch:
+    """Describe how to start an engine of this kind.
+
+    `model` is the name that clients use, `source` a local folder or a Hugging Face id, `arguments` the user's
+    own (`--engine-arg`), `python` the interpreter to run it in. Raises BadLaunch if that can't work.
+    """
+    if kind not in KINDS:
+        raise BadLaunch(f"No engine is called {kind!r}; there are {', '.join(KINDS)}.")
+    return KINDS[kind](model=model, source=source, socket=socket, arguments=arguments, environ=environ, python=python)

@@ -1,0 +1,49 @@
+"""Probes: short blocking questions to an engine on its unix socket, from the supervisor's thread."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("engine", timeout=timeout_seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def get(path: Path, url: str, timeout_seconds: float) -> tuple[int, bytes] | None:
+    """Status and body of one GET on a fresh connection; None if there is no answer in time."""
+    connection = _UnixConnection(path, timeout_seconds)
+    try:
+        connection.request("GET", url, headers={"connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def healthy(path: Path, timeout_seconds: float) -> bool:
+    """True if /health says 200. vLLM says 503 there once its EngineCore is dead, while its server still answers."""
+    answer = get(path, "/health", timeout_seconds)
+    return answer is not None and answer[0] == 200
+
+
+def serves(path: Path, model: str, timeout_seconds: float) -> bool:
+    """True if /v1/models lists the model."""
+    answer = get(path, "/v1/models", timeout_seconds)
+    if answer is None or answer[0] != 200:
+        return False
+    try:
+        return any(entry.get("id") == model for entry in json.loads(answer[1])["data"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,465 @@
+"""The supervisor: keeps one engine running under its guard, and knows whether it is alive.
+
+    starting ──► ready ──► dead ──► starting …        stopped: from anywhere, for good
+        └──────────────────►┘
+
+It has a thread of its own, so that neither Celery nor the asyncio loop can hold it up. Every start is a new
+generation. After a death it starts the engine again at once the first time, then after 1, 2, 4 … 60 s (jittered); a
+minute of health forgives all earlier deaths. It never gives up: `reason` says why the last start or run ended, with
+the end of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from penstock_worker.engine import guard as guard_module
+from penstock_worker.engine import probe, record
+from penstock_worker.engine.guard import Process, kill, kill_session, look_up, members
+from penstock_worker.engine.launch import Launch
+
+log = logging.getLogger(__name__)
+
+_TAIL_BYTES: Final = 3_000
+_MOST_LOG_BYTES: Final = 64 * 1024 * 1024
+_LOOK_SECONDS: Final = 5.0
+
+
+class EngineState(StrEnum):
+    """starting: not yet ready · ready: answers · dead: waits for its next start · stopped: by us, for good."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEAD = "dead"
+    STOPPED = "stopped"
+
+
+class EngineNotReady(RuntimeError):
+    """The engine did not become ready in time; the message quotes the end of its log."""
+
+
+def backoff_seconds(deaths_in_row: int, chance: float, most_seconds: float = 60.0) -> float:
+    """The wait before the next start: nothing after the first death, then 1, 2, 4 … s, each with up to ±20 %."""
+    if deaths_in_row <= 1:
+        return 0.0
+    return min(most_seconds, 2.0 ** min(deaths_in_row - 2, 30)) * (0.8 + 0.4 * chance)
+
+
+class Supervisor:
+    """One engine's life, from `with` to its end. All methods may be called from any thread.
+
+    `on_ready(generation)` and `on_death(generation, reason)` run in the supervisor's thread and must be quick
+    (`loop.call_soon_threadsafe`). on_death comes once for every generation that ended by itself, ready or not, after
+    its processes are gone; it does not come for `stop`.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        runtime_dir: Path,
+        log_path: Path,
+        on_ready: Callable[[int], None] | None = None,
+        on_death: Callable[[int, str], None] | None = None,
+        healthy_seconds: float = 60.0,
+        most_backoff_seconds: float = 60.0,
+        unresponsive_seconds: float = 60.0,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.launch = launch
+        self.log_path = log_path
+        self._record_path = runtime_dir / "engine.json"
+        self._lock_path = runtime_dir / "engine.lock"
+        self._on_ready = on_ready or (lambda generation: None)
+        self._on_death = on_death or (lambda generation, reason: None)
+        self._healthy_seconds = healthy_seconds
+        self._most_backoff_seconds = most_backoff_seconds
+        self._unresponsive_seconds = unresponsive_seconds
+        self._chance = chance
+        self._changed = threading.Condition()
+        self._state = EngineState.STARTING
+        self._generation = 0
+        self._reason = ""
+        self._deaths_in_row = 0
+        self._stopping = False
+        self._grace_seconds = 10.0
+        self._askers: list[tuple[float, Future[bool]]] = []
+        self._seen: dict[int, Process] = {}
+        self._engine: Process | None = None
+        self._wake, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
+        self._owner = contextlib.ExitStack()
+
+    # What others may know.
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine is now."""
+        return self._state
+
+    @property
+    def generation(self) -> int:
+        """How often an engine was started; grows by one at each start."""
+        return self._generation
+
+    @property
+    def reason(self) -> str:
+        """Why the last engine ended, with the last lines of its log; empty if none has."""
+        return self._reason
+
+    @property
+    def deaths_in_row(self) -> int:
+        """Deaths since the engine was last well for a minute."""
+        return self._deaths_in_row
+
+    @property
+    def engine_pid(self) -> int | None:
+        """The engine's first process, once the guard has started it."""
+        return self._engine.pid if self._engine else None
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """Guard and engine processes as last seen, the guard first."""
+        return tuple(self._seen.values())
+
+    def wait_ready(self, timeout_seconds: float, generation: int = 1) -> int:
+        """Wait until an engine of at least this generation is ready; its generation. Raises EngineNotReady."""
+
+        def settled() -> bool:
+            return self._state is EngineState.STOPPED or (
+                self._state is EngineState.READY and self._generation >= generation
+            )
+
+        with self._changed:
+            self._changed.wait_for(settled, timeout_seconds)
+            if self._state is EngineState.READY and self._generation >= generation:
+                return self._generation
+        why = self._reason or f"The last lines of {self.log_path}:\n{log_tail(self.log_path)}"
+        raise EngineNotReady(
+            f"The {self.launch.kind} engine is {self._state} after {timeout_seconds:.0f} s "
+            f"(start {self._generation}). {why}"
+        )
+
+    def wait_alive(self, timeout_seconds: float = 2.0) -> bool:
+        """Ask after a transport error: does the engine answer a health probe that begins after this call?
+
+        False at once if it is known to be dead or starting; else within the timeout. Many askers share one probe.
+        """
+        try:
+            return self._ask(timeout_seconds).result(timeout_seconds + 1.0)
+        except FutureTimeout:
+            return False
+
+    async def alive(self, timeout_seconds: float = 2.0) -> bool:
+        """`wait_alive` for the asyncio loop."""
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self._ask(timeout_seconds)), timeout_seconds + 1.0)
+        except TimeoutError:
+            return False
+
+    def _ask(self, timeout_seconds: float) -> Future[bool]:
+        answer: Future[bool] = Future()
+        with self._changed:
+            if self._state is EngineState.READY:
+                self._askers.append((time.monotonic() + timeout_seconds, answer))
+            else:
+                answer.set_result(False)
+        self._nudge()
+        return answer
+
+    # Its lifetime.
+
+    def __enter__(self) -> Self:
+        self._record_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.launch.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._owner.enter_context(record.sole_owner(self._lock_path))
+        if left := record.kill_leftovers(self._record_path):
+            log.warning("Killed an engine that an earlier worker left behind (%d processes known).", left)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self, grace_seconds: float = 10.0) -> None:
+        """End the engine: SIGTERM, then after the grace SIGKILL for its whole session. Returns once all is gone."""
+        with self._changed:
+            self._grace_seconds = grace_seconds
+            self._stopping = True
+        self._nudge()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._owner.close()
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_in, b".")
+
+    def _become(self, state: EngineState) -> None:
+        with self._changed:
+            self._state = state
+            askers, self._askers = self._askers, []
+            self._changed.notify_all()
+        _settle(askers, False)
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                try:
+                    self._live_once()
+                except Exception as error:  # No disk, no process, no memory: none of it may end the supervision.
+                    log.exception("The %s engine can't be supervised now.", self.launch.kind)
+                    self._mourn(f"It could not be started: {error}.")
+                if not self._stopping:
+                    self._pause(backoff_seconds(self._deaths_in_row, self._chance(), self._most_backoff_seconds))
+        finally:
+            self._become(EngineState.STOPPED)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._wait(left)
+
+    def _wait(self, seconds: float, line: socket.socket | None = None) -> bool:
+        """Sleep until nudged, until the guard ends (True), or until the time is over."""
+        watched = [self._wake, line] if line else [self._wake]
+        ready, _, _ = select.select(watched, [], [], max(0.0, seconds))
+        if self._wake in ready:
+            os.read(self._wake, 4096)
+        return line in ready
+
+    def _live_once(self) -> None:
+        """One generation: start, wait until ready, watch, and clear up behind it."""
+        with self._changed:
+            self._generation += 1
+            self._state = EngineState.STARTING
+            self._engine = None
+            self._changed.notify_all()
+        self.launch.socket.unlink(missing_ok=True)
+        _turn_over(self.log_path)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            guard = self._start_guard(theirs)
+            theirs.close()
+            try:
+                why = self._watch(ours, guard)
+            finally:
+                ours.close()  # From here a guard that still lives kills everything.
+                status = self._clear_up(guard)
+        if not self._stopping:
+            self._mourn(f"{why} {_status_in_words(status)}")
+
+    def _watch(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
+        """See the engine through readiness to its end; the result is what ended it, or nothing if we did."""
+        why = self._until_ready(line, guard)
+        if not why and not self._stopping:
+            log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
+            self._become(EngineState.READY)
+            _tell(self._on_ready, self._generation)
+            why = self._until_death(line, guard)
+        if self._stopping:
+            self._let_end(line, guard)
+        else:
+            self._become(EngineState.DEAD)
+        return why
+
+    def _start_guard(self, line: socket.socket) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-S", "-E", guard_module.__file__, str(line.fileno()), *self.launch.command]
+        with self.log_path.open("ab") as file:
+            with contextlib.suppress(OSError):
+                file.write(f"--- start {self._generation}: {shlex.join(self.launch.command)}\n".encode())
+                file.flush()
+            guard = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=dict(self.launch.environment),
+                pass_fds=(line.fileno(),),
+                start_new_session=True,
+            )
+        self._seen = {}
+        self._note(guard.pid)
+        return guard
+
+    def _note(self, guard: int) -> None:
+        """Remember the processes that are there now; the record grows as the engine does."""
+        leader = look_up(guard)
+        found = {} if leader is None else {p.pid: p for p in (leader, *members(guard, guard))}
+        if found.keys() - self._seen.keys():
+            self._seen.update(found)
+            self._save(guard)
+
+    def _save(self, guard: int) -> None:
+        try:
+            record.write(self._record_path, guard, self._seen.values())
+        except OSError as error:
+            log.warning("The engine's processes can't be recorded in %s: %s", self._record_path, error)
+
+    def _until_ready(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
+        """Wait for readiness; the result is why it failed, or nothing."""
+        begun = time.monotonic()
+        step = 0.05
+        while not self._stopping:
+            if time.monotonic() - begun > self.launch.start_timeout_seconds:
+                return f"It was not ready after {self.launch.start_timeout_seconds:.0f} s."
+            if self._wait(step, line) and not self._heard(line, guard):
+                return "It ended before it was ready."
+            self._note(guard.pid)
+            if probe.healthy(self.launch.socket, 5.0) and probe.serves(self.launch.socket, self.launch.model, 5.0):
+                self._note(guard.pid)
+                return ""
+            step = min(1.0, step * 1.3)
+        return ""
+
+    def _heard(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> bool:
+        """Read what the guard said (the engine's pid); False if it has ended."""
+        with contextlib.suppress(OSError):
+            if said := line.recv(4096):
+                self._engine = Process(*json.loads(said))
+                self._seen[self._engine.pid] = self._engine
+                self._save(guard.pid)
+                return True
+        return False
+
+    def _until_death(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
+        """Watch a ready engine; the result is what ended it, or nothing if we are stopping."""
+        well_at = ready_at = time.monotonic()
+        look_at = ready_at + _LOOK_SECONDS
+        while not self._stopping:
+            if self._wait(look_at - time.monotonic(), line) and not self._heard(line, guard):
+                return "It ended by itself."
+            now = time.monotonic()
+            with self._changed:
+                askers, self._askers = self._askers, []  # Later askers get a later probe.
+            if now < look_at and not askers:
+                continue
+            if probe.healthy(self.launch.socket, 2.0):
+                well_at = now
+                _settle(askers, True)
+                askers = []
+            elif now - well_at > self._unresponsive_seconds:
+                _settle(askers, False)
+                return f"It has not answered a health probe for {self._unresponsive_seconds:.0f} s."
+            look_at = time.monotonic() + (0.1 if self._ask_on(askers) else _LOOK_SECONDS)
+            if self._deaths_in_row and now - ready_at > self._healthy_seconds:
+                self._deaths_in_row = 0
+        return ""
+
+    def _ask_on(self, askers: list[tuple[float, Future[bool]]]) -> bool:
+        """Keep those who can still wait for a better probe, say no to the others; True if some are kept."""
+        now = time.monotonic()
+        kept = [(until, answer) for until, answer in askers if until > now]
+        with self._changed:
+            self._askers = kept + self._askers
+        _settle([asker for asker in askers if asker not in kept], False)
+        return bool(kept)
+
+    def _let_end(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> None:
+        """Ask the engine to end, and wait for that as long as the grace lasts."""
+        self._become(EngineState.STOPPED)
+        until = time.monotonic() + self._grace_seconds
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(guard.pid, signal.SIGTERM)
+        while (left := until - time.monotonic()) > 0:
+            if self._wait(left, line) and not self._heard(line, guard):
+                return
+
+    def _clear_up(self, guard: subprocess.Popen[bytes]) -> int:
+        """See the last process of this generation gone; the result is the engine's exit status.
+
+        Usually the guard has done it all. Until it is waited for, its pid, which names the session, stays ours.
+        """
+        _wait_unreaped(guard.pid, 5.0)
+        for process in self._seen.values():
+            kill(process)
+        if kill_session(guard.pid, timeout_seconds=30.0):
+            self._record_path.unlink(missing_ok=True)
+        else:
+            log.error("The engine's session %d can't be killed; the next worker start tries again.", guard.pid)
+        self.launch.socket.unlink(missing_ok=True)
+        return guard.wait()
+
+    def _mourn(self, why: str) -> None:
+        self._deaths_in_row += 1
+        self._reason = f"{why} The last lines of {self.log_path}:\n{log_tail(self.log_path)}"
+        log.error(
+            "The %s engine of %s is dead (start %d, %d in a row). %s",
+            self.launch.kind, self.launch.model, self._generation, self._deaths_in_row, self._reason,
+        )  # fmt: skip
+        self._become(EngineState.DEAD)
+        _tell(self._on_death, self._generation, self._reason)
+
+
+def _tell(listener: Callable[..., None], *news: object) -> None:
+    """Call a listener; its fault is its own."""
+    try:
+        listener(*news)
+    except Exception:
+        log.exception("A listener of the engine's supervisor failed.")
+
+
+def _wait_unreaped(pid: int, timeout_seconds: float) -> None:
+    """Wait for a child's end without taking its status, so that its pid is not given out again."""
+    until = time.monotonic() + timeout_seconds
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _settle(askers: list[tuple[float, Future[bool]]], verdict: bool) -> None:
+    """Answer askers; some may have given up meanwhile."""
+    for _, answer in askers:
+        if answer.set_running_or_notify_cancel():
+            answer.set_result(verdict)
+
+
+def _status_in_words(status: int) -> str:
+    if status < 0:
+        return f"Its guard was killed by signal {-status}."
+    if status > 128:
+        with contextlib.suppress(ValueError):
+            return f"It was killed by {signal.Signals(status - 128).name}."
+    return f"Its exit status was {status}."
+
+
+def log_tail(path: Path, most_bytes: int = _TAIL_BYTES) -> str:
+    """The last lines of a log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - most_bytes))
+            return file.read().decode(errors="replace").strip()
+    except OSError as error:
+        return f"(the log can't be read: {error.strerror})"
+
+
+def _turn_over(path: Path) -> None:
+    """Keep one earlier log once this one is large."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > _MOST_LOG_BYTES:
+            os.replace(path, path.with_suffix(path.suffix + ".1"))
