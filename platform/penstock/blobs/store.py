@@ -11,7 +11,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from penstock.domain.errors import NoSpace, Unreadable
+from penstock.domain.errors import NoSpace, Unavailable, Unreadable
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -24,6 +24,16 @@ def _full_is_no_space() -> Iterator[None]:
         if "No space left" in str(error) or "os error 28" in str(error):
             raise NoSpace("The blob store is full.") from error
         raise
+
+
+@contextmanager
+def away_is_unavailable() -> Iterator[None]:
+    """For callers that can be told to come again: a full store is NoSpace, any other failure is Unavailable."""
+    try:
+        with _full_is_no_space():
+            yield
+    except BaseError as error:
+        raise Unavailable("The blob store is away; try again shortly.") from error
 
 
 @contextmanager

@@ -7,6 +7,8 @@
     ├── NotFound            404  no such thing, or it is another tenant's
     ├── Conflict            409  the thing exists, but its state does not allow this
     ├── TooLarge            413  more bytes than the limit
+    ├── NotSupported        415  a content type or encoding that is not read here
+    ├── TooMany             429  the tenant has as much open as its limit allows
     ├── Unavailable         503  a server behind us is away; try again
     ├── NoSpace             507  the disk is full
     └── Internal            500  our own fault
@@ -97,6 +99,22 @@ class TooLarge(PenstockError):
     status = 413
     type = "invalid_request_error"
     code = "too_large"
+
+
+class NotSupported(PenstockError):
+    """This content type or encoding is not supported."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class TooMany(PenstockError):
+    """The limit is reached; try again when some of your work has ended."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class Unavailable(PenstockError):

@@ -51,6 +51,7 @@ _PAGE = text(
     order by b.created_at desc, b.id desc
     limit :limit"""
 )
+_STATE = text("select state from batches where tenant = :tenant and kind = :kind and id = :id")
 _LOCK = text("select 1 from batches where id = :id for no key update")
 _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip locked")
 
@@ -191,7 +192,7 @@ def insert(
 def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
     """The batch that this key created, and the fingerprint of its request."""
     row = conn.execute(_BY_KEY, {"tenant": tenant, "key": key}).first()
-    return (row.id, row.fingerprint) if row else None
+    return (row.id, bytes(row.fingerprint)) if row else None
 
 
 def get(conn: Connection, tenant: str, id: str) -> Batch | None:
@@ -210,6 +211,12 @@ def page(conn: Connection, tenant: str, *, kind: str, after: str | None, limit: 
     """A tenant's batches (or jobs), newest first, after the one named."""
     rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "after": after, "limit": limit})
     return [_batch(row) for row in rows]
+
+
+def state_of(conn: Connection, tenant: str, kind: str, id: str) -> BatchState | None:
+    """The state alone: cheap enough to be asked again and again by a caller that waits."""
+    state = conn.execute(_STATE, {"tenant": tenant, "kind": kind, "id": id}).scalar()
+    return BatchState(state) if state else None
 
 
 def lock(conn: Connection, id: str) -> bool:

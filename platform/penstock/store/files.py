@@ -11,13 +11,22 @@ _INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_k
 _PUBLISHED = text("delete from intents where blob_key = any(cast(:keys as text[]))")
 
 _INSERT = text("""
-    insert into files (id, tenant, purpose, filename, bytes, sha256, blob_key, expires_at)
-    values (:id, :tenant, :purpose, :filename, :bytes, :sha256, :blob_key, now() + cast(:ttl as interval))""")
+    -- A second upload with the same idempotency key inserts nothing.
+    insert into files (id, tenant, purpose, filename, bytes, sha256, blob_key, expires_at, idempotency_key, fingerprint)
+    values (:id, :tenant, :purpose, :filename, :bytes, :sha256, :blob_key, now() + cast(:ttl as interval),
+            :idempotency_key, :fingerprint)
+    on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
+    returning id""")
 
 _COLUMNS = "id, tenant, purpose, filename, bytes, blob_key, created_at, expires_at"
 _GET = text(f"""
     select {_COLUMNS} from files
     where tenant = :tenant and id = :id and (expires_at is null or expires_at > clock_timestamp())""")
+_BY_KEY = text("select id, fingerprint from files where tenant = :tenant and idempotency_key = :key")
+# Whoever creates a batch shares the row until its commit; whoever deletes the file waits for that, then looks.
+_SHARE = text(_GET.text + " for share")
+_LOCK = text(_GET.text + " for update")
+_EXISTS = text("select exists (select from files where tenant = :tenant and id = :id)")
 _PAGE = {
     order: text(f"""
     select {_COLUMNS} from files f
@@ -72,17 +81,43 @@ def insert(
     sha256: bytes,
     blob_key: str,
     ttl: timedelta | None,
-) -> None:
-    """Make a whole blob visible as a file, and take its intent back."""
+    idempotency_key: str | None = None,
+    fingerprint: bytes | None = None,
+) -> bool:
+    """Make a whole blob visible as a file, and take its intent back; False if the idempotency key has one already."""
     values = {name: value for name, value in locals().items() if name != "conn"}
-    conn.execute(_INSERT, values)
+    if conn.execute(_INSERT, values).first() is None:
+        return False
     published(conn, [blob_key])
+    return True
+
+
+def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
+    """The file that this key created, and the fingerprint of its upload."""
+    row = conn.execute(_BY_KEY, {"tenant": tenant, "key": key}).first()
+    return (row.id, bytes(row.fingerprint)) if row else None
 
 
 def get(conn: Connection, tenant: str, id: str) -> File | None:
     """A tenant's file that has not expired."""
     row = conn.execute(_GET, {"tenant": tenant, "id": id}).first()
     return File(**row._mapping) if row else None
+
+
+def share(conn: Connection, tenant: str, id: str) -> File | None:
+    """The same, and nobody deletes it before this transaction ends."""
+    row = conn.execute(_SHARE, {"tenant": tenant, "id": id}).first()
+    return File(**row._mapping) if row else None
+
+
+def lock(conn: Connection, tenant: str, id: str) -> bool:
+    """Lock a tenant's file for its deletion; False if there is none."""
+    return conn.execute(_LOCK, {"tenant": tenant, "id": id}).first() is not None
+
+
+def exists(conn: Connection, tenant: str, id: str) -> bool:
+    """Say whether the tenant has this file, even if it has expired: pages go on after it."""
+    return conn.execute(_EXISTS, {"tenant": tenant, "id": id}).scalar_one()
 
 
 def page(

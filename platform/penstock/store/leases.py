@@ -95,6 +95,7 @@ _GIVE_BACK = text("""
 
 _GIVE_BACK_BATCH = text("update batches set lease = null, hinted_at = null where lease = :lease")
 
+_OPEN = text("select kind, count(*)::int as count from leases where closed_at is null group by kind")
 _LEASE = text("select batch from leases where id = :lease and closed_at is null")
 
 _SILENT = text("""
@@ -213,3 +214,8 @@ def silent_batches(conn: Connection, *, limit: int) -> list[str]:
 def reap(conn: Connection, batch: str) -> int:
     """Free everything of the locked batch whose lease is past its time; how many leases that were."""
     return conn.execute(_REAP, {"batch": batch}).rowcount
+
+
+def open_count(conn: Connection) -> dict[str, int]:
+    """How many leases of each kind are open. For metrics."""
+    return {row.kind: row.count for row in conn.execute(_OPEN)}
