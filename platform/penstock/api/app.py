@@ -1,0 +1,99 @@
+"""The HTTP application: routes over services, and the one place where it gets its database, blobs and hints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+import penstock
+from penstock.api import batches, errors, files, health, jobs, metrics, models
+from penstock.api.envelope import Envelope
+from penstock.api.platform import Platform
+from penstock.blobs.store import Blobs
+from penstock.domain.errors import Unavailable
+from penstock.service import keys
+from penstock.service.transaction import AsyncDatabase
+from penstock.settings import Settings
+from penstock.store.engine import async_engine
+from penstock.wire.hints import Hinter
+
+log = structlog.get_logger()
+
+# The first key is there when the port opens, unless Postgres is away for longer than this.
+_PATIENCE_SECONDS = 5
+
+_DESCRIPTION = """
+Queue-based batch inference for LLMs behind OpenAI's Batch API.
+
+Send a JSONL file as a batch (`/v1/files`, `/v1/batches`), or one request or a few as a job (`/v1/jobs`). OpenAI's SDKs
+work with this server's address as their base URL. Errors have OpenAI's envelope, and every answer has an
+`x-request-id`. Send the header `Idempotency-Key` with a create that may be repeated.
+"""
+
+# Bodies that routes read by themselves (to limit them, and to keep their bytes), and that the page shall show.
+_BODIES = (batches.CreateBatch, jobs.CreateJob)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; its connections open when it starts and close when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
+        db = AsyncDatabase(async_engine(settings.database_url, settings.api_connections), hinter.say)
+        app.state.platform = Platform(db, Blobs(settings.blob_url), settings)
+        ensuring = asyncio.create_task(_ensure_bootstrap(db, settings))
+        await asyncio.wait({ensuring}, timeout=_PATIENCE_SECONDS)
+        if ensuring.done():
+            ensuring.result()
+        try:
+            yield
+        finally:
+            ensuring.cancel()
+            await db.close()
+            hinter.close()
+
+    app = FastAPI(
+        title="Penstock",
+        version=penstock.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    for room in (files, batches, jobs, models, health, metrics):
+        app.include_router(room.router)
+    errors.install(app)
+    app.add_middleware(Envelope)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _ensure_bootstrap(db: AsyncDatabase, settings: Settings) -> None:
+    """Make the first key valid, as soon as Postgres answers; until then the API says 503."""
+    waiting = settings.bootstrap_key is not None
+    while waiting:
+        try:
+            await db.run(keys.ensure_bootstrap, settings.bootstrap_key.get_secret_value())
+            waiting = False
+        except Unavailable as error:
+            log.warning("bootstrap_key_waits", error=error.message)
+            await asyncio.sleep(1)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        page = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        _, bodies = models_json_schema(
+            [(body, "validation") for body in _BODIES], ref_template="#/components/schemas/{model}"
+        )
+        page["components"]["schemas"] |= bodies["$defs"]
+        app.openapi_schema = page
+    return app.openapi_schema

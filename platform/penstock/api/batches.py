@@ -1,0 +1,98 @@
+"""`/v1/batches`: OpenAI's Batch API, with lanes and a long poll beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, StringConstraints
+
+from penstock.api import body, shapes
+from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.body import Asked, Text
+from penstock.api.errors import DOCUMENTED
+from penstock.api.platform import Here
+from penstock.api.shapes import BatchShape, Page
+from penstock.domain.lane import Lane
+from penstock.service import answer, cancel, submit
+from penstock.service.answer import View
+from penstock.service.once import Once
+from penstock.service.submit import Terms
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
+
+MAX_BATCH_JSON_BYTES = 256 * 1024
+
+Metadata = Annotated[
+    dict[
+        Annotated[Text, StringConstraints(max_length=64)],
+        Annotated[Text, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+LaneName = Literal["priority", "standard", "flex"]
+Wait = Annotated[
+    float,
+    Query(ge=0, allow_inf_nan=False, description="Answer once it has ended, or after so many seconds (at most 60)."),
+]
+After = Annotated[str | None, Query(description="The last id of the page before.", max_length=200)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+class ExpiresAfter(Asked):
+    """When the output files go."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
+
+
+class CreateBatch(Asked):
+    """A batch to be made of an uploaded file."""
+
+    input_file_id: Text = Field(description="A file with the purpose `batch`: JSONL, one request a line.")
+    endpoint: Text = Field(description="What every line asks, e.g. `/v1/chat/completions`.")
+    completion_window: Text = Field(description="`24h`, or any `<n>m`, `<n>h`, `<n>d`; then it expires.")
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
+    output_expires_after: ExpiresAfter | None = None
+    lane: LaneName | None = Field(None, description="How urgent it is; `standard` unless told otherwise.")
+
+
+@router.post("", summary="Create a batch", openapi_extra=body.documented(CreateBatch))
+async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> BatchShape:
+    """Start a batch: it is validated, planned, run lane by lane, and answered in files, in the order of its lines."""
+    raw = await body.read(request, MAX_BATCH_JSON_BYTES)
+    asked = body.check(CreateBatch, body.decode(raw))
+    once = Once(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
+    expires = asked.output_expires_after
+    terms = Terms(
+        endpoint=asked.endpoint,
+        lane=Lane(asked.lane or Lane.STANDARD),
+        completion_window=asked.completion_window,
+        metadata=asked.metadata or {},
+        output_expires_seconds=expires.seconds if expires else None,
+    )
+    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
+    return shapes.batch(View(made))
+
+
+@router.get("", summary="List batches")
+async def list_batches(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[BatchShape]:
+    """Your batches, newest first."""
+    found = await here.db.run(answer.page, tenant, "batch", after=after, limit=limit + 1)
+    return shapes.page([shapes.batch(View(one)) for one in found], limit, BatchShape)
+
+
+@router.get("/{batch_id}", summary="Look at a batch")
+async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here, wait: Wait = 0) -> BatchShape:
+    """State, counts and usage as of now; with `?wait=`, as soon as it has ended."""
+    if wait:
+        seconds = min(wait, here.settings.max_wait_seconds)
+        await answer.until_ended(here.db, tenant, "batch", batch_id, seconds, request.is_disconnected)
+    return shapes.batch(await here.db.run(answer.view, tenant, "batch", batch_id, here.settings))
+
+
+@router.post("/{batch_id}/cancel", summary="Cancel a batch")
+async def cancel_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Stop a batch: what is answered is kept, the rest goes to the error file. 409 if it has ended."""
+    return shapes.batch(View(await here.db.run(cancel.cancel, tenant, "batch", batch_id)))

@@ -1,0 +1,125 @@
+"""`/v1/jobs`: one request or a few, without a file; small jobs bring their results along."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from penstock.api import body, shapes
+from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.batches import After, ExpiresAfter, LaneName, Limit, Metadata, Wait
+from penstock.api.body import Asked, Text
+from penstock.api.errors import DOCUMENTED
+from penstock.api.platform import Here
+from penstock.api.shapes import JobShape, Page
+from penstock.domain.errors import BadRequest
+from penstock.domain.lane import Lane
+from penstock.service import answer, cancel, submit
+from penstock.service.answer import View
+from penstock.service.once import Once
+from penstock.service.submit import DEFAULT_WINDOW, Ask, Terms
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=DOCUMENTED)
+
+
+class JobRequest(Asked):
+    """One request of a job."""
+
+    custom_id: Text | None = Field(None, description="Comes back with the answer; `request-<n>` unless told otherwise.")
+    body: dict[str, Any]
+
+
+class CreateJob(Asked):
+    """One `body`, or `requests` with a body each."""
+
+    model: Text | None = Field(None, description="For bodies that name no model.", min_length=1, max_length=200)
+    endpoint: Text = Field("/v1/chat/completions", description="What every request asks.")
+    body: dict[str, Any] | None = None
+    requests: list[JobRequest] | None = None
+    lane: LaneName | None = Field(None, description="How urgent it is; `standard` unless told otherwise.")
+    completion_window: Text = Field(DEFAULT_WINDOW, description="Any `<n>m`, `<n>h`, `<n>d`.")
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
+    output_expires_after: ExpiresAfter | None = None
+
+
+class _Bodies(msgspec.Struct):
+    """The bodies are taken as the bytes that they are: they go to the engine as their sender wrote them."""
+
+    body: msgspec.Raw = msgspec.Raw()
+    requests: list[dict[str, msgspec.Raw]] | None = None
+
+
+@router.post("", summary="Create a job", openapi_extra=body.documented(CreateJob), response_model=JobShape)
+async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> Response:
+    """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
+    raw = await body.read(request, here.settings.max_json_bytes)
+    asked, asks = _parse(raw)
+    once = Once(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
+    expires = asked.output_expires_after
+    terms = Terms(
+        endpoint=asked.endpoint,
+        lane=Lane(asked.lane or Lane.STANDARD),
+        completion_window=asked.completion_window,
+        metadata=asked.metadata or {},
+        output_expires_seconds=expires.seconds if expires else None,
+    )
+    made = await submit.create_job(here.db, here.blobs, tenant, asks, asked.model, terms, once, here.settings)
+    return _respond(View(made))
+
+
+def _parse(raw: bytes) -> tuple[CreateJob, list[Ask]]:
+    fields = body.decode(raw)
+    if not isinstance(fields, dict):
+        raise BadRequest("The body must be a JSON object.")
+    asked = body.check(CreateJob, fields)
+    if (asked.body is None) == (asked.requests is None):
+        raise BadRequest("Send either 'body' or 'requests'.", param="body")
+    if asked.requests is not None and not asked.requests:
+        raise BadRequest("'requests' is empty.", param="requests")
+    bodies = body.decode(raw, _Bodies)
+    if asked.body is not None:
+        return asked, [Ask(None, _on_one_line(bodies.body), "")]
+    assert asked.requests is not None, "it is this or a body"
+    assert bodies.requests is not None, "both read the same bytes"
+    return asked, [
+        Ask(one.custom_id, _on_one_line(given["body"]), f"requests[{index}]")
+        for index, (one, given) in enumerate(zip(asked.requests, bodies.requests, strict=True))
+    ]
+
+
+def _on_one_line(json: msgspec.Raw) -> bytes:
+    return msgspec.json.format(bytes(json), indent=-1)
+
+
+@router.get("", summary="List jobs")
+async def list_jobs(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[JobShape]:
+    """Your jobs, newest first, without their results."""
+    found = await here.db.run(answer.page, tenant, "job", after=after, limit=limit + 1)
+    return shapes.page([shapes.job(View(one)) for one in found], limit, JobShape)
+
+
+@router.get("/{job_id}", summary="Look at a job", response_model=JobShape)
+async def get_job(request: Request, job_id: str, tenant: Tenant, here: Here, wait: Wait = 0) -> Response:
+    """State and counts as of now; with `?wait=`, as soon as it has ended. A small job's results come along."""
+    if wait:
+        seconds = min(wait, here.settings.max_wait_seconds)
+        await answer.until_ended(here.db, tenant, "job", job_id, seconds, request.is_disconnected)
+    return _respond(await here.db.run(answer.view, tenant, "job", job_id, here.settings))
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", response_model=JobShape)
+async def cancel_job(job_id: str, tenant: Tenant, here: Here) -> Response:
+    """Stop a job: what is answered is kept. 409 if it has ended."""
+    return _respond(View(await here.db.run(cancel.cancel, tenant, "job", job_id)))
+
+
+def _respond(view: View) -> Response:
+    """The job as JSON; its results are the very bytes that were recorded."""
+    json = shapes.job(view).model_dump_json().encode()
+    if view.results is not None:
+        json = json.removesuffix(b'"results":null}') + b'"results":[' + b",".join(view.results) + b"]}"
+    return Response(json, media_type="application/json")

@@ -1,0 +1,91 @@
+"""Metrics: what a Prometheus scrape sees of this process and of the platform's queue.
+
+They count over all tenants, so they are the operator's: read with `PENSTOCK_METRICS_TOKEN` as a Bearer token, or,
+where none is set, from loopback only (an address that a proxy forwards is not loopback).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Iterable, Iterator
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.api.platform import Here
+from penstock.domain.errors import Forbidden, Unauthorized, Unavailable
+from penstock.service import health
+from penstock.service.health import Gauges
+from penstock.settings import Settings
+
+router = APIRouter(tags=["health"])
+
+REQUEST_SECONDS = Histogram(
+    "penstock_http_request_seconds",
+    "Time from a request's head to the end of its answer, by method, route and status.",
+    ["method", "route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+
+
+class _Snapshot(Collector):
+    def __init__(self, gauges: Gauges | None) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        """One value for each label set that exists now."""
+        yield _gauge("database_up", "1 if Postgres answered this scrape.", [], [((), float(self._gauges is not None))])
+        if self._gauges is None:
+            return
+        labels = ["model", "lane", "state"]
+        for index, what in ((3, "slices"), (4, "lines"), (5, "tokens")):
+            values = [(row[:3], float(row[index])) for row in self._gauges.backlog]
+            yield _gauge(f"backlog_{what}", f"Open {what}: queued, ready (hinted) and running.", labels, values)
+        workers = [(key, float(count)) for key, count in self._gauges.workers.items()]
+        yield _gauge("live_workers", "Processes that beat lately.", ["kind", "model", "state"], workers)
+        leases = [((kind,), float(self._gauges.leases.get(kind, 0))) for kind in ("slice", "validate", "assemble")]
+        yield _gauge("open_leases", "Leases that are held.", ["kind"], leases)
+
+
+def _gauge(
+    name: str, words: str, labels: list[str], values: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"penstock_{name}", words, labels=labels)
+    for key, value in values:
+        family.add_metric(list(key), value)
+    return family
+
+
+@router.get("/metrics", response_class=Response, summary="Prometheus metrics of this process and of the queue")
+async def metrics(request: Request, here: Here) -> Response:
+    """Text in the Prometheus format: requests, backlog by model, lane and state, live workers, leases, hints."""
+    _allow(request, here.settings)
+    try:
+        gauges = await here.db.run(health.gauges, here.settings)
+    except Unavailable:
+        gauges = None
+    now = CollectorRegistry()
+    now.register(_Snapshot(gauges))
+    return Response(generate_latest(REGISTRY) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
+
+
+def _allow(request: Request, settings: Settings) -> None:
+    if settings.metrics_token is not None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        wanted = settings.metrics_token.get_secret_value()
+        if not secrets.compare_digest(given.encode(), wanted.encode()):
+            raise Unauthorized("Send PENSTOCK_METRICS_TOKEN as 'Authorization: Bearer <token>'.")
+    elif not _is_loopback(request):
+        raise Forbidden("Metrics are read from loopback, or with PENSTOCK_METRICS_TOKEN set.")
+
+
+def _is_loopback(request: Request) -> bool:
+    if any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip")):
+        return False
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,28 @@
+"""What routes work with: the database, the blob store and the settings, chosen once at the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from penstock.blobs.store import Blobs
+from penstock.service.transaction import AsyncDatabase
+from penstock.settings import Settings
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The real things behind the routes."""
+
+    db: AsyncDatabase
+    blobs: Blobs
+    settings: Settings
+
+
+def _platform(request: Request) -> Platform:
+    return request.app.state.platform
+
+
+Here = Annotated[Platform, Depends(_platform)]

@@ -1,0 +1,255 @@
+"""Shapes: what files, batches, jobs, models and lists look like on the wire. Unset fields are null, never absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from penstock.domain.batch import BatchState, Usage
+from penstock.service.answer import View
+from penstock.store.files import File
+from penstock.store.models import Model
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class FileShape(BaseModel):
+    """A file: bytes that were uploaded, or that a batch produced."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int | None = Field(description="Unix seconds; null if it never expires.")
+    filename: str
+    purpose: str = Field(description="`batch` (uploaded) or `batch_output` (produced).")
+    status: Literal["processed"] = "processed"
+    status_details: str | None = None
+
+
+class DeletedFile(BaseModel):
+    """Confirms a deletion."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+class BatchErrorShape(BaseModel):
+    """Why validation refuses a line, or (with `line` null) the whole file."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(BaseModel):
+    """The first errors, in the order of lines; `total` counts all of them."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchErrorShape]
+    total: int
+
+
+class RequestCounts(BaseModel):
+    """Lines: all of them, those answered with 2xx, and those that failed in any way."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class InputDetails(BaseModel):
+    """Of the input tokens."""
+
+    cached_tokens: int
+
+
+class OutputDetails(BaseModel):
+    """Of the output tokens."""
+
+    reasoning_tokens: int
+
+
+class UsageShape(BaseModel):
+    """Tokens that the engine counted for the lines that are answered so far."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class WaitingShape(BaseModel):
+    """Why nothing happens at the moment."""
+
+    reason: Literal["no_worker", "no_io_worker"] = Field(
+        description="`no_worker`: no live worker serves `models`. `no_io_worker`: nobody validates or assembles."
+    )
+    models: list[str]
+
+
+class _Common(BaseModel):
+    id: str
+    object: str
+    endpoint: str
+    model: str | None = Field(description="Null until it is known, and where lines name different models.")
+    errors: BatchErrors | None = Field(description="What validation found, of a failed one.")
+    input_file_id: str | None
+    completion_window: str
+    status: str
+    output_file_id: str | None = Field(description="Null as long as there is none, and if no line was answered.")
+    error_file_id: str | None = Field(description="Null as long as there is none, and if no line failed.")
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    usage: UsageShape
+    metadata: dict[str, str] | None
+    lane: Literal["priority", "standard", "flex"]
+    waiting: WaitingShape | None = Field(description="Why it makes no progress, if so; always null in lists.")
+
+
+class BatchShape(_Common):
+    """A batch, with every field of OpenAI's, and `lane` and `waiting`, which are ours."""
+
+    object: Literal["batch"] = "batch"
+
+
+class JobShape(_Common):
+    """A job: a batch whose requests came in the body. A small one brings its results along once it has ended."""
+
+    object: Literal["job"] = "job"
+    results: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Output lines `{id, custom_id, response, error}` in the order of the requests, once it has ended; "
+        "null before, in lists, and of a large job, whose results are in its files.",
+    )
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ModelShape(BaseModel):
+    """A model that batches and jobs may name."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "penstock"
+    live_workers: int = Field(description="Workers that serve it now; with none, its work waits.")
+
+
+class ModelList(BaseModel):
+    """All known models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelShape]
+
+
+def file(one: File) -> FileShape:
+    """A file's shape."""
+    return FileShape(
+        id=one.id,
+        bytes=one.bytes,
+        created_at=_unix(one.created_at),
+        expires_at=_time(one.expires_at),
+        filename=one.filename,
+        purpose=one.purpose,
+    )
+
+
+def batch(view: View) -> BatchShape:
+    """A batch's shape; OpenAI's clients know no pause."""
+    common = _common(view)
+    if view.batch.state is BatchState.PAUSED:
+        common["status"] = str(BatchState.IN_PROGRESS)
+    return BatchShape(**common)
+
+
+def job(view: View) -> JobShape:
+    """A job's shape, without its results: those are spliced in as the bytes that were recorded."""
+    return JobShape(**_common(view))
+
+
+def page(data: Sequence[T], limit: int, of: type[T], empty: str | None = None) -> Page[T]:
+    """A page from one more object than it may hold; `empty` stands for the ids of an empty one."""
+    shown = list(data[:limit])
+    ids = [getattr(one, "id", None) for one in shown]
+    return Page[of](  # type: ignore[valid-type]
+        data=shown,
+        first_id=ids[0] if ids else empty,
+        last_id=ids[-1] if ids else empty,
+        has_more=len(data) > limit,
+    )
+
+
+def model(one: Model) -> ModelShape:
+    """A model's shape."""
+    return ModelShape(id=one.name, created=_unix(one.created_at), live_workers=one.workers)
+
+
+def _common(view: View) -> dict[str, Any]:
+    one = view.batch
+    errors = [BatchErrorShape(**error) for error in one.errors]
+    return {
+        "id": one.id,
+        "endpoint": one.endpoint,
+        "model": one.model,
+        "errors": BatchErrors(data=errors, total=one.error_count) if errors else None,
+        "input_file_id": one.input_file,
+        "completion_window": one.completion_window,
+        "status": str(one.state),
+        "output_file_id": one.output_file,
+        "error_file_id": one.error_file,
+        "created_at": _unix(one.created_at),
+        "in_progress_at": _time(one.in_progress_at),
+        "expires_at": _unix(one.deadline),
+        "finalizing_at": _time(one.finalizing_at),
+        "completed_at": _time(one.completed_at),
+        "failed_at": _time(one.failed_at),
+        "expired_at": _time(one.expired_at),
+        "cancelling_at": _time(one.cancelling_at),
+        "cancelled_at": _time(one.cancelled_at),
+        "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
+        "usage": _usage(one.usage),
+        "metadata": one.metadata or None,
+        "lane": str(one.lane),
+        "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
+    }
+
+
+def _usage(usage: Usage) -> UsageShape:
+    return UsageShape(
+        input_tokens=usage.input_tokens,
+        input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens),
+        output_tokens=usage.output_tokens,
+        output_tokens_details=OutputDetails(reasoning_tokens=usage.reasoning_tokens),
+        total_tokens=usage.total_tokens,
+    )
+
+
+def _unix(time: datetime) -> int:
+    return int(time.timestamp())
+
+
+def _time(time: datetime | None) -> int | None:
+    return None if time is None else _unix(time)

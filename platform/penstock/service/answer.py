@@ -1,0 +1,103 @@
+"""Answers: what a caller sees of batches and jobs, waiting for their end included."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from penstock.domain.batch import TERMINAL, Batch, BatchState
+from penstock.domain.errors import NotFound
+from penstock.formats import input as lines
+from penstock.formats import output, plan
+from penstock.service.transaction import AsyncDatabase, Transaction
+from penstock.settings import Settings
+from penstock.store import batches, segments, slices, workers
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 0.5
+
+# Why a line of an ended batch has no answer.
+_UNANSWERED: Final = {
+    BatchState.CANCELLED: output.CANCELLED,
+    BatchState.EXPIRED: output.EXPIRED,
+}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why an open batch makes no progress: `no_worker` for these models, or `no_io_worker`."""
+
+    reason: str
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch as its caller sees it; `results` are output lines, of an ended inline job only."""
+
+    batch: Batch
+    waiting: Waiting | None = None
+    results: tuple[bytes, ...] | None = None
+
+
+def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -> View:
+    """One batch or job, why it waits if it does, and its results if they are in rows; raise NotFound."""
+    batch = batches.get(tx.conn, tenant, id)
+    if batch is None or batch.kind != kind:
+        raise NotFound(kind, id, param=f"{kind}_id")
+    results = tuple(_results(tx, batch)) if batch.inline and batch.ended else None
+    return View(batch, _waiting(tx, batch, settings), results)
+
+
+def page(tx: Transaction, tenant: str, kind: str, *, after: str | None, limit: int) -> list[Batch]:
+    """A tenant's batches or jobs, newest first, after the one named; raise NotFound if that one is not there."""
+    if after is not None and batches.state_of(tx.conn, tenant, kind, after) is None:
+        raise NotFound(kind, after, param="after")
+    return batches.page(tx.conn, tenant, kind=kind, after=after, limit=limit)
+
+
+async def until_ended(
+    db: AsyncDatabase, tenant: str, kind: str, id: str, seconds: float, left: Callable[[], Awaitable[bool]]
+) -> None:
+    """Return once the batch has ended, the time is over or the caller has left; no connection is held meanwhile."""
+    end = time.monotonic() + seconds
+    pause = FIRST_PAUSE_SECONDS
+    while not await db.run(_has_ended, tenant, kind, id):
+        remaining = end - time.monotonic()
+        if remaining <= 0 or await left():
+            return
+        await asyncio.sleep(min(pause, remaining))
+        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.25)
+
+
+def _has_ended(tx: Transaction, tenant: str, kind: str, id: str) -> bool:
+    state = batches.state_of(tx.conn, tenant, kind, id)
+    return state is None or state in TERMINAL
+
+
+def _results(tx: Transaction, batch: Batch) -> list[bytes]:
+    """The output lines of an ended inline job in input order; lines without an answer say why."""
+    recorded: dict[int, bytes] = {}
+    for segment in segments.of_batch(tx.conn, batch.id):
+        recorded.update(plan.unframe(segment.data or b""))
+    reason = _UNANSWERED.get(batch.state, output.FAILED)
+    asked = sorted(plan.unframe(slices.inline_lines(tx.conn, batch.id)))
+    return [
+        recorded.get(number) or output.unanswered_line(batch.id, number, lines.custom_id_of(line), reason)
+        for number, line in asked
+    ]
+
+
+def _waiting(tx: Transaction, batch: Batch, settings: Settings) -> Waiting | None:
+    gone = timedelta(seconds=settings.worker_gone_seconds)
+    if batch.state is BatchState.IN_PROGRESS:
+        models = batches.waiting_models(tx.conn, batch.id, gone=gone)
+        return Waiting("no_worker", tuple(models)) if models else None
+    if batch.state in (BatchState.VALIDATING, BatchState.FINALIZING):
+        alive = any(worker.kind == "io" for worker in workers.live(tx.conn, gone=gone))
+        return None if alive else Waiting("no_io_worker")
+    return None

@@ -1,0 +1,60 @@
+"""Health: whether this process can answer, and whether a batch could run now; what is missing is named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+
+from penstock.blobs.store import Blobs
+from penstock.domain.errors import Unavailable
+from penstock.service.transaction import AsyncDatabase, Transaction
+from penstock.settings import Settings
+from penstock.store import batches, leases, slices, workers
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """The platform at one moment, for metrics."""
+
+    backlog: list[tuple[str, str, str, int, int, int]]
+    """(model, lane, state, slices, lines, tokens)"""
+    workers: Counter[tuple[str, str, str]]
+    """(kind, model, state)"""
+    leases: dict[str, int]
+
+
+async def missing_to_be_ready(db: AsyncDatabase, blobs: Blobs) -> list[str]:
+    """What keeps the API from answering: `postgres`, `blobs`."""
+    missing = []
+    try:
+        await db.run(_ask)
+    except Unavailable:
+        missing.append("postgres")
+    if not await blobs.ready():
+        missing.append("blobs")
+    return missing
+
+
+def _ask(tx: Transaction) -> None:
+    batches.now(tx.conn)
+
+
+def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> list[str]:
+    """What keeps a batch (of this model) from running now: `keeper`, `io worker`, `gpu worker`."""
+    live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
+    kinds = {worker.kind for worker in live}
+    missing = [name for kind, name in (("keeper", "keeper"), ("io", "io worker")) if kind not in kinds]
+    if not any(w.kind == "gpu" and w.state == "ready" and model in (None, w.model) for w in live):
+        missing.append("gpu worker" if model is None else f"gpu worker for {model!r}")
+    return missing
+
+
+def gauges(tx: Transaction, settings: Settings) -> Gauges:
+    """Count what is open and who is live."""
+    live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
+    return Gauges(
+        backlog=slices.backlog(tx.conn),
+        workers=Counter((w.kind, w.model or "", w.state) for w in live),
+        leases=leases.open_count(tx.conn),
+    )

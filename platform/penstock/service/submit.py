@@ -1,0 +1,285 @@
+"""Submit: a file becomes a batch; requests become a job, small ones in rows and large ones as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from penstock.blobs.store import Blobs
+from penstock.domain import hint
+from penstock.domain.batch import ENDPOINTS, Batch, BatchState, LineError, parse_window
+from penstock.domain.errors import BadRequest, NotFound, TooMany
+from penstock.domain.lane import Lane
+from penstock.domain.slice import Cut
+from penstock.formats import input as lines
+from penstock.formats import plan
+from penstock.formats.input import Checked
+from penstock.service import dispatch
+from penstock.service.ids import fresh
+from penstock.service.once import Once, remembered
+from penstock.service.transaction import AsyncDatabase, Transaction
+from penstock.service.upload import Sealed, Upload
+from penstock.settings import Settings
+from penstock.store import batches, files, models, slices
+
+DEFAULT_WINDOW: Final = "24h"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What batches and jobs have in common: what is asked, how urgently, until when, and the caller's notes."""
+
+    endpoint: str
+    lane: Lane = Lane.STANDARD
+    completion_window: str = DEFAULT_WINDOW
+    metadata: dict[str, str] = field(default_factory=dict)
+    output_expires_seconds: int | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request of a job: its body is JSON on one line, as the client wrote it."""
+
+    custom_id: str | None
+    body: bytes
+    param: str
+    """Where in the caller's request this stands, for errors: `` (a single body) or `requests[3]`."""
+
+
+def create_batch(
+    tx: Transaction, tenant: str, input_file: str, terms: Terms, once: Once | None, settings: Settings
+) -> Batch:
+    """Create a batch that waits to be validated; raise BadRequest if its file can't be used."""
+    window = _check(terms, settings)
+    if again := _again(tx, tenant, once):
+        return again
+    file = files.share(tx.conn, tenant, input_file)
+    if file is None:
+        message = f"No such file: {input_file!r}. It does not exist, was deleted or has expired."
+        raise BadRequest(message, param="input_file_id")
+    if file.purpose != "batch":
+        raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
+    id = fresh("batch_")
+    return _insert(tx, tenant, id, "batch", file.id, file.blob_key, terms, window, once)
+
+
+def _insert(
+    tx: Transaction,
+    tenant: str,
+    id: str,
+    kind: str,
+    input_file: str,
+    input_key: str,
+    terms: Terms,
+    window: timedelta,
+    once: Once | None,
+) -> Batch:
+    made = batches.insert(
+        tx.conn,
+        tenant,
+        id=id,
+        kind=kind,
+        inline=False,
+        state=BatchState.VALIDATING,
+        endpoint=terms.endpoint,
+        model=None,
+        lane=terms.lane,
+        completion_window=terms.completion_window,
+        window=window,
+        metadata=terms.metadata,
+        input_file=input_file,
+        input_key=input_key,
+        output_expires_seconds=terms.output_expires_seconds,
+        idempotency_key=once.key if once else None,
+        fingerprint=once.fingerprint if once else None,
+    )
+    if not made:  # the same request came twice at once, and the other was first
+        return _first(tx, tenant, once)
+    tx.hint(hint.validate(id))
+    return _get(tx, tenant, id)
+
+
+async def create_job(
+    db: AsyncDatabase,
+    blobs: Blobs,
+    tenant: str,
+    asks: Sequence[Ask],
+    default_model: str | None,
+    terms: Terms,
+    once: Once | None,
+    settings: Settings,
+) -> Batch:
+    """Create a job: inline and in progress at once if it is small and has one model, else a file to be validated.
+
+    Raises BadRequest, NotFound (`model_not_found`) or TooMany for an inline job; a large one fails as a batch does.
+    """
+    window = _check(terms, settings)
+    if once and (again := await db.run(_again, tenant, once)):
+        return again
+    requests = _requests(asks, default_model, terms.endpoint)
+    small = len(requests) <= settings.max_inline_requests and sum(map(len, requests)) <= settings.max_inline_bytes
+    if small:
+        checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
+        if len({one.model for one in checked}) == 1:
+            return await db.run(_create_inline, tenant, requests, checked, terms, window, once, settings)
+    async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:
+        for line in requests:
+            await upload.write(line + b"\n")
+        return await upload.publish(_create_filed(tenant, terms, window, once, settings))
+
+
+def _requests(asks: Sequence[Ask], default_model: str | None, endpoint: str) -> list[bytes]:
+    """The job's requests as lines of a batch file; raise BadRequest if two have one custom_id."""
+    seen: dict[str, str] = {}
+    requests = []
+    for number, ask in enumerate(asks, 1):
+        custom_id = f"request-{number}" if ask.custom_id is None else ask.custom_id
+        if first := seen.get(custom_id):
+            message = f"custom_id {custom_id[:64]!r} is in {first} and in {ask.param}."
+            raise BadRequest(message, code="duplicate_custom_id", param=_param(ask, "custom_id"))
+        seen[custom_id] = ask.param
+        body = _with_model(ask.body, default_model) if default_model is not None else ask.body
+        requests.append(lines.write(custom_id, endpoint, msgspec.Raw(body)))
+    return requests
+
+
+class _Model(msgspec.Struct):
+    model: msgspec.Raw = msgspec.Raw()  # empty where it is missing
+
+
+_read_model = msgspec.json.Decoder(_Model).decode
+
+
+def _with_model(body: bytes, model: str) -> bytes:
+    """The body with this model, unless it names one itself; what is no object is left to the check of the line."""
+    try:
+        if bytes(_read_model(body).model):
+            return body
+    except msgspec.ValidationError:
+        return body
+    rest = body[1:]
+    return b'{"model":' + msgspec.json.encode(model) + (b"" if rest == b"}" else b",") + rest
+
+
+def _checked(ask: Ask, line: bytes, endpoint: str, settings: Settings) -> Checked:
+    checked = lines.check(line, 1, endpoint, settings.max_custom_id_bytes)
+    if isinstance(checked, LineError):
+        raise BadRequest(checked.message, code=checked.code, param=_param(ask, checked.param))
+    return checked
+
+
+def _param(ask: Ask, param: str | None) -> str | None:
+    return ".".join(part for part in (ask.param, param) if part) or None
+
+
+def _create_inline(
+    tx: Transaction,
+    tenant: str,
+    requests: Sequence[bytes],
+    checked: Sequence[Checked],
+    terms: Terms,
+    window: timedelta,
+    once: Once | None,
+    settings: Settings,
+) -> Batch:
+    model = checked[0].model
+    if not models.known(tx.conn, [model]):
+        raise NotFound("model", model, param="model", code="model_not_found")
+    tokens = sum(
+        int(one.body_bytes / settings.bytes_per_token) + (one.max_output_tokens or settings.expected_output_tokens)
+        for one in checked
+    )
+    if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
+        message = f"With this job, more than {settings.max_queued_tokens} estimated tokens would be queued."
+        raise TooMany(message, code="token_limit_exceeded")
+    id = fresh("job_")
+    made = batches.insert(
+        tx.conn,
+        tenant,
+        id=id,
+        kind="job",
+        inline=True,
+        state=BatchState.IN_PROGRESS,
+        endpoint=terms.endpoint,
+        model=model,
+        lane=terms.lane,
+        completion_window=terms.completion_window,
+        window=window,
+        metadata=terms.metadata,
+        output_expires_seconds=terms.output_expires_seconds,
+        total=len(requests),
+        idempotency_key=once.key if once else None,
+        fingerprint=once.fingerprint if once else None,
+    )
+    if not made:
+        return _first(tx, tenant, once)
+    framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
+    cut = Cut(
+        model=model,
+        plan_offset=0,
+        plan_bytes=len(framed),
+        lines=len(requests),
+        first_line=1,
+        last_line=len(requests),
+        tokens=tokens,
+    )
+    slices.insert(tx.conn, id, [cut], terms.lane, inline=framed)
+    dispatch.feed(tx, model, settings)
+    return _get(tx, tenant, id)
+
+
+def _create_filed(
+    tenant: str, terms: Terms, window: timedelta, once: Once | None, settings: Settings
+) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
+    """The transaction that makes a large job's file and the job visible together."""
+
+    def create(tx: Transaction, sealed: Sealed) -> tuple[Batch, bool]:
+        id = fresh("job_")
+        file = fresh("file-")
+        batch = _insert(tx, tenant, id, "job", file, sealed.key, terms, window, once)
+        if batch.id != id:
+            return batch, False
+        files.insert(
+            tx.conn,
+            tenant,
+            id=file,
+            purpose="batch",
+            filename=f"{id}.jsonl",
+            bytes=sealed.bytes,
+            sha256=sealed.sha256,
+            blob_key=sealed.key,
+            ttl=timedelta(seconds=settings.file_ttl_seconds),
+        )
+        return batch, True
+
+    return create
+
+
+def _check(terms: Terms, settings: Settings) -> timedelta:
+    if terms.endpoint not in ENDPOINTS:
+        raise BadRequest(f"endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
+    return parse_window(terms.completion_window, settings.max_window_seconds)
+
+
+def _again(tx: Transaction, tenant: str, once: Once | None) -> Batch | None:
+    """What this idempotency key made before, if anything."""
+    if once is None:
+        return None
+    id = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))
+    return _get(tx, tenant, id) if id else None
+
+
+def _first(tx: Transaction, tenant: str, once: Once | None) -> Batch:
+    batch = _again(tx, tenant, once)
+    assert batch is not None, "only an idempotency key can be taken, and its batch is there"
+    return batch
+
+
+def _get(tx: Transaction, tenant: str, id: str) -> Batch:
+    batch = batches.get(tx.conn, tenant, id)
+    assert batch is not None, "it was inserted here"
+    return batch
