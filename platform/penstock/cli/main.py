@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from penstock.cli import servers
 from penstock.cli.demo import demo
 from penstock.cli.up import up
 
@@ -15,6 +16,7 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command()(demo)
+servers.install(app)
 
 if __name__ == "__main__":
     app()
