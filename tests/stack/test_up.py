@@ -1,0 +1,152 @@
+"""`penstock up` with the simulated engine: it comes up, heals, and leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from penstock.stack.valkey import free_port
+
+PENSTOCK = str(Path(sys.executable).with_name("penstock"))
+
+
+@dataclass
+class Up:
+    """One `penstock up` and what it has said so far."""
+
+    process: subprocess.Popen[str]
+    data: Path
+    url: str
+    said: list[str]
+
+    def hear(self, words: str) -> str:
+        """Read on until a line holds these words."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line.rstrip())
+            if words in line:
+                return line
+        raise AssertionError("it ended, and said:\n" + "\n".join(self.said))
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all that it started."""
+        one = psutil.Process(self.process.pid)
+        return [one, *one.children(recursive=True)]
+
+    def child(self, name: str) -> psutil.Process:
+        """The child that writes this log; Celery changes its own command line."""
+        children = psutil.Process(self.process.pid).children()
+        return next(one for one in children if Path(os.readlink(f"/proc/{one.pid}/fd/1")).stem == name)
+
+
+@contextmanager
+def started(data: Path, *flags: str) -> Iterator[Up]:
+    port = free_port()
+    command = [PENSTOCK, "up", "--data", str(data), "--port", str(port), "--flower-port", str(free_port()), *flags]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd="/"
+    )
+    up = Up(process, data, f"http://127.0.0.1:{port}", [])
+    try:
+        yield up
+    finally:
+        process.terminate()
+        process.communicate(timeout=90)
+
+
+def get(url: str, **headers: str) -> httpx.Response:
+    """GET, and try again while nobody listens."""
+    with httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=20) as client:
+        return client.get(url, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def up(short_dir: Path) -> Iterator[Up]:
+    with started(short_dir / "up", "--engine", "echo") as up:
+        up.hear("ready:")
+        up.hear("Ctrl-C")
+        yield up
+
+
+@pytest.mark.timeout(180)
+def test_it_answers_on_its_port_and_work_can_run_at_once(up: Up) -> None:
+    assert get(f"{up.url}/health/ready").status_code == 200
+    assert get(f"{up.url}/health/work?model=tiny").status_code == 200
+
+
+def test_it_prints_the_key_that_it_keeps_for_its_owner_only(up: Up) -> None:
+    key = (up.data / "key").read_text().strip()
+    assert len([line for line in up.said if key in line]) == 1
+    assert stat.S_IMODE((up.data / "key").stat().st_mode) == 0o600
+    assert get(f"{up.url}/v1/models", authorization=f"Bearer {key}").status_code == 200
+    assert get(f"{up.url}/v1/models").status_code == 401
+
+
+def test_no_secret_stands_in_a_command_line(up: Up) -> None:
+    secrets = [(up.data / name).read_text().strip() for name in ("key", "flower-password")]
+    for process in up.family():
+        assert not any(secret in word for secret in secrets for word in process.cmdline())
+
+
+def test_flower_asks_for_its_password(up: Up) -> None:
+    line = next(line for line in up.said if "Flower  " in line)
+    url = re.findall(r"http://[\d.:]+", line)[0]
+    assert get(url).status_code == 401
+    password = (up.data / "flower-password").read_text().strip()
+    with httpx.Client(auth=("penstock", password), timeout=20) as client:
+        assert client.get(f"{url}/workers").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["api", "keeper", "io", "gpu", "flower", "valkey", "postgres"])
+def test_a_child_that_was_killed_comes_back(up: Up, name: str) -> None:
+    up.child(name).kill()
+    up.hear(f"{name} was killed by SIGKILL")
+    up.hear(f"{name} started again")
+    assert get(f"{up.url}/health/ready").status_code == 200
+
+
+def test_a_port_that_is_taken_is_one_line_and_status_1(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [PENSTOCK, "up", "--data", str(tmp_path), "--port", port], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(r"\[up\] FAILED: The API can't use .*--port\.\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_a_second_one_on_the_same_folder_is_refused(up: Up) -> None:
+    command = [PENSTOCK, "up", "--data", str(up.data), "--port", str(free_port())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"process {up.process.pid}" in done.stdout
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("end", "status"), [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_nothing_runs_on_after_its_end(short_dir: Path, end: signal.Signals, status: int) -> None:
+    with started(short_dir / "ending", "--engine", "echo") as up:
+        up.hear("Ctrl-C")
+        family = up.family()
+        up.process.send_signal(end)
+        assert up.process.wait(60) == status
+        assert psutil.wait_procs(family, timeout=40)[1] == []
