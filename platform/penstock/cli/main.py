@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from penstock.cli import servers
+from penstock.cli import batches, keys, models, servers
 from penstock.cli.demo import demo
+from penstock.cli.settings import settings
 from penstock.cli.up import up
 
 app = typer.Typer(
@@ -17,6 +18,10 @@ app = typer.Typer(
 app.command()(up)
 app.command()(demo)
 servers.install(app)
+app.command()(settings)
+app.add_typer(batches.app, name="batches")
+app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
 
 if __name__ == "__main__":
     app()

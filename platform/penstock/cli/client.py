@@ -1,0 +1,101 @@
+"""The CLI's way to the API: where it is, with which key, and one clear line when that does not work."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+from rich.console import Console
+
+from penstock.domain.errors import PenstockError
+from penstock.stack.problem import Problem
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+TIMEOUT_SECONDS: Final = 60.0
+
+Url = Annotated[str, typer.Option("--url", envvar="PENSTOCK_URL", help="Where the API is.")]
+Data = Annotated[
+    Path,
+    typer.Option("--data", envvar="PENSTOCK_DATA", help="The folder of `penstock up`: its `key` is used."),
+]
+DEFAULT_DATA: Final = Path("data/up")
+
+
+def console(stderr: bool = False) -> Console:
+    """Where words and tables go; in a pipe they are not cut at 80 columns."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(markup=False, highlight=False, stderr=stderr, width=None if terminal else 200)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Say what went wrong in one line, and exit with 1."""
+    try:
+        yield
+    except (Problem, PenstockError) as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except BrokenPipeError:  # `penstock … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def api_key(data: Path) -> str:
+    """PENSTOCK_API_KEY, else what the data folder keeps."""
+    if key := os.environ.get("PENSTOCK_API_KEY"):
+        return key
+    file = data.expanduser() / "key"
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        why = f"No API key: set PENSTOCK_API_KEY, or give the folder of `penstock up` with --data (no {file})."
+        raise Problem(why) from None
+    except OSError as error:
+        raise Problem(f"The API key in {file} can't be read: {error.strerror}.") from None
+
+
+@contextmanager
+def connected(url: str, data: Path) -> Iterator[httpx.Client]:
+    """A client with the key; failures to reach the server become Problems."""
+    headers = {"authorization": f"Bearer {api_key(data)}"}
+    try:
+        base = httpx.URL(f"{url.rstrip('/')}/v1")
+        # A proxy that the environment names is for far servers, not for the one on this machine.
+        far = base.host not in ("127.0.0.1", "::1", "localhost")
+        with httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=far) as client:
+            yield client
+    except httpx.TimeoutException:
+        raise Problem(f"{url} does not answer in time.") from None
+    except httpx.TransportError as error:
+        raise Problem(f"Can't reach {url}: {error}. Is it running, and is PENSTOCK_URL right?") from None
+    except (httpx.InvalidURL, UnicodeError):
+        raise Problem(f"{url!r} is no address of an API.") from None
+
+
+def ask(client: httpx.Client, method: str, path: str, **more: Any) -> Any:
+    """Call the API; the JSON of its answer. Raises Problem with the API's own words if it refuses."""
+    answer = client.request(method, path, **more)
+    check(answer)
+    return answer.json()
+
+
+def check(answer: httpx.Response) -> None:
+    """Raise Problem unless the answer is a success."""
+    if answer.is_success:
+        return
+    try:
+        message = json.loads(answer.text)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{answer.request.url} answered {answer.status_code}, but not as Penstock does."
+    if answer.status_code == 401:
+        message = "The API refuses this key: look at PENSTOCK_API_KEY, or at the key in the folder given with --data."
+    raise Problem(message)

@@ -1,0 +1,36 @@
+"""The operator's way to the database, for what no API key may do: keys and models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.service.transaction import Database
+from penstock.settings import load
+from penstock.stack import layout, postgres
+from penstock.stack.problem import Problem
+from penstock.store.engine import sync_engine
+
+
+def database_url(data: Path) -> str:
+    """PENSTOCK_DATABASE_URL, else the embedded server of this data folder."""
+    if "PENSTOCK_DATABASE_URL" in os.environ:
+        return load().database_url
+    place = layout.at(data)
+    if not (place.data / "postgres").is_dir():
+        raise Problem(
+            f"No database: set PENSTOCK_DATABASE_URL, or give the folder of `penstock up` (not {place.data})."
+        )
+    return postgres.url(layout.runtime_folder(place, os.environ) / "postgres")
+
+
+@contextmanager
+def opened(data: Path) -> Iterator[Database]:
+    """The database for one command."""
+    db = Database(sync_engine(database_url(data), connections=1), lambda hints: None)
+    try:
+        yield db
+    finally:
+        db.close()

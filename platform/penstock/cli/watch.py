@@ -1,0 +1,114 @@
+"""Watching a batch: a live bar with its speed and the time left, and the reason when nothing happens."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from penstock.cli.client import ask
+
+ENDED: Final = ("completed", "failed", "expired", "cancelled")
+POLL_SECONDS: Final = 0.5
+PLAIN_NEWS_SECONDS: Final = 5.0
+SPEED_WINDOW_SECONDS: Final = 30.0
+
+Show = Callable[[dict[str, Any], str], None]
+
+
+def path(id: str) -> str:
+    """The route of a batch or a job."""
+    return f"/jobs/{id}" if id.startswith("job_") else f"/batches/{id}"
+
+
+def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
+    """Follow a batch or job until it ends; its last state."""
+    pace = _Pace()
+    with _shown(console) as show:
+        while True:
+            seen = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
+            pace.note(seen, time.monotonic())
+            show(seen, _why(seen) or pace.words(seen))
+            if seen["status"] in ENDED:
+                return seen
+
+
+class _Pace:
+    """Lines and tokens a second over the last while."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int, int]] = deque()
+
+    def note(self, batch: dict[str, Any], now: float) -> None:
+        counts = batch["request_counts"]
+        self._seen.append((now, counts["completed"] + counts["failed"], batch["usage"]["output_tokens"]))
+        while now - self._seen[0][0] > SPEED_WINDOW_SECONDS:
+            self._seen.popleft()
+
+    def words(self, batch: dict[str, Any]) -> str:
+        (began, lines_then, tokens_then), (now, lines, tokens) = self._seen[0], self._seen[-1]
+        seconds = now - began
+        if seconds <= 0 or lines == lines_then:
+            return ""
+        speed = (lines - lines_then) / seconds
+        left = (batch["request_counts"]["total"] - lines) / speed
+        return f"{speed:,.1f} lines/s · {(tokens - tokens_then) / seconds:,.0f} tokens/s · {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def _why(batch: dict[str, Any]) -> str:
+    waiting = batch.get("waiting")
+    if not waiting:
+        return ""
+    if waiting["reason"] == "no_worker":
+        return f"waits: no live worker serves {', '.join(waiting['models'])}"
+    return "waits: no io worker is live"
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Show]:
+    if not console.is_terminal:
+        yield _plain(console)
+        return
+    state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
+    with Progress(state, BarColumn(), MofNCompleteColumn(), words, console=console) as bar:
+        task = bar.add_task("validating", total=None, words="")
+
+        def live(batch: dict[str, Any], words: str) -> None:
+            counts = batch["request_counts"]
+            done = counts["completed"] + counts["failed"]
+            bar.update(task, description=batch["status"], total=counts["total"] or None, completed=done, words=words)
+
+        yield live
+
+
+def _plain(console: Console) -> Show:
+    """Where no terminal is: a line when the state changes, and one now and then."""
+    last_status, last_time = "", 0.0
+
+    def line(batch: dict[str, Any], words: str) -> None:
+        nonlocal last_status, last_time
+        now = time.monotonic()
+        if batch["status"] == last_status and now - last_time < PLAIN_NEWS_SECONDS:
+            return
+        last_status, last_time = batch["status"], now
+        counts = batch["request_counts"]
+        done = f"{counts['completed'] + counts['failed']:,}/{counts['total']:,}"
+        console.print(" · ".join(part for part in (f"{batch['id']} {batch['status']}", done, words) if part))
+
+    return line
