@@ -9,18 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import httpx
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from penstock.cli.up import Data, Engine, reporting_problems, stopping_on_signals
-from penstock.stack import layout as layouts
-from penstock.stack import up as stack
 from penstock.stack.problem import Problem
+
+if TYPE_CHECKING:
+    from penstock.stack.up import Running
 
 LINES: Final = 240
 POLL_SECONDS: Final = 0.5
@@ -43,6 +40,11 @@ def demo(
     port: Annotated[int, typer.Option(help="The port of the API; another free one if it is taken.")] = 8000,
 ) -> None:
     """Start the platform, send a batch of chat requests, check and show what comes back, stop."""
+    import httpx
+
+    from penstock.stack import layout as layouts
+    from penstock.stack import up as stack
+
     with reporting_problems(say), stopping_on_signals(_interrupted):
         wish = stack.Wish(data=data, port=layouts.preferred_port(port), engine=engine, ready_seconds=600)
         with stack.platform(wish, os.environ, say) as running:
@@ -54,7 +56,7 @@ def demo(
         _print_table(running, facts)
 
 
-def _show(running: stack.Running, lines: int) -> dict[str, str]:
+def _show(running: Running, lines: int) -> dict[str, str]:
     """The demo itself: upload, batch, watch, download, check, and one job."""
     import openai
 
@@ -113,7 +115,7 @@ def requests(model: str, count: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _watch(running: stack.Running, client: Any, batch_id: str, lines: int) -> Any:
+def _watch(running: Running, client: Any, batch_id: str, lines: int) -> Any:
     """Poll the batch until it ends, with a bar on a terminal and a line now and then elsewhere."""
     began = time.monotonic()
     with _progress(lines) as show:
@@ -134,6 +136,9 @@ def _watch(running: stack.Running, client: Any, batch_id: str, lines: int) -> An
 
 @contextmanager
 def _progress(lines: int) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     console = Console()
     if not console.is_terminal:
         told = [-PLAIN_NEWS_SECONDS]
@@ -175,8 +180,10 @@ def check(sent: Path, received: Path) -> None:
         raise Problem(f"{len(bad)} answers are errors, the first is {bad[0]}: see {received}.")
 
 
-def _one_job(running: stack.Running) -> str:
+def _one_job(running: Running) -> str:
     """Send one request as a job and wait for its answer."""
+    import httpx
+
     body = {"messages": [{"role": "user", "content": "Say something about water."}], "max_tokens": 24}
     job = {"model": running.model, "endpoint": "/v1/chat/completions", "body": body}
     headers = {"authorization": f"Bearer {running.key}"}
@@ -200,7 +207,10 @@ def _why(batch: Any) -> str:
     return first or (f"{counts.failed} of {counts.total} lines failed" if counts else "no reason is given")
 
 
-def _print_table(running: stack.Running, facts: dict[str, str]) -> None:
+def _print_table(running: Running, facts: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(show_header=False)
     rows = {
         **facts,

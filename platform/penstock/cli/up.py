@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from penstock.stack import up as stack
 from penstock.stack.problem import Problem
+
+if TYPE_CHECKING:
+    from penstock.stack.up import Running
 
 Data = Annotated[Path, typer.Option(help="The folder of everything that is kept.", envvar="PENSTOCK_DATA")]
 Engine = Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLLM, or a simulation for tests.")]
@@ -25,12 +27,15 @@ def up(
     data: Data = Path("data/up"),
     port: Annotated[int, typer.Option(help="The port of the API.")] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
-    model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, or `tiny`.")] = stack.TINY,
+    model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, or `tiny`.")] = "tiny",
     engine: Engine = "vllm",
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
     flower_port: Annotated[int | None, typer.Option(help="Flower's port; 5555 or a free one unless told.")] = None,
 ) -> None:
     """Start the whole platform on this machine and stay until Ctrl-C."""
+    # Here, since every command of the CLI imports this module: it takes a second of CPU.
+    from penstock.stack import up as stack
+
     with reporting_problems(say), stopping_on_signals(say):
         name, source = stack.parse_model(model)
         wish = stack.Wish(
@@ -44,7 +49,7 @@ def up(
                 time.sleep(stack.TEND_SECONDS)
 
 
-def _greet(running: stack.Running) -> None:
+def _greet(running: Running) -> None:
     layout = running.layout
     if running.key_made:
         key = f"{running.key}  (shown once, kept in {layout.key_file})"
