@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ def test_a_child_that_was_killed_comes_back(up: Up, name: str) -> None:
     up.child(name).kill()
     up.hear(f"{name} was killed by SIGKILL")
     up.hear(f"{name} started again")
-    assert get(f"{up.url}/health/ready").status_code == 200
+    end = time.monotonic() + 30
+    while get(f"{up.url}/health/ready").status_code != 200:
+        assert time.monotonic() < end
 
 
 def test_a_port_that_is_taken_is_one_line_and_status_1(tmp_path: Path) -> None:

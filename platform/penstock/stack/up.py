@@ -215,7 +215,8 @@ def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
             if now - began > wish.ready_seconds:
                 raise Problem(f"The engine was not ready after {wish.ready_seconds:.0f} s; see {running.layout.logs}.")
             if now - told >= NEWS_SECONDS:
-                running.say(f"waiting for the engine, {now - began:.0f} s so far (log: {worker.log})")
+                logs = running.layout.logs / "engine-*.log"
+                running.say(f"waiting for the engine, {now - began:.0f} s so far (log: {logs})")
                 told = now
             time.sleep(TEND_SECONDS)
     finally:
