@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -58,4 +59,4 @@ def _words(value: Any) -> str:
             if value >= size and value % size == 0:
                 return f"{value:,} ({value // size} {unit})"
         return f"{value:,}"
-    return str(value)
+    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1…@", str(value))  # a server's password

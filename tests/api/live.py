@@ -1,0 +1,135 @@
+"""A live API for tests: uvicorn on a free port, and hands that do what workers would."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import structlog
+import uvicorn
+
+from penstock.api.app import create_app
+from penstock.domain.lane import Lane
+from penstock.formats import input as lines
+from penstock.formats import output, plan
+from penstock.formats.output import Record
+from penstock.service import work
+from penstock.service.transaction import Database
+from penstock.service.work import Holder
+from penstock.settings import Settings
+
+# The server logs from its own thread, and pytest swaps sys.stdout meanwhile: so it is kept, and printed at the end.
+_log = io.StringIO()
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(_log))
+
+KEY = "sk-penstock-the-key-of-the-tests"
+CHAT = "/v1/chat/completions"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """Serve the API with these settings; gives its address."""
+    config = uvicorn.Config(
+        create_app(settings), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5
+    )
+    server = _Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert server.is_up.wait(30), "the API did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        print(_log.getvalue())
+        _log.seek(0)
+        _log.truncate()
+
+
+def http(url: str, key: str = KEY) -> httpx.Client:
+    """A plain client with a key."""
+    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30, trust_env=False)
+
+
+def upload(client: httpx.Client, data: bytes = b"{}\n", filename: str = "in.jsonl") -> dict[str, Any]:
+    """Upload a file and give its object."""
+    answer = client.post("/v1/files", files={"file": (filename, data)}, data={"purpose": "batch"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def create(client: httpx.Client, file: str, **more: Any) -> dict[str, Any]:
+    """Create a batch of a file and give its object."""
+    answer = client.post("/v1/batches", json=batch_of(file) | more)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def batch_of(file: str) -> dict[str, Any]:
+    """The body that makes a batch."""
+    return {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+
+
+def chat(text: str = "hello") -> dict[str, Any]:
+    """A chat request without a model."""
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 8}
+
+
+def error(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of an answer, which must have OpenAI's envelope and a request id."""
+    assert answer.status_code == status, (answer.status_code, answer.text)
+    assert answer.headers["x-request-id"].startswith("req_")
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return body["error"]
+
+
+def arrive(db: Database, settings: Settings, kind: str, model: str | None = None) -> Holder:
+    """Enter a live worker, as its process does at its start."""
+    holder = Holder(uuid.uuid4(), kind, model, "test", os.getpid())
+    db.run(work.register, holder, "starting", 8)
+    db.run(work.mark, holder, "ready", settings)
+    return holder
+
+
+def settle_one(
+    db: Database, settings: Settings, holder: Holder, answer: Callable[[int, str], tuple[int, bytes]]
+) -> None:
+    """Claim one slice of an inline job, answer its lines last first, and settle it."""
+    claim = db.run(work.claim, holder, list(Lane), uuid.uuid4(), settings)
+    assert claim is not None
+    assert claim.inline is not None
+    records: list[Record] = []
+    for number, line in reversed(list(plan.unframe(claim.inline))):
+        asked = lines.read(number, line)
+        status, body = answer(number, asked.custom_id)
+        records.append(output.answered(claim.batch, number, asked.custom_id, status, "req", body))
+    db.run(work.flush, claim, 0, records, None)
+    db.run(work.settle, claim, settings)
+
+
+def completion(text: str) -> bytes:
+    """What an engine answers to a chat request."""
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    return json.dumps({"choices": [{"index": 0, "message": message}], "usage": usage}).encode()

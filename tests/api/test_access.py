@@ -1,0 +1,141 @@
+"""Access: who may see what; health and metrics; and the API while its servers are away."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from api.live import KEY, arrive, batch_of, chat, create, error, http, serving, upload
+from pydantic import SecretStr
+
+from penstock.service import keys
+from penstock.service.transaction import Database
+from penstock.settings import Settings
+
+ROUTES = ["/v1/files", "/v1/files/x", "/v1/files/x/content", "/v1/batches", "/v1/jobs/x", "/v1/models"]
+
+
+WRONG_KEYS = [None, "Bearer wrong", "Bearer", "Basic abc", KEY, "Bearer \xe9"]
+
+
+def test_without_a_valid_key_everything_is_401(url: str, subtests: pytest.Subtests) -> None:
+    for route in ROUTES:
+        for header in WRONG_KEYS:
+            with subtests.test(route=repr(route)[:60], header=repr(header)[:60]):
+                headers = {"authorization": header.encode("latin-1")} if header is not None else {}
+                with httpx.Client(base_url=url, trust_env=False) as nobody:
+                    assert error(nobody.get(route, headers=headers), 401)["code"] == "invalid_api_key"
+                    error(nobody.post("/v1/files", headers=headers), 401)
+                    error(nobody.post("/v1/batches", headers=headers, json={}), 401)
+
+
+def test_another_tenants_things_are_not_there(client: httpx.Client, stranger: httpx.Client, model: str) -> None:
+    file = upload(client)["id"]
+    batch = create(client, file)["id"]
+    job = client.post("/v1/jobs", json={"model": model, "body": chat()}).json()["id"]
+    for path in (f"files/{file}", f"files/{file}/content", f"batches/{batch}", f"jobs/{job}"):
+        error(stranger.get(f"/v1/{path}"), 404)
+    error(stranger.delete(f"/v1/files/{file}"), 404)
+    error(stranger.post(f"/v1/batches/{batch}/cancel"), 404)
+    error(stranger.post(f"/v1/jobs/{job}/cancel"), 404)
+    error(stranger.get(f"/v1/jobs/{job}", params={"wait": 5}), 404)
+    error(stranger.get("/v1/batches", params={"after": batch}), 404)
+    assert error(stranger.post("/v1/batches", json=batch_of(file)), 400)["param"] == "input_file_id"
+    for route in ("files", "batches", "jobs"):
+        assert stranger.get(f"/v1/{route}").json()["data"] == []
+    assert client.get(f"/v1/files/{file}").status_code == 200
+
+
+def test_a_revoked_key_is_refused_from_then_on(url: str, db: Database) -> None:
+    id, key = db.run(keys.create, "tenant", "name")
+    with http(url, key) as one:
+        assert one.get("/v1/models").status_code == 200
+        db.run(keys.revoke, "tenant", id)
+        error(one.get("/v1/models"), 401)
+
+
+def test_a_revoked_bootstrap_key_stays_so_after_a_restart(settings: Settings, db: Database) -> None:
+    with serving(settings) as url, http(url) as client:
+        assert client.get("/v1/models").status_code == 200
+    [key] = db.run(keys.page, keys.BOOTSTRAP_TENANT)
+    db.run(keys.revoke, keys.BOOTSTRAP_TENANT, key.id)
+    with serving(settings) as url, http(url) as client:
+        error(client.get("/v1/models"), 401)
+
+
+def test_ready_needs_postgres_and_blobs_and_live_needs_nothing(client: httpx.Client) -> None:
+    for route in ("live", "ready"):
+        answer = client.get(f"/health/{route}")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "missing": []})
+
+
+def test_work_says_what_is_missing_until_all_are_there(client: httpx.Client, db: Database, settings: Settings) -> None:
+    def missing(model: str | None = None) -> list[str]:
+        answer = client.get("/health/work", params={"model": model} if model else {})
+        assert answer.status_code == (503 if answer.json()["missing"] else 200)
+        return answer.json()["missing"]
+
+    assert missing() == ["keeper", "io worker", "gpu worker"]
+    arrive(db, settings, "keeper")
+    arrive(db, settings, "io")
+    assert missing("tiny") == ["gpu worker for 'tiny'"]
+    arrive(db, settings, "gpu", "tiny")
+    assert missing("tiny") == missing() == []
+    assert missing("other") == ["gpu worker for 'other'"]
+
+
+def test_without_its_database_the_api_says_503_and_when_to_come_back(settings: Settings) -> None:
+    away = settings.model_copy(update={"database_url": "postgresql://postgres@127.0.0.1:1/none", "bootstrap_key": None})
+    with serving(away) as url, http(url) as client:
+        refused = client.get("/v1/models")
+        assert error(refused, 503)["code"] == "unavailable"
+        assert int(refused.headers["retry-after"]) > 0
+        assert client.get("/health/live").status_code == 200
+        ready = client.get("/health/ready")
+        assert (ready.status_code, ready.json()["missing"]) == (503, ["postgres"])
+        assert "penstock_database_up 0.0" in client.get("/metrics").text
+
+
+def test_without_redis_everything_goes_on(settings: Settings, model: str) -> None:
+    away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    with serving(away) as url, http(url) as client:
+        answer = client.post("/v1/batches", json=batch_of(upload(client)["id"]))
+        assert answer.status_code == 200
+        assert answer.elapsed.total_seconds() < 1
+        assert client.post("/v1/jobs", json={"model": model, "body": chat()}).status_code == 200
+
+
+def test_metrics_count_requests_by_route_and_show_the_queue(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    client.post("/v1/jobs", json={"model": model, "body": chat()})
+    arrive(db, settings, "io")
+    client.get("/v1/files/none")
+    text = client.get("/metrics").text
+    assert 'penstock_http_request_seconds_count{method="GET",route="/v1/files/{file_id}",status="404"}' in text
+    assert f'penstock_backlog_lines{{lane="standard",model="{model}",state="queued"}} 1.0' in text
+    assert 'penstock_live_workers{kind="io",model="",state="ready"} 1.0' in text
+    assert "penstock_hints_unsaid_total" in text
+    assert 'penstock_open_leases{kind="slice"} 0.0' in text
+    assert "file-none" not in text
+
+
+def test_metrics_are_not_for_everyone(client: httpx.Client, settings: Settings) -> None:
+    error(client.get("/metrics", headers={"x-forwarded-for": "203.0.113.7"}), 403)
+    guarded = settings.model_copy(update={"metrics_token": SecretStr("a token")})
+    with serving(guarded) as url, http(url) as other:
+        error(other.get("/metrics"), 401)
+        assert other.get("/metrics", headers={"authorization": "Bearer a token"}).status_code == 200
+
+
+def test_the_pages_of_the_api_describe_it(client: httpx.Client) -> None:
+    assert client.get("/docs").status_code == 200
+    page = client.get("/openapi.json").json()
+    assert {"/v1/files", "/v1/batches", "/v1/jobs", "/health/work", "/metrics"} <= set(page["paths"])
+    for path, methods in page["paths"].items():
+        for method, route in methods.items():
+            assert route.get("description"), f"{method} {path} has no description"
+    names = set(page["components"]["schemas"])
+    refs = set(re.findall(r'"#/components/schemas/([^"]+)"', client.get("/openapi.json").text))
+    assert refs <= names

@@ -1,0 +1,177 @@
+"""Jobs: one request or a few, validated and answered without files."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from api.live import CHAT, arrive, chat, completion, error, http, settle_one
+
+from penstock.domain.lane import Lane
+from penstock.formats import input as lines
+from penstock.formats import plan
+from penstock.service import models, work
+from penstock.service.transaction import Database
+from penstock.settings import Settings
+
+
+def post(client: httpx.Client, **job: Any) -> httpx.Response:
+    return client.post("/v1/jobs", json=job)
+
+
+def made(client: httpx.Client, **job: Any) -> dict[str, Any]:
+    answer = post(client, **job)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_small_job_is_in_progress_at_once_and_waits_for_its_worker(client: httpx.Client, model: str) -> None:
+    job = made(client, model=model, body=chat())
+    assert job["id"].startswith("job_")
+    assert (job["object"], job["status"], job["model"], job["endpoint"]) == ("job", "in_progress", model, CHAT)
+    assert job["request_counts"] == {"total": 1, "completed": 0, "failed": 0}
+    assert job["input_file_id"] is None
+    seen = client.get(f"/v1/jobs/{job['id']}").json()
+    assert seen["results"] is None
+    assert seen["waiting"] == {"reason": "no_worker", "models": [model]}
+    assert client.get("/v1/files").json()["data"] == []
+
+
+def test_results_come_inline_in_the_order_of_the_requests(
+    client: httpx.Client, db: Database, settings: Settings
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    requests = [{"custom_id": "z", "body": chat()}, {"body": chat()}, {"custom_id": "a", "body": chat()}]
+    job = made(client, model="tiny", requests=requests, lane="priority", metadata={"k": "v"})
+
+    def answer(number: int, custom_id: str) -> tuple[int, bytes]:
+        return (400, b'{"error":{"message":"no"}}') if number == 2 else (200, completion(f"I am {custom_id}\0"))
+
+    settle_one(db, settings, worker, answer)
+    ended = client.get(f"/v1/jobs/{job['id']}").json()
+    assert ended["status"] == "completed"
+    assert ended["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    assert ended["usage"]["total_tokens"] == 16
+    assert [line["custom_id"] for line in ended["results"]] == ["z", "request-2", "a"]
+    assert [line["response"]["status_code"] for line in ended["results"]] == [200, 400, 200]
+    assert ended["results"][2]["response"]["body"]["choices"][0]["message"]["content"] == "I am a\0"
+    assert (ended["output_file_id"], ended["error_file_id"], ended["lane"]) == (None, None, "priority")
+    assert client.get("/v1/jobs").json()["data"][0]["results"] is None
+
+
+def test_a_long_poll_answers_as_soon_as_the_job_ends(
+    client: httpx.Client, url: str, db: Database, settings: Settings
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    job = made(client, model="tiny", body=chat())["id"]
+    answers: list[httpx.Response] = []
+
+    def wait() -> None:
+        with http(url) as other:
+            answers.append(other.get(f"/v1/jobs/{job}", params={"wait": 20}))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    settle_one(db, settings, worker, lambda number, custom_id: (200, completion("hi")))
+    waiting.join(20)
+    assert answers[0].json()["status"] == "completed"
+    assert answers[0].json()["results"][0]["response"]["body"]["choices"][0]["message"]["content"] == "hi"
+
+
+def test_a_cancelled_job_says_of_each_line_what_became_of_it(client: httpx.Client, model: str) -> None:
+    job = made(client, model=model, requests=[{"body": chat()}, {"body": chat()}])["id"]
+    assert client.post(f"/v1/jobs/{job}/cancel").json()["status"] == "cancelling"
+    ended = client.get(f"/v1/jobs/{job}").json()
+    assert ended["status"] == "cancelled"
+    assert [line["error"]["code"] for line in ended["results"]] == ["batch_cancelled"] * 2
+    assert ended["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
+
+
+def test_a_body_may_name_its_own_model(client: httpx.Client, model: str, db: Database) -> None:
+    db.run(models.add, "other")
+    assert made(client, model=model, body=chat() | {"model": "other"})["model"] == "other"
+    assert made(client, body=chat() | {"model": model})["model"] == model
+
+
+def test_a_body_goes_on_as_the_bytes_that_it_was(client: httpx.Client, db: Database, settings: Settings) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    body = b'{\n "model":"tiny" , "seed": 1.0e0, "n":0.10,\r\n "messages":[ "\\u0000\\n"]}'
+    answer = client.post("/v1/jobs", content=b'{"body":' + body + b"}")
+    assert answer.status_code == 200, answer.text
+    claim = db.run(work.claim, worker, list(Lane), uuid.uuid4(), settings)
+    assert claim is not None
+    [(number, line)] = plan.unframe(claim.inline or b"")
+    assert lines.read(number, line).body == b'{"model":"tiny","seed":1.0e0,"n":0.10,"messages":["\\u0000\\n"]}'
+
+
+WRONG_JOBS = [
+    ({"body": chat()}, "body.model", "missing_required_parameter"),
+    ({"model": "tiny"}, "body", "invalid_request"),
+    ({"model": "tiny", "body": chat(), "requests": [{"body": chat()}]}, "body", "invalid_request"),
+    ({"model": "tiny", "requests": []}, "requests", "invalid_request"),
+    ({"model": "tiny", "requests": [{"custom_id": "a"}]}, "requests[0].body", "missing_required_parameter"),
+    ({"model": "tiny", "requests": [{"body": 7}]}, "requests[0].body", "invalid_request"),
+    ({"model": "tiny", "requests": [{"body": {}, "url": "/"}]}, "requests[0].url", "unknown_parameter"),
+    ({"model": "tiny", "body": chat() | {"stream": True}}, "body.stream", "invalid_request"),
+    ({"model": "tiny", "body": []}, "body", "invalid_request"),
+    ({"model": "tiny", "body": chat(), "endpoint": "/v1/images"}, "endpoint", "invalid_request"),
+    ({"model": "tiny", "body": chat(), "completion_window": "x"}, "completion_window", "invalid_request"),
+    ({"model": "", "body": chat()}, "model", "invalid_request"),
+    ({"model": "tiny", "requests": [{"custom_id": "x" * 600, "body": {}}]}, "requests[0].custom_id", None),
+    ({"model": "tiny", "requests": [{"custom_id": "", "body": {}}]}, "requests[0].custom_id", None),
+    (
+        {"model": "tiny", "requests": [{"body": {}}, {"custom_id": "request-1", "body": {}}]},
+        "requests[1].custom_id",
+        "duplicate_custom_id",
+    ),
+]
+
+
+def test_what_is_wrong_with_a_job_is_named(client: httpx.Client, model: str, subtests: pytest.Subtests) -> None:
+    for job, param, code in WRONG_JOBS:
+        with subtests.test(job=repr(job)[:60], param=repr(param)[:60], code=repr(code)[:60]):
+            refused = error(post(client, **job), 400)
+            assert refused["param"] == param
+            assert code in (None, refused["code"])
+
+
+def test_an_unknown_model_is_404_in_the_post(client: httpx.Client) -> None:
+    assert error(post(client, model="none", body=chat()), 404)["code"] == "model_not_found"
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_large_job_becomes_a_file_that_is_validated(client: httpx.Client, model: str) -> None:
+    requests = [{"custom_id": f"c{n}", "body": chat(f"line\n{n}")} for n in range(101)]
+    job = made(client, model=model, requests=requests)
+    assert (job["status"], job["object"]) == ("validating", "job")
+    lines = client.get(f"/v1/files/{job['input_file_id']}/content").content.splitlines()
+    assert [json.loads(line)["custom_id"] for line in lines] == [f"c{n}" for n in range(101)]
+    first = json.loads(lines[0])
+    assert (first["method"], first["url"], first["body"]) == ("POST", CHAT, {"model": model} | chat("line\n0"))
+    client.post(f"/v1/jobs/{job['id']}/cancel")
+    ended = client.get(f"/v1/jobs/{job['id']}").json()
+    assert (ended["status"], ended["results"], ended["output_file_id"]) == ("cancelled", None, None)
+
+
+LARGE_JOBS = [
+    [{"body": chat("x" * 20_000)}],
+    [{"body": chat() | {"model": "tiny"}}, {"body": chat() | {"model": "other"}}],
+]
+
+
+def test_a_job_with_many_bytes_or_two_models_is_a_large_one(
+    client: httpx.Client, model: str, subtests: pytest.Subtests
+) -> None:
+    for requests in LARGE_JOBS:
+        with subtests.test(requests=repr(requests)[:60]):
+            assert made(client, model=model, requests=requests)["status"] == "validating"
+
+
+def test_duplicates_in_a_large_job_are_refused_in_the_post(client: httpx.Client, model: str) -> None:
+    requests = [{"custom_id": "same", "body": chat()} for _ in range(101)]
+    assert error(post(client, model=model, requests=requests), 400)["code"] == "duplicate_custom_id"
+    assert client.get("/v1/files").json()["data"] == []

@@ -1,0 +1,143 @@
+"""`penstock batches` over a live API."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from api.live import KEY, arrive, chat, completion, create, settle_one, upload
+from cli.conftest import Penstock
+
+from penstock.cli.watch import duration
+from penstock.domain.batch import BatchState, LineError
+from penstock.formats import input as lines
+from penstock.formats.input import NOT_JSON
+from penstock.service.transaction import Database
+from penstock.settings import Settings
+from penstock.store import batches
+
+
+def jsonl(folder: Path, endpoint: str = "/v1/completions") -> Path:
+    file = folder / "in.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + lines.write("a", endpoint, {"model": "tiny", "prompt": "x"}) + b"\n")
+    return file
+
+
+def test_a_file_is_submitted_with_the_endpoint_of_its_first_line(
+    penstock: Penstock, client: httpx.Client, tmp_path: Path
+) -> None:
+    done = penstock("batches", "submit", jsonl(tmp_path), "--lane", "flex", "--window", "90m")
+    assert done.exit_code == 0, done.output
+    batch = client.get(f"/v1/batches/{done.stdout.strip()}").json()
+    assert (batch["endpoint"], batch["lane"], batch["completion_window"]) == ("/v1/completions", "flex", "90m")
+    assert client.get(f"/v1/files/{batch['input_file_id']}/content").content == (tmp_path / "in.jsonl").read_bytes()
+
+
+def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penstock: Penstock, tmp_path: Path) -> None:
+    (tmp_path / "odd").write_text("nonsense\n")
+    for arguments, words in (
+        (("odd",), "names no url"),
+        (("none",), "can't be read: No such file"),
+        (("odd", "--endpoint", "/v1/odd"), "endpoint must be one of"),
+        (("odd", "--endpoint", "/v1/completions", "--window", "soon"), "completion_window must be like"),
+    ):
+        done = penstock("batches", "submit", *arguments)
+        assert done.exit_code == 1
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_list_shows_every_batch_over_pages(penstock: Penstock, client: httpx.Client) -> None:
+    file = upload(client)["id"]
+    made = [create(client, file)["id"] for _ in range(103)]
+    done = penstock("batches", "list", "--limit", 200)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(reversed(made))
+    assert len(penstock("batches", "list", "--limit", 5).stdout.splitlines()) == 6
+
+
+def test_a_batch_that_waits_says_why(penstock: Penstock, client: httpx.Client) -> None:
+    batch = create(client, upload(client)["id"])["id"]
+    assert "no io worker" in penstock("batches", "show", batch).stdout
+    assert json.loads(penstock("batches", "show", batch, "--json").stdout)["id"] == batch
+
+
+def test_a_failed_batch_shows_its_errors(penstock: Penstock, client: httpx.Client, db: Database) -> None:
+    batch = create(client, upload(client)["id"])["id"]
+    errors = [LineError("invalid_json_line", NOT_JSON, None, n) for n in range(1, 31)]
+    db.run(lambda tx: batches.end(tx.conn, batch, BatchState.FAILED, event="evt_1", errors=errors, error_count=40))
+    shown = penstock("batches", "show", batch).stdout
+    assert "line 1: This line is not parseable as valid JSON. (invalid_json_line)" in shown
+    assert "40 errors in all" in shown
+    assert penstock("batches", "watch", batch).exit_code == 1
+
+
+def test_cancel_says_what_becomes_of_it(penstock: Penstock, client: httpx.Client) -> None:
+    batch = create(client, upload(client)["id"])["id"]
+    assert penstock("batches", "cancel", batch).stdout == f"{batch} cancelling\n"
+
+
+def test_a_job_is_watched_to_its_end_and_its_results_are_written(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    job = client.post("/v1/jobs", json={"requests": [{"body": chat() | {"model": "tiny"}}]})
+    assert job.status_code == 404
+    worker = arrive(db, settings, "gpu", "tiny")
+    requests = [{"custom_id": "good", "body": chat()}, {"custom_id": "bad", "body": chat()}]
+    job = client.post("/v1/jobs", json={"model": "tiny", "requests": requests}).json()["id"]
+    assert "has no results yet" in penstock("batches", "results", job).stderr
+
+    def answer(number: int, custom_id: str) -> tuple[int, bytes]:
+        return (200, completion("yes")) if custom_id == "good" else (400, b"{}")
+
+    work = threading.Timer(0.2, settle_one, (db, settings, worker, answer))
+    work.start()
+    watched = penstock("batches", "watch", job)
+    work.join()
+    assert watched.exit_code == 0
+    assert "2/2" in watched.stdout
+    shown = penstock("batches", "results", job)
+    assert json.loads(shown.stdout)["custom_id"] == "good"
+    assert "1 lines failed" in shown.stderr
+    done = penstock("batches", "results", job, "--output", "out.jsonl", "--errors", "err.jsonl")
+    assert (done.stdout, done.exit_code) == ("", 0)
+    assert json.loads((tmp_path / "out.jsonl").read_text())["custom_id"] == "good"
+    assert json.loads((tmp_path / "err.jsonl").read_text())["custom_id"] == "bad"
+    assert penstock("batches", "list", "--jobs").stdout.count(job) == 1
+
+
+def test_results_in_files_come_as_they_are(penstock: Penstock, client: httpx.Client, db: Database) -> None:
+    batch, file = create(client, upload(client)["id"])["id"], upload(client, b'{"custom_id": "a"}\n' * 9_999)["id"]
+    db.run(lambda tx: batches.close(tx.conn, batch, BatchState.COMPLETED))
+    db.run(lambda tx: batches.finalize(tx.conn, batch))
+    db.run(lambda tx: batches.end(tx.conn, batch, BatchState.COMPLETED, event="evt_1", output_file=file))
+    assert penstock("batches", "results", batch).stdout == '{"custom_id": "a"}\n' * 9_999
+
+
+def test_a_server_that_is_away_and_a_wrong_key_are_said_in_one_line(
+    penstock: Penstock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as changed:
+        changed.setenv("PENSTOCK_API_KEY", "wrong")
+        done = penstock("batches", "list")
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+        assert "refuses this key" in done.stderr
+    for url in ("http://127.0.0.1:1", "nonsense", "http://[", "ftp://x"):
+        done = penstock("batches", "list", "--url", url)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.output
+    monkeypatch.delenv("PENSTOCK_API_KEY")
+    assert "No API key" in penstock("batches", "list").stderr
+
+
+def test_the_key_of_a_data_folder_is_used(penstock: Penstock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PENSTOCK_API_KEY")
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    assert penstock("batches", "list", "--data", tmp_path).exit_code == 0
+    monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path))
+    assert penstock("models", "list").exit_code == 0
+
+
+def test_durations_read_well() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59.4, 200, 7_500)] == ["0 s", "59 s", "3 min 20 s", "2 h 5 min"]

@@ -1,0 +1,67 @@
+"""`penstock keys`, `models` and `settings`: what an operator does beside the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from cli.conftest import Penstock
+from typer.testing import CliRunner
+
+from penstock.cli.main import app
+from penstock.cli.settings import page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_key_is_shown_once_and_works_until_it_is_revoked(penstock: Penstock, client: httpx.Client) -> None:
+    made = penstock("keys", "create", "for tests", "--tenant", "acme")
+    assert made.exit_code == 0, made.output
+    key = made.stdout.strip()
+    assert key.startswith("sk-penstock-")
+    headers = {"authorization": f"Bearer {key}"}
+    assert client.get("/v1/models", headers=headers).status_code == 200
+    listed = penstock("keys", "list", "--tenant", "acme").stdout
+    assert key not in listed
+    assert f"…{key[-4:]}" in listed
+    id = listed.splitlines()[1].split()[0]
+    assert penstock("keys", "revoke", id, "--tenant", "acme").exit_code == 0
+    assert client.get("/v1/models", headers=headers).status_code == 401
+    again = penstock("keys", "revoke", id, "--tenant", "acme")
+    assert (again.exit_code, again.stderr) == (1, f"penstock: No such key: '{id}'.\n")
+
+
+def test_odd_names_are_refused(penstock: Penstock) -> None:
+    for arguments in (("",), ("x" * 201,), ("a\nb",), ("good", "--tenant", "../etc"), ("good", "--tenant", "")):
+        done = penstock("keys", "create", *arguments)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_a_model_that_is_added_is_known(penstock: Penstock, client: httpx.Client) -> None:
+    assert penstock("models", "add", "org/model").stdout == "org/model is known now\n"
+    assert penstock("models", "add", "org/model").stdout == "org/model is known already\n"
+    assert penstock("models", "list").stdout.splitlines()[1].split() == ["org/model", "0"]
+    assert client.get("/v1/models/org/model").status_code == 200
+
+
+def test_without_a_database_a_key_command_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PENSTOCK_DATABASE_URL", raising=False)
+    done = CliRunner().invoke(app, ["keys", "list", "--data", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "set PENSTOCK_DATABASE_URL" in done.stderr
+    monkeypatch.setenv("PENSTOCK_DATABASE_URL", "postgresql://postgres@127.0.0.1:1/none")
+    assert CliRunner().invoke(app, ["keys", "list"]).stderr == "penstock: The database is away; try again shortly.\n"
+
+
+def test_the_page_of_limits_is_what_the_settings_are() -> None:
+    assert (ROOT / "docs" / "limits.md").read_text() == page(), "run: penstock settings --markdown > docs/limits.md"
+
+
+def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_BOOTSTRAP_KEY", "sk-penstock-a-secret")
+    monkeypatch.setenv("PENSTOCK_REDIS_URL", "redis://:a-secret@127.0.0.1/0")
+    shown = CliRunner().invoke(app, ["settings"])
+    assert shown.exit_code == 0
+    assert "a-secret" not in shown.stdout
+    assert "(set)" in shown.stdout
