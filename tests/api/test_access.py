@@ -94,6 +94,7 @@ def test_without_its_database_the_api_says_503_and_when_to_come_back(settings: S
         assert client.get("/health/live").status_code == 200
         ready = client.get("/health/ready")
         assert (ready.status_code, ready.json()["missing"]) == (503, ["postgres"])
+        assert client.get("/health/work").json()["missing"] == ["postgres"]
         assert "penstock_database_up 0.0" in client.get("/metrics").text
 
 

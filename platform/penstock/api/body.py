@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+import re
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -50,13 +51,33 @@ async def read(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def decode(raw: bytes, type: Any = Any) -> Any:
-    """Decode JSON strictly (no NaN, UTF-8 only, sane depth); raise BadRequest."""
+def decode(raw: bytes, type: Any = Any, where: str = "") -> Any:
+    """Decode JSON strictly (no NaN, UTF-8 only, sane depth); raise BadRequest with what is at fault below `where`."""
     try:
         return msgspec.json.decode(raw, type=type)
+    except msgspec.ValidationError as error:
+        raise _misshapen(str(error), where) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadRequest(f"The body is not valid JSON: {why}", code="invalid_json") from None
+
+
+_AT: Final = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_FIELD: Final = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+
+
+def _misshapen(message: str, where: str) -> BadRequest:
+    """msgspec's words about JSON of the wrong shape, as an error that names the parameter."""
+    found = _AT.fullmatch(message)
+    assert found is not None, "it matches anything"
+    place = (where + (found["path"] or "")).removeprefix(".")
+    field = _FIELD.fullmatch(found["what"])
+    if field is None:
+        return BadRequest(f"Invalid '{place or 'body'}': {found['what'][:200]}.", param=place or None)
+    param = f"{place}.{field['name'][:100]}".removeprefix(".")
+    if field["how"].startswith("missing"):
+        return BadRequest(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
+    return BadRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
 
 
 def check(model: type[M], value: Any) -> M:

@@ -55,8 +55,9 @@ _FORM: dict[str, Any] = {
 async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> FileShape:
     """Stream a file to the blob store. It becomes visible once it is whole; a cut upload leaves nothing behind."""
     limit = here.settings.max_file_bytes
+    between = multipart.boundary(request, limit)
     async with Upload(here.db, here.blobs, tenant, limit) as coming:
-        form = await multipart.receive(request, limit, coming.write)
+        form = await multipart.receive(request, between, coming.write)
         publish = functools.partial(_publish, tenant, form, _ttl(form, here), idempotency_key)
         return shapes.file(await coming.publish(publish))
 

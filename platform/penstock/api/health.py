@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from penstock.api.platform import Here
+from penstock.domain.errors import Unavailable
 from penstock.service import health
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -47,4 +48,7 @@ async def work(
     model: Annotated[str | None, Query(description="A batch of this model.", max_length=200)] = None,
 ) -> Health:
     """200 if a keeper, an io worker and a ready gpu worker (of this model) are live."""
-    return _health(response, await here.db.run(health.missing_to_work, model, here.settings))
+    try:
+        return _health(response, await here.db.run(health.missing_to_work, model, here.settings))
+    except Unavailable:
+        return _health(response, ["postgres"])

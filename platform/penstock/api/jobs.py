@@ -46,11 +46,29 @@ class CreateJob(Asked):
     output_expires_after: ExpiresAfter | None = None
 
 
-class _Bodies(msgspec.Struct):
-    """The bodies are taken as the bytes that they are: they go to the engine as their sender wrote them."""
+class _One(msgspec.Struct, forbid_unknown_fields=True):
+    body: msgspec.Raw
+    custom_id: str | None = None
+
+
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    """The body as the bytes of its fields, empty where one is missing.
+
+    Requests stay bytes: they go to the engine as their sender wrote them, and as objects 16 MiB would be half a GiB.
+    """
 
     body: msgspec.Raw = msgspec.Raw()
-    requests: list[dict[str, msgspec.Raw]] | None = None
+    requests: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
+    endpoint: msgspec.Raw = msgspec.Raw()
+    lane: msgspec.Raw = msgspec.Raw()
+    completion_window: msgspec.Raw = msgspec.Raw()
+    metadata: msgspec.Raw = msgspec.Raw()
+    output_expires_after: msgspec.Raw = msgspec.Raw()
+
+
+_SMALL = ("model", "endpoint", "lane", "completion_window", "metadata", "output_expires_after")
+_MAX_SMALL_BYTES = 64 * 1024
 
 
 @router.post("", summary="Create a job", openapi_extra=body.documented(CreateJob), response_model=JobShape)
@@ -72,27 +90,36 @@ async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_k
 
 
 def _parse(raw: bytes) -> tuple[CreateJob, list[Ask]]:
-    fields = body.decode(raw)
-    if not isinstance(fields, dict):
-        raise BadRequest("The body must be a JSON object.")
-    asked = body.check(CreateJob, fields)
-    if (asked.body is None) == (asked.requests is None):
+    fields = body.decode(raw, _Fields)
+    asked = body.check(CreateJob, {name: _small(name, value) for name in _SMALL if (value := getattr(fields, name))})
+    has_body, has_requests = (bytes(value) not in (b"", b"null") for value in (fields.body, fields.requests))
+    if has_body == has_requests:
         raise BadRequest("Send either 'body' or 'requests'.", param="body")
-    if asked.requests is not None and not asked.requests:
+    if has_body:
+        return asked, [Ask(None, _on_one_line(fields.body, "body"), "")]
+    requests: list[_One] = body.decode(fields.requests, list[_One], "requests")
+    if not requests:
         raise BadRequest("'requests' is empty.", param="requests")
-    bodies = body.decode(raw, _Bodies)
-    if asked.body is not None:
-        return asked, [Ask(None, _on_one_line(bodies.body), "")]
-    assert asked.requests is not None, "it is this or a body"
-    assert bodies.requests is not None, "both read the same bytes"
-    return asked, [
-        Ask(one.custom_id, _on_one_line(given["body"]), f"requests[{index}]")
-        for index, (one, given) in enumerate(zip(asked.requests, bodies.requests, strict=True))
-    ]
+    return asked, [_ask(one, f"requests[{index}]") for index, one in enumerate(requests)]
 
 
-def _on_one_line(json: msgspec.Raw) -> bytes:
-    return msgspec.json.format(bytes(json), indent=-1)
+def _small(name: str, value: msgspec.Raw) -> Any:
+    if len(bytes(value)) > _MAX_SMALL_BYTES:
+        raise BadRequest(f"{name!r} is longer than {_MAX_SMALL_BYTES} bytes.", param=name)
+    return body.decode(value)
+
+
+def _ask(one: _One, where: str) -> Ask:
+    if one.custom_id is not None and "\0" in one.custom_id:
+        raise BadRequest("A custom_id holds a NUL character.", param=f"{where}.custom_id")
+    return Ask(one.custom_id, _on_one_line(one.body, f"{where}.body"), where)
+
+
+def _on_one_line(json: msgspec.Raw, where: str) -> bytes:
+    line = msgspec.json.format(bytes(json), indent=-1)
+    if not line.startswith(b"{"):
+        raise BadRequest(f"{where!r} must be a JSON object.", param=where)
+    return line
 
 
 @router.get("", summary="List jobs")

@@ -97,16 +97,21 @@ class _Reader:
         self.complete = True
 
 
-async def receive(request: Request, max_file_bytes: int, take: Callable[[bytes], Awaitable[None]]) -> Form:
-    """Read a form, handing the file's bytes to `take` as they come; raise BadRequest if it is cut or malformed."""
+def boundary(request: Request, max_file_bytes: int) -> bytes:
+    """Check the head of a form before anything is prepared for its body; what stands between its parts."""
     body.check_head(request, max_file_bytes + FRAME_BYTES)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data":
         raise NotSupported("Send the file as multipart/form-data.")
-    boundary = options.get(b"boundary", b"")
-    if not 0 < len(boundary) <= 70:
+    between = options.get(b"boundary", b"")
+    if not 0 < len(between) <= 70:
         raise BadRequest("The Content-Type names no boundary of 1 to 70 bytes.")
-    reader = _Reader(boundary)
+    return between
+
+
+async def receive(request: Request, between: bytes, take: Callable[[bytes], Awaitable[None]]) -> Form:
+    """Read a form, handing the file's bytes to `take` as they come; raise BadRequest if it is cut or malformed."""
+    reader = _Reader(between)
     try:
         async for piece in request.stream():
             reader.parser.write(piece)
