@@ -58,6 +58,7 @@ def started(data: Path, *flags: str) -> Iterator[Up]:
     port = free_port()
     command = [PENSTOCK, "up", "--data", str(data), "--port", str(port), "--flower-port", str(free_port()), *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    environment["XDG_RUNTIME_DIR"] = str(data.parent)  # where the runtime folder goes, and is removed with the rest
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd="/"
     )
