@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     max_custom_id_bytes: int = Field(512, description="Bytes of a custom_id (UTF-8).")
     max_models_per_batch: int = Field(16, description="Different models in one batch.")
     max_json_bytes: int = Field(16 * MIB, description="Bytes of a JSON request body; a larger job goes as a file.")
+    max_job_requests: int = Field(10_000, description="Requests of one job; more of them go as a file.")
     max_inline_requests: int = Field(100, description="Requests of a job that is kept in rows, without files.")
     max_inline_bytes: int = Field(256 * KIB, description="Bytes of the requests of such a job.")
     max_window_seconds: int = Field(30 * 86_400, description="Longest completion_window.")

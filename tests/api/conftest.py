@@ -26,6 +26,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         bootstrap_key=KEY,
         max_file_bytes=8 * 1024 * 1024,
         max_json_bytes=1024 * 1024,
+        max_job_requests=200,
         max_inline_bytes=16 * 1024,
         max_wait_seconds=20,
     )

@@ -182,3 +182,9 @@ def test_duplicates_in_a_large_job_are_refused_in_the_post(client: httpx.Client,
     requests = [{"custom_id": "same", "body": chat()} for _ in range(101)]
     assert error(post(client, model=model, requests=requests), 400)["code"] == "duplicate_custom_id"
     assert client.get("/v1/files").json()["data"] == []
+
+
+def test_more_requests_than_a_job_may_hold_are_413(client: httpx.Client, model: str) -> None:
+    assert error(post(client, model=model, requests=[{"body": {}}] * 201), 413)["param"] == "requests"
+    hidden = b'{"model":"tiny","requests":[' + b",".join([b'{"b\\u006fdy":{}}'] * 201) + b"]}"
+    assert error(client.post("/v1/jobs", content=hidden), 413)["param"] == "requests"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
@@ -16,7 +17,7 @@ from penstock.api.body import Asked, Text
 from penstock.api.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.shapes import JobShape, Page
-from penstock.domain.errors import BadRequest
+from penstock.domain.errors import BadRequest, TooLarge
 from penstock.domain.lane import Lane
 from penstock.service import answer, cancel, submit
 from penstock.service.answer import View
@@ -75,7 +76,8 @@ _MAX_SMALL_BYTES = 64 * 1024
 async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> Response:
     """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
     raw = await body.read(request, here.settings.max_json_bytes)
-    asked, asks = _parse(raw)
+    # Off the event loop, since some MiB take a while.
+    asked, asks = await asyncio.to_thread(_parse, raw, here.settings.max_job_requests)
     once = Once(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
     expires = asked.output_expires_after
     terms = Terms(
@@ -89,7 +91,7 @@ async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_k
     return _respond(View(made))
 
 
-def _parse(raw: bytes) -> tuple[CreateJob, list[Ask]]:
+def _parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[Ask]]:
     fields = body.decode(raw, _Fields)
     asked = body.check(CreateJob, {name: _small(name, value) for name in _SMALL if (value := getattr(fields, name))})
     has_body, has_requests = (bytes(value) not in (b"", b"null") for value in (fields.body, fields.requests))
@@ -97,9 +99,14 @@ def _parse(raw: bytes) -> tuple[CreateJob, list[Ask]]:
         raise BadRequest("Send either 'body' or 'requests'.", param="body")
     if has_body:
         return asked, [Ask(None, _on_one_line(fields.body, "body"), "")]
+    too_many = TooLarge(f"A job holds at most {max_requests} requests: send more as a file.", param="requests")
+    if bytes(fields.requests).count(b'"body"') > max_requests:  # before they are made objects
+        raise too_many
     requests: list[_One] = body.decode(fields.requests, list[_One], "requests")
     if not requests:
         raise BadRequest("'requests' is empty.", param="requests")
+    if len(requests) > max_requests:
+        raise too_many
     return asked, [_ask(one, f"requests[{index}]") for index, one in enumerate(requests)]
 
 

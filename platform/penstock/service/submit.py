@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -120,7 +121,7 @@ async def create_job(
     window = _check(terms, settings)
     if once and (again := await db.run(_again, tenant, once)):
         return again
-    requests = _requests(asks, default_model, terms.endpoint)
+    requests = await asyncio.to_thread(_requests, asks, default_model, terms.endpoint)
     small = len(requests) <= settings.max_inline_requests and sum(map(len, requests)) <= settings.max_inline_bytes
     if small:
         checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
