@@ -71,7 +71,7 @@ def list_(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """List batches, newest first."""
-    table = Table("id", "status", "lane", "model", "done", "failed", "created", box=None)
+    table = Table("id", "status", "lane", "model", "done", "failed", "created", box=None, pad_edge=False)
     with told(), connected(url, data) as client:
         for one in _pages(client, "/jobs" if jobs else "/batches", limit):
             counts = one["request_counts"]
@@ -193,7 +193,7 @@ def _finish(one: dict[str, Any]) -> None:
 
 def _print(one: dict[str, Any]) -> None:
     counts, usage, waiting, errors = one["request_counts"], one["usage"], one["waiting"], one["errors"]
-    table = Table(box=None, show_header=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     rows = {
         "id": one["id"],
         "status": one["status"],

@@ -34,7 +34,7 @@ def create(
 @app.command("list")
 def list_(tenant: Tenant = keys.BOOTSTRAP_TENANT, data: Data = DEFAULT_DATA) -> None:
     """List a tenant's keys, oldest first."""
-    table = Table("id", "name", "ends in", "created", "revoked", box=None)
+    table = Table("id", "name", "ends in", "created", "revoked", box=None, pad_edge=False)
     with told(), opened(data) as db:
         for key in db.run(keys.page, tenant):
             revoked = key.revoked_at.isoformat(" ", "seconds") if key.revoked_at else ""

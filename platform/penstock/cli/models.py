@@ -18,7 +18,7 @@ out = console()
 @app.command("list")
 def list_(url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """List known models, and how many live workers serve each."""
-    table = Table("model", "live workers", box=None)
+    table = Table("model", "live workers", box=None, pad_edge=False)
     with told(), connected(url, data) as client:
         for model in ask(client, "GET", "/models")["data"]:
             table.add_row(model["id"], str(model["live_workers"]))

@@ -29,7 +29,7 @@ def settings(
         print(page(), end="")
         return
     now = load()
-    table = Table("variable", "value", "what it is", box=None)
+    table = Table("variable", "value", "what it is", box=None, pad_edge=False)
     for name, field in Settings.model_fields.items():
         table.add_row(_variable(name), _words(getattr(now, name)), field.description)
     Console(markup=False, highlight=False).print(table)

@@ -86,7 +86,7 @@ def _shown(console: Console) -> Iterator[Show]:
         yield _plain(console)
         return
     state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
-    with Progress(state, BarColumn(), MofNCompleteColumn(), words, console=console) as bar:
+    with Progress(state, BarColumn(bar_width=16), MofNCompleteColumn(), words, console=console) as bar:
         task = bar.add_task("validating", total=None, words="")
 
         def live(batch: dict[str, Any], words: str) -> None:
