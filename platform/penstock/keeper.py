@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -84,7 +85,8 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
             log.info("tick", **done)
         stop.wait(settings.tick_seconds)
     if registered:
-        db.run(work.mark, holder, "gone", settings)
+        with contextlib.suppress(Unavailable):  # it will be seen as gone by its silence
+            db.run(work.mark, holder, "gone", settings)
 
 
 def main() -> None:

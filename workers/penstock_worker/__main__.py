@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from penstock import logs
 from penstock.settings import load
 from penstock_worker import process
+from penstock_worker.engine.launch import BadLaunch
 
 
 def main() -> None:
@@ -19,11 +21,15 @@ def main() -> None:
     kinds.add_parser("io", help="validate and assemble batches")
     given = parser.parse_args()
     settings = load()
+    logs.configure(settings.log_level)
     if given.kind == "io":
         process.io(settings)
     else:
-        name, _, source = given.model.rpartition("=")
-        process.gpu(settings, name or source, source, given.engine, given.engine_arg)
+        name, named, source = given.model.partition("=")
+        try:
+            process.gpu(settings, name, source if named else name, given.engine, given.engine_arg)
+        except BadLaunch as error:
+            raise SystemExit(f"penstock worker: {error}") from error
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
+from celery.signals import worker_shutting_down
 
 from penstock.domain.lane import Lane
 from penstock.settings import load
@@ -43,3 +45,20 @@ def validate(batch: str, **_: Any) -> str:
 def assemble(batch: str, **_: Any) -> str:
     """Put a batch's files together."""
     return doers["assemble"]("assemble", batch)
+
+
+def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[[], None]) -> None:
+    """Consume the queues strictly in this order until SIGTERM; then call `on_ending` and wait for running tasks."""
+    worker_shutting_down.connect(lambda **_: on_ending(), weak=False)
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={threads}",
+            f"--queues={','.join(queues)}",
+            f"--hostname={name}.{os.getpid()}@%h",
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel=WARNING",
+        ]
+    )

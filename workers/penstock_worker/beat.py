@@ -65,6 +65,7 @@ class Beat:
 
     def drain(self) -> None:
         """Tell every holder that the process is about to end."""
+        log.info("worker_ending", kind=self._holder.kind)
         self.draining = True
         with self._lock:
             for grip in self._grips.values():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import structlog
-from celery.signals import worker_shutting_down
 
 from penstock.blobs.store import Blobs
 from penstock.domain.errors import Unavailable
@@ -58,7 +57,7 @@ def io(settings: Settings) -> None:
         with Beat(db, holder, settings) as beat:
             tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
             celery_app.doers.update(validate=tasks.run, assemble=tasks.run)
-            _consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, beat)
+            celery_app.consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, beat.drain)
         _say_goodbye(db, holder, settings)
 
 
@@ -88,38 +87,40 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             launch,
             runtime_dir=folder,
             log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
-            on_ready=lambda generation: _later(news, _ready, db, holder, settings, drain),
-            on_death=lambda generation, reason: _later(news, _dead, db, holder, settings, reason),
+            # The supervisor's thread must not wait for a database.
+            on_ready=lambda generation: news.submit(_ready, db, beat, holder, settings, drain) and None,
+            on_death=lambda generation, reason: news.submit(_dead, db, beat, holder, settings, reason) and None,
         )
         engine = Engine(client, Gate(launch.batch_slots), supervisor, loop, settings)
         drain = Drain(db, Blobs(settings.blob_url), engine, beat, holder, settings, hinter.say)
         celery_app.doers.update(generate=drain.one)
         stack.enter_context(supervisor)
-        _consume(f"gpu-{model_slug(model)}", [generate_queue(model, lane) for lane in LANES], HANDS + 2, beat)
+        queues = [generate_queue(model, lane) for lane in LANES]
+        celery_app.consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, beat.drain)
         _say_goodbye(db, holder, settings)
 
 
-def _later(news: ThreadPoolExecutor, call: Any, *arguments: Any) -> None:
-    """The supervisor's thread must not wait for a database."""
-    news.submit(call, *arguments)
-
-
-def _ready(db: Database, holder: work.Holder, settings: Settings, drain: Drain) -> None:
-    _tell(db, holder, "ready", settings)
+def _ready(db: Database, beat: Beat, holder: work.Holder, settings: Settings, drain: Drain) -> None:
+    """The engine answers: slices may come, and hints that found no engine are said again."""
+    _tell(db, beat, holder, "ready", settings)
     drain.say_owed()
 
 
-def _dead(db: Database, holder: work.Holder, settings: Settings, reason: str) -> None:
+def _dead(db: Database, beat: Beat, holder: work.Holder, settings: Settings, reason: str) -> None:
+    """The engine is gone: nothing is dispatched to this worker until it is back."""
     log.error("engine_died", model=holder.model, reason=reason)
-    _tell(db, holder, "starting", settings)
+    _tell(db, beat, holder, "starting", settings)
 
 
-def _tell(db: Database, holder: work.Holder, state: str, settings: Settings) -> None:
-    while True:
+def _tell(db: Database, beat: Beat, holder: work.Holder, state: str, settings: Settings) -> None:
+    """Repeat until the database heard it, or the worker ends."""
+    pause = threading.Event()
+    while not beat.draining:
         try:
             return db.run(work.mark, holder, state, settings)
         except Unavailable as error:
             log.warning("database_away", error=error.message)
+            pause.wait(0.5)
 
 
 def _say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:
@@ -127,25 +128,3 @@ def _say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:
         db.run(work.mark, holder, "gone", settings)
     except Unavailable as error:  # it will be seen as gone by its silence
         log.warning("goodbye_unheard", error=error.message)
-
-
-def _consume(name: str, queues: list[str], threads: int, beat: Beat) -> None:
-    """Consume the queues strictly in this order until SIGTERM; the slices in work end or are given back first."""
-
-    @worker_shutting_down.connect(weak=False)
-    def drain(**_: Any) -> None:
-        log.info("worker_ending", name=name)
-        beat.drain()
-
-    celery_app.app.worker_main(
-        [
-            "worker",
-            "--pool=threads",
-            f"--concurrency={threads}",
-            f"--queues={','.join(queues)}",
-            f"--hostname={name}.{os.getpid()}@%h",
-            "--without-gossip",
-            "--without-mingle",
-            "--loglevel=WARNING",
-        ]
-    )
