@@ -117,7 +117,8 @@ def _tell(db: Database, beat: Beat, holder: work.Holder, state: str, settings: S
     pause = threading.Event()
     while not beat.draining:
         try:
-            return db.run(work.mark, holder, state, settings)
+            db.run(work.mark, holder, state, settings)
+            return
         except Unavailable as error:
             log.warning("database_away", error=error.message)
             pause.wait(0.5)
