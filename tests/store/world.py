@@ -1,0 +1,276 @@
+"""A small world over a real Postgres: a tenant, batches in any state, workers, and the invariants that always hold."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import text
+
+from penstock.domain.batch import Batch, BatchState
+from penstock.domain.hint import Hint
+from penstock.domain.lane import LANES, Lane
+from penstock.domain.slice import Claim, Cut
+from penstock.formats import output
+from penstock.formats.output import Record
+from penstock.service import assemble, cancel, dispatch, models, submit, validate, work
+from penstock.service.ids import fresh
+from penstock.service.scan import Scan
+from penstock.service.transaction import AsyncDatabase, Database, Transaction
+from penstock.service.work import Holder
+from penstock.settings import Settings
+from penstock.store import batches, files, keys
+from penstock.store.engine import async_engine, sync_engine
+
+CHAT = "/v1/chat/completions"
+MODEL = "tiny"
+ANSWER = msgspec.json.encode({"usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+
+class World:
+    """Everything goes through the service's own functions; SQL is for looking, and for turning the clock."""
+
+    def __init__(self, database_url: str, settings: Settings) -> None:
+        self.settings = settings
+        self.said: list[Hint] = []
+        self.db = Database(sync_engine(database_url, connections=6), self.said.extend)
+        self._url = database_url
+        self.db.run(lambda tx: keys.ensure_tenant(tx.conn, "acme", "acme"))
+        self.db.run(models.add, MODEL)
+        self.keeper = Holder(uuid.uuid4(), "io", None, "host", 1)
+        self.db.run(work.register, self.keeper, "ready", 0)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.db.close()
+
+    # Batches.
+
+    def validating(self, *, lane: Lane = Lane.STANDARD, window: str = "24h") -> str:
+        """A batch over a file that nobody wrote, waiting to be validated."""
+
+        def create(tx: Transaction) -> str:
+            file, key = fresh("file-"), f"acme/files/{uuid.uuid4().hex}"
+            files.insert(
+                tx.conn,
+                "acme",
+                id=file,
+                purpose="batch",
+                filename="in.jsonl",
+                bytes=1,
+                sha256=bytes(32),
+                blob_key=key,
+                ttl=None,
+            )
+            return submit.create_batch(tx, "acme", file, submit.Terms(CHAT, lane, window), None, self.settings).id
+
+        return self.db.run(create)
+
+    def claim_batch(self, batch: str, kind: str) -> tuple[Batch, int]:
+        """Take a batch's validation or assembly."""
+        taken = self.db.run(work.claim_batch, self.keeper, batch, kind, uuid.uuid4(), self.settings)
+        assert taken is not None
+        return taken[0], taken[1].lease
+
+    def begin(self, tx: Transaction, found: Batch, lease: int, sizes: Sequence[int], model: str = MODEL) -> None:
+        """Validation's commit, of a plan with slices of so many lines."""
+        cuts, first = [], 1
+        for size in sizes:
+            cuts.append(Cut(model, first * 100, size * 100, size, first, first + size - 1, size * 10))
+            first += size
+        scanned = Scan(numbers=array("I", range(1, first)), models=[model])
+        validate.begin(tx, found, lease, scanned, f"acme/plans/{uuid.uuid4().hex}", cuts, self.settings)
+
+    def batch(self, *sizes: int, lane: Lane = Lane.STANDARD, window: str = "24h", model: str = MODEL) -> str:
+        """A batch in progress, with a plan whose slices have so many lines each."""
+        id = self.validating(lane=lane, window=window)
+        found, lease = self.claim_batch(id, "validate")
+        self.db.run(self.begin, found, lease, sizes or (2,), model)
+        return id
+
+    def job(self, size: int = 2) -> str:
+        """An inline job with so many requests."""
+
+        async def create() -> str:
+            db = AsyncDatabase(async_engine(self._url, connections=1), self.said.extend)
+            asks = [submit.Ask(f"q-{n}", b'{"model":"tiny"}', "") for n in range(1, size + 1)]
+            no_blobs: Any = None  # a small job writes none
+            made = await submit.create_job(db, no_blobs, "acme", asks, None, submit.Terms(CHAT), None, self.settings)
+            await db.close()
+            return made.id
+
+        return asyncio.run(create())
+
+    def find(self, batch: str) -> Batch:
+        """The batch as it is now."""
+        found = self.db.run(lambda tx: batches.find(tx.conn, batch))
+        assert found is not None
+        return found
+
+    def slices(self, batch: str) -> list[Any]:
+        """The batch's slices as rows, by id."""
+        return self.rows("select * from slices where batch = :batch order by id", batch=batch)
+
+    def states(self, batch: str) -> list[str]:
+        """The states of the batch's slices, by id."""
+        return [row.state for row in self.slices(batch)]
+
+    def events(self, batch: str) -> list[str]:
+        """The types of the batch's events."""
+        return [row.type for row in self.rows("select type from events where batch = :batch", batch=batch)]
+
+    # Workers.
+
+    def worker(self, model: str = MODEL, state: str = "ready") -> Holder:
+        """A gpu worker that is registered; if it is ready, its model is fed."""
+        holder = Holder(uuid.uuid4(), "gpu", model, "host", 1)
+        self.db.run(work.register, holder, "starting", 8)
+        self.db.run(work.mark, holder, state, self.settings)
+        return holder
+
+    def claim(self, holder: Holder, *lanes: Lane, nonce: uuid.UUID | None = None) -> Claim | None:
+        """Try to take a slice."""
+        return self.db.run(work.claim, holder, list(lanes or LANES), nonce or uuid.uuid4(), self.settings)
+
+    def claimed(self, holder: Holder, *lanes: Lane) -> Claim:
+        """Take a slice."""
+        claim = self.claim(holder, *lanes)
+        assert claim is not None, "nothing is ready"
+        return claim
+
+    def flush(self, claim: Claim, seq: int, *numbers: int, failed: bool = False) -> None:
+        """Record answers of these lines."""
+        self.db.run(work.flush, claim, seq, records(claim, *numbers, failed=failed), None)
+
+    def finish(self, claim: Claim) -> None:
+        """Answer all that is left of a claim, and settle it."""
+        if left := remaining(claim):
+            self.flush(claim, 1_000, *left)
+        self.db.run(work.settle, claim, self.settings)
+
+    def assemble(self, batch: str) -> None:
+        """End a finalizing batch as its assembly does, without files."""
+        found, lease = self.claim_batch(batch, "assemble")
+        self.db.run(assemble.commit, found, lease, found.finish_as or BatchState.COMPLETED, None, None)
+
+    def drain(self, batch: str) -> Batch:
+        """Do what workers and keeper do until the batch has ended."""
+        helper = self.worker()
+        for _ in range(20):
+            self.lapse(batch)
+            self.db.run(dispatch.reap, batch)
+            self.db.run(dispatch.move_on, batch)
+            self.db.run(dispatch.feed_all, self.settings)
+            while claim := self.claim(helper):
+                self.finish(claim)
+            found = self.find(batch)
+            if found.ended:
+                return found
+            if found.state is BatchState.FINALIZING:
+                self.assemble(batch)
+        raise AssertionError(f"{batch} does not end: {self.find(batch)} {self.states(batch)}")
+
+    # The clock.
+
+    def lapse(self, batch: str) -> None:
+        """The open leases of a batch are past their time."""
+        self.sql(
+            "update leases set expires_at = clock_timestamp() - interval '1 s' where batch = :batch"
+            " and closed_at is null",
+            batch=batch,
+        )
+
+    def overdue(self, batch: str) -> None:
+        """The batch's deadline has passed."""
+        self.sql("update batches set deadline = clock_timestamp() - interval '1 s' where id = :batch", batch=batch)
+
+    def expire(self, batch: str) -> bool:
+        """The keeper closes an overdue batch."""
+        self.overdue(batch)
+        assert batch in self.db.run(dispatch.overdue)
+        return self.db.run(cancel.expire, batch)
+
+    def cancel(self, batch: str, kind: str = "batch") -> Batch:
+        """Its tenant cancels it."""
+        return self.db.run(cancel.cancel, "acme", kind, batch)
+
+    def reap(self, batch: str) -> int:
+        """All its holders fall silent, and the keeper frees what they held."""
+        self.lapse(batch)
+        return self.db.run(dispatch.reap, batch)
+
+    # SQL by hand.
+
+    def sql(self, statement: str, **values: Any) -> None:
+        """Run a statement in a transaction of its own."""
+        self.db.run(lambda tx: tx.conn.execute(text(statement), values))
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """The rows of a query."""
+        return self.db.run(lambda tx: tx.conn.execute(text(statement), values).all())
+
+    def one(self, statement: str, **values: Any) -> Any:
+        """The value of a query."""
+        return self.rows(statement, **values)[0][0]
+
+    def check(self) -> None:
+        """Raise unless every invariant holds in the whole database."""
+        for promise, query in BROKEN.items():
+            assert not self.rows(query), f"broken: {promise}: {self.rows(query)}"
+
+
+def remaining(claim: Claim) -> list[int]:
+    """The lines of a claim that nobody recorded yet."""
+    return [n for n in range(claim.first_line, claim.last_line + 1) if n not in claim.recorded]
+
+
+def records(claim: Claim, *numbers: int, failed: bool = False) -> list[Record]:
+    """Answers for these lines."""
+    status = 400 if failed else 200
+    return [output.answered(claim.batch, n, f"q-{n}", status, "req", ANSWER) for n in numbers]
+
+
+# Each query finds what must never be.
+BROKEN = {
+    "a slice is running if and only if it names an open lease of its own": """
+        select s.id, s.state, s.lease from slices s
+        where (s.state = 'running') <> exists (
+            select from leases l where l.id = s.lease and l.slice = s.id and l.closed_at is null)""",
+    "an open lease of a slice is the slice's": """
+        select l.id from leases l join slices s on s.id = l.slice
+        where l.closed_at is null and s.lease is distinct from l.id""",
+    "no line is in two segments": """
+        select g.slice, line from segments g, unnest(g.lines) as line group by 1, 2 having count(*) > 1""",
+    "tokens never fall in the order of acceptance": """
+        select a.id, b.id from segments a join segments b on b.slice = a.slice and b.id > a.id and b.lease < a.lease""",
+    "counts and usage are the sums over the segments": """
+        select s.id from slices s
+        left join lateral (
+            select coalesce(sum(completed), 0) as completed, coalesce(sum(failed), 0) as failed,
+                   coalesce(sum(input_tokens), 0) as input_tokens, coalesce(sum(output_tokens), 0) as output_tokens
+            from segments g where g.slice = s.id) sums on true
+        where (s.completed, s.failed, s.input_tokens, s.output_tokens)
+           is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.output_tokens)""",
+    "nothing is open in a batch that is finalizing or has ended": """
+        select s.id from slices s join batches b on b.id = s.batch
+        where b.state in ('finalizing', 'completed', 'cancelled', 'expired', 'failed')
+          and s.state in ('queued', 'ready', 'running')""",
+    "a slice is settled with all its lines, unless its batch is closing": """
+        select s.id from slices s join batches b on b.id = s.batch
+        where s.state = 'done' and s.completed + s.failed < s.lines and b.finish_as is null""",
+    "a slice of a batch that is not closing is not dropped": """
+        select s.id from slices s join batches b on b.id = s.batch where s.state = 'dropped' and b.finish_as is null""",
+    "an ended batch's counts are frozen as its slices' sums": """
+        select b.id from batches b
+        where b.state in ('completed', 'cancelled', 'expired', 'failed')
+          and b.completed <> (select coalesce(sum(s.completed), 0) from slices s where s.batch = b.id)""",
+    "a batch has its one event if and only if it has ended": """
+        select b.id, count(e.id) from batches b left join events e on e.batch = b.id
+        group by b.id
+        having count(e.id) <> case when b.state in ('completed', 'cancelled', 'expired', 'failed') then 1 else 0 end
+            or max(e.type) <> 'batch.' || b.state""",
+}
