@@ -6,10 +6,10 @@ PORT ?= 8000
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test lint lock clean
+.PHONY: help install up demo test lint lock clean bench-control
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: ## Set up .venv with the locked requirements and this project
 	@command -v $(PYTHON) >/dev/null || { echo "[install] $(PYTHON) is missing: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }
@@ -30,6 +30,9 @@ lint: install ## Check style and the direction of imports
 	@$(BIN)/ruff check .
 	@echo "[lint] import-linter"
 	@$(BIN)/lint-imports --no-cache
+
+bench-control: install ## Measure the control plane alone on the simulated engine (LINES="50000")
+	@$(BIN)/python tests/bench/control.py --lines $(or $(LINES),50000)
 
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock

@@ -1,0 +1,127 @@
+"""`make bench-control`: the control plane alone, on the simulated echo engine: lines/s and peak memory of each process.
+
+Prints a table and writes JSON. It measures, and passes no judgement but one: every line comes back once, in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import openai
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from penstock.stack import layout
+from penstock.stack import up as stack
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+def write_lines(path: Path, count: int) -> None:
+    """Chat requests of about 500 bytes each."""
+    filler = "water runs through the gate and turns the wheel, " * 6
+    with path.open("wb") as file:
+        for number in range(count):
+            body = {
+                "model": "tiny",
+                "max_tokens": 16,
+                "temperature": 0,
+                "messages": [{"role": "user", "content": f"{number}: {filler}"}],
+            }
+            line = {"custom_id": f"line-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+def peak_mib(running: stack.Running) -> dict[str, float]:
+    """Peak resident memory (VmHWM) of each child of `up` and of its descendants, in MiB, by child and program."""
+    peaks: dict[str, float] = {}
+    for child in running.children:
+        if child.pid is None:
+            continue
+        parent = psutil.Process(child.pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+            except OSError:  # it ended meanwhile
+                continue
+            peak = next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+            name = child.name if process == parent else f"{child.name}: {process.name()}"
+            peaks[name] = max(peaks.get(name, 0.0), round(peak, 1))
+    return peaks
+
+
+def measure(running: stack.Running, count: int, folder: Path) -> dict[str, object]:
+    """Send one batch through and take its times; raise if a line is missing, doubled or out of order."""
+    path = folder / "input.jsonl"
+    write_lines(path, count)
+    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=120)
+    began = time.monotonic()
+    with path.open("rb") as file:
+        uploaded = client.files.create(file=file, purpose="batch")
+    upload_seconds = time.monotonic() - began
+    batch = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
+    while batch.status not in ENDED:
+        running.tend()
+        time.sleep(0.2)
+        batch = client.batches.retrieve(batch.id)
+    seconds = time.monotonic() - began - upload_seconds
+    assert batch.status == "completed", batch
+    assert batch.output_file_id is not None, batch
+    answered = [json.loads(line)["custom_id"] for line in client.files.content(batch.output_file_id).iter_lines()]
+    assert answered == [f"line-{number}" for number in range(count)], "a line is missing, doubled or out of order"
+    assert batch.in_progress_at is not None
+    assert batch.finalizing_at is not None
+    assert batch.completed_at is not None
+    return {
+        "lines": count,
+        "upload_seconds": round(upload_seconds, 2),
+        "seconds": round(seconds, 2),
+        "lines_per_second": round(count / seconds, 1),
+        "validate_seconds": batch.in_progress_at - batch.created_at,
+        "generate_seconds": batch.finalizing_at - batch.in_progress_at,
+        "assemble_seconds": batch.completed_at - batch.finalizing_at,
+    }
+
+
+def main() -> None:
+    """Measure each size on one platform, print and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lines", type=int, nargs="+", default=[50_000])
+    parser.add_argument("--json", type=Path, default=Path("data/bench-control.json"))
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
+    wish = stack.Wish(data=folder / "data", port=layout.preferred_port(8000), engine="echo")
+    try:
+        with stack.platform(wish, os.environ, lambda words: print(f"[bench] {words}", flush=True)) as running:
+            runs = []
+            for count in given.lines:
+                runs.append(measure(running, count, folder) | {"peak_mib": peak_mib(running)})
+                print(f"[bench] {json.dumps(runs[-1])}", flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps({"engine": "echo (simulated)", "runs": runs}, indent=2) + "\n")
+    table = Table(title="Control plane on the echo engine (simulated)")
+    for name in ("lines", "lines/s", "upload s", "validate s", "generate s", "assemble s"):
+        table.add_column(name, justify="right")
+    keys = ("lines", "lines_per_second", "upload_seconds", "validate_seconds", "generate_seconds", "assemble_seconds")
+    for run in runs:
+        table.add_row(*(str(run[key]) for key in keys))
+    Console().print(table)
+    peaks = Table(title="Peak memory after the largest run")
+    peaks.add_column("process")
+    peaks.add_column("MiB", justify="right")
+    for name, mib in sorted(runs[-1]["peak_mib"].items()):  # type: ignore[attr-defined]
+        peaks.add_row(name, f"{mib:.0f}")
+    Console().print(peaks)
+
+
+if __name__ == "__main__":
+    main()
