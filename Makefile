@@ -9,7 +9,7 @@ BIN := .venv/bin
 .PHONY: help install up demo test lint lock clean bench-control
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
 
 install: ## Set up .venv with the locked requirements and this project
 	@command -v $(PYTHON) >/dev/null || { echo "[install] $(PYTHON) is missing: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 1; }

@@ -43,9 +43,9 @@ class Hands:
             self._held[lane] -= 1
 
     def owe(self, lane: Lane) -> None:
-        """Remember a hint that found no hand, or no engine."""
+        """Remember a hint that found no hand, or no engine; more than hands there are would be no use."""
         with self._lock:
-            self._owed[lane] += 1
+            self._owed[lane] = min(self._owed[lane] + 1, MOST_HANDS[lane])
 
     def due(self) -> list[Lane]:
         """Hints to say again now that a hand may be free: at most one for each lane that has one."""
