@@ -53,15 +53,16 @@ def _check_lines(file: BinaryIO, found: Scan, endpoint: str, settings: Settings)
     while raw := file.readline(settings.max_line_bytes + 2):
         number += 1
         start, offset = offset, offset + len(raw)
-        if len(raw) > settings.max_line_bytes and not raw.endswith(b"\n"):
-            offset += _skip_line(file)
+        whole = raw.endswith(b"\n") or len(raw) < settings.max_line_bytes + 2
+        if not whole or len(raw.rstrip(b"\r\n")) > settings.max_line_bytes:
+            offset += 0 if raw.endswith(b"\n") else _skip_line(file)
             message = f"The line is longer than {settings.max_line_bytes} bytes."
             found.refuse(LineError("invalid_request", message, None, number), settings.max_errors_listed)
             continue
         line = lines.tidy(raw, number)
-        if not line:
-            blank += 1
-        if len(found.numbers) + found.error_count > settings.max_file_lines or blank > settings.max_file_lines:
+        blank += not line
+        before = len(found.numbers) + found.error_count if line else blank - 1
+        if before >= settings.max_file_lines:
             message = f"The file holds more than {settings.max_file_lines} lines."
             found.refuse(LineError("too_many_tasks", message), settings.max_errors_listed)
             return
