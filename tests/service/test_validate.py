@@ -1,0 +1,207 @@
+"""Validation: every bad line is named at once, and a good file becomes a plan whose slices cover it exactly."""
+
+from __future__ import annotations
+
+import pytest
+from service.desk import Desk, request
+from store.world import CHAT, World
+
+from penstock.domain.batch import BatchState
+from penstock.domain.errors import LeaseLost
+from penstock.formats import plan
+from penstock.service import models, validate
+from penstock.settings import Settings
+
+MISSING, INVALID = "missing_required_parameter", "invalid_request"
+
+# Each bad line, and the code and param that it gets.
+BAD = [
+    (b"not json", "invalid_json_line", None),
+    (b'["an", "array"]', "invalid_json_line", None),
+    (b'"a string"', "invalid_json_line", None),
+    (b"null", "invalid_json_line", None),
+    (b'{"custom_id": "cut', "invalid_json_line", None),
+    (request("nan").replace(b"16", b"NaN"), "invalid_json_line", None),
+    (request("bad-utf-8").replace(b"utf", b"\xff\xfe"), "invalid_json_line", None),
+    (b"\x00", "invalid_json_line", None),
+    (b"[" * 1_900, "invalid_json_line", None),
+    (request(None), MISSING, "custom_id"),
+    (request(""), MISSING, "custom_id"),
+    (request(7), INVALID, "custom_id"),
+    (request("x" * 513), INVALID, "custom_id"),
+    (request("a", method=None), MISSING, "method"),
+    (request("b", method="GET"), INVALID, "method"),
+    (request("c", url=None), MISSING, "url"),
+    (request("d", url="/v1/embeddings"), "url_mismatch", "url"),
+    (request("e", body=None), MISSING, "body"),
+    (request("f", body=[1]), INVALID, "body"),
+    (request("g", body={}), MISSING, "body.model"),
+    (request("h", model=7), INVALID, "body.model"),
+    (request("i", model="m" * 201), INVALID, "body.model"),
+    (request("j", model="no\0pe"), INVALID, "body.model"),
+    (request("k", body={"model": "tiny", "stream": True}), INVALID, "body.stream"),
+    (request("l", model="nobody-has-it"), "model_not_found", "body.model"),
+    (request("m" * 2_100), INVALID, None),
+]
+
+
+def test_every_bad_line_is_reported_at_once_with_its_code_param_and_line(desk: Desk) -> None:
+    content = b"\n".join([*(line for line, _, _ in BAD), request("good"), b"", request("good")])
+    wanted = [(code, param, number) for number, (_, code, param) in enumerate(BAD, 1)]
+    wanted.append(("duplicate_custom_id", "custom_id", len(BAD) + 3))
+    assert desk.errors(content) == wanted
+
+
+def test_a_failed_validation_leaves_no_plan_and_one_event(desk: Desk, world: World) -> None:
+    batch = desk.validate(b"not json\n")
+    found = world.find(batch)
+    assert (found.state, found.error_count, found.plan_key, found.total) == (BatchState.FAILED, 1, None, 0)
+    assert found.errors[0]["message"] == "This line is not parseable as valid JSON."
+    assert world.events(batch) == ["batch.failed"]
+    assert world.slices(batch) == []
+    assert world.one("select count(*) from intents") == 0
+
+
+def test_duplicates_name_both_lines(desk: Desk, world: World) -> None:
+    content = b"\n".join(map(request, ["a", "b", "a", "", "b", "a"]))
+    found = world.find(desk.validate(content))
+    doubled = [error for error in found.errors if error["code"] == "duplicate_custom_id"]
+    assert [error["line"] for error in doubled] == [3, 5, 6]
+    assert [error["message"] for error in doubled] == [
+        "custom_id 'a' is on line 1 and on line 3.",
+        "custom_id 'b' is on line 2 and on line 5.",
+        "custom_id 'a' is on line 1 and on line 6.",
+    ]
+
+
+def test_custom_ids_that_are_written_differently_are_equal(desk: Desk) -> None:
+    assert desk.errors(request("é") + b"\n" + request("E").replace(b"E", b"\\u00e9")) == [
+        ("duplicate_custom_id", "custom_id", 2)
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\r\n  \r\n\t\n", b"\n" * 30])
+def test_a_file_without_requests_is_empty(desk: Desk, content: bytes) -> None:
+    assert desk.errors(content) == [("empty_file", None, None)]
+
+
+def test_all_errors_are_counted_and_the_first_are_listed(desk: Desk, world: World, settings: Settings) -> None:
+    found = world.find(desk.validate(b"x\n" * 35))
+    assert (found.error_count, len(found.errors)) == (35, settings.max_errors_listed)
+    assert [error["line"] for error in found.errors] == list(range(1, 31))
+
+
+def test_more_lines_than_the_limit_are_too_many(desk: Desk, settings: Settings) -> None:
+    most = settings.max_file_lines
+    assert desk.errors(b"\n".join(request(str(n)) for n in range(most + 1))) == [("too_many_tasks", None, None)]
+
+
+def test_exactly_as_many_lines_as_the_limit_are_fine(desk: Desk, world: World, settings: Settings) -> None:
+    most = settings.max_file_lines
+    assert world.find(desk.validate(b"\n".join(request(str(n)) for n in range(most)))).total == most
+
+
+def test_a_line_may_be_as_long_as_the_limit_and_no_longer(desk: Desk, world: World, settings: Settings) -> None:
+    def long(size: int) -> bytes:
+        line = request("a", pad="")
+        return line.replace(b'"pad":""', b'"pad":"%b"' % (b"x" * (size - len(line))))
+
+    most = settings.max_line_bytes
+    assert world.find(desk.validate(long(most) + b"\n" + request("b"))).total == 2
+    assert world.find(desk.validate(long(most))).total == 1
+    assert desk.errors(long(most + 1) + b"\n" + request("b")) == [(INVALID, None, 1)]
+    assert desk.errors(request("b") + b"\n" + long(most + 3_000_000)) == [(INVALID, None, 2)]
+
+
+def test_more_models_than_the_limit_are_refused(desk: Desk) -> None:
+    content = b"\n".join(request(str(n), model=f"m{n}") for n in range(5))
+    errors = desk.errors(content)
+    assert (INVALID, "body.model", 4) in errors
+
+
+def test_a_tenants_open_tokens_are_limited(desk: Desk, world: World) -> None:
+    body = {"model": "tiny", "max_tokens": 30_000}
+    assert world.find(desk.validate(request("a", body=body))).state is BatchState.IN_PROGRESS
+    assert desk.errors(request("a", body=body)) == [("token_limit_exceeded", None, None)]
+
+
+def test_a_bom_crlf_blank_lines_and_a_missing_last_newline_are_tolerated(desk: Desk, world: World) -> None:
+    lines = [request("a"), request("b"), request("c")]
+    content = b"\xef\xbb\xbf" + lines[0] + b"\r\n\r\n  \n" + lines[1] + b"\t \r\n" + lines[2]
+    batch = desk.validate(content)
+    assert list(plan.unframe(desk.plan(batch))) == [(1, lines[0]), (4, lines[1]), (5, lines[2])]
+    found = world.find(batch)
+    assert (found.state, found.total, found.model) == (BatchState.IN_PROGRESS, 3, "tiny")
+
+
+def test_a_nul_in_a_prompt_is_kept_as_it_is(desk: Desk) -> None:
+    line = request("a", body={"model": "tiny", "prompt": "a\0b\ud7ff\u2028"})
+    assert desk.plan(desk.validate(line)) == plan.frame(1, line)
+
+
+def test_several_models_are_planned_in_file_order_model_by_model(desk: Desk, world: World) -> None:
+    world.db.run(models.add, "other")
+    lines = {n: request(str(n), model="tiny" if n % 2 else "other") for n in range(1, 12)}
+    batch = desk.validate(b"\n".join(lines.values()) + b"\n")
+    order = [1, 3, 5, 7, 9, 11, 2, 4, 6, 8, 10]
+    assert desk.plan(batch) == b"".join(plan.frame(n, lines[n]) for n in order)
+    rows = world.slices(batch)
+    assert [(row.model, row.lines, row.first_line, row.last_line) for row in rows] == [
+        ("tiny", 4, 1, 7),
+        ("tiny", 2, 9, 11),
+        ("other", 4, 2, 8),
+        ("other", 1, 10, 10),
+    ]
+    assert world.find(batch).model is None
+
+
+def test_the_slices_cover_the_plan_exactly(desk: Desk, world: World, settings: Settings) -> None:
+    sizes = [16, 900, 900, 900, 16, 5_000, 16, 16, 16, 16, 16, 16]
+    lines = [request(f"q{n}", body={"model": "tiny", "max_tokens": size}) for n, size in enumerate(sizes)]
+    batch = desk.validate(b"\n".join(lines))
+    copy, rows, offset = desk.plan(batch), world.slices(batch), 0
+    for row in rows:
+        assert row.plan_offset == offset
+        part = list(plan.unframe(copy[offset : offset + row.plan_bytes]))
+        numbers = [number for number, _ in part]
+        assert (len(part), min(numbers), max(numbers)) == (row.lines, row.first_line, row.last_line)
+        assert row.lines <= settings.slice_lines
+        assert row.tokens <= settings.slice_tokens or row.lines == 1
+        offset += row.plan_bytes
+    assert offset == len(copy)
+    assert sum(row.lines for row in rows) == len(lines) == world.find(batch).total
+    assert list(plan.unframe(copy)) == list(enumerate(lines, 1))
+
+
+def test_a_batch_that_was_cancelled_meanwhile_gets_neither_plan_nor_errors(desk: Desk, world: World) -> None:
+    for content in (request("a"), b"not json"):
+        batch = desk.batch(content)
+        found, lease = world.claim_batch(batch, "validate")
+        world.cancel(batch)
+        with pytest.raises(LeaseLost):
+            validate.validate(world.db, desk.blobs, found, lease, world.settings)
+        ended = world.find(batch)
+        assert (ended.state, ended.total, ended.errors) == (BatchState.CANCELLED, 0, ())
+
+
+def test_a_validation_leaves_nothing_on_scratch(desk: Desk, settings: Settings) -> None:
+    desk.validate(request("a"))
+    desk.validate(b"not json")
+    assert list(settings.scratch_dir.iterdir()) == []
+
+
+def test_a_published_plan_leaves_no_intent_and_a_refused_one_leaves_its_own(desk: Desk, world: World) -> None:
+    desk.validate(request("a"))
+    assert world.one("select count(*) from intents") == 0
+    batch = desk.batch(request("a"))
+    found, lease = world.claim_batch(batch, "validate")
+    world.cancel(batch)
+    with pytest.raises(LeaseLost):
+        validate.validate(world.db, desk.blobs, found, lease, world.settings)
+    (left,) = world.rows("select blob_key from intents")  # for the sweep
+    assert desk.blobs.read(left.blob_key)
+
+
+def test_the_url_must_be_the_batchs_endpoint_and_its_message_says_which(desk: Desk, world: World) -> None:
+    found = world.find(desk.validate(request("a", url="/v1/completions")))
+    assert CHAT in found.errors[0]["message"]
