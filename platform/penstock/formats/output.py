@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,16 +89,34 @@ def _one_line(body: bytes) -> tuple[bytes, Usage]:
         body.decode()
         if b"\n" in body or b"\r" in body:
             body = msgspec.json.format(body, indent=-1)
-        return body, _usage(body)
-    except msgspec.ValidationError:  # JSON, but its usage has another shape
-        return body, Usage()
+        return body, _usage(_read_answer(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _one_lenient_line(body)
+
+
+def _one_lenient_line(body: bytes) -> tuple[bytes, Usage]:
+    """The same for what msgspec refuses or stops reading early, with Python's own JSON, which checks all of it.
+
+    Half a surrogate pair is such a thing, which models do answer, and so are a usage of another shape and `502 Bad …`.
+    """
+    try:
+        values = json.loads(body, parse_constant=_refuse_constant)
+        line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError):
         text = body[:2_000].decode("utf-8", "replace")
         return _encode({"error": {"message": text, "type": "server_error", "code": "not_json"}}), Usage()
+    try:
+        return line, _usage(msgspec.convert(values, _Answer))
+    except msgspec.ValidationError:
+        return line, Usage()
 
 
-def _usage(body: bytes) -> Usage:
-    usage = _read_answer(body).usage
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _usage(answer: _Answer) -> Usage:
+    usage = answer.usage
     if usage is None:
         return Usage()
     before = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
