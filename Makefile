@@ -5,6 +5,9 @@ DATA ?= data/up
 PORT ?= 8000
 BIN := .venv/bin
 
+# A dozen processes share what the first one compiles, also where the environment forbids it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install up demo test lint lock clean bench-control
 

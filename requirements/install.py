@@ -103,8 +103,7 @@ def install_lock() -> None:
     say(f"installing {count} locked packages (3 GB; the first time they are downloaded)")
     settings = pip_settings()
     torch = [] if holds_torch(settings.get("find-links", [])) else ["--torch-backend=cpu"]
-    # Compiled here once: each of a dozen processes would do it at its start where Python may not write bytecode.
-    uv("pip", "install", "--compile-bytecode", "--python", str(PYTHON), "--no-deps", *torch, "--requirement", str(LOCK),
+    uv("pip", "install", "--python", str(PYTHON), "--no-deps", *torch, "--requirement", str(LOCK),
        settings=settings)  # fmt: skip
 
 
