@@ -33,11 +33,11 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 R = TypeVar("R")
 
 
-def until(look: Callable[[], R], what: str, seconds: float = 60.0) -> R:
+def until(look: Callable[[], R], what: Callable[[], str] | str, seconds: float = 60.0) -> R:
     """Look again and again until there is something to see; fail with `what` at the deadline."""
     end = time.monotonic() + seconds
     while not (seen := look()):
-        assert time.monotonic() < end, f"after {seconds:g} s not yet: {what}"
+        assert time.monotonic() < end, f"after {seconds:g} s not yet: {what if isinstance(what, str) else what()}"
         time.sleep(0.05)
     return seen
 
@@ -87,7 +87,7 @@ class Platform:
             seen[0] = self.sdk.batches.retrieve(id)
             return sight(seen[0])
 
-        until(look, f"{what} (the batch is {seen[0].status})", seconds)
+        until(look, lambda: f"{what}; it is {seen[0].status}, {seen[0].request_counts}", seconds)
         return seen[0]
 
     def ended(self, id: str, seconds: float = 60.0) -> Batch:
