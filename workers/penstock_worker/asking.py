@@ -7,6 +7,7 @@ slice's lines over in one block and collect what was recorded.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -104,12 +105,28 @@ class Asking:
                 if self._stopping:
                     self._engine.gate.release(self._lane)
                     break
-                group.create_task(self._ask(line))
+                group.create_task(self._guarded(line))
+
+    async def _guarded(self, line: Line) -> None:
+        """A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever."""
+        try:
+            asked = dataclasses.replace(line, body=for_engine(line.body))
+        except Exception as error:
+            self._engine.gate.release(self._lane)
+            self._break(line, error)
+            return
+        try:
+            await self._ask(asked)
+        except Exception as error:
+            self._break(line, error)
+
+    def _break(self, line: Line, error: Exception) -> None:
+        log.error("line_broken", batch=self._batch, line=line.number, exc_info=error)
+        self._records.append(output.ended(self._batch, line.number, line.custom_id, output.BROKEN))
 
     async def _ask(self, line: Line) -> None:
         """One line, from its slot to its record; after a transport error it is asked again while the engine lives."""
         settings, engine = self._engine.settings, self._engine
-        asked = Line(line.number, line.custom_id, line.url, for_engine(line.body))
         for attempt in range(settings.line_tries):
             if attempt:
                 await engine.gate.admit(self._lane)
@@ -118,7 +135,7 @@ class Asking:
                     engine.client,
                     engine.gate,
                     self._lane,
-                    asked,
+                    line,
                     timeout_seconds=settings.line_timeout_seconds,
                     tries=settings.line_tries,
                     engine_alive=engine.supervisor.alive,

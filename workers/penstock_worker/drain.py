@@ -7,13 +7,13 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain import hint
-from penstock.domain.errors import LeaseLost, Unavailable, Unreadable
+from penstock.domain.errors import LeaseLost, NoSpace, Unavailable, Unreadable
 from penstock.domain.hint import Hint
 from penstock.domain.lane import LANES, Lane
 from penstock.domain.slice import Claim
@@ -31,6 +31,8 @@ from penstock_worker.hands import Hands
 
 log = structlog.get_logger()
 R = TypeVar("R")
+
+_READ_AGAIN_SECONDS: Final = (0.5, 2.0, 5.0)
 
 
 @dataclass
@@ -102,13 +104,10 @@ class Drain:
                 how = self._work(claim, grip, tally)
             except LeaseLost:
                 how = "the lease was lost; its unrecorded answers are dropped"
-            except Unreadable as error:
-                log.error("slice_unreadable", batch=claim.batch, slice=claim.slice, error=str(error))
+            except Exception as error:  # bytes that can't be read, or a bug of ours: counted, so that it ends
+                log.exception("slice_broken", batch=claim.batch, slice=claim.slice)
                 self._insist(lambda: self._db.run(work.unreadable, claim))
-                how = "its lines can't be read"
-            except BaseException:
-                self._insist(lambda: self._db.run(work.release, claim.lease))
-                raise
+                how = f"it can't be worked on: {type(error).__name__}"
         seconds = time.monotonic() - began
         counts = f"{tally.answered} answered" + (f", {tally.failed} failed" if tally.failed else "")
         told = [
@@ -138,13 +137,22 @@ class Drain:
 
     def _read(self, claim: Claim) -> list[lines.Line]:
         """The lines that nobody recorded yet."""
-        data = claim.inline
-        if data is None:
-            data = self._blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
+        data = claim.inline if claim.inline is not None else self._fetch(claim)
         try:
             return [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
         except ValueError as error:
             raise Unreadable(f"slice {claim.slice}: {error}") from error
+
+    def _fetch(self, claim: Claim) -> bytes:
+        """The slice's range of the plan copy; a blob store that is away for some seconds costs only these."""
+        for pause in (*_READ_AGAIN_SECONDS, None):
+            try:
+                return self._blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
+            except Unreadable:
+                if pause is None:
+                    raise
+                threading.Event().wait(pause)
+        raise AssertionError("the last try returns or raises")
 
     def _collect(self, claim: Claim, grip: Grip, asking: Asking, tally: Tally) -> str:
         """Flush every second or so until nothing is in flight; obey what the beat hears."""
@@ -178,7 +186,7 @@ class Drain:
         if claim.inline is None:
             key = blob_key(claim.tenant, "segments")
             self._insist(lambda: self._db.run(work.intend, key), grip)
-            self._blobs.put(key, work.frame(records))
+            self._insist(lambda: self._blobs.put(key, work.frame(records)), grip)
         self._insist(lambda: self._db.run(work.flush, claim, seq, records, key), grip)
         tally.segments = seq
         failed = sum(record.failed for record in records)
@@ -186,13 +194,13 @@ class Drain:
         tally.answered += len(records) - failed
 
     def _insist(self, call: Callable[[], R], grip: Grip | None = None) -> R:
-        """Repeat the same statement under the same key while the database is away; its commit may have happened."""
+        """Repeat the same call under the same key while the database is away or a disk full; it may have happened."""
         pause = threading.Event()
         while True:
             try:
                 return call()
-            except Unavailable as error:
-                log.warning("database_away", error=error.message)
+            except (Unavailable, NoSpace) as error:
+                log.warning("waiting", error=error.message)
                 if grip is not None and grip.lost:
                     raise LeaseLost from error
                 pause.wait(0.5)

@@ -136,7 +136,7 @@ def release(tx: Transaction, lease: int, how: str = "released") -> None:
 
 
 def unreadable(tx: Transaction, claim: Claim) -> None:
-    """The slice's lines can't be read: give it back, and after three times fail the batch."""
+    """The slice can't be worked on, its bytes or our code being broken: give it back; fail the batch the third time."""
     batches.lock(tx.conn, claim.batch)
     if slices.count_unreadable(tx.conn, claim.slice, claim.lease) >= 3:
         closing.close(tx, claim.batch, BatchState.FAILED)
