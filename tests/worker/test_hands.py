@@ -123,7 +123,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(lane=lanes)
     def owe(self, lane: Lane) -> None:
         self.hands.owe(lane)
-        self.owed[lane] += 1
+        self.owed[lane] = min(self.owed[lane] + 1, MOST_HANDS[lane])  # the debt is bounded, however long it lasts
 
     @rule()
     def due(self) -> None:
