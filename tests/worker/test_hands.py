@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.domain.lane import LANES, Lane
+from penstock.domain.lane import LANES, MOST_HANDS, Lane
 from penstock_worker.hands import Hands
 
 lanes = st.sampled_from(LANES)
