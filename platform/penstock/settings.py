@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     bytes_per_token: float = Field(4.0, description="Bytes of body per input token until a model's own is measured.")
     ready_per_worker: int = Field(4, description="Slices of a lane that are hinted ahead for each live worker.")
 
+    poll_seconds: float = Field(3.0, description="A worker that heard no hint for this long asks Postgres (jittered).")
+
     # The keeper.
     tick_seconds: float = Field(1.0, description="The keeper looks at everything this often.")
     hint_again_seconds: float = Field(5.0, description="Work that nobody took is hinted again after this long.")

@@ -32,6 +32,7 @@ from penstock_worker.hands import Hands
 log = structlog.get_logger()
 R = TypeVar("R")
 
+_INSIST_SECONDS: Final = 0.5
 _READ_AGAIN_SECONDS: Final = (0.5, 2.0, 5.0)
 
 
@@ -66,6 +67,13 @@ class Drain:
         self._say = say
         self.hands = Hands()
 
+    def look(self) -> bool:
+        """Run the best ready slice unasked, in the least urgent lane that has a hand; say if there was one."""
+        if self._beat.draining or self._engine.supervisor.state is not EngineState.READY:
+            return False
+        lane = next((lane for lane in reversed(LANES) if self.hands.take(lane)), None)
+        return lane is not None and self._with_hand(lane) is not None
+
     def one(self, lane: Lane) -> str:
         """Run the best ready slice of this lane or a more urgent one; a sentence for Flower says what happened."""
         if self._beat.draining:
@@ -76,10 +84,14 @@ class Drain:
         if not self.hands.take(lane):
             self.hands.owe(lane)
             return f"no free hand for {lane}"
+        return self._with_hand(lane) or "nothing ready"
+
+    def _with_hand(self, lane: Lane) -> str | None:
+        """Fill a hand that was taken for a lane, and give it back; None if nothing is ready."""
         try:
             claim = self._claim(lane)
             if claim is None:
-                return "nothing ready"
+                return None
             self.hands.turn(lane, claim.lane)
             lane = claim.lane
             return self._run(claim)
@@ -195,7 +207,7 @@ class Drain:
 
     def _insist(self, call: Callable[[], R], grip: Grip | None = None) -> R:
         """Repeat the same call under the same key while the database is away or a disk full; it may have happened."""
-        pause = threading.Event()
+        pause, waited_seconds = threading.Event(), 0.0
         while True:
             try:
                 return call()
@@ -203,4 +215,7 @@ class Drain:
                 log.warning("waiting", error=error.message)
                 if grip is not None and grip.lost:
                     raise LeaseLost from error
-                pause.wait(0.5)
+                if self._beat.draining and waited_seconds > self._settings.close_grace_seconds:
+                    raise  # the process must end; the lease will be reaped
+                pause.wait(_INSIST_SECONDS)
+                waited_seconds += _INSIST_SECONDS

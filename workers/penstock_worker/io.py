@@ -31,6 +31,15 @@ class Io:
         self._holder = holder
         self._settings = settings
 
+    def look(self) -> bool:
+        """Validate or assemble the next batch that nobody holds, without having heard of it; say if there was one."""
+        if self._beat.draining:
+            return False
+        waiting = self._db.run(work.waiting_for_io)
+        if waiting is not None:
+            self.run(*waiting)
+        return waiting is not None
+
     def run(self, kind: str, batch: str) -> str:
         """Validate or assemble one batch if nobody else does; a sentence for Flower says what happened."""
         began = time.monotonic()

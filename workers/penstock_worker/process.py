@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -31,6 +31,7 @@ from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
 from penstock_worker.io import Io
+from penstock_worker.poller import Poller
 
 log = structlog.get_logger()
 
@@ -51,13 +52,15 @@ def _database(settings: Settings, connections: int) -> Iterator[tuple[Database, 
 def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings, connections=_IO_THREADS + 2) as (db, _):
+    with _database(settings, connections=2 * _IO_THREADS + 2) as (db, _):
         holder = work.Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         db.run(work.register, holder, "ready", 0)
         with Beat(db, holder, settings) as beat:
             tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
-            celery_app.doers.update(validate=tasks.run, assemble=tasks.run)
-            celery_app.consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, beat.drain)
+            with Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds) as poller:
+                run = _heard(poller, tasks.run)
+                celery_app.doers.update(validate=run, assemble=run)
+                celery_app.consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, _ending(beat, poller))
         _say_goodbye(db, holder, settings)
 
 
@@ -74,7 +77,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
     with ExitStack() as stack:
-        db, hinter = stack.enter_context(_database(settings, connections=HANDS + 3))
+        db, hinter = stack.enter_context(_database(settings, connections=HANDS + 4))
         holder = work.Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         db.run(work.register, holder, "starting", launch.batch_slots)
         beat = stack.enter_context(Beat(db, holder, settings))
@@ -93,11 +96,32 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         )
         engine = Engine(client, Gate(launch.batch_slots), supervisor, loop, settings)
         drain = Drain(db, Blobs(settings.blob_url), engine, beat, holder, settings, hinter.say)
-        celery_app.doers.update(generate=drain.one)
         stack.enter_context(supervisor)
+        poller = stack.enter_context(Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds))
+        celery_app.doers.update(generate=_heard(poller, drain.one))
         queues = [generate_queue(model, lane) for lane in LANES]
-        celery_app.consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, beat.drain)
+        celery_app.consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, _ending(beat, poller))
         _say_goodbye(db, holder, settings)
+
+
+def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:
+    """A task that also tells the poller that hints arrive."""
+
+    def run(*arguments: object) -> str:
+        poller.heard()
+        return do(*arguments)
+
+    return run
+
+
+def _ending(beat: Beat, poller: Poller) -> Callable[[], None]:
+    """What to do at SIGTERM: take nothing new, and tell whoever holds a slice."""
+
+    def end() -> None:
+        poller.stop()
+        beat.drain()
+
+    return end
 
 
 def _ready(db: Database, beat: Beat, holder: work.Holder, settings: Settings, drain: Drain) -> None:

@@ -160,6 +160,15 @@ def claim_batch(
     return (found, lease) if lease and found else None
 
 
+def waiting_for_io(tx: Transaction) -> tuple[str, str] | None:
+    """The most urgent batch that waits for an io worker, with what it waits for (`validate` or `assemble`)."""
+    found = batches.waiting_for_io(tx.conn)
+    if found is None:
+        return None
+    batch, state = found
+    return ("validate" if state is BatchState.VALIDATING else "assemble"), batch
+
+
 def give_up(tx: Transaction, batch: str, lease: int) -> None:
     """End a batch as failed, after its validation or assembly died too often. What was recorded is kept."""
     batches.lock(tx.conn, batch)

@@ -110,6 +110,11 @@ _UNHINTED = text("""
         for no key update skip locked)
     returning id, state""")
 
+_WAITING_FOR_IO = text("""
+    -- The next work for an io worker; a claim decides who gets it.
+    select id, state from batches
+    where state in ('validating', 'finalizing') and lease is null order by deadline limit 1""")
+
 _OVERDUE = text("""
     select id from batches
     where state in ('validating', 'in_progress', 'paused') and finish_as is null and deadline <= clock_timestamp()
@@ -279,6 +284,12 @@ def unhinted(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[st
     """Batches that wait for an io worker and were not hinted lately; they count as hinted from now on."""
     rows = conn.execute(_UNHINTED, {"again": again, "limit": limit})
     return [(row.id, BatchState(row.state)) for row in rows]
+
+
+def waiting_for_io(conn: Connection) -> tuple[str, BatchState] | None:
+    """The batch nearest its deadline that waits for validation or assembly and that nobody holds."""
+    row = conn.execute(_WAITING_FOR_IO).first()
+    return (row.id, BatchState(row.state)) if row else None
 
 
 def overdue(conn: Connection, *, limit: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,17 +63,26 @@ class Hinter:
         self._app = Celery("penstock", set_as_current=False)
         self._app.conf.update(settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hints")
+        self._timeout_seconds = timeout_seconds
+        self._silent_until = 0.0
 
     def say(self, hints: Sequence[Hint]) -> None:
-        """Publish soon; never raises, never blocks."""
-        self._thread.submit(self._publish, list(hints))
+        """Publish soon; never raises, never blocks. After a failure nothing is said for a while: nothing piles up."""
+        if time.monotonic() < self._silent_until:
+            UNSAID.inc(len(hints))
+        else:
+            self._thread.submit(self._publish, list(hints))
 
     def _publish(self, hints: list[Hint]) -> None:
         for index, hint in enumerate(hints):
+            if time.monotonic() < self._silent_until:
+                UNSAID.inc(len(hints) - index)
+                return
             try:
                 self._app.send_task(hint.task, kwargs=hint.kwargs, queue=hint.queue, retry=False)
             except Exception as error:  # a hint is never worth an error; the rest would wait for the same timeout
                 UNSAID.inc(len(hints) - index)
+                self._silent_until = time.monotonic() + self._timeout_seconds
                 log.warning("hints_unsaid", count=len(hints) - index, error=type(error).__name__)
                 return
             SAID.labels(hint.task).inc()
