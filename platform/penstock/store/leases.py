@@ -89,11 +89,13 @@ _SETTLED_BEFORE = text("select exists (select from leases where id = :lease and 
 _GIVE_BACK = text("""
     -- Queued again, or dropped if the batch is closing (the caller has locked it), without a penalty.
     update slices s set state = case when b.finish_as is null then 'queued' else 'dropped' end, lease = null
-    from batches b
-    where s.lease = :lease and s.state = 'running' and b.id = s.batch
+    from leases l, batches b
+    where l.id = :lease and s.id = l.slice and s.lease = l.id and s.state = 'running' and b.id = s.batch
     returning s.id""")
 
-_GIVE_BACK_BATCH = text("update batches set lease = null, hinted_at = null where lease = :lease")
+_GIVE_BACK_BATCH = text("""
+    update batches b set lease = null, hinted_at = null from leases l
+    where l.id = :lease and b.id = l.batch and b.lease = l.id""")
 
 _OPEN = text("select kind, count(*)::int as count from leases where closed_at is null group by kind")
 _LEASE = text("select batch from leases where id = :lease and closed_at is null")
@@ -112,7 +114,7 @@ _REAP = text("""
         update slices s set state = case when b.finish_as is null then 'queued' else 'dropped' end,
                             lease = null, crashes = s.crashes + 1
         from silent, batches b
-        where s.lease = silent.id and s.state = 'running' and b.id = s.batch),
+        where s.id = silent.slice and s.lease = silent.id and s.state = 'running' and b.id = s.batch),
     freed_batch as (
         update batches b set lease = null, hinted_at = null from silent where b.id = :batch and b.lease = silent.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'reaped' from silent where l.id = silent.id
