@@ -194,12 +194,12 @@ class Drain:
         if not records:
             return
         seq = tally.segments + 1
-        key = None
+        framed, key = work.frame(records), None
         if claim.inline is None:
             key = blob_key(claim.tenant, "segments")
             self._insist(lambda: self._db.run(work.intend, key), grip)
-            self._insist(lambda: self._blobs.put(key, work.frame(records)), grip)
-        self._insist(lambda: self._db.run(work.flush, claim, seq, records, key), grip)
+            self._insist(lambda: self._blobs.put(key, framed), grip)
+        self._insist(lambda: self._db.run(work.flush, claim, seq, records, key, framed), grip)
         tally.segments = seq
         failed = sum(record.failed for record in records)
         tally.failed += failed

@@ -64,11 +64,6 @@ class Blobs:
         with _full_is_no_space():
             obstore.put(self._store, key, data)
 
-    def put_file(self, key: str, path: Path) -> None:
-        """Write a blob from a local file with flat memory."""
-        with _full_is_no_space():
-            obstore.put(self._store, key, path, chunk_size=CHUNK_BYTES)
-
     @contextmanager
     def writer(self, key: str) -> Iterator[obstore.WritableFile]:
         """Write a blob piece by piece with flat memory; it becomes visible at the end, or not at all."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.domain.batch import Usage
+from penstock.domain.batch import BatchState, Usage
 from penstock.domain.ids import line_id
 
 CANCELLED: Final = ("batch_cancelled", "This line was not answered before the batch was cancelled.")
@@ -18,6 +18,14 @@ TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in t
 BROKEN: Final = ("internal_error", "This line met an internal error; it is in the worker's log.")
 CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
 
+
+WHY_UNANSWERED: Final = {
+    BatchState.CANCELLED: CANCELLED,
+    BatchState.EXPIRED: EXPIRED,
+    BatchState.FAILED: FAILED,
+    BatchState.COMPLETED: FAILED,
+}
+"""Why a line of a batch that ended so has no answer."""
 
 NO_USAGE: Final = Usage()
 

@@ -20,12 +20,6 @@ from penstock.store import batches, segments, slices, workers
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 0.5
 
-# Why a line of an ended batch has no answer.
-_UNANSWERED: Final = {
-    BatchState.CANCELLED: output.CANCELLED,
-    BatchState.EXPIRED: output.EXPIRED,
-}
-
 
 @dataclass(frozen=True)
 class Waiting:
@@ -84,7 +78,7 @@ def _results(tx: Transaction, batch: Batch) -> list[bytes]:
     recorded: dict[int, bytes] = {}
     for segment in segments.of_batch(tx.conn, batch.id):
         recorded.update(plan.unframe(segment.data or b""))
-    reason = _UNANSWERED.get(batch.state, output.FAILED)
+    reason = output.WHY_UNANSWERED[batch.state]
     asked = sorted(plan.unframe(slices.inline_lines(tx.conn, batch.id)))
     return [
         recorded.get(number) or output.unanswered_line(batch.id, number, lines.custom_id_of(line), reason)

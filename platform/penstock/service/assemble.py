@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import structlog
 
@@ -30,13 +30,6 @@ from penstock.settings import Settings
 from penstock.store import batches, files, leases, segments
 
 log = structlog.get_logger()
-
-WHY_UNANSWERED: Final = {
-    BatchState.CANCELLED: output.CANCELLED,
-    BatchState.EXPIRED: output.EXPIRED,
-    BatchState.FAILED: output.FAILED,
-    BatchState.COMPLETED: output.FAILED,
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         with path.open("wb") as answers:
             index = fetch(pieces, blobs, answers)
             if index.count < batch.total:
-                fill(batch, blobs, answers, index, WHY_UNANSWERED[finish_as])
+                fill(batch, blobs, answers, index, output.WHY_UNANSWERED[finish_as])
         with path.open("rb") as answers:
             output_file = write(db, blobs, batch, answers, index, "output")
             error_file = write(db, blobs, batch, answers, index, "error")

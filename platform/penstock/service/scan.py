@@ -12,6 +12,7 @@ import numpy as np
 
 from penstock.domain.batch import LineError
 from penstock.formats import input as lines
+from penstock.service import estimate
 from penstock.settings import Settings
 
 
@@ -80,10 +81,7 @@ def _check_lines(file: BinaryIO, found: Scan, endpoint: str, settings: Settings)
         found.numbers.append(number)
         found.offsets.append(start)
         found.lengths.append(len(raw))
-        found.tokens.append(
-            int(checked.body_bytes / settings.bytes_per_token)
-            + (checked.max_output_tokens or settings.expected_output_tokens)
-        )
+        found.tokens.append(estimate.tokens(checked, settings))
         found.model_of.append(model)
         found.hashes += hashlib.blake2b(checked.custom_id.encode(), digest_size=16).digest()
     found.models = list(model_index)

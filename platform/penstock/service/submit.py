@@ -19,7 +19,7 @@ from penstock.domain.slice import Cut
 from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.formats.input import Checked
-from penstock.service import dispatch
+from penstock.service import dispatch, estimate
 from penstock.service.ids import fresh
 from penstock.service.once import Once, remembered
 from penstock.service.transaction import AsyncDatabase, Transaction
@@ -190,10 +190,7 @@ def _create_inline(
     model = checked[0].model
     if not models.known(tx.conn, [model]):
         raise NotFound("model", model, param="model", code="model_not_found")
-    tokens = sum(
-        int(one.body_bytes / settings.bytes_per_token) + (one.max_output_tokens or settings.expected_output_tokens)
-        for one in checked
-    )
+    tokens = sum(estimate.tokens(one, settings) for one in checked)
     if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
         message = f"With this job, more than {settings.max_queued_tokens} estimated tokens would be queued."
         raise TooMany(message, code="token_limit_exceeded")

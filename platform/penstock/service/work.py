@@ -87,12 +87,22 @@ def intend(tx: Transaction, key: str) -> None:
     files.intend(tx.conn, key)
 
 
-def flush(tx: Transaction, claim: Claim, seq: int, records: Sequence[Record], blob_key: str | None) -> None:
-    """Record answers, from a blob that is written or (inline) in the row; raise LeaseLost if they must be dropped."""
+def flush(
+    tx: Transaction,
+    claim: Claim,
+    seq: int,
+    records: Sequence[Record],
+    blob_key: str | None,
+    framed: bytes | None = None,
+) -> None:
+    """Record answers, from a blob that is written or (inline) in the row; raise LeaseLost if they must be dropped.
+
+    `framed` is what `frame` made of the records, where the caller has it already.
+    """
     usage = Usage()
     for record in records:
         usage += record.usage
-    data = frame(records)
+    data = frame(records) if framed is None else framed
     accepted = segments.flush(
         tx.conn,
         claim.slice,
