@@ -12,6 +12,7 @@ import uuid
 import structlog
 
 from penstock.domain.errors import Unavailable
+from penstock.failpoint import arm, failpoint
 from penstock.service import cancel, dispatch, work
 from penstock.service.transaction import Database
 from penstock.settings import Settings, load
@@ -24,7 +25,10 @@ log = structlog.get_logger()
 
 def reap(db: Database, settings: Settings) -> int:
     """Free what silent holders held."""
-    return sum(db.run(dispatch.reap, batch) for batch in db.run(dispatch.silent_batches))
+    silent = db.run(dispatch.silent_batches)
+    if silent:
+        failpoint("keeper.reaping")
+    return sum(db.run(dispatch.reap, batch) for batch in silent)
 
 
 def expire(db: Database, settings: Settings) -> int:
@@ -92,6 +96,7 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = load()
+    arm(settings.failpoints)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())

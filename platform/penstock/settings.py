@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     )
     log_dir: Path = Field(Path("/tmp/penstock"), description="Logs of engines; each other process logs to its stdout.")
     log_level: str = Field("info", description="debug, info, warning or error.")
+    failpoints: str = Field("", description="For tests only: places where this process dies, stops or waits.")
 
     # Limits on what a client can grow.
     max_file_bytes: int = Field(2 * GIB, description="Bytes of one uploaded file.")

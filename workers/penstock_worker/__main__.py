@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from penstock import logs
+from penstock import failpoint, logs
 from penstock.settings import load
 from penstock_worker import process
 from penstock_worker.engine.launch import BadLaunch
@@ -22,6 +22,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = load()
     logs.configure(settings.log_level)
+    failpoint.arm(settings.failpoints)
     if given.kind == "io":
         process.io(settings)
     else:

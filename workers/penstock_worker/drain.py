@@ -17,6 +17,7 @@ from penstock.domain.errors import LeaseLost, NoSpace, Unavailable, Unreadable
 from penstock.domain.hint import Hint
 from penstock.domain.lane import LANES, Lane
 from penstock.domain.slice import Claim
+from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.formats.output import Record
@@ -111,6 +112,7 @@ class Drain:
 
     def _run(self, claim: Claim) -> str:
         began, tally = time.monotonic(), Tally()
+        failpoint("slice.claimed")
         with self._beat.holding(claim.lease) as grip:
             try:
                 how = self._work(claim, grip, tally)
@@ -144,7 +146,9 @@ class Drain:
         if how == "given back":
             self._insist(lambda: self._db.run(work.release, claim.lease))
         else:
+            failpoint("slice.settling")
             self._insist(lambda: self._db.run(work.settle, claim, self._settings))
+            failpoint("slice.settled")
         return how
 
     def _read(self, claim: Claim) -> list[lines.Line]:
@@ -183,6 +187,8 @@ class Drain:
                 asking.cancel()
             grip.news.wait(self._settings.flush_seconds)
             grip.news.clear()
+            if not tally.segments:
+                failpoint("slice.asking")
         if asking.error:
             raise asking.error
         if tally.answered + tally.failed + len(claim.recorded) == claim.lines:
@@ -193,13 +199,16 @@ class Drain:
         """Blob first, then one row, refused if the lease is gone; repeated under the same number until answered."""
         if not records:
             return
+        failpoint("slice.flushing")
         seq = tally.segments + 1
         framed, key = work.frame(records), None
         if claim.inline is None:
             key = blob_key(claim.tenant, "segments")
             self._insist(lambda: self._db.run(work.intend, key), grip)
             self._insist(lambda: self._blobs.put(key, framed), grip)
+            failpoint("segment.written")
         self._insist(lambda: self._db.run(work.flush, claim, seq, records, key, framed), grip)
+        failpoint("segment.recorded")
         tally.segments = seq
         failed = sum(record.failed for record in records)
         tally.failed += failed

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from penstock.api.platform import Here
@@ -20,6 +20,7 @@ from penstock.domain.errors import Forbidden, Unauthorized, Unavailable
 from penstock.service import health
 from penstock.service.health import Gauges
 from penstock.settings import Settings
+from penstock.store.counts import COUNTED
 
 router = APIRouter(tags=["health"])
 
@@ -48,6 +49,8 @@ class _Snapshot(Collector):
         yield _gauge("live_workers", "Processes that beat lately.", ["kind", "model", "state"], workers)
         leases = [((kind,), float(self._gauges.leases.get(kind, 0))) for kind in ("slice", "validate", "assemble")]
         yield _gauge("open_leases", "Leases that are held.", ["kind"], leases)
+        for name, count in self._gauges.counts.items():
+            yield CounterMetricFamily(f"penstock_{name}", COUNTED[name], value=count)
 
 
 def _gauge(

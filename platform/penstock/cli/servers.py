@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from penstock import logs, settings
+from penstock import failpoint, logs, settings
 
 _GRACE_SECONDS = 10
 
@@ -33,6 +33,7 @@ def api(
 
     loaded = settings.load()
     logs.configure(loaded.log_level)
+    failpoint.arm(loaded.failpoints)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done: that shall end in 0
         signal.signal(number, lambda *_: None)
     uvicorn.run(

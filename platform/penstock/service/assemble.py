@@ -21,6 +21,7 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.batch import Batch, BatchState
 from penstock.domain.errors import LeaseLost
+from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service import closing, scratch
@@ -106,6 +107,7 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         with path.open("rb") as answers:
             output_file = write(db, blobs, batch, answers, index, "output")
             error_file = write(db, blobs, batch, answers, index, "error")
+    failpoint("assemble.written")
     db.run(commit, batch, lease, finish_as, output_file, error_file)
     return Assembled(
         batch.id, finish_as, output_file.lines if output_file else 0, error_file.lines if error_file else 0

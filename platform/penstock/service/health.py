@@ -10,7 +10,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.errors import Unavailable
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
-from penstock.store import batches, leases, slices, workers
+from penstock.store import batches, counts, leases, slices, workers
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Gauges:
     workers: Counter[tuple[str, str, str]]
     """(kind, model, state)"""
     leases: dict[str, int]
+    counts: dict[str, int]
+    """How often rare things happened, by name."""
 
 
 async def missing_to_be_ready(db: AsyncDatabase, blobs: Blobs) -> list[str]:
@@ -57,4 +59,5 @@ def gauges(tx: Transaction, settings: Settings) -> Gauges:
         backlog=slices.backlog(tx.conn),
         workers=Counter((w.kind, w.model or "", w.state) for w in live),
         leases=leases.open_count(tx.conn),
+        counts=counts.read(tx.conn),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import sqlalchemy.exc
 from sqlalchemy import Connection, Engine
@@ -12,9 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from penstock.domain.errors import Unavailable
 from penstock.domain.hint import Hint
+from penstock.failpoint import failpoint
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+# idle_in_transaction_session_timeout and transaction_timeout: this process was stopped in the middle of one.
+_ENDED_BY_SERVER: Final = ("25P03", "25P04")
 
 
 class Transaction:
@@ -36,6 +41,10 @@ def _away_is_unavailable() -> Iterator[None]:
         yield
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
         raise Unavailable("The database is away; try again shortly.") from error
+    except sqlalchemy.exc.InternalError as error:
+        if getattr(error.orig, "sqlstate", None) not in _ENDED_BY_SERVER:
+            raise
+        raise Unavailable("The database ended a transaction that stood still; try again.") from error
 
 
 class Database:
@@ -51,6 +60,7 @@ class Database:
             transaction = Transaction(conn)
             result = use_case(transaction, *args, **kwargs)
         if transaction.hints:
+            failpoint("hint.committed")
             self._say(transaction.hints)
         return result
 
@@ -77,6 +87,7 @@ class AsyncDatabase:
 
                 result, hints = await conn.run_sync(call)
         if hints:
+            failpoint("hint.committed")
             self._say(hints)
         return result
 

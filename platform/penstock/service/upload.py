@@ -17,6 +17,7 @@ import structlog
 
 from penstock.blobs.store import Blobs, away_is_unavailable
 from penstock.domain.errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
+from penstock.failpoint import failpoint
 from penstock.service.ids import blob_key, fresh
 from penstock.service.once import Once, remembered
 from penstock.service.transaction import AsyncDatabase, Transaction
@@ -72,6 +73,7 @@ class Upload:
             with away_is_unavailable():
                 await self._writer.write(bytes(self._piece))
             self._piece.clear()
+            failpoint("upload.writing")
 
     async def publish(self, make_visible: Callable[[Transaction, Sealed], tuple[Any, bool]]) -> Any:
         """Complete the blob and run the transaction that names it; it says what it made, and if it took the blob."""

@@ -14,6 +14,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.batch import Batch, BatchState, LineError
 from penstock.domain.errors import LeaseLost
 from penstock.domain.slice import Cut
+from penstock.failpoint import failpoint
 from penstock.service import dispatch, plan, scratch
 from penstock.service.ids import blob_key, fresh
 from penstock.service.scan import Scan, scan
@@ -48,6 +49,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
         cuts = plan.write(path, found, blobs, key, settings)
+        failpoint("validate.planned")
         db.run(begin, batch, lease, found, key, cuts, settings)
     return Validated(batch.id, lines=len(found.numbers), slices=len(cuts))
 

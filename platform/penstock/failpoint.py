@@ -1,0 +1,76 @@
+"""Failpoints: named places where a test makes a process die, stop or wait. Without PENSTOCK_FAILPOINTS they do nothing.
+
+    PENSTOCK_FAILPOINTS="segment.written=kill"          the first pass ends the process with SIGKILL
+    PENSTOCK_FAILPOINTS="segment.written=kill@3"        the third pass does
+    PENSTOCK_FAILPOINTS="slice.flushing=stop@2"         the second pass stops it (SIGSTOP) until SIGCONT
+    PENSTOCK_FAILPOINTS="api.committed=sleep:1.5@1,…"   the first pass waits so many seconds; several, by commas
+
+The idea is FreeBSD's fail(9). A name in NAMES is a promise to the tests that the code passes there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+NAMES: Final = {
+    "upload.writing": "some of an upload is in the blob store, its row is not written",
+    "hint.committed": "a transaction has committed, its hints are not said",
+    "slice.claimed": "a slice is claimed, nothing of it is read",
+    "slice.asking": "lines of a slice are in flight, none of their answers is recorded",
+    "slice.flushing": "answers are in hand, their blob is not written",
+    "segment.written": "a segment's blob is written, its row is not",
+    "segment.recorded": "a segment's row is committed",
+    "slice.settling": "everything is recorded, the slice is not settled",
+    "slice.settled": "the slice is settled",
+    "trial.noted": "suspects are noted as being asked, and not asked yet",
+    "validate.planned": "the plan copy is written, the slices are not",
+    "assemble.written": "the output files are written, the batch has not ended",
+    "keeper.reaping": "the keeper knows who is silent, and has freed nothing yet",
+}
+
+
+@dataclass
+class _Armed:
+    action: str
+    seconds: float
+    at: int
+
+
+_armed: dict[str, _Armed] = {}
+_passed: Counter[str] = Counter()
+_lock = threading.Lock()
+
+
+def arm(spec: str) -> None:
+    """Arm failpoints from PENSTOCK_FAILPOINTS, as an entry point does at its start; raise ValueError if it is odd."""
+    for part in filter(None, spec.split(",")):
+        name, _, action = part.partition("=")
+        action, _, count = action.partition("@")
+        action, _, seconds = action.partition(":")
+        if name not in NAMES or action not in ("kill", "stop", "sleep"):
+            raise ValueError(f"PENSTOCK_FAILPOINTS: {part!r} is no failpoint.")
+        _armed[name] = _Armed(action, float(seconds or 0), int(count or 1))
+
+
+def failpoint(name: str) -> None:
+    """Pass a named place; something happens only where it is armed."""
+    if not _armed:
+        return
+    assert name in NAMES, name
+    with _lock:
+        _passed[name] += 1
+        armed = _armed.get(name)
+        due = armed is not None and _passed[name] == armed.at
+    if armed is None or not due:
+        return
+    os.write(2, f'{{"event": "failpoint", "name": "{name}", "action": "{armed.action}"}}\n'.encode())
+    if armed.action == "sleep":
+        time.sleep(armed.seconds)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL if armed.action == "kill" else signal.SIGSTOP)

@@ -1,0 +1,39 @@
+"""Counts: how often rare things happened on the whole platform; they outlive processes, and a scrape sums nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+COUNTED: Final = {
+    "lease_reaped": "Leases whose holder fell silent, so that what they held was freed.",
+    "lease_lost": "Holders that found their lease gone: a flush that was refused, or a beat that said so.",
+    "answers_dropped": "Answers that came under a lease that was gone: dropped, since somebody else asks again.",
+    "engine_death": "Engines that died or hung with lines in flight.",
+    "line_crashed": "Lines that ended as engine_crash.",
+    "blob_swept": "Blobs that the sweep deleted.",
+    "file_swept": "Files that expired and were swept.",
+    "segment_swept": "Segments of ended batches that were swept, since their lines are in the output files.",
+    "lease_swept": "Closed leases that were swept.",
+    "event_swept": "Events that were swept once they were old.",
+    "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
+}
+"""Every name that may be counted, and what it means."""
+
+_ADD = text("""
+    insert into counts (name, value) values (:name, :by)
+    on conflict (name) do update set value = counts.value + excluded.value""")
+_ALL = text("select name, value from counts")
+
+
+def add(conn: Connection, name: str, by: int = 1) -> None:
+    """Count something; the last statement of its transaction, since the row stays locked until the commit."""
+    assert name in COUNTED, name
+    if by:
+        conn.execute(_ADD, {"name": name, "by": by})
+
+
+def read(conn: Connection) -> dict[str, int]:
+    """Everything that was counted; what never happened is 0."""
+    return dict.fromkeys(COUNTED, 0) | {row.name: row.value for row in conn.execute(_ALL)}
