@@ -36,6 +36,15 @@ def test_a_validation_that_was_cancelled_meanwhile_cannot_begin(world: World) ->
     assert world.slices(batch) == []
 
 
+@pytest.mark.parametrize("ender", ["cancel", "expire"])
+def test_whoever_validates_a_batch_that_is_closed_hears_of_it_in_the_next_beat(world: World, ender: str) -> None:
+    batch = world.validating()
+    _, lease = world.claim_batch(batch, "validate")
+    getattr(world, ender)(batch)
+    assert world.db.run(work.beat, world.keeper, [lease], world.settings).lost == {lease}
+    assert world.one("select closed_as from leases where id = :id", id=lease) == "released"
+
+
 def test_a_cancel_with_running_slices_waits_for_them(world: World) -> None:
     batch = world.batch(2, 2)
     worker = world.worker()
@@ -155,6 +164,15 @@ def test_the_deadline_closes_a_paused_batch(world: World) -> None:
     world.sql("update batches set state = 'paused' where id = :id", id=batch)
     assert world.expire(batch)
     assert world.find(batch).state is BatchState.FINALIZING
+
+
+def test_a_deadline_that_was_moved_meanwhile_does_not_expire_the_batch(world: World) -> None:
+    batch = world.batch(1)
+    world.overdue(batch)
+    assert batch in world.db.run(dispatch.overdue)
+    world.sql("update batches set deadline = clock_timestamp() + interval '1 h' where id = :id", id=batch)
+    assert not world.db.run(cancel.expire, batch)
+    assert world.find(batch).finish_as is None
 
 
 def test_a_batch_expires_once(world: World) -> None:

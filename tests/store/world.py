@@ -243,6 +243,15 @@ BROKEN = {
     "an open lease of a slice is the slice's": """
         select l.id from leases l join slices s on s.id = l.slice
         where l.closed_at is null and s.lease is distinct from l.id""",
+    "an open lease of a validation or assembly is its batch's, which is in that state": """
+        select l.id from leases l join batches b on b.id = l.batch
+        where l.closed_at is null and l.kind <> 'slice'
+          and (b.lease is distinct from l.id
+               or b.state <> case l.kind when 'validate' then 'validating' else 'finalizing' end)""",
+    "a batch that names a lease names an open one of its own": """
+        select b.id from batches b
+        where b.lease is not null and not exists (
+            select from leases l where l.id = b.lease and l.batch = b.id and l.kind <> 'slice' and l.closed_at is null)""",
     "no line is in two segments": """
         select g.slice, line from segments g, unnest(g.lines) as line group by 1, 2 having count(*) > 1""",
     "tokens never fall in the order of acceptance": """

@@ -35,8 +35,8 @@ def _get(tx: Transaction, tenant: str, id: str) -> Batch:
 
 
 def expire(tx: Transaction, id: str) -> bool:
-    """Close a batch whose deadline has passed; False if somebody is at it, or it is closing already."""
-    if not batches.try_lock(tx.conn, id):
+    """Close a batch whose deadline has passed; False if it has not, if somebody is at it, or it is closing already."""
+    if not batches.try_lock(tx.conn, id) or not batches.past_deadline(tx.conn, id):
         return False
     closed = closing.close(tx, id, BatchState.EXPIRED)
     closing.move_on(tx, id)

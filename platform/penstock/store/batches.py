@@ -66,11 +66,18 @@ _HOLDS = text("select exists (select from batches where id = :id and lease = :le
 
 _CLOSE = text("""
     -- Closing begins: once, by whoever comes first. A cancelled batch shows it, the others go on to finalizing.
-    update batches set finish_as = :finish_as, lease = null,
+    -- Its validation ends with it: whoever validates hears in the next beat that the lease is lost.
+    with closing as (
+        select id, lease from batches
+        where id = :id and finish_as is null and state in ('validating', 'in_progress', 'paused')),
+    shut as (
+        update leases l set closed_at = clock_timestamp(), closed_as = 'released'
+        from closing where l.id = closing.lease and l.closed_at is null)
+    update batches b set finish_as = :finish_as, lease = null,
            state = case when :finish_as = 'cancelled' then 'cancelling' else state end,
            cancelling_at = case when :finish_as = 'cancelled' then now() end
-    where id = :id and finish_as is null and state in ('validating', 'in_progress', 'paused')
-    returning id""")
+    from closing where b.id = closing.id
+    returning b.id""")
 
 _FINALIZE = text("""
     -- No slice is open any more; what was not closed by anybody is complete.
@@ -119,6 +126,8 @@ _OVERDUE = text("""
     select id from batches
     where state in ('validating', 'in_progress', 'paused') and finish_as is null and deadline <= clock_timestamp()
     order by deadline limit :limit""")
+
+_PAST_DEADLINE = text("select exists (select from batches where id = :id and deadline <= clock_timestamp())")
 
 _STUCK = text("""
     -- Batches that should have moved on to finalizing: nothing of them is open, or they are closing.
@@ -295,6 +304,11 @@ def waiting_for_io(conn: Connection) -> tuple[str, BatchState] | None:
 def overdue(conn: Connection, *, limit: int) -> list[str]:
     """Batches whose deadline has passed, by the database's clock, and that nobody closed yet."""
     return [row.id for row in conn.execute(_OVERDUE, {"limit": limit})]
+
+
+def past_deadline(conn: Connection, id: str) -> bool:
+    """Say whether the locked batch's deadline has passed, by the database's clock."""
+    return conn.execute(_PAST_DEADLINE, {"id": id}).scalar_one()
 
 
 def stuck(conn: Connection, *, limit: int) -> list[str]:
