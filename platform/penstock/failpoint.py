@@ -11,6 +11,7 @@ The idea is FreeBSD's fail(9). A name in NAMES is a promise to the tests that th
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -35,6 +36,11 @@ NAMES: Final = {
 }
 
 
+_SPEC: Final = re.compile(
+    r"(?P<name>[a-z.]+)=(?P<action>kill|stop|sleep:(?P<seconds>\d+(?:\.\d+)?))(?:@(?P<at>[1-9]\d*))?"
+)
+
+
 @dataclass
 class _Armed:
     action: str
@@ -50,12 +56,11 @@ _lock = threading.Lock()
 def arm(spec: str) -> None:
     """Arm failpoints from PENSTOCK_FAILPOINTS, as an entry point does at its start; raise ValueError if it is odd."""
     for part in filter(None, spec.split(",")):
-        name, _, action = part.partition("=")
-        action, _, count = action.partition("@")
-        action, _, seconds = action.partition(":")
-        if name not in NAMES or action not in ("kill", "stop", "sleep"):
+        found = _SPEC.fullmatch(part)
+        if found is None or found["name"] not in NAMES or found["name"] in _armed:
             raise ValueError(f"PENSTOCK_FAILPOINTS: {part!r} is no failpoint.")
-        _armed[name] = _Armed(action, float(seconds or 0), int(count or 1))
+        action = found["action"].partition(":")[0]
+        _armed[found["name"]] = _Armed(action, float(found["seconds"] or 0), int(found["at"] or 1))
 
 
 def failpoint(name: str) -> None:
