@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import text
+from store import invariants
 
 from penstock.domain.batch import Batch, BatchState
 from penstock.domain.hint import Hint
@@ -219,8 +220,7 @@ class World:
 
     def check(self) -> None:
         """Raise unless every invariant holds in the whole database."""
-        for promise, query in BROKEN.items():
-            assert not self.rows(query), f"broken: {promise}: {self.rows(query)}"
+        self.db.run(lambda tx: invariants.check(tx.conn))
 
 
 def remaining(claim: Claim) -> list[int]:
@@ -232,54 +232,3 @@ def records(claim: Claim, *numbers: int, failed: bool = False) -> list[Record]:
     """Answers for these lines."""
     status = 400 if failed else 200
     return [output.answered(claim.batch, n, f"q-{n}", status, "req", ANSWER) for n in numbers]
-
-
-# Each query finds what must never be.
-BROKEN = {
-    "a slice is running if and only if it names an open lease of its own": """
-        select s.id, s.state, s.lease from slices s
-        where (s.state = 'running') <> exists (
-            select from leases l where l.id = s.lease and l.slice = s.id and l.closed_at is null)""",
-    "an open lease of a slice is the slice's": """
-        select l.id from leases l join slices s on s.id = l.slice
-        where l.closed_at is null and s.lease is distinct from l.id""",
-    "an open lease of a validation or assembly is its batch's, which is in that state": """
-        select l.id from leases l join batches b on b.id = l.batch
-        where l.closed_at is null and l.kind <> 'slice'
-          and (b.lease is distinct from l.id
-               or b.state <> case l.kind when 'validate' then 'validating' else 'finalizing' end)""",
-    "a batch that names a lease names an open one of its own": """
-        select b.id from batches b
-        where b.lease is not null and not exists (
-            select from leases l where l.id = b.lease and l.batch = b.id and l.kind <> 'slice' and l.closed_at is null)""",
-    "no line is in two segments": """
-        select g.slice, line from segments g, unnest(g.lines) as line group by 1, 2 having count(*) > 1""",
-    "tokens never fall in the order of acceptance": """
-        select a.id, b.id from segments a join segments b on b.slice = a.slice and b.id > a.id and b.lease < a.lease""",
-    "counts and usage are the sums over the segments": """
-        select s.id from slices s
-        left join lateral (
-            select coalesce(sum(completed), 0) as completed, coalesce(sum(failed), 0) as failed,
-                   coalesce(sum(input_tokens), 0) as input_tokens, coalesce(sum(output_tokens), 0) as output_tokens
-            from segments g where g.slice = s.id) sums on true
-        where (s.completed, s.failed, s.input_tokens, s.output_tokens)
-           is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.output_tokens)""",
-    "nothing is open in a batch that is finalizing or has ended": """
-        select s.id from slices s join batches b on b.id = s.batch
-        where b.state in ('finalizing', 'completed', 'cancelled', 'expired', 'failed')
-          and s.state in ('queued', 'ready', 'running')""",
-    "a slice is settled with all its lines, unless its batch is closing": """
-        select s.id from slices s join batches b on b.id = s.batch
-        where s.state = 'done' and s.completed + s.failed < s.lines and b.finish_as is null""",
-    "a slice of a batch that is not closing is not dropped": """
-        select s.id from slices s join batches b on b.id = s.batch where s.state = 'dropped' and b.finish_as is null""",
-    "an ended batch's counts are frozen as its slices' sums": """
-        select b.id from batches b
-        where b.state in ('completed', 'cancelled', 'expired', 'failed')
-          and b.completed <> (select coalesce(sum(s.completed), 0) from slices s where s.batch = b.id)""",
-    "a batch has its one event if and only if it has ended": """
-        select b.id, count(e.id) from batches b left join events e on e.batch = b.id
-        group by b.id
-        having count(e.id) <> case when b.state in ('completed', 'cancelled', 'expired', 'failed') then 1 else 0 end
-            or max(e.type) <> 'batch.' || b.state""",
-}

@@ -1,0 +1,113 @@
+"""Invariants: what holds in the whole database after every transaction, whoever did what at once."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+# Each query finds what must never be.
+BROKEN = {
+    "a slice is running if and only if it names an open lease of its own": """
+        select s.id, s.state, s.lease from slices s
+        where (s.state = 'running') <> exists (
+            select from leases l where l.id = s.lease and l.slice = s.id and l.closed_at is null)""",
+    "an open lease of a slice is the slice's": """
+        select l.id from leases l join slices s on s.id = l.slice
+        where l.closed_at is null and s.lease is distinct from l.id""",
+    "an open lease of a validation or assembly is its batch's, which is in that state": """
+        select l.id from leases l join batches b on b.id = l.batch
+        where l.closed_at is null and l.kind <> 'slice'
+          and (b.lease is distinct from l.id
+               or b.state <> case l.kind when 'validate' then 'validating' else 'finalizing' end)""",
+    "a batch that names a lease names an open one of its own": """
+        select b.id from batches b
+        where b.lease is not null and not exists (
+            select from leases l
+            where l.id = b.lease and l.batch = b.id and l.kind <> 'slice' and l.closed_at is null)""",
+    "no line is in two segments": """
+        select g.slice, line from segments g, unnest(g.lines) as line group by 1, 2 having count(*) > 1""",
+    "tokens never fall in the order of acceptance": """
+        select a.id, b.id from segments a join segments b on b.slice = a.slice and b.id > a.id and b.lease < a.lease""",
+    "counts and usage are the sums over the segments": """
+        select s.id from slices s
+        left join lateral (
+            select coalesce(sum(completed), 0) as completed, coalesce(sum(failed), 0) as failed,
+                   coalesce(sum(input_tokens), 0) as input_tokens, coalesce(sum(cached_tokens), 0) as cached_tokens,
+                   coalesce(sum(output_tokens), 0) as output_tokens,
+                   coalesce(sum(reasoning_tokens), 0) as reasoning_tokens
+            from segments g where g.slice = s.id) sums on true
+        where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens)
+           is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.cached_tokens, sums.output_tokens,
+                             sums.reasoning_tokens)""",
+    "a segment holds lines of its slice alone, accepted under a lease of its slice": """
+        select g.id from segments g join slices s on s.id = g.slice join leases l on l.id = g.lease
+        where l.slice is distinct from g.slice
+           or exists (select from unnest(g.lines) as line where line not between s.first_line and s.last_line)""",
+    "nothing is open in a batch that is finalizing or has ended": """
+        select s.id from slices s join batches b on b.id = s.batch
+        where b.state in ('finalizing', 'completed', 'cancelled', 'expired', 'failed')
+          and s.state in ('queued', 'ready', 'running')""",
+    "a slice is settled with all its lines, unless its batch is closing": """
+        select s.id from slices s join batches b on b.id = s.batch
+        where s.state = 'done' and s.completed + s.failed < s.lines and b.finish_as is null""",
+    "a slice of a batch that is not closing is not dropped": """
+        select s.id from slices s join batches b on b.id = s.batch where s.state = 'dropped' and b.finish_as is null""",
+    "an ended batch's counts and usage are frozen as its slices' sums": """
+        select b.id from batches b
+        left join lateral (
+            select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
+                   coalesce(sum(s.output_tokens), 0) as output_tokens
+            from slices s where s.batch = b.id) sums on true
+        where b.state in ('completed', 'cancelled', 'expired', 'failed')
+          and (b.completed, b.failed, b.input_tokens, b.output_tokens)
+              is distinct from (sums.completed, b.total - sums.completed, sums.input_tokens, sums.output_tokens)""",
+    "a batch that is not validated has no slices, any other has its lines in slices": """
+        select b.id from batches b
+        where b.total <> (select coalesce(sum(s.lines), 0) from slices s where s.batch = b.id)
+           or (b.state = 'validating' and b.total > 0)""",
+    "an ended batch that was planned and not failed shows each line as completed or failed": """
+        select b.id from batches b
+        where b.state in ('completed', 'cancelled', 'expired', 'failed') and b.completed + b.failed <> b.total""",
+    "a batch has its one event if and only if it has ended": """
+        select b.id, count(e.id) from batches b left join events e on e.batch = b.id
+        group by b.id
+        having count(e.id) <> case when b.state in ('completed', 'cancelled', 'expired', 'failed') then 1 else 0 end
+            or max(e.type) <> 'batch.' || b.state""",
+    "the trail of moves is a chain of legal ones, from the first state to the present one": """
+        select t.batch, t.slice, t.was, t.becomes
+        from (select *, lag(becomes) over (partition by batch, slice order by id) as before,
+                     lead(becomes) over (partition by batch, slice order by id) is null as last
+              from trail) t
+        where t.was is distinct from t.before
+           or (t.was is null and t.becomes not in ('validating', 'in_progress', 'queued'))
+           or (t.was is not null and not exists (
+               select from legal_moves m
+               where m.machine = case when t.slice is null then 'batch' else 'slice' end
+                 and m.was = t.was and m.becomes = t.becomes))
+           or (t.last and t.becomes is distinct from case
+               when t.slice is null then (select state from batches b where b.id = t.batch)
+               else (select state from slices s where s.id = t.slice and s.batch = t.batch) end)""",
+    "every batch and every slice has a trail": """
+        select b.id from batches b where not exists (select from trail t where t.batch = b.id and t.slice is null)
+        union all
+        select s.batch from slices s
+        where not exists (select from trail t where t.batch = s.batch and t.slice = s.id)""",
+    "a blob is published or intended, never both": """
+        select i.blob_key from intents i
+        where exists (select from files f where f.blob_key = i.blob_key)
+           or exists (select from segments g where g.blob_key = i.blob_key)
+           or exists (select from batches b where b.plan_key = i.blob_key)""",
+}
+
+
+def check(conn: Connection) -> None:
+    """Raise unless every invariant holds in the whole database, as one statement sees it."""
+    broken = [f"{list(BROKEN)[row.number]}: {row.what}" for row in conn.execute(_ALL)]
+    assert not broken, "broken: " + "\n".join(broken)
+
+
+_ALL = text(
+    "\nunion all\n".join(
+        f"select {number} as number, cast(to_jsonb(q{number}) as text) as what from ({query}) q{number}"
+        for number, query in enumerate(BROKEN.values())
+    )
+)
