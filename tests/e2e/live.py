@@ -59,15 +59,9 @@ def said(line: dict[str, Any]) -> str:
 
 
 @dataclass
-class Platform:
-    """One `penstock up` that is ready, and clients of it."""
+class Client:
+    """One tenant's clients of a live API: OpenAI's SDK, and plain HTTP under `/v1`."""
 
-    process: subprocess.Popen[bytes]
-    data: Path
-    runtime: Path
-    url: str
-    flower_url: str
-    environment: Mapping[str, str]
     sdk: openai.OpenAI
     http: httpx.Client
 
@@ -97,6 +91,29 @@ class Platform:
     def file(self, id: str | None) -> list[dict[str, Any]]:
         """The lines of an output or error file; none if there is no file."""
         return [] if id is None else [json.loads(line) for line in self.sdk.files.content(id).content.splitlines()]
+
+
+@contextmanager
+def client(url: str, key: str) -> Iterator[Client]:
+    """Clients that speak to this address with this key."""
+    headers = {"authorization": f"Bearer {key}"}
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key=key, timeout=60) as sdk,
+        httpx.Client(base_url=f"{url}/v1", headers=headers, timeout=60, trust_env=False) as http,
+    ):
+        yield Client(sdk, http)
+
+
+@dataclass
+class Platform(Client):
+    """One `penstock up` that is ready, and clients of it."""
+
+    process: subprocess.Popen[bytes]
+    data: Path
+    runtime: Path
+    url: str
+    flower_url: str
+    environment: Mapping[str, str]
 
     def sql(self, statement: str, *values: Any) -> None:
         """Change something behind the platform's back."""
@@ -145,13 +162,10 @@ def up(data: Path, *flags: str, ready_seconds: float = 180.0, **settings: str) -
         assert process.poll() is None, told.read_text()
         key = (data / "key").read_text().strip()
         runtime = layouts.runtime_folder(layouts.at(data), environment)
-        with (
-            openai.OpenAI(base_url=f"{url}/v1", api_key=key, timeout=60) as sdk,
-            httpx.Client(
-                base_url=f"{url}/v1", headers={"authorization": f"Bearer {key}"}, timeout=60, trust_env=False
-            ) as http,
-        ):
-            yield Platform(process, data, runtime, url, f"http://127.0.0.1:{flower_port}", environment, sdk, http)
+        with client(url, key) as ours:
+            yield Platform(
+                ours.sdk, ours.http, process, data, runtime, url, f"http://127.0.0.1:{flower_port}", environment
+            )
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(90)
