@@ -7,7 +7,11 @@ make it longer and set the count. `max_tokens` cuts the count (finish_reason `le
 can be made to do is in `echo_script.py`.
 
     python -m penstock_worker.engine.echo --uds SOCK --model NAME [--latency-ms 20] [--jitter 0.5] [--seed 7]
-                                          [--output-tokens 40] [--max-num-seqs 128]
+                                          [--output-tokens 40] [--max-num-seqs 128] [--journal PATH]
+
+With a journal, each request that asks for an answer appends one line to that file when it arrives, before it waits or
+kills the engine: `<unix seconds>\t<pid>\t<the first 80 characters of the last user message, prompt or input>`. So a test
+counts how often each line was asked, whatever died meanwhile; several engines may share the file.
 
 At most `--max-num-seqs` requests run, the others wait, as in vLLM. The latency of a request depends on its body and
 the seed only. Ready in about a second; 4,000 requests/s on one of two shared cores, with its client on the other
@@ -41,6 +45,7 @@ from penstock_worker.engine.launch import Launch, check_socket, engine_environme
 OWNED_BY: Final = "penstock-echo (simulated)"
 DEFAULT_SEQS: Final = 128
 _MOST_REMEMBERED: Final = 100_000
+_NOTED_CHARACTERS: Final = 80
 
 
 def launch(
@@ -78,6 +83,9 @@ class Echo:
         self.answered = 0
         self.voice = Voice(options.model, options.output_tokens, int(time.time()))
         self.refused_before: OrderedDict[bytes, int] = OrderedDict()
+        self.journal: int | None = None
+        if options.journal:
+            self.journal = os.open(options.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request."""
@@ -107,6 +115,9 @@ class Echo:
     async def _run(self, request: web.BaseRequest, raw: bytes, answer: Answerer) -> web.StreamResponse:
         script = echo_script.read(raw)
         body = _decode(raw)
+        if self.journal is not None:
+            # One write to a file opened for appending: lines of several engines never mix.
+            os.write(self.journal, f"{time.time():.6f}\t{os.getpid()}\t{_asked(body)}\n".encode(errors="replace"))
         if body.get("model", self.model) != self.model:
             message = f"The model `{body['model']}` does not exist."
             raise Refusal(404, message, "NotFoundError", "model")
@@ -191,6 +202,16 @@ class Echo:
         )
 
 
+def _asked(body: Body) -> str:
+    """The beginning of what is asked, on one line."""
+    messages = body.get("messages")
+    users = (
+        [m for m in messages if isinstance(m, dict) and m.get("role") == "user"] if isinstance(messages, list) else []
+    )
+    text = users[-1].get("content") if users else body.get("prompt", body.get("input", ""))
+    return " ".join(str(text)[:_NOTED_CHARACTERS].splitlines()).replace("\t", " ")
+
+
 def _decode(raw: bytes) -> Body:
     try:
         body = msgspec.json.decode(raw)
@@ -242,6 +263,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output-tokens", type=int)
     parser.add_argument("--max-num-seqs", type=int, default=DEFAULT_SEQS)
+    parser.add_argument("--journal")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(parser.parse_args()))
 
