@@ -7,13 +7,16 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 
 from penstock.domain.errors import Unavailable
+from penstock.blobs.store import Blobs
 from penstock.failpoint import arm, failpoint
-from penstock.service import cancel, dispatch, work
+from penstock.service import cancel, dispatch, sweep, work
 from penstock.service.transaction import Database
 from penstock.settings import Settings, load
 from penstock.store import workers
@@ -59,13 +62,38 @@ def forget(db: Database, settings: Settings) -> int:
 DUTIES = (reap, expire, move_on, feed, hint_again, forget)
 
 
-def tick(db: Database, settings: Settings) -> dict[str, int]:
+class View:
+    """Whether this keeper saw the database all the time lately.
+
+    Workers that could not beat because the database was away are not silent: after an outage they get two beats' time
+    before anybody is reaped, else one outage longer than a lease would throw away everything that is in flight.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lost_at: float | None = None
+
+    def lose(self) -> None:
+        """The database did not answer just now."""
+        self._lost_at = self._clock()
+
+    def is_clear(self, settings: Settings) -> bool:
+        """Say whether silence means something again."""
+        if self._lost_at is not None and self._clock() - self._lost_at > 2 * settings.beat_seconds:
+            self._lost_at = None
+        return self._lost_at is None
+
+
+def tick(db: Database, settings: Settings, view: View | None = None) -> dict[str, int]:
     """Do each duty once; one that fails does not keep the others from their turn."""
-    done = {}
+    done, view = {}, view or View()
     for duty in DUTIES:
+        if duty is reap and not view.is_clear(settings):
+            continue
         try:
             done[duty.__name__] = duty(db, settings)
         except Unavailable as error:
+            view.lose()
             log.warning("duty_waits", duty=duty.__name__, error=error.message)
         except Exception:
             log.exception("duty_failed", duty=duty.__name__)
@@ -75,7 +103,7 @@ def tick(db: Database, settings: Settings) -> dict[str, int]:
 def run(db: Database, settings: Settings, stop: threading.Event) -> None:
     """Tick until told to stop."""
     holder = work.Holder(uuid.uuid4(), "keeper", None, socket.gethostname(), os.getpid())
-    registered = False
+    registered, view = False, View()
     while not stop.is_set():
         try:
             if not registered:
@@ -83,8 +111,9 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
                 registered = True
             db.run(work.seen, holder)
         except Unavailable as error:
+            view.lose()
             log.warning("keeper_waits", error=error.message)
-        done = tick(db, settings)
+        done = tick(db, settings, view)
         if set(done) - {"hint_again", "feed"}:
             log.info("tick", **done)
         stop.wait(settings.tick_seconds)
@@ -103,6 +132,9 @@ def main() -> None:
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
     db = Database(sync_engine(settings.database_url, connections=2), hinter.say)
     log.info("keeper_started")
+    # A thread of its own: a blob store that hangs must not keep silent holders from being reaped.
+    sweeping = threading.Thread(target=sweep.run, args=(db, Blobs(settings.blob_url), settings, stop), daemon=True)
+    sweeping.start()
     run(db, settings, stop)
     hinter.close()
     db.close()

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     # Work.
     flush_seconds: float = Field(1.0, description="Answers are recorded at least this often.")
     line_timeout_seconds: float = Field(600.0, description="Longest time one line may take in the engine.")
+    engine_stuck_seconds: float = Field(
+        120.0, description="An engine with requests in it that makes no step for this long is hung, and replaced."
+    )
     line_tries: int = Field(3, description="A line that meets 429 or 5xx is asked this often in all.")
     slice_lines: int = Field(512, description="Most lines of one slice.")
     slice_tokens: int = Field(60_000, description="Estimated tokens of one slice: some 20 s of engine work.")
@@ -74,6 +77,13 @@ class Settings(BaseSettings):
     tick_seconds: float = Field(1.0, description="The keeper looks at everything this often.")
     hint_again_seconds: float = Field(5.0, description="Work that nobody took is hinted again after this long.")
     worker_gone_seconds: float = Field(20.0, description="A worker that has not beaten for this long is not live.")
+
+    # What is left over, and how long it is kept.
+    sweep_seconds: float = Field(60.0, description="The keeper looks for what may go this often.")
+    unfinished_blob_seconds: float = Field(86_400, description="A blob that nobody published for so long is given up.")
+    pieces_seconds: float = Field(3_600, description="An ended batch keeps its plan and segments so long, to look at.")
+    events_seconds: float = Field(30 * 86_400, description="Events are kept this long.")
+    trail_seconds: float = Field(30 * 86_400, description="State moves are kept this long, a day at least: an audit.")
 
     # Connections, per process.
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")

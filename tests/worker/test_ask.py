@@ -52,7 +52,7 @@ async def at_the_gate(engine: Supervisor) -> AsyncIterator[tuple[EngineClient, G
 
 
 def ask(
-    engine: Supervisor, asked: Line, timeout: float = 10.0, alive: Callable[[], Awaitable[bool]] | None = None
+    engine: Supervisor, asked: Line, timeout: float = 10.0, alive: Callable[[int], Awaitable[bool]] | None = None
 ) -> Asked:
     async def run() -> Asked:
         waits: list[float] = []
@@ -70,7 +70,7 @@ def ask(
                 asked,
                 timeout_seconds=timeout,
                 tries=3,
-                engine_alive=alive,
+                engine_lives=alive,
                 sleep=sleep,
                 chance=lambda: 1.0,
             )
@@ -102,7 +102,7 @@ def test_what_may_pass_is_asked_again(engine: Supervisor, status: int) -> None:
 
 
 def test_what_does_not_pass_is_refused_after_three_tries(engine: Supervisor) -> None:
-    asked = ask(engine, line("[[status 503]]"), alive=engine.alive)
+    asked = ask(engine, line("[[status 503]]"), alive=engine.lives)
     assert (asked.outcome.kind, asked.outcome.status, asked.outcome.tries) == (OutcomeKind.REFUSED, 503, 3)
     assert len(asked.waits) == 2
     assert b"The script says 503" in asked.outcome.body
@@ -110,7 +110,7 @@ def test_what_does_not_pass_is_refused_after_three_tries(engine: Supervisor) -> 
 
 def test_the_engines_retry_after_is_obeyed_up_to_a_limit(engine: Supervisor) -> None:
     assert ask(engine, line("[[status 429 times 1 after 3]]")).waits == [pytest.approx(3.3)]
-    endless = Answer(429, b"", "id", 0.1, retry_after_seconds=86_400.0)
+    endless = Answer(429, b"", "id", 0.1, 1, retry_after_seconds=86_400.0)
     assert backoff_seconds(1, endless, 0.0) == 30.0
 
 
@@ -126,7 +126,7 @@ def test_a_line_whose_time_is_over_is_timed_out_and_the_engine_is_told(engine: S
 
 
 def test_a_500_of_a_dead_engine_is_no_try_of_the_lines(engine: Supervisor) -> None:
-    async def dead() -> bool:
+    async def dead(generation: int) -> bool:
         return False
 
     with pytest.raises(EngineGone, match="answered 500"):

@@ -157,3 +157,18 @@ def test_no_more_run_than_it_has_sequences_for(engine: Supervisor) -> None:
 def test_a_hanging_request_is_a_timeout(engine: Supervisor) -> None:
     with pytest.raises(EngineTimeout):
         post(engine, CHAT, {"messages": [{"role": "user", "content": "[[hang]]"}]}, timeout=0.1)
+
+
+def test_a_journal_holds_each_request_as_it_arrives_even_one_that_kills_the_engine(short_dir: Path) -> None:
+    folder = short_dir / "journal"
+    journal = folder / "asked"
+    launch = echo_launch(folder, "--journal", str(journal))
+    with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as engine:
+        engine.wait_ready(30)
+        chat(engine, "one\ttwo\nthree")
+        post(engine, "/v1/completions", {"model": "echo", "prompt": "é" * 100})
+        with pytest.raises(Exception, match=r"."):  # whatever the client calls an engine that dies
+            chat(engine, "four [[die]]")
+        notes = [line.split("\t") for line in journal.read_text().splitlines()]
+    assert [note[2] for note in notes] == ["one two three", "é" * 80, "four [[die]]"]
+    assert all(float(at) > 0 and int(pid) > 0 for at, pid, _ in notes)

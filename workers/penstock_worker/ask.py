@@ -63,15 +63,15 @@ async def ask_line(
     *,
     timeout_seconds: float,
     tries: int,
-    engine_alive: Callable[[], Awaitable[bool]] | None = None,
+    engine_lives: Callable[[int], Awaitable[bool]] | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: Callable[[], float] = random.random,
 ) -> Outcome:
     """Ask one line that the caller has admitted at the gate; its slot is given back on every way out.
 
-    429 and 5xx are asked again, `tries` times in all, without a slot while it waits. After a 5xx `engine_alive` (if
-    given) is asked, since vLLM answers 500 to all that is in flight when its EngineCore dies: then it is EngineGone,
-    and no try of the line's. Raises EngineGone.
+    429 and 5xx are asked again, `tries` times in all, without a slot while it waits. After a 5xx `engine_lives` (if
+    given) is asked for the generation that answered, since vLLM answers 500 to all that is in flight when its
+    EngineCore dies: then it is EngineGone, and no try of the line's. Raises EngineGone.
     """
     spent = 0.0
     for attempt in range(1, tries + 1):
@@ -83,8 +83,8 @@ async def ask_line(
             gate.release(lane)
         spent += answer.seconds
         kind = _verdict(answer.status)
-        if kind is OutcomeKind.REFUSED and answer.status >= 500 and engine_alive and not await engine_alive():
-            raise EngineGone(f"the engine died and answered {answer.status}")
+        if answer.status >= 500 and engine_lives and not await engine_lives(answer.generation):
+            raise EngineGone(f"the engine died and answered {answer.status}", generation=answer.generation)
         again = _is_passing(answer.status) and attempt < tries
         if not again:
             return Outcome(kind, answer.status, answer.body, answer.request_id, attempt, spent)
@@ -103,12 +103,13 @@ def _is_passing(status: int) -> bool:
     return status == 429 or status >= 500
 
 
-def backoff_seconds(attempt: int, answer: Answer, chance: float) -> float:
+def backoff_seconds(attempt: int, answer: Answer | None = None, chance: float | None = None) -> float:
     """The wait after a passing failure: 0.5, 1, 2 … s at random between half and whole, or the engine's retry-after.
 
     Both end at 30 s. A retry-after is a least wait, so chance only adds to it (up to a tenth): all lines that were
     turned away together should not come back together.
     """
-    if answer.retry_after_seconds is not None:
+    chance = random.random() if chance is None else chance
+    if answer is not None and answer.retry_after_seconds is not None:
         return min(_MOST_BACKOFF_SECONDS, answer.retry_after_seconds) * (1.0 + 0.1 * chance)
     return min(_MOST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** (attempt - 1)) * (0.5 + 0.5 * chance)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -22,12 +22,15 @@ from penstock.formats import output
 from penstock.formats.input import Line, for_engine
 from penstock.formats.output import Record
 from penstock.settings import Settings
-from penstock_worker.ask import Outcome, OutcomeKind, ask_line
+from penstock_worker.ask import Outcome, OutcomeKind, ask_line, backoff_seconds
+from penstock_worker.beat import Grip
 from penstock_worker.engine.client import EngineClient, EngineGone
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
 
 log = structlog.get_logger()
+
+_DOUBT_SECONDS: Final = 0.1
 
 
 class Loop:
@@ -65,16 +68,27 @@ class Engine:
 class Asking:
     """One slice's lines in the engine. `done` is set when none is in flight and none will be fed any more."""
 
-    def __init__(self, engine: Engine, batch: str, lane: Lane, lines: Sequence[Line], news: threading.Event) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        batch: str,
+        lane: Lane,
+        lines: Sequence[Line],
+        grip: Grip,
+        gate: Gate | None = None,
+    ) -> None:
         self._engine = engine
+        self._gate = gate or engine.gate
         self._batch = batch
         self._lane = lane
         self._lines = lines
         self._records: deque[Record] = deque()
         self._stopping = False
-        self._news = news
+        self._grip = grip
         self.done = False
         self.engine_gone = False
+        self.in_flight: list[int] = []
+        """The lines that were in the engine when it died."""
         self.error: BaseException | None = None
         self._future = engine.loop.run(self._feed())
         self._future.add_done_callback(self._finished)
@@ -96,23 +110,33 @@ class Asking:
         if not future.cancelled() and future.exception():
             self.error = future.exception()
         self.done = True
-        self._news.set()
+        self._grip.news.set()
 
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as group:
             for line in self._lines:
-                await self._engine.gate.admit(self._lane)
-                if self._stopping:
-                    self._engine.gate.release(self._lane)
+                if not await self._admitted():
                     break
                 group.create_task(self._guarded(line))
+
+    async def _admitted(self) -> bool:
+        """Take a slot while the lease is trusted; False if nothing more is to be fed."""
+        while not self._stopping:
+            if not self._grip.trusted:
+                await asyncio.sleep(_DOUBT_SECONDS)
+                continue
+            await self._gate.admit(self._lane)
+            if self._grip.trusted and not self._stopping:
+                return True
+            self._gate.release(self._lane)
+        return False
 
     async def _guarded(self, line: Line) -> None:
         """A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever."""
         try:
             asked = dataclasses.replace(line, body=for_engine(line.body))
         except Exception as error:
-            self._engine.gate.release(self._lane)
+            self._gate.release(self._lane)
             self._break(line, error)
             return
         try:
@@ -127,28 +151,36 @@ class Asking:
     async def _ask(self, line: Line) -> None:
         """One line, from its slot to its record; after a transport error it is asked again while the engine lives."""
         settings, engine = self._engine.settings, self._engine
-        for attempt in range(settings.line_tries):
-            if attempt:
-                await engine.gate.admit(self._lane)
+        for attempt in range(1, settings.line_tries + 1):
             try:
                 outcome = await ask_line(
                     engine.client,
-                    engine.gate,
+                    self._gate,
                     self._lane,
                     line,
                     timeout_seconds=settings.line_timeout_seconds,
                     tries=settings.line_tries,
-                    engine_alive=engine.supervisor.alive,
+                    engine_lives=engine.supervisor.lives,
                 )
             except EngineGone as error:
-                if self.engine_gone or not await engine.supervisor.alive():
-                    break
+                if not await engine.supervisor.lives(error.generation):
+                    self._lose_engine(line, error)
+                    return
                 log.warning("line_asked_again", batch=self._batch, line=line.number, error=str(error))
+                if attempt < settings.line_tries:
+                    await asyncio.sleep(backoff_seconds(attempt))
+                    await self._gate.admit(self._lane)
                 continue
             self._records.append(self._record(line, outcome))
             return
+        self._records.append(output.ended(self._batch, line.number, line.custom_id, output.UNREACHED))
+
+    def _lose_engine(self, line: Line, error: EngineGone) -> None:
+        """The engine that was asked is dead: nothing more is fed, and what was in it is suspect."""
         self.engine_gone = True
         self._stopping = True
+        if error.sent:
+            self.in_flight.append(line.number)
 
     def _record(self, line: Line, outcome: Outcome) -> Record:
         if outcome.kind is OutcomeKind.TIMED_OUT:

@@ -1,10 +1,17 @@
-"""The beat: names the leases that this process holds, every few seconds, from a thread and a connection of its own."""
+"""The beat: names the leases that this process holds, every few seconds, from a thread and a connection of its own.
+
+A holder distrusts itself before the database does: a lease is trusted for nine tenths of its time, counted from before
+the claim or beat that prolonged it was sent, on a clock that also runs while the machine is suspended. Without trust
+nothing new is asked and nothing is recorded, until a beat says whose the lease is.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import structlog
 
@@ -16,16 +23,29 @@ from penstock.settings import Settings
 
 log = structlog.get_logger()
 
+_TRUSTED_PART: Final = 0.9
+
+
+def now() -> float:
+    """Seconds on the clock that leases are trusted by."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
 
 class Grip:
     """One lease in this process's hands, and what the beat heard about it."""
 
-    def __init__(self, lease: int) -> None:
+    def __init__(self, lease: int, trusted_until: float) -> None:
         self.lease = lease
+        self.trusted_until = trusted_until
         self.lost = False
         self.closing: BatchState | None = None
         self.news = threading.Event()
         """Set when there is something new to look at: the lease is lost, the batch closes, the process ends."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the holder may act on it now."""
+        return not self.lost and now() < self.trusted_until
 
 
 class Beat:
@@ -35,6 +55,7 @@ class Beat:
         self._db = db
         self._holder = holder
         self._settings = settings
+        self._trusted_seconds = settings.lease_seconds * _TRUSTED_PART
         self._grips: dict[int, Grip] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -50,9 +71,9 @@ class Beat:
         self._thread.join()
 
     @contextmanager
-    def holding(self, lease: int) -> Iterator[Grip]:
-        """Name this lease in every beat meanwhile."""
-        grip = Grip(lease)
+    def holding(self, lease: int, asked_at: float) -> Iterator[Grip]:
+        """Name this lease in every beat meanwhile; its claim was first sent at `asked_at` (by `now`)."""
+        grip = Grip(lease, asked_at + self._trusted_seconds)
         with self._lock:
             self._grips[lease] = grip
         if self.draining:
@@ -83,11 +104,14 @@ class Beat:
     def _once(self) -> None:
         with self._lock:
             named = dict(self._grips)
+        asked_at = now()
         heard = self._db.run(work.beat, self._holder, list(named), self._settings)
         for lease in heard.lost:
             log.warning("lease_lost", lease=lease)
             named[lease].lost = True
             named[lease].news.set()
+        for lease in named.keys() - heard.lost:
+            named[lease].trusted_until = asked_at + self._trusted_seconds
         for lease, finish_as in heard.closing.items():
             named[lease].closing = finish_as
             named[lease].news.set()

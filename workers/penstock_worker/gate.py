@@ -3,12 +3,16 @@
 It lives on one asyncio loop and needs no lock. What holds after every step: a free slot and a waiting line never
 exist together, for whoever frees a slot hands it to the most urgent waiter (lane order, then first come) at once.
 So an admission that finds a slot free needn't look at anyone else, and takes it without suspension.
+
+`alone` empties the engine for one who tries suspects: meanwhile the gate is shut, and everybody else waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from penstock.domain.lane import LANES, Lane
@@ -27,6 +31,9 @@ class Gate:
         self._budget = budget
         self._held = dict.fromkeys(LANES, _NOBODY)
         self._in_flight = 0
+        self._shut = False
+        self._trials = asyncio.Lock()
+        self._empty: asyncio.Future[None] | None = None
         # Ordered dicts as queues: a waiter that is cancelled leaves its place in constant time.
         self._waiting: dict[Lane, OrderedDict[asyncio.Future[None], None]] = {lane: OrderedDict() for lane in LANES}
 
@@ -55,7 +62,7 @@ class Gate:
 
     async def admit(self, lane: Lane) -> None:
         """Take a slot, waiting for one if need be; give it back with `release`. A cancelled admission holds none."""
-        if self._in_flight < self._budget:
+        if self._in_flight < self._limit:
             self._take(lane)
             return
         turn = asyncio.get_running_loop().create_future()
@@ -76,6 +83,26 @@ class Gate:
         self._held[lane] -= 1
         self._in_flight -= 1
         self._hand_out()
+        if not self._in_flight and self._empty and not self._empty.done():
+            self._empty.set_result(None)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Have the engine to oneself: nobody is admitted, and what was in flight has come back. One after the other."""
+        async with self._trials:
+            self._shut = True
+            try:
+                if self._in_flight:
+                    self._empty = asyncio.get_running_loop().create_future()
+                    await self._empty
+                yield
+            finally:
+                self._shut = False
+                self._hand_out()
+
+    @property
+    def _limit(self) -> int:
+        return 0 if self._shut else self._budget
 
     def _take(self, lane: Lane) -> None:
         self._held[lane] += 1
@@ -84,7 +111,7 @@ class Gate:
     def _hand_out(self) -> None:
         for lane in LANES:
             queue = self._waiting[lane]
-            while queue and self._in_flight < self._budget:
+            while queue and self._in_flight < self._limit:
                 turn, _ = queue.popitem(last=False)
                 if not turn.done():  # It is done if its task was cancelled but has not run since.
                     self._take(lane)

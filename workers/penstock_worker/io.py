@@ -14,7 +14,7 @@ from penstock.service.assemble import assemble
 from penstock.service.transaction import Database
 from penstock.service.validate import validate
 from penstock.settings import Settings
-from penstock_worker.beat import Beat
+from penstock_worker.beat import Beat, now
 
 log = structlog.get_logger()
 
@@ -42,12 +42,12 @@ class Io:
 
     def run(self, kind: str, batch: str) -> str:
         """Validate or assemble one batch if nobody else does; a sentence for Flower says what happened."""
-        began = time.monotonic()
+        began, asked_at = time.monotonic(), now()
         taken = self._db.run(work.claim_batch, self._holder, batch, kind, uuid.uuid4(), self._settings)
         if taken is None:
             return f"{batch} · nothing to {kind}"
         found, lease = taken
-        with self._beat.holding(lease.lease):
+        with self._beat.holding(lease.lease, asked_at):
             try:
                 if lease.attempt > MOST_ATTEMPTS:
                     self._db.run(work.give_up, batch, lease.lease)
@@ -60,6 +60,7 @@ class Io:
                     told = f"{ended.state} · {ended.answered} answered · {ended.failed} failed"
             except LeaseLost:
                 self._db.run(work.release, lease.lease)
+                self._db.run(work.lost, 0)
                 return f"{batch} · taken over or closed meanwhile"
             except BaseException:
                 self._db.run(work.release, lease.lease)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import structlog
 
@@ -30,7 +29,9 @@ from penstock_worker.engine import kind
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
+from penstock_worker.holding import Bench
 from penstock_worker.io import Io
+from penstock_worker.patience import insist
 from penstock_worker.poller import Poller
 
 log = structlog.get_logger()
@@ -82,7 +83,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         db.run(work.register, holder, "starting", launch.batch_slots)
         beat = stack.enter_context(Beat(db, holder, settings))
         loop = stack.enter_context(Loop())
-        client = EngineClient(socket=launch.socket)
+        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
         loop.run(client.__aenter__()).result()
         stack.callback(lambda: loop.run(client.__aexit__(None, None, None)).result())
         news = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="engine-news"))
@@ -90,12 +91,13 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             launch,
             runtime_dir=folder,
             log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
+            stuck_seconds=settings.engine_stuck_seconds,
             # The supervisor's thread must not wait for a database.
             on_ready=lambda generation: news.submit(_ready, db, beat, holder, settings, drain) and None,
             on_death=lambda generation, reason: news.submit(_dead, db, beat, holder, settings, reason) and None,
         )
         engine = Engine(client, Gate(launch.batch_slots), supervisor, loop, settings)
-        drain = Drain(db, Blobs(settings.blob_url), engine, beat, holder, settings, hinter.say)
+        drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings), holder, hinter.say)
         stack.enter_context(supervisor)
         poller = stack.enter_context(Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds))
         celery_app.doers.update(generate=_heard(poller, drain.one))
@@ -134,18 +136,14 @@ def _dead(db: Database, beat: Beat, holder: work.Holder, settings: Settings, rea
     """The engine is gone: nothing is dispatched to this worker until it is back."""
     log.error("engine_died", model=holder.model, reason=reason)
     _tell(db, beat, holder, "starting", settings)
+    with suppress(Unavailable):  # what counts has been said
+        db.run(work.count, "engine_death")
 
 
 def _tell(db: Database, beat: Beat, holder: work.Holder, state: str, settings: Settings) -> None:
     """Repeat until the database heard it, or the worker ends."""
-    pause = threading.Event()
-    while not beat.draining:
-        try:
-            db.run(work.mark, holder, state, settings)
-            return
-        except Unavailable as error:
-            log.warning("database_away", error=error.message)
-            pause.wait(0.5)
+    with suppress(Unavailable):
+        insist(lambda: db.run(work.mark, holder, state, settings), beat, grace_seconds=0)
 
 
 def _say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:

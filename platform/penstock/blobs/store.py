@@ -37,11 +37,16 @@ def away_is_unavailable() -> Iterator[None]:
 
 
 @contextmanager
-def _missing_is_unreadable(key: str) -> Iterator[None]:
+def _reading(key: str) -> Iterator[None]:
+    """What is not there, or is shorter than it must be, is Unreadable; any other failure may pass: Unavailable."""
     try:
         yield
-    except (BaseError, FileNotFoundError) as error:
-        raise Unreadable(f"blob {key}: {error}") from error
+    except (NotFoundError, FileNotFoundError) as error:
+        raise Unreadable(f"blob {key} is missing") from error
+    except BaseError as error:
+        if "range was invalid" in str(error) or "InvalidRange" in str(error):
+            raise Unreadable(f"blob {key} is shorter than it should be") from error
+        raise Unavailable("The blob store is away; try again shortly.") from error
 
 
 class Blobs:
@@ -60,8 +65,8 @@ class Blobs:
             self._store = from_url(url)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write a small blob whole."""
-        with _full_is_no_space():
+        """Write a small blob whole; raise NoSpace or Unavailable."""
+        with away_is_unavailable():
             obstore.put(self._store, key, data)
 
     @contextmanager
@@ -78,23 +83,26 @@ class Blobs:
 
     def range(self, key: str, offset: int, length: int) -> bytes:
         """Read a part of a blob; raise Unreadable."""
-        with _missing_is_unreadable(key):
-            return bytes(obstore.get_range(self._store, key, start=offset, length=length))
+        with _reading(key):
+            data = bytes(obstore.get_range(self._store, key, start=offset, length=length))
+        if len(data) != length:
+            raise Unreadable(f"blob {key} is shorter than it should be")
+        return data
 
     def read(self, key: str) -> bytes:
         """Read a small blob whole; raise Unreadable."""
-        with _missing_is_unreadable(key):
+        with _reading(key):
             return bytes(obstore.get(self._store, key).bytes())
 
     def pieces(self, key: str) -> Iterator[bytes]:
         """Read a blob in pieces of some MiB; raise Unreadable."""
-        with _missing_is_unreadable(key):
+        with _reading(key):
             for piece in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(piece)
 
     async def stream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Read the bytes from `start` up to `end` in pieces of some MiB, from an event loop; raise Unreadable."""
-        with _missing_is_unreadable(key):
+        with _reading(key):
             for offset in range(start, end, CHUNK_BYTES):
                 length = min(CHUNK_BYTES, end - offset)
                 yield bytes(await obstore.get_range_async(self._store, key, start=offset, length=length))

@@ -5,6 +5,7 @@
     ├── Unauthorized        401  no key, or a key that is not valid
     ├── Forbidden           403  a valid key that may not do this
     ├── NotFound            404  no such thing, or it is another tenant's
+    ├── TooSlow             408  the body came too slowly and was given up
     ├── Conflict            409  the thing exists, but its state does not allow this
     ├── TooLarge            413  more bytes than the limit
     ├── NotSupported        415  a content type or encoding that is not read here
@@ -91,6 +92,17 @@ class Conflict(PenstockError):
         super().__init__(
             message or f"It is {current} and can't become {wanted}.", code=code, headers={"x-should-retry": "false"}
         )
+
+
+class TooSlow(PenstockError):
+    """The request's body came too slowly and was given up; send it again."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, headers={"connection": "close"})  # nobody reads what may still come
 
 
 class TooLarge(PenstockError):

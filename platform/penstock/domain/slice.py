@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -65,3 +66,7 @@ class Claim:
     last_line: int
     recorded: frozenset[int]
     """Line numbers that are in accepted segments already: they are not asked again."""
+    suspects: Mapping[int, int]
+    """Lines that were in flight at engine deaths, with how many; see domain/suspicion.py."""
+    crashes: int
+    """How often a holder of this slice fell silent."""

@@ -17,6 +17,7 @@ FAILED: Final = ("internal_error", "This line was not answered because the batch
 TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in time.")
 BROKEN: Final = ("internal_error", "This line met an internal error; it is in the worker's log.")
 CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
+UNREACHED: Final = ("engine_error", "The engine broke the connection each time it was asked this line, and lived.")
 
 
 WHY_UNANSWERED: Final = {

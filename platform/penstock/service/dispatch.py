@@ -10,7 +10,7 @@ from penstock.domain.lane import Lane
 from penstock.service import closing
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, leases, slices
+from penstock.store import batches, counts, leases, slices
 
 _MOST_PER_TICK = 1_000
 
@@ -49,6 +49,7 @@ def reap(tx: Transaction, batch: str) -> int:
         return 0
     reaped = leases.reap(tx.conn, batch)
     closing.move_on(tx, batch)
+    counts.add(tx.conn, "lease_reaped", reaped)
     return reaped
 
 

@@ -17,7 +17,7 @@ from penstock.service import closing, dispatch
 from penstock.service.ids import fresh
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, files, leases, models, segments, slices, workers
+from penstock.store import batches, counts, files, leases, models, segments, slices, suspects, workers
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,33 @@ def release(tx: Transaction, lease: int, how: str = "released") -> None:
     batches.lock(tx.conn, batch)
     leases.give_back(tx.conn, lease, how)
     closing.move_on(tx, batch)
+
+
+def note_trial(tx: Transaction, claim: Claim, lines: Sequence[int]) -> None:
+    """Note that these suspects are about to be asked; raise LeaseLost. May be repeated."""
+    if not suspects.note(tx.conn, claim.slice, claim.lease, list(lines)):
+        raise LeaseLost
+
+
+def crash(tx: Transaction, claim: Claim, in_flight: Sequence[int]) -> None:
+    """The engine died: charge the lines that were in flight, and give the slice back without penalty. Once a lease."""
+    if leases.batch_of(tx.conn, claim.lease) is None:
+        return
+    batches.lock(tx.conn, claim.batch)
+    suspects.charge(tx.conn, claim.slice, claim.lease, list(in_flight))
+    leases.give_back(tx.conn, claim.lease, "released")
+    closing.move_on(tx, claim.batch)
+
+
+def lost(tx: Transaction, dropped: int) -> None:
+    """Count a lease that was found gone, and the answers that are dropped with it."""
+    counts.add(tx.conn, "answers_dropped", dropped)
+    counts.add(tx.conn, "lease_lost")
+
+
+def count(tx: Transaction, name: str, by: int = 1) -> None:
+    """Count a rare event for the whole platform."""
+    counts.add(tx.conn, name, by)
 
 
 def unreadable(tx: Transaction, claim: Claim) -> None:

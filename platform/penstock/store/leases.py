@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from penstock.domain.batch import BatchState
 from penstock.domain.lane import Lane
 from penstock.domain.slice import Claim
+from penstock.domain.suspicion import GUILTY_DEATHS
 
 _CLAIM = text("""
     -- Take the best ready slice of the model in the lanes that have a free hand. Rows that others lock are passed over.
@@ -35,8 +36,9 @@ _CLAIM = text("""
 _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane, b.plan_key, s.plan_offset, s.plan_bytes,
-           s.inline, s.lines, s.first_line, s.last_line,
-           (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded
+           s.inline, s.lines, s.first_line, s.last_line, s.crashes,
+           (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
+           (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
     from leases l join slices s on s.id = l.slice and s.lease = l.id join batches b on b.id = s.batch
     where l.nonce = :nonce""")
 
@@ -97,6 +99,10 @@ _GIVE_BACK_BATCH = text("""
     update batches b set lease = null, hinted_at = null from leases l
     where l.id = :lease and b.id = l.batch and b.lease = l.id""")
 
+_UNTRIED = text("""
+    update suspects set trial = null
+    where trial = :lease and slice = (select slice from leases where id = :lease)""")
+
 _OPEN = text("select kind, count(*)::int as count from leases where closed_at is null group by kind")
 _LEASE = text("select batch from leases where id = :lease and closed_at is null")
 
@@ -116,7 +122,11 @@ _REAP = text("""
         from silent, batches b
         where s.id = silent.slice and s.lease = silent.id and s.state = 'running' and b.id = s.batch),
     freed_batch as (
-        update batches b set lease = null, hinted_at = null from silent where b.id = :batch and b.lease = silent.id)
+        update batches b set lease = null, hinted_at = null from silent where b.id = :batch and b.lease = silent.id),
+    -- What a silent holder was asking on trial may have taken worker and engine down together.
+    charged as (
+        update suspects p set deaths = least(:guilty, p.deaths + 1), trial = null
+        from silent where p.slice = silent.slice and p.trial = silent.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'reaped' from silent where l.id = silent.id
     returning l.id""")
 
@@ -163,6 +173,8 @@ def claim(
         first_line=row.first_line,
         last_line=row.last_line,
         recorded=frozenset(row.recorded or ()),
+        suspects=dict(row.suspects or ()),
+        crashes=row.crashes,
     )
 
 
@@ -205,6 +217,7 @@ def give_back(conn: Connection, lease: int, how: str) -> None:
     """Free what an open lease holds, without penalty: `released` by its holder or `forgotten` by it."""
     conn.execute(_GIVE_BACK, {"lease": lease})
     conn.execute(_GIVE_BACK_BATCH, {"lease": lease})
+    conn.execute(_UNTRIED, {"lease": lease})
     conn.execute(_SHUT, {"lease": lease, "how": how})
 
 
@@ -215,7 +228,7 @@ def silent_batches(conn: Connection, *, limit: int) -> list[str]:
 
 def reap(conn: Connection, batch: str) -> int:
     """Free everything of the locked batch whose lease is past its time; how many leases that were."""
-    return conn.execute(_REAP, {"batch": batch}).rowcount
+    return conn.execute(_REAP, {"batch": batch, "guilty": GUILTY_DEATHS}).rowcount
 
 
 def open_count(conn: Connection) -> dict[str, int]:

@@ -24,7 +24,15 @@ _HEADERS: Final = {"content-type": "application/json"}
 
 
 class EngineGone(Exception):
-    """The engine closed or refused the connection before the answer was whole."""
+    """The engine closed or refused the connection before the answer was whole.
+
+    `sent` is False if the request certainly never reached it; `generation` is the engine's, when the request was sent.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True, generation: int = 0) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.generation = generation
 
 
 class EngineTimeout(Exception):
@@ -40,6 +48,8 @@ class Answer:
     request_id: str
     """The id that we sent as X-Request-Id: vLLM takes it over into its own ids and logs."""
     seconds: float
+    generation: int
+    """Which start of the engine was asked."""
     retry_after_seconds: float | None = None
 
 
@@ -57,6 +67,7 @@ class EngineClient:
         api_key: str | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         clock: Callable[[], float] = time.monotonic,
+        generation: Callable[[], int] = lambda: 1,
     ) -> None:
         if (socket is None) == (base_url is None):
             raise ValueError("an engine is reached by a unix socket or by a base URL")
@@ -65,6 +76,7 @@ class EngineClient:
         self._headers = _HEADERS | ({"authorization": f"Bearer {api_key}"} if api_key else {})
         self._new_id = new_id
         self._clock = clock
+        self._generation = generation
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -105,7 +117,7 @@ class EngineClient:
     ) -> Answer:
         if self._session is None:
             raise RuntimeError("the engine client is used with `async with`")
-        begun = self._clock()
+        begun, generation = self._clock(), self._generation()
         try:
             async with self._session.request(
                 method,
@@ -119,9 +131,15 @@ class EngineClient:
         except TimeoutError as error:
             raise EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineGone(f"{endpoint}: {error!r}") from error
+            sent = not isinstance(error, aiohttp.ClientConnectorError)
+            raise EngineGone(f"{endpoint}: {error!r}", sent=sent, generation=generation) from error
         return Answer(
-            response.status, whole, request_id, self._clock() - begun, _seconds(response.headers.get("retry-after"))
+            response.status,
+            whole,
+            request_id,
+            self._clock() - begun,
+            generation,
+            _seconds(response.headers.get("retry-after")),
         )
 
 

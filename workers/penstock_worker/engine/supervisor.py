@@ -4,8 +4,9 @@
         └──────────────────►┘
 
 It has a thread of its own, so that neither Celery nor the asyncio loop can hold it up. Every start is a new
-generation. After a death it starts the engine again at once the first time, then after 1, 2, 4 … 60 s (jittered); a
-minute of health forgives all earlier deaths. It never gives up: `reason` says why the last start or run ended, with
+generation. After a death it starts the engine again at once the first time, then after 1, 2, 4 … 60 s (jittered), but
+2 s at most after one that had been ready: its start works, so what ended it was work. A minute of health forgives all
+earlier deaths. It never gives up: `reason` says why the last start or run ended, with
 the end of the log.
 """
 
@@ -34,15 +35,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from penstock_worker.engine import guard as guard_module
-from penstock_worker.engine import probe, record
+from penstock_worker.engine import log_file, probe, record
+from penstock_worker.engine.askers import Askers, settle
 from penstock_worker.engine.guard import Process, kill, kill_session, look_up, members
 from penstock_worker.engine.launch import Launch
+from penstock_worker.engine.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-_TAIL_BYTES: Final = 3_000
-_MOST_LOG_BYTES: Final = 64 * 1024 * 1024
 _LOOK_SECONDS: Final = 5.0
+_MOST_BACKOFF_OF_READY_SECONDS: Final = 2.0
 
 
 class EngineState(StrEnum):
@@ -84,6 +86,7 @@ class Supervisor:
         healthy_seconds: float = 60.0,
         most_backoff_seconds: float = 60.0,
         unresponsive_seconds: float = 60.0,
+        stuck_seconds: float = 120.0,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.launch = launch
@@ -95,6 +98,7 @@ class Supervisor:
         self._healthy_seconds = healthy_seconds
         self._most_backoff_seconds = most_backoff_seconds
         self._unresponsive_seconds = unresponsive_seconds
+        self._stuck_seconds = stuck_seconds
         self._chance = chance
         self._changed = threading.Condition()
         self._state = EngineState.STARTING
@@ -103,7 +107,8 @@ class Supervisor:
         self._deaths_in_row = 0
         self._stopping = False
         self._grace_seconds = 10.0
-        self._askers: list[tuple[float, Future[bool]]] = []
+        self._askers = Askers()
+        self._was_ready = False
         self._seen: dict[int, Process] = {}
         self._engine: Process | None = None
         self._wake, self._wake_in = os.pipe()
@@ -155,35 +160,41 @@ class Supervisor:
             self._changed.wait_for(settled, timeout_seconds)
             if self._state is EngineState.READY and self._generation >= generation:
                 return self._generation
-        why = self._reason or f"The last lines of {self.log_path}:\n{log_tail(self.log_path)}"
+        why = self._reason or f"The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         raise EngineNotReady(
             f"The {self.launch.kind} engine is {self._state} after {timeout_seconds:.0f} s "
             f"(start {self._generation}). {why}"
         )
 
-    def wait_alive(self, timeout_seconds: float = 2.0) -> bool:
+    def wait_alive(self, timeout_seconds: float = 2.0, generation: int | None = None) -> bool:
         """Ask after a transport error: does the engine answer a health probe that begins after this call?
 
-        False at once if it is known to be dead or starting; else within the timeout. Many askers share one probe.
+        False at once if it is known to be dead or starting, or is not of this generation any more; else within the
+        timeout. Many askers share one probe.
         """
         try:
-            return self._ask(timeout_seconds).result(timeout_seconds + 1.0)
+            return self._ask(timeout_seconds, generation).result(timeout_seconds + 1.0)
         except FutureTimeout:
             return False
 
-    async def alive(self, timeout_seconds: float = 2.0) -> bool:
+    async def alive(self, timeout_seconds: float = 2.0, generation: int | None = None) -> bool:
         """`wait_alive` for the asyncio loop."""
+        asked = self._ask(timeout_seconds, generation)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self._ask(timeout_seconds)), timeout_seconds + 1.0)
+            return await asyncio.wait_for(asyncio.wrap_future(asked), timeout_seconds + 1.0)
         except TimeoutError:
             return False
 
-    def _ask(self, timeout_seconds: float) -> Future[bool]:
-        answer: Future[bool] = Future()
+    async def lives(self, generation: int) -> bool:
+        """Say whether this very start of the engine is alive."""
+        return await self.alive(generation=generation)
+
+    def _ask(self, timeout_seconds: float, generation: int | None) -> Future[bool]:
         with self._changed:
-            if self._state is EngineState.READY:
-                self._askers.append((time.monotonic() + timeout_seconds, answer))
+            if self._state is EngineState.READY and generation in (None, self._generation):
+                answer = self._askers.add(timeout_seconds)
             else:
+                answer = Future()
                 answer.set_result(False)
         self._nudge()
         return answer
@@ -222,9 +233,9 @@ class Supervisor:
     def _become(self, state: EngineState) -> None:
         with self._changed:
             self._state = state
-            askers, self._askers = self._askers, []
+            askers = self._askers.take()
             self._changed.notify_all()
-        _settle(askers, False)
+        settle(askers, False)
 
     # The thread.
 
@@ -237,7 +248,8 @@ class Supervisor:
                     log.exception("The %s engine can't be supervised now.", self.launch.kind)
                     self._mourn(f"It could not be started: {error}.")
                 if not self._stopping:
-                    self._pause(backoff_seconds(self._deaths_in_row, self._chance(), self._most_backoff_seconds))
+                    most = _MOST_BACKOFF_OF_READY_SECONDS if self._was_ready else self._most_backoff_seconds
+                    self._pause(backoff_seconds(self._deaths_in_row, self._chance(), most))
         finally:
             self._become(EngineState.STOPPED)
 
@@ -259,10 +271,11 @@ class Supervisor:
         with self._changed:
             self._generation += 1
             self._state = EngineState.STARTING
+            self._was_ready = False
             self._engine = None
             self._changed.notify_all()
         self.launch.socket.unlink(missing_ok=True)
-        _turn_over(self.log_path)
+        log_file.turn_over(self.log_path)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             guard = self._start_guard(theirs)
@@ -280,6 +293,7 @@ class Supervisor:
         why = self._until_ready(line, guard)
         if not why and not self._stopping:
             log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
+            self._was_ready = True
             self._become(EngineState.READY)
             _tell(self._on_ready, self._generation)
             why = self._until_death(line, guard)
@@ -351,36 +365,31 @@ class Supervisor:
     def _until_death(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
         """Watch a ready engine; the result is what ended it, or nothing if we are stopping."""
         well_at = ready_at = time.monotonic()
-        look_at = ready_at + _LOOK_SECONDS
+        often = min(_LOOK_SECONDS, self._stuck_seconds / 4)
+        look_at = ready_at + often
+        watchdog = Watchdog(self.launch.socket, self._stuck_seconds, ready_at)
         while not self._stopping:
             if self._wait(look_at - time.monotonic(), line) and not self._heard(line, guard):
                 return "It ended by itself."
             now = time.monotonic()
-            with self._changed:
-                askers, self._askers = self._askers, []  # Later askers get a later probe.
+            askers = self._askers.take()
             if now < look_at and not askers:
                 continue
+            if now >= look_at and (hung := watchdog.look(now)):
+                settle(askers, False)
+                return hung
             if well := probe.healthy(self.launch.socket, 2.0):
                 well_at = now
-                _settle(askers, True)
+                settle(askers, True)
                 askers = []
             elif time.monotonic() - well_at > self._unresponsive_seconds:
-                _settle(askers, False)
+                settle(askers, False)
                 return f"It has not answered a health probe for {self._unresponsive_seconds:.0f} s."
-            pause = 0.1 if self._ask_on(askers) else _LOOK_SECONDS if well else 1.0
+            pause = 0.1 if self._askers.ask_on(askers) else often if well else min(1.0, often)
             look_at = time.monotonic() + pause
             if self._deaths_in_row and now - ready_at > self._healthy_seconds:
                 self._deaths_in_row = 0
         return ""
-
-    def _ask_on(self, askers: list[tuple[float, Future[bool]]]) -> bool:
-        """Keep those who can still wait for a better probe, say no to the others; True if some are kept."""
-        now = time.monotonic()
-        kept = [(until, answer) for until, answer in askers if until > now]
-        with self._changed:
-            self._askers = kept + self._askers
-        _settle([asker for asker in askers if asker not in kept], False)
-        return bool(kept)
 
     def _let_end(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> None:
         """Ask the engine to end, and wait for that as long as the grace lasts."""
@@ -409,7 +418,7 @@ class Supervisor:
 
     def _mourn(self, why: str) -> None:
         self._deaths_in_row += 1
-        self._reason = f"{why} The last lines of {self.log_path}:\n{log_tail(self.log_path)}"
+        self._reason = f"{why} The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         log.error(
             "The %s engine of %s is dead (start %d, %d in a row). %s",
             self.launch.kind, self.launch.model, self._generation, self._deaths_in_row, self._reason,
@@ -433,13 +442,6 @@ def _wait_unreaped(pid: int, timeout_seconds: float) -> None:
         time.sleep(0.01)
 
 
-def _settle(askers: list[tuple[float, Future[bool]]], verdict: bool) -> None:
-    """Answer askers; some may have given up meanwhile."""
-    for _, answer in askers:
-        if answer.set_running_or_notify_cancel():
-            answer.set_result(verdict)
-
-
 def _status_in_words(status: int) -> str:
     if status < 0:
         return f"Its guard was killed by signal {-status}."
@@ -447,20 +449,3 @@ def _status_in_words(status: int) -> str:
         with contextlib.suppress(ValueError):
             return f"It was killed by {signal.Signals(status - 128).name}."
     return f"Its exit status was {status}."
-
-
-def log_tail(path: Path, most_bytes: int = _TAIL_BYTES) -> str:
-    """The last lines of a log."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - most_bytes))
-            return file.read().decode(errors="replace").strip()
-    except OSError as error:
-        return f"(the log can't be read: {error.strerror})"
-
-
-def _turn_over(path: Path) -> None:
-    """Keep one earlier log once this one is large."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_size > _MOST_LOG_BYTES:
-            os.replace(path, path.with_suffix(path.suffix + ".1"))
