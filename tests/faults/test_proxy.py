@@ -135,5 +135,5 @@ def test_a_delay_takes_its_time_each_way(network: Proxy) -> None:
 
 
 def test_a_server_that_is_gone_resets_its_clients(short_dir: Path) -> None:
-    with Proxy(short_dir / "nobody.sock") as network, _connect(network) as one, pytest.raises(ConnectionResetError):
+    with Proxy(short_dir / "nobody.sock") as network, pytest.raises(ConnectionResetError), _connect(network) as one:
         one.recv(1)

@@ -34,7 +34,7 @@ def upgrade(database_url: str) -> None:
     """Bring the database to the newest revision. A second caller waits for the first and finds nothing to do."""
     config = Config()
     config.set_main_option("script_location", str(_scripts()))
-    engine = sync_engine(database_url, connections=1)
+    engine = sync_engine(database_url, connections=1, patient=True)
     with engine.begin() as connection:
         # Serialises concurrent migrations; held by this transaction, so a pooler in transaction mode is fine.
         connection.execute(text("select pg_advisory_xact_lock(7365636)"))
