@@ -10,8 +10,8 @@ can be made to do is in `echo_script.py`.
                                           [--output-tokens 40] [--max-num-seqs 128] [--journal PATH]
 
 With a journal, each request that asks for an answer appends one line to that file when it arrives, before it waits or
-kills the engine: `<unix seconds>\t<pid>\t<the first 80 characters of the last user message, prompt or input>`. So a test
-counts how often each line was asked, whatever died meanwhile; several engines may share the file.
+kills the engine: unix seconds, pid and the first 80 characters of the last user message (prompt, input), with tabs
+between. So a test counts how often each line was asked, whatever died meanwhile; engines may share the file.
 
 At most `--max-num-seqs` requests run, the others wait, as in vLLM. The latency of a request depends on its body and
 the seed only. Ready in about a second; 4,000 requests/s on one of two shared cores, with its client on the other
