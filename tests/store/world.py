@@ -39,14 +39,28 @@ class World:
         self.settings = settings
         self.said: list[Hint] = []
         self.db = Database(sync_engine(database_url, connections=6), self.said.extend)
-        self._url = database_url
+        self._runner = asyncio.Runner()
+        self._async = AsyncDatabase(async_engine(database_url, connections=1), self.said.extend)
+        self._people()
+
+    def _people(self) -> None:
         self.db.run(lambda tx: keys.ensure_tenant(tx.conn, "acme", "acme"))
         self.db.run(models.add, MODEL)
         self.keeper = Holder(uuid.uuid4(), "io", None, "host", 1)
         self.db.run(work.register, self.keeper, "ready", 0)
 
+    def clear(self) -> None:
+        """Begin again in the same database."""
+        kept = ("alembic_version", "legal_moves")
+        tables = [row.tablename for row in self.rows("select tablename from pg_tables where schemaname = 'public'")]
+        self.sql(f"truncate {', '.join(name for name in tables if name not in kept)}")
+        self.said.clear()
+        self._people()
+
     def close(self) -> None:
         """Close the connections."""
+        self._runner.run(self._async.close())
+        self._runner.close()
         self.db.close()
 
     # Batches.
@@ -56,6 +70,7 @@ class World:
 
         def create(tx: Transaction) -> str:
             file, key = fresh("file-"), f"acme/files/{uuid.uuid4().hex}"
+            files.intend(tx.conn, key)
             files.insert(
                 tx.conn,
                 "acme",
@@ -84,7 +99,9 @@ class World:
             cuts.append(Cut(model, first * 100, size * 100, size, first, first + size - 1, size * 10))
             first += size
         scanned = Scan(numbers=array("I", range(1, first)), models=[model])
-        validate.begin(tx, found, lease, scanned, f"acme/plans/{uuid.uuid4().hex}", cuts, self.settings)
+        key = f"acme/plans/{uuid.uuid4().hex}"
+        files.intend(tx.conn, key)
+        validate.begin(tx, found, lease, scanned, key, cuts, self.settings)
 
     def batch(self, *sizes: int, lane: Lane = Lane.STANDARD, window: str = "24h", model: str = MODEL) -> str:
         """A batch in progress, with a plan whose slices have so many lines each."""
@@ -97,14 +114,13 @@ class World:
         """An inline job with so many requests."""
 
         async def create() -> str:
-            db = AsyncDatabase(async_engine(self._url, connections=1), self.said.extend)
             asks = [submit.Ask(f"q-{n}", b'{"model":"tiny"}', "") for n in range(1, size + 1)]
             no_blobs: Any = None  # a small job writes none
-            made = await submit.create_job(db, no_blobs, "acme", asks, None, submit.Terms(CHAT), None, self.settings)
-            await db.close()
+            terms = submit.Terms(CHAT)
+            made = await submit.create_job(self._async, no_blobs, "acme", asks, None, terms, None, self.settings)
             return made.id
 
-        return asyncio.run(create())
+        return self._runner.run(create())
 
     def find(self, batch: str) -> Batch:
         """The batch as it is now."""
@@ -160,19 +176,21 @@ class World:
 
     def drain(self, batch: str) -> Batch:
         """Do what workers and keeper do until the batch has ended."""
-        helper = self.worker()
         for _ in range(20):
             self.lapse(batch)
             self.db.run(dispatch.reap, batch)
             self.db.run(dispatch.move_on, batch)
-            self.db.run(dispatch.feed_all, self.settings)
-            while claim := self.claim(helper):
-                self.finish(claim)
             found = self.find(batch)
             if found.ended:
                 return found
-            if found.state is BatchState.FINALIZING:
+            if found.state is BatchState.VALIDATING:
+                self.db.run(self.begin, *self.claim_batch(batch, "validate"), (2,))
+            elif found.state is BatchState.FINALIZING:
                 self.assemble(batch)
+            for model in sorted({row.model for row in self.slices(batch) if row.state not in ("done", "dropped")}):
+                helper = self.worker(model)
+                while claim := self.claim(helper):
+                    self.finish(claim)
         raise AssertionError(f"{batch} does not end: {self.find(batch)} {self.states(batch)}")
 
     # The clock.

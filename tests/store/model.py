@@ -1,0 +1,122 @@
+"""A model of what holders may do, kept in Python beside the database: which lease is current, and what is recorded.
+
+It knows nothing of SQL. Where it and the database disagree, one of them is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from uuid import UUID
+
+from store.world import remaining
+
+from penstock.domain.batch import Batch
+from penstock.domain.slice import Claim
+from penstock.service.work import Holder
+
+
+@dataclass
+class Person:
+    """A process that holds leases; `beaten` is when it beat last, on the model's clock."""
+
+    holder: Holder
+    beaten: int
+
+
+@dataclass
+class Held:
+    """A lease as its holder knows it, and whether it is still the one that counts."""
+
+    lease: int
+    holder: Holder
+    opened: int
+    nonce: UUID
+    batch: str
+    current: bool = True
+    lapsed: bool = False
+
+
+@dataclass
+class Slice(Held):
+    """A lease of a slice, with what was sent under it."""
+
+    claim: Claim = None  # type: ignore[assignment]
+    settled: bool = False
+    sent: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    accepted: set[int] = field(default_factory=set)
+    doomed: frozenset[int] = frozenset()
+
+    @property
+    def left(self) -> list[int]:
+        """Lines that this holder has not sent yet."""
+        sent = {line for lines in self.sent.values() for line in lines}
+        return [line for line in remaining(self.claim) if line not in sent]
+
+
+@dataclass
+class Task(Held):
+    """A lease of a batch's validation or assembly."""
+
+    found: Batch = None  # type: ignore[assignment]
+    kind: str = ""
+
+
+class Model:
+    """All leases that were ever opened, and the lines that were recorded under them."""
+
+    def __init__(self) -> None:
+        self._clock = count(1)
+        self.workers: list[Person] = []
+        self.helpers: list[Person] = []
+        self.slices: list[Slice] = []
+        self.tasks: list[Task] = []
+        self.recorded: dict[int, dict[int, bool]] = {}
+        self.suspects: dict[tuple[int, int], tuple[int, int | None]] = {}
+
+    def now(self) -> int:
+        """A time later than every one before."""
+        return next(self._clock)
+
+    @property
+    def held(self) -> list[Held]:
+        """Leases of both kinds."""
+        return [*self.slices, *self.tasks]
+
+    def current(self) -> set[int]:
+        """Leases that count."""
+        return {held.lease for held in self.held if held.current}
+
+    def lose(self, *lost: Held) -> None:
+        """These leases count no more; what their holders were trying is tried no more."""
+        for held in lost:
+            held.current = False
+            for suspect, (deaths, trial) in self.suspects.items():
+                if trial == held.lease:
+                    self.suspects[suspect] = (deaths, None)
+
+    def record(self, held: Slice, lines: tuple[int, ...], failed: bool) -> None:
+        """Lines were recorded: each once, whoever sends it."""
+        known = self.recorded.setdefault(held.claim.slice, {})
+        assert not known.keys() & set(lines), "a line is recorded twice"
+        known.update(dict.fromkeys(lines, failed))
+
+    def note(self, held: Slice, lines: list[int]) -> None:
+        """These lines are about to be asked on trial."""
+        for line in lines:
+            deaths, _ = self.suspects.get((held.claim.slice, line), (1, None))
+            self.suspects[held.claim.slice, line] = (deaths, held.lease)
+
+    def charge(self, slice: int, lines: list[int]) -> None:
+        """One more engine death for each of these lines; four are the most that are counted."""
+        for line in lines:
+            deaths, _ = self.suspects.get((slice, line), (0, None))
+            self.suspects[slice, line] = (min(4, deaths + 1), None)
+
+    def reap(self, reaped: list[Held]) -> None:
+        """Silent holders lost these; what they had on trial is charged."""
+        for held in reaped:
+            if isinstance(held, Slice):
+                trying = [line for (slice, line), (_, trial) in self.suspects.items() if trial == held.lease]
+                self.charge(held.claim.slice, trying)
+        self.lose(*reaped)
