@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, invariant, precondition, rule
+from sqlalchemy import text
+from store import invariants
 from store.model import Model, Person, Slice, Task
 from store.world import CHAT, MODEL, World
 
@@ -25,6 +27,7 @@ from penstock.domain.lane import LANES, Lane
 from penstock.service import assemble, cancel, dispatch, models, submit, upload, validate, work
 from penstock.service.ids import fresh
 from penstock.service.scan import Scan
+from penstock.service.transaction import Transaction
 
 OTHER = "other"
 MOST_BATCHES = 5
@@ -336,28 +339,19 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def everything_holds(self) -> None:
-        self.world.check()
-        recorded: dict[int, dict[int, bool]] = {}
-        for row in self.world.rows("select slice, lines, failed_lines from segments"):
-            recorded.setdefault(row.slice, {}).update({line: line in row.failed_lines for line in row.lines})
+        recorded, current, ended = self.run(_look)
         assert recorded == self.model.recorded
-        open_leases = {row.id for row in self.world.rows("select id from leases where closed_at is null")}
-        assert open_leases == self.model.current()
-        self.nothing_that_ended_changes()
-
-    def nothing_that_ended_changes(self) -> None:
-        """Compare ended batches with what they were, and remember new ones."""
-        ended = self.world.rows("select * from batches where state = any(:ended)", ended=ENDED)
-        now = {row.id: row for row in ended}
-        assert {id: now.get(id) for id in self.ended} == self.ended
-        self.ended = now
+        assert current == self.model.current()
+        assert {id: ended.get(id) for id in self.ended} == self.ended, "an ended batch changed"
+        self.ended = ended
 
     def teardown(self) -> None:
         self.everything_holds()
         for batch in self.batches:
             self.drain(batch)
-        self.world.check()
-        self.nothing_that_ended_changes()
+        ended = self.run(_look)[2]
+        assert ended.keys() == set(self.batches)
+        assert {id: ended[id] for id in self.ended} == self.ended
 
     def drain(self, batch: str) -> None:
         """It ends, with every line once: those that were recorded as they were recorded, the others by their end."""
@@ -401,13 +395,24 @@ class Life(RuleBasedStateMachine):
                     self.model.lose(task)
 
 
+def _look(tx: Transaction) -> tuple[dict[int, dict[int, bool]], set[int], dict[str, Any]]:
+    """The recorded lines of each slice and which of them failed, the open leases, and the ended batches' rows."""
+    invariants.check(tx.conn)
+    recorded: dict[int, dict[int, bool]] = {}
+    for row in tx.conn.execute(text("select slice, lines, failed_lines from segments")):
+        recorded.setdefault(row.slice, {}).update({line: line in row.failed_lines for line in row.lines})
+    current = {row.id for row in tx.conn.execute(text("select id from leases where closed_at is null"))}
+    ended = tx.conn.execute(text("select * from batches where state = any(:ended)"), {"ended": ENDED})
+    return recorded, current, {row.id: row for row in ended}
+
+
 @pytest.mark.timeout(3600)
 def test_in_any_order_every_invariant_holds_and_every_batch_ends(world: World) -> None:
     drawn = os.environ.get("PENSTOCK_SEED")
     test = get_state_machine_test(
         lambda: Life(world),
         settings=settings(
-            max_examples=int(os.environ.get("PENSTOCK_EXAMPLES", "40")),
+            max_examples=int(os.environ.get("PENSTOCK_EXAMPLES", "30")),
             stateful_step_count=40,
             deadline=None,
             derandomize=drawn is None,
