@@ -29,7 +29,6 @@ create table trail (
     lease bigint
 );
 create index trail_batch on trail (batch, id);
-create index trail_old on trail using brin (at);
 
 create function note_batch_move() returns trigger language plpgsql as $$
 begin
@@ -59,10 +58,41 @@ begin
 end $$;
 create trigger trail_kept before update or delete on trail for each row execute function guard_trail();
 
--- A blob that must go: nobody may publish it any more. Without a time it is being written.
+-- A blob that must go: nobody may publish it any more, and it is deleted from this time on. Without a time it is
+-- being written.
 alter table intents add column doomed_at timestamptz;
 create index intents_doomed on intents (doomed_at) where doomed_at is not null;
 create index intents_old on intents (created_at) where doomed_at is null;
+
+-- Batches that have ended and whose pieces (plan copy, segments, suspects) are still there: an ended batch never
+-- changes, so what is left of it stands here. Written by a trigger, so no way to end one can forget it.
+create table leftovers (
+    batch text primary key references batches,
+    since timestamptz not null
+);
+create index leftovers_old on leftovers (since);
+create function note_leftovers() returns trigger language plpgsql as $$
+begin
+    -- A batch whose assembly was given up has its answers there only: somebody may still want to look.
+    insert into leftovers (batch, since)
+    values (new.id, clock_timestamp()
+        + case when new.completed > 0 and new.output_file is null and not new.inline then interval '30 days'
+               else interval '0' end);
+    return null;
+end $$;
+create trigger batches_left after update of state on batches
+    for each row when (new.state in ('completed', 'cancelled', 'expired', 'failed')) execute function note_leftovers();
+insert into leftovers (batch, since)
+select id, coalesce(completed_at, failed_at, expired_at, cancelled_at, created_at) from batches
+where state in ('completed', 'cancelled', 'expired', 'failed');
+
+-- What the sweep looks for, oldest first. A closed lease goes a day after its batch has ended; the segments of an
+-- inline job stay, for they are its results, and keep only the number of the lease under which they were accepted.
+alter table segments drop constraint segments_lease_fkey;
+create index leases_closed on leases (closed_at) where closed_at is not null;
+create index suspects_trial on suspects (trial) where trial is not null;
+create index files_expiring on files (expires_at) where expires_at is not null;
+create index events_old on events (created_at);
 
 -- How often rare things happened on the whole platform since it was set up. For metrics.
 create table counts (

@@ -32,6 +32,8 @@ NAMES: Final = {
     "trial.noted": "suspects are noted as being asked, and not asked yet",
     "validate.planned": "the plan copy is written, the slices are not",
     "assemble.written": "the output files are written, the batch has not ended",
+    "sweep.taken": "the sweep knows which blobs are doomed, and has deleted none",
+    "sweep.deleted": "some doomed blobs are deleted, their intents are not",
     "keeper.reaping": "the keeper knows who is silent, and has freed nothing yet",
 }
 

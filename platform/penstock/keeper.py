@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import structlog
 
-from penstock.domain.errors import Unavailable
 from penstock.blobs.store import Blobs
+from penstock.domain.errors import Unavailable
 from penstock.failpoint import arm, failpoint
 from penstock.service import cancel, dispatch, sweep, work
 from penstock.service.transaction import Database

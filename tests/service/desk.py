@@ -38,6 +38,7 @@ class Desk:
 
         def create(tx: Transaction) -> str:
             file = fresh("file-")
+            files.intend(tx.conn, key)
             files.insert(
                 tx.conn,
                 "acme",
@@ -88,6 +89,7 @@ class Desk:
                 for number, line in plan.unframe(read)
             ]
             key = blob_key("acme", "segments")
+            self.world.db.run(work.intend, key)
             self.blobs.put(key, work.frame(records))
             self.world.db.run(work.flush, claim, 1, records, key)
             self.world.db.run(work.settle, claim, self.world.settings)

@@ -37,7 +37,11 @@ BROKEN = {
             from segments g where g.slice = s.id) sums on true
         where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens)
            is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.cached_tokens, sums.output_tokens,
-                             sums.reasoning_tokens)""",
+                             sums.reasoning_tokens)
+          and not exists (  -- its segments were swept
+              select from batches b
+              where b.id = s.batch and not b.inline and b.state in ('completed', 'cancelled', 'expired', 'failed')
+                and not exists (select from leftovers o where o.batch = b.id))""",
     "a segment holds lines of its slice alone, accepted under a lease of its slice": """
         select g.id from segments g join slices s on s.id = g.slice join leases l on l.id = g.lease
         where l.slice is distinct from g.slice
@@ -95,7 +99,10 @@ BROKEN = {
         select i.blob_key from intents i
         where exists (select from files f where f.blob_key = i.blob_key)
            or exists (select from segments g where g.blob_key = i.blob_key)
-           or exists (select from batches b where b.plan_key = i.blob_key)""",
+           or exists (
+               select from batches b
+               where b.plan_key = i.blob_key
+                 and (i.doomed_at is null or b.state not in ('completed', 'cancelled', 'expired', 'failed')))""",
 }
 
 

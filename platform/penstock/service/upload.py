@@ -99,8 +99,9 @@ class Upload:
 
 
 async def discard(db: AsyncDatabase, blobs: Blobs, key: str) -> None:
-    """Delete a blob that no row names, then its intent; what fails here is left to the sweep."""
+    """Doom a blob that no row names, delete it, forget it; what fails here is left to the sweep."""
     try:
+        await db.run(_doom, key)
         with away_is_unavailable():
             await asyncio.to_thread(blobs.delete, key)
         await db.run(_forget, key)
@@ -175,5 +176,9 @@ def _intend(tx: Transaction, key: str) -> None:
     files.intend(tx.conn, key)
 
 
+def _doom(tx: Transaction, key: str) -> None:
+    files.doom(tx.conn, [key])
+
+
 def _forget(tx: Transaction, key: str) -> None:
-    files.published(tx.conn, [key])
+    files.forget(tx.conn, [key])

@@ -104,7 +104,8 @@ def begin(
     if not batches.begin(tx.conn, batch.id, lease=lease, model=model, total=len(found.numbers), plan_key=key):
         raise LeaseLost
     slices.insert(tx.conn, batch.id, cuts, batch.lane)
-    files.published(tx.conn, [key])
+    if not files.published(tx.conn, [key]):
+        raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
     leases.shut_batch_lease(tx.conn, lease)
     for name in found.models:
         dispatch.feed(tx, name, settings)

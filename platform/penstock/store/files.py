@@ -7,8 +7,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from penstock.domain.errors import TooSlow
+
 _INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_key) do nothing")
-_PUBLISHED = text("delete from intents where blob_key = any(cast(:keys as text[]))")
+_PUBLISHED = text("""
+    -- Waits for a sweep that dooms one of them just now, and then looks again.
+    delete from intents where blob_key = any(cast(:keys as text[])) and doomed_at is null""")
+_DOOM = text("""
+    insert into intents (blob_key, doomed_at) select key, clock_timestamp() from unnest(cast(:keys as text[])) as key
+    on conflict (blob_key) do update set doomed_at = coalesce(intents.doomed_at, excluded.doomed_at)""")
+_FORGET = text("delete from intents where blob_key = any(cast(:keys as text[])) and doomed_at is not null")
 
 _INSERT = text("""
     -- A second upload with the same idempotency key inserts nothing.
@@ -43,7 +51,7 @@ _IN_USE = text("""
 _DELETE = text("""
     -- The row goes and the blob is due for deletion in one step; a sweep deletes what the deleter could not.
     with gone as (delete from files where tenant = :tenant and id = :id returning blob_key)
-    insert into intents (blob_key) select blob_key from gone returning blob_key""")
+    insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone returning blob_key""")
 
 
 @dataclass(frozen=True)
@@ -65,9 +73,22 @@ def intend(conn: Connection, key: str) -> None:
     conn.execute(_INTEND, {"key": key})
 
 
-def published(conn: Connection, keys: list[str]) -> None:
-    """Take back intents in the transaction that makes their blobs visible, or after the blobs are deleted."""
-    conn.execute(_PUBLISHED, {"keys": keys})
+def published(conn: Connection, keys: list[str]) -> bool:
+    """Take back intents in the transaction that makes their blobs visible.
+
+    False if one is gone or doomed: its blob may be deleted at any time, and the transaction must not commit.
+    """
+    return conn.execute(_PUBLISHED, {"keys": keys}).rowcount == len(keys)
+
+
+def doom(conn: Connection, keys: list[str]) -> None:
+    """Say that these blobs must go: committed before they are deleted, and nobody publishes them any more."""
+    conn.execute(_DOOM, {"keys": keys})
+
+
+def forget(conn: Connection, keys: list[str]) -> int:
+    """Forget doomed blobs that are deleted; how many were still known."""
+    return conn.execute(_FORGET, {"keys": keys}).rowcount
 
 
 def insert(
@@ -84,11 +105,15 @@ def insert(
     idempotency_key: str | None = None,
     fingerprint: bytes | None = None,
 ) -> bool:
-    """Make a whole blob visible as a file, and take its intent back; False if the idempotency key has one already."""
+    """Make a whole blob visible as a file, and take its intent back; False if the idempotency key has one already.
+
+    Raises TooSlow if the blob was given up meanwhile, because it took so long.
+    """
     values = {name: value for name, value in locals().items() if name != "conn"}
     if conn.execute(_INSERT, values).first() is None:
         return False
-    published(conn, [blob_key])
+    if not published(conn, [blob_key]):
+        raise TooSlow("Writing this file took so long that it was given up; send it again.")
     return True
 
 

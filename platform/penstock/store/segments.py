@@ -10,8 +10,13 @@ from penstock.domain.batch import Usage
 
 _FLUSH = text("""
     -- Accept a segment only from the slice's present lease holder; the lock makes reap and flush take turns.
+    -- Its blob's intent goes in the same statement: without one (or doomed) the blob may be deleted at any time.
     with held as (
         select id from slices where id = :slice and state = 'running' and lease = :lease for no key update),
+    taken as (
+        delete from intents
+        where blob_key = cast(:blob_key as text) and doomed_at is null and exists (select from held)
+        returning blob_key),
     new as (
         insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, completed, failed,
                               input_tokens, cached_tokens, output_tokens, reasoning_tokens)
@@ -20,6 +25,7 @@ _FLUSH = text("""
                cardinality(cast(:failed_lines as int[])),
                :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens
         from held
+        where cast(:blob_key as text) is null or exists (select from taken)
         on conflict (slice, lease, seq) do nothing
         returning slice, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens),
     counted as (
@@ -28,8 +34,11 @@ _FLUSH = text("""
             output_tokens = s.output_tokens + new.output_tokens,
             reasoning_tokens = s.reasoning_tokens + new.reasoning_tokens
         from new where s.id = new.slice)
-    select exists (select from held)
-        or exists (select from segments where (slice, lease, seq) = (:slice, :lease, :seq))""")
+    select exists (select from new)""")
+
+_FLUSHED = text("""
+    -- A statement of its own, so that it sees what the same flush on another connection has committed meanwhile.
+    select exists (select from segments where (slice, lease, seq) = (:slice, :lease, :seq))""")
 
 _OF_BATCH = text("""
     select g.id, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
@@ -62,7 +71,10 @@ def flush(
     blob_key: str | None = None,
     data: bytes | None = None,
 ) -> bool:
-    """Record answers under a lease; False if the lease is lost. May be repeated with the same (slice, lease, seq)."""
+    """Record answers under a lease, and take their blob's intent back; False if the lease or the blob is lost.
+
+    May be repeated with the same (slice, lease, seq).
+    """
     values = {
         "slice": slice,
         "lease": lease,
@@ -77,7 +89,7 @@ def flush(
         "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
     }
-    return conn.execute(_FLUSH, values).scalar_one()
+    return conn.execute(_FLUSH, values).scalar_one() or conn.execute(_FLUSHED, values).scalar_one()
 
 
 def of_batch(conn: Connection, batch: str) -> list[Segment]:

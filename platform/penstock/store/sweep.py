@@ -1,0 +1,136 @@
+"""Sweeping: what is left over and has grown old, oldest first, some rows at a time.
+
+Every statement may run twice and from several keepers at once: rows that another has locked are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import Connection, text
+
+_DOOM_UNFINISHED = text("""
+    -- Blobs that nobody published for so long. Deleted some time later only: what their writer still puts goes too.
+    update intents set doomed_at = clock_timestamp() + :late
+    where blob_key in (
+        select blob_key from intents where doomed_at is null and created_at < clock_timestamp() - :after
+        order by created_at limit :limit for update skip locked)""")
+
+_DUE = text("""
+    -- Whoever takes them has a while to delete them; what can't be deleted comes again, behind all others.
+    update intents set doomed_at = clock_timestamp() + :again
+    where blob_key in (
+        select blob_key from intents where doomed_at <= clock_timestamp()
+        order by doomed_at limit :limit for update skip locked)
+    returning blob_key""")
+
+_EXPIRED = text("""
+    -- A create that shares the row is waited for by nobody: the file's turn comes again.
+    select id, tenant from files where expires_at <= clock_timestamp()
+    order by expires_at limit :limit for update skip locked""")
+
+_DELETE_EXPIRED = text("""
+    -- A statement of its own after the lock, so that it sees every batch that was created before.
+    with gone as (
+        delete from files f where f.id = any(cast(:ids as text[])) and not exists (
+            select from batches b where b.tenant = f.tenant and b.input_file = f.id and b.state = 'validating')
+        returning blob_key)
+    insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
+    on conflict (blob_key) do nothing""")
+
+_LEFTOVERS = text("""
+    select batch from leftovers where since < clock_timestamp() - :after
+    order by since limit :limit for update skip locked""")
+
+_DELETE_SEGMENTS = text("""
+    -- The rows go and their blobs are due for deletion in one step. An inline job's rows are its results.
+    with gone as (
+        delete from segments where id = any(array(
+            select g.id from batches b join slices s on s.batch = b.id join segments g on g.slice = s.id
+            where b.id = any(cast(:batches as text[])) and not b.inline limit :limit))
+        returning blob_key),
+    doomed as (
+        insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
+        where blob_key is not null
+        on conflict (blob_key) do nothing)
+    select count(*) from gone""")
+
+_DELETE_SUSPECTS = text("""
+    delete from suspects where slice in (select id from slices where batch = any(cast(:batches as text[])))""")
+
+_DOOM_PLANS = text("""
+    insert into intents (blob_key, doomed_at)
+    select plan_key, clock_timestamp() from batches
+    where id = any(cast(:batches as text[])) and plan_key is not null
+    on conflict (blob_key) do nothing""")
+
+_DELETE_LEFTOVERS = text("delete from leftovers where batch = any(cast(:batches as text[]))")
+
+_DELETE_LEASES = text("""
+    -- Closed a day ago, of batches that have ended: nobody repeats a claim or a settle of theirs any more.
+    delete from leases where id = any(array(
+        select l.id from leases l join batches b on b.id = l.batch
+        where l.closed_at < clock_timestamp() - interval '1 day'
+          and b.state in ('completed', 'cancelled', 'expired', 'failed')
+          and not exists (select from suspects where trial = l.id)
+        order by l.closed_at limit :limit
+        for update of l skip locked))""")
+
+_DELETE_EVENTS = text("""
+    delete from events where id = any(array(
+        select id from events where created_at < clock_timestamp() - :after
+        order by created_at limit :limit for update skip locked))""")
+
+_DELETE_TRAIL = text("""
+    -- Only the oldest rows are looked at, by id: they are as good as ordered by time.
+    delete from trail where id = any(array(select id from trail order by id limit :limit))
+        and at < clock_timestamp() - greatest(:after, interval '1 day' + interval '1 minute')""")
+
+
+def doom_unfinished(conn: Connection, *, after: timedelta, late: timedelta, limit: int) -> int:
+    """Give up blobs that are being written for longer than `after`; they are deleted `late` afterwards."""
+    return conn.execute(_DOOM_UNFINISHED, {"after": after, "late": late, "limit": limit}).rowcount
+
+
+def due(conn: Connection, *, again: timedelta, limit: int) -> list[str]:
+    """Keys of doomed blobs that are to be deleted now; unless forgotten, they are due again after `again`."""
+    return [row.blob_key for row in conn.execute(_DUE, {"again": again, "limit": limit})]
+
+
+def delete_expired_files(conn: Connection, *, limit: int) -> int:
+    """Delete files that have expired and that no validating batch reads; their blobs are doomed."""
+    ids = [row.id for row in conn.execute(_EXPIRED, {"limit": limit})]
+    return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
+
+
+def leftovers(conn: Connection, *, after: timedelta, limit: int) -> list[str]:
+    """Lock batches that ended longer than `after` ago and of which pieces are left."""
+    return [row.batch for row in conn.execute(_LEFTOVERS, {"after": after, "limit": limit})]
+
+
+def delete_segments(conn: Connection, batches: Sequence[str], *, limit: int) -> int:
+    """Delete some segments of ended batches, but of inline jobs; their blobs are doomed."""
+    return conn.execute(_DELETE_SEGMENTS, {"batches": batches, "limit": limit}).scalar_one()
+
+
+def delete_leftovers(conn: Connection, batches: Sequence[str]) -> None:
+    """Delete what else is left of ended batches without segments: suspects, the plan's blob, the note of it."""
+    conn.execute(_DELETE_SUSPECTS, {"batches": batches})
+    conn.execute(_DOOM_PLANS, {"batches": batches})
+    conn.execute(_DELETE_LEFTOVERS, {"batches": batches})
+
+
+def delete_leases(conn: Connection, *, limit: int) -> int:
+    """Delete leases of ended batches that are closed for a day."""
+    return conn.execute(_DELETE_LEASES, {"limit": limit}).rowcount
+
+
+def delete_events(conn: Connection, *, after: timedelta, limit: int) -> int:
+    """Delete events older than `after`."""
+    return conn.execute(_DELETE_EVENTS, {"after": after, "limit": limit}).rowcount
+
+
+def delete_trail(conn: Connection, *, after: timedelta, limit: int) -> int:
+    """Delete the oldest rows of the trail, if they are older than `after`; the database keeps a day in any case."""
+    return conn.execute(_DELETE_TRAIL, {"after": after, "limit": limit}).rowcount
