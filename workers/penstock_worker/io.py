@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.errors import LeaseLost
+from penstock.domain.batch import Batch
+from penstock.domain.errors import LeaseLost, NoSpace, Unavailable
 from penstock.service import work
 from penstock.service.assemble import assemble
 from penstock.service.transaction import Database
 from penstock.service.validate import validate
 from penstock.settings import Settings
+from penstock.store.leases import BatchLease
 from penstock_worker.beat import Beat, now
+from penstock_worker.patience import insist
 
 log = structlog.get_logger()
+R = TypeVar("R")
 
 MOST_ATTEMPTS = 3
 
@@ -32,39 +38,57 @@ class Io:
         self._settings = settings
 
     def look(self) -> bool:
-        """Validate or assemble the next batch that nobody holds, without having heard of it; say if there was one."""
+        """Validate or assemble the next batch that nobody holds, without having heard of it; say if there was one.
+
+        Raises Unavailable or NoSpace if it was put off: there is no use in looking again at once.
+        """
         if self._beat.draining:
             return False
         waiting = self._db.run(work.waiting_for_io)
         if waiting is not None:
-            self.run(*waiting)
+            self._run(*waiting)
         return waiting is not None
 
     def run(self, kind: str, batch: str) -> str:
         """Validate or assemble one batch if nobody else does; a sentence for Flower says what happened."""
-        began, asked_at = time.monotonic(), now()
-        taken = self._db.run(work.claim_batch, self._holder, batch, kind, uuid.uuid4(), self._settings)
+        try:
+            return self._run(kind, batch)
+        except (Unavailable, NoSpace) as error:
+            log.warning("put_off", kind=kind, batch=batch, error=error.message)
+            return f"{batch} · put off: {error.message}"
+
+    def _run(self, kind: str, batch: str) -> str:
+        began, asked_at, nonce = time.monotonic(), now(), uuid.uuid4()
+        taken = self._insist(lambda: self._db.run(work.claim_batch, self._holder, batch, kind, nonce, self._settings))
         if taken is None:
             return f"{batch} · nothing to {kind}"
         found, lease = taken
         with self._beat.holding(lease.lease, asked_at):
             try:
-                if lease.attempt > MOST_ATTEMPTS:
-                    self._db.run(work.give_up, batch, lease.lease)
-                    return f"{batch} · failed after {MOST_ATTEMPTS} attempts"
-                if kind == "validate":
-                    done = validate(self._db, self._blobs, found, lease.lease, self._settings)
-                    told = f"{done.lines} lines · {done.slices} slices" if not done.errors else f"{done.errors} errors"
-                else:
-                    ended = assemble(self._db, self._blobs, found, lease.lease, self._settings)
-                    told = f"{ended.state} · {ended.answered} answered · {ended.failed} failed"
+                told = self._do(kind, found, lease)
             except LeaseLost:
                 self._db.run(work.release, lease.lease)
                 self._db.run(work.lost, 0)
                 return f"{batch} · taken over or closed meanwhile"
+            except (Unavailable, NoSpace):  # not its fault: it must not die of a disk that is full for an hour
+                self._insist(lambda: self._db.run(work.put_off, lease.lease))
+                raise
             except BaseException:
                 self._db.run(work.release, lease.lease)
                 raise
         seconds = time.monotonic() - began
         log.info(kind, batch=batch, told=told, seconds=round(seconds, 3))
         return f"{batch} · {told} · {seconds:.1f} s"
+
+    def _do(self, kind: str, found: Batch, lease: BatchLease) -> str:
+        if lease.attempt > MOST_ATTEMPTS:
+            self._db.run(work.give_up, found.id, lease.lease)
+            return f"failed after {MOST_ATTEMPTS} attempts"
+        if kind == "validate":
+            done = validate(self._db, self._blobs, found, lease.lease, self._settings)
+            return f"{done.lines} lines · {done.slices} slices" if not done.errors else f"{done.errors} errors"
+        ended = assemble(self._db, self._blobs, found, lease.lease, self._settings)
+        return f"{ended.state} · {ended.answered} answered · {ended.failed} failed"
+
+    def _insist(self, call: Callable[[], R]) -> R:
+        return insist(call, self._beat, self._settings.close_grace_seconds)

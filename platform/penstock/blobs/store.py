@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,19 @@ from penstock.domain.errors import NoSpace, Unavailable, Unreadable
 CHUNK_BYTES = 4 * 1024 * 1024
 
 
+def is_full(error: Exception) -> bool:
+    """Whether it says that a disk, a quota or a largest file size is reached; obstore has the system's words only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
 @contextmanager
 def _full_is_no_space() -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        if "No space left" in str(error) or "os error 28" in str(error):
+        if is_full(error):
             raise NoSpace("The blob store is full.") from error
         raise
 
@@ -32,7 +40,7 @@ def away_is_unavailable() -> Iterator[None]:
     try:
         with _full_is_no_space():
             yield
-    except BaseError as error:
+    except (BaseError, OSError) as error:  # obstore's writers raise a plain OSError
         raise Unavailable("The blob store is away; try again shortly.") from error
 
 
@@ -71,8 +79,11 @@ class Blobs:
 
     @contextmanager
     def writer(self, key: str) -> Iterator[obstore.WritableFile]:
-        """Write a blob piece by piece with flat memory; it becomes visible at the end, or not at all."""
-        with _full_is_no_space():
+        """Write a blob piece by piece with flat memory; it becomes visible at the end, or not at all.
+
+        Raises NoSpace or Unavailable.
+        """
+        with away_is_unavailable():
             file = obstore.open_writer(self._store, key, buffer_size=CHUNK_BYTES)
             yield file
             file.close()

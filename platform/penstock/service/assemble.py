@@ -8,12 +8,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import BinaryIO
 
 import structlog
@@ -98,8 +96,8 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     finish_as = batch.finish_as or BatchState.COMPLETED
     pieces = db.run(lambda tx: segments.of_batch(tx.conn, batch.id))
     scratch.check(settings.scratch_dir, sum(piece.bytes for piece in pieces))
-    with tempfile.TemporaryDirectory(prefix="assemble-", dir=settings.scratch_dir) as folder:
-        path = Path(folder, "answers")
+    with scratch.folder(settings.scratch_dir, "assemble-") as folder:
+        path = folder / "answers"
         with path.open("wb") as answers:
             index = fetch(pieces, blobs, answers)
             if index.count < batch.total:

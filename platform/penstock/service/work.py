@@ -206,6 +206,14 @@ def waiting_for_io(tx: Transaction) -> tuple[str, str] | None:
     return ("validate" if state is BatchState.VALIDATING else "assemble"), batch
 
 
+def put_off(tx: Transaction, lease: int) -> None:
+    """Give a validation or assembly back that can't go on now: a server is away, a disk full. No attempt is counted."""
+    batch = leases.batch_of(tx.conn, lease)
+    if batch is not None:
+        batches.lock(tx.conn, batch)
+        leases.put_off_batch(tx.conn, lease)
+
+
 def give_up(tx: Transaction, batch: str, lease: int) -> None:
     """End a batch as failed, after its validation or assembly died too often. What was recorded is kept."""
     batches.lock(tx.conn, batch)

@@ -99,6 +99,12 @@ _GIVE_BACK_BATCH = text("""
     update batches b set lease = null, hinted_at = null from leases l
     where l.id = :lease and b.id = l.batch and b.lease = l.id""")
 
+_PUT_OFF_BATCH = text("""
+    -- Free again, to be hinted a while later; what a server that was away or a full disk kept from its end was no
+    -- attempt that counts.
+    update batches b set lease = null, hinted_at = clock_timestamp(), attempts = b.attempts - 1 from leases l
+    where l.id = :lease and l.closed_at is null and b.id = l.batch and b.lease = l.id""")
+
 _UNTRIED = text("""
     update suspects set trial = null
     where trial = :lease and slice = (select slice from leases where id = :lease)""")
@@ -219,6 +225,12 @@ def give_back(conn: Connection, lease: int, how: str) -> None:
     conn.execute(_GIVE_BACK_BATCH, {"lease": lease})
     conn.execute(_UNTRIED, {"lease": lease})
     conn.execute(_SHUT, {"lease": lease, "how": how})
+
+
+def put_off_batch(conn: Connection, lease: int) -> None:
+    """Free a batch whose validation or assembly could not go on now; nothing happens if the lease is closed."""
+    conn.execute(_PUT_OFF_BATCH, {"lease": lease})
+    conn.execute(_SHUT, {"lease": lease, "how": "released"})
 
 
 def silent_batches(conn: Connection, *, limit: int) -> list[str]:
