@@ -6,6 +6,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -45,10 +46,15 @@ def template_database(postgres_url: str) -> str:
 @pytest.fixture
 def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """A fresh, migrated, empty database."""
-    name = f"test_{next(_numbers)}"
-    _administer(postgres_url, f"create database {name} template {template_database}")
-    yield _database(postgres_url, name)
-    _administer(postgres_url, f"drop database {name} with (force)")
+    with _fresh_database(postgres_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """The same for all tests of a module, where starting what works on it costs more than the tests."""
+    with _fresh_database(postgres_url, template_database) as url:
+        yield url
 
 
 @pytest.fixture
@@ -73,6 +79,14 @@ def redis_url(valkey_url: str) -> str:
     with redis_client.Redis.from_url(valkey_url) as client:
         client.flushall()
     return valkey_url
+
+
+@contextmanager
+def _fresh_database(postgres_url: str, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    _administer(postgres_url, f"create database {name} template {template}")
+    yield _database(postgres_url, name)
+    _administer(postgres_url, f"drop database {name} with (force)")
 
 
 def _administer(url: str, statement: str) -> None:
