@@ -101,6 +101,39 @@ def test_an_engine_that_stands_still_is_not_alive_and_is_replaced(folder: Path) 
         supervisor.wait_ready(30, generation=2)
 
 
+def test_an_engine_with_a_request_that_makes_no_step_is_hung_and_an_idle_one_is_not(folder: Path) -> None:
+    watched = Watched(echo_launch(folder), folder, stuck_seconds=0.6)
+    with watched.supervisor as supervisor:
+        supervisor.wait_ready(30)
+        with pytest.raises(queue.Empty):
+            watched.deaths.get(timeout=2)  # idle: it makes no step either, and lives
+
+        async def hang() -> int:
+            body = b'{"model":"echo","messages":[{"role":"user","content":"[[hang]]"}]}'
+            async with EngineClient(
+                socket=supervisor.launch.socket, generation=lambda: supervisor.generation
+            ) as client:
+                with pytest.raises(EngineGone) as caught:
+                    await client.ask("/v1/chat/completions", body, 30)
+            assert caught.value.sent
+            return caught.value.generation
+
+        assert asyncio.run(hang()) == 1
+        assert "made no step for" in watched.deaths.get(timeout=20)[1]
+        assert not asyncio.run(supervisor.lives(1)), "another start is another engine"
+
+
+def test_an_engine_that_had_been_ready_is_started_again_soon_however_often_it_dies(folder: Path) -> None:
+    watched = Watched(echo_launch(folder), folder, chance=lambda: 0.0)
+    with watched.supervisor as supervisor:
+        for generation in range(1, 6):
+            supervisor.wait_ready(30, generation=generation)
+            assert supervisor.engine_pid
+            os.kill(supervisor.engine_pid, signal.SIGKILL)
+            watched.deaths.get(timeout=10)
+        supervisor.wait_ready(8, generation=6)  # the sixth start in a row would wait for 8 s, had it never been ready
+
+
 def test_stop_leaves_no_process_no_socket_and_no_record(watched: Watched, folder: Path) -> None:
     family = watched.supervisor.processes
     watched.supervisor.stop()

@@ -95,13 +95,14 @@ class Beat:
     def _run(self) -> None:
         while not self._stop.wait(self._settings.beat_seconds):
             try:
-                self._once()
+                self.once()
             except Unavailable as error:
                 log.warning("beat_unheard", error=error.message)
             except Exception:
                 log.exception("beat_failed")
 
-    def _once(self) -> None:
+    def once(self) -> None:
+        """Beat, and pass on what was heard; raise Unavailable."""
         with self._lock:
             named = dict(self._grips)
         asked_at = now()
