@@ -1,0 +1,185 @@
+"""F3 and F4: a worker that is told to end gives its work back whole; one that slept past its lease writes nothing.
+
+`ROLLING_RESTARTS=50` makes more rounds of restarts than the few that every run of the tests makes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+from e2e.live import chat
+from faults.house import House
+from faults.load import Load, check, requests
+
+from penstock.store import counts
+from penstock.store.engine import sync_engine
+
+pytestmark = pytest.mark.timeout(600)
+
+ROUNDS = int(os.environ.get("ROLLING_RESTARTS", "4"))
+LEASE_SECONDS = 3.0
+GRACE_SECONDS = 5.0
+SLOTS = 16
+LATENCY_SECONDS = 0.2
+WORKERS = ("gpu-1", "gpu-2")
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all engines of the house were asked."""
+    return tmp_path_factory.mktemp("journal") / "asked"
+
+
+@pytest.fixture(scope="module")
+def house(build: Callable[..., House], journal: Path) -> House:
+    """Two gpu workers with short leases."""
+    arguments = [f"--journal={journal}", f"--max-num-seqs={SLOTS}", f"--latency-ms={LATENCY_SECONDS * 1000:g}"]
+    return build(
+        gpus=2,
+        engine_arguments=arguments,
+        lease_seconds=f"{LEASE_SECONDS}",
+        beat_seconds="1",
+        worker_gone_seconds="4",
+        close_grace_seconds=f"{GRACE_SECONDS}",
+        flush_seconds="0.2",
+        slice_lines="30",
+    )
+
+
+@pytest.fixture(autouse=True)
+def unbroken(house: House) -> Iterator[None]:
+    """Both workers live before a test; after it the database and the blobs are as they must be."""
+    for name in WORKERS:
+        if not house.lives(name):
+            house.start(name)
+    house.wait_until_ready()
+    yield
+    check(house)
+
+
+def counted(house: House) -> dict[str, int]:
+    """How often rare things happened so far."""
+    engine = sync_engine(house.database_url, connections=1)
+    with engine.connect() as connection:
+        found = counts.read(connection)
+    engine.dispose()
+    return found
+
+
+@pytest.mark.parametrize("point", ["slice.flushing", "segment.written", "slice.settling"])
+def test_a_worker_that_was_frozen_past_its_lease_writes_nothing_when_it_goes_on(
+    house: House, journal: Path, point: str
+) -> None:
+    house.kill("gpu-1")
+    house.start("gpu-1", failpoints=f"{point}=stop@2")
+    house.wait_until_ready()
+    before, zombie = counted(house), house.holder("gpu-1")
+    load = Load.submit(house, f"zombie-{point.replace('.', '-')}", 240)
+    process = psutil.Process(house.pid("gpu-1"))
+    house.until(lambda: process.status() == psutil.STATUS_STOPPED, "gpu-1 is frozen")
+    load.has_each_answer_once(house)
+    query = "select count(*) from leases where holder = %s and closed_as = 'reaped'"
+    reaped, segments = house.ask(query, zombie), house.ask("select count(*) from segments")
+    assert reaped
+
+    house.cont("gpu-1")
+    house.until(
+        lambda: counted(house)["lease_lost"] >= before["lease_lost"] + reaped, "it finds that its leases are gone"
+    )
+    assert house.ask("select count(*) from segments") == segments
+    if point != "slice.settling":
+        assert counted(house)["answers_dropped"] > before["answers_dropped"]
+    assert set(load.asked_again(journal).values()) <= {2}
+
+    house.stop("gpu-2")  # and it is a worker like any other again
+    try:
+        Load.submit(house, f"after-{point.replace('.', '-')}", 60).has_each_answer_once(house)
+    finally:
+        house.cont("gpu-2")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One restart: how many slices the worker held at SIGTERM, and how long it took to let go of them and to end."""
+
+    held: int
+    let_go_seconds: float
+    ended_seconds: float
+
+
+def held_by(house: House, holder: UUID | None) -> int:
+    """How many slices a worker holds now."""
+    return int(house.ask("select count(*) from leases where holder = %s and closed_at is null", holder))
+
+
+def end(house: House, name: str) -> Round:
+    """End a worker that has work by SIGTERM."""
+    holder = house.holder(name)
+    house.until(lambda: held_by(house, holder), f"{name} has work")
+    at = time.time()
+    house.terminate(name)
+    assert house.wait(name, 30) == 0
+    ended_seconds = time.time() - at
+    rows = house.rows(
+        "select extract(epoch from closed_at)::float8, closed_as from leases"
+        " where holder = %s and closed_at >= to_timestamp(%s)",
+        holder,
+        at,
+    )
+    assert {how for _, how in rows} <= {"released", "settled"}
+    assert not held_by(house, holder)
+    return Round(len(rows), max((closed - at for closed, _ in rows), default=0.0), ended_seconds)
+
+
+def test_workers_that_are_restarted_in_turn_under_load_cost_nothing(house: House, journal: Path) -> None:
+    loads: list[Load] = []
+    rounds: list[Round] = []
+    began = time.monotonic()
+    for number in range(ROUNDS):
+        if house.ask("select count(*) from slices where state in ('queued', 'ready')") < 8:
+            loads.append(Load.submit(house, f"rolling-{number}", 300))
+        name = WORKERS[number % 2]
+        rounds.append(end(house, name))
+        house.start(name)
+        house.wait_until_ready()
+    for load in loads:
+        load.has_each_answer_once(house)
+    again = sum(len(load.asked_again(journal)) for load in loads)
+    slowest = max(one.let_go_seconds for one in rounds)
+    print(
+        f"{ROUNDS} rounds, {sum(load.lines for load in loads)} lines, {sum(one.held for one in rounds)} slices held at"
+        f" SIGTERM, {again} lines asked again, let go after {slowest:.1f} s at most, ended after"
+        f" {max(one.ended_seconds for one in rounds):.1f} s at most, {time.monotonic() - began:.0f} s in all"
+    )
+    assert again == 0  # the grace is longer than an answer takes, so nothing was in flight at its end
+    assert slowest < GRACE_SECONDS  # what has come back is not kept until the grace is over
+    mine = [load.id for load in loads]
+    assert house.ask("select sum(crashes) from slices where batch = any(%s)", mine) == 0
+    assert not house.ask("select count(*) from leases where batch = any(%s) and closed_as = 'reaped'", mine)
+
+
+def test_a_line_that_does_not_come_back_within_the_grace_is_given_back_and_alone_is_asked_again(
+    house: House, journal: Path
+) -> None:
+    house.restart("gpu-1", close_grace_seconds="1")
+    house.wait_until_ready()
+    house.kill("gpu-2")
+    lines = [*requests("hanging", 10), chat("stuck", "line 11 of hanging. [[hang]]")]
+    load = Load("hanging", 11, house.client.submit(lines).id)
+    house.until(lambda: house.client.sdk.batches.retrieve(load.id).request_counts.completed == 10, "ten are recorded")
+    ended = end(house, "gpu-1")
+    assert 1.0 <= ended.let_go_seconds < LEASE_SECONDS
+    house.start("gpu-2")
+    house.until(lambda: load.asked_again(journal) == {11: 2}, "the line that hangs is asked again, and no other")
+    house.client.sdk.batches.cancel(load.id)
+    batch = house.client.ended(load.id)
+    assert batch.status == "cancelled"
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (10, 1)
+    house.start("gpu-1", close_grace_seconds=f"{GRACE_SECONDS}")
