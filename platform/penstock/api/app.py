@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 import penstock
 from penstock.api import batches, errors, files, health, jobs, metrics, models
+from penstock.api.body import Room
 from penstock.api.envelope import Envelope
 from penstock.api.platform import Platform
 from penstock.blobs.store import Blobs
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
         db = AsyncDatabase(async_engine(settings.database_url, settings.api_connections), hinter.say)
-        app.state.platform = Platform(db, Blobs(settings.blob_url), settings)
+        app.state.platform = Platform(db, Blobs(settings.blob_url), settings, Room(settings.max_bodies_bytes))
         ensuring = asyncio.create_task(_ensure_bootstrap(db, settings))
         await asyncio.wait({ensuring}, timeout=_PATIENCE_SECONDS)
         if ensuring.done():

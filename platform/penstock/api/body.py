@@ -1,8 +1,12 @@
-"""JSON bodies: read up to a limit and not a byte further, then checked against a model."""
+"""Bodies: read up to a limit and not a byte further, from clients that get on with it; JSON checked against a model."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -10,7 +14,7 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from penstock.api import errors
-from penstock.domain.errors import BadRequest, NotSupported, TooLarge
+from penstock.domain.errors import BadRequest, NotSupported, TooLarge, TooSlow, Unavailable
 
 M = TypeVar("M", bound="Asked")
 
@@ -40,15 +44,67 @@ def check_head(request: Request, max_bytes: int) -> None:
         raise TooLarge(f"The body is larger than {max_bytes} bytes.")
 
 
+PROGRESS_BYTES: Final = 16 * 1024
+
+
+async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """The body as it comes; raise TooSlow if waiting for the next 16 KiB of it, or its end, takes longer than this."""
+    stream = request.stream()
+    left, came = seconds, 0
+    while True:
+        began = time.monotonic()
+        try:
+            piece = await asyncio.wait_for(anext(stream), left)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TooSlow from None
+        left, came = max(0.0, left - (time.monotonic() - began)), came + len(piece)
+        if came >= PROGRESS_BYTES:
+            left, came = seconds, 0
+        yield piece
+
+
+class Room:
+    """Memory for bodies that are being read, of all requests together; small bodies always find some."""
+
+    SMALL_BYTES: Final = 64 * 1024
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+
+    @contextmanager
+    def held(self) -> Iterator[list[int]]:
+        """What one body holds, in a list of one number that grows by `grow`; it is given back at the end."""
+        holds = [0]
+        try:
+            yield holds
+        finally:
+            self._left += holds[0]
+
+    def grow(self, holds: list[int], size: int) -> None:
+        """Let a body hold so many bytes; raise Unavailable if others hold too much."""
+        more = size - holds[0]
+        if size <= self.SMALL_BYTES or more <= 0:
+            return
+        if more > self._left:
+            raise Unavailable("Too many large requests are being sent at this moment; try again shortly.")
+        self._left -= more
+        holds[0] = size
+
+
 async def read(request: Request, max_bytes: int) -> bytes:
-    """Read the body; raise TooLarge as soon as it is known to be larger."""
+    """Read the body; raise TooLarge as soon as it is known to be larger, TooSlow, or Unavailable without room."""
     check_head(request, max_bytes)
+    here = request.app.state.platform
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > max_bytes:
-            raise TooLarge(f"The body is larger than {max_bytes} bytes.")
-    return bytes(body)
+    with here.room.held() as holds:
+        async for piece in pieces(request, here.settings.slow_body_seconds):
+            body += piece
+            if len(body) > max_bytes:
+                raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+            here.room.grow(holds, len(body))
+        return bytes(body)
 
 
 def decode(raw: bytes, type: Any = Any, where: str = "") -> Any:

@@ -57,7 +57,7 @@ async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_
     limit = here.settings.max_file_bytes
     between = multipart.boundary(request, limit)
     async with Upload(here.db, here.blobs, tenant, limit) as coming:
-        form = await multipart.receive(request, between, coming.write)
+        form = await multipart.receive(request, between, coming.write, here.settings.slow_body_seconds)
         publish = functools.partial(_publish, tenant, form, _ttl(form, here), idempotency_key)
         return shapes.file(await coming.publish(publish))
 

@@ -109,11 +109,14 @@ def boundary(request: Request, max_file_bytes: int) -> bytes:
     return between
 
 
-async def receive(request: Request, between: bytes, take: Callable[[bytes], Awaitable[None]]) -> Form:
-    """Read a form, handing the file's bytes to `take` as they come; raise BadRequest if it is cut or malformed."""
+async def receive(request: Request, between: bytes, take: Callable[[bytes], Awaitable[None]], seconds: float) -> Form:
+    """Read a form, handing the file's bytes to `take` as they come.
+
+    Raises BadRequest if it is cut or malformed, TooSlow if its sender stands still for so long.
+    """
     reader = _Reader(between)
     try:
-        async for piece in request.stream():
+        async for piece in body.pieces(request, seconds):
             reader.parser.write(piece)
             for found in reader.pieces:
                 await take(found)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from penstock.api.body import Room
 from penstock.blobs.store import Blobs
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
@@ -19,6 +20,7 @@ class Platform:
     db: AsyncDatabase
     blobs: Blobs
     settings: Settings
+    room: Room
 
 
 def _platform(request: Request) -> Platform:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,13 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from penstock.domain.errors import NoSpace, Unavailable, Unreadable
 
 CHUNK_BYTES = 4 * 1024 * 1024
+
+# What each upload and each download may hold: little, since hundreds of clients may be slow at once. An object store
+# takes no parts under 5 MiB (S3), and each read of it is a request.
+DISK_PIECE_BYTES = 256 * 1024
+WRITE_PIECE_BYTES = 8 * 1024 * 1024
+READ_PIECE_BYTES = 1024 * 1024
+_PARTS_AT_ONCE = 2
 
 
 def is_full(error: Exception) -> bool:
@@ -84,13 +92,14 @@ class Blobs:
         Raises NoSpace or Unavailable.
         """
         with away_is_unavailable():
-            file = obstore.open_writer(self._store, key, buffer_size=CHUNK_BYTES)
+            file = obstore.open_writer(self._store, key, buffer_size=WRITE_PIECE_BYTES, max_concurrency=_PARTS_AT_ONCE)
             yield file
             file.close()
 
     def open_upload(self, key: str) -> obstore.AsyncWritableFile:
         """A writer for an event loop: `await write(bytes)`, then `await close()`; without it nothing is visible."""
-        return obstore.open_writer_async(self._store, key, buffer_size=CHUNK_BYTES)
+        size = WRITE_PIECE_BYTES if self._root is None else DISK_PIECE_BYTES
+        return obstore.open_writer_async(self._store, key, buffer_size=size, max_concurrency=_PARTS_AT_ONCE)
 
     def range(self, key: str, offset: int, length: int) -> bytes:
         """Read a part of a blob; raise Unreadable."""
@@ -112,20 +121,23 @@ class Blobs:
                 yield bytes(piece)
 
     async def stream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """Read the bytes from `start` up to `end` in pieces of some MiB, from an event loop; raise Unreadable."""
+        """Read the bytes from `start` up to `end` in small pieces, from an event loop; raise Unreadable."""
+        size = READ_PIECE_BYTES if self._root is None else DISK_PIECE_BYTES
         with _reading(key):
-            for offset in range(start, end, CHUNK_BYTES):
-                length = min(CHUNK_BYTES, end - offset)
+            for offset in range(start, end, size):
+                length = min(size, end - offset)
                 yield bytes(await obstore.get_range_async(self._store, key, start=offset, length=length))
 
     def delete(self, key: str) -> None:
         """Delete a blob, and what a cut upload left of it; it is no error if nothing is there."""
         with _missing_ok():
             obstore.delete(self._store, key)
-        if self._root is not None:  # on disk, a multipart upload that was cut leaves `<key>#<n>` (object_store 0.12)
-            target = self._root / key
-            for cut in target.parent.glob(f"{target.name}#*"):
-                cut.unlink(missing_ok=True)
+        if self._root is not None:  # on disk, a write that was cut leaves `<key>#<n>`, n from 1 (object_store 0.12)
+            for number in itertools.count(1):  # not a glob: that reads the whole folder, 40 ms for 20,000 blobs
+                try:
+                    Path(self._root, f"{key}#{number}").unlink()
+                except FileNotFoundError:
+                    break
 
     async def ready(self) -> bool:
         """Say whether the store answers: a look at a key that is not there."""

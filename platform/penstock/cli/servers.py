@@ -30,6 +30,7 @@ def api(
     import uvicorn
 
     from penstock.api.app import create_app
+    from penstock.api.connection import given_up_after
 
     loaded = settings.load()
     logs.configure(loaded.log_level)
@@ -43,6 +44,8 @@ def api(
         access_log=False,
         log_config=None,
         server_header=False,
+        http=given_up_after(loaded.slow_body_seconds),
+        ws="none",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 

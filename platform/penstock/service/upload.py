@@ -26,7 +26,8 @@ from penstock.store.files import File
 
 log = structlog.get_logger()
 
-PIECE_BYTES: Final = 1024 * 1024
+PIECE_BYTES: Final = 128 * 1024
+"""What waits here for each upload: small, since hundreds may be slow at once."""
 
 
 @dataclass(frozen=True)
