@@ -43,14 +43,14 @@ class Slice(Held):
 
     claim: Claim = None  # type: ignore[assignment]
     settled: bool = False
-    sent: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    sent: dict[int, tuple[tuple[int, ...], str | None]] = field(default_factory=dict)
+    """Lines and blob by number; what a doomed blob kept from being recorded was not sent."""
     accepted: set[int] = field(default_factory=set)
-    doomed: frozenset[int] = frozenset()
 
     @property
     def left(self) -> list[int]:
         """Lines that this holder has not sent yet."""
-        sent = {line for lines in self.sent.values() for line in lines}
+        sent = {line for lines, _ in self.sent.values() for line in lines}
         return [line for line in remaining(self.claim) if line not in sent]
 
 
@@ -112,6 +112,17 @@ class Model:
         for line in lines:
             deaths, _ = self.suspects.get((slice, line), (0, None))
             self.suspects[slice, line] = (min(4, deaths + 1), None)
+
+    def deaths(self, slice: int) -> dict[int, int]:
+        """What is known of a slice's suspects."""
+        return {line: deaths for (at, line), (deaths, _) in self.suspects.items() if at == slice}
+
+    def forget(self, kept: set[int], swept: set[int]) -> None:
+        """Only these leases are still known, and these slices' segments and suspects are gone."""
+        self.slices = [held for held in self.slices if held.lease in kept and held.claim.slice not in swept]
+        self.tasks = [task for task in self.tasks if task.lease in kept]
+        self.recorded = {slice: lines for slice, lines in self.recorded.items() if slice not in swept}
+        self.suspects = {at: known for at, known in self.suspects.items() if at[0] not in swept}
 
     def reap(self, reaped: list[Held]) -> None:
         """Silent holders lost these; what they had on trial is charged."""

@@ -54,6 +54,7 @@ create function forget_scene(copy text) returns void language plpgsql as $$
 begin
     perform set_config('session_replication_role', 'replica', true);
     delete from suspects where slice in (select id from slices where batch = copy);
+    delete from leftovers where batch = copy;
     delete from segments where slice in (select id from slices where batch = copy);
     delete from leases where batch = copy;
     delete from slices where batch = copy;
