@@ -21,9 +21,9 @@ from faults.load import Load, check, requests
 from penstock.store import counts
 from penstock.store.engine import sync_engine
 
-pytestmark = pytest.mark.timeout(600)
-
 ROUNDS = int(os.environ.get("ROLLING_RESTARTS", "4"))
+pytestmark = pytest.mark.timeout(180 + 20 * ROUNDS)
+
 LEASE_SECONDS = 3.0
 GRACE_SECONDS = 5.0
 SLOTS = 16
