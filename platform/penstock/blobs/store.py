@@ -19,7 +19,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 
 # What each upload and each download may hold: little, since hundreds of clients may be slow at once. An object store
 # takes no parts under 5 MiB (S3), and each read of it is a request.
-DISK_PIECE_BYTES = 256 * 1024
+DISK_PIECE_BYTES = 128 * 1024
 WRITE_PIECE_BYTES = 8 * 1024 * 1024
 READ_PIECE_BYTES = 1024 * 1024
 _PARTS_AT_ONCE = 2
