@@ -36,6 +36,7 @@ class _Pair:
 
     client: socket.socket
     server: socket.socket | None = None
+    due: bool = False
     losing: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -63,7 +64,8 @@ class Proxy:
         self._refusing = self._vanished = False
         self._delay_seconds = 0.0
         self._lose: bytes | None = None
-        self._losses_left = 0
+        self._after = b""
+        self._losses_left, self._lose_every, self._losable = 0, 1, 0
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self.port = 0
@@ -113,9 +115,12 @@ class Proxy:
         """The peer is gone without a word: no packet is answered, not even by the kernel; connecting hangs."""
         self._do(lambda: self._change(flowing=False, vanished=True))
 
-    def lose_answers(self, to: bytes = b"", times: int = 1_000_000) -> None:
-        """What a client sends arrives; the answer to anything that holds `to` is lost, and its connection reset."""
-        self._do(lambda: self._change(lose=to, times=times))
+    def lose_answers(self, to: bytes = b"", times: int = 1_000_000, every: int = 1, after: bytes = b"") -> None:
+        """What a client sends arrives; the answer to (each nth) that holds `to` is lost, and its connection reset.
+
+        With `after`, only where the client sent that before, and not yet another `to`.
+        """
+        self._do(lambda: self._change(lose=to, times=times, every=every, after=after))
 
     def delay(self, seconds: float) -> None:
         """Every piece takes so long, each way."""
@@ -137,8 +142,11 @@ class Proxy:
         delay_seconds: float = 0.0,
         lose: bytes | None = None,
         times: int = 0,
+        every: int = 1,
+        after: bytes = b"",
     ) -> None:
-        self._delay_seconds, self._lose, self._losses_left = delay_seconds, lose, times
+        self._after = after
+        self._delay_seconds, self._lose, self._losses_left, self._lose_every = delay_seconds, lose, times, every
         if flowing:
             self._flowing.set()
         else:
@@ -214,15 +222,27 @@ class Proxy:
                 if self._delay_seconds:
                     await asyncio.sleep(self._delay_seconds)
                 await self._flowing.wait()
-                if asked and self._lose is not None and self._lose in data:
-                    pair.losing = True
-                if not asked and pair.losing and self._losses_left:
-                    self._losses_left -= 1
-                    self.lost += 1
-                    break
+                if asked:
+                    self._look(pair, data)
+                elif pair.losing:
+                    pair.losing = False
+                    if self._losses_left:
+                        self._losses_left -= 1
+                        self.lost += 1
+                        break
                 await self._loop.sock_sendall(sink, data)
         await self._flowing.wait()  # an end, too, is not heard of while nothing passes
         self._end(pair)
+
+    def _look(self, pair: _Pair, data: bytes) -> None:
+        """Note whether the answer to this is one that shall be lost."""
+        if self._lose is None:
+            return
+        pair.due = pair.due or self._after in data
+        if pair.due and self._lose in data:
+            pair.due = False
+            self._losable += 1
+            pair.losing = self._losable % self._lose_every == 0
 
     def _end(self, pair: _Pair) -> None:
         self._pairs.discard(pair)

@@ -126,6 +126,23 @@ def test_a_lost_answer_arrived_as_a_question(network: Proxy, server: _Server) ->
         assert _say(two, b"COMMIT") == b"COMMIT", "only one is lost"
 
 
+def test_each_second_answer_may_be_lost(network: Proxy, server: _Server) -> None:
+    network.lose_answers(to=b"COMMIT", every=2)
+    with _connect(network) as one:
+        assert _say(one, b"COMMIT") == b"COMMIT"
+        with pytest.raises(ConnectionResetError):
+            _say(one, b"COMMIT")
+    assert network.lost == 1
+
+
+def test_only_the_answer_after_a_certain_question_may_be_lost(network: Proxy) -> None:
+    network.lose_answers(to=b"COMMIT", after=b"INSERT")
+    with _connect(network) as one, _connect(network) as two:
+        assert [_say(one, b"COMMIT"), _say(one, b"INSERT"), _say(two, b"COMMIT")] == [b"COMMIT", b"INSERT", b"COMMIT"]
+        with pytest.raises(ConnectionResetError):
+            _say(one, b"COMMIT")
+
+
 def test_a_delay_takes_its_time_each_way(network: Proxy) -> None:
     with _connect(network) as one:
         network.delay(0.1)

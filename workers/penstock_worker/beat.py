@@ -117,5 +117,8 @@ class Beat:
             named[lease].closing = finish_as
             named[lease].news.set()
         for lease in heard.forgotten:
+            with self._lock:
+                if lease in self._grips:  # its claim was answered late, while this beat was under way
+                    continue
             log.warning("lease_forgotten", lease=lease)
             self._db.run(work.release, lease, "forgotten")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,8 +56,8 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
 @contextmanager
 def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
     """The blob as a local file that goes away afterwards."""
-    with tempfile.TemporaryDirectory(prefix="validate-", dir=folder) as name:
-        path = Path(name, "input")
+    with scratch.folder(folder, "validate-") as inside:
+        path = inside / "input"
         with path.open("wb") as file:
             for piece in blobs.pieces(key):
                 scratch.check(folder, len(piece))
