@@ -14,16 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import random
 import select
-import shlex
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,10 +29,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from penstock_worker.engine import guard as guard_module
 from penstock_worker.engine import log_file, probe, record
 from penstock_worker.engine.askers import Askers, settle
-from penstock_worker.engine.guard import Process, kill, kill_session, look_up, members
+from penstock_worker.engine.guard import Process
+from penstock_worker.engine.guarded import Guarded
 from penstock_worker.engine.launch import Launch
 from penstock_worker.engine.watchdog import Watchdog
 
@@ -109,8 +104,7 @@ class Supervisor:
         self._grace_seconds = 10.0
         self._askers = Askers()
         self._was_ready = False
-        self._seen: dict[int, Process] = {}
-        self._engine: Process | None = None
+        self._now: Guarded | None = None
         self._wake, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
         self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
@@ -141,12 +135,12 @@ class Supervisor:
     @property
     def engine_pid(self) -> int | None:
         """The engine's first process, once the guard has started it."""
-        return self._engine.pid if self._engine else None
+        return self._now.engine.pid if self._now and self._now.engine else None
 
     @property
     def processes(self) -> tuple[Process, ...]:
         """Guard and engine processes as last seen, the guard first."""
-        return tuple(self._seen.values())
+        return self._now.processes if self._now else ()
 
     def wait_ready(self, timeout_seconds: float, generation: int = 1) -> int:
         """Wait until an engine of at least this generation is ready; its generation. Raises EngineNotReady."""
@@ -272,104 +266,54 @@ class Supervisor:
             self._generation += 1
             self._state = EngineState.STARTING
             self._was_ready = False
-            self._engine = None
+            self._now = None
             self._changed.notify_all()
-        self.launch.socket.unlink(missing_ok=True)
-        log_file.turn_over(self.log_path)
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            guard = self._start_guard(theirs)
-            theirs.close()
-            try:
-                why = self._watch(ours, guard)
-            finally:
-                ours.close()  # From here a guard that still lives kills everything.
-                status = self._clear_up(guard)
+        one = Guarded(self.launch, self._generation, record_path=self._record_path, log_path=self.log_path)
+        with one:
+            self._now = one
+            why = self._watch(one)
         if not self._stopping:
-            self._mourn(f"{why} {_status_in_words(status)}")
+            self._mourn(f"{why} {one.status_in_words()}")
 
-    def _watch(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
+    def _watch(self, one: Guarded) -> str:
         """See the engine through readiness to its end; the result is what ended it, or nothing if we did."""
-        why = self._until_ready(line, guard)
+        why = self._until_ready(one)
         if not why and not self._stopping:
             log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
             self._was_ready = True
             self._become(EngineState.READY)
             _tell(self._on_ready, self._generation)
-            why = self._until_death(line, guard)
+            why = self._until_death(one)
         if self._stopping:
-            self._let_end(line, guard)
+            self._let_end(one)
         else:
             self._become(EngineState.DEAD)
         return why
 
-    def _start_guard(self, line: socket.socket) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-S", "-E", guard_module.__file__, str(line.fileno()), *self.launch.command]
-        with self.log_path.open("ab") as file:
-            with contextlib.suppress(OSError):
-                file.write(f"--- start {self._generation}: {shlex.join(self.launch.command)}\n".encode())
-                file.flush()
-            guard = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=dict(self.launch.environment),
-                pass_fds=(line.fileno(),),
-                start_new_session=True,
-            )
-        self._seen = {}
-        self._note(guard.pid)
-        return guard
-
-    def _note(self, guard: int) -> None:
-        """Remember the processes that are there now; the record grows as the engine does."""
-        leader = look_up(guard)
-        found = {} if leader is None else {p.pid: p for p in (leader, *members(guard, guard))}
-        if found.keys() - self._seen.keys():
-            self._seen.update(found)
-            self._save(guard)
-
-    def _save(self, guard: int) -> None:
-        try:
-            record.write(self._record_path, guard, self._seen.values())
-        except OSError as error:
-            log.warning("The engine's processes can't be recorded in %s: %s", self._record_path, error)
-
-    def _until_ready(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
+    def _until_ready(self, one: Guarded) -> str:
         """Wait for readiness; the result is why it failed, or nothing."""
         begun = time.monotonic()
         step = 0.05
         while not self._stopping:
             if time.monotonic() - begun > self.launch.start_timeout_seconds:
                 return f"It was not ready after {self.launch.start_timeout_seconds:.0f} s."
-            if self._wait(step, line) and not self._heard(line, guard):
+            if self._wait(step, one.line) and not one.heard():
                 return "It ended before it was ready."
-            self._note(guard.pid)
+            one.note()
             if probe.healthy(self.launch.socket, 5.0) and probe.serves(self.launch.socket, self.launch.model, 5.0):
-                self._note(guard.pid)
+                one.note()
                 return ""
             step = min(1.0, step * 1.3)
         return ""
 
-    def _heard(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> bool:
-        """Read what the guard said (the engine's pid); False if it has ended."""
-        with contextlib.suppress(OSError):
-            if said := line.recv(4096):
-                self._engine = Process(*json.loads(said))
-                self._seen[self._engine.pid] = self._engine
-                self._save(guard.pid)
-                return True
-        return False
-
-    def _until_death(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> str:
+    def _until_death(self, one: Guarded) -> str:
         """Watch a ready engine; the result is what ended it, or nothing if we are stopping."""
         well_at = ready_at = time.monotonic()
         often = min(_LOOK_SECONDS, self._stuck_seconds / 4)
         look_at = ready_at + often
         watchdog = Watchdog(self.launch.socket, self._stuck_seconds, ready_at)
         while not self._stopping:
-            if self._wait(look_at - time.monotonic(), line) and not self._heard(line, guard):
+            if self._wait(look_at - time.monotonic(), one.line) and not one.heard():
                 return "It ended by itself."
             now = time.monotonic()
             askers = self._askers.take()
@@ -391,30 +335,14 @@ class Supervisor:
                 self._deaths_in_row = 0
         return ""
 
-    def _let_end(self, line: socket.socket, guard: subprocess.Popen[bytes]) -> None:
+    def _let_end(self, one: Guarded) -> None:
         """Ask the engine to end, and wait for that as long as the grace lasts."""
         self._become(EngineState.STOPPED)
         until = time.monotonic() + self._grace_seconds
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(guard.pid, signal.SIGTERM)
+        one.tell_to_end()
         while (left := until - time.monotonic()) > 0:
-            if self._wait(left, line) and not self._heard(line, guard):
+            if self._wait(left, one.line) and not one.heard():
                 return
-
-    def _clear_up(self, guard: subprocess.Popen[bytes]) -> int:
-        """See the last process of this generation gone; the result is the engine's exit status.
-
-        Usually the guard has done it all. Until it is waited for, its pid, which names the session, stays ours.
-        """
-        _wait_unreaped(guard.pid, 5.0)
-        for process in self._seen.values():
-            kill(process)
-        if kill_session(guard.pid, timeout_seconds=30.0):
-            self._record_path.unlink(missing_ok=True)
-        else:
-            log.error("The engine's session %d can't be killed; the next worker start tries again.", guard.pid)
-        self.launch.socket.unlink(missing_ok=True)
-        return guard.wait()
 
     def _mourn(self, why: str) -> None:
         self._deaths_in_row += 1
@@ -433,19 +361,3 @@ def _tell(listener: Callable[..., None], *news: object) -> None:
         listener(*news)
     except Exception:
         log.exception("A listener of the engine's supervisor failed.")
-
-
-def _wait_unreaped(pid: int, timeout_seconds: float) -> None:
-    """Wait for a child's end without taking its status, so that its pid is not given out again."""
-    until = time.monotonic() + timeout_seconds
-    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) and time.monotonic() < until:
-        time.sleep(0.01)
-
-
-def _status_in_words(status: int) -> str:
-    if status < 0:
-        return f"Its guard was killed by signal {-status}."
-    if status > 128:
-        with contextlib.suppress(ValueError):
-            return f"It was killed by {signal.Signals(status - 128).name}."
-    return f"Its exit status was {status}."
