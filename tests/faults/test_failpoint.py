@@ -118,3 +118,7 @@ def placed() -> Counter[str]:
 
 def test_every_failpoint_in_the_code_has_a_name_with_a_meaning() -> None:
     assert not set(placed()) - set(failpoint.NAMES)
+
+
+def test_every_named_failpoint_is_passed_somewhere() -> None:
+    assert not set(failpoint.NAMES) - set(placed())
