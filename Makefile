@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test lint lock clean bench-control
+.PHONY: help install up demo test faults lint lock clean bench-control
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -27,6 +27,16 @@ demo: install ## Start it, send a batch of chat requests through a real vLLM, sh
 test: install lint ## Check everything, with the real vLLM
 	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
 	@$(BIN)/python -m pytest
+
+# Faults for a while, then the history checker; then transactions that interleave, many more than `make test` draws.
+SECONDS ?= 120
+SEED ?= 1
+INTERLEAVINGS ?= 10000
+
+faults: install ## Let a nemesis strike under load, then check the history (SECONDS=600 SEED=1 INTERLEAVINGS=10000)
+	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED)
+	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/python -m pytest -q --timeout 3600 \
+		tests/store/test_interleavings.py
 
 lint: install ## Check style and the direction of imports
 	@echo "[lint] ruff"

@@ -1,0 +1,351 @@
+"""The history checker: what was accepted came back exactly once, and nothing happened that may not happen.
+
+    verdict = judge(url, accepted, {tenant: client}, blobs, journal)
+    assert not verdict.breaches
+
+It looks after the fact, when every batch has ended: at the files as their tenants see them, at the rows and the trail
+of moves in the database, at the blobs on disk, and at the journal of the engines. A breach is a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from e2e.live import Client, said
+from store import invariants
+
+_REFUSED: Final = re.compile(r"\[\[status (\d+)\]\]")
+_NOTED_CHARACTERS: Final = 80
+_MOST_LISTED: Final = 5
+ENDS: Final = ("completed", "cancelled", "expired")
+UNANSWERED: Final = {"cancelled": "batch_cancelled", "expired": "batch_expired"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that was accepted: no other line of the load has this text, in its first 80 characters."""
+
+    custom_id: str
+    text: str
+
+    @property
+    def poison(self) -> bool:
+        """Whether it kills every engine that is asked."""
+        return "[[die]]" in self.text
+
+    @property
+    def refused(self) -> int | None:
+        """The status with which the engine refuses it, if it does."""
+        found = _REFUSED.search(self.text)
+        return int(found[1]) if found else None
+
+
+@dataclass
+class Accepted:
+    """One batch or job whose create was answered with its id, and what was done to it since."""
+
+    tenant: str
+    kind: str
+    id: str
+    lines: Sequence[Line]
+    cancelled: bool = False
+    """Whether somebody tried to cancel it."""
+    hurried: bool = False
+    """Whether its deadline may have come before its end."""
+
+
+@dataclass
+class Verdict:
+    """What the checker found."""
+
+    breaches: list[str] = field(default_factory=list)
+    batches: Counter[str] = field(default_factory=Counter)
+    accepted: int = 0
+    answered: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    never_planned: int = 0
+    """Lines of batches that were cancelled or expired before their validation ended: those have no files."""
+    lost: int = 0
+    doubled: int = 0
+    asked: int = 0
+    recomputed: int = 0
+    """Questions beyond the first of each line."""
+
+    def broken(self, sentences: Iterable[str]) -> None:
+        """Add breaches; of one kind only the first few are spelled out."""
+        found = list(sentences)
+        self.breaches += found[:_MOST_LISTED]
+        if len(found) > _MOST_LISTED:
+            self.breaches.append(f"… and {len(found) - _MOST_LISTED} more like it")
+
+
+def judge(
+    database_url: str,
+    accepted: Sequence[Accepted],
+    clients: Mapping[str, Client],
+    blobs: Path,
+    journal: Path | None = None,
+) -> Verdict:
+    """Look at everything, once all has ended."""
+    verdict = Verdict()
+    with psycopg.connect(database_url, autocommit=True) as database:
+        for one in accepted:
+            verdict.broken(_judge_one(one, clients[one.tenant], database, verdict))
+        for tenant, client in clients.items():
+            verdict.broken(strangers(tenant, client, accepted))
+        verdict.broken(rows_that_must_not_be(database))
+        verdict.broken(blobs_that_must_not_be(database, blobs))
+    if journal is not None:
+        verdict.asked, verdict.recomputed = asked(journal, accepted)
+    return verdict
+
+
+# I1, I2: each line once, with its own answer; counts and usage add up.
+
+
+def _judge_one(one: Accepted, client: Client, database: psycopg.Connection[Any], verdict: Verdict) -> list[str]:
+    answer = client.http.get(f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}")
+    if answer.status_code != 200:
+        verdict.lost += len(one.lines)
+        return [f"{one.id} was accepted and is now {answer.status_code}"]
+    shown = answer.json()
+    state = shown["status"]
+    verdict.batches[state] += 1
+    verdict.accepted += len(one.lines)
+    excused = state == "completed" or (state == "cancelled" and one.cancelled) or (state == "expired" and one.hurried)
+    wrong = [] if excused else [f"{one.id} ended as {state}, which nobody asked for: {shown['errors']}"]
+    if shown["results"] if one.kind == "job" else False:
+        written = shown["results"]
+    else:
+        output, errors = (client.file(shown[f"{which}_file_id"]) for which in ("output", "error"))
+        wrong += [f"{one.id} shows {line['custom_id']} in the wrong file" for line in output if not _good(line)]
+        wrong += [f"{one.id} shows {line['custom_id']} in the wrong file" for line in errors if _good(line)]
+        written = _in_order(one, output, errors, wrong)
+    if not written and state in UNANSWERED and not _was_planned(database, one.id):
+        verdict.never_planned += len(one.lines)
+        counts = shown["request_counts"]
+        return wrong + ([f"{one.id} was never planned and counts {counts}"] if any(counts.values()) else [])
+    wrong += _judge_lines(one, state, written, verdict)
+    return wrong + _judge_sums(one, shown, written)
+
+
+def _good(line: Mapping[str, Any]) -> bool:
+    return line["error"] is None and 200 <= line["response"]["status_code"] < 300
+
+
+def _in_order(one: Accepted, output: list[Any], errors: list[Any], wrong: list[str]) -> list[Any]:
+    place = {line.custom_id: number for number, line in enumerate(one.lines)}
+    for which, lines in (("output", output), ("error", errors)):
+        places = [place.get(line["custom_id"], -1) for line in lines]
+        if places != sorted(places):
+            wrong.append(f"the {which} file of {one.id} is not in input order")
+    return [*output, *errors]
+
+
+def _was_planned(database: psycopg.Connection[Any], id: str) -> bool:
+    query = "select exists (select from trail where batch = %s and slice is null and becomes = 'in_progress')"
+    row = database.execute(query, [id]).fetchone()
+    return bool(row and row[0])
+
+
+def _judge_lines(one: Accepted, state: str, written: Sequence[Any], verdict: Verdict) -> list[str]:
+    wrong = []
+    times = Counter(line["custom_id"] for line in written)
+    wanted = {line.custom_id: line for line in one.lines}
+    for custom_id in wanted:
+        if times[custom_id] == 0:
+            verdict.lost += 1
+            wrong.append(f"{custom_id} of {one.id} is lost")
+        elif times[custom_id] > 1:
+            verdict.doubled += 1
+            wrong.append(f"{custom_id} of {one.id} is there {times[custom_id]} times")
+    wrong += [f"{custom_id} is in {one.id} and was never sent" for custom_id in times if custom_id not in wanted]
+    if len({line["id"] for line in written}) < len(times):
+        wrong.append(f"two lines of {one.id} have one id")
+    for line in written:
+        if (sent := wanted.get(line["custom_id"])) is None:
+            continue
+        ended = _end_of(line)
+        verdict.answered += _good(line)
+        verdict.failed[ended] += not _good(line)
+        if not _may_end(sent, state, line, ended):
+            wrong.append(f"{line['custom_id']} of {one.id} ({sent.text[:60]!r}) ended as {ended}: {str(line)[:300]}")
+    return wrong
+
+
+def _end_of(line: Mapping[str, Any]) -> str:
+    return str(line["error"]["code"] if line["error"] else line["response"]["status_code"])
+
+
+def _may_end(sent: Line, state: str, line: Mapping[str, Any], ended: str) -> bool:
+    if ended == UNANSWERED.get(state):
+        return True
+    if sent.poison:
+        return ended == "engine_crash"
+    if sent.refused:
+        return ended == str(sent.refused)
+    return ended == "200" and said(dict(line)) == sent.text
+
+
+def _judge_sums(one: Accepted, shown: Mapping[str, Any], written: Sequence[Any]) -> list[str]:
+    wrong = []
+    good = sum(_good(line) for line in written)
+    counts = {"total": len(one.lines), "completed": good, "failed": len(written) - good}
+    if shown["request_counts"] != counts:
+        wrong.append(f"{one.id} counts {shown['request_counts']} and its files hold {counts}")
+    usages = [line["response"]["body"]["usage"] for line in written if _good(line)]
+    spent = (sum(usage["prompt_tokens"] for usage in usages), sum(usage["completion_tokens"] for usage in usages))
+    told = shown["usage"] or {"input_tokens": 0, "output_tokens": 0}
+    if (told["input_tokens"], told["output_tokens"]) != spent:
+        wrong.append(f"{one.id} was billed {told} and its answers used {spent}")
+    return wrong
+
+
+# I5: nobody sees another's; and a create that was repeated made one object.
+
+
+def strangers(tenant: str, client: Client, accepted: Sequence[Accepted]) -> list[str]:
+    """What a tenant sees that is not its own, or does not see that is."""
+    wrong = []
+    for kind, path in (("batch", "batches"), ("job", "jobs")):
+        own = {one.id for one in accepted if (one.tenant, one.kind) == (tenant, kind)}
+        listed = _listed(client, path)
+        wrong += [f"{tenant} was never told of {id}, and it is in its list" for id in sorted(set(listed) - own)]
+        wrong += [f"{id} was accepted for {tenant}, and its list lacks it" for id in sorted(own - set(listed))]
+        wrong += [
+            f"{id} is {count} times in the list of {tenant}" for id, count in Counter(listed).items() if count > 1
+        ]
+        others = [one.id for one in accepted if one.kind == kind and one.tenant != tenant]
+        for id in others[:3] + others[-3:]:
+            for answer in (client.http.get(f"/{path}/{id}"), client.http.post(f"/{path}/{id}/cancel")):
+                if answer.status_code != 404:
+                    wrong.append(f"{tenant} asks for {id} of another tenant and hears {answer.status_code}")
+    return wrong
+
+
+def _listed(client: Client, path: str) -> list[str]:
+    found: list[str] = []
+    more = True
+    while more:
+        page = client.http.get(f"/{path}", params={"limit": 100, **({"after": found[-1]} if found else {})}).json()
+        found += [one["id"] for one in page["data"]]
+        more = page["has_more"]
+    return found
+
+
+# I3, I4, I6, I7, I8: what the database says of itself. The rest of it is in store/invariants.py.
+
+MUST_NOT_BE = {
+    "a segment was accepted while its lease was not the slice's": """
+        select g.slice, g.lease, g.seq, g.created_at from segments g join slices s on s.id = g.slice
+        where not exists (
+            select from trail t
+            where t.batch = s.batch and t.slice = g.slice and t.lease = g.lease
+              and t.becomes = 'running' and t.at <= g.created_at)
+           or exists (
+            select from trail t
+            where t.batch = s.batch and t.slice = g.slice and t.lease = g.lease
+              and t.was = 'running' and t.at < g.created_at)
+           or exists (select from leases l where l.id = g.lease and g.created_at < l.opened_at)""",
+    "a trail does not begin at its birth": """
+        select t.batch, t.slice, t.becomes from trail t join batches b on b.id = t.batch
+        where t.was is null and t.becomes <> case
+            when t.slice is not null then 'queued' when b.inline then 'in_progress' else 'validating' end""",
+    "something of a batch moved or was recorded after its end": """
+        select ended.batch, ended.becomes, later.slice, later.becomes as then
+        from trail ended join trail later on later.batch = ended.batch and later.id > ended.id
+        where ended.slice is null and ended.becomes in ('completed', 'cancelled', 'expired', 'failed')
+        union all
+        select ended.batch, ended.becomes, g.slice, 'recorded'
+        from trail ended join slices s on s.batch = ended.batch join segments g on g.slice = s.id
+        where ended.slice is null and ended.becomes in ('completed', 'cancelled', 'expired', 'failed')
+          and g.created_at > ended.at""",
+    "a slice was given to an older lease than it had before": """
+        select t.slice, t.before, t.lease from (
+            select slice, lease, lag(lease) over (partition by slice order by id) as before
+            from trail where becomes = 'running') t
+        where t.lease <= t.before""",
+    "a batch has not ended": """
+        select id, state from batches where state not in ('completed', 'cancelled', 'expired', 'failed')""",
+    "a lease is open, and everything has ended": "select id, kind, batch from leases where closed_at is null",
+}
+
+
+def rows_that_must_not_be(database: psycopg.Connection[Any]) -> list[str]:
+    """What the rows and the trail show that may never be, and what may not be once everything has ended."""
+    queries = invariants.BROKEN | MUST_NOT_BE
+    wrong = []
+    for promise, query in queries.items():
+        meaning = promise if promise in MUST_NOT_BE else f"it does not hold that {promise}"
+        found = database.execute(query.encode()).fetchall()
+        wrong += [f"{meaning}: {row}" for row in found[:_MOST_LISTED]]
+    return wrong
+
+
+# I8: blobs and rows know each other.
+
+_NAMED = """
+    select blob_key from files
+    union select blob_key from segments where blob_key is not null
+    union select plan_key from batches where plan_key is not null
+    union select input_key from batches where input_key is not null"""
+_NEEDED = "select blob_key from files union select blob_key from segments where blob_key is not null"
+
+
+def blobs_that_must_not_be(database: psycopg.Connection[Any], blobs: Path) -> list[str]:
+    """Blobs that no row and no intent names, and rows whose blob is not there."""
+    named, needed, intended = (
+        {key for (key,) in database.execute(query.encode())}
+        for query in (_NAMED, _NEEDED, "select blob_key from intents")
+    )
+    # On disk, a write that was cut leaves `<key>#<n>`, which goes together with the key.
+    there = {str(path.relative_to(blobs)).partition("#")[0] for path in blobs.rglob("*") if path.is_file()}
+    wrong = [f"nobody will ever sweep the blob {key}" for key in sorted(there - named - intended)]
+    return wrong + [f"the blob {key} is not there, and a row names it" for key in sorted(needed - there)]
+
+
+def leftovers(database_url: str, blobs: Path, scratch: Path) -> list[str]:
+    """What a finished sweep should have taken: intents, what only they name, and files on scratch."""
+    with psycopg.connect(database_url, autocommit=True) as database:
+        intents = [key for (key,) in database.execute("select blob_key from intents")]
+        wrong = blobs_that_must_not_be(database, blobs)
+    wrong += [f"an intent outlives the sweep: {key}" for key in intents]
+    return wrong + [f"left on scratch: {path}" for path in sorted(scratch.rglob("*")) if path.is_file()]
+
+
+# The journal, and recovery.
+
+
+def asked(journal: Path, accepted: Sequence[Accepted]) -> tuple[int, int]:
+    """How often engines were asked a line, and how many of these questions were not a line's first."""
+    known = {line.text[:_NOTED_CHARACTERS].replace("\t", " ") for one in accepted for line in one.lines}
+    noted = (entry.split("\t", 2)[2] for entry in journal.read_text().splitlines()) if journal.exists() else ()
+    times = Counter(text for text in noted if text in known)
+    return times.total(), times.total() - len(times)
+
+
+_RECOVERY = """
+    select extract(epoch from freed.at) - %(at)s as freed,
+           (select extract(epoch from min(n.at)) - %(at)s from trail n
+            where n.slice = l.slice and n.id > freed.id and n.becomes = 'running') as again
+    from leases l join trail freed on freed.slice = l.slice and freed.lease = l.id and freed.was = 'running'
+    where l.holder = %(holder)s and freed.becomes = 'queued'
+      and extract(epoch from l.opened_at) < %(at)s and extract(epoch from freed.at) > %(at)s"""
+
+
+def recoveries(database_url: str, kills: Sequence[tuple[UUID, float]]) -> tuple[list[float], list[float]]:
+    """Seconds from each kill of a process (its holder id, unix time) until what it held was free, and ran again."""
+    freed, again = [], []
+    with psycopg.connect(database_url, autocommit=True) as database:
+        for holder, at in kills:
+            for row in database.execute(_RECOVERY.encode(), {"holder": holder, "at": at}):
+                freed.append(float(row[0]))
+                again += [] if row[1] is None else [float(row[1])]
+    return freed, again

@@ -1,0 +1,176 @@
+"""Traffic: tenants that upload, create, cancel and look while everything around them fails.
+
+What is accepted is known for certain: each upload and create carries an Idempotency-Key, and is sent again until it is
+answered, whatever fell in between.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+from e2e.live import CHAT, ENDED, chat, jsonl
+from faults.history import Accepted, Line
+
+LANES: Final = ("priority", "standard", "standard", "flex")
+ABSENT: Final = "absent"
+"""A model that is known and that nobody serves: its lines wait until their batch expires."""
+_OVERLOADED: Final = (408, 429, 500, 502, 503, 504)
+
+
+class Broken(Exception):
+    """The API answered what it never may."""
+
+
+@dataclass
+class Tenant:
+    """One tenant's traffic, drawn from a seed, in a thread of its own."""
+
+    name: str
+    url: str
+    key: str
+    seed: int
+    poison: bool
+    most_open_lines: int = 3_000
+    accepted: list[Accepted] = field(default_factory=list)
+    """In the order of acceptance; read by others once it is there."""
+    open: dict[str, Accepted] = field(default_factory=dict)
+    repeated: int = 0
+    """Requests that had to be sent again."""
+    broken: list[str] = field(default_factory=list)
+    """What the API answered and never may."""
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(f"{self.seed} {self.name}")
+        self._stop = threading.Event()
+        self._giving_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"traffic-{self.name}", daemon=True)
+        self._number = 0
+        self._http = httpx.Client(
+            base_url=f"{self.url}/v1", headers={"authorization": f"Bearer {self.key}"}, timeout=20, trust_env=False
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing new; what is being sent is sent until it is answered."""
+        self._stop.set()
+
+    def wait(self, seconds: float) -> None:
+        """Return once what was begun is answered; after that long it is a breach."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._giving_up.set()
+            self.broken.append(f"the API did not answer {self.name} within {seconds:g} s after the last fault")
+            self._thread.join(30)
+        self._http.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._act()
+            except Broken as error:
+                if not self._giving_up.is_set():
+                    self.broken.append(str(error))
+            self._stop.wait(self._chance.uniform(0.1, 0.6))
+
+    def _act(self) -> None:
+        if self.open and self._chance.random() < 0.5:
+            self._look(self._chance.choice(list(self.open.values())))
+        if sum(len(one.lines) for one in self.open.values()) > self.most_open_lines:
+            return
+        draw = self._chance.random()
+        if draw < 0.55:
+            self._batch()
+        elif draw < 0.90:
+            self._job()
+        elif self.open:
+            self._cancel(self._chance.choice(list(self.open.values())))
+
+    # What a client does.
+
+    def _batch(self) -> None:
+        number = self._next()
+        count = self._chance.choice((1, 30, 200, 200, 700, 1_500))
+        lines = self._lines(f"{self.name} batch {number}", count)
+        asked = [chat(line.custom_id, line.text) for line in lines]
+        hurried = self._chance.random() < 0.08
+        if hurried:
+            for one in asked[-2:]:
+                one["body"]["model"] = ABSENT
+        name = f"{self.name}-{number}"
+        file = self._send(
+            f"file-{name}", "/files", data={"purpose": "batch"}, files={"file": (f"{name}.jsonl", jsonl(asked))}
+        )
+        window = "1m" if hurried else "24h"
+        body = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": window} | self._lane()
+        self._accept(self._send(f"batch-{name}", "/batches", json=body), "batch", lines, hurried)
+
+    def _job(self) -> None:
+        number = self._next()
+        lines = self._lines(f"{self.name} job {number}", self._chance.choice((1, 3, 20, 60)))
+        requests = [{"custom_id": line.custom_id, "body": chat("", line.text)["body"]} for line in lines]
+        body = {"model": "tiny", "endpoint": CHAT, "requests": requests} | self._lane()
+        self._accept(self._send(f"job-{self.name}-{number}", "/jobs", json=body), "job", lines, False)
+
+    def _cancel(self, one: Accepted) -> None:
+        one.cancelled = True
+        path = f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}/cancel"
+        self._until_answered(lambda: self._http.post(path), path, (200, 409))
+
+    def _look(self, one: Accepted) -> None:
+        path = f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}"
+        shown = self._until_answered(lambda: self._http.get(path), path, (200,)).json()
+        if shown["status"] in ENDED:
+            self.open.pop(one.id, None)
+
+    # How it does it.
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _lane(self) -> dict[str, str]:
+        return {"lane": self._chance.choice(LANES)}
+
+    def _lines(self, name: str, count: int) -> list[Line]:
+        refused = self._chance.random() < 0.3
+        lines = [
+            Line(f"{name} {n}", f"{name} line {n} {'[[status 400]]' if refused and n % 10 == 3 else 'please'}")
+            for n in range(count)
+        ]
+        if self.poison and self._chance.random() < 0.06:
+            at = self._chance.randrange(count)
+            lines[at] = Line(f"{name} {at}", f"{name} line {at} [[die]]")
+        return lines
+
+    def _accept(self, made: dict[str, Any], kind: str, lines: list[Line], hurried: bool) -> None:
+        one = Accepted(self.name, kind, made["id"], lines, hurried=hurried)
+        self.accepted.append(one)
+        self.open[one.id] = one
+
+    def _send(self, key: str, path: str, **request: Any) -> dict[str, Any]:
+        headers = {"idempotency-key": f"{self.seed}-{key}"}
+        return self._until_answered(lambda: self._http.post(path, headers=headers, **request), path, (200,)).json()
+
+    def _until_answered(self, send: Callable[[], httpx.Response], what: str, right: tuple[int, ...]) -> httpx.Response:
+        while not self._giving_up.is_set():
+            try:
+                answer = send()
+                if answer.status_code in right:
+                    return answer
+                if answer.status_code == 500 or answer.status_code not in _OVERLOADED:
+                    raise Broken(f"{what} was answered with {answer.status_code}: {answer.text[:300]}")
+            except (httpx.TransportError, json.JSONDecodeError):
+                pass
+            self.repeated += 1
+            time.sleep(self._chance.uniform(0.05, 0.4))
+        raise Broken(f"{what} was never answered")
