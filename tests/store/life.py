@@ -77,6 +77,13 @@ class Life(RuleBasedStateMachine):
         self.batches.append(self.world.validating(lane=lane))
 
     @precondition(lambda self: len(self.batches) < MOST_BATCHES)
+    @rule(lane=st.sampled_from(LANES), sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    def submit_and_plan(self, lane: Lane, sizes: list[int]) -> None:
+        self.submit(lane)
+        self.take_task("validate", self.batches[-1])
+        self.end_validation(self.model.tasks[-1], sizes, 0)
+
+    @precondition(lambda self: len(self.batches) < MOST_BATCHES)
     @rule(size=st.integers(1, 4))
     def submit_inline(self, size: int) -> None:
         self.batches.append(self.world.job(size))
@@ -196,7 +203,10 @@ class Life(RuleBasedStateMachine):
     def take(self, which: int, next: bool) -> None:
         """Claim a validation or an assembly."""
         waiting = self.run(work.waiting_for_io)
-        kind, batch = waiting if next and waiting else (("validate", "assemble")[which % 2], self.of(which))
+        self.take_task(*(waiting if next and waiting else (("validate", "assemble")[which % 2], self.of(which))))
+
+    def take_task(self, kind: str, batch: str) -> None:
+        """Claim it if it is due and nobody has it."""
         now = self.world.find(batch)
         due = now.state == ("validating" if kind == "validate" else "finalizing")
         free = due and not any(task.current and task.batch == batch for task in self.model.tasks)
@@ -212,7 +222,10 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(task.kind == "validate" for task in self.model.tasks))
     @rule(which=pick, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3), how=st.integers(0, 5))
     def begin(self, which: int, sizes: list[int], how: int) -> None:
-        task = self.any_task("validate", which)
+        self.end_validation(self.any_task("validate", which), sizes, how)
+
+    def end_validation(self, task: Task, sizes: list[int], how: int) -> None:
+        """Commit a validation: with errors, or a plan for this or that model."""
         with self.lost_unless(task.current):
             if how == 5:
                 found = Scan(errors=[LineError("invalid_request", "no", None, 1)], error_count=1)

@@ -62,20 +62,22 @@ class Lives(Life):
     @precondition(lambda self: any(held.current for held in self.model.slices))
     @rule(which=pick)
     def change_hands(self, which: int) -> None:
-        """A holder falls silent, and another has its slice before it knows."""
+        """A holder falls silent, another has its slice before it knows, and it writes what it has."""
         held = self.any([held for held in self.model.slices if held.current], which)
         self.lapse(held)
         self.reap(self.batches.index(held.batch))
         self.run(dispatch.feed_all, self.settings)
         others = [at for at, worker in enumerate(self.model.workers) if worker.holder.model == held.claim.model]
         self.claim(others[which % len(others)], Lane.FLEX, False)
+        if held.left:
+            self.flush(self.flushable().index(held), 0, False, "")
 
     @precondition(lambda self: any(held.left for held in self.model.slices))
     @rule(
         which=pick, bits=some, failed=st.booleans(), blob=st.sampled_from(["", "", "intended", "doomed", "unheard of"])
     )
     def flush(self, which: int, bits: int, failed: bool, blob: str) -> None:
-        held = self.any([held for held in self.model.slices if held.left], which)
+        held = self.any(self.flushable(), which)
         lines = tuple(part(held.left, bits) or held.left)
         key = f"acme/segments/{uuid.uuid4().hex}" if blob else None
         if blob in ("intended", "doomed"):
@@ -133,6 +135,10 @@ class Lives(Life):
             self.run(work.settle, held.claim, self.settings)
         if settles:
             held.settled, held.current = True, False
+
+    def flushable(self) -> list[Slice]:
+        """Leases under which something is left to send."""
+        return [held for held in self.model.slices if held.left]
 
     def flush_all(self, held: Slice) -> None:
         """Record all that is left."""
