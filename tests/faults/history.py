@@ -9,6 +9,7 @@ of moves in the database, at the blobs on disk, and at the journal of the engine
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+import openai
 import psycopg
 from e2e.live import Client, said
 from store import invariants
@@ -100,7 +102,8 @@ def judge(
             verdict.broken(_judge_one(one, clients[one.tenant], database, verdict))
         for tenant, client in clients.items():
             verdict.broken(strangers(tenant, client, accepted))
-        verdict.broken(rows_that_must_not_be(database))
+        for wrong in rows_that_must_not_be(database).values():
+            verdict.broken(wrong)
         verdict.broken(blobs_that_must_not_be(database, blobs))
     if journal is not None:
         verdict.asked, verdict.recomputed = asked(journal, accepted)
@@ -121,10 +124,14 @@ def _judge_one(one: Accepted, client: Client, database: psycopg.Connection[Any],
     verdict.accepted += len(one.lines)
     excused = state == "completed" or (state == "cancelled" and one.cancelled) or (state == "expired" and one.hurried)
     wrong = [] if excused else [f"{one.id} ended as {state}, which nobody asked for: {shown['errors']}"]
-    if shown["results"] if one.kind == "job" else False:
+    if one.kind == "job" and shown["results"] is not None:
         written = shown["results"]
     else:
-        output, errors = (client.file(shown[f"{which}_file_id"]) for which in ("output", "error"))
+        try:
+            output, errors = (client.file(shown[f"{which}_file_id"]) for which in ("output", "error"))
+        except (openai.APIError, json.JSONDecodeError) as error:
+            verdict.lost += len(one.lines)
+            return [*wrong, f"{one.id} shows a file that can't be read: {error}"]
         wrong += [f"{one.id} shows {line['custom_id']} in the wrong file" for line in output if not _good(line)]
         wrong += [f"{one.id} shows {line['custom_id']} in the wrong file" for line in errors if _good(line)]
         written = _in_order(one, output, errors, wrong)
@@ -278,15 +285,12 @@ MUST_NOT_BE = {
 }
 
 
-def rows_that_must_not_be(database: psycopg.Connection[Any]) -> list[str]:
+def rows_that_must_not_be(database: psycopg.Connection[Any]) -> dict[str, list[str]]:
     """What the rows and the trail show that may never be, and what may not be once everything has ended."""
-    queries = invariants.BROKEN | MUST_NOT_BE
-    wrong = []
-    for promise, query in queries.items():
-        meaning = promise if promise in MUST_NOT_BE else f"it does not hold that {promise}"
-        found = database.execute(query.encode()).fetchall()
-        wrong += [f"{meaning}: {row}" for row in found[:_MOST_LISTED]]
-    return wrong
+    found = {promise: database.execute(query.encode()).fetchall() for promise, query in MUST_NOT_BE.items()}
+    for promise, query in invariants.BROKEN.items():
+        found[f"it does not hold that {promise}"] = database.execute(query.encode()).fetchall()
+    return {meaning: [f"{meaning}: {row}" for row in rows] for meaning, rows in found.items()}
 
 
 # I8: blobs and rows know each other.
