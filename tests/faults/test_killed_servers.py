@@ -169,6 +169,7 @@ def test_an_io_worker_that_dies_with_a_plan_written_leaves_it_to_the_sweep_and_o
     assert house.ask("select blob_key from intents where blob_key = any(%s)", list(abandoned)) in abandoned
     assert house.ask("select count(*) from slices where batch = %s", load.id) == 3
     assert leases(house, load, "validate") == ["reaped", "settled"]
+    house.until(lambda: not list((house.scratch / "io-1").iterdir()), "the scratch of the dead one is gone too")
 
 
 def plans(house: House) -> set[str]:
