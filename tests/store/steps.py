@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
@@ -34,12 +34,15 @@ class Actor:
         self._pool = ThreadPoolExecutor(1)
         self._may_go = False
         self.waiting = False
+        self.committing = False
         self.ended = True
+        self.steps = 0
         self.pid = 0
 
     def begin(self, use: Use) -> Future[Any]:
         """Start a use case; it comes to its first statement."""
-        self.waiting = self.ended = self._may_go = False
+        self.waiting = self.ended = self.committing = self._may_go = False
+        self.steps = 0
         return self._pool.submit(self._run, use)
 
     def _run(self, use: Use) -> Any:
@@ -47,6 +50,7 @@ class Actor:
             conn = self._connection()
             with conn.begin():
                 result = use(Transaction(conn))
+                self.committing = True
                 self._wait()
             return result
         finally:
@@ -68,6 +72,7 @@ class Actor:
             self._changed.notify_all()
             assert self._changed.wait_for(lambda: self._may_go, _LONG_SECONDS), "nobody let it go on"
             self._may_go = False
+            self.steps += 1
 
     def step(self) -> None:
         """Allow one step."""
@@ -124,6 +129,13 @@ class Stage:
             if self.actors[who].ended and not other.ended:
                 assert self._arrives(other), "it waits for somebody who has gone"
         return [future.exception(_LONG_SECONDS) or future.result() for future in futures], told
+
+    def hold(self, after: int | None) -> Iterator[int]:
+        """A schedule: the first stands still after so many steps, or before its commit; the second does all it can."""
+        first = self.actors[0]
+        while not first.committing if after is None else first.steps < after:
+            yield 0
+        yield from itertools.repeat(1)
 
     def _anybody(self) -> bool:
         return any(actor.waiting or actor.ended for actor in self.actors)

@@ -9,67 +9,12 @@ from __future__ import annotations
 import os
 import random
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import text
-from store import invariants
-from store.scenes import Scene, Scenes
+from store.meeting import MOVES, meet
+from store.scenes import Scenes
 from store.steps import Stage
-from store.world import MODEL, World, records, remaining
-
-from penstock.domain.batch import BatchState, LineError
-from penstock.domain.errors import Conflict, LeaseLost
-from penstock.domain.lane import LANES
-from penstock.service import assemble, cancel, dispatch, validate, work
-from penstock.service.scan import Scan
-from penstock.service.transaction import Transaction
-from penstock.store import batches
-
-Move = Callable[[Transaction, World, Scenes, Scene], Any]
-
-ANYWHERE: dict[str, Move] = {
-    "cancel": lambda tx, w, a, s: cancel.cancel(tx, "acme", "job" if "inline" in s.name else "batch", s.batch),
-    "expire": lambda tx, w, a, s: cancel.expire(tx, s.batch),
-    "reap": lambda tx, w, a, s: dispatch.reap(tx, s.batch),
-    "move_on": lambda tx, w, a, s: dispatch.move_on(tx, s.batch),
-}
-SLICE: dict[str, Move] = {
-    "flush": lambda tx, w, a, s: work.flush(tx, s.claim, 7, records(s.claim, 2), None),
-    "flush again": lambda tx, w, a, s: work.flush(tx, s.claim, 1, records(s.claim, 1), None),
-    "settle": lambda tx, w, a, s: work.settle(tx, s.claim, w.settings),
-    "release": lambda tx, w, a, s: work.release(tx, s.claim.lease),
-    "unreadable": lambda tx, w, a, s: work.unreadable(tx, s.claim),
-    "beat": lambda tx, w, a, s: work.beat(tx, a.holder, [s.claim.lease], w.settings),
-    "beat without": lambda tx, w, a, s: work.beat(tx, a.holder, [], w.settings),
-    "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings),
-    "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),
-}
-TASK: dict[str, Move] = {
-    "give up": lambda tx, w, a, s: work.give_up(tx, s.batch, s.task),
-    "release": lambda tx, w, a, s: work.release(tx, s.task),
-    "beat": lambda tx, w, a, s: work.beat(tx, w.keeper, [s.task], w.settings),
-}
-VALIDATION: dict[str, Move] = {
-    "begin": lambda tx, w, a, s: w.begin(tx, s.found, s.task, (1, 1)),
-    "begin late": lambda tx, w, a, s: w.begin(tx, s.found, s.tasks[0], (1, 1)),
-    "refuse": lambda tx, w, a, s: validate.refuse(tx, s.batch, s.task, REFUSED),
-    "take": lambda tx, w, a, s: work.claim_batch(tx, w.keeper, s.batch, "validate", uuid.uuid4(), w.settings),
-}
-ASSEMBLY: dict[str, Move] = {
-    "commit": lambda tx, w, a, s: assemble.commit(tx, s.found, s.task, BatchState.COMPLETED, None, None),
-    "commit late": lambda tx, w, a, s: assemble.commit(tx, s.found, s.tasks[0], BatchState.COMPLETED, None, None),
-    "take": lambda tx, w, a, s: work.claim_batch(tx, w.keeper, s.batch, "assemble", uuid.uuid4(), w.settings),
-}
-MOVES: dict[str, dict[str, Move]] = {
-    "running": ANYWHERE | SLICE,
-    "validating": ANYWHERE | TASK | VALIDATION,
-    "finalizing": ANYWHERE | TASK | ASSEMBLY,
-}
-REFUSED = Scan(errors=[LineError("invalid_request", "no", None, 1)], error_count=1)
+from store.world import World
 
 # The races that one would think of first: half of all that is drawn.
 RACES = {
@@ -85,9 +30,26 @@ RACES = {
         ("release", "cancel"),
         ("reap", "reap"),
         ("cancel", "expire"),
+        ("reap", "trial"),
+        ("reap", "engine dies"),
+        ("engine dies", "cancel"),
+        ("engine dies", "settle"),
+        ("engine dies", "engine dies"),
     ],
-    "validating": [("cancel", "begin"), ("expire", "begin"), ("begin", "begin late"), ("give up", "begin")],
-    "finalizing": [("commit", "commit late"), ("give up", "commit"), ("reap", "commit"), ("take", "commit late")],
+    "validating": [
+        ("cancel", "begin"),
+        ("expire", "begin"),
+        ("begin", "begin late"),
+        ("give up", "begin"),
+        ("put off", "cancel"),
+    ],
+    "finalizing": [
+        ("commit", "commit late"),
+        ("give up", "commit"),
+        ("reap", "commit"),
+        ("take", "commit late"),
+        ("put off", "reap"),
+    ],
 }
 
 
@@ -110,118 +72,22 @@ def drawn(chance: random.Random, scenes: Scenes) -> tuple[str, bool, bool, str, 
     return name, chance.random() < 0.7, chance.random() < 0.7, first, second, schedule
 
 
-def play(world: World, scenes: Scenes, stage: Stage, number: int, seed: str) -> str:
-    """One interleaving, from its scene to the batch's end."""
-    name, lapsed, overdue, first, second, schedule = drawn(random.Random(f"{seed} {number}"), scenes)
-    scene, look = scenes.copy(name, lapsed, overdue), stage.look
-    moves, told = MOVES[scene.kind], ""
-    before = lines(look, scene.batch)
-    uses = [lambda tx, move=moves[which]: move(tx, world, scenes, scene) for which in (first, second)]
-    try:
-        results, told = stage.play(*uses, schedule)
-        invariants.check_quickly(look)
-        agree(scene, list(zip((first, second), results, strict=True)), lapsed, look)
-        state = world.db.run(drain, world, scenes, scene)
-        invariants.check_quickly(look)
-        after = lines(look, scene.batch)
-        assert after[: len(before)] == before, "what was recorded is lost"
-        assert len({line for segment in after for line in segment}) == sum(map(len, after))
-    except BaseException as error:
-        error.add_note(
-            f"number {number} of seed {seed}: {first!r} and {second!r}, {name}, {lapsed=} {overdue=}: {told}"
-        )
-        raise
-    scenes.forget(scene)
-    return f"{first} × {second}: {told} → {state}"
-
-
-def agree(scene: Scene, done: list[tuple[str, Any]], lapsed: bool, look: psycopg.Connection) -> None:
-    """What the two were told is what happened."""
-    for _, result in done:
-        if isinstance(result, BaseException) and not isinstance(result, LeaseLost | Conflict):
-            raise result
-    well = [(name, result) for name, result in done if not isinstance(result, BaseException)]
-    state, finish_as, total = look.execute(
-        "select state, finish_as, total from batches where id = %s", [scene.batch]
-    ).fetchone() or ("", "", 0)
-    closers = {name for name, result in well if name in ("cancel", "expire") and result}
-    assert len(closers) <= 1, "closed twice"
-    for name in closers:
-        assert finish_as == {"cancel": "cancelled", "expire": "expired"}[name]
-    last = [name for name, _ in well if name in LAST]
-    assert len(last) <= 1, "ended twice"
-    if scene.kind == "validating":
-        assert total == (2 if {"begin", "begin late"} & set(last) else 0)
-    reaped = sum(result for name, result in well if name == "reap")
-    kept = any(name == "beat" and not result.lost for name, result in well)
-    assert reaped <= lapsed
-    assert not (reaped and kept), "reaped, and its holder was told that it is kept"
-    recorded = [line for segment in lines(look, scene.batch) for line in segment]
-    for name, result in done:
-        if name == "flush":
-            assert (2 in recorded) == (result is None)
-        elif name == "settle" and result is None:
-            (settled,) = look.execute("select state from slices where id = %s", [scene.claim.slice]).fetchone() or ("",)
-            assert settled == "done"
-    claims = [result for name, result in well if name == "claim" and result]
-    assert len({claim.slice for claim in claims}) == len(claims), "claimed twice"
-    assert state
-
-
-LAST = ("begin", "begin late", "refuse", "give up", "commit", "commit late")
-
-
-def lines(look: psycopg.Connection, batch: str) -> list[list[int]]:
-    """The lines of each of a batch's segments, in the order of their acceptance."""
-    query = "select g.lines from segments g join slices s on s.id = g.slice where s.batch = %s order by g.id"
-    return [row[0] for row in look.execute(query, [batch], prepare=True)]
-
-
-def drain(tx: Transaction, world: World, scenes: Scenes, scene: Scene) -> str:
-    """What holders and keeper do until the batch has ended, in one transaction, since that costs least."""
-    for _ in range(9):
-        tx.conn.execute(LAPSE, {"batch": scene.batch})
-        dispatch.reap(tx, scene.batch)
-        found = batches.find(tx.conn, scene.batch)
-        assert found is not None
-        if found.ended:
-            assert found.completed + found.failed == found.total
-            return found.state
-        if found.state in (BatchState.VALIDATING, BatchState.FINALIZING):
-            kind = "validate" if found.state is BatchState.VALIDATING else "assemble"
-            taken = work.claim_batch(tx, world.keeper, scene.batch, kind, uuid.uuid4(), world.settings)
-            assert taken is not None
-            if kind == "validate":
-                world.begin(tx, taken[0], taken[1].lease, (2,))
-            else:
-                assemble.commit(tx, *(taken[0], taken[1].lease), found.finish_as or BatchState.COMPLETED, None, None)
-        dispatch.feed(tx, MODEL, world.settings)
-        while claim := work.claim(tx, scenes.other, list(LANES), uuid.uuid4(), world.settings):
-            if left := remaining(claim):
-                work.flush(tx, claim, 1, records(claim, *left), None)
-            work.settle(tx, claim, world.settings)
-    raise AssertionError("it does not end")
-
-
-LAPSE = text("update leases set expires_at = now() - interval '1 s' where batch = :batch and closed_at is null")
-
-
-@pytest.fixture
-def stage(world: World) -> Iterator[Stage]:
-    """Two actors."""
-    with Stage(world) as stage:
-        yield stage
-
-
 @pytest.mark.timeout(3600)
-def test_however_two_transactions_interleave_they_agree_and_the_batch_ends(world: World, stage: Stage) -> None:
+def test_however_two_transactions_interleave_they_agree_and_the_batch_ends(world: World) -> None:
     seed, first = os.environ.get("PENSTOCK_SEED", "1"), int(os.environ.get("PENSTOCK_FIRST", "0"))
     count = int(os.environ.get("PENSTOCK_INTERLEAVINGS", "500"))
-    scenes = Scenes(world, stage.look)
-    began = time.monotonic()
-    for number in range(first, first + count):
-        told = play(world, scenes, stage, number, seed)
-        if os.environ.get("PENSTOCK_TELL"):
-            print(number, told)
+    with Stage(world) as stage:
+        scenes = Scenes(world, stage.look)
+        began = time.monotonic()
+        for number in range(first, first + count):
+            name, lapsed, overdue, *pair, schedule = drawn(random.Random(f"{seed} {number}"), scenes)
+            scene = scenes.copy(name, lapsed, overdue)
+            try:
+                told = meet(world, scenes, stage, scene, (pair[0], pair[1]), lapsed, schedule)
+            except BaseException as error:
+                error.add_note(f"interleaving {number} of seed {seed}")
+                raise
+            if os.environ.get("PENSTOCK_TELL"):
+                print(number, told)
     seconds = time.monotonic() - began
     print(f"{count} interleavings in {seconds:.0f} s: {count / seconds:.0f} a second")

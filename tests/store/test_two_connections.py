@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from store.meeting import MOVES, meet
+from store.scenes import Scenes
+from store.steps import Stage
 from store.two import Use, held, interleave, until_done_or_blocked
 from store.world import MODEL, World, records, remaining
 
 from penstock.domain.batch import BatchState
-from penstock.domain.errors import Conflict, LeaseLost
+from penstock.domain.errors import LeaseLost
 from penstock.domain.lane import LANES
 from penstock.domain.slice import Claim
 from penstock.service import assemble, cancel, dispatch, work
 from penstock.service.transaction import Transaction
-from penstock.service.work import Holder
+from penstock.settings import Settings
 
 
 def test_a_reap_and_a_new_claim_wait_for_a_flush_that_has_not_committed(world: World) -> None:
@@ -77,17 +81,6 @@ def test_a_slice_cannot_change_hands_while_a_flush_is_in_the_middle_of_its_state
     assert waited, "the reap did not wait for the flush"
 
 
-@pytest.mark.parametrize("ender", ["reap", "release", "unreadable"])
-def test_a_flush_waits_for_whoever_takes_its_slice_away_and_is_refused(world: World, ender: str) -> None:
-    scene = _scene(world, whole=False)
-    with held(world, MOVES[ender](world, scene)) as (pool, taking):
-        flushing = pool.submit(world.flush, scene.claim, 7, 2)
-        assert until_done_or_blocked(world, flushing)
-        taking.go_on()
-        assert isinstance(flushing.exception(30), LeaseLost)
-    assert world.find(scene.batch).completed == 1
-
-
 def test_the_same_flush_on_two_connections_counts_once(world: World) -> None:
     batch = world.batch(2)
     claim = world.claimed(world.worker())
@@ -125,76 +118,51 @@ def test_two_last_settles_at_once_finalize_the_batch_once(world: World) -> None:
     world.drain(batch)
 
 
-@dataclass
-class Scene:
-    """A batch with a running slice, a ready and a queued one, and workers that are at it."""
-
-    batch: str
-    claim: Claim
-    holder: Holder
-    other: Holder
-
-
-def _scene(world: World, whole: bool) -> Scene:
-    """Set it up; `whole` if the running slice has all its lines recorded."""
-    batch = world.batch(2, 2, 2)
-    holder = world.worker()
-    claim = world.claimed(holder)
-    other = Holder(uuid.uuid4(), "gpu", MODEL, "host", 2)
-    world.db.run(work.register, other, "starting", 8)
-    world.flush(claim, 1, 1)
-    if whole:
-        world.flush(claim, 2, 2)
-    world.sql("update slices set state = 'queued' where state = 'ready' and batch = :b and first_line = 5", b=batch)
-    assert world.states(batch) == ["running", "ready", "queued"]
-    world.lapse(batch)
-    world.overdue(batch)
-    return Scene(batch, claim, holder, other)
+@pytest.fixture(scope="module")
+def crowd(shared_database_url: str) -> Iterator[tuple[World, Scenes, Stage]]:
+    """A world whose database serves all pairs, with scenes to copy and two connections to meet in them."""
+    world = World(shared_database_url, Settings(database_url=shared_database_url, ready_per_worker=4))
+    with Stage(world) as stage:
+        yield world, Scenes(world, stage.look), stage
+    world.close()
 
 
-MOVES = {
-    "flush": lambda w, s: lambda tx: work.flush(tx, s.claim, 7, records(s.claim, 2), None),
-    "reap": lambda w, s: lambda tx: dispatch.reap(tx, s.batch),
-    "claim": lambda w, s: lambda tx: work.claim(tx, s.other, list(LANES), uuid.uuid4(), w.settings),
-    "settle": lambda w, s: lambda tx: work.settle(tx, s.claim, w.settings),
-    "release": lambda w, s: lambda tx: work.release(tx, s.claim.lease),
-    "unreadable": lambda w, s: lambda tx: work.unreadable(tx, s.claim),
-    "cancel": lambda w, s: lambda tx: cancel.cancel(tx, "acme", "batch", s.batch),
-    "expire": lambda w, s: lambda tx: cancel.expire(tx, s.batch),
-    "feed": lambda w, s: lambda tx: dispatch.feed(tx, MODEL, w.settings),
-    "beat": lambda w, s: lambda tx: work.beat(tx, s.holder, [s.claim.lease], w.settings),
-    "move_on": lambda w, s: lambda tx: dispatch.move_on(tx, s.batch),
-}
+@pytest.mark.parametrize("ender", ["reap", "release", "unreadable", "engine dies"])
+def test_a_flush_waits_for_whoever_takes_its_slice_away_and_is_refused(crowd: Any, ender: str) -> None:
+    world, scenes, _ = crowd
+    scene = scenes.copy("running half, ready")
+    move = MOVES["running"][ender]
+    with held(world, lambda tx: move(tx, world, scenes, scene)) as (pool, taking):
+        flushing = pool.submit(world.flush, scene.claim, 7, 2)
+        assert until_done_or_blocked(world, flushing)
+        taking.go_on()
+        assert isinstance(flushing.exception(30), LeaseLost)
+    assert world.find(scene.batch).completed == 1
+    scenes.forget(scene)
 
 
-# The rest of the moves take the same locks as one of these.
-PAIRED = ("flush", "reap", "claim", "settle", "release", "cancel", "expire", "feed", "beat", "move_on")
+# The rest of the moves take the same locks as one of these: each of these pairs meets at every statement.
+CLOSELY = ("flush", "reap", "claim", "settle", "release", "cancel", "expire", "feed", "beat", "move_on")
 
 
-@pytest.mark.parametrize("first", PAIRED)
-def test_a_move_beside_each_other_keeps_every_invariant_wherever_it_is_stopped(world: World, first: str) -> None:
-    for second in PAIRED:
+@pytest.mark.parametrize("first", CLOSELY)
+def test_a_move_beside_each_other_keeps_every_invariant_wherever_it_is_stopped(crowd: Any, first: str) -> None:
+    world, scenes, stage = crowd
+    for second in CLOSELY:
+        name = "running half, ready" if "flush" in (first, second) else "running whole, ready"
         for after in itertools.chain([None], itertools.count(1)):
-            try:
-                statements = _both(world, first, second, after)
-            except BaseException as error:
-                error.add_note(f"{first} was stopped after {after or 'all'} of its statements, beside {second}")
-                raise
-            if after is not None and after >= statements:
+            scene = scenes.copy(name)
+            meet(world, scenes, stage, scene, (first, second), True, stage.hold(after))
+            if after is not None and after >= stage.actors[0].steps - 1:
                 break
 
 
-def _both(world: World, first: str, second: str, after: int | None) -> int:
-    """Run the two on a new scene; check it, bring its batch to its end, and check again."""
-    scene = _scene(world, whole="flush" not in (first, second))
-    *results, statements = interleave(world, MOVES[first](world, scene), MOVES[second](world, scene), after)
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, LeaseLost | Conflict):
-            raise result
-    world.check()
-    ended = world.drain(scene.batch)
-    assert ended.completed + ended.failed == ended.total == 6
-    return statements
+@pytest.mark.parametrize("name", ["running half, queued", "validating again", "finalizing again"])
+def test_every_two_moves_agree_with_one_held_before_its_commit(crowd: Any, name: str) -> None:
+    world, scenes, stage = crowd
+    for pair in itertools.product(MOVES[scenes.protos[name].kind], repeat=2):
+        if not {*pair} <= {*CLOSELY} or not name.startswith("running"):
+            meet(world, scenes, stage, scenes.copy(name), pair, True, stage.hold(None))
 
 
 def test_validations_commit_and_a_cancel_at_once_have_one_winner(world: World) -> None:
