@@ -35,7 +35,7 @@ INTERLEAVINGS ?= 10000
 
 faults: install ## Let a nemesis strike under load, then check the history (SECONDS=600 SEED=1 INTERLEAVINGS=10000)
 	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED)
-	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) $(BIN)/python -m pytest -q --timeout 3600 \
+	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) $(BIN)/python -m pytest -q --timeout 3600 \
 		tests/store/test_interleavings.py
 
 lint: install ## Check style and the direction of imports

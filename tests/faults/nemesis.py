@@ -134,7 +134,7 @@ class Nemesis:
             if self._strike(fault):
                 self.counts[fault.kind] += 1
 
-    def calm(self, seconds: float = 120.0) -> None:
+    def calm(self, seconds: float = 240.0) -> None:
         """Undo everything now, and return once all processes run and are ready."""
         for _, undo in sorted(self._due, key=lambda item: item[0]):
             undo()

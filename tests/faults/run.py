@@ -12,14 +12,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from e2e.live import Client
+from e2e.live import Client, chat
 from faults import history
 from faults.history import Verdict
 from faults.house import House
@@ -129,11 +129,19 @@ def built(folder: Path, journal: Path) -> Iterator[tuple[House, PostgresServer, 
                 ios=2,
                 gpus=3,
                 engine_arguments=[*ENGINE, f"--journal={journal}"],
-                own={name: {"database_url": postgres.proxied(proxy.port)} for name, proxy in networks.items()},
+                own=_own(folder, postgres, networks),
                 **SETTINGS,
             )
         )
         yield house, postgres, valkey, networks
+
+
+def _own(folder: Path, postgres: PostgresServer, networks: Mapping[str, Proxy]) -> dict[str, dict[str, str]]:
+    """A network of their own for some, and one scratch folder for the io workers, as on one host."""
+    own = {name: {"database_url": postgres.proxied(proxy.port)} for name, proxy in networks.items()}
+    for name in ("io-1", "io-2"):
+        own.setdefault(name, {})["scratch_dir"] = str(folder / "scratch")
+    return own
 
 
 def run(seconds: float, seed: int, poison: bool, folder: Path, tell: Any) -> Run:
@@ -215,12 +223,12 @@ def _add(verdict: Verdict, more: Verdict) -> None:
 
 
 def _sweep(house: House, tell: Any) -> list[str]:
-    """Let the keepers sweep at once, and say what is left."""
-    for name in house.named("io"):
-        house.restart(name, 60)
+    """Let the keepers sweep at once, and say what is left. Whoever needs scratch next clears what dead ones left."""
+    client = house.client_of(TENANTS[0])
+    client.ended(client.submit([chat("last", "hello")]).id, 120)
     for name in house.named("keeper"):
         house.restart(name, 60, **SWEEP)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while (left := history.leftovers(house.database_url, house.blobs, house.scratch)) and time.monotonic() < end:
         time.sleep(0.5)
     tell("swept")
