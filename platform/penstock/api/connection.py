@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_HEADERS: Final = 128
+"""With trailers, which uvicorn adds to them. FastAPI's time for reading headers grows with the square of their number:
+50,000 of them, which one packet can bring, kept an API busy for minutes."""
 
 
 class Connection(HttpToolsProtocol):
@@ -49,6 +52,12 @@ class Connection(HttpToolsProtocol):
         self._unread_bytes = 0
         super().on_message_begin()
         self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header or a trailer; one too many is answered by the parser's 400."""
+        if len(self.headers) >= MAX_HEADERS:
+            raise ValueError("too many headers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

@@ -96,6 +96,8 @@ def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) ->
     try:
         body = _read_body(raw)
     except msgspec.ValidationError:
+        if raw.startswith(b"{"):  # an object, with a number of a field that we read that is too large for a float
+            return refuse("invalid_request", "A number in body is out of range.", "body")
         return refuse("invalid_request", "body must be a JSON object.", "body")
     except (msgspec.DecodeError, RecursionError):
         return refuse("invalid_json_line", NOT_JSON)
