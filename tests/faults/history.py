@@ -79,6 +79,8 @@ class Verdict:
     asked: int = 0
     recomputed: int = 0
     """Questions beyond the first of each line."""
+    deadliest: int = 0
+    """Engines that the worst poison line met."""
 
     def broken(self, sentences: Iterable[str]) -> None:
         """Add breaches; of one kind only the first few are spelled out."""
@@ -106,7 +108,9 @@ def judge(
             verdict.broken(wrong)
         verdict.broken(blobs_that_must_not_be(database, blobs))
     if journal is not None:
-        verdict.asked, verdict.recomputed = asked(journal, accepted)
+        times = asked(journal, accepted)
+        verdict.asked, verdict.recomputed = times.total(), times.total() - len(times)
+        verdict.deadliest = max((count for text, count in times.items() if Line("", text).poison), default=0)
     return verdict
 
 
@@ -327,12 +331,11 @@ def leftovers(database_url: str, blobs: Path, scratch: Path) -> list[str]:
 # The journal, and recovery.
 
 
-def asked(journal: Path, accepted: Sequence[Accepted]) -> tuple[int, int]:
-    """How often engines were asked a line, and how many of these questions were not a line's first."""
+def asked(journal: Path, accepted: Sequence[Accepted]) -> Counter[str]:
+    """How often engines were asked each line that was accepted, by the beginning of its text."""
     known = {line.text[:_NOTED_CHARACTERS].replace("\t", " ") for one in accepted for line in one.lines}
     noted = (entry.split("\t", 2)[2] for entry in journal.read_text().splitlines()) if journal.exists() else ()
-    times = Counter(text for text in noted if text in known)
-    return times.total(), times.total() - len(times)
+    return Counter(text for text in noted if text in known)
 
 
 _RECOVERY = """

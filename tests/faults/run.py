@@ -86,6 +86,7 @@ class Run:
         rows += [("lines of batches closed before their plan", str(verdict.never_planned))]
         rows += [("lines lost", str(verdict.lost)), ("lines doubled", str(verdict.doubled))]
         rows += [("questions to engines", str(verdict.asked)), ("of these, asked again", str(verdict.recomputed))]
+        rows += [("engines that one poison line met at most", str(verdict.deadliest))]
         rows += [("requests sent again", str(self.repeated))]
         rows += [(f"unplanned end: {how}", str(count)) for how, count in sorted(self.unplanned_ends.items())]
         rows += [("kill to free again, s (p50, max)", _spread(self.freed))]

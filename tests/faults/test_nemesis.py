@@ -1,0 +1,46 @@
+"""A run of the nemesis is drawn from its seed alone, and passes only if it struck often and everything held."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+from faults.history import Verdict
+from faults.nemesis import KINDS, PAUSES, drawn
+from faults.run import SECONDS_A_FAULT, Run
+
+
+def test_one_seed_draws_the_same_faults_again_and_another_draws_others() -> None:
+    assert list(islice(drawn(7), 500)) == list(islice(drawn(7), 500))
+    assert list(islice(drawn(7), 500)) != list(islice(drawn(8), 500))
+
+
+def test_each_kind_comes_once_before_any_comes_twice_and_then_by_its_weight() -> None:
+    kinds = [fault.kind for fault in islice(drawn(3), 5_000)]
+    assert set(kinds[: len(KINDS)]) == set(KINDS)
+    times = Counter(kinds[len(KINDS) :])
+    assert times["kill gpu"] > times["kill api"] > times["kill all gpus"] > 0
+
+
+def test_the_pauses_leave_time_for_a_hundred_faults_in_ten_minutes() -> None:
+    assert sum(PAUSES) / 2 < SECONDS_A_FAULT
+    assert 600 / SECONDS_A_FAULT >= 100
+
+
+@pytest.mark.parametrize(
+    ("faults", "verdict", "passed"),
+    [
+        (10, Verdict(), True),
+        (9, Verdict(), False),
+        (10, Verdict(lost=1), False),
+        (10, Verdict(doubled=1), False),
+        (10, Verdict(breaches=["it moved after its end"]), False),
+    ],
+)
+def test_a_run_passes_only_if_it_struck_often_and_nothing_is_broken(
+    faults: int, verdict: Verdict, passed: bool
+) -> None:
+    run = Run(1, 60, {"kill gpu": faults}, verdict, 0, {}, [], [])
+    assert run.passed is passed
+    assert run.line().startswith(f"faults: {'PASS' if passed else 'FAIL'} seed=1 seconds=60 faults={faults} ")
