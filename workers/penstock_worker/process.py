@@ -22,6 +22,7 @@ from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 from penstock.wire.hints import Hinter
 from penstock_worker import app as celery_app
+from penstock_worker import ending
 from penstock_worker.asking import Engine, Loop
 from penstock_worker.beat import Beat
 from penstock_worker.drain import Drain
@@ -58,10 +59,13 @@ def io(settings: Settings) -> None:
         db.run(work.register, holder, "ready", 0)
         with Beat(db, holder, settings) as beat:
             tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
-            with Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds) as poller:
+            poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
+            end = _ending(beat, poller)
+            ending.listen(end)
+            with poller:
                 run = _heard(poller, tasks.run)
                 celery_app.doers.update(validate=run, assemble=run)
-                celery_app.consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, _ending(beat, poller))
+                celery_app.consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
         _say_goodbye(db, holder, settings)
 
 
@@ -99,10 +103,13 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         engine = Engine(client, Gate(launch.batch_slots), supervisor, loop, settings)
         drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings), holder, hinter.say)
         stack.enter_context(supervisor)
-        poller = stack.enter_context(Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds))
+        poller = Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds)
+        end = _ending(beat, poller)
+        ending.listen(end)
+        stack.enter_context(poller)
         celery_app.doers.update(generate=_heard(poller, drain.one))
         queues = [generate_queue(model, lane) for lane in LANES]
-        celery_app.consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, _ending(beat, poller))
+        celery_app.consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, end)
         _say_goodbye(db, holder, settings)
 
 
