@@ -114,6 +114,8 @@ def agree(scene: Scene, done: list[tuple[str, Any]], lapsed: bool, look: psycopg
         assert finish_as == {"cancel": "cancelled", "expire": "expired"}[name]
     last = [name for name, _ in well if name in LAST]
     assert len(last) <= 1, "ended twice"
+    if len(scene.tasks) > 1:
+        assert all(isinstance(result, LeaseLost) for name, result in done if name.endswith("late")), "a zombie wrote"
     if scene.kind == "validating":
         assert total == (2 if {"begin", "begin late"} & set(last) else 0)
     reaped = sum(result for name, result in well if name == "reap")

@@ -55,15 +55,15 @@ RACES = {
 
 def drawn(chance: random.Random, scenes: Scenes) -> tuple[str, bool, bool, str, str, list[int]]:
     """A scene, whether its leases are past their time and its deadline has passed, two moves, and their schedule."""
-    name = chance.choice(sorted(scenes.protos))
-    kind, whole = scenes.protos[name].kind, "whole" in name
+    kind = chance.choice(sorted(MOVES))
+    name = chance.choice(sorted(name for name, scene in scenes.protos.items() if scene.kind == kind))
     if chance.random() < 0.5:
         first, second = chance.choice(RACES[kind])
     else:
         first, second = chance.choice(sorted(MOVES[kind])), chance.choice(sorted(MOVES[kind]))
     if chance.random() < 0.5:
         first, second = second, first
-    if whole:  # there is nothing left to send
+    if "whole" in name:  # there is nothing left to send
         first, second = (f"{move} again" if move == "flush" else move for move in (first, second))
     if chance.random() < 0.3:
         schedule = [0] * chance.randrange(12) + [1] * 40  # one is held, the other does all that it can
