@@ -33,6 +33,8 @@ def build(
             stack.callback(administer.execute, f"drop database {name} with (force)")
             url = postgres_url.replace("/postgres?", f"/{name}?")
             upgrade(url)  # a copy of a template has its tables, but not the limits that are set at a database
-            return stack.enter_context(House(url, valkey_url, tmp_path_factory.mktemp(name), **settings))
+            house = stack.enter_context(House(url, valkey_url, tmp_path_factory.mktemp(name), wait=False, **settings))
+            house.wait_until_ready(150)  # ten processes on two busy cores take a while
+            return house
 
         yield built

@@ -13,7 +13,7 @@ from e2e.live import CHAT, chat, jsonl
 from faults.house import House
 from faults.load import Load, check, requests
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 EVERYONE = ("api-1", "keeper-1", "io-1", "gpu-1")
 

@@ -17,7 +17,7 @@ from faults.house import House
 from faults.load import Load, check
 from worker.engines import ended
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 LEASE_SECONDS = 3.0
 TICK_SECONDS = 1.0
