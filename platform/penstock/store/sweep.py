@@ -1,6 +1,7 @@
 """Sweeping: what is left over and has grown old, oldest first, some rows at a time.
 
-Every statement may run twice and from several keepers at once: rows that another has locked are passed over.
+Every statement may run twice and from several keepers at once: rows that another has locked are passed over. Arrays
+instead of joins, since a join with a limit makes the planner read the whole table.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from sqlalchemy import Connection, text
 _DOOM_UNFINISHED = text("""
     -- Blobs that nobody published for so long. Deleted some time later only: what their writer still puts goes too.
     update intents set doomed_at = clock_timestamp() + :late
-    where blob_key in (
+    where blob_key = any(array(
         select blob_key from intents where doomed_at is null and created_at < clock_timestamp() - :after
-        order by created_at limit :limit for update skip locked)""")
+        order by created_at limit :limit for update skip locked))""")
 
 _DUE = text("""
     -- Whoever takes them has a while to delete them; what can't be deleted comes again, behind all others.
     update intents set doomed_at = clock_timestamp() + :again
-    where blob_key in (
+    where blob_key = any(array(
         select blob_key from intents where doomed_at <= clock_timestamp()
-        order by doomed_at limit :limit for update skip locked)
+        order by doomed_at limit :limit for update skip locked))
     returning blob_key""")
 
 _EXPIRED = text("""
