@@ -117,8 +117,6 @@ def flush(
     )
     if not accepted:
         raise LeaseLost
-    if blob_key:
-        files.published(tx.conn, [blob_key])
 
 
 def frame(records: Sequence[Record]) -> bytes:
