@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from celery import Celery
@@ -14,6 +14,8 @@ from prometheus_client import Counter
 from penstock.domain.hint import Hint
 
 log = structlog.get_logger()
+
+_ANSWER_SECONDS: Final = 1.5
 
 SAID = Counter("penstock_hints_said", "Hints published to Redis, by task.", ["task"])
 UNSAID = Counter("penstock_hints_unsaid", "Hints that could not be published; the keeper says them again.")
@@ -45,7 +47,9 @@ def celery_settings(redis_url: str, timeout_seconds: float) -> dict[str, Any]:
             "queue_order_strategy": "priority",
             "priority_steps": [0],
             "socket_connect_timeout": timeout_seconds,
-            "socket_timeout": None,
+            # A Redis that hangs must not keep a worker for ever: its goodbye waits for several answers. Longer than the
+            # second that a blocking read takes (kombu's BRPOP).
+            "socket_timeout": _ANSWER_SECONDS,
             "socket_keepalive": True,
         },
     }
