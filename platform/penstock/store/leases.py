@@ -19,11 +19,10 @@ from penstock.domain.suspicion import GUILTY_DEATHS
 
 _CLAIM = text("""
     -- Take the best ready slice of the model in the lanes that have a free hand. Rows that others lock are passed over.
-    -- A nonce that was used is not used again: then the next statement finds what it got.
+    -- A nonce that was used opens nothing (on conflict): then the next statement finds what it got.
     with best as (
         select s.id, s.batch from slices s
         where s.model = :model and s.state = 'ready' and s.lane = any(cast(:lanes as text[]))
-          and not exists (select from leases where nonce = :nonce)
         order by s.lane_rank, s.deadline, s.id limit 1
         for no key update skip locked),
     opened as (
@@ -47,7 +46,6 @@ _CLAIM_BATCH = text("""
     with free as (
         select id from batches
         where id = :batch and state = :state and lease is null
-          and not exists (select from leases where nonce = :nonce)
         for no key update skip locked),
     opened as (
         insert into leases (kind, batch, holder, nonce, expires_at)
