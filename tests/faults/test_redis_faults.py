@@ -25,6 +25,8 @@ _DEATHS = int(os.environ.get("PENSTOCK_TEST_REDIS_DEATHS", "1"))
 # Far longer than any answer takes, so that one that waited for Redis stands out on any machine.
 _HINT_TIMEOUT_SECONDS = 5.0
 _NEAR_SECONDS = 1.0
+# A second of grace, five for Celery's goodbye, and a busy machine.
+_ENDS_WITHIN_SECONDS = 25.0
 
 
 @dataclass
@@ -167,4 +169,25 @@ def test_neither_batches_nor_callers_wait_for_a_redis_that_does_not_answer(
         f" longest {undisturbed[p99] * 1e3:.0f} → {disturbed[p99] * 1e3:.0f} ms"
     )
     assert disturbed[p99] < undisturbed[p99] + _NEAR_SECONDS < _HINT_TIMEOUT_SECONDS
+    site.hears()
+
+
+def test_every_process_ends_in_time_while_redis_hangs(site: Site) -> None:
+    site.run(1)
+    site.network.hang()
+    # So that there is a hint to be said just now.
+    site.post_seconds(3)
+    names = list(site.house.residents)
+    took = {}
+    began = time.monotonic()
+    for name in names:
+        site.house.terminate(name)
+    for name in names:
+        assert site.house.wait(name, 60) == 0, site.house.tell(name)
+        took[name] = round(time.monotonic() - began, 1)
+    site.network.heal()
+    for name in names:
+        site.house.start(name)
+    site.house.wait_until_ready()
+    assert max(took.values()) < _ENDS_WITHIN_SECONDS
     site.hears()

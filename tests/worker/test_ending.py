@@ -1,19 +1,27 @@
-"""A worker hears SIGTERM before Celery does, and Celery hears it all the same."""
+"""A worker hears SIGTERM before Celery does, Celery hears it all the same, and a Celery that hangs is left behind."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import threading
+
+from penstock_worker.ending import Ending
 
 STARTING_UP = """
 import signal, sys, time
-from penstock_worker import ending
+from penstock_worker.ending import Ending
 told = []
-def on_ending():
-    told.append("work is given back")
-    print(*told, flush=True)
-ending.listen(on_ending)
+class Work:
+    holds = True
+    def stop(self):
+        told.append("nothing new is taken")
+    def drain(self):
+        told.append("work is given back")
+        print(*told, sep=", ", flush=True)
+end = Ending(Work(), Work(), lambda: None)
+end.listen()
 print("in work", flush=True)
 sys.stdin.readline()
 def celerys(*_):
@@ -35,13 +43,13 @@ def test_a_sigterm_before_celery_listens_is_heard_at_once_and_told_to_celery_onc
         assert process.stdout
         assert process.stdout.readline() == "in work\n"
         process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "work is given back\n"
+        assert process.stdout.readline() == "nothing new is taken, work is given back\n"
         rest, _ = process.communicate("\n", timeout=20)
     finally:
         process.kill()
         process.communicate()
     assert process.returncode == 0
-    assert rest.splitlines() == ["celery listens", "work is given back, celery ends"]
+    assert rest.splitlines() == ["celery listens", "nothing new is taken, work is given back, celery ends"]
 
 
 def test_a_sigterm_that_celery_hears_first_is_told_once() -> None:
@@ -60,3 +68,48 @@ def test_a_sigterm_that_celery_hears_first_is_told_once() -> None:
         process.kill()
         process.communicate()
     assert (process.returncode, rest) == (0, "celery ends\n")
+
+
+class Work:
+    """Something in hand until told otherwise, and what was done with it."""
+
+    def __init__(self) -> None:
+        self.holds = True
+        self.told: list[str] = []
+        self.left = threading.Event()
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def drain(self) -> None:
+        self.told.append("drain")
+
+    def goodbye(self) -> None:
+        self.told.append("goodbye")
+
+    def leave(self, code: int) -> None:
+        self.told.append(f"leave {code}")
+        self.left.set()
+
+
+def test_a_process_whose_celery_hangs_leaves_once_nothing_is_in_hand_and_not_before() -> None:
+    work = Work()
+    end = Ending(work, work, work.goodbye, work.leave, celery_seconds=0.05)
+    assert not end.begun()
+    end()
+    end()
+    assert end.begun()
+    assert not work.left.wait(0.3), "something is in hand"
+    work.holds = False
+    assert work.left.wait(10)
+    assert work.told == ["stop", "drain", "goodbye", "leave 0"]
+
+
+def test_a_process_whose_celery_ends_in_time_is_left_alone() -> None:
+    work = Work()
+    end = Ending(work, work, work.goodbye, work.leave, celery_seconds=0.05)
+    end()
+    end.over()
+    work.holds = False
+    assert not work.left.wait(0.3)
+    assert work.told == ["stop", "drain"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_shutting_down
+from celery.worker import state
 
 from penstock.domain.lane import Lane
 from penstock.settings import load
@@ -48,8 +49,12 @@ def assemble(batch: str, **_: Any) -> str:
 
 
 def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[[], None]) -> None:
-    """Consume the queues strictly in this order until SIGTERM; then call `on_ending` and wait for running tasks."""
-    worker_shutting_down.connect(lambda **_: on_ending(), weak=False)
+    """Consume the queues strictly in this order until SIGTERM; then call `on_ending` and wait for running tasks.
+
+    Returns also if Celery gives up by itself; it may be called again then.
+    """
+    state.should_stop = state.should_terminate = None
+    worker_shutting_down.connect(lambda **_: on_ending(), weak=False, dispatch_uid="ending")
     app.worker_main(
         [
             "worker",

@@ -84,6 +84,12 @@ class Beat:
             with self._lock:
                 del self._grips[lease]
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything is in hand."""
+        with self._lock:
+            return bool(self._grips)
+
     def drain(self) -> None:
         """Tell every holder that the process is about to end."""
         log.info("worker_ending", kind=self._holder.kind)

@@ -1,7 +1,8 @@
-"""Ending: a SIGTERM is heard from the first claim on, also before Celery listens to it.
+"""Ending: at SIGTERM nothing new is taken, whoever holds something gives it back, and the process ends in time.
 
-Celery takes a second or more to start, and slices may be in work by then. A SIGTERM that nobody handles would end the
-process with them in hand: they would wait for their leases to run out, and a crash would be counted.
+A SIGTERM is heard from the first claim on, also before Celery listens to it, which takes it a second or more: else the
+process would die with slices in hand, and they would wait for their leases to run out. And it ends also while Redis
+hangs: Celery's goodbye waits for answers from there, but once nothing is in hand the process needs Celery no more.
 """
 
 from __future__ import annotations
@@ -11,22 +12,88 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+import structlog
+
+log = structlog.get_logger()
 
 _LOOK_SECONDS: Final = 0.05
+_CELERY_SECONDS: Final = 5.0
 
 
-def listen(on_ending: Callable[[], None]) -> None:
-    """Until somebody else handles SIGTERM: call `on_ending` at once, and send it again as soon as somebody does."""
+class Stoppable(Protocol):
+    """What takes work by itself."""
 
-    def handle(*_: Any) -> None:
-        # In a thread: a handler runs in the middle of anything, even of something that holds a lock.
-        threading.Thread(target=pass_on, name="ending", daemon=True).start()
+    def stop(self) -> None: ...
 
-    def pass_on() -> None:
-        on_ending()
-        while signal.getsignal(signal.SIGTERM) is handle:
-            time.sleep(_LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, handle)
+class Holding(Protocol):
+    """Who knows what is in hand."""
+
+    @property
+    def holds(self) -> bool: ...
+    def drain(self) -> None: ...
+
+
+class Ending:
+    """Called at the first SIGTERM, and any number of times after that; `over` says that Celery has ended by itself."""
+
+    def __init__(
+        self,
+        beat: Holding,
+        poller: Stoppable,
+        goodbye: Callable[[], None],
+        leave: Callable[[int], Any] = os._exit,
+        celery_seconds: float = _CELERY_SECONDS,
+    ) -> None:
+        self._beat = beat
+        self._poller = poller
+        self._goodbye = goodbye
+        self._leave = leave
+        self._celery_seconds = celery_seconds
+        self._first = threading.Lock()
+        self._begun = threading.Event()
+        self._over = threading.Event()
+
+    def __call__(self) -> None:
+        """Take nothing new, and tell whoever holds something."""
+        if not self._first.acquire(blocking=False):
+            return
+        self._begun.set()
+        self._poller.stop()
+        self._beat.drain()
+        threading.Thread(target=self._end_anyway, name="end-anyway", daemon=True).start()
+
+    def begun(self, within_seconds: float = 0.0) -> bool:
+        """Say whether anybody told the process to end, waiting so long for it."""
+        return self._begun.wait(within_seconds)
+
+    def over(self) -> None:
+        """Celery has ended: what is left is the process's own teardown."""
+        self._over.set()
+
+    def _end_anyway(self) -> None:
+        while self._beat.holds:
+            if self._over.wait(_LOOK_SECONDS):
+                return
+        if self._over.wait(self._celery_seconds):
+            return
+        log.warning("celery_left_behind")  # its guard ends the engine, the kernel everything else
+        self._goodbye()
+        self._leave(0)
+
+    def listen(self) -> None:
+        """Until somebody else handles SIGTERM: begin at once, and send it again as soon as somebody does."""
+
+        def handle(*_: Any) -> None:
+            # In a thread: a handler runs in the middle of anything, even of something that holds a lock.
+            threading.Thread(target=pass_on, name="ending", daemon=True).start()
+
+        def pass_on() -> None:
+            self()
+            while signal.getsignal(signal.SIGTERM) is handle:
+                time.sleep(_LOOK_SECONDS)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, handle)

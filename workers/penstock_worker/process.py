@@ -22,10 +22,10 @@ from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 from penstock.wire.hints import Hinter
 from penstock_worker import app as celery_app
-from penstock_worker import ending
 from penstock_worker.asking import Engine, Loop
 from penstock_worker.beat import Beat
 from penstock_worker.drain import Drain
+from penstock_worker.ending import Ending
 from penstock_worker.engine import kind
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
@@ -38,6 +38,7 @@ from penstock_worker.poller import Poller
 log = structlog.get_logger()
 
 _IO_THREADS = 2
+_HEAR_AGAIN_SECONDS = 5.0
 
 
 @contextmanager
@@ -56,16 +57,17 @@ def io(settings: Settings) -> None:
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with _database(settings, connections=2 * _IO_THREADS + 2) as (db, _):
         holder = work.Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
-        db.run(work.register, holder, "ready", 0)
-        with Beat(db, holder, settings) as beat:
+        beat = Beat(db, holder, settings)
+        insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
+        with beat:
             tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
             poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
-            end = _ending(beat, poller)
-            ending.listen(end)
+            end = Ending(beat, poller, lambda: _say_goodbye(db, holder, settings))
+            end.listen()
             with poller:
                 run = _heard(poller, tasks.run)
                 celery_app.doers.update(validate=run, assemble=run)
-                celery_app.consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
+                _consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
         _say_goodbye(db, holder, settings)
 
 
@@ -84,8 +86,9 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
     with ExitStack() as stack:
         db, hinter = stack.enter_context(_database(settings, connections=HANDS + 4))
         holder = work.Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
-        db.run(work.register, holder, "starting", launch.batch_slots)
-        beat = stack.enter_context(Beat(db, holder, settings))
+        beat = Beat(db, holder, settings)
+        insist(lambda: db.run(work.register, holder, "starting", launch.batch_slots), beat, grace_seconds=0)
+        stack.enter_context(beat)
         loop = stack.enter_context(Loop())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
         loop.run(client.__aenter__()).result()
@@ -104,12 +107,12 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings), holder, hinter.say)
         stack.enter_context(supervisor)
         poller = Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds)
-        end = _ending(beat, poller)
-        ending.listen(end)
+        end = Ending(beat, poller, lambda: _say_goodbye(db, holder, settings))
+        end.listen()
         stack.enter_context(poller)
         celery_app.doers.update(generate=_heard(poller, drain.one))
         queues = [generate_queue(model, lane) for lane in LANES]
-        celery_app.consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, end)
+        _consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, end)
         _say_goodbye(db, holder, settings)
 
 
@@ -123,14 +126,21 @@ def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:
     return run
 
 
-def _ending(beat: Beat, poller: Poller) -> Callable[[], None]:
-    """What to do at SIGTERM: take nothing new, and tell whoever holds a slice."""
+def _consume(name: str, queues: Sequence[str], threads: int, end: Ending) -> None:
+    """Hear hints until SIGTERM.
 
-    def end() -> None:
-        poller.stop()
-        beat.drain()
-
-    return end
+    Celery ends by itself when Redis is full (kombu can't note an unacknowledged message). That is no reason to end an
+    engine: what is in hand goes on, the poller looks for more, and hints are heard again a little later.
+    """
+    while True:
+        celery_app.consume(name, queues, threads, end)
+        if end.begun():
+            break
+        log.error("celery_ended_by_itself", name=name)
+        end.listen()
+        if end.begun(_HEAR_AGAIN_SECONDS):
+            break
+    end.over()
 
 
 def _ready(db: Database, beat: Beat, holder: work.Holder, settings: Settings, drain: Drain) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, text
 
 _REGISTER = text("""
     insert into workers (id, kind, model, state, slots, host, pid)
-    values (:id, :kind, :model, :state, :slots, :host, :pid)""")
+    values (:id, :kind, :model, :state, :slots, :host, :pid)
+    on conflict (id) do nothing""")
 _MARK = text(
     "update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp() where id = :id"
 )
@@ -42,7 +43,7 @@ class Worker:
 def register(
     conn: Connection, id: UUID, *, kind: str, model: str | None, state: str, slots: int, host: str, pid: int
 ) -> None:
-    """Enter a process that starts; `host` is for people, the id is the identity."""
+    """Enter a process that starts, once; `host` is for people, the id is the identity."""
     values = {"id": id, "kind": kind, "model": model, "state": state, "slots": slots, "host": host, "pid": pid}
     conn.execute(_REGISTER, values)
 

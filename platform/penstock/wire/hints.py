@@ -15,7 +15,7 @@ from penstock.domain.hint import Hint
 
 log = structlog.get_logger()
 
-_ANSWER_SECONDS: Final = 1.5
+_ANSWER_SECONDS: Final = 5.0
 
 SAID = Counter("penstock_hints_said", "Hints published to Redis, by task.", ["task"])
 UNSAID = Counter("penstock_hints_unsaid", "Hints that could not be published; the keeper says them again.")
@@ -47,8 +47,7 @@ def celery_settings(redis_url: str, timeout_seconds: float) -> dict[str, Any]:
             "queue_order_strategy": "priority",
             "priority_steps": [0],
             "socket_connect_timeout": timeout_seconds,
-            # A Redis that hangs must not keep a worker for ever: its goodbye waits for several answers. Longer than the
-            # second that a blocking read takes (kombu's BRPOP).
+            # A peer that vanished is noticed, and connected to anew; a blocking read (kombu's BRPOP) takes a second.
             "socket_timeout": _ANSWER_SECONDS,
             "socket_keepalive": True,
         },
