@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults lint lock clean bench-control
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-control
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -37,6 +37,11 @@ faults: install ## Let a nemesis strike under load, then check the history (SECO
 	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED)
 	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) $(BIN)/python -m pytest -q --timeout 3600 \
 		tests/store/test_interleavings.py
+
+faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, 50 rolling restarts, everything without Redis
+	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults
+	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
+	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
 
 lint: install ## Check style and the direction of imports
 	@echo "[lint] ruff"

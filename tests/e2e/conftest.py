@@ -1,12 +1,18 @@
-"""One `penstock up` with the simulated engine for the whole room, with short leases, so that deaths are seen soon."""
+"""One `penstock up` with the simulated engine for the whole room, with short leases, so that deaths are seen soon.
+
+With PENSTOCK_TEST_WITHOUT_REDIS=1 the whole room is tested on a platform that has no Redis.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.live import Platform, up
+
+WITHOUT_REDIS = bool(os.environ.get("PENSTOCK_TEST_WITHOUT_REDIS"))
 
 
 @pytest.fixture(scope="session")
@@ -15,10 +21,12 @@ def platform(short_dir: Path) -> Iterator[Platform]:
     with up(
         short_dir / "e2e",
         "--engine=echo",
+        *(["--no-redis"] if WITHOUT_REDIS else []),
         lease_seconds="5",
         beat_seconds="1",
         close_grace_seconds="1",
         worker_gone_seconds="6",
         hint_again_seconds="2",
+        poll_seconds="0.5" if WITHOUT_REDIS else "3",
     ) as platform:
         yield platform

@@ -31,6 +31,7 @@ def up(
     engine: Engine = "vllm",
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
     flower_port: Annotated[int | None, typer.Option(help="Flower's port; 5555 or a free one unless told.")] = None,
+    redis: Annotated[bool, typer.Option(help="Hints over Valkey, and Flower; without, workers ask Postgres.")] = True,
 ) -> None:
     """Start the whole platform on this machine and stay until Ctrl-C."""
     # Here, since every command of the CLI imports this module: it takes a second of CPU.
@@ -40,7 +41,7 @@ def up(
         name, source = stack.parse_model(model)
         wish = stack.Wish(
             data=data, port=port, host=host, model=name, source=source, engine=engine,
-            engine_args=tuple(engine_arg or ()), flower_port=flower_port,
+            engine_args=tuple(engine_arg or ()), flower_port=flower_port, redis=redis,
         )  # fmt: skip
         with stack.platform(wish, os.environ, say) as running:
             _greet(running)
@@ -60,7 +61,8 @@ def _greet(running: Running) -> None:
     say(f"ready: {running.url}/v1 answers for the model {running.model}")
     say(f"  API key   {key}")
     say(f"  API docs  {running.url}/docs")
-    say(f"  Flower    {running.flower_url}  (user penstock, password in {layout.flower_password_file})")
+    if running.flower_url:
+        say(f"  Flower    {running.flower_url}  (user penstock, password in {layout.flower_password_file})")
     say("  Ctrl-C stops it")
 
 

@@ -28,6 +28,7 @@ from penstock.store import workers
 from penstock.store.engine import sync_engine
 
 TINY: Final = "tiny"
+SERVERS: Final = ("postgres", "valkey")
 # A child that dies this often before the platform is ready will not come up by itself.
 DEATHS_BEFORE_READY: Final = 3
 TEND_SECONDS: Final = 0.25
@@ -46,6 +47,8 @@ class Wish:
     engine: str = "vllm"
     engine_args: tuple[str, ...] = ()
     flower_port: int | None = None
+    redis: bool = True
+    """Without Redis nobody hears a hint, and Flower has nothing to show: workers ask Postgres themselves."""
     ready_seconds: float = 1_800.0
 
 
@@ -57,7 +60,8 @@ class Running:
     url: str
     key: str
     key_made: bool
-    flower_url: str
+    flower_url: str | None
+    """None if it was started without Redis."""
     flower_password: str
     model: str
     say: Callable[[str], None]
@@ -101,7 +105,7 @@ def platform(wish: Wish, environment: Mapping[str, str], say: Callable[[str], No
         say(f"data folder {layout.data}, logs in {layout.logs}")
         model_maker = _begin_tiny_model(wish, layout, say)
         runtime = layouts.runtime_folder(layout, environment)
-        settings = _start_servers(running, runtime, environment)
+        settings = _start_servers(running, wish, runtime, environment)
         _migrate(running, settings)
         source = _end_tiny_model(model_maker, layout) if wish.source is None else wish.source
         _start_workers(running, wish, source, settings)
@@ -118,7 +122,7 @@ def _describe(wish: Wish, layout: Layout, environment: Mapping[str, str], say: C
         url=f"http://{f'[{host}]' if ':' in host else host}:{wish.port}",
         key=key,
         key_made=made,
-        flower_url=f"http://127.0.0.1:{wish.flower_port or layouts.preferred_port(5555)}",
+        flower_url=f"http://127.0.0.1:{wish.flower_port or layouts.preferred_port(5555)}" if wish.redis else None,
         flower_password=layouts.flower_password(layout),
         model=wish.model,
         say=say,
@@ -142,18 +146,20 @@ def _end_tiny_model(maker: subprocess.Popen[bytes] | None, layout: Layout) -> st
     return str(layout.tiny_model)
 
 
-def _start_servers(running: Running, runtime: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def _start_servers(running: Running, wish: Wish, runtime: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Start PostgreSQL and Valkey, and give the environment that all other children share."""
     layout, say = running.layout, running.say
-    say("starting PostgreSQL and Valkey")
+    say("starting PostgreSQL and Valkey" if wish.redis else "starting PostgreSQL; no Valkey, no Flower")
     data, sockets = layout.data / "postgres", runtime / "postgres"
     postgres.prepare(data, sockets)
     address = valkey.new_address()
     database = postgres.child(data, sockets, layout.logs / "postgres.log")
-    hints = valkey.child(address, layout.data / "valkey", layout.logs / "valkey.log")
-    _start(running, database, hints)
+    _start(running, database)
+    if wish.redis:
+        hints = valkey.child(address, layout.data / "valkey", layout.logs / "valkey.log")
+        _start(running, hints)
+        valkey.wait_until_ready(hints, address)
     postgres.wait_until_ready(database, postgres.url(sockets))
-    valkey.wait_until_ready(hints, address)
     return {
         **environment,
         "PENSTOCK_DATABASE_URL": postgres.url(sockets),
@@ -182,20 +188,25 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
 
 
 def _start_workers(running: Running, wish: Wish, source: str, settings: dict[str, str]) -> None:
-    running.say(f"starting keeper, io worker, gpu worker ({wish.engine} with {wish.model}) and Flower")
+    running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
     logs = running.layout.logs
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
     gpu += [f"--engine-arg={argument}" for argument in wish.engine_args]
-    port = running.flower_url.rpartition(":")[2]
-    flower = ["-A", "penstock_worker.app", "flower", "--address=127.0.0.1", f"--port={port}"]
-    secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
     _start(
         running,
         Child("keeper", _python("penstock.cli.main", "keeper"), log=logs / "keeper.log", environment=settings),
         Child("io", _python("penstock_worker", "io"), log=logs / "io.log", environment=settings, grace_seconds=20),
         Child("gpu", _python("penstock_worker", *gpu), log=logs / "gpu.log", environment=settings, grace_seconds=30),
-        Child("flower", _python("celery", *flower), log=logs / "flower.log", environment=settings | secrets),
     )
+    if running.flower_url:
+        _start(running, _flower(running, running.flower_url, settings))
+
+
+def _flower(running: Running, url: str, settings: dict[str, str]) -> Child:
+    command = ["-A", "penstock_worker.app", "flower", "--address=127.0.0.1", f"--port={url.rpartition(':')[2]}"]
+    secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
+    log = running.layout.logs / "flower.log"
+    return Child("flower", _python("celery", *command), log=log, environment=settings | secrets)
 
 
 def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
@@ -258,7 +269,8 @@ def _stop(running: Running) -> None:
     if not running.children:
         return
     running.say("stopping")
-    servers, others = running.children[:2], running.children[2:]
+    servers = [child for child in running.children if child.name in SERVERS]
+    others = [child for child in running.children if child.name not in SERVERS]
     for child in others:
         child.ask_to_stop()
     for child in [*reversed(others), *reversed(servers)]:
