@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-control
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -51,6 +51,9 @@ lint: install ## Check style and the direction of imports
 
 bench-control: install ## Measure the control plane alone on the simulated engine (LINES="50000")
 	@$(BIN)/python tests/bench/control.py --lines $(or $(LINES),50000)
+
+bench-redis: install ## Measure what a Redis that loses everything every 2 s costs (LINES="20000")
+	@PYTHONPATH=tests $(BIN)/python tests/bench/redis_loss.py --lines $(or $(LINES),20000)
 
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock
