@@ -10,35 +10,13 @@ import argparse
 import json
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
-import redis
 from e2e.live import ENDED, chat, jsonl
 from faults.house import House
 from faults.servers import PostgresServer, ValkeyServer
-
-
-@contextmanager
-def emptied(client: redis.Redis, every_seconds: float) -> Iterator[None]:
-    """FLUSHALL in a row, the first at once."""
-    stop = threading.Event()
-
-    def run() -> None:
-        client.flushall()
-        while not stop.wait(every_seconds):
-            client.flushall()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def lines_per_second(house: House, data: bytes, count: int) -> float:
@@ -75,7 +53,7 @@ def main() -> None:
         lines_per_second(house, data, given.lines)  # what is warm afterwards is warm for both
         for _ in range(given.repeats):
             for how, rate in rates.items():
-                disturbed = emptied(valkey.client, given.every_seconds) if how == "emptied" else nullcontext()
+                disturbed = valkey.emptied(given.every_seconds) if how == "emptied" else nullcontext()
                 with disturbed:
                     rate.append(lines_per_second(house, data, given.lines))
                 print(f"[bench] {how}: {rate[-1]:.0f} lines/s", flush=True)

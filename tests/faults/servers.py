@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -111,6 +114,24 @@ class ValkeyServer:
     def cont(self) -> None:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+    @contextmanager
+    def emptied(self, every_seconds: float) -> Iterator[None]:
+        """FLUSHALL in a row, the first at once."""
+        stop = threading.Event()
+
+        def run() -> None:
+            self.client.flushall()
+            while not stop.wait(every_seconds):
+                self.client.flushall()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def proxied(self, port: int) -> str:
         """Its URL through a proxy on this port."""

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,27 +94,9 @@ def site(short_dir: Path, build: Callable[..., House]) -> Iterator[Site]:
 
 
 def test_a_redis_that_is_emptied_again_and_again_costs_nothing(site: Site) -> None:
-    with emptied(site.server, every_seconds=0.3):
+    with site.server.emptied(every_seconds=0.3):
         site.run(1_500)
     site.hears()
-
-
-@contextmanager
-def emptied(server: ValkeyServer, every_seconds: float) -> Iterator[None]:
-    """FLUSHALL in a row."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.wait(every_seconds):
-            server.client.flushall()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_redis_that_dies_and_comes_back_empty_is_used_again(site: Site) -> None:
