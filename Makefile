@@ -26,7 +26,10 @@ demo: install ## Start it, send a batch of chat requests through a real vLLM, sh
 
 test: install lint ## Check everything, with the real vLLM
 	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --durations 25
+
+# Tests wait more than they work: two at a time on two cores. A file's tests stay together, since they share servers.
+TESTERS ?= 2
 
 # Faults for a while, then the history checker; then transactions that interleave, many more than `make test` draws.
 SECONDS ?= 120
