@@ -28,13 +28,14 @@ def build(
         administer = stack.enter_context(psycopg.connect(postgres_url, autocommit=True))
         stack.enter_context(redis.Redis.from_url(valkey_url)).flushall()
 
-        def built(**settings: Any) -> House:
+        def built(*, wait: bool = True, **settings: Any) -> House:
             administer.execute(f"create database {name} template {template_database}")  # type: ignore[arg-type]
             stack.callback(administer.execute, f"drop database {name} with (force)")
             url = postgres_url.replace("/postgres?", f"/{name}?")
             upgrade(url)  # a copy of a template has its tables, but not the limits that are set at a database
             house = stack.enter_context(House(url, valkey_url, tmp_path_factory.mktemp(name), wait=False, **settings))
-            house.wait_until_ready(150)  # ten processes on two busy cores take a while
+            if wait:
+                house.wait_until_ready(150)  # ten processes on two busy cores take a while
             return house
 
         yield built

@@ -196,9 +196,9 @@ def test_a_create_whose_commit_was_not_heard_of_makes_one_thing_under_its_key(si
 def test_workers_whose_commits_are_not_heard_of_repeat_them_without_a_trace(site: Site) -> None:
     networks = (site.gpu, site.others)
     before = sum(network.lost for network in networks)
-    site.gpu.lose_answers(to=b"COMMIT", every=4)
+    site.gpu.lose_answers(to=b"COMMIT", every=3)
     site.others.lose_answers(to=b"COMMIT", every=9)
-    texts = [f"lossy {n} [[sleep 100]]" for n in range(1_200)]
+    texts = [f"lossy {n} [[sleep 100]]" for n in range(2_400)]
     id = submitted(site.house, texts)
     each_line_once(site.house, id, texts)
     lost = sum(network.lost for network in networks) - before
