@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -95,3 +96,12 @@ def test_the_lock_holds_versions_only_and_nothing_that_was_built_for_cuda() -> N
     names = {line.partition("==")[0] for line in lines}
     assert not names & {"torchvision", "torchaudio", "torchcodec"}
     assert next(line for line in lines if line.startswith("torch==")).endswith("+cpu")
+
+
+def test_every_file_that_the_guarantees_name_is_there() -> None:
+    """A promise without its proof is only a sentence."""
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    named = {name for name in re.findall(r"`([\w./]+(?:\.py|/))`", page) if "/" in name}
+    rooms = (ROOT, PLATFORM, WORKER.parent, PLATFORM.parent)
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not any((room / name).exists() for room in rooms)] == []
