@@ -126,13 +126,15 @@ _REAP = text("""
         from silent, batches b
         where s.id = silent.slice and s.lease = silent.id and s.state = 'running' and b.id = s.batch),
     freed_batch as (
-        update batches b set lease = null, hinted_at = null from silent where b.id = :batch and b.lease = silent.id),
-    -- What a silent holder was asking on trial may have taken worker and engine down together.
-    charged as (
-        update suspects p set deaths = least(:guilty, p.deaths + 1), trial = null
-        from silent where p.slice = silent.slice and p.trial = silent.id)
+        update batches b set lease = null, hinted_at = null from silent where b.id = :batch and b.lease = silent.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'reaped' from silent where l.id = silent.id
     returning l.id""")
+
+_CHARGE_TRIALS = text("""
+    -- What a silent holder was asking on trial may have taken worker and engine down together. A statement of its own,
+    -- after the slices' rows are locked: it sees a note that was committed meanwhile, and takes the rows in that order.
+    update suspects set deaths = least(:guilty, deaths + 1), trial = null
+    where trial = any(cast(:leases as bigint[]))""")
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,10 @@ def silent_batches(conn: Connection, *, limit: int) -> list[str]:
 
 def reap(conn: Connection, batch: str) -> int:
     """Free everything of the locked batch whose lease is past its time; how many leases that were."""
-    return conn.execute(_REAP, {"batch": batch, "guilty": GUILTY_DEATHS}).rowcount
+    reaped = [row.id for row in conn.execute(_REAP, {"batch": batch})]
+    if reaped:
+        conn.execute(_CHARGE_TRIALS, {"leases": reaped, "guilty": GUILTY_DEATHS})
+    return len(reaped)
 
 
 def open_count(conn: Connection) -> dict[str, int]:

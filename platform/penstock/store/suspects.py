@@ -19,10 +19,12 @@ _NOTE = text("""
     returning line""")
 
 _CHARGE = text("""
-    -- An engine died with these lines in flight.
+    -- An engine died with these lines in flight. The slice's row first, as in a note: else the two can wait for each
+    -- other, should a note whose connection broke still be under way.
+    with held as (
+        select id from slices where id = :slice and state = 'running' and lease = :lease for no key update)
     insert into suspects (slice, line, deaths)
-    select s.id, line, 1 from slices s, unnest(cast(:lines as int[])) as line
-    where s.id = :slice and s.state = 'running' and s.lease = :lease
+    select id, line, 1 from held, unnest(cast(:lines as int[])) as line
     on conflict (slice, line) do update set deaths = least(:guilty, suspects.deaths + 1), trial = null""")
 
 
