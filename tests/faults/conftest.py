@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,6 +13,12 @@ import redis
 from faults.house import House
 
 from penstock.store.migrate import upgrade
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all engines of the house were asked."""
+    return tmp_path_factory.mktemp("journal") / "asked"
 
 
 @pytest.fixture(scope="module")

@@ -39,12 +39,6 @@ POINTS = [
 
 
 @pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What all engines of the house were asked."""
-    return tmp_path_factory.mktemp("journal") / "asked"
-
-
-@pytest.fixture(scope="module")
 def house(build: Callable[..., House], journal: Path) -> House:
     """Two gpu workers; leases are short, so that a death is seen soon."""
     arguments = [f"--journal={journal}", f"--max-num-seqs={SLOTS}", f"--latency-ms={LATENCY_SECONDS * 1000:g}"]
