@@ -15,10 +15,34 @@ import psycopg
 import redis
 
 from penstock.stack import postgres, valkey
+from penstock.stack.child import Child
 from penstock.store.migrate import upgrade
 
 
-class PostgresServer:
+class Killable:
+    """One server process that may be killed, until the end of its `with`."""
+
+    _child: Child
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process that runs now."""
+        pid = self._child.pid
+        assert pid is not None, "it does not run"
+        return pid
+
+    def kill(self, how: int) -> None:
+        """End it by this signal, and see it gone."""
+        os.kill(self.pid, how)
+        assert self._child.wait(20), f"{self._child.name} does not end"
+
+
+class PostgresServer(Killable):
     """A migrated PostgreSQL, from `with` to its end."""
 
     def __init__(self, folder: Path, data: Path | None = None) -> None:
@@ -38,18 +62,6 @@ class PostgresServer:
         upgrade(self.url)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._child.stop()
-
-    @property
-    def pid(self) -> int:
-        """The process that runs now."""
-        pid = self._child.pid
-        assert pid is not None, "it does not run"
-        return pid
-
     def start(self) -> None:
         """Run it, and wait until it answers."""
         self._child.start()
@@ -57,8 +69,7 @@ class PostgresServer:
 
     def end(self, how: int = signal.SIGQUIT) -> None:
         """End it at once, as a crash does: no checkpoint, no farewell to its clients (or by another signal)."""
-        os.kill(self.pid, how)
-        assert self._child.wait(20), "PostgreSQL does not end"
+        self.kill(how)
 
     def proxied(self, port: int) -> str:
         """Its URL through a proxy on this port."""
@@ -71,7 +82,7 @@ class PostgresServer:
             return row[0] if row else None
 
 
-class ValkeyServer:
+class ValkeyServer(Killable):
     """A Valkey with nothing on disk, from `with` to its end: whoever kills it loses its data."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,14 +99,7 @@ class ValkeyServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.close()
-        self._child.stop()
-
-    @property
-    def pid(self) -> int:
-        """The process that runs now."""
-        pid = self._child.pid
-        assert pid is not None, "it does not run"
-        return pid
+        super().__exit__(kind, error, trace)
 
     def start(self) -> None:
         """Run it, empty, and wait until it answers."""
@@ -104,8 +108,7 @@ class ValkeyServer:
 
     def end(self, how: int = signal.SIGKILL) -> None:
         """End it."""
-        os.kill(self.pid, how)
-        assert self._child.wait(20), "Valkey does not end"
+        self.kill(how)
 
     def stop(self) -> None:
         """Freeze it: connections stay, nothing is answered."""

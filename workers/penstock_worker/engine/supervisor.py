@@ -160,14 +160,13 @@ class Supervisor:
             f"(start {self._generation}). {why}"
         )
 
-    def wait_alive(self, timeout_seconds: float = 2.0, generation: int | None = None) -> bool:
+    def wait_alive(self, timeout_seconds: float = 2.0) -> bool:
         """Ask after a transport error: does the engine answer a health probe that begins after this call?
 
-        False at once if it is known to be dead or starting, or is not of this generation any more; else within the
-        timeout. Many askers share one probe.
+        False at once if it is known to be dead or starting; else within the timeout. Many askers share one probe.
         """
         try:
-            return self._ask(timeout_seconds, generation).result(timeout_seconds + 1.0)
+            return self._ask(timeout_seconds).result(timeout_seconds + 1.0)
         except FutureTimeout:
             return False
 
@@ -183,7 +182,7 @@ class Supervisor:
         """Say whether this very start of the engine is alive."""
         return await self.alive(generation=generation)
 
-    def _ask(self, timeout_seconds: float, generation: int | None) -> Future[bool]:
+    def _ask(self, timeout_seconds: float, generation: int | None = None) -> Future[bool]:
         with self._changed:
             if self._state is EngineState.READY and generation in (None, self._generation):
                 answer = self._askers.add(timeout_seconds)
