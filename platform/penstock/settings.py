@@ -87,6 +87,42 @@ class Settings(BaseSettings):
     events_seconds: float = Field(30 * 86_400, description="Events are kept this long.")
     trail_seconds: float = Field(30 * 86_400, description="State moves are kept this long, a day at least: an audit.")
 
+    # Waiting calls: the API's side.
+    region: str = Field("", description="Where this process stands; calls go to workers of the same region first.")
+    door_token: SecretStr | None = Field(
+        None, description="Secret that API and workers share; without it workers take no waiting calls."
+    )
+    door_ca: Path | None = Field(None, description="CA that signed the doors' certificates, if they speak TLS.")
+    tenant_calls: int = Field(1_000, description="Waiting calls that one tenant may have open in one API process.")
+    call_seconds: float = Field(600.0, description="Longest time of one waiting call, from its head to its end.")
+    call_tries: int = Field(3, description="Workers that a call is offered to at most, before one takes it.")
+    poison_call_seconds: float = Field(600.0, description="A call that met two engine deaths is refused for so long.")
+    key_cache_seconds: float = Field(5.0, description="A key that waiting calls use is looked up again after so long.")
+    key_stale_seconds: float = Field(600.0, description="While Postgres is away, keys seen this lately stay valid.")
+    isolate_prefix_caches: bool = Field(
+        True, description="No tenant's answer time tells what another asked: prefix caches are salted by tenant."
+    )
+
+    # Waiting calls: the worker's door.
+    door_host: str = Field("127.0.0.1", description="Address that the door listens on.")
+    door_port: int = Field(0, description="Port that the door listens on; 0 finds a free one.")
+    door_url: str = Field("", description="Where APIs reach the door, if it is not where it listens.")
+    door_cert: Path | None = Field(None, description="Certificate of the door (PEM): it speaks TLS then.")
+    door_key: Path | None = Field(None, description="The certificate's key (PEM).")
+    door_calls: int = Field(2_000, description="Waiting calls inside one door, in the engine or in line; more are 503.")
+    call_wait_seconds: float = Field(30.0, description="A call that found no slot in the engine for so long is a 503.")
+    door_grace_seconds: float = Field(20.0, description="A worker that ends waits so long for the calls inside.")
+    pulse_seconds: float = Field(1.0, description="A worker says how loaded it is this often.")
+    door_gone_seconds: float = Field(5.0, description="A door whose last pulse is older gets no calls.")
+
+    # The controller of the batch budget.
+    control_seconds: float = Field(1.0, description="The budget of batch lines in the engine is looked at this often.")
+    kv_high: float = Field(0.9, description="Part of the KV cache above which the batch budget shrinks.")
+
+    # The order of work.
+    promoted_share: float = Field(0.2, description="Most of a lane's tokens that work promoted into it may take.")
+    promote_slack_seconds: float = Field(30.0, description="A batch with less slack than this rises by one lane.")
+
     # Connections, per process.
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, text
 
 _ADD = text("insert into models (name, source) values (:name, :source) on conflict (name) do nothing returning name")
 _KNOWN = text("select name from models where name = any(cast(:names as text[]))")
+_NAMES = text("select name from models order by name limit :limit")
+_MOST_NAMES = 10_000
 _LIST = text("""
     select m.name, m.source, m.created_at,
            (select count(*)::int from workers w where w.kind = 'gpu' and w.model = m.name and w.state = 'ready'
@@ -34,6 +36,11 @@ def add(conn: Connection, name: str, source: str) -> bool:
 def known(conn: Connection, names: list[str]) -> set[str]:
     """Those of the names that are known models."""
     return {row.name for row in conn.execute(_KNOWN, {"names": names})}
+
+
+def names(conn: Connection) -> list[str]:
+    """Every known name."""
+    return [row.name for row in conn.execute(_NAMES, {"limit": _MOST_NAMES})]
 
 
 def page(conn: Connection, *, gone: timedelta) -> list[Model]:

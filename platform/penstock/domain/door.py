@@ -1,0 +1,48 @@
+"""Doors: where gpu workers take waiting calls, how loaded each is, and what its model's callers were promised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Load:
+    """A worker at one moment, as its pulse says it."""
+
+    open: bool
+    """Whether it takes new calls: its engine is ready, it is not ending, and no suspects are tried."""
+    calls: int
+    """Waiting calls inside: in the engine or in line for it."""
+    lines: int
+    """Batch lines in the engine."""
+    budget: int
+    """How many batch lines may be in the engine at the moment."""
+    reason: str
+    """Why the budget stands there; see penstock_worker/controller.py."""
+    tokens_per_second: float
+    """Batch tokens (input and output, as the engine counts them) recorded per second while lines were in flight."""
+
+
+@dataclass(frozen=True)
+class Slo:
+    """What a model's waiting calls were promised; None: nothing."""
+
+    ttft_p95_ms: int | None = None
+    itl_p95_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Door:
+    """One worker that takes waiting calls."""
+
+    worker: UUID
+    model: str
+    serves: tuple[str, ...]
+    """Every name that calls may use: the model and its adapters."""
+    url: str
+    """Base address, e.g. `http://10.0.0.7:8400`."""
+    region: str
+    slots: int
+    """Requests that its engine runs at once, room for waiting calls included."""
+    load: Load

@@ -1,0 +1,67 @@
+"""Doors: workers announce where they take waiting calls and pulse how loaded they are; APIs read the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from penstock.domain.door import Door, Load, Slo
+from penstock.service.transaction import Transaction
+from penstock.service.work import Holder
+from penstock.settings import Settings
+from penstock.store import call_suspects, doors, models
+
+DEATHS_TO_REFUSE: Final = 2
+"""A call that was in flight at so many engine deaths is not asked a third time."""
+_MOST_REFUSED: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an API process needs to know to route a call."""
+
+    doors: tuple[Door, ...]
+    models: frozenset[str]
+    """Every known name, served or not."""
+    refused: frozenset[bytes]
+    """Fingerprints of calls that took engines down."""
+
+
+def announce(tx: Transaction, holder: Holder, url: str, serves: Sequence[str], slots: int, settings: Settings) -> None:
+    """Say where this worker takes calls, and for which names."""
+    for name in serves:
+        models.add(tx.conn, name, "registered")
+    doors.announce(tx.conn, holder.id, url=url, region=settings.region, serves=serves, slots=slots)
+
+
+def pulse(tx: Transaction, holder: Holder, load: Load) -> Slo:
+    """Note how loaded a worker is; hear what its model's callers were promised."""
+    return doors.pulse(tx.conn, holder.id, load)
+
+
+def table(tx: Transaction, settings: Settings) -> Table:
+    """Open and closed doors of live workers, known models, and calls that are refused."""
+    return Table(
+        doors=tuple(doors.page(tx.conn, gone=timedelta(seconds=settings.door_gone_seconds))),
+        models=frozenset(models.names(tx.conn)),
+        refused=frozenset(
+            call_suspects.refused(
+                tx.conn,
+                deaths=DEATHS_TO_REFUSE,
+                within=timedelta(seconds=settings.poison_call_seconds),
+                limit=_MOST_REFUSED,
+            )
+        ),
+    )
+
+
+def note_death(tx: Transaction, fingerprint: bytes, settings: Settings) -> int:
+    """An engine died with this call in flight; how many deaths it met lately."""
+    return call_suspects.note(tx.conn, fingerprint, within=timedelta(seconds=settings.poison_call_seconds))
+
+
+def forget_suspects(tx: Transaction, settings: Settings) -> int:
+    """Forget calls that may be asked again."""
+    return call_suspects.forget(tx.conn, within=timedelta(seconds=settings.poison_call_seconds))
