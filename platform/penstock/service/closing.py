@@ -25,7 +25,7 @@ def move_on(tx: Transaction, batch: str) -> bool:
     now = batches.find(tx.conn, batch)
     if now is None or now.ended or now.state is BatchState.FINALIZING:
         return False
-    if now.finish_as is None and now.state is not BatchState.IN_PROGRESS:
+    if now.finish_as is None and now.state not in (BatchState.IN_PROGRESS, BatchState.PAUSED):
         return False
     if now.finish_as is not None:
         slices.drop(tx.conn, batch)  # one that was given back by a holder that had not seen the batch close

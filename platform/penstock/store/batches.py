@@ -133,7 +133,7 @@ _STUCK = text("""
     -- Batches that should have moved on to finalizing: nothing of them is open, or they are closing.
     select b.id from batches b
     where b.state in ('validating', 'in_progress', 'paused', 'cancelling')
-      and (b.finish_as is not null or b.state = 'in_progress')
+      and (b.finish_as is not null or b.state in ('in_progress', 'paused'))
       and not exists (select from slices s where s.batch = b.id and s.state = 'running')
       and (b.finish_as is not null
            or not exists (select from slices s where s.batch = b.id and s.state in ('queued', 'ready')))

@@ -75,7 +75,7 @@ _BEAT = text("""
 
 _SETTLE = text("""
     -- Done, if the lease is still the slice's, and every line is recorded or the batch is closing.
-    update slices s set state = 'done', lease = null
+    update slices s set state = 'done', lease = null, done_at = clock_timestamp()
     from batches b
     where s.id = :slice and s.state = 'running' and s.lease = :lease and b.id = s.batch
       and (s.completed + s.failed = s.lines or b.finish_as is not null)

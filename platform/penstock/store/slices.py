@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -30,7 +30,7 @@ _FEED = text("""
         from unnest(cast(:ranks as smallint[])) as lanes(rank)
         cross join lateral (
             select s.id from slices s join batches b on b.id = s.batch
-            where s.model = :model and s.lane_rank = lanes.rank and s.state = 'queued'
+            where s.model = :model and s.lane_rank = lanes.rank and s.state = 'queued' and not s.held
               and b.state = 'in_progress' and b.finish_as is null
             order by s.deadline, s.id
             limit greatest(0, (select workers from live) * :ahead - (
@@ -54,6 +54,26 @@ _BACKLOG_MODELS = text("select distinct model from slices where state = 'queued'
 _DROP = text("""
     -- Closing drops what nobody runs; a slice that is claimed at this moment is seen as running after the wait.
     update slices set state = 'dropped' where batch = :batch and state in ('queued', 'ready')""")
+
+_HOLD = text("""
+    -- Pausing: nothing of the batch is fed or claimed until it resumes, and what a holder gives back meanwhile stays.
+    -- Ready ones leave their lists; a slice that is claimed at this moment is seen as running after the wait.
+    update slices set held = true, state = case when state = 'ready' then 'queued' else state end
+    where batch = :batch and state in ('queued', 'ready', 'running')""")
+
+_UNHOLD = text("""
+    update slices set held = false
+    where batch = :batch and held and state in ('queued', 'ready', 'running')""")
+
+_MOVE = text("""
+    -- A new lane or deadline: what runs keeps its hand, and goes by the new ones should it be given back. What is ready
+    -- in the old lane is fed, and hinted, anew.
+    update slices set
+        lane = coalesce(cast(:lane as text), lane), lane_rank = coalesce(cast(:rank as smallint), lane_rank),
+        promoted = promoted and cast(:rank as smallint) is null,
+        deadline = coalesce(cast(:deadline as timestamptz), deadline),
+        state = case when state = 'ready' and lane_rank <> cast(:rank as smallint) then 'queued' else state end
+    where batch = :batch and state in ('queued', 'ready', 'running')""")
 
 _ANY_OPEN = text("select exists (select from slices where batch = :batch and state in ('queued', 'ready', 'running'))")
 
@@ -101,6 +121,22 @@ def backlog_models(conn: Connection) -> list[str]:
 def drop(conn: Connection, batch: str) -> int:
     """Drop the queued and ready slices of a closing batch that the caller has locked; how many there were."""
     return conn.execute(_DROP, {"batch": batch}).rowcount
+
+
+def hold(conn: Connection, batch: str) -> int:
+    """Keep the open slices of a locked batch from being fed and claimed; how many there are."""
+    return conn.execute(_HOLD, {"batch": batch}).rowcount
+
+
+def unhold(conn: Connection, batch: str) -> int:
+    """Let the open slices of a locked batch be fed again; how many were held."""
+    return conn.execute(_UNHOLD, {"batch": batch}).rowcount
+
+
+def move(conn: Connection, batch: str, lane: Lane | None, deadline: datetime | None) -> int:
+    """Give the open slices of a locked batch another lane or deadline (None: as it is); how many there are."""
+    rank = None if lane is None else lane.rank
+    return conn.execute(_MOVE, {"batch": batch, "lane": lane, "rank": rank, "deadline": deadline}).rowcount
 
 
 def any_open(conn: Connection, batch: str) -> bool:
