@@ -6,10 +6,14 @@ import asyncio
 import base64
 import json
 import struct
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from worker.engines import echo_launch
 
@@ -106,8 +110,134 @@ def test_a_stream_ends_with_usage_if_asked_and_done(engine: Supervisor) -> None:
     *events, done, rest = answer.body.decode().split("\n\n")
     chunks = [json.loads(event.removeprefix("data: ")) for event in events]
     said = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"])
-    assert (said, done, rest) == ("one two ", "data: [DONE]", "")
+    assert (said, done, rest) == ("one two", "data: [DONE]", "")
     assert chunks[-1]["usage"]["total_tokens"] > 0
+
+
+@dataclass
+class Stream:
+    """A stream as it came: its events, when each came, and whether it ended as it should."""
+
+    events: list[str]
+    at: list[float]
+    whole: bool
+
+    @property
+    def said(self) -> str:
+        chunks = [json.loads(event.partition("data: ")[2]) for event in self.events if not event.endswith("[DONE]")]
+        return "".join(c["choices"][0]["delta"].get("content", "") for c in chunks if c.get("choices"))
+
+
+def stream(engine: Supervisor, prompt: str, events: int | None = None) -> Stream:
+    """Read a stream of a chat, or so many events of it and leave then."""
+
+    async def read() -> Stream:
+        found = Stream([], [], True)
+        body = json.dumps({"messages": [{"role": "user", "content": prompt}], "stream": True}).encode()
+        connector = aiohttp.UnixConnector(str(engine.launch.socket))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post(f"http://engine{CHAT}", data=body) as response,
+        ):
+            try:
+                while event := await response.content.readuntil(b"\n\n"):
+                    found.events.append(event.decode().rstrip())
+                    found.at.append(time.monotonic())
+                    if len(found.events) == events:
+                        response.close()
+                        return found
+            except aiohttp.ClientError:
+                found.whole = False
+        return found
+
+    return asyncio.run(asyncio.wait_for(read(), 30))
+
+
+def metric(engine: Supervisor, name: str) -> float:
+    page = probe.get(engine.launch.socket, "/metrics", 5.0)
+    assert page
+    return next(float(row.split()[-1]) for row in page[1].decode().splitlines() if row.startswith(name))
+
+
+@pytest.fixture
+def slow(short_dir: Path) -> Iterator[Supervisor]:
+    """An engine of one test's own: 30 ms to the first token, 20 ms to each further one."""
+    with tempfile.TemporaryDirectory(dir=short_dir) as name:
+        folder = Path(name)
+        more = ("--latency-ms=30", "--itl-ms=20", "--kv-usage=0.5", "--preemptions=3", "--lora-modules", "one=/a")
+        launch = echo_launch(folder, *more)
+        with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+            supervisor.wait_ready(30)
+            yield supervisor
+
+
+def test_a_stream_has_an_event_for_each_token_that_is_wished_for_and_says_the_same_as_the_whole(
+    slow: Supervisor,
+) -> None:
+    begun = time.monotonic()
+    found = stream(slow, "hi [[tokens 12]]")
+    whole = json.loads(post(slow, CHAT, {"messages": [{"role": "user", "content": "hi [[tokens 12]]"}]}).body)[
+        "choices"
+    ][0]["message"]["content"]
+    assert (found.said, found.whole) == (whole, True)
+    assert len(found.events) == 12 + 3  # the role, the end, [DONE]
+    assert found.at[0] - begun >= 0.03
+    assert found.at[12] - found.at[1] >= 11 * 0.02
+
+
+def test_a_client_that_leaves_a_stream_is_counted_as_aborted(slow: Supervisor) -> None:
+    assert stream(slow, "hi [[tokens 10000]]", events=3).events
+    deadline = time.monotonic() + 10
+    while metric(slow, "echo:requests_aborted") != 1:
+        assert time.monotonic() < deadline
+    assert metric(slow, "vllm:num_requests_running") == 0
+
+
+@pytest.mark.parametrize("fault", ["die", "break"])
+def test_a_stream_can_be_cut_after_some_events(slow: Supervisor, fault: str) -> None:
+    found = stream(slow, f"hi [[tokens 40]] [[{fault}-after 3]]")
+    assert (len(found.events), found.whole) == (3, False)
+
+
+def test_a_stream_can_stall_after_some_events(slow: Supervisor) -> None:
+    assert len(stream(slow, "hi [[tokens 40]] [[stall-after 3]]", events=3).events) == 3
+
+
+def test_a_dead_core_is_an_error_event_in_streams_and_a_500_elsewhere_and_then_the_end(slow: Supervisor) -> None:
+    async def ask() -> Answer:
+        async with EngineClient(socket=slow.launch.socket) as client:
+            body = b'{"messages":[{"role":"user","content":"[[hang]]"}]}'
+            hung = asyncio.create_task(client.ask(CHAT, body, 30))
+            await asyncio.to_thread(lambda: None)
+            found.append(await asyncio.to_thread(stream, slow, "hi [[tokens 40]] [[core-dies-after 3]]"))
+            return await hung
+
+    found: list[Stream] = []
+    assert asyncio.run(ask()).status == 500
+    assert found[0].whole
+    assert found[0].events[3].startswith('data: {"error":')
+    assert found[0].events[4] == "data: [DONE]"
+    assert slow.wait_ready(30, generation=2) == 2
+
+
+def test_a_stream_of_a_response_has_the_events_of_its_kind(engine: Supervisor) -> None:
+    answer = post(engine, "/v1/responses", {"input": "one two", "stream": True})
+    events = [json.loads(event.partition("data: ")[2]) for event in answer.body.decode().split("\n\n")[:-1]]
+    assert events[0]["type"] == "response.created"
+    assert [event["delta"] for event in events if event["type"] == "response.output_text.delta"] == ["one ", "two"]
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "one two"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+def test_what_a_gate_and_a_door_look_at_is_there(slow: Supervisor) -> None:
+    assert metric(slow, "vllm:kv_cache_usage_perc") == 0.5
+    assert metric(slow, "vllm:num_preemptions_total") == 3
+    listing = probe.get(slow.launch.socket, "/v1/models", 5.0)
+    assert listing
+    assert [card["id"] for card in json.loads(listing[1])["data"]] == ["echo", "one"]
+    body = {"messages": [{"role": "user", "content": "x"}], "priority": 3, "model": "one"}
+    assert post(slow, CHAT, body).status == 200
+    assert json.loads(post(slow, "/tokenize", {"prompt": "12345678"}).body)["count"] == 2
 
 
 def test_a_scripted_status_comes_as_often_as_it_says(engine: Supervisor) -> None:

@@ -7,7 +7,11 @@ make it longer and set the count. `max_tokens` cuts the count (finish_reason `le
 can be made to do is in `echo_script.py`.
 
     python -m penstock_worker.engine.echo --uds SOCK --model NAME [--latency-ms 20] [--jitter 0.5] [--seed 7]
-                                          [--output-tokens 40] [--max-num-seqs 128] [--journal PATH]
+                                          [--itl-ms 5] [--output-tokens 40] [--max-num-seqs 128] [--journal PATH]
+                                          [--lora-modules NAME=PATH …] [--kv-usage 0.5] [--preemptions 3]
+
+A stream's first token comes after the latency, each further one `--itl-ms` later; where the request says how many
+tokens it wants, each is an event of its own. A client that goes away is no longer served, and counted as aborted.
 
 With a journal, each request that asks for an answer appends one line to that file when it arrives, before it waits or
 kills the engine: unix seconds, pid and the first 80 characters of the last user message (prompt, input), with tabs
@@ -23,29 +27,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvloop
 from aiohttp import web
 
-from penstock_worker.engine import echo_script
-from penstock_worker.engine.echo_answers import ANSWERS, STREAMS, Answerer, Body, Refusal, Voice, chunks
+from penstock_worker.engine import echo_page, echo_script, echo_stream
+from penstock_worker.engine.echo_answers import ANSWERS, Answerer, Refusal, Voice
+from penstock_worker.engine.echo_body import Body, asked, decode, encode
+from penstock_worker.engine.echo_page import OWNED_BY
 from penstock_worker.engine.launch import Launch, check_socket, engine_environment, number, with_room, without
 
-OWNED_BY: Final = "penstock-echo (simulated)"
 DEFAULT_SEQS: Final = 128
 _MOST_REMEMBERED: Final = 100_000
-_NOTED_CHARACTERS: Final = 80
+_MOST_BODY_BYTES: Final = 64 * 1024 * 1024
+_CORE_LAST_SECONDS: Final = 0.5
+_CORE_DIED: Final = {
+    "error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "param": None, "code": 500}
+}
 
 
 def launch(
@@ -66,7 +73,7 @@ def launch(
     command = [sys.executable, "-m", "penstock_worker.engine.echo", "--uds", str(socket), "--model", model]
     command += ["--max-num-seqs", str(with_room(slots)), *without(arguments, "--max-num-seqs")]
     environment = engine_environment(environ) | {"PYTHONUNBUFFERED": "1"}
-    return Launch("echo", model, tuple(command), environment, socket, slots, with_room(slots), 60.0)
+    return Launch("echo", model, tuple(command), environment, socket, slots, with_room(slots), 60.0, priorities=True)
 
 
 class Echo:
@@ -77,10 +84,17 @@ class Echo:
         self.latency_seconds: float = options.latency_ms / 1000
         self.jitter: float = options.jitter
         self.seed: int = options.seed
+        self.itl_seconds: float = options.itl_ms / 1000
+        self.kv_usage: float = options.kv_usage
+        self.preemptions: int = options.preemptions
+        self.names = [self.model, *(module.partition("=")[0] for module in options.lora_modules)]
         self.slots = asyncio.Semaphore(options.max_num_seqs)
         self.running = 0
         self.waiting = 0
         self.answered = 0
+        self.aborted = 0
+        self.core_lives = True
+        self.asked: set[asyncio.Task[Any]] = set()
         self.voice = Voice(options.model, options.output_tokens, int(time.time()))
         self.refused_before: OrderedDict[bytes, int] = OrderedDict()
         self.journal: int | None = None
@@ -89,50 +103,49 @@ class Echo:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request."""
-        path = request.path
         if request.method == "GET":
-            return self._tell(path)
-        answer = ANSWERS.get(path)
+            return echo_page.page(self, request.path)
+        answer = ANSWERS.get(request.path)
         if answer is None:
-            return _json({"error": {"message": "Not Found", "type": "NotFoundError", "param": None, "code": 404}}, 404)
+            return echo_page.not_found()
+        raw = await request.read()
+        task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"
+        self.asked.add(task)
         try:
-            return await self._run(request, await request.read(), answer)
+            return await self._run(request, raw, answer)
         except Refusal as refusal:
-            return _json(refusal.body, refusal.status)
-
-    def _tell(self, path: str) -> web.Response:
-        if path == "/health":
-            return web.Response()
-        if path == "/v1/models":
-            card = {"id": self.model, "object": "model", "created": self.voice.born, "owned_by": OWNED_BY}
-            return _json({"object": "list", "data": [card]})
-        if path == "/version":
-            return _json({"version": OWNED_BY})
-        if path == "/metrics":
-            return web.Response(text=self._metrics(), content_type="text/plain")
-        return _json({"error": {"message": "Not Found", "type": "NotFoundError", "param": None, "code": 404}}, 404)
+            return echo_page.reply(refusal.body, refusal.status)
+        except asyncio.CancelledError:
+            if self.core_lives:
+                self.aborted += 1
+                raise
+            task.uncancel()
+            return echo_page.reply(_CORE_DIED, 500)
+        finally:
+            self.asked.discard(task)
 
     async def _run(self, request: web.BaseRequest, raw: bytes, answer: Answerer) -> web.StreamResponse:
         script = echo_script.read(raw)
-        body = _decode(raw)
+        body = decode(raw)
         if self.journal is not None:
             # One write to a file opened for appending: lines of several engines never mix.
-            os.write(self.journal, f"{time.time():.6f}\t{os.getpid()}\t{_asked(body)}\n".encode(errors="replace"))
-        if body.get("model", self.model) != self.model:
+            os.write(self.journal, f"{time.time():.6f}\t{os.getpid()}\t{asked(body)}\n".encode(errors="replace"))
+        if body.get("model", self.model) not in self.names:
             message = f"The model `{body['model']}` does not exist."
             raise Refusal(404, message, "NotFoundError", "model")
         async with self._slot():
-            await self._obey(script, raw)
+            await self._obey(script, raw, request)
             if self._refuses(script, raw):
                 headers = {"retry-after": script.retry_after} if script.retry_after else None
                 refusal = Refusal(script.status, f"The script says {script.status}.", "ScriptedError")
-                return _json(refusal.body, script.status, headers)
+                return echo_page.reply(refusal.body, script.status, headers)
             identity = request.headers.get("x-request-id") or f"{zlib.crc32(raw):08x}{self.answered:08x}"
             said = answer(self.voice, body, script, identity)
             self.answered += 1
-            if body.get("stream") is True and request.path in STREAMS:
-                return await self._stream(request, said, STREAMS[request.path], body)
-            whole = _encode(said)
+            if body.get("stream") is True and request.path in echo_stream.KINDS:
+                return await self._stream(request, said, script, body)
+            whole = encode(said)
         return web.Response(
             body=whole.replace(b"[[surrogate]]", rb"\ud800") if script.surrogate else whole,
             content_type="application/json",
@@ -152,11 +165,15 @@ class Echo:
             self.running -= 1
             self.slots.release()
 
-    async def _obey(self, script: echo_script.Script, raw: bytes) -> None:
+    async def _obey(self, script: echo_script.Script, raw: bytes, request: web.BaseRequest) -> None:
         if script.die:
-            os.kill(os.getpid(), signal.SIGKILL)
+            await self._suffer("die", request)
+        if script.core_dies:
+            await self._suffer("core-dies", request)
+        if script.breaks:
+            await self._suffer("break", request)
         if script.hang:
-            await asyncio.Event().wait()
+            await self._suffer("stall", request)
         seconds = script.sleep_seconds
         if self.latency_seconds:
             # Between -1 and 1, the same for the same body and seed.
@@ -178,62 +195,67 @@ class Echo:
             self.refused_before.popitem(last=False)
         return True
 
-    async def _stream(self, request: web.BaseRequest, said: Body, kind: str, body: Body) -> web.StreamResponse:
+    async def _suffer(self, what: str, request: web.BaseRequest) -> None:
+        """A fault that the script asks for; it does not return."""
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif what == "break" and request.transport:
+            request.transport.abort()
+        elif what == "core-dies":
+            # What vLLM does: everybody in flight hears of it, and the server ends itself a little later.
+            self.core_lives = False
+            for task in self.asked:
+                task.cancel()
+            asyncio.get_running_loop().call_later(_CORE_LAST_SECONDS, os.kill, os.getpid(), signal.SIGKILL)
+        await asyncio.Event().wait()
+
+    async def _stream(
+        self, request: web.BaseRequest, said: Body, script: echo_script.Script, body: Body
+    ) -> web.StreamResponse:
+        kind = echo_stream.KINDS[request.path]
+        tokens = None
+        if script.output_tokens or self.voice.output_tokens:
+            usage = said["usage"]
+            tokens = (
+                usage["output_tokens"] if kind == "response" else usage["completion_tokens"] // len(said["choices"])
+            )
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        for chunk in chunks(said, kind, bool((body.get("stream_options") or {}).get("include_usage"))):
-            await response.write(b"data: " + _encode(chunk) + b"\n\n")
-        await response.write(b"data: [DONE]\n\n")
+        try:
+            await self._say(request, response, echo_stream.events(said, kind, tokens, with_usage), script)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.core_lives or task is None:
+                raise
+            task.uncancel()
+            await response.write(b"data: " + encode(_CORE_DIED) + b"\n\n")
+        if kind != "response":
+            await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         return response
 
-    def _metrics(self) -> str:
-        label = f'{{engine="0",model_name="{self.model}"}}'
-        rows = (
-            ("vllm:num_requests_running", "gauge", "", self.running),
-            ("vllm:num_requests_waiting", "gauge", "", self.waiting),
-            ("vllm:prompt_tokens", "counter", "_total", self.voice.prompt_tokens),
-            ("vllm:generation_tokens", "counter", "_total", self.voice.generation_tokens),
-            ("vllm:request_success", "counter", "_total", self.answered),
-        )
-        return "".join(
-            f"# HELP {name} Simulated by the echo engine.\n# TYPE {name} {kind}\n{name}{suffix}{label} {value}\n"
-            for name, kind, suffix, value in rows
-        )
+    async def _say(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        events: Iterable[echo_stream.Event],
+        script: echo_script.Script,
+    ) -> None:
+        """Write a stream's events, each token in its time, until the script stops it."""
+        tokens = 0
+        for place, (name, event, token) in enumerate(events):
+            if script.then and place == script.after:
+                await self._suffer(script.then, request)
+            if token:
+                tokens += 1
+                if tokens > 1 and self.itl_seconds:
+                    await asyncio.sleep(self.itl_seconds)
+            await response.write((f"event: {name}\n".encode() if name else b"") + b"data: " + encode(event) + b"\n\n")
 
 
-def _asked(body: Body) -> str:
-    """The beginning of what is asked, on one line."""
-    messages = body.get("messages")
-    users = (
-        [m for m in messages if isinstance(m, dict) and m.get("role") == "user"] if isinstance(messages, list) else []
-    )
-    text = users[-1].get("content") if users else body.get("prompt", body.get("input", ""))
-    return " ".join(str(text)[:_NOTED_CHARACTERS].splitlines()).replace("\t", " ")
-
-
-def _decode(raw: bytes) -> Body:
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:
-            body = json.loads(raw)  # Slower, but it takes lone surrogates.
-        except (ValueError, RecursionError) as error:
-            raise Refusal(400, f"The body is no JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise Refusal(400, "The body must be a JSON object.")
-    return body
-
-
-def _encode(body: Body) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except UnicodeEncodeError:
-        return json.dumps(body).encode()
-
-
-def _json(body: Body, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=_encode(body), status=status, content_type="application/json", headers=headers)
+def _request(*parts: Any) -> web.BaseRequest:
+    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=_MOST_BODY_BYTES)
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -242,7 +264,13 @@ async def serve(options: argparse.Namespace) -> None:
     for number_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number_, end.set)
     # The low-level server: no router and no middleware in the way. A client that goes away cancels its handler.
-    server = web.Server(Echo(options).handle, access_log=None, handler_cancellation=True, keepalive_timeout=600.0)
+    server = web.Server(
+        Echo(options).handle,
+        request_factory=_request,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=600.0,
+    )
     runner = web.ServerRunner(server)
     await runner.setup()
     with contextlib.suppress(FileNotFoundError):
@@ -261,7 +289,11 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--jitter", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--itl-ms", type=float, default=0.0)
     parser.add_argument("--output-tokens", type=int)
+    parser.add_argument("--kv-usage", type=float, default=0.0)
+    parser.add_argument("--preemptions", type=int, default=0)
+    parser.add_argument("--lora-modules", nargs="+", default=[])
     parser.add_argument("--max-num-seqs", type=int, default=DEFAULT_SEQS)
     parser.add_argument("--journal")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -6,7 +6,7 @@ import base64
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from penstock_worker.engine.echo_script import Script
@@ -221,26 +221,6 @@ ANSWERS: Final[dict[str, Answerer]] = {
     "/rerank": _rerank,
     "/tokenize": _tokenize,
 }
-STREAMS: Final = {"/v1/chat/completions": "chat.completion.chunk", "/v1/completions": "text_completion"}
-
-
-def chunks(said: Body, kind: str, with_usage: bool) -> Iterable[Body]:
-    """The stream of an answer: a chunk a word, the end, and the usage if it was asked for."""
-    head = {"id": said["id"], "object": kind, "created": said["created"], "model": said["model"]}
-    chat = kind == "chat.completion.chunk"
-    for choice in said["choices"]:
-        text = choice["message"]["content"] if chat else choice["text"]
-        if chat:
-            yield head | {
-                "choices": [{"index": choice["index"], "delta": {"role": "assistant"}, "finish_reason": None}]
-            }
-        for word in text.split(" "):
-            piece: Body = {"delta": {"content": word + " "}} if chat else {"text": word + " "}
-            yield head | {"choices": [{"index": choice["index"], **piece, "finish_reason": None}]}
-        end: Body = {"delta": {}} if chat else {"text": ""}
-        yield head | {"choices": [{"index": choice["index"], **end, "finish_reason": choice["finish_reason"]}]}
-    if with_usage:
-        yield head | {"choices": [], "usage": said["usage"]}
 
 
 def _text(content: object) -> str:

@@ -5,7 +5,13 @@ A marker may stand anywhere in the request's body, and several may stand togethe
 | marker | what happens |
 |---|---|
 | `[[die]]` | the engine kills itself with SIGKILL |
+| `[[die-after 3]]` | it does so after 3 events of this stream |
+| `[[core-dies]]` | as when vLLM's EngineCore dies: 500 or an error event to all, /health is 503, soon the end |
+| `[[core-dies-after 3]]` | the same after 3 events of this stream |
 | `[[hang]]` | no answer, until the client goes away |
+| `[[stall-after 3]]` | nothing more after 3 events of this stream, until the client goes away |
+| `[[break-after 3]]` | this connection breaks after 3 events; the engine lives |
+| `[[break]]` | this connection breaks before the answer |
 | `[[sleep 250]]` | the answer comes 250 ms later |
 | `[[status 400]]` | that status, with an error body as vLLM's; 300 to 599 |
 | `[[status 429 times 2]]` | that status the first 2 times that this very body comes, then an answer |
@@ -24,7 +30,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _MARKER: Final = re.compile(
-    rb"\[\[(?:(die|hang|nul|surrogate)|(sleep|tokens) (\d+)"
+    rb"\[\[(?:(die|hang|break|core-dies|nul|surrogate)|(sleep|tokens) (\d+)|(die|stall|break|core-dies)-after (\d+)"
     rb"|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?)\]\]"
 )
 
@@ -35,6 +41,11 @@ class Script:
 
     die: bool = False
     hang: bool = False
+    breaks: bool = False
+    core_dies: bool = False
+    after: int = 0
+    """In a stream: what stands in `then` happens after so many events."""
+    then: str = ""
     sleep_seconds: float = 0.0
     status: int = 0
     """0: an answer."""
@@ -47,6 +58,7 @@ class Script:
 
 
 NOTHING: Final = Script()
+_WORDS: Final = {b"break": "breaks", b"core-dies": "core_dies"}
 
 
 def read(body: bytes) -> Script:
@@ -54,17 +66,19 @@ def read(body: bytes) -> Script:
     if b"[[" not in body:
         return NOTHING
     found: dict[str, bool | int | float | str] = {}
-    for word, counted, count, status, times, after in _MARKER.findall(body):
+    for word, counted, count, then, after, status, times, retry_after in _MARKER.findall(body):
         if word:
-            found[word.decode()] = True
+            found[_WORDS.get(word) or word.decode()] = True
         elif counted == b"sleep":
             found["sleep_seconds"] = int(count) / 1000
         elif counted:
             found["output_tokens"] = int(count)
+        elif then:
+            found |= {"then": then.decode(), "after": int(after)}
         else:
             found["status"] = int(status)
             if times:
                 found["times"] = int(times)
-            if after:
-                found["retry_after"] = after.decode()
+            if retry_after:
+                found["retry_after"] = retry_after.decode()
     return Script(**found)  # type: ignore[arg-type]
