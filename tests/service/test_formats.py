@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from penstock.domain.batch import LineError
+from penstock.domain.rank import Rank
 from penstock.formats import input as lines
 from penstock.formats import output, plan
+from penstock.formats.engine_body import for_line
 from penstock.formats.input import Checked
 
 CHAT = "/v1/chat/completions"
@@ -72,7 +74,7 @@ def test_a_check_of_any_json_is_an_answer_that_stays_true_for_the_reader(value: 
         return
     read = lines.read(7, line)
     assert (read.custom_id, read.url, len(read.body)) == (checked.custom_id, CHAT, checked.body_bytes)
-    assert isinstance(msgspec.json.decode(lines.for_engine(read.body)), dict)
+    assert isinstance(msgspec.json.decode(for_line(read.body, CHAT, "a", True, Rank.FLEX)), dict)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from worker.engines import echo_launch
 
-from penstock.domain.lane import Lane
+from penstock.domain.rank import Rank
 from penstock.formats.input import Line
 from penstock_worker.ask import Outcome, OutcomeKind, ask_line, backoff_seconds
 from penstock_worker.engine.client import Answer, EngineClient, EngineGone
 from penstock_worker.engine.supervisor import Supervisor
-from penstock_worker.gate import Gate
+from penstock_worker.gate import Gate, Ticket
+
+TICKET = Ticket(Rank.STANDARD, "a")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ class Asked:
 @asynccontextmanager
 async def at_the_gate(engine: Supervisor) -> AsyncIterator[tuple[EngineClient, Gate]]:
     gate = Gate(1)
-    await gate.admit(Lane.STANDARD)
+    await gate.admit(TICKET)
     async with EngineClient(socket=engine.launch.socket) as client:
         yield client, gate
     assert gate.in_flight == 0, "the slot is given back on every way out"
@@ -66,7 +68,7 @@ def ask(
             outcome = await ask_line(
                 client,
                 gate,
-                Lane.STANDARD,
+                TICKET,
                 asked,
                 timeout_seconds=timeout,
                 tries=3,
@@ -136,10 +138,10 @@ def test_a_500_of_a_dead_engine_is_no_try_of_the_lines(engine: Supervisor) -> No
 def test_no_engine_is_an_exception_and_the_slot_is_free(short_dir: Path) -> None:
     async def run() -> None:
         gate = Gate(1)
-        await gate.admit(Lane.FLEX)
+        await gate.admit(TICKET)
         async with EngineClient(socket=short_dir / "nobody.sock") as client:
             with pytest.raises(EngineGone):
-                await ask_line(client, gate, Lane.FLEX, line("x"), timeout_seconds=5, tries=3)
+                await ask_line(client, gate, TICKET, line("x"), timeout_seconds=5, tries=3)
         assert gate.in_flight == 0
 
     asyncio.run(run())
@@ -148,9 +150,7 @@ def test_no_engine_is_an_exception_and_the_slot_is_free(short_dir: Path) -> None
 def test_a_cancelled_line_gives_its_slot_back(engine: Supervisor) -> None:
     async def run() -> None:
         async with at_the_gate(engine) as (client, gate):
-            asking = asyncio.create_task(
-                ask_line(client, gate, Lane.STANDARD, line("[[hang]]"), timeout_seconds=60, tries=3)
-            )
+            asking = asyncio.create_task(ask_line(client, gate, TICKET, line("[[hang]]"), timeout_seconds=60, tries=3))
             await asyncio.sleep(0)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):

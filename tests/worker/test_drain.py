@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock.domain.batch import LineError
 from penstock.formats import input as lines
 from penstock.formats import output
+from penstock.formats.engine_body import for_line
 
 CHAT = "/v1/chat/completions"
 
@@ -30,34 +31,12 @@ def recorded(body: bytes, status: int = 200) -> tuple[output.Record, object]:
     return record, line["response"]["body"]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"model":"m","priority":-9,"seed":1}',
-        b'{"model":"m","service_tier":"priority","seed":1}',
-        b'{"priority":1,"model":"m","service_tier":"flex","priority":2,"seed":1}',
-        b'{"model":"m","\\u0070riority":-9,"seed":1}',
-        b'{"model":"m","serv\\u0069ce_t\\u0069er":"priority","seed":1}',
-    ],
-)
-def test_a_line_cannot_set_what_only_the_operator_may_however_it_is_spelt(body: bytes) -> None:
-    assert json.loads(lines.for_engine(body)) == {"model": "m", "seed": 1}
-
-
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"9" * 400, b"1" + b"0" * 5_000, b"0.1e-400"])
 def test_every_line_that_passes_its_check_can_be_sent(number: bytes) -> None:
     body = b'{"model":"m","priority":1,"x":' + number + b"}"
     line = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":' + body + b"}"
     if not isinstance(lines.check(line, 1, CHAT, 512), LineError):
-        assert lines.for_engine(lines.read(1, line).body) == b'{"model":"m","x":' + number + b"}"
-
-
-@given(st.dictionaries(st.text() | st.sampled_from(["priority", "service_tier"]), values, max_size=5), st.booleans())
-def test_the_engine_gets_every_other_field_as_it_was_written(fields: dict[str, object], escaped: bool) -> None:
-    sent = lines.for_engine(json.dumps(fields, ensure_ascii=escaped).encode())
-    assert json.loads(sent) == {
-        name: value for name, value in fields.items() if name not in ("priority", "service_tier")
-    }
+        assert for_line(lines.read(1, line).body, CHAT, "a", False, None) == b'{"model":"m","x":' + number + b"}"
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The gate hands slots out in lane order, then first come, and never loses or doubles one."""
+"""The gate keeps slots for waiting calls, hands the others out in order, and never loses or doubles one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from penstock.domain.lane import LANES, Lane
-from penstock_worker.gate import Gate
+from penstock.domain.rank import Rank
+from penstock_worker.gate import Gate, Ticket, least_lines
+
+HEAD, CALL, URGENT, LINE, FLEX = (Ticket(rank, "a") for rank in Rank)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -23,33 +23,121 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def fill(gate: Gate, ticket: Ticket, count: int) -> None:
+    for _ in range(count):
+        await asyncio.wait_for(gate.admit(ticket), 1)
+
+
+async def order_of(gate: Gate, tickets: dict[str, Ticket], held: Ticket) -> list[str]:
+    """The order in which these are admitted, one at a time, when a held slot comes free."""
+    order = list[str]()
+
+    async def one(name: str, ticket: Ticket) -> None:
+        await gate.admit(ticket)
+        order.append(name)
+        gate.release(ticket)
+
+    async with asyncio.TaskGroup() as group:
+        for name, ticket in tickets.items():
+            group.create_task(one(name, ticket))
+        await settle()
+        assert order == []
+        gate.release(held)
+    return order
+
+
 def test_a_free_slot_is_taken_without_suspension() -> None:
     gate = Gate(1)
     with pytest.raises(StopIteration):
-        gate.admit(Lane.FLEX).send(None)
-    assert gate.in_flight == gate.held(Lane.FLEX) == 1
+        gate.admit(FLEX).send(None)
+    assert gate.in_flight == gate.held(Rank.FLEX) == gate.lines == 1
+    assert gate.calls == 0
 
 
-def test_waiters_go_in_lane_order_then_first_come() -> None:
+def test_waiters_go_by_rank_then_first_come() -> None:
     async def test() -> None:
-        gate, order = Gate(1), []
-
-        async def line(name: str, lane: Lane) -> None:
-            await gate.admit(lane)
-            order.append(name)
-            gate.release(lane)
-
-        await gate.admit(Lane.FLEX)
-        wanted = [("f1", Lane.FLEX), ("s1", Lane.STANDARD), ("p1", Lane.PRIORITY), ("f2", Lane.FLEX)]
-        wanted += [("p2", Lane.PRIORITY), ("s2", Lane.STANDARD)]
-        async with asyncio.TaskGroup() as group:
-            for name, lane in wanted:
-                group.create_task(line(name, lane))
-            await settle()
-            assert [gate.waiting(lane) for lane in LANES] == [2, 2, 2]
-            gate.release(Lane.FLEX)
-        assert order == ["p1", "p2", "s1", "s2", "f1", "f2"]
+        gate = Gate(1)
+        await gate.admit(FLEX)
+        names = ["f1", "s1", "p1", "c1", "f2", "h1", "p2", "s2", "c2"]
+        tickets = dict(zip("hcpsf", (HEAD, CALL, URGENT, LINE, FLEX), strict=True))
+        order = await order_of(gate, {name: tickets[name[0]] for name in names}, FLEX)
+        assert order == ["h1", "c1", "c2", "p1", "p2", "s1", "s2", "f1", "f2"]
         assert gate.in_flight == 0
+
+    run(test)
+
+
+def test_among_equals_the_tenant_with_the_fewest_in_flight_goes_first_then_the_earliest_deadline() -> None:
+    async def test() -> None:
+        gate = Gate(4)
+        await fill(gate, LINE, 3)
+        await fill(gate, Ticket(Rank.FLEX, "b"), 1)
+        waiting = {
+            "much, early": Ticket(Rank.STANDARD, "a", 10.0),
+            "some, late": Ticket(Rank.STANDARD, "b", 30.0),
+            "some, early": Ticket(Rank.STANDARD, "b", 20.0),
+            "none, whenever": Ticket(Rank.STANDARD, "c"),
+            "none, soon": Ticket(Rank.STANDARD, "d", 40.0),
+        }
+        order = await order_of(gate, waiting, LINE)
+        assert order == ["none, soon", "none, whenever", "some, early", "some, late", "much, early"]
+
+    run(test)
+
+
+def test_calls_in_flight_do_not_count_against_a_tenants_lines() -> None:
+    async def test() -> None:
+        gate = Gate(4)
+        await fill(gate, CALL, 2)
+        await fill(gate, Ticket(Rank.STANDARD, "b"), 1)
+        await fill(gate, Ticket(Rank.STANDARD, "c"), 1)
+        order = await order_of(gate, {"b": Ticket(Rank.STANDARD, "b"), "a": LINE}, CALL)
+        assert order == ["a", "b"]
+
+    run(test)
+
+
+def test_batch_lines_leave_the_reserve_free_and_waiting_calls_take_any_slot() -> None:
+    async def test() -> None:
+        gate = Gate(4, 6)
+        await fill(gate, LINE, 4)
+        line = asyncio.create_task(gate.admit(URGENT))
+        await fill(gate, CALL, 2)
+        call = asyncio.create_task(gate.admit(CALL))
+        await settle()
+        assert not line.done()
+        assert not call.done()
+        gate.release(LINE)
+        await settle()
+        assert call.done()
+        assert not line.done(), "four of six slots are for lines, and calls hold three"
+        assert (gate.calls, gate.lines, gate.in_flight) == (3, 3, 6)
+        gate.release(CALL)
+        gate.release(CALL)
+        await settle()
+        assert not line.done()
+        gate.release(CALL)
+        await asyncio.wait_for(line, 1)
+
+    run(test)
+
+
+def test_steady_calls_leave_the_least_of_batch_work_in() -> None:
+    async def test() -> None:
+        gate = Gate(32, 36)
+        assert least_lines(32) == 2
+        await fill(gate, CALL, 34)
+        await fill(gate, FLEX, 2)
+        third = asyncio.create_task(gate.admit(FLEX))
+        gate.release(CALL)
+        await settle()
+        assert not third.done()
+        gate.budget = 1
+        gate.release(FLEX)
+        await settle()
+        assert not third.done(), "the budget is the limit all the same"
+        gate.budget = 2
+        await asyncio.wait_for(third, 1)
 
     run(test)
 
@@ -57,15 +145,15 @@ def test_waiters_go_in_lane_order_then_first_come() -> None:
 def test_a_newcomer_does_not_overtake_the_one_that_a_slot_was_handed_to() -> None:
     async def test() -> None:
         gate = Gate(1)
-        await gate.admit(Lane.FLEX)
-        waiter = asyncio.create_task(gate.admit(Lane.FLEX))
+        await gate.admit(FLEX)
+        waiter = asyncio.create_task(gate.admit(FLEX))
         await settle()
-        gate.release(Lane.FLEX)
-        newcomer = asyncio.create_task(gate.admit(Lane.PRIORITY))
+        gate.release(FLEX)
+        newcomer = asyncio.create_task(gate.admit(CALL))
         await settle()
         assert waiter.done()
         assert not newcomer.done()
-        gate.release(Lane.FLEX)
+        gate.release(FLEX)
         await newcomer
 
     run(test)
@@ -74,11 +162,11 @@ def test_a_newcomer_does_not_overtake_the_one_that_a_slot_was_handed_to() -> Non
 def test_a_slot_that_comes_with_the_cancellation_goes_to_the_next() -> None:
     async def test() -> None:
         gate = Gate(1)
-        await gate.admit(Lane.STANDARD)
-        first = asyncio.create_task(gate.admit(Lane.STANDARD))
-        second = asyncio.create_task(gate.admit(Lane.STANDARD))
+        await gate.admit(LINE)
+        first = asyncio.create_task(gate.admit(LINE))
+        second = asyncio.create_task(gate.admit(LINE))
         await settle()
-        gate.release(Lane.STANDARD)
+        gate.release(LINE)
         first.cancel()
         await settle()
         assert first.cancelled()
@@ -90,81 +178,67 @@ def test_a_slot_that_comes_with_the_cancellation_goes_to_the_next() -> None:
 
 def test_a_larger_budget_lets_waiters_in_and_a_smaller_one_waits_for_lines_to_come_back() -> None:
     async def test() -> None:
-        gate = Gate(1)
-        tasks = [asyncio.create_task(gate.admit(Lane.STANDARD)) for _ in range(4)]
+        gate = Gate(3)
+        gate.budget = 1
+        tasks = [asyncio.create_task(gate.admit(LINE)) for _ in range(4)]
         await settle()
         assert gate.in_flight == 1
         gate.budget = 3
         await settle()
         assert gate.in_flight == 3
         gate.budget = 1
-        gate.release(Lane.STANDARD)
-        gate.release(Lane.STANDARD)
+        gate.release(LINE)
+        gate.release(LINE)
         await settle()
-        assert (gate.in_flight, gate.waiting(Lane.STANDARD)) == (1, 1)
-        gate.release(Lane.STANDARD)
+        assert (gate.in_flight, gate.waiting(Rank.STANDARD)) == (1, 1)
+        gate.release(LINE)
         await settle()
         assert all(task.done() for task in tasks)
 
     run(test)
 
 
-def test_a_release_without_a_slot_is_our_own_bug() -> None:
-    with pytest.raises(RuntimeError):
-        Gate(1).release(Lane.FLEX)
-
-
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("admit"), st.sampled_from(LANES)),
-        st.tuples(st.just("cancel"), st.integers(0, 30)),
-        st.tuples(st.just("finish"), st.integers(0, 30)),
-        st.tuples(st.just("budget"), st.integers(0, 4)),
-        st.tuples(st.just("yield"), st.integers(1, 3)),
-    ),
-    max_size=60,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(STEPS)
-def test_no_interleaving_of_cancellations_loses_a_slot(steps: list[tuple[str, object]]) -> None:
+def test_no_budget_is_larger_than_the_first() -> None:
     async def test() -> None:
-        gate, lines = Gate(2), []
-        holding = 0
-
-        async def line(lane: Lane, finish: asyncio.Event) -> None:
-            nonlocal holding
-            await gate.admit(lane)
-            holding += 1
-            try:
-                await finish.wait()
-            finally:
-                holding -= 1
-                gate.release(lane)
-
-        for what, detail in steps:
-            if what == "admit":
-                finish = asyncio.Event()
-                lines.append((asyncio.create_task(line(detail, finish)), finish))  # type: ignore[arg-type]
-            elif what == "budget":
-                gate.budget = detail  # type: ignore[assignment]
-            elif what == "yield":
-                for _ in range(detail):  # type: ignore[call-overload]
-                    await asyncio.sleep(0)
-            elif lines:
-                task, finish = lines[detail % len(lines)]  # type: ignore[operator]
-                _ = task.cancel() if what == "cancel" else finish.set()
-            waiting = sum(gate.waiting(lane) for lane in LANES)
-            assert not waiting or gate.in_flight >= gate.budget, "a free slot and a waiter never exist together"
-            assert gate.in_flight == sum(gate.held(lane) for lane in LANES) >= holding
+        gate = Gate(2, 8)
+        gate.budget = 8
+        await fill(gate, LINE, 2)
+        third = asyncio.create_task(gate.admit(LINE))
         await settle()
-        assert gate.in_flight == holding
-        gate.budget = 2
-        for _, finish in lines:
-            finish.set()
-        await asyncio.gather(*(task for task, _ in lines), return_exceptions=True)
-        assert gate.in_flight == holding == 0
-        assert all(gate.waiting(lane) == 0 for lane in LANES)
+        assert not third.done()
+        third.cancel()
+
+    run(test)
+
+
+@pytest.mark.parametrize("other", [FLEX, Ticket(Rank.STANDARD, "b"), CALL])
+def test_a_release_without_a_slot_is_our_own_bug(other: Ticket) -> None:
+    gate = Gate(1)
+    with pytest.raises(StopIteration):
+        gate.admit(LINE).send(None)
+    with pytest.raises(RuntimeError):
+        gate.release(other)
+    gate.release(LINE)
+    with pytest.raises(RuntimeError):
+        gate.release(LINE)
+
+
+def test_two_thousand_who_come_and_leave_cost_each_other_little_and_leave_nothing_behind() -> None:
+    async def test() -> None:
+        gate = Gate(1)
+        await gate.admit(LINE)
+        for _ in range(20):
+            tickets = [Ticket(Rank.REALTIME, f"t{n % 700}", float(n % 90)) for n in range(2_000)]
+            tasks = [asyncio.create_task(gate.admit(ticket)) for ticket in tickets]
+            await asyncio.sleep(0)
+            assert gate.waiting(Rank.REALTIME) == 2_000
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert gate.waiting(Rank.REALTIME) == 0
+        remembered = gate._waiters[Rank.REALTIME]
+        assert not remembered._queues
+        assert len(remembered._order) < 5_000
+        assert gate.in_flight == 1
 
     run(test)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.domain.lane import Lane
-from penstock_worker.gate import Gate
+from penstock.domain.rank import Rank
+from penstock_worker.gate import Gate, Ticket
+
+CALL, STANDARD, FLEX = (Ticket(rank, "a") for rank in (Rank.REALTIME, Rank.STANDARD, Rank.FLEX))
 
 
 async def until_quiet() -> None:
@@ -17,7 +19,7 @@ async def until_quiet() -> None:
 def test_nobody_is_admitted_and_what_was_in_flight_comes_back_first() -> None:
     async def run() -> None:
         gate, seen = Gate(4), list[str]()
-        await gate.admit(Lane.STANDARD)
+        await gate.admit(STANDARD)
 
         async def alone() -> None:
             async with gate.alone():
@@ -27,18 +29,21 @@ def test_nobody_is_admitted_and_what_was_in_flight_comes_back_first() -> None:
                 seen.append("done")
 
         async def newcomer() -> None:
-            await gate.admit(Lane.PRIORITY)
+            await gate.admit(CALL)
             seen.append("newcomer")
 
         trial = asyncio.create_task(alone())
+        assert not gate.trying
         await until_quiet()
+        assert gate.trying
         late = asyncio.create_task(newcomer())
         await until_quiet()
         assert seen == []
-        gate.release(Lane.STANDARD)
+        gate.release(STANDARD)
         await asyncio.gather(trial, late)
         assert seen == ["alone", "done", "newcomer"]
         assert gate.in_flight == 1
+        assert not gate.trying
 
     asyncio.run(run())
 
@@ -46,7 +51,7 @@ def test_nobody_is_admitted_and_what_was_in_flight_comes_back_first() -> None:
 def test_two_take_turns_and_one_that_gives_up_waiting_opens_the_gate_again() -> None:
     async def run() -> None:
         gate, inside = Gate(2), list[str]()
-        await gate.admit(Lane.FLEX)
+        await gate.admit(FLEX)
 
         async def alone(name: str, end: asyncio.Event) -> None:
             async with gate.alone():
@@ -59,12 +64,12 @@ def test_two_take_turns_and_one_that_gives_up_waiting_opens_the_gate_again() -> 
         await until_quiet()
         first.cancel()  # it waited for the line in flight
         await until_quiet()
-        gate.release(Lane.FLEX)
+        gate.release(FLEX)
         await until_quiet()
         assert inside == ["second"]
         ends["second"].set()
         await second
-        await asyncio.wait_for(gate.admit(Lane.FLEX), 1)
+        await asyncio.wait_for(gate.admit(FLEX), 1)
 
     asyncio.run(run())
 
@@ -73,7 +78,7 @@ def test_a_larger_budget_does_not_open_a_shut_gate() -> None:
     async def run() -> None:
         gate = Gate(1)
         async with gate.alone():
-            waiting = asyncio.create_task(gate.admit(Lane.STANDARD))
+            waiting = asyncio.create_task(gate.admit(STANDARD))
             gate.budget = 8
             await until_quiet()
             assert not waiting.done()

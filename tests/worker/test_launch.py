@@ -83,6 +83,16 @@ def test_the_users_arguments_pass_unchanged_and_turn_our_choices_round() -> None
     assert "--enforce-eager" in launch().command
 
 
+def test_requests_carry_priorities_unless_the_user_chose_another_order() -> None:
+    assert launch().priorities
+    assert value(launch(), "--scheduling-policy") == "priority"
+    assert launch(engine="echo").priorities
+    fcfs = launch("--scheduling-policy=fcfs")
+    assert not fcfs.priorities
+    assert "--scheduling-policy" not in fcfs.command
+    assert launch("--scheduling_policy", "priority").priorities
+
+
 @pytest.mark.parametrize("flag", ["--uds", "--model", "--served-model-name", "--port=80"])
 def test_what_penstock_sets_can_not_be_given(flag: str) -> None:
     with pytest.raises(BadLaunch, match="Penstock sets it"):

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from penstock.domain.lane import Lane
 from penstock_worker.engine.client import Answer, EngineClient, EngineGone, EngineTimeout
-from penstock_worker.gate import Gate
+from penstock_worker.gate import Gate, Ticket
 
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MOST_BACKOFF_SECONDS: Final = 30.0
@@ -58,7 +57,7 @@ class Outcome:
 async def ask_line(
     client: EngineClient,
     gate: Gate,
-    lane: Lane,
+    ticket: Ticket,
     line: Line,
     *,
     timeout_seconds: float,
@@ -80,7 +79,7 @@ async def ask_line(
         except EngineTimeout:
             return Outcome(OutcomeKind.TIMED_OUT, 0, b"", None, attempt, timeout_seconds)
         finally:
-            gate.release(lane)
+            gate.release(ticket)
         spent += answer.seconds
         kind = _verdict(answer.status)
         if answer.status >= 500 and engine_lives and not await engine_lives(answer.generation):
@@ -91,7 +90,7 @@ async def ask_line(
         if spent >= timeout_seconds:
             return Outcome(OutcomeKind.TIMED_OUT, 0, b"", answer.request_id, attempt, spent)
         await sleep(backoff_seconds(attempt, answer, chance()))
-        await gate.admit(lane)
+        await gate.admit(ticket)
     raise ValueError("a line is asked at least once")
 
 

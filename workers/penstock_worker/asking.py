@@ -15,18 +15,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import structlog
 
-from penstock.domain.lane import Lane
+from penstock.domain.rank import OF_LANE
+from penstock.domain.slice import Claim
 from penstock.formats import output
-from penstock.formats.input import Line, for_engine
+from penstock.formats.engine_body import for_line
+from penstock.formats.input import Line
 from penstock.formats.output import Record
 from penstock.settings import Settings
 from penstock_worker.ask import Outcome, OutcomeKind, ask_line, backoff_seconds
 from penstock_worker.beat import Grip
 from penstock_worker.engine.client import EngineClient, EngineGone
 from penstock_worker.engine.supervisor import Supervisor
-from penstock_worker.gate import Gate
+from penstock_worker.gate import Gate, Ticket
 
 log = structlog.get_logger()
 
@@ -71,16 +74,17 @@ class Asking:
     def __init__(
         self,
         engine: Engine,
-        batch: str,
-        lane: Lane,
+        claim: Claim,
         lines: Sequence[Line],
         grip: Grip,
         gate: Gate | None = None,
     ) -> None:
         self._engine = engine
         self._gate = gate or engine.gate
-        self._batch = batch
-        self._lane = lane
+        self._claim = claim
+        self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant)
+        # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
+        self._rank = self._ticket.rank if engine.supervisor.launch.priorities else None
         self._lines = lines
         self._records: deque[Record] = deque()
         self._stopping = False
@@ -125,18 +129,22 @@ class Asking:
             if not self._grip.trusted:
                 await asyncio.sleep(_DOUBT_SECONDS)
                 continue
-            await self._gate.admit(self._lane)
+            await self._gate.admit(self._ticket)
             if self._grip.trusted and not self._stopping:
                 return True
-            self._gate.release(self._lane)
+            self._gate.release(self._ticket)
         return False
 
     async def _guarded(self, line: Line) -> None:
         """A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever."""
         try:
-            asked = dataclasses.replace(line, body=for_engine(line.body))
+            asked = dataclasses.replace(line, body=self._body(line))
+        except ValueError as error:
+            self._gate.release(self._ticket)
+            self._records.append(self._refused(line, str(error)))
+            return
         except Exception as error:
-            self._gate.release(self._lane)
+            self._gate.release(self._ticket)
             self._break(line, error)
             return
         try:
@@ -144,9 +152,20 @@ class Asking:
         except Exception as error:
             self._break(line, error)
 
+    def _body(self, line: Line) -> bytes:
+        return for_line(
+            line.body, line.url, self._claim.tenant, self._engine.settings.isolate_prefix_caches, self._rank
+        )
+
+    def _refused(self, line: Line, message: str) -> Record:
+        """A line that can't be sent is refused as an engine would do it."""
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+        body = msgspec.json.encode({"error": error})
+        return output.answered(self._claim.batch, line.number, line.custom_id, 400, None, body)
+
     def _break(self, line: Line, error: Exception) -> None:
-        log.error("line_broken", batch=self._batch, line=line.number, exc_info=error)
-        self._records.append(output.ended(self._batch, line.number, line.custom_id, output.BROKEN))
+        log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
+        self._records.append(output.ended(self._claim.batch, line.number, line.custom_id, output.BROKEN))
 
     async def _ask(self, line: Line) -> None:
         """One line, from its slot to its record; after a transport error it is asked again while the engine lives."""
@@ -156,7 +175,7 @@ class Asking:
                 outcome = await ask_line(
                     engine.client,
                     self._gate,
-                    self._lane,
+                    self._ticket,
                     line,
                     timeout_seconds=settings.line_timeout_seconds,
                     tries=settings.line_tries,
@@ -166,14 +185,14 @@ class Asking:
                 if not await engine.supervisor.lives(error.generation):
                     self._lose_engine(line, error)
                     return
-                log.warning("line_asked_again", batch=self._batch, line=line.number, error=str(error))
+                log.warning("line_asked_again", batch=self._claim.batch, line=line.number, error=str(error))
                 if attempt < settings.line_tries:
                     await asyncio.sleep(backoff_seconds(attempt))
-                    await self._gate.admit(self._lane)
+                    await self._gate.admit(self._ticket)
                 continue
             self._records.append(self._record(line, outcome))
             return
-        self._records.append(output.ended(self._batch, line.number, line.custom_id, output.UNREACHED))
+        self._records.append(output.ended(self._claim.batch, line.number, line.custom_id, output.UNREACHED))
 
     def _lose_engine(self, line: Line, error: EngineGone) -> None:
         """The engine that was asked is dead: nothing more is fed, and what was in it is suspect."""
@@ -184,7 +203,7 @@ class Asking:
 
     def _record(self, line: Line, outcome: Outcome) -> Record:
         if outcome.kind is OutcomeKind.TIMED_OUT:
-            return output.ended(self._batch, line.number, line.custom_id, output.TIMED_OUT)
+            return output.ended(self._claim.batch, line.number, line.custom_id, output.TIMED_OUT)
         return output.answered(
-            self._batch, line.number, line.custom_id, outcome.status, outcome.request_id, outcome.body
+            self._claim.batch, line.number, line.custom_id, outcome.status, outcome.request_id, outcome.body
         )

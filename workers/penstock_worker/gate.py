@@ -1,89 +1,143 @@
-"""The gate: how many lines may be in flight in the engine, and who is next.
+"""The gate: how many requests may be in the engine, who may be there, and who is next.
 
-It lives on one asyncio loop and needs no lock. What holds after every step: a free slot and a waiting line never
-exist together, for whoever frees a slot hands it to the most urgent waiter (lane order, then first come) at once.
-So an admission that finds a slot free needn't look at anyone else, and takes it without suspension.
+It lives on one asyncio loop and needs no lock. What holds after every step: a free slot and a waiter who may have it
+never exist together, for whoever frees a slot hands it on at once. So an admission that finds a slot which it may take
+needn't look at anyone else, and takes it without suspension.
 
-`alone` empties the engine for one who tries suspects: meanwhile the gate is shut, and everybody else waits.
+    waiting calls   (realtime ranks) while the engine has a slot at all
+    batch lines     (the others, flex calls included) while fewer than `budget` of them are in flight and the engine
+                    has more slots free than are kept for waiting calls
+    the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
+
+Waiters go by rank, then the tenant with the fewest in flight (calls and batch lines counted apart), then the earliest
+deadline, then first come. `alone` empties the engine for one who tries suspects: meanwhile everybody waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
-from penstock.domain.lane import LANES, Lane
+from penstock.domain.rank import Rank
+from penstock_worker.waiters import Ticket, Turn, Waiters
 
-_NOBODY: Final = 0
+__all__ = ["Gate", "Ticket", "least_lines"]
+
+
+def least_lines(most_lines: int) -> int:
+    """The batch lines that may be in the engine whatever happens: a sixteenth, and one at least."""
+    return max(1, most_lines // 16)
+
+
+class _Group:
+    """Waiting calls, or batch lines: how many are in flight, and how many of each tenant."""
+
+    def __init__(self, ranks: tuple[Rank, ...]) -> None:
+        self.ranks = ranks
+        self.in_flight = 0
+        self.by_tenant: dict[str, int] = {}
 
 
 class Gate:
-    """The batch lines' slots in one engine.
+    """The slots of one engine. `budget` can change at any time: fewer take effect as lines come back."""
 
-    `budget` can change at any time: more slots go to waiters at once, fewer take effect as lines come back. Slots
-    that are kept free for waiting calls are no part of the budget: the engine is started with room above it.
-    """
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._held = dict.fromkeys(LANES, _NOBODY)
-        self._in_flight = 0
+    def __init__(self, budget: int, slots: int | None = None) -> None:
+        self._budget = self._most_lines = budget
+        self._slots = budget if slots is None else max(slots, budget)
+        self._least_lines = least_lines(budget)
+        self._calls = _Group(tuple(rank for rank in Rank if rank.is_realtime))
+        self._lines = _Group(tuple(rank for rank in Rank if not rank.is_realtime))
+        self._groups = tuple(self._calls if rank.is_realtime else self._lines for rank in Rank)
+        self._held = [0] * len(Rank)
+        self._waiters = tuple(Waiters(group.by_tenant) for group in self._groups)
+        self._in_order = tuple(zip(Rank, self._waiters, strict=True))
+        self._came = 0
         self._shut = False
         self._trials = asyncio.Lock()
         self._empty: asyncio.Future[None] | None = None
-        # Ordered dicts as queues: a waiter that is cancelled leaves its place in constant time.
-        self._waiting: dict[Lane, OrderedDict[asyncio.Future[None], None]] = {lane: OrderedDict() for lane in LANES}
 
     @property
     def budget(self) -> int:
-        """How many lines may be in flight."""
+        """How many batch lines may be in flight."""
         return self._budget
 
     @budget.setter
-    def budget(self, slots: int) -> None:
-        self._budget = slots
+    def budget(self, lines: int) -> None:
+        self._budget = lines
         self._hand_out()
 
     @property
+    def most_lines(self) -> int:
+        """n: the budget at first; batch lines never leave fewer slots than the rest free."""
+        return self._most_lines
+
+    @property
+    def slots(self) -> int:
+        """What the engine runs at once, the room for waiting calls included."""
+        return self._slots
+
+    @property
+    def calls(self) -> int:
+        """Waiting calls of realtime ranks that hold a slot."""
+        return self._calls.in_flight
+
+    @property
+    def lines(self) -> int:
+        """Batch lines and flex calls that hold a slot."""
+        return self._lines.in_flight
+
+    @property
     def in_flight(self) -> int:
-        """Lines that hold a slot, those that were just handed one included."""
-        return self._in_flight
+        """All that hold a slot, those that were just handed one included."""
+        return self._calls.in_flight + self._lines.in_flight
 
-    def held(self, lane: Lane) -> int:
-        """Lines of a lane that hold a slot."""
-        return self._held[lane]
+    @property
+    def trying(self) -> bool:
+        """True while somebody has the engine to himself, or waits until it is empty for that."""
+        return self._shut
 
-    def waiting(self, lane: Lane) -> int:
-        """Lines of a lane that wait for a slot."""
-        return len(self._waiting[lane])
+    def held(self, rank: Rank) -> int:
+        """How many of a rank hold a slot."""
+        return self._held[rank]
 
-    async def admit(self, lane: Lane) -> None:
+    def waiting(self, rank: Rank) -> int:
+        """How many of a rank wait for a slot."""
+        return len(self._waiters[rank])
+
+    async def admit(self, ticket: Ticket) -> None:
         """Take a slot, waiting for one if need be; give it back with `release`. A cancelled admission holds none."""
-        if self._in_flight < self._limit:
-            self._take(lane)
+        if self._may_enter(ticket.rank):
+            self._take(ticket)
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[lane][turn] = None
+        self._came += 1
+        turn = Turn(ticket, self._came, asyncio.get_running_loop().create_future())
+        waiters = self._waiters[ticket.rank]
+        waiters.add(turn)
         try:
-            await turn
+            await turn.admitted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release(lane)  # The slot came in the same moment as the cancellation.
+            if turn.admitted.done() and not turn.admitted.cancelled():
+                self.release(ticket)  # The slot came in the same moment as the cancellation.
             else:
-                self._waiting[lane].pop(turn, None)
+                waiters.drop(turn)
             raise
 
-    def release(self, lane: Lane) -> None:
+    def release(self, ticket: Ticket) -> None:
         """Give a slot back, to the next in line if one waits."""
-        if not self._held[lane]:
-            raise RuntimeError(f"no line of lane {lane} holds a slot")
-        self._held[lane] -= 1
-        self._in_flight -= 1
+        group, tenant = self._groups[ticket.rank], ticket.tenant
+        held = group.by_tenant.get(tenant, 0)
+        if not held or not self._held[ticket.rank]:
+            raise RuntimeError(f"no {ticket.rank.name} of {tenant} holds a slot")
+        if held == 1:
+            del group.by_tenant[tenant]
+        else:
+            group.by_tenant[tenant] = held - 1
+        group.in_flight -= 1
+        self._held[ticket.rank] -= 1
+        self._moved(group, tenant)
         self._hand_out()
-        if not self._in_flight and self._empty and not self._empty.done():
+        if self._empty and not self.in_flight and not self._empty.done():
             self._empty.set_result(None)
 
     @asynccontextmanager
@@ -92,7 +146,7 @@ class Gate:
         async with self._trials:
             self._shut = True
             try:
-                if self._in_flight:
+                if self.in_flight:
                     self._empty = asyncio.get_running_loop().create_future()
                     await self._empty
                 yield
@@ -100,19 +154,32 @@ class Gate:
                 self._shut = False
                 self._hand_out()
 
-    @property
-    def _limit(self) -> int:
-        return 0 if self._shut else self._budget
+    def _may_enter(self, rank: Rank) -> bool:
+        """Whether a slot is free for this rank. Calls come first by the order in which slots are handed out."""
+        in_flight = self._calls.in_flight + self._lines.in_flight
+        if self._shut or in_flight >= self._slots:
+            return False
+        if self._groups[rank] is self._calls:
+            return True
+        lines = self._lines.in_flight
+        return lines < self._budget and (in_flight < self._most_lines or lines < self._least_lines)
 
-    def _take(self, lane: Lane) -> None:
-        self._held[lane] += 1
-        self._in_flight += 1
+    def _take(self, ticket: Ticket) -> None:
+        group, tenant = self._groups[ticket.rank], ticket.tenant
+        group.in_flight += 1
+        group.by_tenant[tenant] = group.by_tenant.get(tenant, 0) + 1
+        self._held[ticket.rank] += 1
+        self._moved(group, tenant)
+
+    def _moved(self, group: _Group, tenant: str) -> None:
+        for rank in group.ranks:
+            if waiters := self._waiters[rank]:
+                waiters.moved(tenant)
 
     def _hand_out(self) -> None:
-        for lane in LANES:
-            queue = self._waiting[lane]
-            while queue and self._in_flight < self._limit:
-                turn, _ = queue.popitem(last=False)
-                if not turn.done():  # It is done if its task was cancelled but has not run since.
-                    self._take(lane)
-                    turn.set_result(None)
+        for rank, waiters in self._in_order:
+            while waiters and self._may_enter(rank):
+                turn = waiters.pop()
+                if not turn.admitted.done():  # It is done if its task was cancelled but has not run since.
+                    self._take(turn.ticket)
+                    turn.admitted.set_result(None)

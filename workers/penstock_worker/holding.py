@@ -142,7 +142,7 @@ class Holding:
         """Ask lines and record their answers every second or so; say if the engine died, and which lines were in it."""
         if not group:
             return False, []
-        asking = Asking(self.bench.engine, self.claim.batch, self.claim.lane, group, self.grip, gate)
+        asking = Asking(self.bench.engine, self.claim, group, self.grip, gate)
         try:
             self._collect(asking)
         finally:

@@ -103,7 +103,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             on_ready=lambda generation: news.submit(_ready, db, beat, holder, settings, drain) and None,
             on_death=lambda generation, reason: news.submit(_dead, db, beat, holder, settings, reason) and None,
         )
-        engine = Engine(client, Gate(launch.batch_slots), supervisor, loop, settings)
+        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings)
         drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings), holder, hinter.say)
         stack.enter_context(supervisor)
         poller = Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds)

@@ -31,7 +31,6 @@ class _Body(msgspec.Struct):
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_body = msgspec.json.Decoder(_Body).decode
-_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +125,3 @@ def custom_id_of(line: bytes) -> str:
 def write(custom_id: str, endpoint: str, body: Any) -> bytes:
     """Write one request as a line, without its line end; `body` is any JSON value."""
     return msgspec.json.encode({"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body})
-
-
-# What only the operator may set: `priority` orders the engine's admission. `service_tier` is for waiting calls.
-_NOT_FOR_LINES: Final = ("priority", "service_tier")
-
-
-def for_engine(body: bytes) -> bytes:
-    """A line's body as the engine gets it: as the client wrote it, without what a line may not set."""
-    # A name may be written with escapes; `\u` alone can stand for a letter.
-    if b"\\u" not in body and not any(b'"%b"' % name.encode() in body for name in _NOT_FOR_LINES):
-        return body
-    fields = _read_fields(body)  # values stay bytes: some numbers pass the check of a line but can't be decoded
-    if not any(name in fields for name in _NOT_FOR_LINES):
-        return body
-    return msgspec.json.encode({name: value for name, value in fields.items() if name not in _NOT_FOR_LINES})

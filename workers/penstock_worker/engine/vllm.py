@@ -76,6 +76,7 @@ def launch(
         batch_slots=min(slots, total) * ranks,
         engine_slots=total * ranks,
         start_timeout_seconds=START_TIMEOUT_SECONDS,
+        priorities=(option(arguments, "--scheduling-policy") or "priority") == "priority",
     )
 
 
@@ -86,6 +87,8 @@ def _our_choices(arguments: Sequence[str], on_cpu: bool) -> list[str]:
         chosen.append("--disable-uvicorn-access-log")  # A line of log per request costs time and disk.
     if not has_flag(arguments, "--enable-prompt-tokens-details", "--no-enable-prompt-tokens-details"):
         chosen.append("--enable-prompt-tokens-details")  # Without it usage has no cached_tokens.
+    if not has_flag(arguments, "--scheduling-policy"):
+        chosen += ["--scheduling-policy", "priority"]  # Waiting calls pass batch lines in the engine's own queue.
     if on_cpu and not has_flag(arguments, "--enforce-eager", "--no-enforce-eager"):
         chosen.append("--enforce-eager")  # Compiling for a CPU takes minutes and wins little.
     return chosen
