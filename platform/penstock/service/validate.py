@@ -100,9 +100,10 @@ def begin(
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it."""
     model = found.models[0] if len(found.models) == 1 else None
-    if not batches.begin(tx.conn, batch.id, lease=lease, model=model, total=len(found.numbers), plan_key=key):
+    lane = batches.begin(tx.conn, batch.id, lease=lease, model=model, total=len(found.numbers), plan_key=key)
+    if lane is None:
         raise LeaseLost
-    slices.insert(tx.conn, batch.id, cuts, batch.lane)
+    slices.insert(tx.conn, batch.id, cuts, lane)
     if not files.published(tx.conn, [key]):
         raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
     leases.shut_batch_lease(tx.conn, lease)
