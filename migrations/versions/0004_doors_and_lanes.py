@@ -39,8 +39,10 @@ alter table slices
     add column done_at timestamptz;
 drop index slices_ready;
 drop index slices_queued;
-create index slices_ready on slices (model, lane_rank, tenant, deadline, id) where state = 'ready';
-create index slices_waiting on slices (model, lane_rank, tenant, deadline, id)
+-- By account, as in shares below. A lane's accounts are found by skipping from one to the next.
+create index slices_ready on slices (model, lane_rank, (case when promoted then '*' else tenant end), deadline, id)
+    where state = 'ready';
+create index slices_waiting on slices (model, lane_rank, (case when promoted then '*' else tenant end), deadline, id)
     where state in ('queued', 'ready') and not held;
 create index slices_done on slices (model, done_at) where state = 'done';
 

@@ -206,12 +206,36 @@ def test_the_last_settle_of_an_inline_job_completes_it(world: World) -> None:
     assert world.events(job) == ["batch.completed"]
 
 
-def test_the_last_settle_of_a_paused_batch_leaves_it_paused(world: World) -> None:
+def test_the_last_settle_of_a_paused_batch_moves_it_on(world: World) -> None:
     batch = world.batch(1)
     claim = world.claimed(world.worker())
-    world.sql("update batches set state = 'paused' where id = :id", id=batch)
+    world.pause(batch)
+    world.finish(claim)
+    assert world.find(batch).state is BatchState.FINALIZING
+    world.assemble(batch)
+    assert world.find(batch).state is BatchState.COMPLETED
+
+
+def test_a_paused_batch_with_something_left_stays(world: World) -> None:
+    batch = world.batch(1, 1)
+    claim = world.claimed(world.worker())
+    world.pause(batch)
     world.finish(claim)
     assert world.find(batch).state is BatchState.PAUSED
+    assert world.db.run(dispatch.stuck) == []
+    assert not world.db.run(dispatch.move_on, batch)
+    assert sorted(world.states(batch)) == ["done", "queued"]
+
+
+def test_the_keeper_moves_a_paused_batch_on_that_nobody_moved(world: World) -> None:
+    batch = world.batch(1)
+    claim = world.claimed(world.worker())
+    world.flush(claim, 1, 1)
+    world.pause(batch)
+    world.sql("update slices set state = 'done', lease = null where batch = :id", id=batch)
+    world.sql("update leases set closed_at = now(), closed_as = 'settled' where id = :id", id=claim.lease)
+    assert world.db.run(dispatch.stuck) == [batch]
+    assert world.db.run(dispatch.move_on, batch)
 
 
 def test_a_reap_in_a_closing_batch_drops_the_slice_and_ends_it(world: World) -> None:

@@ -18,7 +18,7 @@ from penstock.domain.lane import LANES, Lane
 from penstock.domain.slice import Claim, Cut
 from penstock.formats import output
 from penstock.formats.output import Record
-from penstock.service import assemble, cancel, dispatch, models, submit, validate, work
+from penstock.service import assemble, cancel, dispatch, models, steer, submit, validate, work
 from penstock.service.ids import fresh
 from penstock.service.scan import Scan
 from penstock.service.transaction import AsyncDatabase, Database, Transaction
@@ -216,6 +216,14 @@ class World:
     def cancel(self, batch: str, kind: str = "batch") -> Batch:
         """Its tenant cancels it."""
         return self.db.run(cancel.cancel, "acme", kind, batch)
+
+    def pause(self, batch: str, kind: str = "batch") -> Batch:
+        """Its tenant pauses it."""
+        return self.db.run(steer.pause, self.find(batch).tenant, kind, batch)
+
+    def resume(self, batch: str, kind: str = "batch") -> Batch:
+        """Its tenant resumes it."""
+        return self.db.run(steer.resume, self.find(batch).tenant, kind, batch)
 
     def reap(self, batch: str) -> int:
         """All its holders fall silent, and the keeper frees what they held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -57,6 +58,10 @@ class Claim:
     endpoint: str
     model: str
     lane: Lane
+    """Where it was claimed: one above its batch's own, if it was promoted."""
+    deadline: datetime
+    tokens: int
+    """Estimated, of all its lines."""
     plan_key: str | None
     plan_offset: int
     plan_bytes: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -75,11 +75,29 @@ def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: Setting
     )
 
 
-def claim(tx: Transaction, holder: Holder, lanes: list[Lane], nonce: UUID, settings: Settings) -> Claim | None:
-    """Take the best ready slice of the holder's model in these lanes; None if there is none."""
+def claim(
+    tx: Transaction,
+    holder: Holder,
+    lanes: Sequence[Lane],
+    nonce: UUID,
+    settings: Settings,
+    full: Mapping[Lane, Collection[str]] | None = None,
+) -> Claim | None:
+    """Take the best ready slice of the holder's model in these lanes; None if there is none.
+
+    `full`: tenants that hold as many of the holder's hands as they may, by lane; they are passed over.
+    """
     assert holder.model is not None, "only gpu workers claim slices"
-    ttl = timedelta(seconds=settings.lease_seconds)
-    return leases.claim(tx.conn, holder.model, lanes, holder=holder.id, nonce=nonce, ttl=ttl)
+    return leases.claim(
+        tx.conn,
+        holder.model,
+        lanes,
+        holder=holder.id,
+        nonce=nonce,
+        ttl=timedelta(seconds=settings.lease_seconds),
+        promoted_share=settings.promoted_share,
+        full=full or {},
+    )
 
 
 def intend(tx: Transaction, key: str) -> None:

@@ -6,36 +6,54 @@ Only the database's clock decides. Every statement may be repeated with the same
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from penstock.domain.batch import BatchState
-from penstock.domain.lane import Lane
+from penstock.domain.lane import LANES, Lane
 from penstock.domain.slice import Claim
 from penstock.domain.suspicion import GUILTY_DEATHS
+from penstock.store import shares
+from penstock.store.shares import ACCOUNT
 
-_CLAIM = text("""
-    -- Take the best ready slice of the model in the lanes that have a free hand. Rows that others lock are passed over.
+_NOBODY: Final[Mapping[Lane, Collection[str]]] = MappingProxyType({})
+
+_CLAIM = text(f"""
+    -- Take the best ready slice of the first account whose turn it is. Rows that others lock are passed over; of those
+    -- that nobody locks, one is locked: the next account is only looked at if the one before has none left.
     -- A nonce that was used opens nothing (on conflict): then the next statement finds what it got.
     with best as (
-        select s.id, s.batch from slices s
-        where s.model = :model and s.state = 'ready' and s.lane = any(cast(:lanes as text[]))
-        order by s.lane_rank, s.deadline, s.id limit 1
-        for no key update skip locked),
+        select pick.*
+        from (select * from unnest(cast(:ranks as smallint[]), cast(:accounts as text[]))
+                  with ordinality as turns(rank, account, place) order by place) turn
+        cross join lateral (
+            select s.id, s.batch, turn.place from slices s
+            where s.model = :model and s.lane_rank = turn.rank and s.state = 'ready' and {ACCOUNT} = turn.account
+              and not s.held
+              and (s.lane_rank, s.tenant) not in (
+                  select * from unnest(cast(:full_ranks as smallint[]), cast(:full_tenants as text[])))
+            order by s.deadline, s.id limit 1
+            for no key update of s skip locked) pick
+        limit 1),
     opened as (
         insert into leases (kind, slice, batch, holder, nonce, expires_at)
         select 'slice', id, batch, :holder, :nonce, clock_timestamp() + :ttl from best
         on conflict (nonce) do nothing
         returning id, slice)
-    update slices s set state = 'running', lease = opened.id from opened where s.id = opened.slice""")
+    update slices s set state = 'running', lease = opened.id from opened, best
+    where s.id = opened.slice and best.id = s.id
+    returning best.place, s.tokens * (s.lines - s.completed - s.failed) / s.lines::float8 as tokens""")
 
 _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
-    select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane, b.plan_key, s.plan_offset, s.plan_bytes,
-           s.inline, s.lines, s.first_line, s.last_line, s.crashes,
+    select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
+           b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
     from leases l join slices s on s.id = l.slice and s.lease = l.id join batches b on b.id = s.batch
@@ -155,11 +173,35 @@ class BatchLease:
 
 
 def claim(
-    conn: Connection, model: str, lanes: list[Lane], *, holder: UUID, nonce: UUID, ttl: timedelta
+    conn: Connection,
+    model: str,
+    lanes: Sequence[Lane],
+    *,
+    holder: UUID,
+    nonce: UUID,
+    ttl: timedelta,
+    promoted_share: float,
+    full: Mapping[Lane, Collection[str]] = _NOBODY,
 ) -> Claim | None:
-    """Take the best ready slice under a new lease; None if there is none. Repeating a nonce gives the same claim."""
-    values = {"model": model, "lanes": [str(lane) for lane in lanes], "holder": holder, "nonce": nonce, "ttl": ttl}
-    conn.execute(_CLAIM, values)
+    """Take the best ready slice under a new lease; None if there is none. Repeating a nonce gives the same claim.
+
+    In the lanes of `full` the tenants named are passed over.
+    """
+    turns = shares.turns(conn, model, lanes, promoted_share=promoted_share)
+    passed = [(lane.rank, tenant) for lane, tenants in full.items() for tenant in tenants]
+    values = {
+        "model": model,
+        "ranks": [turn.rank for turn in turns],
+        "accounts": [turn.account for turn in turns],
+        "full_ranks": [rank for rank, _ in passed],
+        "full_tenants": [tenant for _, tenant in passed],
+        "holder": holder,
+        "nonce": nonce,
+        "ttl": ttl,
+    }
+    taken = conn.execute(_CLAIM, values).first()
+    if taken is not None:  # a repeated nonce takes nothing, and pays nothing
+        shares.charge(conn, model, turns[taken.place - 1], max(1.0, taken.tokens))
     row = conn.execute(_CLAIMED, {"nonce": nonce}).first()
     if row is None:
         return None
@@ -170,7 +212,9 @@ def claim(
         tenant=row.tenant,
         endpoint=row.endpoint,
         model=row.model,
-        lane=Lane(row.lane),
+        lane=LANES[row.lane_rank],
+        deadline=row.deadline,
+        tokens=row.tokens,
         plan_key=row.plan_key,
         plan_offset=row.plan_offset,
         plan_bytes=row.plan_bytes,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.lane import Lane
+from penstock.domain.lane import LANES, Lane
 from penstock.domain.slice import Cut
+from penstock.store.shares import ACCOUNT
+
+_MOST_ACCOUNTS: Final = 32
+"""Accounts of a lane that have ready slices at once; by the time those are taken, others were served least."""
 
 _INSERT = text("""
     -- Lane and deadline are copied from the batch, so that a claim reads one index of one table.
@@ -18,38 +23,80 @@ _INSERT = text("""
            :lines, :first_line, :last_line, :tokens, :inline
     from batches b where b.id = :batch""")
 
-_FEED = text("""
-    -- Fill each lane's ready list up to a few slices for each live worker, best first. Locked rows are passed over:
-    -- whoever holds them is closing or claiming them. Two feeds at once may fill it twice: a softer limit, no harm.
-    -- By rank, since that is what the indexes hold: a lane's backlog costs the other lanes nothing.
-    with live as (
+_FEED = text(f"""
+    -- Each account's best slices of each lane are ready, a few for each live worker; what is ready and no longer among
+    -- them is queued again. Accounts are found by skipping from one to the next in the index, so that one's backlog
+    -- costs nobody anything, and of many those are fed that were served least. Locked rows are passed over: whoever
+    -- holds them is closing, claiming or feeding. Without a live worker nothing changes.
+    with recursive live as (
         select count(*) as workers from workers
         where kind = 'gpu' and model = :model and state = 'ready' and seen_at > clock_timestamp() - :gone),
-    picked as (
-        select pick.id
+    accounts(rank, account) as (
+        select lanes.rank, first.account
         from unnest(cast(:ranks as smallint[])) as lanes(rank)
         cross join lateral (
-            select s.id from slices s join batches b on b.id = s.batch
-            where s.model = :model and s.lane_rank = lanes.rank and s.state = 'queued' and not s.held
-              and b.state = 'in_progress' and b.finish_as is null
+            select {ACCOUNT} as account from slices s
+            where s.model = :model and s.lane_rank = lanes.rank and s.state in ('queued', 'ready') and not s.held
+            order by {ACCOUNT} limit 1) first
+        where exists (select from live where workers > 0)
+        union all
+        select a.rank, next.account
+        from accounts a
+        cross join lateral (
+            select {ACCOUNT} as account from slices s
+            where s.model = :model and s.lane_rank = a.rank and s.state in ('queued', 'ready') and not s.held
+              and {ACCOUNT} > a.account
+            order by {ACCOUNT} limit 1) next),
+    ranked as (
+        select a.rank, a.account,
+               row_number() over (
+                   partition by a.rank order by greatest(own.served, clock.served, 0), a.account) as place
+        from accounts a
+        left join shares own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
+        left join shares clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''),
+    best as materialized (
+        select pick.id, pick.state
+        from ranked
+        cross join lateral (
+            select s.id, s.state from slices s join batches b on b.id = s.batch
+            where s.model = :model and s.lane_rank = ranked.rank and {ACCOUNT} = ranked.account
+              and s.state in ('queued', 'ready') and not s.held and b.state = 'in_progress' and b.finish_as is null
             order by s.deadline, s.id
-            limit greatest(0, (select workers from live) * :ahead - (
-                select count(*) from slices r
-                where r.model = :model and r.lane_rank = lanes.rank and r.state = 'ready'))
-            for no key update of s skip locked) pick)
-    -- An array, since joined with `picked` the planner scans the whole table (100,000 queued: 41 ms, so 0.3 ms).
+            limit (select workers from live) * :ahead) pick
+        where ranked.place <= :accounts),
+    better as (
+        -- An array: joined with `best` the planner scans the whole table.
+        select s.id from slices s
+        where s.id = any(array(select id from best where state = 'queued')) and s.state = 'queued' and not s.held
+        for no key update of s skip locked),
+    worse as (
+        select s.id from slices s
+        where s.model = :model and s.state = 'ready' and s.lane_rank = any(cast(:ranks as smallint[]))
+          and exists (select from live where workers > 0)
+          and not exists (select from best where best.id = s.id)
+        for no key update of s skip locked),
+    demoted as (
+        update slices s set state = 'queued' where s.id = any(array(select id from worse)) and s.state = 'ready')
     update slices s set state = 'ready', ready_at = clock_timestamp()
-    where s.id = any(array(select id from picked)) and s.state = 'queued'
-    returning s.lane, s.id""")
+    where s.id = any(array(select id from better)) and s.state = 'queued'
+    returning s.lane_rank""")
 
 _STALE = text("""
     -- Ready slices that nobody took for a while: their hint may be lost.
     update slices set ready_at = clock_timestamp()
     where id in (select id from slices where state = 'ready' and ready_at < clock_timestamp() - :again
                  order by ready_at limit :limit for no key update skip locked)
-    returning model, lane""")
+    returning model, lane_rank""")
 
-_BACKLOG_MODELS = text("select distinct model from slices where state = 'queued'")
+_BACKLOG_MODELS = text("""
+    -- From one model to the next in the index.
+    with recursive models(model) as (
+        (select model from slices where state in ('queued', 'ready') and not held order by model limit 1)
+        union all
+        select next.model from models m cross join lateral (
+            select s.model from slices s
+            where s.state in ('queued', 'ready') and not s.held and s.model > m.model order by s.model limit 1) next)
+    select model from models""")
 
 _DROP = text("""
     -- Closing drops what nobody runs; a slice that is claimed at this moment is seen as running after the wait.
@@ -102,19 +149,20 @@ def insert(conn: Connection, batch: str, cuts: Iterable[Cut], lane: Lane, inline
 
 
 def feed(conn: Connection, model: str, *, ahead: int, gone: timedelta) -> list[Lane]:
-    """Make the best queued slices ready; the lane of each that became so, most urgent first."""
-    values = {"model": model, "ahead": ahead, "gone": gone, "ranks": [lane.rank for lane in Lane]}
-    return sorted((Lane(row.lane) for row in conn.execute(_FEED, values)), key=lambda lane: lane.rank)
+    """Make each account's best slices ready, and only those; the lane of each that became so, most urgent first."""
+    values = {"model": model, "ahead": ahead, "gone": gone, "ranks": [lane.rank for lane in LANES]}
+    rows = conn.execute(_FEED, values | {"accounts": _MOST_ACCOUNTS})
+    return [LANES[rank] for rank in sorted(row.lane_rank for row in rows)]
 
 
 def stale(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, Lane]]:
     """Model and lane of ready slices whose hint is old; they count as hinted from now on."""
     rows = conn.execute(_STALE, {"again": again, "limit": limit})
-    return [(row.model, Lane(row.lane)) for row in rows]
+    return [(row.model, LANES[row.lane_rank]) for row in rows]
 
 
 def backlog_models(conn: Connection) -> list[str]:
-    """Models that have queued slices."""
+    """Models that have slices which wait."""
     return [row.model for row in conn.execute(_BACKLOG_MODELS)]
 
 
