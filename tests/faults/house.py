@@ -43,6 +43,7 @@ from penstock_worker.engine import record
 from penstock_worker.engine.guard import Process
 
 KEY = "sk-penstock-the-key-of-the-house"
+DOOR_TOKEN = "the-token-between-the-house-and-its-doors"
 MODEL = "tiny"
 R = TypeVar("R")
 
@@ -105,6 +106,7 @@ class House:
             "redis_url": redis_url,
             "blob_url": f"file://{self.blobs}",
             "bootstrap_key": KEY,
+            "door_token": DOOR_TOKEN,
             **settings,
         }
         for number in range(1, apis + 1):

@@ -47,3 +47,11 @@ def test_every_variable_that_it_needs_stands_in_the_example(services: dict[str, 
 def test_only_the_api_and_flower_are_reachable_from_the_host_and_only_on_loopback(services: dict[str, Any]) -> None:
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert ports == {"api": ["${PENSTOCK_BIND:-127.0.0.1:8000}:8000"], "flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_only_the_api_and_the_gpu_worker_know_the_doors_token(services: dict[str, Any]) -> None:
+    knowing = {name for name, service in services.items() if "PENSTOCK_DOOR_TOKEN" in service.get("environment", {})}
+    assert knowing == {"api", "gpu"}
+    gpu = services["gpu"]["environment"]
+    assert (gpu["PENSTOCK_DOOR_HOST"], gpu["PENSTOCK_DOOR_PORT"]) == ("0.0.0.0", 8400)
+    assert set(services["keeper"]["environment"]) < set(gpu), "what all others are told, these two are told too"

@@ -46,6 +46,15 @@ def test_flowers_password_is_kept_and_closed(layout: layouts.Layout) -> None:
     assert stat.S_IMODE(layout.flower_password_file.stat().st_mode) == 0o600
 
 
+def test_the_doors_token_is_made_once_and_closed_and_the_environments_wins(layout: layouts.Layout) -> None:
+    token = layouts.door_token(layout, {})
+    assert len(token) > 40
+    assert layouts.door_token(layout, {}) == token
+    assert stat.S_IMODE(layout.door_token_file.stat().st_mode) == 0o600
+    assert layouts.door_token(layout, {"PENSTOCK_DOOR_TOKEN": "mine"}) == "mine"
+    assert layouts.door_token(layout, {}) == token
+
+
 def test_a_second_platform_on_the_same_folder_is_refused_with_the_first_ones_process(layout: layouts.Layout) -> None:
     refused = pytest.raises(Problem, match=f"process {os.getpid()}")
     with layouts.held(layout), refused, layouts.held(layout):

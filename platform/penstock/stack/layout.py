@@ -1,6 +1,7 @@
 """The data folder of `penstock up`: where everything lies, who may read it, and that only one platform uses it.
 
     DIR/key               the API key of the first tenant (0600), unless PENSTOCK_BOOTSTRAP_KEY is set
+    DIR/door-token        what API and gpu worker know each other by (0600), unless PENSTOCK_DOOR_TOKEN is set
     DIR/flower-password   0600
     DIR/postgres, valkey, blobs, scratch, models, logs
     DIR/lock              held while a platform runs here
@@ -25,6 +26,7 @@ from typing import Final
 from penstock.stack.problem import Problem
 
 KEY_VARIABLE: Final = "PENSTOCK_BOOTSTRAP_KEY"
+DOOR_TOKEN_VARIABLE: Final = "PENSTOCK_DOOR_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Layout:
     def key_file(self) -> Path:
         """The API key, for the CLI."""
         return self.data / "key"
+
+    @property
+    def door_token_file(self) -> Path:
+        """The secret between API and gpu worker, by which waiting calls come in."""
+        return self.data / "door-token"
 
     @property
     def flower_password_file(self) -> Path:
@@ -114,6 +121,11 @@ def api_key(layout: Layout, environment: Mapping[str, str]) -> tuple[str, bool]:
     if given := environment.get(KEY_VARIABLE):
         return given, False
     return _secret(layout.key_file, "sk-penstock-")
+
+
+def door_token(layout: Layout, environment: Mapping[str, str]) -> str:
+    """The secret between API and gpu worker, made at the first start."""
+    return environment.get(DOOR_TOKEN_VARIABLE) or _secret(layout.door_token_file, "")[0]
 
 
 def flower_password(layout: Layout) -> str:

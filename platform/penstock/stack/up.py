@@ -63,6 +63,8 @@ class Running:
     flower_url: str | None
     """None if it was started without Redis."""
     flower_password: str
+    door_token: str
+    """Only the API and the gpu worker are told."""
     model: str
     say: Callable[[str], None]
     children: list[Child] = field(default_factory=list)
@@ -124,6 +126,7 @@ def _describe(wish: Wish, layout: Layout, environment: Mapping[str, str], say: C
         key_made=made,
         flower_url=f"http://127.0.0.1:{wish.flower_port or layouts.preferred_port(5555)}" if wish.redis else None,
         flower_password=layouts.flower_password(layout),
+        door_token=layouts.door_token(layout, environment),
         model=wish.model,
         say=say,
     )
@@ -161,7 +164,7 @@ def _start_servers(running: Running, wish: Wish, runtime: Path, environment: Map
         valkey.wait_until_ready(hints, address)
     postgres.wait_until_ready(database, postgres.url(sockets))
     return {
-        **environment,
+        **{name: value for name, value in environment.items() if name != layouts.DOOR_TOKEN_VARIABLE},
         "PENSTOCK_DATABASE_URL": postgres.url(sockets),
         "PENSTOCK_REDIS_URL": address.url,
         "PENSTOCK_BLOB_URL": layout.blob_url,
@@ -190,13 +193,14 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
 def _start_workers(running: Running, wish: Wish, source: str, settings: dict[str, str]) -> None:
     running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
     logs = running.layout.logs
+    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
     gpu += [f"--engine-arg={argument}" for argument in wish.engine_args]
     _start(
         running,
         Child("keeper", _python("penstock.cli.main", "keeper"), log=logs / "keeper.log", environment=settings),
         Child("io", _python("penstock_worker", "io"), log=logs / "io.log", environment=settings, grace_seconds=20),
-        Child("gpu", _python("penstock_worker", *gpu), log=logs / "gpu.log", environment=settings, grace_seconds=30),
+        Child("gpu", _python("penstock_worker", *gpu), log=logs / "gpu.log", environment=trusted, grace_seconds=30),
     )
     if running.flower_url:
         _start(running, _flower(running, running.flower_url, settings))
@@ -237,7 +241,8 @@ def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
 def _start_api(running: Running, wish: Wish, settings: dict[str, str]) -> None:
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
-    _start(running, Child("api", command, log=log, environment=settings, grace_seconds=15))
+    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}
+    _start(running, Child("api", command, log=log, environment=trusted, grace_seconds=15))
     end = time.monotonic() + 60
     while True:
         _tend_or_give_up(running)
