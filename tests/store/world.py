@@ -223,7 +223,7 @@ class World:
 
     def resume(self, batch: str, kind: str = "batch") -> Batch:
         """Its tenant resumes it."""
-        return self.db.run(steer.resume, self.find(batch).tenant, kind, batch)
+        return self.db.run(steer.resume, self.find(batch).tenant, kind, batch, self.settings)
 
     def reap(self, batch: str) -> int:
         """All its holders fall silent, and the keeper frees what they held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Drain:
         self._holder = holder
         self._say = say
         self.hands = Hands()
+        self._claiming = threading.Lock()
 
     def look(self) -> bool:
         """Run the best ready slice unasked, in the least urgent lane that has a hand; say if there was one."""
@@ -56,16 +58,16 @@ class Drain:
 
     def _with_hand(self, lane: Lane) -> str | None:
         """Fill a hand that was taken for a lane, and give it back; None if nothing is ready."""
+        tenant = None
         try:
             claimed = self._claim(lane)
             if claimed is None:
                 return None
             claim, asked_at = claimed
-            self.hands.turn(lane, claim.lane)
-            lane = claim.lane
+            lane, tenant = claim.lane, claim.tenant
             return self._run(claim, asked_at)
         finally:
-            self.hands.give(lane)
+            self.hands.give(lane, tenant)
             self.say_owed()
 
     def say_owed(self) -> None:
@@ -74,11 +76,17 @@ class Drain:
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
     def _claim(self, lane: Lane) -> tuple[Claim, float] | None:
-        """A claim, and when it was first asked for."""
-        nonce, asked_at = uuid.uuid4(), now()
-        lanes = list(LANES[: lane.rank + 1])
-        claim = self._insist(lambda: self._bench.db.run(work.claim, self._holder, lanes, nonce, self._bench.settings))
-        return (claim, asked_at) if claim else None
+        """A claim, and when it was first asked for; one after the other, so that no tenant gets more than its hands."""
+        with self._claiming:
+            nonce, asked_at, full = uuid.uuid4(), now(), self.hands.full()
+            bench, lanes = self._bench, LANES[: lane.rank + 1]
+            claim = self._insist(lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full))
+            if claim is not None:
+                self.hands.turn(lane, claim.lane, claim.tenant)
+                return claim, asked_at
+            if full:
+                self.hands.pass_over(lane, full)
+            return None
 
     def _run(self, claim: Claim, asked_at: float) -> str:
         began = time.monotonic()

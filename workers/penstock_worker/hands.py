@@ -1,20 +1,30 @@
-"""Hands: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free."""
+"""Hands: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
+
+And so does another tenant's: one tenant's slices may hold all but one of the hands that a lane may.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 
 from penstock.domain.lane import LANES, MOST_HANDS, Lane
 
 
 class Hands:
-    """Counts hands by lane. The limits nest: flex may hold 2, flex and standard together 3, all together 4."""
+    """Counts hands by lane and tenant. The limits nest: flex may hold 3, with standard 4, all together 5.
+
+    A tenant may hold one less of each. Whose slice a hand will hold is known once it is claimed: until then a hand
+    that is taken counts for its lane alone, and claims must come one after the other for the tenants' limits to hold.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: Counter[Lane] = Counter()
+        self._of: dict[str, Counter[Lane]] = {}
         self._owed: Counter[Lane] = Counter()
+        self._passed: Counter[Lane] = Counter()
 
     def take(self, lane: Lane) -> bool:
         """Take a hand for a slice of this lane or a more urgent one; False if the lane has none left now."""
@@ -25,27 +35,52 @@ class Hands:
             return free
 
     def _free(self, lane: Lane) -> bool:
-        """A hand is free if every limit that counts this lane has room."""
-        return all(
-            sum(self._held[other] for other in LANES[limit.rank :]) < MOST_HANDS[limit]
-            for limit in LANES[: lane.rank + 1]
-        )
+        return _fits(self._held, lane)
 
-    def turn(self, taken: Lane, lane: Lane) -> None:
-        """A hand that was taken for one lane holds a slice of a more urgent one."""
+    def turn(self, taken: Lane, lane: Lane, tenant: str) -> None:
+        """A hand that was taken for one lane holds a tenant's slice of the same or a more urgent one."""
         with self._lock:
             self._held[taken] -= 1
             self._held[lane] += 1
+            self._of.setdefault(tenant, Counter())[lane] += 1
 
-    def give(self, lane: Lane) -> None:
-        """Give a hand back."""
+    def give(self, lane: Lane, tenant: str | None = None) -> None:
+        """Give a hand back, with the tenant if it held a slice: those who passed over the tenant may try again."""
         with self._lock:
             self._held[lane] -= 1
+            if tenant is None:
+                return
+            self._of[tenant][lane] -= 1
+            if not self._of[tenant].total():
+                del self._of[tenant]
+            for passed, times in self._passed.items():
+                self._owe(passed, times)
+            self._passed.clear()
+
+    def full(self) -> dict[Lane, frozenset[str]]:
+        """The tenants that may hold no more hands of each lane; lanes without any are left out."""
+        with self._lock:
+            return self._full()
+
+    def _full(self) -> dict[Lane, frozenset[str]]:
+        full = {lane: frozenset(who for who, held in self._of.items() if not _fits(held, lane, 1)) for lane in LANES}
+        return {lane: tenants for lane, tenants in full.items() if tenants}
 
     def owe(self, lane: Lane) -> None:
         """Remember a hint that found no hand, or no engine; more than hands there are would be no use."""
         with self._lock:
-            self._owed[lane] = min(self._owed[lane] + 1, MOST_HANDS[lane])
+            self._owe(lane, 1)
+
+    def _owe(self, lane: Lane, times: int) -> None:
+        self._owed[lane] = min(self._owed[lane] + times, MOST_HANDS[lane])
+
+    def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
+        """Remember a hint that found only slices of tenants that were full: owed once a tenant gives a hand back."""
+        with self._lock:
+            if all(tenants <= self._full().get(of, frozenset()) for of, tenants in full.items()):
+                self._passed[lane] = min(self._passed[lane] + 1, MOST_HANDS[lane])
+            else:  # one gave a hand back meanwhile
+                self._owe(lane, 1)
 
     def due(self) -> list[Lane]:
         """Hints to say again now that a hand may be free: at most one for each lane that has one."""
@@ -60,3 +95,10 @@ class Hands:
         """Hands in use, by lane."""
         with self._lock:
             return dict(self._held)
+
+
+def _fits(held: Counter[Lane], lane: Lane, less: int = 0) -> bool:
+    """One more fits if every limit that counts this lane has room."""
+    return all(
+        sum(held[other] for other in LANES[limit.rank :]) < MOST_HANDS[limit] - less for limit in LANES[: lane.rank + 1]
+    )

@@ -23,8 +23,9 @@ class Lane(StrEnum):
 
 LANES: Final = tuple(Lane)
 
-# A lane may hold at most this many of a worker's hands, so that an urgent slice always finds one free.
-MOST_HANDS: Final = {Lane.PRIORITY: 4, Lane.STANDARD: 3, Lane.FLEX: 2}
+# A lane may hold at most this many of a worker's hands, so that an urgent slice always finds one free; and one tenant
+# one less of them, so that another's small job does too.
+MOST_HANDS: Final = {Lane.PRIORITY: 5, Lane.STANDARD: 4, Lane.FLEX: 3}
 HANDS: Final = max(MOST_HANDS.values())
 
 
