@@ -4,13 +4,17 @@ Measured with aiohttp over a unix socket: 0.5 ms of client time a line (137 toke
 
     EngineGone      no whole answer: refused, reset or closed before its end. The line may or may not have run
     EngineTimeout   no whole answer in time. The connection is closed, which makes vLLM abort the request
+
+An answer is taken whole (`ask`), or as it comes (`open`), at the pace of whoever takes it: what is not taken waits in
+the engine's connection, so a slow caller costs no memory here.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +24,8 @@ import aiohttp
 
 # vLLM is told to keep idle connections for 600 s: ours must end first.
 _KEEPALIVE_SECONDS: Final = 300.0
+# Read ahead of a slow caller: twice this at most. Then the engine's writes wait.
+_STREAM_BUFFER_BYTES: Final = 64 * 1024
 _HEADERS: Final = {"content-type": "application/json"}
 
 
@@ -51,6 +57,19 @@ class Answer:
     generation: int
     """Which start of the engine was asked."""
     retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer that comes: its head, and its bytes as the engine sends them."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in any case."""
+    chunks: AsyncIterator[bytes]
+    """Ends with the answer; raises EngineGone and EngineTimeout."""
+    generation: int
+    """Which start of the engine was asked."""
 
 
 class EngineClient:
@@ -105,6 +124,37 @@ class EngineClient:
         request_id = self._new_id()
         return await self._send("POST", endpoint, body, timeout_seconds, request_id)
 
+    @asynccontextmanager
+    async def open(self, endpoint: str, body: bytes, timeout_seconds: float, request_id: str) -> AsyncIterator[Stream]:
+        """POST a body and take the answer as it comes; `timeout_seconds` is for all of it.
+
+        Leaving before its end closes the connection, which makes vLLM abort the request. Raises EngineGone and
+        EngineTimeout before the head; after it the chunks do.
+        """
+        generation = self._generation()
+        with _translated(endpoint, timeout_seconds, generation):
+            response = await self._request("POST", endpoint, body, timeout_seconds, request_id)
+        try:
+            yield Stream(
+                response.status,
+                response.headers,
+                self._chunks(response, endpoint, timeout_seconds, generation),
+                generation,
+            )
+        finally:
+            response.close()  # Gives a connection whose answer is whole back to the pool, and ends any other.
+
+    async def _chunks(
+        self, response: aiohttp.ClientResponse, endpoint: str, timeout_seconds: float, generation: int
+    ) -> AsyncIterator[bytes]:
+        while True:
+            # What the taker does between two chunks is not the engine's fault: only the reading is looked at.
+            with _translated(endpoint, timeout_seconds, generation):
+                chunk = await response.content.readany()
+            if not chunk:
+                return
+            yield chunk
+
     async def metrics(self, timeout_seconds: float = 5.0) -> str:
         """The engine's Prometheus page. Raises EngineGone and EngineTimeout."""
         answer = await self._send("GET", "/metrics", None, timeout_seconds, self._new_id())
@@ -112,27 +162,31 @@ class EngineClient:
             raise EngineGone(f"/metrics answered {answer.status}")
         return answer.body.decode(errors="replace")
 
+    async def _request(
+        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, request_id: str
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("the engine client is used with `async with`")
+        return await self._session.request(
+            method,
+            self._base_url + endpoint,
+            data=body,
+            headers={"x-request-id": request_id},
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            allow_redirects=False,
+            read_bufsize=_STREAM_BUFFER_BYTES,
+        )
+
     async def _send(
         self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, request_id: str
     ) -> Answer:
-        if self._session is None:
-            raise RuntimeError("the engine client is used with `async with`")
         begun, generation = self._clock(), self._generation()
-        try:
-            async with self._session.request(
-                method,
-                self._base_url + endpoint,
-                data=body,
-                headers={"x-request-id": request_id},
-                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-                allow_redirects=False,
-            ) as response:
+        with _translated(endpoint, timeout_seconds, generation):
+            response = await self._request(method, endpoint, body, timeout_seconds, request_id)
+            try:
                 whole = await response.read()
-        except TimeoutError as error:
-            raise EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            sent = not isinstance(error, aiohttp.ClientConnectorError)
-            raise EngineGone(f"{endpoint}: {error!r}", sent=sent, generation=generation) from error
+            finally:
+                response.close()
         return Answer(
             response.status,
             whole,
@@ -141,6 +195,18 @@ class EngineClient:
             generation,
             _seconds(response.headers.get("retry-after")),
         )
+
+
+@contextmanager
+def _translated(endpoint: str, timeout_seconds: float, generation: int) -> Iterator[None]:
+    """What aiohttp raises becomes ours."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        sent = not isinstance(error, aiohttp.ClientConnectorError)
+        raise EngineGone(f"{endpoint}: {error!r}", sent=sent, generation=generation) from error
 
 
 def _seconds(text: str | None) -> float | None:
