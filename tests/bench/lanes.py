@@ -1,0 +1,200 @@
+"""`make bench-lanes`: waiting calls beside batch work that never runs dry, on the real vLLM, and small jobs behind.
+
+    (a) none        calls alone
+    (b) naive n     batch and calls straight to the engine with its own priorities, n batch requests in flight
+        bare n      the same on a vLLM of its own that was started as users start it, without room above max_num_seqs
+    (c) ours        both through the platform, with reserved slots only
+    (d) ours, SLO   with an objective between what 32 and 112 in flight give; then the best fixed n that holds it
+    (e) burst       calls that come all at once, at the end of each window
+
+Rounds run every arm once, in an order that the seed shuffles, with the same arrivals and sizes in each. One vLLM
+serves all arms but the bare ones; straight to it means its own socket, while the platform has nothing to do.
+It prints tables and writes JSON. It measures, and passes no judgement: targets stand beside what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from bench import arms, bare, lanes_report, load, objective, ours, small_job, trace
+from bench.arms import Plan, Window
+from bench.machine import machine
+
+from penstock_worker.engine import tiny
+
+PARTS: Final = ("bare", "lanes", "slo", "jobs")
+_LEAST_LINES: Final = 1_000
+
+
+@dataclass
+class Bench:
+    """What was asked for, and what was found so far."""
+
+    given: argparse.Namespace
+    plan: Plan
+    windows: list[Window] = field(default_factory=list)
+    objectives: list[dict[str, Any]] = field(default_factory=list)
+    jobs: dict[str, Any] | None = None
+
+    def say(self, words: str) -> None:
+        """Tell whoever waits."""
+        print(f"[bench] {words}", flush=True)
+
+    def keep(self, window: Window) -> None:
+        """Take a window in."""
+        self.windows.append(window)
+        self.say(lanes_report.line(window))
+
+    def of(self, arm: str) -> list[Window]:
+        """An arm's windows, by round."""
+        return sorted((window for window in self.windows if window.arm == arm), key=lambda window: window.round)
+
+    def order(self, names: list[str], round: int) -> list[str]:
+        """The arms in this round's order."""
+        return random.Random(self.given.seed * 1_000 + round).sample(names, len(names))
+
+    def lines_for(self, seconds: float) -> int:
+        """Lines that certainly last so long: twice what the best arm served, and what fills the engine first."""
+        best = max((window.lines_per_second for window in self.windows), default=100.0)
+        return max(_LEAST_LINES, round(2.0 * best * (seconds + 10)))
+
+
+async def bare_engine(bench: Bench, socket: Path) -> None:
+    """Arms on an engine that knows nothing of us."""
+    async with load.Target("bare", socket=socket).session() as engine:
+        await _know(bench, engine)
+        for round in range(bench.given.rounds):
+            for n in bench.given.bare_in_flight:
+                bench.keep(await arms.naive(f"bare {n}", round, bench.plan, engine, n))
+
+
+async def _know(bench: Bench, engine: aiohttp.ClientSession) -> None:
+    bench.plan.writer.tokens_per_word = await load.tokens_per_word(engine, bench.plan.writer.model)
+    await arms.warm_up(bench.plan, engine, bench.given.warm_up)
+
+
+async def platform(bench: Bench, ours_: ours.Ours) -> None:
+    """All that is measured on the platform and its engine."""
+    async with ours_.engine.session() as engine, ours_.api.session() as api, ours.tended(ours_.running):
+        await _know(bench, engine)
+        await arms.burst(-2, bench.plan, api)  # its roads are warm, too
+        if "lanes" in bench.given.parts:
+            await _rounds(bench, ours_, engine, api)
+        if "slo" in bench.given.parts:
+            for kind in bench.given.slo:
+                bench.objectives.append(await objective.measure(bench, ours_, engine, api, kind))
+        if "jobs" in bench.given.parts:
+            wish = small_job.Wish(behind=bench.given.behind, repeats=bench.given.repeats)
+            bench.jobs = await small_job.measure(wish, bench.plan, ours_, engine, bench.say)
+
+
+async def _rounds(bench: Bench, ours_: ours.Ours, engine: aiohttp.ClientSession, api: aiohttp.ClientSession) -> None:
+    naive = {"none": 0} | {f"naive {n}": n for n in bench.given.in_flight}
+    for round in range(bench.given.rounds):
+        for arm in bench.order([*naive, "ours"], round):
+            if arm == "ours":
+                bench.keep(await reserve_only(bench, ours_, engine, api, round))
+            else:
+                bench.keep(await arms.naive(arm, round, bench.plan, engine, naive[arm]))
+
+
+async def reserve_only(
+    bench: Bench, ours_: ours.Ours, engine: aiohttp.ClientSession, api: aiohttp.ClientSession, round: int
+) -> Window:
+    """Both through the platform, which has no objective to keep."""
+    plan = bench.plan
+    count = bench.lines_for(plan.seconds + plan.settle_seconds)
+    file = await asyncio.to_thread(ours_.upload, ours.lines(plan, round, count))
+    async with ours_.batch(file, "standard", engine) as id:
+        await asyncio.sleep(plan.settle_seconds)
+        found = await ours.window("ours", round, plan, ours_, engine, api, id)
+        found.burst = await arms.burst(round, plan, api) if plan.burst else ()
+    return found
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (all)")
+    parser.add_argument("--trace", type=Path, help="CSV of a trace (else sizes from its quantiles, Poisson arrivals)")
+    parser.add_argument("--scale", type=float, default=trace.SCALE, help="tokens of the trace times this")
+    parser.add_argument("--rate", type=float, default=4.0, help="waiting calls a second")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of one window")
+    parser.add_argument("--settle-seconds", type=float, default=4.0, help="between an arm's start and its window")
+    parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
+    parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
+    parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128, 256])
+    parser.add_argument(
+        "--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="what the objective is about"
+    )
+    parser.add_argument("--converge-seconds", type=float, default=40.0, help="for the controller to find its budget")
+    parser.add_argument("--behind", type=int, default=20_000, help="lines of the large batch")
+    parser.add_argument("--repeats", type=int, default=4, help="of the small job in each situation")
+    parser.add_argument("--warm-up", type=int, default=600, help="requests")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", default="vllm", help="echo: only to try the benchmark itself")
+    parser.add_argument("--engine-arg", action="append", default=[], help="given to both engines")
+    parser.add_argument("--json", type=Path, default=Path("data/bench-lanes.json"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure every part that is asked for, print and write what came out."""
+    given = parsed()
+    began = time.monotonic()
+    seen = machine()
+    writer = load.Writer("tiny", seed=given.seed)
+    plan = Plan(
+        trace.of(given.trace), writer, given.scale, given.rate, given.seconds, given.settle_seconds, given.burst,
+        given.seed,
+    )  # fmt: skip
+    bench = Bench(given, plan)
+    folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
+    try:
+        source = None
+        if given.engine == "vllm":
+            source = str(folder / "tiny")
+            tiny.make(Path(source))
+        if "bare" in given.parts:
+            with bare.engine(
+                "tiny", source or "", folder, given.engine_arg, kind=given.engine, seqs=given.bare_seqs, say=bench.say
+            ) as socket:
+                asyncio.run(bare_engine(bench, socket))
+        if {"lanes", "slo", "jobs"} & set(given.parts):
+            with ours.platform(
+                folder / "data", engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say
+            ) as running:
+                asyncio.run(platform(bench, running))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = {
+        "machine": seen,
+        "asked": {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()},
+        "trace": plan.trace.source,
+        "seconds": round(time.monotonic() - began),
+        "curve": lanes_report.curve(bench.windows),
+        "targets": lanes_report.targets(bench),
+        "objectives": bench.objectives,
+        "small_job": bench.jobs,
+        "windows": [window.json() for window in bench.windows],
+    }
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps(found, indent=1) + "\n")
+    lanes_report.show(found)
+    bench.say(f"{found['seconds']} s in all; {given.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The report of `make bench-lanes`: the whole curve, arm by arm, and what came out beside each target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench import arms, paired
+from bench.arms import Window
+from bench.paired import Estimate
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bench.lanes import Bench
+
+
+def line(window: Window) -> str:
+    """One window in a line, as it comes."""
+    first, gap = arms.ttfts(window.calls), arms.gaps(window.calls)
+    refused = sum(not call.ok for call in [*window.calls, *window.burst])
+    return (
+        f"{window.arm} (round {window.round}): TTFT {paired.percentile(first, 50):.0f} / "
+        f"{paired.percentile(first, 95):.0f} ms, ITL p95 {paired.percentile(gap, 95):.0f} ms, "
+        f"{window.lines_per_second:.1f} lines/s"
+        + (f", {refused} refused" if refused else "")
+        + "".join(f", {name} {value}" for name, value in window.notes.items())
+    )
+
+
+def curve(windows: Sequence[Window]) -> list[dict[str, Any]]:
+    """Every arm over its rounds: calls pooled, throughput as the median of its windows."""
+    found = []
+    for arm in dict.fromkeys(window.arm for window in sorted(windows, key=_place)):
+        own = [window for window in windows if window.arm == arm]
+        calls = [call for window in own for call in window.calls]
+        first, burst = arms.ttfts(calls), arms.ttfts([call for window in own for call in window.burst])
+        found.append(
+            {
+                "arm": arm,
+                "calls": len(calls),
+                "ttft_p50_ms": paired.median(first).json(),
+                "ttft_p95_ms": paired.percentile(first, 95),
+                "itl_p95_ms": paired.percentile(arms.gaps(calls), 95),
+                "lines_per_second": paired.median([window.lines_per_second for window in own]).json(),
+                "tokens_per_second": paired.median([window.tokens_per_second for window in own]).json(),
+                "burst_ttft_p50_ms": paired.percentile(burst, 50),
+                "burst_ttft_max_ms": max(burst, default=float("nan")),
+                "refused": sum(not call.ok for window in own for call in [*window.calls, *window.burst]),
+                "ran_dry": sum(bool(window.notes.get("ran_dry")) for window in own),
+            }
+        )
+    return found
+
+
+def _place(window: Window) -> tuple[int, int]:
+    kinds = ("none", "bare", "naive", "ours", "fixed")
+    kind, _, rest = window.arm.replace(",", "").partition(" ")
+    first = rest.split(" ")[0]
+    return kinds.index(kind), int(first) if first.isdigit() else 0
+
+
+def targets(bench: Bench) -> list[dict[str, Any]]:
+    """What the issue asks for, beside what was found; parts that were not measured are left out."""
+    found = []
+    ours = bench.of("ours")
+    bare = f"bare {bench.given.bare_seqs}"
+    if ours and bench.of(bare):
+        pairs = [(_p50(b), _p50(o)) for b, o in zip(bench.of(bare), ours, strict=False)]
+        found.append(_target(f"(c) TTFT p50 over that of {bare}", paired.ratios(pairs), "≤ 0.125"))
+    naive = {window.arm for window in bench.windows if window.arm.startswith(("naive", "bare"))}
+    if ours and naive:
+        for unit in ("lines_per_second", "tokens_per_second"):
+            best = max(naive, key=lambda arm: paired.median([getattr(w, unit) for w in bench.of(arm)]).value)
+            both = [(getattr(b, unit), getattr(o, unit)) for b, o in zip(bench.of(best), ours, strict=False)]
+            words = unit.replace("_per_second", "/s")
+            found.append(_target(f"(c) batch {words} over the best of (b), {best}", paired.ratios(both), "≥ 0.97"))
+    for one in bench.objectives:
+        held = one["ours_p95_over_target"]
+        what = f"(d) {one['kind']} p95 over its target, {one['target_ms']} ms"
+        found.append({"what": what, "found": f"{held:.2f}", "target": "≤ 1"})
+        if one["best_fixed"]:
+            what = f"(d) batch lines/s over the best fixed budget that holds it, {one['best_fixed']}"
+            found.append(_target(what, Estimate(**one["lines_ratio"]), "≥ 0.95"))
+    if bench.jobs:
+        for lane, target in (("standard", "≤ 3"), ("priority", "≤ 1.5")):
+            ratio = Estimate(**bench.jobs["ratio_to_alone"][lane])
+            found.append(_target(f"small {lane} job over its time alone", ratio, target))
+    return found
+
+
+def _p50(window: Window) -> float:
+    return paired.percentile(arms.ttfts(window.calls), 50)
+
+
+def _target(what: str, found: Estimate, target: str) -> dict[str, Any]:
+    return {"what": what, "found": found.text(2), "estimate": found.json(), "target": target}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the tables."""
+    console = Console(width=150)
+    table = Table(title=f"Waiting calls beside a batch ({found['trace']}; medians with their 95 % interval)")
+    table.add_column("arm")
+    for name in ("TTFT p50, ms", "p95", "ITL p95, ms", "batch lines/s", "tokens/s", "burst p50", "max", "refused"):
+        table.add_column(name, justify="right")
+    for row in found["curve"]:
+        table.add_row(
+            row["arm"] + (" (ran dry!)" if row["ran_dry"] else ""),
+            Estimate(**row["ttft_p50_ms"]).text(0),
+            f"{row['ttft_p95_ms']:.0f}",
+            f"{row['itl_p95_ms']:.1f}",
+            Estimate(**row["lines_per_second"]).text(1),
+            f"{row['tokens_per_second']['value']:.0f}",
+            f"{row['burst_ttft_p50_ms']:.0f}",
+            f"{row['burst_ttft_max_ms']:.0f}",
+            str(row["refused"]),
+        )
+    console.print(table)
+    _show_jobs(console, found["small_job"])
+    table = Table(title="Targets")
+    for name in ("what", "found", "target"):
+        table.add_column(name)
+    for row in found["targets"]:
+        table.add_row(row["what"], row["found"], row["target"])
+    console.print(table)
+
+
+def _show_jobs(console: Console, jobs: dict[str, Any] | None) -> None:
+    if not jobs:
+        return
+    table = Table(title=f"A job of {jobs['lines']} lines behind a batch of {jobs['behind']} of another tenant")
+    table.add_column("situation")
+    table.add_column("seconds, each", justify="right")
+    table.add_column("median", justify="right")
+    for situation, seconds in jobs["seconds"].items():
+        each = " ".join(f"{value:.2f}" for value in seconds)
+        table.add_row(situation, each, paired.median(seconds).text(2))
+    console.print(table)

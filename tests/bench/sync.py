@@ -1,0 +1,215 @@
+"""`make bench-sync`: what the path of a waiting call costs: API, router, door and gate, against the engine itself.
+
+Two parts, each on a platform of its own:
+
+- **latency**, on the real vLLM: streamed calls, straight to the engine's socket and through the path, in turns within
+  one run, one caller and eight. A repeat is one block each way, in an order that the seed draws, with the same sizes;
+  the difference of their medians is one paired difference.
+- **rate**, on the simulated echo engine, which costs next to nothing: requests/s of one API process, callers that ask
+  again as soon as they were answered, streamed or not; and the processor time that each process spends on a request,
+  which says what is left when the machine has more cores.
+
+It prints tables and writes JSON. It measures, and passes no judgement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import psutil
+from bench import load, ours, paired, sync_report, trace
+from bench.arms import Plan, warm_up
+from bench.machine import machine
+from bench.trace import Size
+
+PARTS: Final = ("latency", "rate", "idle")
+IDLE_STREAMS: Final = Path(__file__).with_name("idle_streams.py")
+_HOWS: Final = {"whole": load.ask, "streamed": load.stream}
+
+
+def say(words: str) -> None:
+    """Tell whoever waits."""
+    print(f"[bench] {words}", flush=True)
+
+
+async def latency(given: argparse.Namespace, plan: Plan, platform: ours.Ours) -> list[dict[str, Any]]:
+    """Paired blocks straight and through the path, for each number of callers."""
+    found = []
+    async with platform.engine.session() as engine, platform.api.session() as api, ours.tended(platform.running):
+        plan.writer.tokens_per_word = await load.tokens_per_word(engine, plan.writer.model)
+        await warm_up(plan, engine, given.warm_up)
+        roads = {"direct": engine, "path": api}
+        for callers in given.callers:
+            each, repeats = (1, given.repeats) if callers == 1 else (3, max(8, given.repeats // 5))
+            await _block(api, plan, callers, each)  # each connection is open before its time is taken
+            await _block(engine, plan, callers, each)
+            calls: dict[str, list[list[load.Call]]] = {road: [] for road in roads}
+            for turn in range(repeats):
+                for road in random.Random(given.seed * 10_000 + turn).sample(list(roads), 2):
+                    calls[road].append(await _block(roads[road], plan, callers, each))
+            found.append(_compared(callers, calls))
+            say(f"{callers} callers: TTFT {found[-1]['ttft_ms']['added']}")
+    return found
+
+
+async def _block(session: aiohttp.ClientSession, plan: Plan, callers: int, each: int) -> list[load.Call]:
+    size = plan.alike or Size(137, 32)
+    bodies = ((size, plan.writer.chat(size)) for _ in range(callers * each))
+    return await load.closed_loop(session, callers, bodies, load.stream)
+
+
+def _compared(callers: int, calls: dict[str, list[list[load.Call]]]) -> dict[str, Any]:
+    """Percentiles of each road over all calls, and what the path adds by block, in ms."""
+    found: dict[str, Any] = {"callers": callers, "repeats": len(calls["direct"])}
+    for name, of in (("ttft_ms", lambda call: 1000 * call.first), ("total_ms", lambda call: 1000 * call.total)):
+        found[name] = {
+            road: {f"p{percent}": paired.percentile([of(call) for block in blocks for call in block], percent)
+                   for percent in (50, 95, 99)}
+            for road, blocks in calls.items()
+        }  # fmt: skip
+        medians = {road: [paired.percentile([of(c) for c in block], 50) for block in calls[road]] for road in calls}
+        both = list(zip(medians["direct"], medians["path"], strict=True))
+        found[name]["added"] = paired.differences(both).json()
+    return found
+
+
+async def rate(given: argparse.Namespace, plan: Plan, platform: ours.Ours) -> list[dict[str, Any]]:
+    """Requests/s straight and through the path, in turns, for each number of callers and kind of answer."""
+    found = []
+    async with platform.engine.session() as engine, platform.api.session() as api, ours.tended(platform.running):
+        for kind in _HOWS:
+            for callers in given.rate_callers:
+                for session in (engine, api):
+                    await _rate(session, plan, callers, kind, 1.0)
+                runs: dict[str, list[float]] = {"direct": [], "path": []}
+                spent: list[dict[str, float]] = []
+                for _ in range(given.rate_repeats):
+                    runs["direct"].append(await _rate(engine, plan, callers, kind, given.rate_seconds))
+                    began = _cpu_seconds(platform)
+                    runs["path"].append(await _rate(api, plan, callers, kind, given.rate_seconds))
+                    asked = runs["path"][-1] * given.rate_seconds
+                    spent.append({name: 1000 * (now - began.get(name, 0.0)) / asked
+                                  for name, now in _cpu_seconds(platform).items()})  # fmt: skip
+                found.append(
+                    {
+                        "answers": kind,
+                        "callers": callers,
+                        "direct_per_second": paired.median(runs["direct"]).json(),
+                        "path_per_second": paired.median(runs["path"]).json(),
+                        "cpu_ms_per_request": {
+                            name: round(paired.median([one.get(name, 0.0) for one in spent]).value, 3)
+                            for name in spent[0]
+                        },
+                    }
+                )
+                say(f"{callers} callers, {kind}: {paired.median(runs['path']).text(0)} requests/s")
+    return found
+
+
+async def _rate(session: aiohttp.ClientSession, plan: Plan, callers: int, kind: str, seconds: float) -> float:
+    """Requests that were answered, a second; those under way at the end are seen to theirs."""
+    size = Size(137, 32)
+    # One body for all: writing them would cost more than the path. The echo engine knows no prefix cache.
+    body = plan.writer.chat(size)
+    end = time.monotonic() + seconds
+
+    def until_the_end() -> Any:
+        for pair in repeat((size, body)):
+            if time.monotonic() >= end:
+                return
+            yield pair
+
+    began = time.monotonic()
+    done = await load.closed_loop(session, callers, until_the_end(), _HOWS[kind])
+    return len(done) / (time.monotonic() - began)
+
+
+def _cpu_seconds(platform: ours.Ours) -> dict[str, float]:
+    """Processor time so far of this process, and of each child of the platform that a call passes."""
+    spent = {"caller": _cpu(psutil.Process())}
+    for child in platform.running.children:
+        if child.name in ("api", "gpu") and child.pid is not None:
+            process = psutil.Process(child.pid)
+            spent["worker" if child.name == "gpu" else child.name] = _cpu(process)
+            if child.name == "gpu":
+                spent["engine"] = sum(_cpu(one) for one in process.children(recursive=True))
+    return spent
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def idle_streams(given: argparse.Namespace) -> dict[str, Any] | None:
+    """What a thousand idle streams cost one API process: a benchmark of its own, with its own platform."""
+    if not IDLE_STREAMS.exists():
+        return None
+    path = given.json.with_name("bench-idle-streams.json")
+    done = subprocess.run([sys.executable, "-m", "bench.idle_streams", "--json", str(path)], check=False)
+    if done.returncode:
+        raise RuntimeError("the benchmark of idle streams failed")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (all)")
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--repeats", type=int, default=150, help="pairs with one caller; with more, a fifth of it")
+    parser.add_argument("--rate-callers", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--rate-seconds", type=float, default=3.0)
+    parser.add_argument("--rate-repeats", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=600, help="requests")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", default="vllm", help="of the latency part; echo: only to try the benchmark itself")
+    parser.add_argument("--json", type=Path, default=Path("data/bench-sync.json"))
+    return parser.parse_args()
+
+
+def _on(folder: Path, engine: str, measure: Callable[[ours.Ours], Any]) -> Any:
+    """Measure on a platform that lives only for it."""
+    with ours.platform(folder / engine, engine=engine, arguments=(), source=None, say=say) as platform:
+        return asyncio.run(measure(platform))
+
+
+def main() -> None:
+    """Measure every part that is asked for, print and write what came out."""
+    given = parsed()
+    began = time.monotonic()
+    found: dict[str, Any] = {"machine": machine(), "asked": {name: str(value) for name, value in vars(given).items()}}
+    writer = load.Writer("tiny", seed=given.seed)
+    plan = Plan(trace.synthetic(), writer, trace.SCALE, 1.0, 1.0, 0.0, 20, given.seed)
+    folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
+    try:
+        if "latency" in given.parts:
+            found["latency"] = _on(folder, given.engine, lambda platform: latency(given, plan, platform))
+        if "rate" in given.parts:
+            found["rate"] = _on(folder / "rate", "echo", lambda platform: rate(given, plan, platform))
+        if "idle" in given.parts:
+            found["idle_streams"] = idle_streams(given)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found["seconds"] = round(time.monotonic() - began)
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    given.json.write_text(json.dumps(found, indent=1) + "\n")
+    sync_report.show(found)
+    say(f"{found['seconds']} s in all; {given.json}")
+
+
+if __name__ == "__main__":
+    main()
