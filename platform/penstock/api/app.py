@@ -13,16 +13,21 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
-from penstock.api import batches, errors, files, health, jobs, metrics, models
+from penstock.api import batches, calls, errors, files, health, jobs, metrics, models
 from penstock.api.body import Room
 from penstock.api.envelope import Envelope
 from penstock.api.platform import Platform
 from penstock.blobs.store import Blobs
 from penstock.domain.errors import Unavailable
 from penstock.service import keys
+from penstock.service.call import Calls
+from penstock.service.callers import Callers
+from penstock.service.fleet import Fleet
+from penstock.service.poison import Poison
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
 from penstock.store.engine import async_engine
+from penstock.wire.doors import DoorClient
 from penstock.wire.hints import Hinter
 
 log = structlog.get_logger()
@@ -49,15 +54,27 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
         db = AsyncDatabase(async_engine(settings.database_url, settings.api_connections), hinter.say)
-        app.state.platform = Platform(db, Blobs(settings.blob_url), settings, Room(settings.max_bodies_bytes))
         ensuring = asyncio.create_task(_ensure_bootstrap(db, settings))
         await asyncio.wait({ensuring}, timeout=_PATIENCE_SECONDS)
         if ensuring.done():
             ensuring.result()
+        token = settings.door_token.get_secret_value() if settings.door_token else ""
+        callers = Callers(db, settings)
         try:
-            yield
+            async with Fleet(db, settings) as fleet, DoorClient(token, settings.door_ca) as client:
+                app.state.platform = Platform(
+                    db=db,
+                    blobs=Blobs(settings.blob_url),
+                    settings=settings,
+                    room=Room(settings.max_bodies_bytes),
+                    callers=callers,
+                    fleet=fleet,
+                    calls=Calls(fleet, client, Poison(db, fleet, settings), settings),
+                )
+                yield
         finally:
             ensuring.cancel()
+            await callers.close()
             await db.close()
             hinter.close()
 
@@ -69,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (files, batches, jobs, models, health, metrics):
+    for room in (calls, files, batches, jobs, models, health, metrics):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(Envelope)

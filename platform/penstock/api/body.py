@@ -95,16 +95,21 @@ class Room:
 
 async def read(request: Request, max_bytes: int) -> bytes:
     """Read the body; raise TooLarge as soon as it is known to be larger, TooSlow, or Unavailable without room."""
+    with request.app.state.platform.room.held() as holds:
+        return await read_into(request, max_bytes, holds)
+
+
+async def read_into(request: Request, max_bytes: int, holds: list[int]) -> bytes:
+    """The same in room that its caller holds, and keeps for as long as the body is needed."""
     check_head(request, max_bytes)
     here = request.app.state.platform
     body = bytearray()
-    with here.room.held() as holds:
-        async for piece in pieces(request, here.settings.slow_body_seconds):
-            body += piece
-            if len(body) > max_bytes:
-                raise TooLarge(f"The body is larger than {max_bytes} bytes.")
-            here.room.grow(holds, len(body))
-        return bytes(body)
+    async for piece in pieces(request, here.settings.slow_body_seconds):
+        body += piece
+        if len(body) > max_bytes:
+            raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+        here.room.grow(holds, len(body))
+    return bytes(body)
 
 
 def decode(raw: bytes, type: Any = Any, where: str = "") -> Any:

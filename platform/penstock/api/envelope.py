@@ -32,6 +32,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(12)}"
+        scope["penstock.request_id"] = request_id
         status = 0
         began = time.perf_counter()
 

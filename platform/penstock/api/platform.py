@@ -9,6 +9,9 @@ from fastapi import Depends, Request
 
 from penstock.api.body import Room
 from penstock.blobs.store import Blobs
+from penstock.service.call import Calls
+from penstock.service.callers import Callers
+from penstock.service.fleet import Fleet
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
 
@@ -21,6 +24,9 @@ class Platform:
     blobs: Blobs
     settings: Settings
     room: Room
+    callers: Callers
+    fleet: Fleet
+    calls: Calls
 
 
 def _platform(request: Request) -> Platform:

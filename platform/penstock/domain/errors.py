@@ -10,7 +10,9 @@
     ├── TooLarge            413  more bytes than the limit
     ├── NotSupported        415  a content type or encoding that is not read here
     ├── TooMany             429  the tenant has as much open as its limit allows
+    ├── EngineCrash         500  the engine died with the call in it, and the call may be why
     ├── Unavailable         503  a server behind us is away; try again
+    ├── CallTimeout         504  the call took longer than a call may
     ├── NoSpace             507  the disk is full
     └── Internal            500  our own fault
     LeaseLost                    the holder writes no more: somebody else may hold the work now
@@ -136,8 +138,29 @@ class Unavailable(PenstockError):
     type = "server_error"
     code = "unavailable"
 
-    def __init__(self, message: str | None = None, *, retry_after_seconds: int = 2) -> None:
-        super().__init__(message, headers={"retry-after": str(retry_after_seconds)})
+    def __init__(self, message: str | None = None, *, retry_after_seconds: int = 2, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers={"retry-after": str(retry_after_seconds)})
+
+
+class EngineCrash(PenstockError):
+    """The engine died twice while it worked on this request, which is refused for a while: don't send it again."""
+
+    code = "engine_crash"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class CallTimeout(PenstockError):
+    """The answer was not whole within the longest time of a call; submit work that takes longer as a job."""
+
+    status = 504
+    type = "server_error"
+    code = "call_timeout"
+
+    def __init__(self, message: str | None = None) -> None:
+        # SDKs retry a 504: a call that took all its time in an engine would take it twice more.
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class NoSpace(PenstockError):

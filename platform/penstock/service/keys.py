@@ -19,7 +19,8 @@ _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LEAST_BOOTSTRAP_CHARACTERS: Final = 16
 
 
-def _hash(key: str) -> bytes:
+def hash_of(key: str) -> bytes:
+    """What is kept of a key."""
     # A key has 256 bits of chance, so a plain hash is as good as a slow one.
     return hashlib.sha256(key.encode()).digest()
 
@@ -29,7 +30,7 @@ def ensure_bootstrap(tx: Transaction, key: str) -> None:
     if len(key) < _LEAST_BOOTSTRAP_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
         raise BadRequest(f"The bootstrap key must be {_LEAST_BOOTSTRAP_CHARACTERS} or more printable ASCII characters.")
     keys.ensure_tenant(tx.conn, BOOTSTRAP_TENANT, BOOTSTRAP_TENANT)
-    keys.insert(tx.conn, BOOTSTRAP_TENANT, id=fresh("key_"), name="bootstrap", hash=_hash(key), tail=key[-4:])
+    keys.insert(tx.conn, BOOTSTRAP_TENANT, id=fresh("key_"), name="bootstrap", hash=hash_of(key), tail=key[-4:])
 
 
 def create(tx: Transaction, tenant: str, name: str) -> tuple[str, str]:
@@ -41,7 +42,7 @@ def create(tx: Transaction, tenant: str, name: str) -> tuple[str, str]:
     key = PREFIX + secrets.token_urlsafe(32)
     id = fresh("key_")
     keys.ensure_tenant(tx.conn, tenant, tenant)
-    keys.insert(tx.conn, tenant, id=id, name=name, hash=_hash(key), tail=key[-4:])
+    keys.insert(tx.conn, tenant, id=id, name=name, hash=hash_of(key), tail=key[-4:])
     return id, key
 
 
@@ -58,7 +59,12 @@ def revoke(tx: Transaction, tenant: str, id: str) -> None:
 
 def tenant_of(tx: Transaction, key: str) -> str:
     """The tenant that this key speaks for; raise Unauthorized."""
-    tenant = keys.tenant_of(tx.conn, _hash(key))
+    tenant = tenant_of_hash(tx, hash_of(key))
     if tenant is None:
         raise Unauthorized
     return tenant
+
+
+def tenant_of_hash(tx: Transaction, hash: bytes) -> str | None:
+    """The tenant that the key with this hash speaks for, if there is such a valid key."""
+    return keys.tenant_of(tx.conn, hash)

@@ -1,0 +1,51 @@
+"""Breakers: a worker that failed three times in a row is left alone for a while; then one call at a time tries it.
+
+closed ── 3 failures in a row ──▶ open ── its pause is over ──▶ half-open: one call goes, the next a pause later
+  ▲                                 ▲                               │
+  └──────────── it works ───────────┼───────────────────────────────┤
+                                    └── it fails: twice the pause ──┘
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+FAILURES: Final = 3
+FIRST_PAUSE_SECONDS: Final = 5.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """What is known of one worker; each event gives a new one. `now` is any clock that only goes forward."""
+
+    failures: int = 0
+    """In a row."""
+    pause_seconds: float = 0.0
+    """0: closed."""
+    until: float = 0.0
+    trying: bool = False
+    """Half-open, and a call is there."""
+
+    def allows(self, now: float) -> bool:
+        """Whether a call may go there."""
+        return self.pause_seconds == 0 or now >= self.until
+
+    def tried(self, now: float) -> Breaker:
+        """A call goes there. If it is the one that tries, the next must wait for a pause, whatever becomes of it."""
+        return self if self.pause_seconds == 0 else replace(self, until=now + self.pause_seconds, trying=True)
+
+    def failed(self, now: float) -> Breaker:
+        """It did not take the call, or died with it."""
+        failures = self.failures + 1
+        if self.pause_seconds == 0 and failures < FAILURES:
+            return replace(self, failures=failures)
+        if self.pause_seconds and not self.trying:
+            return self  # a call that went there before the breaker opened says nothing new
+        pause = min(LONGEST_PAUSE_SECONDS, 2 * self.pause_seconds or FIRST_PAUSE_SECONDS)
+        return Breaker(failures, pause, now + pause)
+
+
+CLOSED: Final = Breaker()
+"""Nothing is held against a worker: the breaker of one that works."""

@@ -1,0 +1,151 @@
+"""Engine answers: errors in OpenAI's envelope, whole events of a stream, and the tier that was used.
+
+Whatever is not an error and needs no tier passes as the engine wrote it, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+EVENT_STREAM: Final = "text/event-stream"
+MOST_HELD_BYTES: Final = 1024 * 1024
+"""Of an event that is not whole yet."""
+
+# Answers of these endpoints have the field `service_tier` (OpenAI's, and vLLM's completions).
+_WITH_TIER: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
+
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_END: Final = b"\n\n"
+_ERROR: Final = b'data: {"error"'
+
+
+class Events:
+    """Server-sent events on their way: gives those that are whole, and holds back the beginning of the next."""
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+        self.torn = False
+        """An event that was too long to hold went out before its end."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """The whole events that this piece completes, as they came; empty if it completes none."""
+        if not self.held and piece.endswith(_END):
+            self.torn = False
+            return piece
+        searched = max(0, len(self.held) - 3)
+        self.held += piece
+        end = max(_after(self.held, _END, searched), _after(self.held, b"\r\n\r\n", searched))
+        if end:
+            whole, self.held = bytes(self.held[:end]), self.held[end:]
+            self.torn = False
+            return whole
+        if len(self.held) > MOST_HELD_BYTES:
+            self.torn = True
+            return self.rest()
+        return b""
+
+    def rest(self) -> bytes:
+        """What is held, at the end of a stream that ended well."""
+        rest = bytes(self.held)
+        self.held.clear()
+        return rest
+
+
+def _after(data: bytearray, end: bytes, start: int) -> int:
+    found = data.rfind(end, start)
+    return 0 if found < 0 else found + len(end)
+
+
+def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
+    """OpenAI's envelope."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def error_event(body: bytes, torn: bool = False) -> bytes:
+    """An error in a stream; OpenAI's SDKs raise it."""
+    return (_END if torn else b"") + b"data: " + body + _END
+
+
+def has_tier(endpoint: str) -> bool:
+    """Whether answers of this endpoint say which tier was used."""
+    return endpoint in _WITH_TIER
+
+
+def with_tier(body: bytes, tier: str) -> bytes:
+    """A JSON object with its `service_tier` set; all other values stay as they were written."""
+    try:
+        fields = _read_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body
+    return msgspec.json.encode({**fields, "service_tier": tier})
+
+
+def events_with_tier(events: bytes, tier: str) -> bytes:
+    """The same for each event of a stream; the events of a response carry it inside."""
+
+    def set_tier(data: bytes) -> bytes:
+        fields = _read_fields(data)
+        if "object" in fields:
+            return with_tier(data, tier)
+        if "response" in fields:
+            return msgspec.json.encode({**fields, "response": msgspec.Raw(with_tier(fields["response"], tier))})
+        return data
+
+    return _each(events, set_tier)
+
+
+def events_with_envelope(events: bytes) -> bytes:
+    """Events whose errors, if there are any, have OpenAI's envelope."""
+    if _ERROR not in events:
+        return events
+    return _each(events, lambda data: reshaped(500, data) if data.startswith(b'{"error"') else data)
+
+
+def _each(events: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    lines = events.split(b"\n")
+    for index, line in enumerate(lines):
+        if line.startswith(b"data: {"):
+            try:
+                lines[index] = b"data: " + change(line[6:])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # not ours to judge
+    return b"\n".join(lines)
+
+
+def lacks_endpoint(status: int, body: bytes) -> bool:
+    """Whether an engine says that it has no such endpoint for its model (vLLM: no route, or no handler)."""
+    return status == 501 or (status == 404 and _said(body)[0] in ("Not Found", ""))
+
+
+def reshaped(status: int, body: bytes) -> bytes:
+    """An engine's error in OpenAI's envelope: its message and type, and a code that is a string or null."""
+    message, error = _said(body)
+    kind = error.get("type")
+    if not isinstance(kind, str) or not kind:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+    code, param = error.get("code"), error.get("param")
+    if not isinstance(code, str):  # vLLM's is the HTTP status
+        code = "model_not_found" if status == 404 else None
+    return error_body(
+        message or f"The engine answered with status {status}.", kind, code, param if isinstance(param, str) else None
+    )
+
+
+def _said(body: bytes) -> tuple[str, Mapping[str, Any]]:
+    """The message and the fields of an error: vLLM's, an older vLLM's without an envelope, or FastAPI's."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", {}
+    if not isinstance(said, dict):
+        return "", {}
+    error = said.get("error", said)
+    if isinstance(error, str):
+        return error, {}
+    if not isinstance(error, dict):
+        return "", {}
+    message = error.get("message", error.get("detail"))
+    return (message if isinstance(message, str) else ""), error

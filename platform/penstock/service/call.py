@@ -1,0 +1,290 @@
+"""Waiting calls: read, offered to a worker, offered again where that is safe, and passed on as the answer comes.
+
+nothing of the answer is with the client    full · closed · draining · not-ready · unreachable · unanswered
+                                                → another worker, `call_tries` in all
+                                            engine-died · worker-lost → once on another worker
+                                            waited → 503
+some of it is with the client               a stream ends with an error event; what is no stream is cut
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+from penstock.domain import affinity
+from penstock.domain.door import Door
+from penstock.domain.errors import (
+    BadRequest,
+    CallTimeout,
+    EngineCrash,
+    Internal,
+    NotFound,
+    PenstockError,
+    TooMany,
+    Unavailable,
+)
+from penstock.domain.rank import TIERS, Tier
+from penstock.formats import engine_answer, engine_body
+from penstock.formats.engine_answer import Events
+from penstock.service.call_metrics import CALLS, OFFERED_AGAIN
+from penstock.service.fleet import Fleet
+from penstock.service.offer import DEATHS, Broken, NotTaken, Offer
+from penstock.service.poison import Poison, fingerprint
+from penstock.settings import Settings
+from penstock.wire.doors import DoorClient
+
+ENDPOINTS: Final = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/score",
+    "/v1/rerank",
+    "/tokenize",
+)
+_WHOLE_BYTES: Final = 256 * 1024
+"""An answer that is no stream is collected up to this size, so that it can still be asked for elsewhere."""
+_WHOLE_WITH_TIER_BYTES: Final = 4 * 1024 * 1024
+_LONG_BODY_BYTES: Final = 256 * 1024
+"""Reading and hashing a longer body holds an event loop up for milliseconds: a thread does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A call that was read and may be made."""
+
+    id: str
+    tenant: str
+    endpoint: str
+    model: str
+    body: bytes
+    """As the engine gets it."""
+    tier: Tier
+    says_tier: bool
+    """The client named a tier, and reads in the answer which one it got."""
+    key: bytes | None
+    """What it shares with calls that should meet on one worker."""
+    fingerprint: bytes
+    deadline: float
+    """On the event loop's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that has begun."""
+
+    status: int
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+    whole: bytes | None
+    """All of it; None if it comes in pieces."""
+    pieces: AsyncIterator[bytes] | None = None
+    """Raises Broken where it can't say in the answer itself that it broke off."""
+
+
+class Calls:
+    """The waiting calls of one process, on one event loop."""
+
+    def __init__(self, fleet: Fleet, client: DoorClient, poison: Poison, settings: Settings) -> None:
+        self._fleet = fleet
+        self._client = client
+        self._poison = poison
+        self._settings = settings
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, tenant: str) -> Iterator[None]:
+        """A call of this tenant is open; raise TooMany if it has too many."""
+        if self._open[tenant] >= self._settings.tenant_calls:
+            raise TooMany(
+                f"You have {self._settings.tenant_calls} calls open here: wait for one of them.",
+                headers={"retry-after": "1"},
+            )
+        self._open[tenant] += 1
+        CALLS.inc()
+        try:
+            yield
+        finally:
+            CALLS.dec()
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
+
+    async def read(self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None) -> Ask:
+        """Read a call's body. Raises BadRequest, NotFound for an unknown model, and EngineCrash if it is refused."""
+        deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
+        arguments = (id, tenant, endpoint, raw, session, self._settings.isolate_prefix_caches, deadline)
+        ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
+        if not await self._fleet.knows(ask.model):
+            raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
+        return ask
+
+    async def begin(self, ask: Ask) -> tuple[Offer, Answer]:
+        """Find a worker that answers, and return when its answer has begun; the offer is to be ended by the caller.
+
+        Raises EngineCrash, Unavailable and CallTimeout.
+        """
+        try:
+            async with asyncio.timeout_at(ask.deadline):
+                return await self._find(ask)
+        except TimeoutError:
+            raise CallTimeout from None
+
+    async def _find(self, ask: Ask) -> tuple[Offer, Answer]:
+        excluded: set[UUID] = set()
+        reasons: list[str] = []
+        while len(reasons) < self._settings.call_tries:
+            self._poison.check(ask.fingerprint)
+            door, last_resort = self._pick(ask, excluded)
+            if door is None:
+                break
+            if reasons:
+                OFFERED_AGAIN.labels(reasons[-1]).inc()
+            offer = Offer(self._client, self._fleet, self._poison, door, f"{ask.id}-{len(reasons)}", ask.fingerprint)
+            try:
+                await offer.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
+                return offer, await self._begun(ask, offer)
+            except NotTaken as not_taken:
+                offer.end()
+                reasons.append(not_taken.reason)
+            except BaseException:
+                offer.end()
+                raise
+            if reasons[-1] == "waited" or sum(reason in DEATHS for reason in reasons) > 1:
+                break
+            if reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
+                excluded.add(door.worker)
+        raise _nobody(ask.model, reasons)
+
+    def _pick(self, ask: Ask, excluded: set[UUID]) -> tuple[Door | None, bool]:
+        only = self._poison.only(ask.fingerprint)
+        door = self._fleet.choose(ask.model, ask.key, excluded, only)
+        if door is not None or only is not None:
+            return door, False
+        return self._fleet.last_resort(ask.model, excluded), True
+
+    async def _begun(self, ask: Ask, offer: Offer) -> Answer:
+        """The answer, once its first bytes are here. Raises NotTaken: nothing of it was passed on."""
+        reply = offer.reply
+        headers = (
+            ("x-penstock-worker", str(offer.worker)[:8]),
+            ("x-penstock-queue-ms", reply.headers.get("x-penstock-queue-ms", "0")),
+        )
+        answer = Answer(reply.status, reply.content_type, headers, None)
+        tier = ask.tier if ask.says_tier and engine_answer.has_tier(ask.endpoint) else None
+        first = await offer.first()
+        if reply.status < 400 and reply.content_type.startswith(engine_answer.EVENT_STREAM):
+            return replace(answer, pieces=_events(offer, first, tier, ask.deadline))
+        most = _WHOLE_WITH_TIER_BYTES if tier else _WHOLE_BYTES
+        body = bytearray(first)
+        while first and len(body) < most:
+            first = await offer.first()
+            body += first
+        if reply.status >= 300:
+            return self._failed(ask, answer, bytes(body), reply.headers.get("retry-after"))
+        if first:  # there is more: it passes as it comes
+            return replace(answer, pieces=_pass_on(offer, bytes(body), ask.deadline))
+        return replace(answer, whole=engine_answer.with_tier(bytes(body), tier) if tier else bytes(body))
+
+    def _failed(self, ask: Ask, answer: Answer, body: bytes, retry_after: str | None) -> Answer:
+        """An engine's refusal, as its client should read it."""
+        if engine_answer.lacks_endpoint(answer.status, body):
+            message = f"The model {ask.model!r} has no {ask.endpoint}."
+            raise PlainError(404, "invalid_request_error", "unsupported_endpoint", message)
+        if answer.status < 400 or answer.status in (401, 403):
+            raise Internal(f"The engine of {ask.model!r} does not take calls from this platform.")
+        more = (("retry-after", retry_after),) if retry_after and retry_after.isdecimal() else ()
+        whole = engine_answer.reshaped(answer.status, body)
+        return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
+
+
+class PlainError(PenstockError):
+    """An error that is known by its parts only."""
+
+    def __init__(self, status: int, type: str, code: str, message: str) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.type = type
+
+
+async def _events(offer: Offer, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
+    """Whole events as they come; a break becomes one more event."""
+    events = Events()
+    try:
+        while piece:
+            whole = events.feed(piece)
+            if whole:
+                whole = engine_answer.events_with_envelope(whole)
+                yield engine_answer.events_with_tier(whole, tier) if tier else whole
+            async with asyncio.timeout_at(deadline):
+                piece = await offer.more()
+        if events.held:
+            yield events.rest()
+    except (Broken, EngineCrash, TimeoutError) as error:
+        said = _said(error)
+        body = engine_answer.error_body(said.message, said.type, said.code)
+        yield engine_answer.error_event(body, torn=events.torn)
+
+
+async def _pass_on(offer: Offer, piece: bytes, deadline: float) -> AsyncIterator[bytes]:
+    """Bytes as they come."""
+    while piece:
+        yield piece
+        try:
+            async with asyncio.timeout_at(deadline):
+                piece = await offer.more()
+        except (TimeoutError, EngineCrash) as error:
+            raise Broken("engine-died" if isinstance(error, EngineCrash) else "too-long") from None
+
+
+def _read(id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, isolate: bool, deadline: float) -> Ask:
+    try:
+        call = engine_body.for_call(raw, endpoint, tenant, isolate)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    if not call.model:
+        message = "Missing required parameter: 'model'."
+        raise BadRequest(message, code="missing_required_parameter", param="model")
+    tier = TIERS.get(call.tier or "auto")
+    if tier is None:
+        raise BadRequest(f"service_tier must be one of {', '.join(TIERS)}.", param="service_tier")
+    return Ask(
+        id=id,
+        tenant=tenant,
+        endpoint=endpoint,
+        model=call.model,
+        body=call.body,
+        tier=tier,
+        says_tier=call.tier is not None,
+        key=affinity.key(tenant, call.model, session, call.user, call.prefix),
+        fingerprint=fingerprint(tenant, endpoint, call.body),
+        deadline=deadline,
+    )
+
+
+def _nobody(model: str, reasons: list[str]) -> PenstockError:
+    """Why no worker answered."""
+    if any(reason in DEATHS for reason in reasons):
+        message = "The engine died while it worked on this request, and no other worker could take it over."
+        return Unavailable(message, code="engine_crash", retry_after_seconds=5)
+    if "waited" in reasons or "full" in reasons:
+        return Unavailable(f"All workers of {model!r} are busy; try again shortly.", code="workers_busy")
+    message = f"No worker of {model!r} takes calls at the moment; try again shortly."
+    return Unavailable(message, code="no_worker", retry_after_seconds=5)
+
+
+def _said(error: Exception) -> PenstockError:
+    """What a client reads of an answer that broke off."""
+    if isinstance(error, PenstockError):
+        return error
+    if isinstance(error, TimeoutError):
+        return CallTimeout()
+    if isinstance(error, Broken) and error.reason == "engine-died":
+        return Internal("The engine died before the answer was whole.", code="engine_crash")
+    return Internal("The worker was lost before the answer was whole.", code="worker_lost")

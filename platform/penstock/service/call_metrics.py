@@ -1,0 +1,23 @@
+"""Metrics of waiting calls: how long they take, how often one is offered again, and which are refused as poison."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CALL_SECONDS = Histogram(
+    "penstock_call_seconds",
+    "Time of a waiting call from its whole body to its answer's end, by endpoint, tier and class of status.",
+    ["endpoint", "tier", "status"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600),
+)
+CALL_TTFT_SECONDS = Histogram(
+    "penstock_call_ttft_seconds",
+    "Time of a waiting call from its whole body to the first byte of its answer, by endpoint and tier.",
+    ["endpoint", "tier"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+CALLS = Gauge("penstock_calls_in_flight", "Waiting calls in this process.")
+OFFERED_AGAIN = Counter(
+    "penstock_call_retries", "Calls that were offered to another worker, by what became of the try before.", ["reason"]
+)
+POISON = Counter("penstock_calls_refused_poison", "Calls refused because engines died of the same body lately.")
