@@ -1,37 +1,29 @@
-"""`/v1/batches`: OpenAI's Batch API, with lanes and a long poll beside it."""
+"""`/v1/batches`: OpenAI's Batch API, with lanes, steering and a long poll beside it."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from penstock.api import body, shapes
+from penstock.api import body, shapes, steering
 from penstock.api.auth import IdempotencyKey, Tenant
-from penstock.api.body import Asked, Text
+from penstock.api.body import Text
 from penstock.api.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.shapes import BatchShape, Page
-from penstock.domain.lane import Lane
+from penstock.api.steering import Change
+from penstock.api.terms import Create
 from penstock.service import answer, cancel, submit
 from penstock.service.answer import View
 from penstock.service.once import Once
-from penstock.service.submit import Terms
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
 
 MAX_BATCH_JSON_BYTES = 256 * 1024
 
-Metadata = Annotated[
-    dict[
-        Annotated[Text, StringConstraints(max_length=64)],
-        Annotated[Text, StringConstraints(max_length=512)],
-    ],
-    Field(max_length=16),
-]
-LaneName = Literal["priority", "standard", "flex"]
 Wait = Annotated[
     float,
     Query(ge=0, allow_inf_nan=False, description="Answer once it has ended, or after so many seconds (at most 60)."),
@@ -40,22 +32,12 @@ After = Annotated[str | None, Query(description="The last id of the page before.
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-class ExpiresAfter(Asked):
-    """When the output files go."""
-
-    anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
-
-
-class CreateBatch(Asked):
+class CreateBatch(Create):
     """A batch to be made of an uploaded file."""
 
     input_file_id: Text = Field(description="A file with the purpose `batch`: JSONL, one request a line.")
     endpoint: Text = Field(description="What every line asks, e.g. `/v1/chat/completions`.")
     completion_window: Text = Field(description="`24h`, or any `<n>m`, `<n>h`, `<n>d`; then it expires.")
-    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
-    output_expires_after: ExpiresAfter | None = None
-    lane: LaneName | None = Field(None, description="How urgent it is; `standard` unless told otherwise.")
 
 
 @router.post("", summary="Create a batch", openapi_extra=body.documented(CreateBatch))
@@ -64,15 +46,7 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency
     raw = await body.read(request, MAX_BATCH_JSON_BYTES)
     asked = body.check(CreateBatch, body.decode(raw))
     once = Once(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
-    expires = asked.output_expires_after
-    terms = Terms(
-        endpoint=asked.endpoint,
-        lane=Lane(asked.lane or Lane.STANDARD),
-        completion_window=asked.completion_window,
-        metadata=asked.metadata or {},
-        output_expires_seconds=expires.seconds if expires else None,
-    )
-    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
+    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, asked.terms(), once, here.settings)
     return shapes.batch(View(made))
 
 
@@ -96,3 +70,21 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
 async def cancel_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
     """Stop a batch: what is answered is kept, the rest goes to the error file. 409 if it has ended."""
     return shapes.batch(View(await here.db.run(cancel.cancel, tenant, "batch", batch_id)))
+
+
+@router.patch("/{batch_id}", summary="Change a batch", openapi_extra=body.documented(Change))
+async def change_batch(request: Request, batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Give a batch another lane, window or metadata, in force within one slice. 409 if it is closing or has ended."""
+    return shapes.batch(await steering.change(request, here, tenant, "batch", batch_id))
+
+
+@router.post("/{batch_id}/pause", summary="Pause a batch")
+async def pause_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Start nothing more of a batch in progress; what runs (some hundreds of lines) ends. Its deadline stays."""
+    return shapes.batch(await steering.pause(here, tenant, "batch", batch_id))
+
+
+@router.post("/{batch_id}/resume", summary="Resume a batch")
+async def resume_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Let a paused batch go on at once."""
+    return shapes.batch(await steering.resume(here, tenant, "batch", batch_id))

@@ -10,19 +10,19 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api import body, shapes
+from penstock.api import body, shapes, steering
 from penstock.api.auth import IdempotencyKey, Tenant
-from penstock.api.batches import After, ExpiresAfter, LaneName, Limit, Metadata, Wait
+from penstock.api.batches import After, Limit, Wait
 from penstock.api.body import Asked, Text
 from penstock.api.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.shapes import JobShape, Page
+from penstock.api.terms import Create
 from penstock.domain.errors import BadRequest, TooLarge
-from penstock.domain.lane import Lane
 from penstock.service import answer, cancel, submit
 from penstock.service.answer import View
 from penstock.service.once import Once
-from penstock.service.submit import DEFAULT_WINDOW, Ask, Terms
+from penstock.service.submit import DEFAULT_WINDOW, Ask
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=DOCUMENTED)
 
@@ -34,17 +34,14 @@ class JobRequest(Asked):
     body: dict[str, Any]
 
 
-class CreateJob(Asked):
+class CreateJob(Create):
     """One `body`, or `requests` with a body each."""
 
     model: Text | None = Field(None, description="For bodies that name no model.", min_length=1, max_length=200)
     endpoint: Text = Field("/v1/chat/completions", description="What every request asks.")
     body: dict[str, Any] | None = None
     requests: list[JobRequest] | None = None
-    lane: LaneName | None = Field(None, description="How urgent it is; `standard` unless told otherwise.")
     completion_window: Text = Field(DEFAULT_WINDOW, description="Any `<n>m`, `<n>h`, `<n>d`.")
-    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
-    output_expires_after: ExpiresAfter | None = None
 
 
 class _One(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,16 +76,8 @@ async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_k
     # Off the event loop, since some MiB take a while.
     asked, asks = await asyncio.to_thread(_parse, raw, here.settings.max_job_requests)
     once = Once(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
-    expires = asked.output_expires_after
-    terms = Terms(
-        endpoint=asked.endpoint,
-        lane=Lane(asked.lane or Lane.STANDARD),
-        completion_window=asked.completion_window,
-        metadata=asked.metadata or {},
-        output_expires_seconds=expires.seconds if expires else None,
-    )
-    made = await submit.create_job(here.db, here.blobs, tenant, asks, asked.model, terms, once, here.settings)
-    return _respond(View(made))
+    made = await submit.create_job(here.db, here.blobs, tenant, asks, asked.model, asked.terms(), once, here.settings)
+    return _respond(await here.db.run(answer.seen, made, here.settings))
 
 
 def _parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[Ask]]:
@@ -149,6 +138,26 @@ async def get_job(request: Request, job_id: str, tenant: Tenant, here: Here, wai
 async def cancel_job(job_id: str, tenant: Tenant, here: Here) -> Response:
     """Stop a job: what is answered is kept. 409 if it has ended."""
     return _respond(View(await here.db.run(cancel.cancel, tenant, "job", job_id)))
+
+
+@router.patch(
+    "/{job_id}", summary="Change a job", response_model=JobShape, openapi_extra=body.documented(steering.Change)
+)
+async def change_job(request: Request, job_id: str, tenant: Tenant, here: Here) -> Response:
+    """Give a job another lane, window or metadata, in force within one slice. 409 if it is closing or has ended."""
+    return _respond(await steering.change(request, here, tenant, "job", job_id))
+
+
+@router.post("/{job_id}/pause", summary="Pause a job", response_model=JobShape)
+async def pause_job(job_id: str, tenant: Tenant, here: Here) -> Response:
+    """Start nothing more of a job in progress; what runs ends. Its deadline stays."""
+    return _respond(await steering.pause(here, tenant, "job", job_id))
+
+
+@router.post("/{job_id}/resume", summary="Resume a job", response_model=JobShape)
+async def resume_job(job_id: str, tenant: Tenant, here: Here) -> Response:
+    """Let a paused job go on at once."""
+    return _respond(await steering.resume(here, tenant, "job", job_id))
 
 
 def _respond(view: View) -> Response:

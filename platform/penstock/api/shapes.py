@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from penstock.domain.batch import BatchState, Usage
+from penstock.domain.foresight import Expectation
 from penstock.service.answer import View
 from penstock.store.files import File
 from penstock.store.models import Model
@@ -94,6 +96,18 @@ class WaitingShape(BaseModel):
     models: list[str]
 
 
+class ExpectedShape(BaseModel):
+    """When the last answer is expected, from the tokens that are left and the tokens that go before them."""
+
+    completion_at: int | None = Field(description="Unix seconds; null with a `reason`.")
+    earliest_at: int | None = Field(description="If nothing went before it.")
+    latest_at: int | None = Field(description="If all that waits in its lane and above goes before it.")
+    meets_deadline: bool | None = Field(description="Whether `completion_at` is before `expires_at`.")
+    reason: Literal["not_measured", "no_worker", "paused"] | None = Field(
+        description="Why it is not known: no worker of its model has measured its speed yet, none is live, or paused."
+    )
+
+
 class _Common(BaseModel):
     id: str
     object: str
@@ -118,11 +132,13 @@ class _Common(BaseModel):
     usage: UsageShape
     metadata: dict[str, str] | None
     lane: Literal["priority", "standard", "flex"]
+    paused: bool = Field(description="Paused by `/pause`: its status is `in_progress` then.")
     waiting: WaitingShape | None = Field(description="Why it makes no progress, if so; always null in lists.")
+    expected: ExpectedShape | None = Field(description="While it is in progress; null before, after, and in lists.")
 
 
 class BatchShape(_Common):
-    """A batch, with every field of OpenAI's, and `lane` and `waiting`, which are ours."""
+    """A batch, with every field of OpenAI's, and `lane`, `paused`, `waiting` and `expected`, which are ours."""
 
     object: Literal["batch"] = "batch"
 
@@ -178,11 +194,8 @@ def file(one: File) -> FileShape:
 
 
 def batch(view: View) -> BatchShape:
-    """A batch's shape; OpenAI's clients know no pause."""
-    common = _common(view)
-    if view.batch.state is BatchState.PAUSED:
-        common["status"] = str(BatchState.IN_PROGRESS)
-    return BatchShape(**common)
+    """A batch's shape."""
+    return BatchShape(**_common(view))
 
 
 def job(view: View) -> JobShape:
@@ -209,6 +222,7 @@ def model(one: Model) -> ModelShape:
 
 def _common(view: View) -> dict[str, Any]:
     one = view.batch
+    paused = one.state is BatchState.PAUSED
     errors = [BatchErrorShape(**error) for error in one.errors]
     return {
         "id": one.id,
@@ -217,7 +231,7 @@ def _common(view: View) -> dict[str, Any]:
         "errors": BatchErrors(data=errors, total=one.error_count) if errors else None,
         "input_file_id": one.input_file,
         "completion_window": one.completion_window,
-        "status": str(one.state),
+        "status": str(BatchState.IN_PROGRESS if paused else one.state),  # OpenAI's clients know no pause
         "output_file_id": one.output_file,
         "error_file_id": one.error_file,
         "created_at": _unix(one.created_at),
@@ -233,8 +247,20 @@ def _common(view: View) -> dict[str, Any]:
         "usage": _usage(one.usage),
         "metadata": one.metadata or None,
         "lane": str(one.lane),
+        "paused": paused,
         "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
+        "expected": _expected(view.expected) if view.expected else None,
     }
+
+
+def _expected(one: Expectation) -> ExpectedShape:
+    return ExpectedShape(
+        completion_at=_time(one.expected_at),
+        earliest_at=_time(one.earliest_at),
+        latest_at=None if one.latest_at is None else math.ceil(one.latest_at.timestamp()),
+        meets_deadline=one.meets_deadline,
+        reason=one.reason,
+    )
 
 
 def _usage(usage: Usage) -> UsageShape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +23,22 @@ class Lane(StrEnum):
 
 
 LANES: Final = tuple(Lane)
+
+# OpenAI's SDKs can send no lane, but metadata: what its `priority` may say, and what each means.
+_NOTED: Final = {
+    "priority": Lane.PRIORITY,
+    "high": Lane.PRIORITY,
+    "standard": Lane.STANDARD,
+    "normal": Lane.STANDARD,
+    "flex": Lane.FLEX,
+    "low": Lane.FLEX,
+}
+
+
+def noted(metadata: Mapping[str, str]) -> Lane | None:
+    """The lane that a batch's metadata chooses; None if it says nothing, or something of the caller's own."""
+    return _NOTED.get(metadata.get("priority", ""))
+
 
 # A lane may hold at most this many of a worker's hands, so that an urgent slice always finds one free; and one tenant
 # one less of them, so that another's small job does too.

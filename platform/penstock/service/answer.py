@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Final
 
 from penstock.domain.batch import TERMINAL, Batch, BatchState
 from penstock.domain.errors import NotFound
+from penstock.domain.foresight import Expectation
 from penstock.formats import input as lines
 from penstock.formats import output, plan
+from penstock.service import foresight
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
 from penstock.store import batches, segments, slices, workers
@@ -35,16 +38,22 @@ class View:
 
     batch: Batch
     waiting: Waiting | None = None
+    expected: Expectation | None = None
     results: tuple[bytes, ...] | None = None
 
 
 def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -> View:
-    """One batch or job, why it waits if it does, and its results if they are in rows; raise NotFound."""
+    """One batch or job, why it waits, when it is expected, and its results if they are in rows; raise NotFound."""
     batch = batches.get(tx.conn, tenant, id)
     if batch is None or batch.kind != kind:
         raise NotFound(kind, id, param=f"{kind}_id")
     results = tuple(_results(tx, batch)) if batch.inline and batch.ended else None
-    return View(batch, _waiting(tx, batch, settings), results)
+    return dataclasses.replace(seen(tx, batch, settings), results=results)
+
+
+def seen(tx: Transaction, batch: Batch, settings: Settings) -> View:
+    """A batch or job that was just made, why it waits, and when it is expected to have its answers."""
+    return View(batch, _waiting(tx, batch, settings), foresight.expect(tx, batch, settings))
 
 
 def page(tx: Transaction, tenant: str, kind: str, *, after: str | None, limit: int) -> list[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from penstock.domain.batch import LineError
 from penstock.formats import input as lines
 from penstock.service import estimate
 from penstock.settings import Settings
+from penstock.store.models import Facts
 
 
 @dataclass
@@ -37,18 +39,21 @@ class Scan:
             self.errors.append(error)
 
 
-def scan(path: Path, endpoint: str, settings: Settings) -> Scan:
-    """Read the input once and check each line by itself, then all custom_ids against each other."""
+def scan(path: Path, endpoint: str, facts: Mapping[str, Facts], settings: Settings) -> Scan:
+    """Read the input once and check each line by itself, then all custom_ids against each other.
+
+    `facts` is what is known about the lines of models, for estimates.
+    """
     found = Scan()
     with path.open("rb") as file:
-        _check_lines(file, found, endpoint, settings)
+        _check_lines(file, found, endpoint, facts, settings)
         _check_custom_ids(file, found, settings)
     if not found.numbers and not found.error_count:
         found.refuse(LineError("empty_file", "The file holds no requests."), settings.max_errors_listed)
     return found
 
 
-def _check_lines(file: BinaryIO, found: Scan, endpoint: str, settings: Settings) -> None:
+def _check_lines(file: BinaryIO, found: Scan, endpoint: str, facts: Mapping[str, Facts], settings: Settings) -> None:
     model_index: dict[str, int] = {}
     number = offset = blank = 0
     while raw := file.readline(settings.max_line_bytes + 2):
@@ -81,7 +86,7 @@ def _check_lines(file: BinaryIO, found: Scan, endpoint: str, settings: Settings)
         found.numbers.append(number)
         found.offsets.append(start)
         found.lengths.append(len(raw))
-        found.tokens.append(estimate.tokens(checked, settings))
+        found.tokens.append(estimate.tokens(checked, len(line), endpoint, facts.get(checked.model), settings))
         found.model_of.append(model)
         found.hashes += hashlib.blake2b(checked.custom_id.encode(), digest_size=16).digest()
     found.models = list(model_index)

@@ -64,44 +64,60 @@ def create_batch(
         raise BadRequest(message, param="input_file_id")
     if file.purpose != "batch":
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
-    id = fresh("batch_")
-    return _insert(tx, tenant, id, "batch", file.id, file.blob_key, terms, window, once)
+    order = _Order(tenant, terms, window, once)
+    return _insert(tx, order, fresh("batch_"), "batch", file=(file.id, file.blob_key))[0]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Who wants a batch or job, on which terms, and under which key once only."""
+
+    tenant: str
+    terms: Terms
+    window: timedelta
+    once: Once | None
 
 
 def _insert(
     tx: Transaction,
-    tenant: str,
+    order: _Order,
     id: str,
     kind: str,
-    input_file: str,
-    input_key: str,
-    terms: Terms,
-    window: timedelta,
-    once: Once | None,
-) -> Batch:
+    *,
+    file: tuple[str, str] | None = None,
+    model: str | None = None,
+    total: int = 0,
+) -> tuple[Batch, bool]:
+    """Insert a batch or job over a file (its id and blob), to be validated, or an inline job, which is in progress.
+
+    The earlier one and False if the same request came twice at once, and the other was first.
+    """
+    terms, once = order.terms, order.once
     made = batches.insert(
         tx.conn,
-        tenant,
+        order.tenant,
         id=id,
         kind=kind,
-        inline=False,
-        state=BatchState.VALIDATING,
+        inline=file is None,
+        state=BatchState.IN_PROGRESS if file is None else BatchState.VALIDATING,
         endpoint=terms.endpoint,
-        model=None,
+        model=model,
         lane=terms.lane,
         completion_window=terms.completion_window,
-        window=window,
+        window=order.window,
         metadata=terms.metadata,
-        input_file=input_file,
-        input_key=input_key,
+        input_file=file[0] if file else None,
+        input_key=file[1] if file else None,
         output_expires_seconds=terms.output_expires_seconds,
+        total=total,
         idempotency_key=once.key if once else None,
         fingerprint=once.fingerprint if once else None,
     )
-    if not made:  # the same request came twice at once, and the other was first
-        return _first(tx, tenant, once)
-    tx.hint(hint.validate(id))
-    return _get(tx, tenant, id)
+    if not made:
+        return _first(tx, order.tenant, once), False
+    if file:
+        tx.hint(hint.validate(id))
+    return _get(tx, order.tenant, id), True
 
 
 async def create_job(
@@ -118,7 +134,7 @@ async def create_job(
 
     Raises BadRequest, NotFound (`model_not_found`) or TooMany for an inline job; a large one fails as a batch does.
     """
-    window = _check(terms, settings)
+    order = _Order(tenant, terms, _check(terms, settings), once)
     if once and (again := await db.run(_again, tenant, once)):
         return again
     requests = await asyncio.to_thread(_requests, asks, default_model, terms.endpoint)
@@ -126,11 +142,11 @@ async def create_job(
     if small:
         checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
         if len({one.model for one in checked}) == 1:
-            return await db.run(_create_inline, tenant, requests, checked, terms, window, once, settings)
+            return await db.run(_create_inline, order, requests, checked, settings)
     async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:
         for line in requests:
             await upload.write(line + b"\n")
-        return await upload.publish(_create_filed(tenant, terms, window, once, settings))
+        return await upload.publish(_create_filed(order, settings))
 
 
 def _requests(asks: Sequence[Ask], default_model: str | None, endpoint: str) -> list[bytes]:
@@ -179,42 +195,26 @@ def _param(ask: Ask, param: str | None) -> str | None:
 
 def _create_inline(
     tx: Transaction,
-    tenant: str,
+    order: _Order,
     requests: Sequence[bytes],
     checked: Sequence[Checked],
-    terms: Terms,
-    window: timedelta,
-    once: Once | None,
     settings: Settings,
 ) -> Batch:
     model = checked[0].model
     if not models.known(tx.conn, [model]):
         raise NotFound("model", model, param="model", code="model_not_found")
-    tokens = sum(estimate.tokens(one, settings) for one in checked)
-    if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
+    facts = models.facts(tx.conn, [model]).get(model)
+    tokens = sum(
+        estimate.tokens(one, len(line), order.terms.endpoint, facts, settings)
+        for one, line in zip(checked, requests, strict=True)
+    )
+    if batches.open_tokens(tx.conn, order.tenant) + tokens > settings.max_queued_tokens:
         message = f"With this job, more than {settings.max_queued_tokens} estimated tokens would be queued."
         raise TooMany(message, code="token_limit_exceeded")
     id = fresh("job_")
-    made = batches.insert(
-        tx.conn,
-        tenant,
-        id=id,
-        kind="job",
-        inline=True,
-        state=BatchState.IN_PROGRESS,
-        endpoint=terms.endpoint,
-        model=model,
-        lane=terms.lane,
-        completion_window=terms.completion_window,
-        window=window,
-        metadata=terms.metadata,
-        output_expires_seconds=terms.output_expires_seconds,
-        total=len(requests),
-        idempotency_key=once.key if once else None,
-        fingerprint=once.fingerprint if once else None,
-    )
+    batch, made = _insert(tx, order, id, "job", model=model, total=len(requests))
     if not made:
-        return _first(tx, tenant, once)
+        return batch
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
         model=model,
@@ -225,25 +225,23 @@ def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    slices.insert(tx.conn, id, [cut], terms.lane, inline=framed)
+    slices.insert(tx.conn, id, [cut], order.terms.lane, inline=framed)
     dispatch.feed(tx, model, settings)
-    return _get(tx, tenant, id)
+    return batch
 
 
-def _create_filed(
-    tenant: str, terms: Terms, window: timedelta, once: Once | None, settings: Settings
-) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
+def _create_filed(order: _Order, settings: Settings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
     """The transaction that makes a large job's file and the job visible together."""
 
     def create(tx: Transaction, sealed: Sealed) -> tuple[Batch, bool]:
         id = fresh("job_")
         file = fresh("file-")
-        batch = _insert(tx, tenant, id, "job", file, sealed.key, terms, window, once)
-        if batch.id != id:
+        batch, made = _insert(tx, order, id, "job", file=(file, sealed.key))
+        if not made:
             return batch, False
         files.insert(
             tx.conn,
-            tenant,
+            order.tenant,
             id=file,
             purpose="batch",
             filename=f"{id}.jsonl",

@@ -38,7 +38,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     """Validate and plan a batch under a lease; raise LeaseLost if the batch was closed or taken meanwhile."""
     assert batch.input_key is not None, "inline jobs are validated in their POST"
     with spooled(blobs, batch.input_key, settings.scratch_dir) as path:
-        found = scan(path, batch.endpoint, settings)
+        found = scan(path, batch.endpoint, db.run(lambda tx: models.facts(tx.conn)), settings)
         db.run(check_models, found, settings)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)

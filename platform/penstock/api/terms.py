@@ -1,0 +1,53 @@
+"""Terms: what every batch and job is asked with: how urgent it is, until when, and its caller's notes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from penstock.api.body import Asked, Text
+from penstock.domain.lane import Lane, noted
+from penstock.service.submit import Terms
+
+Metadata = Annotated[
+    dict[
+        Annotated[Text, StringConstraints(max_length=64)],
+        Annotated[Text, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+LaneName = Literal["priority", "standard", "flex"]
+
+
+class ExpiresAfter(Asked):
+    """When the output files go."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
+
+
+class Create(Asked):
+    """What creates of batches and jobs have in common."""
+
+    endpoint: Text
+    completion_window: Text
+    lane: LaneName | None = Field(
+        None,
+        description="How urgent it is. Left out, `metadata.priority` chooses, for OpenAI's SDKs can send only that: "
+        "`priority` or `high`, `standard` or `normal`, `flex` or `low`; anything else there is a note of your own. "
+        "`standard` unless told otherwise.",
+    )
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
+    output_expires_after: ExpiresAfter | None = None
+
+    def terms(self) -> Terms:
+        """As the service takes them."""
+        metadata, expires = self.metadata or {}, self.output_expires_after
+        return Terms(
+            endpoint=self.endpoint,
+            lane=Lane(self.lane) if self.lane else noted(metadata) or Lane.STANDARD,
+            completion_window=self.completion_window,
+            metadata=metadata,
+            output_expires_seconds=expires.seconds if expires else None,
+        )

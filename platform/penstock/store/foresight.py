@@ -1,0 +1,109 @@
+"""Foresight: sums of the tokens that are left of a batch, and of those that go before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+_OWN = text("""
+    -- For each model of a batch: what is left by estimate, how right the estimates of its own slices were, and how fast
+    -- the model's live workers are; one that has not measured itself yet counts as the mean of the others.
+    select own.*, m.tokens_scale, live.*
+    from (
+        select s.model,
+            coalesce(sum(s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines)
+                filter (where s.state in ('queued', 'ready', 'running')), 0) as left_tokens,
+            coalesce(sum(s.lines - s.completed - s.failed)
+                filter (where s.state in ('queued', 'ready', 'running')), 0)::int as left_lines,
+            coalesce(sum(s.tokens) filter (where s.state = 'done'), 0)::float8 as settled_estimate,
+            coalesce(sum(s.input_tokens + s.output_tokens) filter (where s.state = 'done'), 0)::float8
+                as settled_tokens,
+            coalesce(sum(s.tokens::float8 * (s.completed + s.failed) / s.lines), 0) as recorded_estimate,
+            sum(s.input_tokens + s.output_tokens)::float8 as recorded_tokens
+        from slices s where s.batch = :batch group by s.model) own
+    left join models m on m.name = own.model
+    cross join lateral (
+        select count(*)::int as workers,
+            coalesce(count(*) * avg(nullif(w.tokens_per_second, 0)), 0)::float8 as tokens_per_second,
+            coalesce(sum(case when w.budget > 0 then w.budget else w.slots end), 0)::int as lines_at_once
+        from workers w
+        where w.kind = 'gpu' and w.model = own.model and w.state = 'ready'
+          and w.seen_at > clock_timestamp() - :gone) live
+    where own.left_lines > 0
+    order by own.model""")
+
+_BESIDE = text("""
+    -- Estimated tokens of others in the batch's lane and above, by model and tenant. What waits is in slices_waiting,
+    -- what runs is found by its lease: neither looks at slices that are done.
+    with others as (
+        select model, tenant, batch, lane_rank, deadline, false as running,
+            tokens::float8 * (lines - completed - failed) / lines as tokens
+        from slices
+        where model = any(cast(:models as text[])) and lane_rank <= :rank and state in ('queued', 'ready') and not held
+        union all
+        select s.model, s.tenant, s.batch, s.lane_rank, s.deadline, true,
+            s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines
+        from leases l join slices s on s.id = l.slice and s.lease = l.id
+        where l.closed_at is null and s.model = any(cast(:models as text[])) and s.lane_rank <= :rank)
+    select o.model, o.tenant, t.weight::float8 as weight,
+        coalesce(sum(o.tokens) filter (where o.lane_rank < :rank), 0) as above,
+        coalesce(sum(o.tokens) filter (where o.lane_rank = :rank), 0) as beside,
+        coalesce(sum(o.tokens) filter (where o.lane_rank = :rank and (o.running or o.deadline < :deadline)), 0)
+            as sooner
+    from others o join tenants t on t.id = o.tenant
+    where o.batch <> :batch
+    group by o.model, o.tenant, t.weight""")
+
+_WEIGHT = text("select weight::float8 from tenants where id = :tenant")
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is left of a batch for one model, by estimate, and what is known about such estimates and the workers."""
+
+    model: str
+    left_tokens: float
+    left_lines: int
+    settled_estimate: float
+    settled_tokens: float
+    """Estimated and real tokens of the batch's settled slices."""
+    recorded_estimate: float
+    recorded_tokens: float
+    """The same of all its answers so far; those of running slices are the shorter ones."""
+    tokens_scale: float | None
+    """Real over estimated tokens of the model's lately settled slices."""
+    workers: int
+    tokens_per_second: float
+    lines_at_once: int
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One tenant's other open work for a model in the batch's lane and above, in estimated tokens."""
+
+    model: str
+    tenant: str
+    weight: float
+    above: float
+    beside: float
+    sooner: float
+    """Of `beside`, what runs or has an earlier deadline than the batch."""
+
+
+def own(conn: Connection, batch: str, *, gone: timedelta) -> list[Own]:
+    """What is left of a batch, by model."""
+    return [Own(**row._mapping) for row in conn.execute(_OWN, {"batch": batch, "gone": gone})]
+
+
+def beside(conn: Connection, batch: str, *, models: Sequence[str], rank: int, deadline: datetime) -> list[Beside]:
+    """What others have open for these models in this lane and above, by model and tenant."""
+    values = {"batch": batch, "models": list(models), "rank": rank, "deadline": deadline}
+    return [Beside(**row._mapping) for row in conn.execute(_BESIDE, values)]
+
+
+def weight(conn: Connection, tenant: str) -> float:
+    """A tenant's weight in the lanes."""
+    return conn.execute(_WEIGHT, {"tenant": tenant}).scalar_one()
