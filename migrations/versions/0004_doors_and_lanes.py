@@ -36,7 +36,10 @@ alter table tenants add column weight real not null default 1 check (weight > 0)
 alter table slices
     add column held boolean not null default false,
     add column promoted boolean not null default false,
-    add column done_at timestamptz;
+    add column done_at timestamptz,
+    add check (lane_rank = array_position(array['priority', 'standard', 'flex'], lane) - 1 - promoted::int),
+    add check (lane_rank >= 0),
+    add check (state <> 'ready' or not held);
 drop index slices_ready;
 drop index slices_queued;
 -- By account, as in shares below. A lane's accounts are found by skipping from one to the next.

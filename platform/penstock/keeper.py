@@ -16,10 +16,10 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.errors import Unavailable
 from penstock.failpoint import arm, failpoint
-from penstock.service import cancel, dispatch, sweep, work
+from penstock.service import cancel, dispatch, doors, sweep, work
 from penstock.service.transaction import Database
 from penstock.settings import Settings, load
-from penstock.store import workers
+from penstock.store import shares, workers
 from penstock.store.engine import sync_engine
 from penstock.wire.hints import Hinter
 
@@ -54,12 +54,19 @@ def hint_again(db: Database, settings: Settings) -> int:
     return db.run(dispatch.hint_again, settings)
 
 
+def promote(db: Database, settings: Settings) -> int:
+    """Let batches that run out of time rise by one lane, and those that have enough of it again fall back."""
+    return sum(db.run(dispatch.put, *found, settings) for found in db.run(dispatch.misplaced, settings))
+
+
 def forget(db: Database, settings: Settings) -> int:
-    """Delete the rows of processes that are long gone."""
+    """Delete the rows of processes that are long gone, of calls that may be asked again, of shares that are even."""
+    db.run(doors.forget_suspects, settings)
+    db.run(lambda tx: shares.forget(tx.conn))
     return db.run(lambda tx: workers.forget(tx.conn))
 
 
-DUTIES = (reap, expire, move_on, feed, hint_again, forget)
+DUTIES = (reap, expire, move_on, promote, feed, hint_again, forget)
 
 
 class View:

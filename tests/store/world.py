@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -65,15 +65,22 @@ class World:
 
     # Batches.
 
-    def validating(self, *, lane: Lane = Lane.STANDARD, window: str = "24h") -> str:
+    def tenant(self, tenant: str, *, weight: float = 1.0) -> None:
+        """One more tenant; `acme` is there."""
+        self.db.run(lambda tx: keys.ensure_tenant(tx.conn, tenant, tenant))
+        if weight != 1.0:
+            self.sql("update tenants set weight = :weight where id = :tenant", weight=weight, tenant=tenant)
+
+    def validating(self, *, lane: Lane = Lane.STANDARD, window: str = "24h", tenant: str = "acme") -> str:
         """A batch over a file that nobody wrote, waiting to be validated."""
+        self.tenant(tenant)
 
         def create(tx: Transaction) -> str:
-            file, key = fresh("file-"), f"acme/files/{uuid.uuid4().hex}"
+            file, key = fresh("file-"), f"{tenant}/files/{uuid.uuid4().hex}"
             files.intend(tx.conn, key)
             files.insert(
                 tx.conn,
-                "acme",
+                tenant,
                 id=file,
                 purpose="batch",
                 filename="in.jsonl",
@@ -82,7 +89,7 @@ class World:
                 blob_key=key,
                 ttl=None,
             )
-            return submit.create_batch(tx, "acme", file, submit.Terms(CHAT, lane, window), None, self.settings).id
+            return submit.create_batch(tx, tenant, file, submit.Terms(CHAT, lane, window), None, self.settings).id
 
         return self.db.run(create)
 
@@ -103,9 +110,16 @@ class World:
         files.intend(tx.conn, key)
         validate.begin(tx, found, lease, scanned, key, cuts, self.settings)
 
-    def batch(self, *sizes: int, lane: Lane = Lane.STANDARD, window: str = "24h", model: str = MODEL) -> str:
+    def batch(
+        self,
+        *sizes: int,
+        lane: Lane = Lane.STANDARD,
+        window: str = "24h",
+        model: str = MODEL,
+        tenant: str = "acme",
+    ) -> str:
         """A batch in progress, with a plan whose slices have so many lines each."""
-        id = self.validating(lane=lane, window=window)
+        id = self.validating(lane=lane, window=window, tenant=tenant)
         found, lease = self.claim_batch(id, "validate")
         self.db.run(self.begin, found, lease, sizes or (2,), model)
         return id
@@ -149,13 +163,23 @@ class World:
         self.db.run(work.mark, holder, state, self.settings)
         return holder
 
-    def claim(self, holder: Holder, *lanes: Lane, nonce: uuid.UUID | None = None) -> Claim | None:
-        """Try to take a slice."""
-        return self.db.run(work.claim, holder, list(lanes or LANES), nonce or uuid.uuid4(), self.settings)
+    def nonce(self) -> uuid.UUID:
+        """A new one."""
+        return uuid.uuid4()
 
-    def claimed(self, holder: Holder, *lanes: Lane) -> Claim:
+    def claim(
+        self,
+        holder: Holder,
+        *lanes: Lane,
+        nonce: uuid.UUID | None = None,
+        full: Mapping[Lane, frozenset[str]] | None = None,
+    ) -> Claim | None:
+        """Try to take a slice."""
+        return self.db.run(work.claim, holder, list(lanes or LANES), nonce or self.nonce(), self.settings, full)
+
+    def claimed(self, holder: Holder, *lanes: Lane, full: Mapping[Lane, frozenset[str]] | None = None) -> Claim:
         """Take a slice."""
-        claim = self.claim(holder, *lanes)
+        claim = self.claim(holder, *lanes, full=full)
         assert claim is not None, "nothing is ready"
         return claim
 
@@ -224,6 +248,13 @@ class World:
     def resume(self, batch: str, kind: str = "batch") -> Batch:
         """Its tenant resumes it."""
         return self.db.run(steer.resume, self.find(batch).tenant, kind, batch, self.settings)
+
+    def move(self, batch: str, lane: Lane | None = None, window: str | None = None) -> Batch:
+        """Its tenant gives it another lane or window."""
+        found = self.find(batch)
+        return self.db.run(
+            steer.change, found.tenant, found.kind, batch, self.settings, lane=lane, completion_window=window
+        )
 
     def reap(self, batch: str) -> int:
         """All its holders fall silent, and the keeper frees what they held."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from penstock.domain import hint
+from penstock.domain import hint, slack
 from penstock.domain.batch import BatchState
-from penstock.domain.lane import Lane
+from penstock.domain.slack import Outlook
 from penstock.service import closing
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, counts, leases, slices
+from penstock.store import batches, counts, leases, promotion, slices
 
 _MOST_PER_TICK = 1_000
 
@@ -36,11 +36,30 @@ def hint_again(tx: Transaction, settings: Settings) -> int:
     """Repeat the hints of work that nobody took: they may be lost. How many."""
     again = timedelta(seconds=settings.hint_again_seconds)
     tx.hints.extend(
-        hint.generate(model, Lane(lane)) for model, lane in slices.stale(tx.conn, again=again, limit=_MOST_PER_TICK)
+        hint.generate(model, lane) for model, lane in slices.stale(tx.conn, again=again, limit=_MOST_PER_TICK)
     )
     for batch, state in batches.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
         tx.hint(hint.validate(batch) if state is BatchState.VALIDATING else hint.assemble(batch))
     return len(tx.hints)
+
+
+def misplaced(tx: Transaction, settings: Settings) -> list[tuple[Outlook, bool]]:
+    """Batches that run out of time, or do no more, with whether their slices belong one lane above their own."""
+    gone = timedelta(seconds=settings.worker_gone_seconds)
+    found = [
+        (outlook, settings.promoted_share > 0 and slack.rises(outlook, settings.promote_slack_seconds))
+        for outlook in promotion.outlooks(tx.conn, gone=gone, limit=_MOST_PER_TICK)
+    ]
+    return [(outlook, rises) for outlook, rises in found if (outlook.unpromoted if rises else outlook.promoted)]
+
+
+def put(tx: Transaction, outlook: Outlook, promoted: bool, settings: Settings) -> int:
+    """Put a batch's slices one lane above their own, or back; how many, 0 if somebody is at it or it is closing."""
+    if not batches.try_lock(tx.conn, outlook.batch):
+        return 0
+    moved = promotion.put(tx.conn, outlook.batch, outlook.model, promoted)
+    feed(tx, outlook.model, settings)
+    return moved
 
 
 def reap(tx: Transaction, batch: str) -> int:

@@ -200,9 +200,9 @@ def claim(
         "ttl": ttl,
     }
     taken = conn.execute(_CLAIM, values).first()
+    row = conn.execute(_CLAIMED, {"nonce": nonce}).first()
     if taken is not None:  # a repeated nonce takes nothing, and pays nothing
         shares.charge(conn, model, turns[taken.place - 1], max(1.0, taken.tokens))
-    row = conn.execute(_CLAIMED, {"nonce": nonce}).first()
     if row is None:
         return None
     return Claim(

@@ -97,7 +97,7 @@ def turns(conn: Connection, model: str, lanes: Sequence[Lane], *, promoted_share
 
 
 def charge(conn: Connection, model: str, turn: Turn, tokens: float) -> None:
-    """An account was served so many tokens; the last statement but reads of its transaction, which must be short."""
+    """An account was served so many tokens; the last statement of its transaction: the next claim may wait."""
     values = {"model": model, "rank": turn.rank, "account": turn.account, "start": turn.start}
     conn.execute(_CHARGE, values | {"cost": tokens / turn.weight})
 
