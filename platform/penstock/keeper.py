@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -10,13 +11,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.errors import Unavailable
 from penstock.failpoint import arm, failpoint
-from penstock.service import cancel, dispatch, doors, sweep, work
+from penstock.service import cancel, dispatch, doors, measure, sweep, work
 from penstock.service.transaction import Database
 from penstock.settings import Settings, load
 from penstock.store import shares, workers
@@ -66,7 +68,12 @@ def forget(db: Database, settings: Settings) -> int:
     return db.run(lambda tx: workers.forget(tx.conn))
 
 
-DUTIES = (reap, expire, move_on, promote, feed, hint_again, forget)
+def learn(db: Database, settings: Settings) -> int:
+    """Measure what settled slices teach about their models' lines."""
+    return db.run(measure.measure)
+
+
+DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, forget)
 
 
 class View:
@@ -91,11 +98,11 @@ class View:
         return self._lost_at is None
 
 
-def tick(db: Database, settings: Settings, view: View | None = None) -> dict[str, int]:
-    """Do each duty once; one that fails does not keep the others from their turn."""
+def tick(db: Database, settings: Settings, view: View | None = None, number: int = 0) -> dict[str, int]:
+    """Do each duty once that is due at this tick; one that fails does not keep the others from their turn."""
     done, view = {}, view or View()
     for duty in DUTIES:
-        if duty is reap and not view.is_clear(settings):
+        if number % _SELDOM.get(duty, 1) or (duty is reap and not view.is_clear(settings)):
             continue
         try:
             done[duty.__name__] = duty(db, settings)
@@ -111,7 +118,9 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
     """Tick until told to stop."""
     holder = work.Holder(uuid.uuid4(), "keeper", None, socket.gethostname(), os.getpid())
     registered, view = False, View()
-    while not stop.is_set():
+    for number in itertools.count():
+        if stop.is_set():
+            break
         try:
             if not registered:
                 db.run(work.register, holder, "ready", 0)
@@ -120,8 +129,8 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
         except Unavailable as error:
             view.lose()
             log.warning("keeper_waits", error=error.message)
-        done = tick(db, settings, view)
-        if set(done) - {"hint_again", "feed"}:
+        done = tick(db, settings, view, number)
+        if set(done) - {"hint_again", "feed", "learn"}:
             log.info("tick", **done)
         stop.wait(settings.tick_seconds)
     if registered:

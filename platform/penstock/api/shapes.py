@@ -172,6 +172,8 @@ class ModelShape(BaseModel):
     created: int
     owned_by: str = "penstock"
     live_workers: int = Field(description="Workers that serve it now; with none, its work waits.")
+    ttft_p95_ms: int | None = Field(description="Time to first token that batch work leaves to waiting calls, if set.")
+    itl_p95_ms: int | None = Field(description="The same for the time between tokens.")
 
 
 class ModelList(BaseModel):
@@ -217,7 +219,13 @@ def page(data: Sequence[T], limit: int, of: type[T], empty: str | None = None) -
 
 def model(one: Model) -> ModelShape:
     """A model's shape."""
-    return ModelShape(id=one.name, created=_unix(one.created_at), live_workers=one.workers)
+    return ModelShape(
+        id=one.name,
+        created=_unix(one.created_at),
+        live_workers=one.workers,
+        ttft_p95_ms=one.ttft_p95_ms,
+        itl_p95_ms=one.itl_p95_ms,
+    )
 
 
 def _common(view: View) -> dict[str, Any]:

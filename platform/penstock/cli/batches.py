@@ -1,9 +1,10 @@
-"""`penstock batches`: submit a file, watch it, fetch its results; over the HTTP API."""
+"""`penstock batches`: submit a file, watch and steer it, fetch its results; over the HTTP API."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, told
-from penstock.cli.watch import path, watch
+from penstock.cli.watch import outlook, path, watch
 from penstock.domain.lane import Lane
 from penstock.stack.problem import Problem
 
@@ -76,7 +77,7 @@ def list_(
         for one in _pages(client, "/jobs" if jobs else "/batches", limit):
             counts = one["request_counts"]
             done = f"{counts['completed'] + counts['failed']:,}/{counts['total']:,}"
-            row = (one["id"], one["status"], one["lane"], one["model"] or "", done, f"{counts['failed']:,}")
+            row = (one["id"], _status(one), one["lane"], one["model"] or "", done, f"{counts['failed']:,}")
             table.add_row(*row, _time(one["created_at"]))
         out.print(table)
 
@@ -100,7 +101,7 @@ def show(
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Show one batch or job: its state, its counts, its errors, and why it waits."""
+    """Show one batch or job: its state, its counts, its errors, why it waits, and when it is expected."""
     with told(), connected(url, data) as client:
         one = ask(client, "GET", path(id))
         if as_json:
@@ -121,6 +122,45 @@ def cancel(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Cancel a batch or job; what is answered is kept."""
     with told(), connected(url, data) as client:
         out.print(f"{id} {ask(client, 'POST', f'{path(id)}/cancel')['status']}")
+
+
+@app.command()
+def pause(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """Start nothing more of a batch or job; what runs ends, and its deadline stays."""
+    with told(), connected(url, data) as client:
+        ask(client, "POST", f"{path(id)}/pause")
+        out.print(f"{id} paused")
+
+
+@app.command()
+def resume(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """Let a paused batch or job go on."""
+    with told(), connected(url, data) as client:
+        out.print(f"{id} {ask(client, 'POST', f'{path(id)}/resume')['status']}")
+
+
+@app.command("set")
+def set_(
+    id: Id,
+    lane: Annotated[Lane | None, typer.Option(help="How urgent it is from now on.")] = None,
+    window: Annotated[str | None, typer.Option(help="A new deadline, from its creation: <n>m, <n>h or <n>d.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, as often as needed; replaces all.")] = None,
+    url: Url = DEFAULT_URL,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Give a batch or job that has not ended another lane, deadline or metadata."""
+    with told(), connected(url, data) as client:
+        asked = {"lane": lane and str(lane), "completion_window": window, "metadata": metadata and _pairs(metadata)}
+        if not any(asked.values()):
+            raise Problem("Say what to set: --lane, --window or --metadata.")
+        _print(ask(client, "PATCH", path(id), json={name: value for name, value in asked.items() if value}))
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise Problem(f"--metadata is KEY=VALUE, not {text!r}.")
+    return dict(text.split("=", 1) for text in texts)
 
 
 @app.command()
@@ -196,7 +236,7 @@ def _print(one: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     rows = {
         "id": one["id"],
-        "status": one["status"],
+        "status": _status(one),
         "waits": waiting and " ".join([waiting["reason"].replace("_", " "), *waiting["models"]]),
         "lane": one["lane"],
         "model": one["model"],
@@ -205,6 +245,7 @@ def _print(one: dict[str, Any]) -> None:
         "tokens": f"{usage['input_tokens']:,} in, {usage['output_tokens']:,} out",
         "created": _time(one["created_at"]),
         "expires": _time(one["expires_at"]),
+        "expected": _expected(one["expected"]),
         "input file": one["input_file_id"],
         "output file": one["output_file_id"],
         "error file": one["error_file_id"],
@@ -218,6 +259,18 @@ def _print(one: dict[str, Any]) -> None:
         out.print(f"  {place}{error['message']} ({error['code']})")
     if errors and errors["total"] > 20:
         out.print(f"  … {errors['total']:,} errors in all; the first {len(errors['data']):,} are in --json")
+
+
+def _status(one: dict[str, Any]) -> str:
+    return "paused" if one["paused"] else one["status"]
+
+
+def _expected(expected: dict[str, Any] | None) -> str | None:
+    if expected is None:
+        return None
+    if expected["completion_at"] is None:
+        return f"not known: {expected['reason'].replace('_', ' ')}"
+    return f"{_time(expected['completion_at'])}, {outlook(expected, time.time())}"
 
 
 def _time(unix: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from penstock.cli import batches, keys, models, servers
+from penstock.cli import batches, keys, models, servers, tenants
 from penstock.cli.demo import demo
 from penstock.cli.settings import settings
 from penstock.cli.up import up
@@ -22,6 +22,7 @@ app.command()(settings)
 app.add_typer(batches.app, name="batches")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
+app.add_typer(tenants.app, name="tenants")
 
 if __name__ == "__main__":
     app()

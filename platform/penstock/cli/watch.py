@@ -34,7 +34,7 @@ def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
         while True:
             seen = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
             pace.note(seen, time.monotonic())
-            show(seen, _why(seen) or pace.words(seen))
+            show(seen, _why(seen) or pace.words(seen, time.time()))
             if seen["status"] in ENDED:
                 return seen
 
@@ -51,14 +51,26 @@ class _Pace:
         while now - self._seen[0][0] > SPEED_WINDOW_SECONDS:
             self._seen.popleft()
 
-    def words(self, batch: dict[str, Any]) -> str:
+    def words(self, batch: dict[str, Any], now_unix: float) -> str:
         (began, lines_then, tokens_then), (now, lines, tokens) = self._seen[0], self._seen[-1]
         seconds = now - began
+        expected = outlook(batch.get("expected"), now_unix)
         if seconds <= 0 or lines == lines_then:
-            return ""
+            return expected
         speed = (lines - lines_then) / seconds
-        left = (batch["request_counts"]["total"] - lines) / speed
-        return f"{speed:,.1f} lines/s · {(tokens - tokens_then) / seconds:,.0f} tokens/s · {duration(left)} left"
+        left = duration((batch["request_counts"]["total"] - lines) / speed)
+        pace = f"{speed:,.1f} lines/s · {(tokens - tokens_then) / seconds:,.0f} tokens/s"
+        return f"{pace} · {expected or f'{left} left'}"
+
+
+def outlook(expected: dict[str, Any] | None, now_unix: float) -> str:
+    """`3 min 20 s left (2 min 5 s to 6 min 40 s)`, and whether that is too late; nothing if it is not known."""
+    if not expected or expected["completion_at"] is None:
+        return ""
+    times = (expected["completion_at"], expected["earliest_at"], expected["latest_at"])
+    likely, least, most = (duration(max(0.0, at - now_unix)) for at in times)
+    late = "" if expected["meets_deadline"] else ", after its deadline"
+    return f"{likely} left ({least} to {most}{late})"
 
 
 def duration(seconds: float) -> str:
@@ -72,6 +84,8 @@ def duration(seconds: float) -> str:
 
 
 def _why(batch: dict[str, Any]) -> str:
+    if batch.get("paused"):
+        return f"paused: penstock batches resume {batch['id']}"
     waiting = batch.get("waiting")
     if not waiting:
         return ""

@@ -1,0 +1,33 @@
+"""Tenants: who owns keys, files and batches, and how much of a lane each gets where several have work in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+_MOST: Final = 10_000
+
+_LIST = text("select id, weight::float8 as weight, created_at from tenants order by id limit :limit")
+_WEIGH = text("update tenants set weight = :weight where id = :tenant returning id")
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant and its weight: one with 2 gets twice the tokens of one with 1, where both have work in one lane."""
+
+    id: str
+    weight: float
+    created_at: datetime
+
+
+def page(conn: Connection) -> list[Tenant]:
+    """All tenants by id. For the operator, never for a caller."""
+    return [Tenant(**row._mapping) for row in conn.execute(_LIST, {"limit": _MOST})]
+
+
+def weigh(conn: Connection, tenant: str, weight: float) -> bool:
+    """Set a tenant's weight; False if there is no such tenant."""
+    return conn.execute(_WEIGH, {"tenant": tenant, "weight": weight}).first() is not None
