@@ -74,6 +74,9 @@ def learn(db: Database, settings: Settings) -> int:
 
 
 DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, forget)
+_SELDOM: Final = {promote: 5, forget: 60}
+"""Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
+them some 0.2 s, and nothing of it depends on a second."""
 
 
 class View:
