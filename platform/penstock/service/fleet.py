@@ -139,9 +139,11 @@ class Fleet:
 
         Raises Unavailable while that can't be known.
         """
-        known = model in self._table.models
-        if not known and not self._away and self._clock() - self._tried_at >= _LEAST_SECONDS_BETWEEN:
-            await self.refresh()
+        asked_at = self._clock()
+        if model not in self._table.models and not self._away:
+            await asyncio.sleep(self._tried_at + _LEAST_SECONDS_BETWEEN - asked_at)
+            if self._tried_at < asked_at:  # nobody else has looked since
+                await self.refresh()
         if model in self._table.models:
             return True
         if self._read_at is None or self._away:
