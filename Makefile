@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis bench-sync bench-lanes
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -57,6 +57,12 @@ bench-control: install ## Measure the control plane alone on the simulated engin
 
 bench-redis: install ## Measure what a Redis that loses everything every 2 s costs (LINES="20000")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/redis_loss.py --lines $(or $(LINES),20000)
+
+bench-sync: install ## Measure what the path of a waiting call costs, against the engine itself (ARGS="--callers 1 8")
+	@PYTHONPATH=tests $(BIN)/python -m bench.sync $(ARGS)
+
+bench-lanes: install ## Measure waiting calls beside a batch on the real vLLM (ARGS="--trace FILE --rounds 3 --rate 4")
+	@PYTHONPATH=tests $(BIN)/python -m bench.lanes $(ARGS)
 
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock

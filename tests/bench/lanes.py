@@ -122,16 +122,25 @@ async def reserve_only(
     return found
 
 
+def _size(text: str) -> trace.Size:
+    prompt, _, answer = text.partition("x")
+    return trace.Size(int(prompt), int(answer))
+
+
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (all)")
     parser.add_argument("--trace", type=Path, help="CSV of a trace (else sizes from its quantiles, Poisson arrivals)")
     parser.add_argument("--scale", type=float, default=trace.SCALE, help="tokens of the trace times this")
+    parser.add_argument(
+        "--lines", type=_size, metavar="PROMPTxANSWER",
+        help="batch lines of one size, as a template's are: they run in step (else the trace's sizes, too)",
+    )  # fmt: skip
     parser.add_argument("--rate", type=float, default=4.0, help="waiting calls a second")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="of one window")
-    parser.add_argument("--settle-seconds", type=float, default=4.0, help="between an arm's start and its window")
+    parser.add_argument("--settle-seconds", type=float, default=5.0, help="between an arm's start and its window")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
@@ -158,7 +167,7 @@ def main() -> None:
     writer = load.Writer("tiny", seed=given.seed)
     plan = Plan(
         trace.of(given.trace), writer, given.scale, given.rate, given.seconds, given.settle_seconds, given.burst,
-        given.seed,
+        given.seed, given.lines,
     )  # fmt: skip
     bench = Bench(given, plan)
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
@@ -181,7 +190,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     found = {
         "machine": seen,
-        "asked": {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()},
+        "asked": {name: str(value) for name, value in vars(given).items()},
         "trace": plan.trace.source,
         "seconds": round(time.monotonic() - began),
         "curve": lanes_report.curve(bench.windows),
