@@ -59,6 +59,12 @@ BROKEN = {
         where s.state = 'done' and s.completed + s.failed < s.lines and b.finish_as is null""",
     "a slice of a batch that is not closing is not dropped": """
         select s.id from slices s join batches b on b.id = s.batch where s.state = 'dropped' and b.finish_as is null""",
+    "what is open of a batch is held if and only if it is paused": """
+        select s.id from slices s join batches b on b.id = s.batch
+        where s.state in ('queued', 'ready', 'running') and b.finish_as is null and s.held <> (b.state = 'paused')""",
+    "what is open of a batch has its lane": """
+        select s.id from slices s join batches b on b.id = s.batch
+        where s.state in ('queued', 'ready', 'running') and b.finish_as is null and s.lane <> b.lane""",
     "an ended batch's counts and usage are frozen as its slices' sums": """
         select b.id from batches b
         left join lateral (

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from store.meeting import outlook
 from store.model import Held, Model, Person, Task
 from store.world import CHAT, MODEL, World
 
@@ -121,7 +122,33 @@ class Life(RuleBasedStateMachine):
             self.world.cancel(batch.id, batch.kind)
         self.closed(batch.id)
 
+    @precondition(lambda self: self.batches)
+    @rule(which=pick, pauses=st.booleans())
+    def pause_or_resume(self, which: int, pauses: bool) -> None:
+        batch = self.world.find(self.of(which))
+        may = not batch.finish_as and batch.state in (BatchState.IN_PROGRESS, BatchState.PAUSED)
+        with contextlib.nullcontext() if may else pytest.raises(Conflict):
+            (self.world.pause if pauses else self.world.resume)(batch.id, batch.kind)
+        if may:
+            assert self.world.find(batch.id).state is (BatchState.PAUSED if pauses else BatchState.IN_PROGRESS)
+
+    @precondition(lambda self: self.batches)
+    @rule(which=pick, lane=st.none() | st.sampled_from(LANES), window=st.sampled_from([None, "1h", "48h"]))
+    def move(self, which: int, lane: Lane | None, window: str | None) -> None:
+        batch = self.world.find(self.of(which))
+        may = not batch.finish_as and not batch.ended
+        with contextlib.nullcontext() if may else pytest.raises(Conflict):
+            self.world.move(batch.id, lane, window)
+        if may and lane:
+            assert self.world.find(batch.id).lane is lane
+
     # What keepers do, and what the clock does.
+
+    @precondition(lambda self: self.batches)
+    @rule(which=pick, rises=st.booleans())
+    def promote(self, which: int, rises: bool) -> None:
+        """It runs out of time, or has enough of it again."""
+        self.run(dispatch.put, outlook(self.of(which)), rises, self.settings)
 
     @precondition(lambda self: self.batches)
     @rule(which=pick, turned=st.booleans())

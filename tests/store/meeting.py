@@ -18,8 +18,9 @@ from store.world import MODEL, World, records, remaining
 
 from penstock.domain.batch import BatchState, LineError
 from penstock.domain.errors import Conflict, LeaseLost
-from penstock.domain.lane import LANES
-from penstock.service import assemble, cancel, dispatch, validate, work
+from penstock.domain.lane import LANES, Lane
+from penstock.domain.slack import Outlook
+from penstock.service import assemble, cancel, dispatch, steer, validate, work
 from penstock.service.scan import Scan
 from penstock.service.transaction import Transaction
 from penstock.store import batches
@@ -27,7 +28,10 @@ from penstock.store import batches
 Move = Callable[[Transaction, World, Scenes, Scene], Any]
 
 ANYWHERE: dict[str, Move] = {
-    "cancel": lambda tx, w, a, s: cancel.cancel(tx, "acme", "job" if "inline" in s.name else "batch", s.batch),
+    "cancel": lambda tx, w, a, s: cancel.cancel(tx, "acme", kind(s), s.batch),
+    "pause": lambda tx, w, a, s: steer.pause(tx, "acme", kind(s), s.batch),
+    "resume": lambda tx, w, a, s: steer.resume(tx, "acme", kind(s), s.batch, w.settings),
+    "move": lambda tx, w, a, s: steer.change(tx, "acme", kind(s), s.batch, w.settings, lane=Lane.FLEX),
     "expire": lambda tx, w, a, s: cancel.expire(tx, s.batch),
     "reap": lambda tx, w, a, s: dispatch.reap(tx, s.batch),
     "move_on": lambda tx, w, a, s: dispatch.move_on(tx, s.batch),
@@ -44,6 +48,7 @@ SLICE: dict[str, Move] = {
     "beat without": lambda tx, w, a, s: work.beat(tx, a.holder, [], w.settings),
     "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings),
     "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),
+    "promote": lambda tx, w, a, s: dispatch.put(tx, outlook(s.batch), True, w.settings),
 }
 TASK: dict[str, Move] = {
     "give up": lambda tx, w, a, s: work.give_up(tx, s.batch, s.task),
@@ -68,6 +73,16 @@ MOVES: dict[str, dict[str, Move]] = {
     "finalizing": ANYWHERE | TASK | ASSEMBLY,
 }
 REFUSED = Scan(errors=[LineError("invalid_request", "no", None, 1)], error_count=1)
+
+
+def kind(scene: Scene) -> str:
+    """What a tenant calls it."""
+    return "job" if "inline" in scene.name else "batch"
+
+
+def outlook(batch: str) -> Outlook:
+    """Something that the keeper found about a batch's time, rightly or not any more."""
+    return Outlook(batch, MODEL, False, True, 30.0, 100.0, 20.0)
 
 
 def meet(
@@ -156,6 +171,8 @@ def drain(tx: Transaction, world: World, scenes: Scenes, scene: Scene) -> str:
         if found.ended:
             assert found.completed + found.failed == found.total
             return found.state
+        if found.state is BatchState.PAUSED and found.finish_as is None:
+            steer.resume(tx, "acme", found.kind, scene.batch, world.settings)
         if found.state in (BatchState.VALIDATING, BatchState.FINALIZING):
             kind = "validate" if found.state is BatchState.VALIDATING else "assemble"
             taken = work.claim_batch(tx, world.keeper, scene.batch, kind, uuid.uuid4(), world.settings)

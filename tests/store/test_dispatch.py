@@ -89,11 +89,11 @@ def test_a_rolled_back_feed_says_nothing(world: World) -> None:
 
 def test_slices_of_a_paused_batch_are_not_fed(world: World) -> None:
     batch = world.batch(1)
-    world.sql("update batches set state = 'paused' where id = :id", id=batch)
+    world.pause(batch)
     world.worker()
     assert world.states(batch) == ["queued"]
-    world.sql("update batches set state = 'in_progress' where id = :id", id=batch)
-    assert world.db.run(dispatch.feed_all, world.settings) == 1
+    world.resume(batch)
+    assert world.states(batch) == ["ready"]
 
 
 def test_slices_of_a_closing_batch_are_not_fed(world: World) -> None:

@@ -99,7 +99,7 @@ def test_the_same_nonce_on_two_connections_opens_one_lease(world: World) -> None
     def claim_once() -> Use:
         return lambda tx: work.claim(tx, worker, list(LANES), nonce, world.settings)
 
-    for after in (None, 1):
+    for after in (None, 1, 2, 3, 4):
         first, second, _ = interleave(world, claim_once(), claim_once(), after)
         assert first == second
     assert world.one("select count(*) from leases where kind = 'slice'") == 1
@@ -142,7 +142,10 @@ def test_a_flush_waits_for_whoever_takes_its_slice_away_and_is_refused(crowd: An
 
 
 # The rest of the moves take the same locks as one of these: each of these pairs meets at every statement.
-CLOSELY = ("flush", "reap", "claim", "settle", "release", "cancel", "expire", "feed", "beat", "move_on")
+CLOSELY = (
+    *("flush", "reap", "claim", "settle", "release", "cancel", "expire", "feed", "beat", "move_on"),
+    *("pause", "resume", "move", "promote"),
+)
 
 
 @pytest.mark.parametrize("first", CLOSELY)

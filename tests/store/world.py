@@ -207,6 +207,8 @@ class World:
             found = self.find(batch)
             if found.ended:
                 return found
+            if found.state is BatchState.PAUSED and found.finish_as is None:
+                self.resume(batch, found.kind)
             if found.state is BatchState.VALIDATING:
                 self.db.run(self.begin, *self.claim_batch(batch, "validate"), (2,))
             elif found.state is BatchState.FINALIZING:
@@ -239,7 +241,7 @@ class World:
 
     def cancel(self, batch: str, kind: str = "batch") -> Batch:
         """Its tenant cancels it."""
-        return self.db.run(cancel.cancel, "acme", kind, batch)
+        return self.db.run(cancel.cancel, self.find(batch).tenant, kind, batch)
 
     def pause(self, batch: str, kind: str = "batch") -> Batch:
         """Its tenant pauses it."""
