@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import shutil
 import tempfile
@@ -26,9 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from bench import arms, bare, lanes_report, load, objective, ours, small_job, trace
+from bench import arms, bare, lanes_report, load, objective, ours, result, small_job, trace
 from bench.arms import Plan, Window
-from bench.machine import machine
 
 from penstock_worker.engine import tiny
 
@@ -163,7 +161,7 @@ def main() -> None:
     """Measure every part that is asked for, print and write what came out."""
     given = parsed()
     began = time.monotonic()
-    seen = machine()
+    found = result.begin(given)
     writer = load.Writer("tiny", seed=given.seed)
     plan = Plan(
         trace.of(given.trace), writer, given.scale, given.rate, given.seconds, given.settle_seconds, given.burst,
@@ -188,9 +186,7 @@ def main() -> None:
                 asyncio.run(platform(bench, running))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = {
-        "machine": seen,
-        "asked": {name: str(value) for name, value in vars(given).items()},
+    found |= {
         "trace": plan.trace.source,
         "seconds": round(time.monotonic() - began),
         "curve": lanes_report.curve(bench.windows),
@@ -199,8 +195,7 @@ def main() -> None:
         "small_job": bench.jobs,
         "windows": [window.json() for window in bench.windows],
     }
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(found, indent=1) + "\n")
+    result.write(given.json, found)
     lanes_report.show(found)
     bench.say(f"{found['seconds']} s in all; {given.json}")
 

@@ -40,7 +40,7 @@ async def measure(
     try:
         path, found = await _ours(bench, platform, engine, api, f"ours, {kind} ≤ {target}", rounds)
     finally:
-        await asyncio.to_thread(platform.cli, "models", "slo", platform.running.model, "--clear")
+        await asyncio.to_thread(platform.cli, "models", "slo", platform.running.model, f"--{kind}-p95-ms", "0")
     best = _best_fixed(bench, kind, target)
     fixed = []
     if best is not None:

@@ -30,9 +30,8 @@ from typing import Any, Final
 
 import aiohttp
 import psutil
-from bench import load, ours, paired, sync_report, trace
+from bench import load, ours, paired, result, sync_report, trace
 from bench.arms import Plan, warm_up
-from bench.machine import machine
 from bench.trace import Size
 
 PARTS: Final = ("latency", "rate", "idle")
@@ -191,7 +190,7 @@ def main() -> None:
     """Measure every part that is asked for, print and write what came out."""
     given = parsed()
     began = time.monotonic()
-    found: dict[str, Any] = {"machine": machine(), "asked": {name: str(value) for name, value in vars(given).items()}}
+    found = result.begin(given)
     writer = load.Writer("tiny", seed=given.seed)
     plan = Plan(trace.synthetic(), writer, trace.SCALE, 1.0, 1.0, 0.0, 20, given.seed)
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
@@ -205,8 +204,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found["seconds"] = round(time.monotonic() - began)
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(found, indent=1) + "\n")
+    result.write(given.json, found)
     sync_report.show(found)
     say(f"{found['seconds']} s in all; {given.json}")
 
