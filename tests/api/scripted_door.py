@@ -26,6 +26,7 @@ from penstock.settings import Settings
 
 TOKEN = "the-doors-token-of-the-tests"
 EVENTS = [b'data: {"object":"chat.completion.chunk","n": %d}\n\n' % n for n in range(5)] + [b"data: [DONE]\n\n"]
+GOODBYE = b'data: {"error": {"message": "EngineCore died", "type": "t", "code": 500}}\n\ndata: [DONE]\n\n'
 ANSWER = b'{"id": "chatcmpl-1",  "object":"chat.completion", "service_tier":null, "choices":[]}'
 
 
@@ -133,7 +134,7 @@ class ScriptedDoor:
         if act == "break":
             self._note(request, more)
             return self._break(request)
-        if act in ("stream", "pause-after", "break-after", "broken-whole"):
+        if act in ("stream", "pause-after", "break-after", "goodbye-after", "broken-whole"):
             return await self._stream(request, mine, act, more)
         refusal = {"x-penstock-door": act}
         if "suspects" in more:
@@ -156,6 +157,10 @@ class ScriptedDoor:
                     await response.write(event[:7])  # the beginning of an event that never ends
                     self._note(request, more[1:])
                     return self._break(request)
+                if act == "goodbye-after":
+                    self._note(request, more[1:])
+                    await response.write(GOODBYE)
+                    break
                 await self._go_on.wait()
             await response.write(event)
         await response.write_eof()

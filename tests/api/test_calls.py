@@ -377,3 +377,30 @@ def test_a_door_with_another_token_is_no_door(settings: Settings, door: Scripted
     with serving(settings.model_copy(update={"door_token": SecretStr("another")})) as url, http(url) as client:
         assert error(ask(client), 503)["code"] == "no_worker"
     assert door.asked == []
+
+
+def test_an_engine_that_says_goodbye_in_its_stream_is_a_death(
+    api: httpx.Client, door: ScriptedDoor, other: ScriptedDoor, db: Database
+) -> None:
+    door.usual = other.usual = "stream"
+    both(door, other, "goodbye-after", "0", "engine-died")
+    assert ask(api, stream=True).content == b"".join(EVENTS), "nothing was passed on: another worker answers"
+    both(door, other, "goodbye-after", "2", "engine-died")
+    answer = ask(api, "longer", stream=True)
+    assert answer.content.startswith(b"".join(EVENTS[:2]) + b'data: {"error"')
+    assert said(answer.content)[-1]["error"]["code"] == "engine_crash"
+    assert deaths(db) == [1, 1]
+    both(door, other, "goodbye-after", "2", "answered")
+    *_, told, end = said(ask(api, "an error that is no death", stream=True).content)
+    assert (told["error"]["code"], end) == (None, "[DONE]")
+    assert deaths(db) == [1, 1]
+
+
+def test_operators_see_calls_and_doors(api: httpx.Client, door: ScriptedDoor, other: ScriptedDoor) -> None:
+    assert ask(api).status_code == 200
+    page = api.get("/metrics").text
+    assert (
+        f'penstock_door_budget{{model="tiny",reason="scripted",region="",worker="{str(door.worker)[:8]}"}} 8.0' in page
+    )
+    assert 'penstock_call_seconds_count{endpoint="/v1/chat/completions",status="2xx",tier="default"}' in page
+    assert "penstock_fleet_age_seconds" in page

@@ -124,4 +124,5 @@ def test_an_engines_error_in_a_stream_gets_the_envelope_and_other_events_stay() 
     assert (first, end) == (b'data: {"a": 1}', b"data: [DONE]")
     assert json.loads(error[6:]) == {"error": {"message": "m", "type": "t", "param": None, "code": None}}
     quoted = b'data: {"text":"data: {\\"error\\""}\n\n'
-    assert engine_answer.events_with_envelope(quoted) is quoted
+    assert engine_answer.has_error(stream)
+    assert not engine_answer.has_error(quoted)

@@ -16,8 +16,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from penstock.api.platform import Here
+from penstock.domain.door import Door
 from penstock.domain.errors import Forbidden, Unauthorized, Unavailable
 from penstock.service import health
+from penstock.service.fleet import Fleet
 from penstock.service.health import Gauges
 from penstock.settings import Settings
 from penstock.store.counts import COUNTED
@@ -30,6 +32,39 @@ REQUEST_SECONDS = Histogram(
     ["method", "route", "status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
+
+
+class _Doors(Collector):
+    """What this process knows of the workers that take calls; each of them says more at its own door."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        """One value for each door of the table."""
+        age = self._fleet.age_seconds
+        yield _gauge(
+            "fleet_age_seconds",
+            "Age of the table of doors; -1: none was read.",
+            [],
+            [((), -1.0 if age is None else age)],
+        )
+        doors = self._fleet.doors
+        labels = ["worker", "model", "region"]
+        for name, words, value in (
+            ("door_open", "1 if the worker takes calls.", lambda load: load.open),
+            ("door_calls", "Waiting calls inside, in the engine or in line.", lambda load: load.calls),
+            ("door_lines", "Batch lines in the engine.", lambda load: load.lines),
+            ("door_tokens_per_second", "Batch tokens recorded a second.", lambda load: load.tokens_per_second),
+        ):
+            yield _gauge(name, words, labels, [(_labels(door), float(value(door.load))) for door in doors])
+        budgets = [((*_labels(door), door.load.reason), float(door.load.budget)) for door in doors]
+        words = "Batch lines that may be in the engine, and why no more and no fewer."
+        yield _gauge("door_budget", words, [*labels, "reason"], budgets)
+
+
+def _labels(door: Door) -> tuple[str, str, str]:
+    return str(door.worker)[:8], door.model, door.region
 
 
 class _Snapshot(Collector):
@@ -72,6 +107,7 @@ async def metrics(request: Request, here: Here) -> Response:
         gauges = None
     now = CollectorRegistry()
     now.register(_Snapshot(gauges))
+    now.register(_Doors(here.fleet))
     return Response(generate_latest(REGISTRY) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
 
 

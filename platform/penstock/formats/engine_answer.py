@@ -97,10 +97,18 @@ def events_with_tier(events: bytes, tier: str) -> bytes:
     return _each(events, set_tier)
 
 
+def has_error(events: bytes) -> bool:
+    """Whether one of these events is an engine's error. A text can't look like one: it is escaped in its event."""
+    return _ERROR in events
+
+
+def before_error(events: bytes) -> int:
+    """How many of these bytes come before the first error."""
+    return events.index(_ERROR)
+
+
 def events_with_envelope(events: bytes) -> bytes:
-    """Events whose errors, if there are any, have OpenAI's envelope."""
-    if _ERROR not in events:
-        return events
+    """Events whose errors have OpenAI's envelope."""
     return _each(events, lambda data: reshaped(500, data) if data.startswith(b'{"error"') else data)
 
 

@@ -180,6 +180,11 @@ class Calls:
         tier = ask.tier if ask.says_tier and engine_answer.has_tier(ask.endpoint) else None
         first = await offer.first()
         if reply.status < 400 and reply.content_type.startswith(engine_answer.EVENT_STREAM):
+            if engine_answer.has_error(first) and engine_answer.before_error(first) == 0:
+                try:
+                    first += await offer.rest_after_error()
+                except Broken as broken:
+                    raise NotTaken(broken.reason) from None
             return replace(answer, pieces=_events(offer, first, tier, ask.deadline))
         most = _WHOLE_WITH_TIER_BYTES if tier else _WHOLE_BYTES
         body = bytearray(first)
@@ -216,12 +221,22 @@ class PlainError(PenstockError):
 async def _events(offer: Offer, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
     """Whole events as they come; a break becomes one more event."""
     events = Events()
+
+    def passed(whole: bytes) -> bytes:
+        return engine_answer.events_with_tier(whole, tier) if tier else whole
+
     try:
         while piece:
             whole = events.feed(piece)
-            if whole:
-                whole = engine_answer.events_with_envelope(whole)
-                yield engine_answer.events_with_tier(whole, tier) if tier else whole
+            if engine_answer.has_error(whole):
+                good = engine_answer.before_error(whole)
+                if good:
+                    yield passed(whole[:good])
+                async with asyncio.timeout_at(deadline):
+                    whole = whole[good:] + events.feed(await offer.rest_after_error())
+                yield engine_answer.events_with_envelope(whole)
+            elif whole:
+                yield passed(whole)
             async with asyncio.timeout_at(deadline):
                 piece = await offer.more()
         if events.held:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from penstock.domain.door import Door
 from penstock.domain.rank import Tier
+from penstock.formats.engine_answer import MOST_HELD_BYTES
 from penstock.service.fleet import Fleet
 from penstock.service.poison import Flight, Poison
 from penstock.wire.doors import DoorClient, DoorLost, DoorUnreachable, Reply
@@ -105,6 +106,19 @@ class Offer:
         except DoorLost:
             why = await self._ask_why()
             raise Broken("worker-lost" if why == "unreachable" else why) from None
+
+    async def rest_after_error(self) -> bytes:
+        """The rest of a stream in which the engine told of an error: an engine that dies may still say goodbye.
+
+        Raises Broken if it has died, and EngineCrash.
+        """
+        rest = bytearray()
+        while (piece := await self.more()) and len(rest) < MOST_HELD_BYTES:
+            rest += piece
+        why = await self._ask_why()
+        if why in DEATHS:
+            raise Broken(why)
+        return bytes(rest)
 
     async def _next(self) -> bytes:
         piece = await self.reply.piece()
