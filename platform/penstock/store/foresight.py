@@ -35,26 +35,32 @@ _OWN = text("""
     where own.left_lines > 0
     order by own.model""")
 
-_BESIDE = text("""
+_LEFT = "s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines"
+
+_BESIDE = text(f"""
     -- Estimated tokens of others in the batch's lane and above, by model and tenant. What waits is in slices_waiting,
-    -- what runs is found by its lease: neither looks at slices that are done.
-    with others as (
-        select model, tenant, batch, lane_rank, deadline, false as running,
-            tokens::float8 * (lines - completed - failed) / lines as tokens
-        from slices
-        where model = any(cast(:models as text[])) and lane_rank <= :rank and state in ('queued', 'ready') and not held
-        union all
-        select s.model, s.tenant, s.batch, s.lane_rank, s.deadline, true,
-            s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines
+    -- what runs is found by its lease: neither looks at slices that are done (100,000 that wait: 25 to 50 ms).
+    with waiting as (
+        select s.model, s.tenant,
+            sum({_LEFT}) filter (where s.lane_rank < :rank) as above,
+            sum({_LEFT}) filter (where s.lane_rank = :rank) as beside,
+            sum({_LEFT}) filter (where s.lane_rank = :rank and s.deadline < :deadline) as sooner
+        from slices s
+        where s.model = any(cast(:models as text[])) and s.lane_rank <= :rank
+          and s.state in ('queued', 'ready') and not s.held and s.batch <> :batch
+        group by s.model, s.tenant),
+    running as (
+        select s.model, s.tenant,
+            sum({_LEFT}) filter (where s.lane_rank < :rank) as above,
+            sum({_LEFT}) filter (where s.lane_rank = :rank) as beside,
+            sum({_LEFT}) filter (where s.lane_rank = :rank) as sooner
         from leases l join slices s on s.id = l.slice and s.lease = l.id
-        where l.closed_at is null and s.model = any(cast(:models as text[])) and s.lane_rank <= :rank)
-    select o.model, o.tenant, t.weight::float8 as weight,
-        coalesce(sum(o.tokens) filter (where o.lane_rank < :rank), 0) as above,
-        coalesce(sum(o.tokens) filter (where o.lane_rank = :rank), 0) as beside,
-        coalesce(sum(o.tokens) filter (where o.lane_rank = :rank and (o.running or o.deadline < :deadline)), 0)
-            as sooner
-    from others o join tenants t on t.id = o.tenant
-    where o.batch <> :batch
+        where l.closed_at is null and s.model = any(cast(:models as text[])) and s.lane_rank <= :rank
+          and s.batch <> :batch
+        group by s.model, s.tenant)
+    select o.model, o.tenant, t.weight::float8 as weight, coalesce(sum(o.above), 0) as above,
+        coalesce(sum(o.beside), 0) as beside, coalesce(sum(o.sooner), 0) as sooner
+    from (select * from waiting union all select * from running) o join tenants t on t.id = o.tenant
     group by o.model, o.tenant, t.weight""")
 
 _WEIGHT = text("select weight::float8 from tenants where id = :tenant")

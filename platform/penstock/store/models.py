@@ -37,8 +37,8 @@ _MEASURE = text("""
     with due as (
         select m.name from models m
         where (m.measured_at is null or m.measured_at < clock_timestamp() - :every)
-          and exists (select from slices s where s.model = m.name and s.state = 'done'
-                      and s.done_at > greatest(m.measured_at, clock_timestamp() - :within))
+          and (select max(s.done_at) from slices s where s.model = m.name and s.state = 'done')
+              > greatest(m.measured_at, now() - :within)
         order by m.name limit :limit
         for no key update skip locked),
     taught as (
@@ -49,7 +49,7 @@ _MEASURE = text("""
                 / nullif(sum(s.tokens::float8 * s.completed / s.lines), 0) as tokens_scale
         from due left join lateral (
             select * from slices
-            where model = due.name and state = 'done' and done_at > clock_timestamp() - :within
+            where model = due.name and state = 'done' and done_at > now() - :within
               and completed > 0 and input_tokens > 0
             order by done_at desc limit :most) s on true
         group by due.name)
