@@ -137,16 +137,16 @@ def parsed() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--rate", type=float, default=4.0, help="waiting calls a second")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of one window")
-    parser.add_argument("--settle-seconds", type=float, default=5.0, help="between an arm's start and its window")
+    parser.add_argument("--seconds", type=float, default=7.0, help="of one window")
+    parser.add_argument("--settle-seconds", type=float, default=4.0, help="between an arm's start and its window")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
-    parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128])
     parser.add_argument(
         "--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="what the objective is about"
     )
-    parser.add_argument("--converge-seconds", type=float, default=40.0, help="for the controller to find its budget")
+    parser.add_argument("--converge-seconds", type=float, default=35.0, help="for the controller to find its budget")
     parser.add_argument("--behind", type=int, default=20_000, help="lines of the large batch")
     parser.add_argument("--repeats", type=int, default=4, help="of the small job in each situation")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
