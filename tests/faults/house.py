@@ -239,6 +239,10 @@ class House:
         found = record.read(self._runtime / name / model_slug(self.model) / "engine.json")
         return found.processes if found else ()
 
+    def engine_socket(self, name: str) -> Path:
+        """Where a gpu worker's engine itself listens."""
+        return self._runtime / name / model_slug(self.model) / "engine.sock"
+
     def kill_engine(self, name: str) -> bool:
         """`kill -9` of the engine alone, not of its worker or guard; False if there is none at this moment."""
         engine = self.engine(name)[1:]
