@@ -16,7 +16,7 @@ deadline, then first come. `alone` empties the engine for one who tries suspects
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from penstock.domain.rank import Rank
@@ -55,6 +55,8 @@ class Gate:
         self._came = 0
         self._shut = False
         self._trials = asyncio.Lock()
+        self.on_call: Callable[[], None] = lambda: None
+        """Told of each waiting call of a realtime rank before it is admitted or waits."""
         self._empty: asyncio.Future[None] | None = None
 
     @property
@@ -107,6 +109,8 @@ class Gate:
 
     async def admit(self, ticket: Ticket) -> None:
         """Take a slot, waiting for one if need be; give it back with `release`. A cancelled admission holds none."""
+        if ticket.rank.is_realtime:
+            self.on_call()
         if self._may_enter(ticket.rank):
             self._take(ticket)
             return
