@@ -11,10 +11,11 @@ import pytest
 from api.live import KEY, arrive, chat, completion, create, settle_one, upload
 from cli.conftest import Penstock
 
-from penstock.cli.watch import duration
+from penstock.cli.watch import duration, outlook
 from penstock.domain.batch import BatchState, LineError
 from penstock.formats import input as lines
 from penstock.formats.input import NOT_JSON
+from penstock.service import models
 from penstock.service.transaction import Database
 from penstock.settings import Settings
 from penstock.store import batches
@@ -141,3 +142,40 @@ def test_the_key_of_a_data_folder_is_used(penstock: Penstock, monkeypatch: pytes
 
 def test_durations_read_well() -> None:
     assert [duration(seconds) for seconds in (0.4, 59.4, 200, 7_500)] == ["0 s", "59 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_a_batch_is_paused_resumed_and_set(penstock: Penstock, client: httpx.Client, db: Database) -> None:
+    db.run(models.add, "tiny")
+    job = client.post("/v1/jobs", json={"model": "tiny", "body": chat()}).json()["id"]
+    assert penstock("batches", "pause", job).stdout == f"{job} paused\n"
+    shown = penstock("batches", "show", job).stdout
+    assert "not known: paused" in shown
+    assert penstock("batches", "list", "--jobs").stdout.splitlines()[1].split()[:3] == [job, "paused", "standard"]
+    assert penstock("batches", "resume", job).stdout == f"{job} in_progress\n"
+    done = penstock(
+        "batches", "set", job, "--lane", "flex", "--window", "2h", "--metadata", "a=1", "--metadata", "b=x=y"
+    )
+    assert done.exit_code == 0, done.output
+    seen = client.get(f"/v1/jobs/{job}").json()
+    assert (seen["lane"], seen["completion_window"], seen["metadata"]) == ("flex", "2h", {"a": "1", "b": "x=y"})
+
+
+def test_what_can_not_be_set_is_said_in_one_line(penstock: Penstock, client: httpx.Client) -> None:
+    batch = create(client, upload(client)["id"])["id"]
+    for arguments, words in (
+        (("set", batch), "Say what to set"),
+        (("set", batch, "--metadata", "x"), "--metadata is KEY=VALUE"),
+        (("set", batch, "--window", "soon"), "completion_window must be like"),
+        (("pause", batch), "is being validated"),
+        (("resume", "batch_none"), "No such batch"),
+    ):
+        done = penstock("batches", *arguments)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+        assert words in done.stderr
+
+
+def test_an_outlook_reads_well() -> None:
+    expected = {"completion_at": 1_200, "earliest_at": 1_125, "latest_at": 1_400, "meets_deadline": True}
+    assert outlook(expected, 1_000.0) == "3 min 20 s left (2 min 5 s to 6 min 40 s)"
+    assert outlook(expected | {"meets_deadline": False}, 1_150.0) == "50 s left (0 s to 4 min 10 s, after its deadline)"
+    assert outlook(expected | {"completion_at": None}, 0.0) == outlook(None, 0.0) == ""

@@ -45,6 +45,36 @@ def test_a_model_that_is_added_is_known(penstock: Penstock, client: httpx.Client
     assert client.get("/v1/models/org/model").status_code == 200
 
 
+def test_a_model_is_promised_latencies_that_are_shown_and_cleared(penstock: Penstock, client: httpx.Client) -> None:
+    penstock("models", "add", "tiny")
+    assert penstock("models", "slo", "tiny", "--ttft-p95-ms", 250).stdout == "tiny: ttft p95 250 ms\n"
+    assert penstock("models", "slo", "tiny", "--itl-p95-ms", 40).stdout == "tiny: ttft p95 250 ms, itl p95 40 ms\n"
+    assert penstock("models", "list").stdout.splitlines()[1].split() == ["tiny", "0", "250", "ms", "40", "ms"]
+    listed = client.get("/v1/models/tiny").json()
+    assert (listed["ttft_p95_ms"], listed["itl_p95_ms"]) == (250, 40)
+    cleared = penstock("models", "slo", "tiny", "--ttft-p95-ms", 0, "--itl-p95-ms", 0)
+    assert cleared.stdout == "tiny: nothing promised\n"
+    for arguments, words in (
+        (("tiny",), "Say --ttft-p95-ms"),
+        (("none", "--itl-p95-ms", 1), "No such model: 'none'."),
+        (("tiny", "--itl-p95-ms", 600_001), "is a number of milliseconds"),
+    ):
+        refused = penstock("models", "slo", *arguments)
+        assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)
+        assert words in refused.stderr
+
+
+def test_tenants_are_listed_and_weighed(penstock: Penstock) -> None:
+    penstock("keys", "create", "for tests", "--tenant", "acme")
+    assert penstock("tenants", "weight", "acme", 2.5).stdout == "acme weighs 2.5\n"
+    rows = [line.split()[:2] for line in penstock("tenants", "list").stdout.splitlines()[1:]]
+    assert rows == [["acme", "2.5"], ["default", "1"]]
+    for weight in ("0", "nan", "inf", "1e9"):
+        refused = penstock("tenants", "weight", "acme", weight)
+        assert refused.stderr == "penstock: A weight is a number from 0.001 to 1000.\n"
+    assert penstock("tenants", "weight", "none", 1).stderr == "penstock: No such tenant: 'none'.\n"
+
+
 def test_without_a_database_a_key_command_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PENSTOCK_DATABASE_URL", raising=False)
     done = CliRunner().invoke(app, ["keys", "list", "--data", str(tmp_path)])
