@@ -10,10 +10,11 @@ import asyncio
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -32,6 +33,7 @@ from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate, Ticket
 
 log = structlog.get_logger()
+C = TypeVar("C")
 
 _DOUBT_SECONDS: Final = 0.1
 
@@ -55,6 +57,15 @@ class Loop:
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Start a coroutine on the loop, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    @contextmanager
+    def living(self, context: AbstractAsyncContextManager[C]) -> Iterator[C]:
+        """What lives on the loop from `with` to its end, for a thread that is not the loop's."""
+        entered = self.run(context.__aenter__()).result()
+        try:
+            yield entered
+        finally:
+            self.run(context.__aexit__(None, None, None)).result()
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Asking:
         self._engine = engine
         self._gate = gate or engine.gate
         self._claim = claim
-        self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant)
+        self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp())
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         self._rank = self._ticket.rank if engine.supervisor.launch.priorities else None
         self._lines = lines

@@ -27,6 +27,7 @@ from penstock_worker.asking import Asking, Engine
 from penstock_worker.beat import Beat, Grip
 from penstock_worker.engine.supervisor import EngineState
 from penstock_worker.gate import Gate
+from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
 
 log = structlog.get_logger()
@@ -51,6 +52,8 @@ class Bench:
     engine: Engine
     beat: Beat
     settings: Settings
+    meter: Meter = field(default_factory=Meter)
+    """Told of the tokens of what is recorded."""
 
 
 @dataclass
@@ -201,6 +204,7 @@ class Holding:
             failpoint("segment.written")
         self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed))
         failpoint("segment.recorded")
+        self.bench.meter.recorded(sum(record.usage.total_tokens for record in records))
         failed = sum(record.failed for record in records)
         self.tally = Tally(self.tally.answered + len(records) - failed, self.tally.failed + failed, seq)
         self.unrecorded = []
