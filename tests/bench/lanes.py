@@ -18,6 +18,8 @@ import argparse
 import asyncio
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -27,8 +29,6 @@ from typing import Any, Final
 import aiohttp
 from bench import arms, bare, lanes_report, load, objective, ours, result, small_job, trace
 from bench.arms import Plan, Window
-
-from penstock_worker.engine import tiny
 
 PARTS: Final = ("bare", "lanes", "slo", "jobs")
 _LEAST_LINES: Final = 1_000
@@ -157,6 +157,25 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _measure(bench: Bench, folder: Path) -> None:
+    """One engine after the other: two at once would share what is measured."""
+    given, source = bench.given, None
+    if given.engine == "vllm":
+        source = str(folder / "tiny")
+        # A process of its own: torch would stay in the callers' one.
+        subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", source], check=True, capture_output=True)
+    if "bare" in given.parts:
+        with bare.engine(
+            "tiny", source or "", folder, given.engine_arg, kind=given.engine, seqs=given.bare_seqs, say=bench.say
+        ) as socket:
+            asyncio.run(bare_engine(bench, socket))
+    if {"lanes", "slo", "jobs"} & set(given.parts):
+        with ours.platform(
+            folder / "data", engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say
+        ) as running:
+            asyncio.run(platform(bench, running))
+
+
 def main() -> None:
     """Measure every part that is asked for, print and write what came out."""
     given = parsed()
@@ -170,32 +189,19 @@ def main() -> None:
     bench = Bench(given, plan)
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:
-        source = None
-        if given.engine == "vllm":
-            source = str(folder / "tiny")
-            tiny.make(Path(source))
-        if "bare" in given.parts:
-            with bare.engine(
-                "tiny", source or "", folder, given.engine_arg, kind=given.engine, seqs=given.bare_seqs, say=bench.say
-            ) as socket:
-                asyncio.run(bare_engine(bench, socket))
-        if {"lanes", "slo", "jobs"} & set(given.parts):
-            with ours.platform(
-                folder / "data", engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say
-            ) as running:
-                asyncio.run(platform(bench, running))
-    finally:
+        _measure(bench, folder)
+    finally:  # What was measured is kept, whatever became of the rest.
         shutil.rmtree(folder, ignore_errors=True)
-    found |= {
-        "trace": plan.trace.source,
-        "seconds": round(time.monotonic() - began),
-        "curve": lanes_report.curve(bench.windows),
-        "targets": lanes_report.targets(bench),
-        "objectives": bench.objectives,
-        "small_job": bench.jobs,
-        "windows": [window.json() for window in bench.windows],
-    }
-    result.write(given.json, found)
+        found |= {
+            "trace": plan.trace.source,
+            "seconds": round(time.monotonic() - began),
+            "curve": lanes_report.curve(bench.windows),
+            "targets": lanes_report.targets(bench),
+            "objectives": bench.objectives,
+            "small_job": bench.jobs,
+            "windows": [window.json() for window in bench.windows],
+        }
+        result.write(given.json, found)
     lanes_report.show(found)
     bench.say(f"{found['seconds']} s in all; {given.json}")
 

@@ -32,6 +32,7 @@ import aiohttp
 import psutil
 from bench import load, ours, paired, result, sync_report, trace
 from bench.arms import Plan, warm_up
+from bench.paired import Estimate
 from bench.trace import Size
 
 PARTS: Final = ("latency", "rate", "idle")
@@ -60,7 +61,7 @@ async def latency(given: argparse.Namespace, plan: Plan, platform: ours.Ours) ->
                 for road in random.Random(given.seed * 10_000 + turn).sample(list(roads), 2):
                     calls[road].append(await _block(roads[road], plan, callers, each))
             found.append(_compared(callers, calls))
-            say(f"{callers} callers: TTFT {found[-1]['ttft_ms']['added']}")
+            say(f"{callers} callers: the path adds {Estimate(**found[-1]['ttft_ms']['added']).text(2)} ms to TTFT")
     return found
 
 
@@ -201,10 +202,10 @@ def main() -> None:
             found["rate"] = _on(folder / "rate", "echo", lambda platform: rate(given, plan, platform))
         if "idle" in given.parts:
             found["idle_streams"] = idle_streams(given)
-    finally:
+    finally:  # What was measured is kept, whatever became of the rest.
         shutil.rmtree(folder, ignore_errors=True)
-    found["seconds"] = round(time.monotonic() - began)
-    result.write(given.json, found)
+        found["seconds"] = round(time.monotonic() - began)
+        result.write(given.json, found)
     sync_report.show(found)
     say(f"{found['seconds']} s in all; {given.json}")
 
