@@ -2,7 +2,8 @@
 
 A SIGTERM is heard from the first claim on, also before Celery listens to it, which takes it a second or more: else the
 process would die with slices in hand, and they would wait for their leases to run out. And it ends also while Redis
-hangs: Celery's goodbye waits for answers from there, but once nothing is in hand the process needs Celery no more.
+hangs: Celery's goodbye waits for answers from there, but once nothing is in hand, no slice and no waiting call, the
+process needs Celery no more.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -46,8 +47,9 @@ class Ending:
         goodbye: Callable[[], None],
         leave: Callable[[int], Any] = os._exit,
         celery_seconds: float = _CELERY_SECONDS,
+        also: Sequence[Holding] = (),
     ) -> None:
-        self._beat = beat
+        self._holding = (beat, *also)
         self._poller = poller
         self._goodbye = goodbye
         self._leave = leave
@@ -62,7 +64,8 @@ class Ending:
             return
         self._begun.set()
         self._poller.stop()
-        self._beat.drain()
+        for one in self._holding:
+            one.drain()
         threading.Thread(target=self._end_anyway, name="end-anyway", daemon=True).start()
 
     def begun(self, within_seconds: float = 0.0) -> bool:
@@ -73,8 +76,17 @@ class Ending:
         """Celery has ended: what is left is the process's own teardown."""
         self._over.set()
 
+    def wait_until_empty(self) -> None:
+        """Return once nothing is in hand; each of those who hold something has a grace of its own."""
+        while self._holds:
+            time.sleep(_LOOK_SECONDS)
+
+    @property
+    def _holds(self) -> bool:
+        return any(one.holds for one in self._holding)
+
     def _end_anyway(self) -> None:
-        while self._beat.holds:
+        while self._holds:
             if self._over.wait(_LOOK_SECONDS):
                 return
         if self._over.wait(self._celery_seconds):

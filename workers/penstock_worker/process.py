@@ -7,8 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import structlog
 
@@ -32,8 +31,11 @@ from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
 from penstock_worker.holding import Bench
 from penstock_worker.io import Io
+from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
 from penstock_worker.poller import Poller
+from penstock_worker.reception import Reception
+from penstock_worker.standing import Standing
 
 log = structlog.get_logger()
 
@@ -84,36 +86,38 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
     with ExitStack() as stack:
-        db, hinter = stack.enter_context(_database(settings, connections=HANDS + 4))
+        # A connection for each hand, the beat, the standing, the pulse, and one for whoever else asks.
+        db, hinter = stack.enter_context(_database(settings, connections=HANDS + 5))
         holder = work.Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
-        insist(lambda: db.run(work.register, holder, "starting", launch.batch_slots), beat, grace_seconds=0)
+        standing = stack.enter_context(Standing(db, beat, holder, settings))
+        standing.register(launch.batch_slots)
         stack.enter_context(beat)
         loop = stack.enter_context(Loop())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
-        loop.run(client.__aenter__()).result()
-        stack.callback(lambda: loop.run(client.__aexit__(None, None, None)).result())
-        news = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="engine-news"))
+        stack.enter_context(loop.living(client))
         supervisor = Supervisor(
             launch,
             runtime_dir=folder,
             log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
             stuck_seconds=settings.engine_stuck_seconds,
-            # The supervisor's thread must not wait for a database.
-            on_ready=lambda generation: news.submit(_ready, db, beat, holder, settings, drain) and None,
-            on_death=lambda generation, reason: news.submit(_dead, db, beat, holder, settings, reason) and None,
+            on_ready=lambda generation: standing.ready(reception.announce, drain.say_owed),
+            on_death=lambda generation, reason: standing.dead(reason),
         )
         engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings)
-        drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings), holder, hinter.say)
+        meter = Meter()
+        drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say)
+        reception = stack.enter_context(Reception(db, holder, engine, meter))
         stack.enter_context(supervisor)
         poller = Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds)
-        end = Ending(beat, poller, lambda: _say_goodbye(db, holder, settings))
+        end = Ending(beat, poller, standing.goodbye, also=(standing, reception))
         end.listen()
         stack.enter_context(poller)
         celery_app.doers.update(generate=_heard(poller, drain.one))
         queues = [generate_queue(model, lane) for lane in LANES]
         _consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, end)
-        _say_goodbye(db, holder, settings)
+        end.wait_until_empty()
+        standing.goodbye()
 
 
 def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:
@@ -141,26 +145,6 @@ def _consume(name: str, queues: Sequence[str], threads: int, end: Ending) -> Non
         if end.begun(_HEAR_AGAIN_SECONDS):
             break
     end.over()
-
-
-def _ready(db: Database, beat: Beat, holder: work.Holder, settings: Settings, drain: Drain) -> None:
-    """The engine answers: slices may come, and hints that found no engine are said again."""
-    _tell(db, beat, holder, "ready", settings)
-    drain.say_owed()
-
-
-def _dead(db: Database, beat: Beat, holder: work.Holder, settings: Settings, reason: str) -> None:
-    """The engine is gone: nothing is dispatched to this worker until it is back."""
-    log.error("engine_died", model=holder.model, reason=reason)
-    _tell(db, beat, holder, "starting", settings)
-    with suppress(Unavailable):  # what counts has been said
-        db.run(work.count, "engine_death")
-
-
-def _tell(db: Database, beat: Beat, holder: work.Holder, state: str, settings: Settings) -> None:
-    """Repeat until the database heard it, or the worker ends."""
-    with suppress(Unavailable):
-        insist(lambda: db.run(work.mark, holder, state, settings), beat, grace_seconds=0)
 
 
 def _say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:

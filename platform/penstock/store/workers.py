@@ -12,9 +12,10 @@ _REGISTER = text("""
     insert into workers (id, kind, model, state, slots, host, pid)
     values (:id, :kind, :model, :state, :slots, :host, :pid)
     on conflict (id) do nothing""")
-_MARK = text(
-    "update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp() where id = :id"
-)
+_MARK = text("""
+    -- A process that ends stays so: what was said before that may arrive after it.
+    update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp()
+    where id = :id and (state in ('starting', 'ready') or :state = 'gone')""")
 _SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
 _LIVE = text("""
     select id, kind, model, state, slots, host, pid, started_at, seen_at from workers

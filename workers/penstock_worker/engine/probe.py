@@ -40,10 +40,15 @@ def healthy(path: Path, timeout_seconds: float) -> bool:
 
 def serves(path: Path, model: str, timeout_seconds: float) -> bool:
     """True if /v1/models lists the model."""
+    return model in names(path, timeout_seconds)
+
+
+def names(path: Path, timeout_seconds: float) -> list[str]:
+    """What /v1/models lists: the model, and adapters on it; nothing if there is no good answer."""
     answer = get(path, "/v1/models", timeout_seconds)
     if answer is None or answer[0] != 200:
-        return False
+        return []
     try:
-        return any(entry.get("id") == model for entry in json.loads(answer[1])["data"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
+        return [str(entry["id"]) for entry in json.loads(answer[1])["data"]]
+    except (ValueError, KeyError, TypeError):
+        return []
