@@ -4,8 +4,9 @@ A body is known by a hash of tenant, endpoint and bytes. What this process does 
 
 - A death is noted in Postgres before the client hears of it or the call is offered again, so that all API processes
   refuse a body with two deaths; while Postgres is away this process counts alone.
-- A body that nobody has answered yet is in flight in at most two engines, those that it killed included: equal calls
-  join one that has it already. Many copies in one engine that dies are one death.
+- Until a body was answered, equal calls join the engine that has it already (while it has a free slot, or the body has
+  met a death), so that many copies of one meet one engine. If that dies, it is one death.
+- Before a call is offered again it waits a moment, so that equal calls of other processes have noted their deaths too.
 - After the second death, the client waits for one more pulse: by then every process has read the table, so the next
   process that it asks refuses too.
 """
@@ -87,11 +88,14 @@ class Poison:
             raise EngineCrash
 
     def only(self, print: bytes) -> set[UUID] | None:
-        """The workers that a body may still go to, if it is in two engines already; None: to any."""
+        """The workers that a body may go to while it is in engines and was not answered yet; None: to any."""
         body = self._body(print)
-        if body is None or body.answered or body.deaths + len(body.flights) < DEATHS_TO_REFUSE:
+        if body is None or body.answered or not body.flights:
             return None
-        return {flight.worker for flight in body.flights}
+        workers = {flight.worker for flight in body.flights}
+        if not body.deaths and not self._fleet.has_room(workers):
+            return None  # so many copies, and none took its engine down yet: they need not wait for each other
+        return workers
 
     def depart(self, print: bytes, worker: UUID) -> Flight:
         """A call goes to a worker; `arrive` must follow."""
