@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def _target(what: str, found: Estimate, target: str) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """Print the tables."""
     console = Console(width=150)
-    table = Table(title=f"Waiting calls beside a batch ({found['trace']}; medians with their 95 % interval)")
+    table = Table(title="Waiting calls beside a batch; medians with their 95 % interval", caption=found["trace"])
     table.add_column("arm")
     for name in ("TTFT p50, ms", "p95", "ITL p95, ms", "batch lines/s", "tokens/s", "burst p50", "max", "refused"):
         table.add_column(name, justify="right")
@@ -112,8 +113,8 @@ def show(found: dict[str, Any]) -> None:
             f"{row['itl_p95_ms']:.1f}",
             Estimate(**row["lines_per_second"]).text(1),
             f"{row['tokens_per_second']['value']:.0f}",
-            f"{row['burst_ttft_p50_ms']:.0f}",
-            f"{row['burst_ttft_max_ms']:.0f}",
+            _ms(row["burst_ttft_p50_ms"]),
+            _ms(row["burst_ttft_max_ms"]),
             str(row["refused"]),
         )
     console.print(table)
@@ -126,10 +127,14 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _ms(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f}"
+
+
 def _show_jobs(console: Console, jobs: dict[str, Any] | None) -> None:
     if not jobs:
         return
-    table = Table(title=f"A job of {jobs['lines']} lines behind a batch of {jobs['behind']} of another tenant")
+    table = Table(title=f"{jobs['lines']} lines behind {jobs['behind']} of another tenant")
     table.add_column("situation")
     table.add_column("seconds, each", justify="right")
     table.add_column("median", justify="right")
