@@ -13,15 +13,58 @@ from pathlib import Path
 import pytest
 from worker.engines import ended, worker_like
 
+from penstock.domain.rank import Rank
+from penstock.formats.engine_body import for_call, for_line, with_priority
 from penstock_worker.engine.client import Answer, EngineClient, EngineGone
 from penstock_worker.engine.guard import members
+from penstock_worker.governor import engine_load
+
+CHAT = "/v1/chat/completions"
 
 
 async def ask(socket: Path, body: dict[str, object]) -> tuple[Answer, str]:
     """One chat completion, and the engine's metrics after it."""
     async with EngineClient(socket=socket) as client:
-        answer = await client.ask("/v1/chat/completions", json.dumps(body).encode(), 60)
+        answer = await client.ask(CHAT, json.dumps(body).encode(), 60)
         return answer, await client.metrics()
+
+
+BODIES: dict[str, dict[str, object]] = {
+    CHAT: {"messages": [{"role": "user", "content": "word " * 60}], "max_tokens": 4, "temperature": 0},
+    "/v1/completions": {"prompt": "word " * 60, "max_tokens": 4, "temperature": 0},
+    "/v1/responses": {"input": "word " * 60, "max_output_tokens": 4, "temperature": 0},
+    "/tokenize": {"prompt": "word " * 60},
+}
+
+
+async def check_ranks_and_salts(socket: Path) -> None:
+    """Every endpoint takes a priority and a salt and answers the same; one tenant's cache is not another's."""
+
+    def said(answer: Answer) -> object:
+        body = json.loads(answer.body)
+        texts = [choice.get("text") or choice["message"]["content"] for choice in body.get("choices", ())]
+        return answer.status, texts or body.get("tokens") or body["output"][0]["content"][0]["text"]
+
+    async def cached(client: EngineClient, tenant: str) -> int:
+        raw = json.dumps(BODIES[CHAT] | {"model": "tiny", "messages": [{"role": "user", "content": "x " * 300}]})
+        answer = await client.ask(CHAT, for_call(raw.encode(), CHAT, tenant, isolate=True).body, 60)
+        return json.loads(answer.body)["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    async with EngineClient(socket=socket) as client:
+        for endpoint, body in BODIES.items():
+            raw = json.dumps({"model": "tiny", **body}).encode()
+            call = for_call(raw, endpoint, "tenant", isolate=True)
+            plain = await client.ask(endpoint, raw, 60)
+            ranked = await client.ask(endpoint, with_priority(call.body, Rank.REALTIME), 60)
+            line = await client.ask(endpoint, for_line(raw, endpoint, "tenant", True, Rank.FLEX), 60)
+            assert said(plain) == said(ranked) == said(line), endpoint
+            assert plain.status == 200, endpoint
+        assert await cached(client, "a") == 0
+        assert await cached(client, "a") > 0
+        assert await cached(client, "b") == 0
+        load = engine_load(await client.metrics())
+        assert load
+        assert (load.running, load.waiting, load.preemptions) == (0, 0, 0)
 
 
 @pytest.mark.vllm
@@ -41,6 +84,8 @@ def test_vllm_becomes_ready_answers_and_dies_with_its_worker(short_dir: Path, tm
         assert said["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
         assert 'vllm:num_requests_running{engine="0",model_name="tiny"}' in metrics
         assert "--max-num-seqs 18 " in (folder / "engine.log").read_text()
+
+        asyncio.run(check_ranks_and_salts(folder / "e.sock"))
 
         guard = worker.engine[0]
         family = {process.pid: process for process in (*worker.engine, *members(guard.pid, guard.pid))}
