@@ -49,16 +49,26 @@ def outlook(slack: float, promoted: bool = False, window: float = 100.0) -> Outl
 
 
 def test_a_batch_rises_while_its_slack_is_below_the_margin_and_falls_back_at_twice_that() -> None:
-    assert [rises(outlook(slack), 30) for slack in (31, 29, 0.1, -0.1)] == [False, True, True, False]
-    assert [rises(outlook(slack, promoted=True), 30) for slack in (61, 59, 29, 0.1)] == [False, True, True, True]
+    assert [rises(outlook(slack), 30, 0.2) for slack in (31, 29, 0.1, -0.1)] == [False, True, True, False]
+    assert [rises(outlook(slack, promoted=True), 30, 0.2) for slack in (61, 59, 29, 0.1)] == [False, True, True, True]
 
 
 def test_a_risen_batch_that_can_no_longer_be_in_time_is_given_up_but_not_for_noise() -> None:
-    assert [rises(outlook(slack, promoted=True), 30) for slack in (-2, -4)] == [True, False]
+    assert [rises(outlook(slack, promoted=True), 30, 0.2) for slack in (-2, -4)] == [True, False]
 
 
 def test_of_a_long_window_the_last_tenth_is_the_margin() -> None:
-    assert [rises(outlook(slack, window=86_400), 30) for slack in (8_641, 8_639)] == [False, True]
+    longer = [rises(outlook(slack, window=86_400), 30, 0.2) for slack in (8_841, 8_839)]  # at its share: 200 s more
+    assert longer == [False, True]
+
+
+def test_what_needs_long_at_its_share_rises_so_much_earlier_but_not_before_the_second_half() -> None:
+    def large(left: float, needed: float) -> bool:
+        return rises(Outlook("batch", MODEL, False, True, left, 10_000, needed), 30, 0.2)
+
+    assert [large(left, 500) for left in (3_501, 3_499)] == [False, True]
+    assert [large(left, 2_000) for left in (6_001, 5_999)] == [False, True]
+    assert [large(left, 7_000) for left in (8_001, 7_999)] == [False, True]
 
 
 @pytest.mark.parametrize(("lane", "above"), [(Lane.FLEX, ("flex", 1, True)), (Lane.STANDARD, ("standard", 0, True))])
@@ -129,11 +139,11 @@ def test_what_is_recorded_is_not_ahead_of_it_any_more(world: World) -> None:
 def test_estimates_are_scaled_by_what_the_model_turned_out_to_need(world: World) -> None:
     batch = world.batch(2, lane=Lane.FLEX)
     fast(world)
-    due(world, batch, 75)  # 20 tokens: 55 s of slack
+    due(world, batch, 90)
     assert promote(world) == 0
     world.sql("update models set tokens_scale = 2 where name = :model", model=MODEL)
     assert promote(world) == 0
-    world.sql("update models set tokens_scale = 3 where name = :model", model=MODEL)
+    world.sql("update models set tokens_scale = 3.2 where name = :model", model=MODEL)
     assert promote(world) == 1
 
 

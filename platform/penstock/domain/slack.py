@@ -8,7 +8,9 @@ from typing import Final
 _WINDOW_PART: Final = 0.1
 """A batch rises in the last tenth of its window at the latest: a day's batch is not left to its last half minute."""
 _SETTLED: Final = 2.0
-"""It goes back once its slack is so many margins: less, and it would rise and fall with each new rate."""
+"""It goes back once it has so many margins to spare: less, and it would rise and fall with each new rate."""
+_LONGEST_LEAD: Final = 0.5
+"""What part of its window a batch may stand one lane above its own, while the whole fleet could do it in less."""
 _NOISE: Final = 0.1
 """A risen batch may be late by this part of its margin before it is given up: rates are never exact."""
 
@@ -36,13 +38,17 @@ class Outlook:
         return self.left_seconds - self.needed_seconds
 
 
-def rises(outlook: Outlook, margin_seconds: float) -> bool:
-    """Say whether its open slices belong one lane above their own now.
+def rises(outlook: Outlook, margin_seconds: float, share: float) -> bool:
+    """Say whether its open slices belong one lane above their own now, where they get this share of the fleet.
 
-    They do from the moment when the slack falls below the margin (or a tenth of the window, if that is more), until
-    it is twice that again, or the deadline can't be met any more even if the whole fleet did nothing else.
+    They do from the moment when the time that is left falls below the lead and a margin (or a tenth of the window, if
+    that is more), until it is two margins above it, or the deadline can't be met any more even if the whole fleet did
+    nothing else. The lead is what they need at that share, but not before the second half of the window, unless they
+    need more than that of the whole fleet: a large batch would stand above its lane all its life.
     """
     margin = max(margin_seconds, _WINDOW_PART * outlook.window_seconds)
+    lead = max(outlook.needed_seconds, min(outlook.needed_seconds / share, _LONGEST_LEAD * outlook.window_seconds))
+    spare = outlook.left_seconds - lead
     if outlook.promoted:
-        return -_NOISE * margin <= outlook.slack_seconds <= _SETTLED * margin
-    return 0 <= outlook.slack_seconds < margin
+        return outlook.slack_seconds >= -_NOISE * margin and spare <= _SETTLED * margin
+    return outlook.slack_seconds >= 0 and spare < margin

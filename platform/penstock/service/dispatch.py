@@ -46,8 +46,9 @@ def hint_again(tx: Transaction, settings: Settings) -> int:
 def misplaced(tx: Transaction, settings: Settings) -> list[tuple[Outlook, bool]]:
     """Batches that run out of time, or do no more, with whether their slices belong one lane above their own."""
     gone = timedelta(seconds=settings.worker_gone_seconds)
+    margin, share = settings.promote_slack_seconds, settings.promoted_share
     found = [
-        (outlook, settings.promoted_share > 0 and slack.rises(outlook, settings.promote_slack_seconds))
+        (outlook, share > 0 and slack.rises(outlook, margin, share))
         for outlook in promotion.outlooks(tx.conn, gone=gone, limit=_MOST_PER_TICK)
     ]
     return [(outlook, rises) for outlook, rises in found if (outlook.unpromoted if rises else outlook.promoted)]
