@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis bench-sync bench-lanes bench-order
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis bench-sync bench-lanes bench-idle bench-order
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -63,6 +63,9 @@ bench-sync: install ## Measure what the path of a waiting call costs, against th
 
 bench-lanes: install ## Measure waiting calls beside a batch on the real vLLM (ARGS="--trace FILE --rounds 3 --rate 4")
 	@PYTHONPATH=tests $(BIN)/python -m bench.lanes $(ARGS)
+
+bench-idle: install ## Measure what 1,000 idle streams cost one API process, on the simulated engine (ARGS="--streams 2000")
+	@PYTHONPATH=tests $(BIN)/python tests/bench/idle_streams.py $(ARGS)
 
 bench-order: install ## Missed deadlines of the order of work against first come, first served, simulated (ARGS="--trace FILE")
 	@PYTHONPATH=tests $(BIN)/python -m bench.order $(ARGS)
