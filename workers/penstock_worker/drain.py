@@ -78,6 +78,8 @@ class Drain:
     def _claim(self, lane: Lane) -> tuple[Claim, float] | None:
         """A claim, and when it was first asked for; one after the other, so that no tenant gets more than its hands."""
         with self._claiming:
+            if self._bench.beat.draining:  # meanwhile
+                return None
             nonce, asked_at, full = uuid.uuid4(), now(), self.hands.full()
             bench, lanes = self._bench, LANES[: lane.rank + 1]
             claim = self._insist(lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full))
