@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from service.desk import Desk, request
 from store.world import World
 
 from penstock.domain.slice import Claim
@@ -77,3 +78,12 @@ def test_slices_without_an_answered_line_teach_nothing_and_are_not_looked_at_aga
     assert world.db.run(measure.measure) == 1
     assert facts(world) == Facts()
     assert again(world) == 0
+
+
+def test_what_was_learnt_is_what_new_lines_are_estimated_by(world: World, desk: Desk) -> None:
+    line = request("a", body={"model": "tiny", "max_tokens": 1_000})
+    world.sql("update models set bytes_per_token = 2, output_tokens = 300, measured_at = now()")
+    [slice] = world.slices(desk.validate(line))
+    assert slice.tokens == len(line) // 2 + 300
+    [slice] = world.slices(world.job(1))
+    assert slice.tokens == (slice.plan_bytes - len("1\t\n")) // 2 + 300

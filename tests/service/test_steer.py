@@ -101,6 +101,17 @@ def test_what_is_closing_or_has_ended_is_steered_no_more(world: World) -> None:
         assert world.find(batch) == before
 
 
+def test_what_ends_by_its_deadline_says_so(world: World) -> None:
+    batch = world.batch(1)
+    world.claimed(world.worker())
+    world.expire(batch)
+    with pytest.raises(Conflict, match="It is ending as expired and can't become paused"):
+        pause(world, batch)
+    with pytest.raises(Conflict, match="The batch is ending as expired"):
+        change(world, batch, completion_window="30d")
+    world.drain(batch)
+
+
 def test_nobody_steers_what_is_anothers_or_of_another_kind(world: World) -> None:
     batch = world.batch(2)
     before = world.find(batch)

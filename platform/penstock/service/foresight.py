@@ -10,7 +10,7 @@ from penstock.domain.batch import Batch, BatchState
 from penstock.domain.foresight import Expectation, Rival, Work, expectation, span
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, foresight
+from penstock.store import foresight
 from penstock.store.foresight import Beside, Own
 
 
@@ -31,12 +31,11 @@ def expect(tx: Transaction, batch: Batch, settings: Settings) -> Expectation | N
     models = [one.model for one in own]
     for row in foresight.beside(tx.conn, batch.id, models=models, rank=batch.lane.rank, deadline=batch.deadline):
         others[row.model].append(row)
-    weight = foresight.weight(tx.conn, batch.tenant)
-    spans = [span(_work(one, others[one.model], batch.tenant, weight), settings.flush_seconds) for one in own]
-    return expectation(spans, batches.now(tx.conn), batch.deadline)
+    spans = [span(_work(one, others[one.model], batch.tenant), settings.flush_seconds) for one in own]
+    return expectation(spans, own[0].now, batch.deadline)
 
 
-def _work(own: Own, others: Sequence[Beside], tenant: str, weight: float) -> Work:
+def _work(own: Own, others: Sequence[Beside], tenant: str) -> Work:
     """Estimates become tokens: others' by what the model taught, the batch's by its own slices as soon as one ended."""
     scale = own.tokens_scale or 1.0
     mine = [one for one in others if one.tenant == tenant]
@@ -47,7 +46,7 @@ def _work(own: Own, others: Sequence[Beside], tenant: str, weight: float) -> Wor
         above=scale * sum(one.above for one in others),
         sooner=scale * sum(one.sooner for one in mine),
         beside=scale * sum(one.beside for one in mine),
-        rivals=[Rival(scale * one.beside, one.weight / weight) for one in rivals],
+        rivals=[Rival(scale * one.beside, one.weight / own.weight) for one in rivals],
         tokens_per_second=own.tokens_per_second,
         lines_at_once=own.lines_at_once,
     )

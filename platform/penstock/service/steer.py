@@ -67,7 +67,7 @@ def change(
     window = None if completion_window is None else parse_window(completion_window, settings.max_window_seconds)
     batch = _locked(tx, tenant, kind, id)
     if batch.finish_as is not None or batch.ended:
-        raise Conflict(batch.state, "changed", f"The {kind} is {batch.state}: it can't be changed any more.")
+        raise Conflict(batch.state, "changed", f"The {kind} is {_standing(batch)}: it can't be changed any more.")
     if window is not None and batch.created_at + window <= batches.now(tx.conn):
         message = f"{completion_window!r} counts from the creation of the {kind}, and has passed already."
         raise BadRequest(message, param="completion_window")
@@ -96,8 +96,15 @@ def _get(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
 
 def _move(tx: Transaction, batch: Batch, wanted: BatchState) -> None:
     if batch.finish_as is not None or wanted not in MOVES[batch.state]:
-        raise Conflict(batch.state, wanted)
+        raise Conflict(_standing(batch), wanted)
     batches.move(tx.conn, batch.id, wanted)
+
+
+def _standing(batch: Batch) -> str:
+    """Its state, or what becomes of it where the state does not say so yet."""
+    if batch.finish_as and batch.state in (BatchState.VALIDATING, BatchState.IN_PROGRESS, BatchState.PAUSED):
+        return f"ending as {batch.finish_as}"
+    return batch.state
 
 
 def _feed(tx: Transaction, id: str, settings: Settings) -> None:

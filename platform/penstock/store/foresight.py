@@ -11,8 +11,9 @@ from sqlalchemy import Connection, text
 _OWN = text("""
     -- For each model of a batch: what is left by estimate, how right the estimates of its own slices were, and how fast
     -- the model's live workers are; one that has not measured itself yet counts as the mean of the others.
-    select own.*, m.tokens_scale, live.*
-    from (
+    select own.*, m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
+    from (select tenant from batches where id = :batch) b join tenants t on t.id = b.tenant
+    cross join (
         select s.model,
             coalesce(sum(s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines)
                 filter (where s.state in ('queued', 'ready', 'running')), 0) as left_tokens,
@@ -63,8 +64,6 @@ _BESIDE = text(f"""
     from (select * from waiting union all select * from running) o join tenants t on t.id = o.tenant
     group by o.model, o.tenant, t.weight""")
 
-_WEIGHT = text("select weight::float8 from tenants where id = :tenant")
-
 
 @dataclass(frozen=True)
 class Own:
@@ -84,6 +83,9 @@ class Own:
     workers: int
     tokens_per_second: float
     lines_at_once: int
+    weight: float
+    """The tenant's, in the lanes."""
+    now: datetime
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,3 @@ def beside(conn: Connection, batch: str, *, models: Sequence[str], rank: int, de
     """What others have open for these models in this lane and above, by model and tenant."""
     values = {"batch": batch, "models": list(models), "rank": rank, "deadline": deadline}
     return [Beside(**row._mapping) for row in conn.execute(_BESIDE, values)]
-
-
-def weight(conn: Connection, tenant: str) -> float:
-    """A tenant's weight in the lanes."""
-    return conn.execute(_WEIGHT, {"tenant": tenant}).scalar_one()
