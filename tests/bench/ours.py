@@ -36,6 +36,7 @@ from penstock.stack import up as stack
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 _TEND_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 0.2
+_FILL_SECONDS: Final = 30.0
 _READY_SECONDS: Final = 120.0
 
 
@@ -84,7 +85,10 @@ class Ours:
             input_file_id=file, endpoint=CHAT, completion_window="24h", extra_body={"lane": lane},
         )  # fmt: skip
         try:
-            await _until(lambda: self._full(engine), f"the batch {made.id} fills the engine")
+            try:
+                await _until(lambda: self._full(engine), f"the batch {made.id} fills the engine", _FILL_SECONDS)
+            except TimeoutError as error:  # its lines/s will say the rest
+                self.running.say(str(error))
             yield made.id
         finally:
             with suppress(openai.ConflictError):  # it has run dry, and the arm says so
@@ -106,11 +110,11 @@ class Ours:
         return (await asyncio.to_thread(self.client.batches.retrieve, batch)).status in ENDED
 
 
-async def _until(look: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + _READY_SECONDS
+async def _until(look: Callable[[], Any], what: str, seconds: float = _READY_SECONDS) -> None:
+    end = time.monotonic() + seconds
     while not await look():
         if time.monotonic() > end:
-            raise RuntimeError(f"after {_READY_SECONDS:.0f} s not yet: {what}")
+            raise TimeoutError(f"after {seconds:.0f} s not yet: {what}")
         await asyncio.sleep(_LOOK_SECONDS)
 
 

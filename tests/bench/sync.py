@@ -1,13 +1,14 @@
 """`make bench-sync`: what the path of a waiting call costs: API, router, door and gate, against the engine itself.
 
-Two parts, each on a platform of its own:
+Three parts, each on a platform of its own:
 
 - **latency**, on the real vLLM: streamed calls, straight to the engine's socket and through the path, in turns within
   one run, one caller and eight. A repeat is one block each way, in an order that the seed draws, with the same sizes;
   the difference of their medians is one paired difference.
 - **rate**, on the simulated echo engine, which costs next to nothing: requests/s of one API process, callers that ask
   again as soon as they were answered, streamed or not; and the processor time that each process spends on a request,
-  which says what is left when the machine has more cores.
+  which says what is left when the machine has more cores;
+- **idle**: `idle_streams.py`, a thousand silent streaming clients of one API process.
 
 It prints tables and writes JSON. It measures, and passes no judgement.
 """
@@ -36,7 +37,6 @@ from bench.paired import Estimate
 from bench.trace import Size
 
 PARTS: Final = ("latency", "rate", "idle")
-IDLE_STREAMS: Final = Path(__file__).with_name("idle_streams.py")
 _HOWS: Final = {"whole": load.ask, "streamed": load.stream}
 
 
@@ -154,15 +154,17 @@ def _cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def idle_streams(given: argparse.Namespace) -> dict[str, Any] | None:
-    """What a thousand idle streams cost one API process: a benchmark of its own, with its own platform."""
-    if not IDLE_STREAMS.exists():
-        return None
-    path = given.json.with_name("bench-idle-streams.json")
-    done = subprocess.run([sys.executable, "-m", "bench.idle_streams", "--json", str(path)], check=False)
-    if done.returncode:
-        raise RuntimeError("the benchmark of idle streams failed")
-    return json.loads(path.read_text()) if path.exists() else None
+def idle_streams(seconds: float) -> dict[str, Any]:
+    """What a thousand idle streams cost one API process: a program of its own, on a house of its own."""
+    say("idle streams")
+    command = [sys.executable, "-m", "bench.idle_streams", "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = done.stdout[done.stdout.find("{") :]
+    found: dict[str, Any] = json.loads(told) if told.startswith("{") else {}
+    if done.returncode:  # It judges: what it says belongs to what it found.
+        said = [line for line in done.stderr.splitlines() if "Error" in line]
+        found["failed"] = said[-1] if said else f"status {done.returncode}"
+    return found
 
 
 def parsed() -> argparse.Namespace:
@@ -172,8 +174,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=150, help="pairs with one caller; with more, a fifth of it")
     parser.add_argument("--rate-callers", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--rate-seconds", type=float, default=3.0)
+    parser.add_argument("--rate-seconds", type=float, default=2.0)
     parser.add_argument("--rate-repeats", type=int, default=3)
+    parser.add_argument("--idle-seconds", type=float, default=15.0, help="that idle streams stand still")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", default="vllm", help="of the latency part; echo: only to try the benchmark itself")
@@ -201,7 +204,7 @@ def main() -> None:
         if "rate" in given.parts:
             found["rate"] = _on(folder / "rate", "echo", lambda platform: rate(given, plan, platform))
         if "idle" in given.parts:
-            found["idle_streams"] = idle_streams(given)
+            found["idle_streams"] = idle_streams(given.idle_seconds)
     finally:  # What was measured is kept, whatever became of the rest.
         shutil.rmtree(folder, ignore_errors=True)
         found["seconds"] = round(time.monotonic() - began)

@@ -18,6 +18,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(_latency(found["latency"]))
     if "rate" in found:
         console.print(_rate(found["rate"]))
+    if "idle_streams" in found:
+        console.print(_idle(found["idle_streams"]))
 
 
 def _latency(rows: list[dict[str, Any]]) -> Table:
@@ -49,4 +51,11 @@ def _rate(rows: list[dict[str, Any]]) -> Table:
             Estimate(**row["path_per_second"]).text(0),
             *(f"{spent.get(name, 0.0):.2f}" for name in ("api", "worker", "engine", "caller")),
         )
+    return table
+
+
+def _idle(found: dict[str, Any]) -> Table:
+    table = Table(title="Idle streaming clients of one API process, echo engine (simulated)", show_header=False)
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), str(value))
     return table
