@@ -71,6 +71,29 @@ def test_a_promise_that_cannot_be_kept_leaves_the_least() -> None:
     assert engine.decision.reason is Reason.SLO_TTFT
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_a_promise_breaks_all_at_once_it_stays_a_stride_below_and_looks_again_seldom(seed: int) -> None:
+    class Cliff(Plant):
+        def _time(self) -> float:
+            return (0.05 if self.lines <= 70 else 0.9) * self._chance.uniform(0.6, 1.05)
+
+    engine = Cliff(Controller(128), slo=SLO, seed=seed)
+    engine.run(200)
+    steady = engine.run(600)
+    assert 70 - STRIDE <= statistics.median(steady) <= 70
+    assert max(steady) <= 70 + STRIDE
+    assert moves(steady) <= 8
+    assert engine.over / engine.asked < 0.05
+
+
+@pytest.mark.parametrize("most", [4, 8, 16])
+def test_a_small_engine_has_steps_of_one_line(most: int) -> None:
+    engine = Plant(Controller(most), slo=SLO, per_line_ms=400 / most)
+    engine.run(200)
+    assert abs(statistics.mean(engine.run(400)) - engine.best) < 1.0
+    assert engine.over / engine.asked < 0.06
+
+
 def test_it_follows_a_load_that_changes() -> None:
     engine = plant()
     engine.run(300)
