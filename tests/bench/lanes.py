@@ -146,7 +146,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="what the objective is about"
     )
-    parser.add_argument("--converge-seconds", type=float, default=35.0, help="for the controller to find its budget")
+    parser.add_argument("--converge-seconds", type=float, default=60.0, help="for the controller to find its budget")
     parser.add_argument("--behind", type=int, default=20_000, help="lines of the large batch")
     parser.add_argument("--repeats", type=int, default=4, help="of the small job in each situation")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
