@@ -105,8 +105,8 @@ class Site:
 
 
 @contextmanager
-def site(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Site]:
-    """A door on an echo engine of its own; keywords are settings."""
+def engine_of_its_own(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Engine]:
+    """An echo engine with a gate before it; keywords are settings."""
     settings = Settings(**{"door_token": TOKEN, **given})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=short_dir)))
@@ -115,13 +115,22 @@ def site(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Site]:
         loop = stack.enter_context(Loop())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
         stack.enter_context(loop.living(client))
-        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings)
+        yield Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings)
+
+
+@contextmanager
+def site(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Site]:
+    """A door on an echo engine of its own; keywords are settings."""
+    with ExitStack() as stack:
+        engine = stack.enter_context(engine_of_its_own(short_dir, *arguments, **given))
         heard, worker, changes = Heard(), uuid.uuid4(), list[bool]()
-        governor = Governor(engine.gate, client, Latencies(), settings)  # it says what it sees, and never looks
+        governor = Governor(
+            engine.gate, engine.client, Latencies(), engine.settings
+        )  # it says what it sees, and never looks
         door = Door(engine, worker, DoorMetrics(engine.gate, heard, governor), lambda: changes.append(door.is_open))
-        stack.enter_context(loop.living(door.opened()))
-        supervisor.wait_ready(60)
-        yield Site(door, engine.gate, supervisor, loop, heard, worker, changes)
+        stack.enter_context(engine.loop.living(door.opened()))
+        engine.supervisor.wait_ready(60)
+        yield Site(door, engine.gate, engine.supervisor, engine.loop, heard, worker, changes)
 
 
 def chat(text: str, **more: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
-from worker.doors import CHAT, Caller, Site, calling, chat, site, soon
+from worker.doors import CHAT, Caller, Site, caller, calling, chat, site, soon
 
 from penstock.domain.rank import Rank
 from penstock_worker.engine.client import EngineClient
@@ -117,6 +119,27 @@ def test_only_who_knows_the_token_is_heard(shared: Site) -> None:
         assert "penstock_batch_budget_reason" in page
 
     calling(shared.door.url, knock)
+
+
+def test_a_door_with_a_certificate_speaks_tls(short_dir: Path, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "door.pem", tmp_path / "door.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=door", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=certificate)
+
+    async def ask() -> None:
+        async with caller(one.door.url, ssl=trusting) as trusted, caller(one.door.url) as other:
+            assert await trusted.refusal(chat("hi")) == (200, None)
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await other.refusal(chat("hi"))
+            async with trusted.call(chat("hi [[tokens 40]] [[break-after 5]]", stream=True)) as response:
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await response.read()
+
+    with site(short_dir, door_cert=certificate, door_key=key) as one:
+        assert one.door.url.startswith("https://127.0.0.1:")
+        asyncio.run(asyncio.wait_for(ask(), 60))
 
 
 def test_what_is_no_call_is_refused(shared: Site) -> None:

@@ -113,3 +113,20 @@ def test_a_process_whose_celery_ends_in_time_is_left_alone() -> None:
     work.holds = False
     assert not work.left.wait(0.3)
     assert work.told == ["stop", "drain"]
+
+
+def test_a_process_with_a_call_inside_waits_for_it_as_for_a_slice() -> None:
+    work, calls = Work(), Work()
+    end = Ending(work, work, work.goodbye, work.leave, celery_seconds=0.05, also=[calls])
+    end()
+    assert calls.told == ["drain"]
+    work.holds = False
+    assert not work.left.wait(0.3), "a call is inside"
+    empty = threading.Thread(target=end.wait_until_empty)
+    empty.start()
+    empty.join(0.1)
+    assert empty.is_alive()
+    calls.holds = False
+    assert work.left.wait(10)
+    empty.join(10)
+    assert not empty.is_alive()

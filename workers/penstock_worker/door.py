@@ -130,9 +130,10 @@ class Door:
             if self.is_open is not was_open:
                 was_open = self.is_open
                 self._changed()
-            for call in self._inside:
-                if why := self._why_shut(call.last_resort):
-                    call.turn_away(why)
+            if not was_open:
+                for call in self._inside:
+                    if why := self._why_shut(call.last_resort):
+                        call.turn_away(why)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _begin_to_drain(self) -> None:

@@ -45,7 +45,8 @@ class Reception:
 
     def __enter__(self) -> Reception:
         engine = self._engine
-        if engine.settings.door_token is None:
+        token = engine.settings.door_token
+        if token is None or not token.get_secret_value():
             log.warning("no_door", reason="PENSTOCK_DOOR_TOKEN is not set: this worker takes no waiting calls")
         else:
             metrics = DoorMetrics(engine.gate, self._latencies, self._governor)
