@@ -13,7 +13,7 @@ from penstock.domain.lane import Lane
 from penstock.service import closing, dispatch
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, slices
+from penstock.store import batches, slices, steering
 
 
 def pause(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
@@ -72,7 +72,7 @@ def change(
         message = f"{completion_window!r} counts from the creation of the {kind}, and has passed already."
         raise BadRequest(message, param="completion_window")
     deadline = None if window is None else batch.created_at + window
-    batches.change(tx.conn, id, lane=lane, completion_window=completion_window, deadline=deadline, metadata=metadata)
+    steering.change(tx.conn, id, lane=lane, completion_window=completion_window, deadline=deadline, metadata=metadata)
     if lane is not None or deadline is not None:
         slices.move(tx.conn, id, lane, deadline)
         _feed(tx, id, settings)
@@ -97,7 +97,7 @@ def _get(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
 def _move(tx: Transaction, batch: Batch, wanted: BatchState) -> None:
     if batch.finish_as is not None or wanted not in MOVES[batch.state]:
         raise Conflict(_standing(batch), wanted)
-    batches.move(tx.conn, batch.id, wanted)
+    steering.move(tx.conn, batch.id, wanted)
 
 
 def _standing(batch: Batch) -> str:
@@ -108,5 +108,5 @@ def _standing(batch: Batch) -> str:
 
 
 def _feed(tx: Transaction, id: str, settings: Settings) -> None:
-    for model in batches.open_models(tx.conn, id):
+    for model in steering.open_models(tx.conn, id):
         dispatch.feed(tx, model, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -61,19 +61,6 @@ _BEGIN = text("""
                        plan_key = :plan_key, lease = null, attempts = 0, hinted_at = null
     where id = :id and state = 'validating' and finish_as is null and lease = :lease
     returning lane""")
-
-_MOVE = text("update batches set state = :state where id = :id")
-
-_CHANGE = text("""
-    update batches set
-        lane = coalesce(cast(:lane as text), lane),
-        completion_window = coalesce(cast(:completion_window as text), completion_window),
-        deadline = coalesce(cast(:deadline as timestamptz), deadline),
-        metadata = coalesce(cast(:metadata as jsonb), metadata)
-    where id = :id""")
-
-_OPEN_MODELS = text("""
-    select distinct model from slices where batch = :id and state in ('queued', 'ready', 'running') order by model""")
 
 _HOLDS = text("select exists (select from batches where id = :id and lease = :lease and state = :state)")
 
@@ -264,30 +251,6 @@ def begin(conn: Connection, id: str, *, lease: int, model: str | None, total: in
     values = {"id": id, "lease": lease, "model": model, "total": total, "plan_key": plan_key}
     lane = conn.execute(_BEGIN, values).scalar()
     return Lane(lane) if lane else None
-
-
-def move(conn: Connection, id: str, state: BatchState) -> None:
-    """Pause or resume the locked batch; the caller knows that the move is legal."""
-    conn.execute(_MOVE, {"id": id, "state": state})
-
-
-def change(
-    conn: Connection,
-    id: str,
-    *,
-    lane: Lane | None,
-    completion_window: str | None,
-    deadline: datetime | None,
-    metadata: Mapping[str, str] | None,
-) -> None:
-    """Write new terms of the locked batch; None leaves one as it is."""
-    values = {"id": id, "lane": lane, "completion_window": completion_window, "deadline": deadline}
-    conn.execute(_CHANGE, values | {"metadata": None if metadata is None else json.dumps(dict(metadata))})
-
-
-def open_models(conn: Connection, id: str) -> list[str]:
-    """The models of the batch's open slices."""
-    return [row.model for row in conn.execute(_OPEN_MODELS, {"id": id})]
 
 
 def holds(conn: Connection, id: str, lease: int, state: BatchState) -> bool:
