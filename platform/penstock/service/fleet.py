@@ -6,6 +6,7 @@ The table is read from Postgres every second. While Postgres is away the last on
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -48,7 +49,8 @@ class Fleet:
         self._table = Table((), frozenset(), frozenset())
         self._of_name: dict[str, tuple[Door, ...]] = {}
         self._read_at: float | None = None
-        self._tried_at = 0.0
+        self._seen_at = -math.inf
+        """When the last look at the table began."""
         self._away = False
         self._lenient_until = 0.0
         self._reading: asyncio.Task[None] | None = None
@@ -88,7 +90,7 @@ class Fleet:
             await asyncio.sleep(self._settings.pulse_seconds)
 
     async def _read(self) -> None:
-        self._tried_at = self._clock()
+        began = self._clock()
         try:
             table = await self._db.run(doors.table, self._settings)
         except Unavailable as error:
@@ -100,6 +102,7 @@ class Fleet:
             self._away = True
         else:
             self._take(table)
+        self._seen_at = began
 
     def _take(self, table: Table) -> None:
         now = self._clock()
@@ -139,11 +142,12 @@ class Fleet:
 
         Raises Unavailable while that can't be known.
         """
-        asked_at = self._clock()
         if model not in self._table.models and not self._away:
-            await asyncio.sleep(self._tried_at + _LEAST_SECONDS_BETWEEN - asked_at)
-            if self._tried_at < asked_at:  # nobody else has looked since
-                await self.refresh()
+            asked_at = self._clock()
+            await asyncio.sleep(self._seen_at + _LEAST_SECONDS_BETWEEN - asked_at)
+            for _ in range(2):  # one that was under way may have begun before the model was there
+                if self._seen_at < asked_at:
+                    await self.refresh()
         if model in self._table.models:
             return True
         if self._read_at is None or self._away:
