@@ -46,7 +46,7 @@ async def check_ranks_and_salts(socket: Path) -> None:
         return answer.status, texts or body.get("tokens") or body["output"][0]["content"][0]["text"]
 
     async def cached(client: EngineClient, tenant: str) -> int:
-        raw = json.dumps(BODIES[CHAT] | {"model": "tiny", "messages": [{"role": "user", "content": "x " * 300}]})
+        raw = json.dumps(BODIES[CHAT] | {"model": "tiny", "messages": [{"role": "user", "content": "x " * 150}]})
         answer = await client.ask(CHAT, for_call(raw.encode(), CHAT, tenant, isolate=True).body, 60)
         return json.loads(answer.body)["usage"]["prompt_tokens_details"]["cached_tokens"]
 
