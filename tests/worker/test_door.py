@@ -255,6 +255,16 @@ def test_a_stream_that_the_engine_itself_ends_with_an_error_event_is_passed_on_a
         calling(one.door.url, ask)
 
 
+def test_an_error_event_of_a_dying_engine_before_anything_else_is_a_refusal(short_dir: Path) -> None:
+    async def ask(caller: Caller) -> None:
+        asked = chat("hi [[tokens 40]] [[core-dies-after 0]]", stream=True)
+        assert await caller.refusal(asked, id="one") == (503, "engine-died")
+        assert await caller.get("/calls/one") == (200, {"fate": "engine-died", "suspects": False})
+
+    with site(short_dir) as one:
+        calling(one.door.url, ask)
+
+
 def test_a_connection_that_breaks_while_the_engine_lives_is_unanswered(shared: Site) -> None:
     async def ask(caller: Caller) -> None:
         assert await caller.refusal(chat("[[break]]"), id="early") == (503, "unanswered")

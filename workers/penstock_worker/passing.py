@@ -35,6 +35,8 @@ class Passing:
         self._metrics = metrics
         self._response: web.StreamResponse | None = None
         self._has_error_event = False
+        self._tail = b""
+        self._is_noted = False
 
     async def through(self, request: web.BaseRequest, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
         """Ask the engine, and pass on what it says. Raises Refused while nothing was passed on."""
@@ -77,6 +79,8 @@ class Passing:
             raise EngineGone(f"the engine died and answered {answer.status}", generation=answer.generation)
         # The head goes out with the first bytes: until then another worker can be asked.
         first = await anext(answer.chunks, b"")
+        if first.startswith(_ERROR_EVENT) and not await self._engine.supervisor.lives(answer.generation):
+            raise EngineGone("the engine died and began with an error event", generation=answer.generation)
         told = {name: answer.headers[name] for name in _PASSED if name in answer.headers}
         response = web.StreamResponse(
             status=answer.status, headers=told | headers | {"x-penstock-queue-ms": f"{call.queue_seconds * 1000:.0f}"}
@@ -93,19 +97,21 @@ class Passing:
         return response
 
     async def _rest(self, response: web.StreamResponse, chunks: AsyncIterator[bytes], is_timed: bool) -> None:
-        came_at = time.monotonic()
+        came_at: float | None = time.monotonic()
         async for chunk in chunks:
             now = time.monotonic()
             stalled = await self._write(response, chunk)
-            if is_timed and came_at:
+            if is_timed and came_at is not None:
                 self._metrics.gap(now - came_at)
             # What was read after a wait for the reader says nothing about the engine.
-            came_at = 0.0 if stalled else now
+            came_at = None if stalled else now
 
     async def _write(self, response: web.StreamResponse, chunk: bytes) -> bool:
         """Pass bytes on; say whether the reader kept us waiting."""
-        if _ERROR_EVENT in chunk:
+        reach = len(_ERROR_EVENT) - 1
+        if _ERROR_EVENT in chunk or _ERROR_EVENT in self._tail + chunk[:reach]:
             self._has_error_event = True
+        self._tail = chunk[-reach:]
         begun = time.monotonic()
         async with asyncio.timeout(self._engine.settings.slow_body_seconds):
             await response.write(chunk)
@@ -133,5 +139,8 @@ class Passing:
         return self._response
 
     def _note(self, fate: Fate, *, suspects: bool = False) -> None:
+        if self._is_noted:  # who leaves at the very end has his answer, or his engine's death, all the same
+            return
+        self._is_noted = True
         self._fates.note(self._call.id, fate, suspects=suspects)
         self._metrics.ended(fate)
