@@ -4,6 +4,7 @@
     (b) naive n     batch and calls straight to the engine with its own priorities, n batch requests in flight
         bare n      the same on a vLLM of its own that was started as users start it, without room above max_num_seqs
     (c) ours        both through the platform, with reserved slots only
+    … n, long       (b) and (c) once more with batch answers so long that a slot rarely falls free by itself
     (d) ours, SLO   with an objective between what 32 and 112 in flight give; then the best fixed n that holds it
     (e) burst       calls that come all at once, at the end of each window
 
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,8 @@ import aiohttp
 from bench import arms, bare, lanes_report, load, objective, ours, result, small_job, trace
 from bench.arms import Plan, Window
 
-PARTS: Final = ("bare", "lanes", "slo", "jobs")
+PARTS: Final = ("bare", "lanes", "long", "slo", "jobs")
+LONG: Final = lanes_report.LONG
 _LEAST_LINES: Final = 1_000
 
 
@@ -43,6 +45,11 @@ class Bench:
     windows: list[Window] = field(default_factory=list)
     objectives: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, Any] | None = None
+
+    @property
+    def long(self) -> Plan:
+        """The same with long answers of batch lines."""
+        return replace(self.plan, alike=self.given.long_lines)
 
     def say(self, words: str) -> None:
         """Tell whoever waits."""
@@ -74,6 +81,10 @@ async def bare_engine(bench: Bench, socket: Path) -> None:
         for round in range(bench.given.rounds):
             for n in bench.given.bare_in_flight:
                 bench.keep(await arms.naive(f"bare {n}", round, bench.plan, engine, n))
+        if "long" in bench.given.parts:
+            for round in range(bench.given.long_rounds):
+                n = bench.given.bare_seqs
+                bench.keep(await arms.naive(f"bare {n}{LONG}", round, bench.long, engine, n))
 
 
 async def _know(bench: Bench, engine: aiohttp.ClientSession) -> None:
@@ -88,6 +99,9 @@ async def platform(bench: Bench, ours_: ours.Ours) -> None:
         await arms.burst(-2, bench.plan, api)  # its roads are warm, too
         if "lanes" in bench.given.parts:
             await _rounds(bench, ours_, engine, api)
+        if "long" in bench.given.parts:
+            for round in range(bench.given.long_rounds):
+                bench.keep(await reserve_only(bench, ours_, engine, api, round, bench.long, f"ours{LONG}"))
         if "slo" in bench.given.parts:
             for kind in bench.given.slo:
                 bench.objectives.append(await objective.measure(bench, ours_, engine, api, kind))
@@ -101,21 +115,26 @@ async def _rounds(bench: Bench, ours_: ours.Ours, engine: aiohttp.ClientSession,
     for round in range(bench.given.rounds):
         for arm in bench.order([*naive, "ours"], round):
             if arm == "ours":
-                bench.keep(await reserve_only(bench, ours_, engine, api, round))
+                bench.keep(await reserve_only(bench, ours_, engine, api, round, bench.plan, arm))
             else:
                 bench.keep(await arms.naive(arm, round, bench.plan, engine, naive[arm]))
 
 
 async def reserve_only(
-    bench: Bench, ours_: ours.Ours, engine: aiohttp.ClientSession, api: aiohttp.ClientSession, round: int
+    bench: Bench,
+    ours_: ours.Ours,
+    engine: aiohttp.ClientSession,
+    api: aiohttp.ClientSession,
+    round: int,
+    plan: Plan,
+    arm: str,
 ) -> Window:
     """Both through the platform, which has no objective to keep."""
-    plan = bench.plan
     count = bench.lines_for(plan.seconds + plan.settle_seconds)
     file = await asyncio.to_thread(ours_.upload, ours.lines(plan, round, count))
     async with ours_.batch(file, "standard", engine) as id:
         await asyncio.sleep(plan.settle_seconds)
-        found = await ours.window("ours", round, plan, ours_, engine, api, id)
+        found = await ours.window(arm, round, plan, ours_, engine, api, id)
         found.burst = await arms.burst(round, plan, api) if plan.burst else ()
     return found
 
@@ -137,15 +156,15 @@ def parsed() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--rate", type=float, default=4.0, help="waiting calls a second")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=7.0, help="of one window")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of one window")
     parser.add_argument("--settle-seconds", type=float, default=4.0, help="between an arm's start and its window")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
     parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128])
-    parser.add_argument(
-        "--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="what the objective is about"
-    )
+    parser.add_argument("--long-lines", type=_size, metavar="PROMPTxANSWER", default=trace.Size(137, 512))
+    parser.add_argument("--long-rounds", type=int, default=2)
+    parser.add_argument("--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="objectives, in turn")
     parser.add_argument("--converge-seconds", type=float, default=60.0, help="for the controller to find its budget")
     parser.add_argument("--behind", type=int, default=20_000, help="lines of the large batch")
     parser.add_argument("--repeats", type=int, default=4, help="of the small job in each situation")
@@ -169,7 +188,7 @@ def _measure(bench: Bench, folder: Path) -> None:
             "tiny", source or "", folder, given.engine_arg, kind=given.engine, seqs=given.bare_seqs, say=bench.say
         ) as socket:
             asyncio.run(bare_engine(bench, socket))
-    if {"lanes", "slo", "jobs"} & set(given.parts):
+    if set(given.parts) - {"bare"}:
         with ours.platform(
             folder / "data", engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say
         ) as running:
