@@ -32,6 +32,7 @@ from penstock.service import doors, keys
 from penstock.settings import Settings
 from penstock.stack import layout
 from penstock.stack import up as stack
+from penstock.stack.valkey import free_port
 
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 _TEND_SECONDS: Final = 0.5
@@ -123,9 +124,11 @@ def platform(
     folder: Path, *, engine: str, arguments: Sequence[str], source: str | None, say: Callable[[str], None]
 ) -> Iterator[Ours]:
     """Start everything in this folder, and end it."""
+    # Not the usual port: a platform that was started meanwhile would have it before our API, which comes last.
     wish = stack.Wish(
-        data=folder, port=layout.preferred_port(8000), engine=engine, engine_args=tuple(arguments), source=source
-    )
+        data=folder, port=free_port(), engine=engine, engine_args=tuple(arguments), source=source,
+        flower_port=free_port(),
+    )  # fmt: skip
     # Where the benchmarks are imported from is no concern of the platform's.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with stack.platform(wish, environment, say) as running:
