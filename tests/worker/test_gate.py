@@ -242,3 +242,18 @@ def test_two_thousand_who_come_and_leave_cost_each_other_little_and_leave_nothin
         assert gate.in_flight == 1
 
     run(test)
+
+
+def test_busy_time_is_counted_while_any_line_is_in_flight() -> None:
+    async def test() -> None:
+        gate = Gate(4)
+        assert gate.lines_busy_seconds == 0.0
+        await fill(gate, LINE, 2)
+        gate.release(LINE)
+        first = gate.lines_busy_seconds
+        assert gate.lines_busy_seconds > first > 0.0
+        gate.release(LINE)
+        ended = gate.lines_busy_seconds
+        assert gate.lines_busy_seconds == ended >= first
+
+    run(test)

@@ -7,58 +7,53 @@ import pytest
 from penstock_worker.meter import Meter
 
 
-class Clock:
-    """A clock that stands until it is moved."""
+class Worker:
+    """A worker whose busy time goes on as it is told."""
 
-    now = 0.0
+    def __init__(self) -> None:
+        self.meter = Meter(30.0)
+        self.busy_seconds = 0.0
 
-    def __call__(self) -> float:
-        return self.now
+    def work(self, looks: int, tokens: int, seconds: float = 1.0) -> float:
+        """So many looks, with busy time and tokens before each."""
+        rate = 0.0
+        for _ in range(looks):
+            self.busy_seconds += seconds
+            self.meter.recorded(tokens)
+            rate = self.meter.tokens_per_second(self.busy_seconds)
+        return rate
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def worker() -> Worker:
+    return Worker()
 
 
-@pytest.fixture
-def meter(clock: Clock) -> Meter:
-    return Meter(30.0, clock)
+def test_nothing_recorded_is_nothing(worker: Worker) -> None:
+    assert worker.meter.tokens_per_second(0.0) == 0.0
+    assert worker.work(5, 0) == 0.0
 
 
-def work(meter: Meter, clock: Clock, seconds: int, tokens: int) -> float:
-    """Busy seconds with so many tokens in each."""
-    rate = 0.0
-    for _ in range(seconds):
-        clock.now += 1.0
-        meter.recorded(tokens)
-        rate = meter.tokens_per_second(lines=5)
-    return rate
+def test_steady_work_is_told_as_it_is(worker: Worker) -> None:
+    assert worker.work(100, 70) == pytest.approx(70.0)
 
 
-def test_nothing_recorded_is_nothing(meter: Meter, clock: Clock) -> None:
-    assert meter.tokens_per_second(0) == 0.0
-    clock.now = 5.0
-    assert meter.tokens_per_second(3) == 0.0
+def test_idle_time_makes_no_worker_slow(worker: Worker) -> None:
+    worker.work(60, 70)
+    assert worker.work(100, 0, seconds=0.0) == pytest.approx(70.0)
+    assert worker.work(1, 70) == pytest.approx(70.0)
 
 
-def test_steady_work_is_told_as_it_is(meter: Meter, clock: Clock) -> None:
-    assert work(meter, clock, 100, 70) == pytest.approx(70.0)
+def test_short_bursts_between_two_looks_are_told_by_their_own_time(worker: Worker) -> None:
+    assert worker.work(60, 7, seconds=0.1) == pytest.approx(70.0)
 
 
-def test_idle_time_makes_no_worker_slow(meter: Meter, clock: Clock) -> None:
-    work(meter, clock, 60, 70)
-    clock.now += 3_600
-    assert meter.tokens_per_second(0) == pytest.approx(70.0)
-    assert work(meter, clock, 1, 70) == pytest.approx(70.0)
+def test_what_is_a_half_life_ago_weighs_half(worker: Worker) -> None:
+    worker.work(600, 100)
+    assert worker.work(30, 0) == pytest.approx(50.0, rel=0.02)
 
 
-def test_what_is_a_half_life_ago_weighs_half(meter: Meter, clock: Clock) -> None:
-    work(meter, clock, 600, 100)
-    assert work(meter, clock, 30, 0) == pytest.approx(50.0, rel=0.02)
-
-
-def test_tokens_that_are_recorded_after_the_last_line_left_count(meter: Meter, clock: Clock) -> None:
-    work(meter, clock, 10, 0)
-    meter.recorded(500)
-    assert meter.tokens_per_second(0) == pytest.approx(50.0, rel=0.2)
+def test_tokens_that_are_recorded_after_the_last_line_left_count(worker: Worker) -> None:
+    worker.work(10, 0)
+    worker.meter.recorded(500)
+    assert worker.meter.tokens_per_second(worker.busy_seconds) == pytest.approx(50.0, rel=0.2)

@@ -16,6 +16,7 @@ deadline, then first come. `alone` empties the engine for one who tries suspects
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -37,6 +38,27 @@ class _Group:
         self.ranks = ranks
         self.in_flight = 0
         self.by_tenant: dict[str, int] = {}
+        self._busy_seconds = 0.0
+        self._busy_since: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long any was in flight, all such times together; may be read from any thread."""
+        since = self._busy_since
+        return self._busy_seconds + (0.0 if since is None else time.monotonic() - since)
+
+    def enter(self) -> None:
+        """One more is in flight."""
+        if not self.in_flight:
+            self._busy_since = time.monotonic()
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """One less."""
+        self.in_flight -= 1
+        if not self.in_flight and (since := self._busy_since) is not None:
+            self._busy_since = None  # first: who reads meanwhile sees too little once, never time that was not
+            self._busy_seconds += time.monotonic() - since
 
 
 class Gate:
@@ -90,6 +112,11 @@ class Gate:
         return self._lines.in_flight
 
     @property
+    def lines_busy_seconds(self) -> float:
+        """How long any batch line was in flight, since the gate was made; may be read from any thread."""
+        return self._lines.busy_seconds
+
+    @property
     def in_flight(self) -> int:
         """All that hold a slot, those that were just handed one included."""
         return self._calls.in_flight + self._lines.in_flight
@@ -137,7 +164,7 @@ class Gate:
             del group.by_tenant[tenant]
         else:
             group.by_tenant[tenant] = held - 1
-        group.in_flight -= 1
+        group.leave()
         self._held[ticket.rank] -= 1
         self._moved(group, tenant)
         self._hand_out()
@@ -170,7 +197,7 @@ class Gate:
 
     def _take(self, ticket: Ticket) -> None:
         group, tenant = self._groups[ticket.rank], ticket.tenant
-        group.in_flight += 1
+        group.enter()
         group.by_tenant[tenant] = group.by_tenant.get(tenant, 0) + 1
         self._held[ticket.rank] += 1
         self._moved(group, tenant)

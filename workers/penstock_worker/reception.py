@@ -88,5 +88,5 @@ class Reception:
             lines=gate.lines,
             budget=gate.budget,
             reason=self._governor.reason,
-            tokens_per_second=self._meter.tokens_per_second(gate.lines),
+            tokens_per_second=self._meter.tokens_per_second(gate.lines_busy_seconds),
         )
