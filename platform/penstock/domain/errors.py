@@ -5,6 +5,7 @@
     ├── Unauthorized        401  no key, or a key that is not valid
     ├── Forbidden           403  a valid key that may not do this
     ├── NotFound            404  no such thing, or it is another tenant's
+    ├── NoEndpoint          404  the model is of a kind that has no such endpoint
     ├── TooSlow             408  the body came too slowly and was given up
     ├── Conflict            409  the thing exists, but its state does not allow this
     ├── TooLarge            413  more bytes than the limit
@@ -79,6 +80,14 @@ class NotFound(PenstockError):
 
     def __init__(self, what: str, name: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(f"No such {what}: {name!r}.", param=param, code=code)
+
+
+class NoEndpoint(PenstockError):
+    """The model has no such endpoint."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "unsupported_endpoint"
 
 
 class Conflict(PenstockError):

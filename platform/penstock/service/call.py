@@ -24,6 +24,7 @@ from penstock.domain.errors import (
     CallTimeout,
     EngineCrash,
     Internal,
+    NoEndpoint,
     NotFound,
     PenstockError,
     TooMany,
@@ -117,7 +118,7 @@ class Calls:
                 del self._open[tenant]
 
     async def read(self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None) -> Ask:
-        """Read a call's body. Raises BadRequest, NotFound for an unknown model, and EngineCrash if it is refused."""
+        """Read a call's body. Raises BadRequest, NotFound for an unknown model, or Unavailable if none is known yet."""
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
         arguments = (id, tenant, endpoint, raw, session, self._settings.isolate_prefix_caches, deadline)
         ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
@@ -200,22 +201,12 @@ class Calls:
     def _failed(self, ask: Ask, answer: Answer, body: bytes, retry_after: str | None) -> Answer:
         """An engine's refusal, as its client should read it."""
         if engine_answer.lacks_endpoint(answer.status, body):
-            message = f"The model {ask.model!r} has no {ask.endpoint}."
-            raise PlainError(404, "invalid_request_error", "unsupported_endpoint", message)
+            raise NoEndpoint(f"The model {ask.model!r} has no {ask.endpoint}.")
         if answer.status < 400 or answer.status in (401, 403):
             raise Internal(f"The engine of {ask.model!r} does not take calls from this platform.")
         more = (("retry-after", retry_after),) if retry_after and retry_after.isdecimal() else ()
         whole = engine_answer.reshaped(answer.status, body)
         return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
-
-
-class PlainError(PenstockError):
-    """An error that is known by its parts only."""
-
-    def __init__(self, status: int, type: str, code: str, message: str) -> None:
-        super().__init__(message, code=code)
-        self.status = status
-        self.type = type
 
 
 async def _events(offer: Offer, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
