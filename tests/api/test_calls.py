@@ -153,6 +153,13 @@ def test_whatever_was_not_answered_by_one_worker_is_answered_by_another(
     assert deaths(db) == []
 
 
+def test_the_only_worker_is_asked_again_when_a_connection_of_its_engine_broke(url: str, door: ScriptedDoor) -> None:
+    with http(url) as client:
+        until(lambda: ask(client, "warm").status_code == 200, "the table has it")
+        door.will("unanswered")
+        assert ask(client).content == ANSWER
+
+
 def test_a_worker_that_is_gone_is_passed_over(api: httpx.Client, door: ScriptedDoor, other: ScriptedDoor) -> None:
     door.close()
     for n in range(10):

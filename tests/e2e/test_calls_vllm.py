@@ -29,7 +29,14 @@ FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "weather", "schema
 @pytest.fixture(scope="module")
 def path(short_dir: Path) -> Iterator[Platform]:
     """A platform with the real engine; float32, since greedy answers in bf16 depend on what else runs."""
-    flags = ("--engine-arg=--dtype=float32", "--engine-arg=--max-model-len=512", "--engine-arg=--max-num-seqs=16")
+    engine = (
+        "--dtype=float32",
+        "--max-model-len=512",
+        "--max-num-seqs=16",
+        "--enable-auto-tool-choice",
+        "--tool-call-parser=hermes",
+    )
+    flags = [f"--engine-arg={argument}" for argument in engine]
     with up(short_dir / "vc", *flags, ready_seconds=420) as platform:
         count = "select count(*) from workers where open"
         until(lambda: platform.ask(count) == 1, "the door is open", 60)
@@ -79,7 +86,8 @@ def deltas(chunks: list[Any]) -> str:
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "several, with logprobs and a stop": {"n": 2, "logprobs": True, "top_logprobs": 2, "stop": ["zz"]},
+    "logprobs and a stop": {"logprobs": True, "top_logprobs": 2, "stop": ["zz"]},
+    "several, drawn by a seed": {"n": 2, "temperature": 0.8, "seed": 7},
     "a tool": {"tools": TOOLS, "tool_choice": FORCED, "max_tokens": 64},
     "a schema": {"response_format": FORMAT, "max_tokens": 64},
     "an engine's own parameters": {"extra_body": {"top_k": 5, "min_p": 0.1, "ignore_eos": True, "seed": 7}},

@@ -139,10 +139,11 @@ class Calls:
 
     async def _find(self, ask: Ask) -> tuple[Offer, Answer]:
         excluded: set[UUID] = set()
+        unlucky: set[UUID] = set()  # asked again only if nobody else can be
         reasons: list[str] = []
         while len(reasons) < self._settings.call_tries:
             self._poison.check(ask.fingerprint)
-            door, last_resort = self._pick(ask, excluded)
+            door, last_resort = self._pick(ask, excluded, unlucky)
             if door is None:
                 break
             if reasons:
@@ -159,13 +160,17 @@ class Calls:
                 raise
             if reasons[-1] == "waited" or sum(reason in DEATHS for reason in reasons) > 1:
                 break
-            if reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
+            if reasons[-1] == "unanswered":
+                unlucky.add(door.worker)
+            elif reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
                 excluded.add(door.worker)
         raise _nobody(ask.model, reasons)
 
-    def _pick(self, ask: Ask, excluded: set[UUID]) -> tuple[Door | None, bool]:
+    def _pick(self, ask: Ask, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Door | None, bool]:
         only = self._poison.only(ask.fingerprint)
-        door = self._fleet.choose(ask.model, ask.key, excluded, only)
+        door = self._fleet.choose(ask.model, ask.key, excluded | unlucky, only)
+        if door is None and unlucky:
+            door = self._fleet.choose(ask.model, ask.key, excluded, only)
         if door is not None or only is not None:
             return door, False
         return self._fleet.last_resort(ask.model, excluded), True
