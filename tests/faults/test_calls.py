@@ -235,13 +235,16 @@ def test_a_poison_call_kills_two_engines_at_most_whichever_api_is_asked(site: Si
     assert site.house.ask("select max(deaths) from call_suspects") == 2
 
 
-def test_a_poison_call_that_comes_by_both_apis_at_once_kills_two_engines_at_most(site: Site) -> None:
+def test_copies_of_a_poison_call_by_both_apis_at_once_meet_one_engine_for_each_api_and_one_more_at_most(
+    site: Site,
+) -> None:
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(ask, url, "crowd [[sleep 200]] [[die]]") for url in site.urls * 4]
         codes = {call.result().json()["error"]["code"] for call in calls}
     assert "engine_crash" in codes
     assert codes <= {"engine_crash", "no_worker"}, "copies that find the engine dead already are told to come back"
-    assert len(set(site.asked("crowd"))) <= 2
+    # An API can't know which copies another has in an engine at this moment; it knows of deaths.
+    assert len(set(site.asked("crowd"))) <= len(site.urls) + 1
 
 
 def test_calls_go_on_without_redis(site: Site) -> None:

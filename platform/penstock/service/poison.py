@@ -9,6 +9,10 @@ A body is known by a hash of tenant, endpoint and bytes. What this process does 
 - Before a call is offered again it waits a moment, so that equal calls of other processes have noted their deaths too.
 - After the second death, the client waits for one more pulse: by then every process has read the table, so the next
   process that it asks refuses too.
+
+So one call, however often it is sent again and to whichever API, meets two engines at most, and so do copies that come
+to one process at once. Copies that come to several processes at once can meet one engine for each process and one more:
+what is in flight elsewhere is not known here.
 """
 
 from __future__ import annotations
