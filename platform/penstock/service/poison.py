@@ -1,4 +1,4 @@
-"""Poison calls: a body that was in flight at two engine deaths is refused for a while: it must not walk through the fleet.
+"""Poison calls: a body that was in flight at two engine deaths is refused: it must not walk through the fleet.
 
 A body is known by a hash of tenant, endpoint and bytes. What this process does for the promise:
 
