@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
+import uvloop
 
 from penstock.domain.rank import OF_LANE
 from penstock.domain.slice import Claim
@@ -42,7 +43,7 @@ class Loop:
     """The asyncio loop's thread, from `with` to its end."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="loop", daemon=True)
 
     def __enter__(self) -> Loop:
