@@ -92,7 +92,7 @@ def test_a_caller_that_leaves_aborts_its_request_in_the_engine(shared: Site) -> 
     async def leave(caller: Caller) -> None:
         await soon(lambda: shared.metric("vllm:num_requests_running") == 0)
         aborted = shared.metric("echo:requests_aborted")
-        async with caller.call(chat("hi [[tokens 10000]]", stream=True), id="late") as response:
+        async with caller.call(chat("hi [[tokens 100]] [[stall-after 3]]", stream=True), id="late") as response:
             await response.content.readuntil(b"\n\n")
             response.close()
         silent = asyncio.create_task(caller.refusal(chat("[[hang]]"), id="early"))

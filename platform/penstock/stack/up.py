@@ -239,6 +239,8 @@ def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
 
 
 def _start_api(running: Running, wish: Wish, settings: dict[str, str]) -> None:
+    # Again: the engine took its time, and who took the port meanwhile would be taken for our API.
+    layouts.check_port(wish.host, wish.port, "The API", "--port")
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
     trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}
