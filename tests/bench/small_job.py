@@ -19,6 +19,8 @@ from bench.arms import Plan
 from bench.load import CHAT, Target
 
 SMALL_TENANT: Final = "small"
+SCALE: Final = 0.25
+"""Of the trace's lengths, at most, in both jobs."""
 _WAIT_SECONDS: Final = 60
 
 
