@@ -11,19 +11,10 @@ from typing import Final
 
 from aiohttp import web
 
+from penstock.domain.batch import ENDPOINTS as BATCH_ENDPOINTS
 from penstock.domain.rank import OF_TIER, Rank, Tier
 
-ENDPOINTS: Final = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/score",
-        "/v1/rerank",
-        "/tokenize",
-    }
-)
+ENDPOINTS: Final = frozenset({*BATCH_ENDPOINTS, "/tokenize"})
 _MOST_NAME_CHARACTERS: Final = 200
 
 

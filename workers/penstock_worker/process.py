@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.errors import Unavailable
 from penstock.domain.hint import ASSEMBLE_QUEUE, VALIDATE_QUEUE
 from penstock.domain.lane import HANDS, LANES, generate_queue, model_slug
 from penstock.service import work
@@ -35,7 +34,7 @@ from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
 from penstock_worker.poller import Poller
 from penstock_worker.reception import Reception
-from penstock_worker.standing import Standing
+from penstock_worker.standing import Standing, say_goodbye
 
 log = structlog.get_logger()
 
@@ -64,13 +63,13 @@ def io(settings: Settings) -> None:
         with beat:
             tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
             poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
-            end = Ending(beat, poller, lambda: _say_goodbye(db, holder, settings))
+            end = Ending(beat, poller, lambda: say_goodbye(db, holder, settings))
             end.listen()
             with poller:
                 run = _heard(poller, tasks.run)
                 celery_app.doers.update(validate=run, assemble=run)
                 _consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
-        _say_goodbye(db, holder, settings)
+        say_goodbye(db, holder, settings)
 
 
 def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:
@@ -145,10 +144,3 @@ def _consume(name: str, queues: Sequence[str], threads: int, end: Ending) -> Non
         if end.begun(_HEAR_AGAIN_SECONDS):
             break
     end.over()
-
-
-def _say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:
-    try:
-        db.run(work.mark, holder, "gone", settings)
-    except Unavailable as error:  # it will be seen as gone by its silence
-        log.warning("goodbye_unheard", error=error.message)

@@ -22,6 +22,14 @@ from penstock_worker.patience import insist
 log = structlog.get_logger()
 
 
+def say_goodbye(db: Database, holder: work.Holder, settings: Settings) -> None:
+    """A worker of any kind is gone; tried once."""
+    try:
+        db.run(work.mark, holder, "gone", settings)
+    except Unavailable as error:  # it will be seen as gone by its silence
+        log.warning("goodbye_unheard", error=error.message)
+
+
 class Standing:
     """One worker's standing, from `with` to its end."""
 
@@ -62,10 +70,7 @@ class Standing:
 
     def goodbye(self) -> None:
         """The worker is gone; tried once."""
-        try:
-            self._db.run(work.mark, self._holder, "gone", self._settings)
-        except Unavailable as error:  # it will be seen as gone by its silence
-            log.warning("goodbye_unheard", error=error.message)
+        say_goodbye(self._db, self._holder, self._settings)
 
     def _ready(self, announce: Callable[[], None], then: Callable[[], None]) -> None:
         try:

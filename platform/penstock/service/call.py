@@ -40,15 +40,6 @@ from penstock.service.poison import Poison, fingerprint
 from penstock.settings import Settings
 from penstock.wire.doors import DoorClient
 
-ENDPOINTS: Final = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/score",
-    "/v1/rerank",
-    "/tokenize",
-)
 _WHOLE_BYTES: Final = 256 * 1024
 """An answer that is no stream is collected up to this size, so that it can still be asked for elsewhere."""
 _WHOLE_WITH_TIER_BYTES: Final = 4 * 1024 * 1024
