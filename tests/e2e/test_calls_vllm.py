@@ -74,14 +74,14 @@ def streamed(sdk: openai.OpenAI, **more: Any) -> list[Any]:
     return [plain(chunk.model_dump()) for chunk in sdk.chat.completions.create(**asked)]
 
 
-def deltas(chunks: list[Any]) -> str:
-    """What a stream said; how many tokens an event holds is the engine's momentary choice."""
-    return "".join(
-        (delta.get("content") or "")
-        + "".join(call["function"]["arguments"] or "" for call in delta["tool_calls"] or [])
-        for chunk in chunks
-        for delta in [choice["delta"] for choice in chunk["choices"]]
-    )
+def deltas(chunks: list[Any]) -> dict[int, str]:
+    """What a stream said, by choice: how many tokens an event holds, and of which choice, is the engine's whim."""
+    said: dict[int, str] = {}
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        delta = choice["delta"]
+        calls = "".join(call["function"]["arguments"] or "" for call in delta["tool_calls"] or [])
+        said[choice["index"]] = said.get(choice["index"], "") + (delta.get("content") or "") + calls
+    return said
 
 
 CASES: dict[str, dict[str, Any]] = {
