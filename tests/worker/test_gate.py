@@ -85,6 +85,21 @@ def test_among_equals_the_tenant_with_the_fewest_in_flight_goes_first_then_the_e
     run(test)
 
 
+def test_a_tenants_lines_of_one_deadline_go_slice_by_slice() -> None:
+    async def test() -> None:
+        gate = Gate(2)
+        await fill(gate, LINE, 2)
+        waiting = {
+            "second": Ticket(Rank.STANDARD, "a", 10.0, 8),
+            "first": Ticket(Rank.STANDARD, "a", 10.0, 7),
+            "urgent": Ticket(Rank.STANDARD, "a", 5.0, 9),
+            "first, later": Ticket(Rank.STANDARD, "a", 10.0, 7),
+        }
+        assert await order_of(gate, waiting, LINE) == ["urgent", "first", "first, later", "second"]
+
+    run(test)
+
+
 def test_calls_in_flight_do_not_count_against_a_tenants_lines() -> None:
     async def test() -> None:
         gate = Gate(4)

@@ -8,8 +8,8 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.domain.lane import LANES, MOST_HANDS, Lane
-from penstock_worker.hands import Hands
+from penstock.domain.lane import LANES, MOST_HANDS, TAILS, Lane
+from penstock_worker.hands import Hands, Place
 
 lanes = st.sampled_from(LANES)
 tenants = st.sampled_from(["acme", "globex", "initech"])
@@ -124,6 +124,33 @@ def test_threads_that_take_at_once_never_hold_more_than_the_limits() -> None:
     assert got.total() == 5, "with eight takers a lane no hand stays free"
     assert got[Lane.FLEX] <= 3
     assert got[Lane.FLEX] + got[Lane.STANDARD] <= 4
+
+
+def test_a_slice_whose_lines_are_all_fed_sets_its_hand_free_once_and_leaves_without_giving_it_again() -> None:
+    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
+    place = Place(hands, Lane.FLEX, "acme")
+    assert [place.rest(), place.rest()] == [True, False]
+    assert hands.held[Lane.FLEX] == 1
+    place.leave()
+    assert hands.held[Lane.FLEX] == 1
+
+
+def test_a_slice_that_was_never_fed_gives_its_hand_back_when_it_leaves() -> None:
+    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
+    Place(hands, Lane.FLEX, "acme").leave()
+    assert hands.held[Lane.FLEX] == 1
+
+
+def test_only_so_many_slices_rest_at_once_and_the_next_does_when_one_is_over() -> None:
+    hands, places = Hands(), list[Place]()
+    for _ in range(TAILS + 1):
+        assert hands.take(Lane.STANDARD)
+        hands.turn(Lane.STANDARD, Lane.STANDARD, "acme")
+        places.append(Place(hands, Lane.STANDARD, "acme"))
+        assert places[-1].rest() is (len(places) <= TAILS)
+    places[0].leave()
+    assert places[-1].rest()
+    assert hands.held[Lane.STANDARD] == 0
 
 
 class Interleavings(RuleBasedStateMachine):

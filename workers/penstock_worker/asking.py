@@ -94,13 +94,15 @@ class Asking:
         self._engine = engine
         self._gate = gate or engine.gate
         self._claim = claim
-        self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp())
+        self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp(), claim.slice)
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         self._rank = self._ticket.rank if engine.supervisor.launch.priorities else None
         self._lines = lines
         self._records: deque[Record] = deque()
         self._stopping = False
         self._grip = grip
+        self.fed = False
+        """Every line has had its turn at the gate: none waits for a slot any more, but to be asked again."""
         self.done = False
         self.engine_gone = False
         self.in_flight: list[int] = []
@@ -134,6 +136,8 @@ class Asking:
                 if not await self._admitted():
                     break
                 group.create_task(self._guarded(line))
+            self.fed = True
+            self._grip.news.set()
 
     async def _admitted(self) -> bool:
         """Take a slot while the lease is trusted; False if nothing more is to be fed."""

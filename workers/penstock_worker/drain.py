@@ -19,7 +19,7 @@ from penstock.failpoint import failpoint
 from penstock.service import work
 from penstock_worker.beat import now
 from penstock_worker.engine.supervisor import EngineState
-from penstock_worker.hands import Hands
+from penstock_worker.hands import Hands, Place
 from penstock_worker.holding import Bench, Holding, Tally
 from penstock_worker.patience import insist
 
@@ -57,17 +57,22 @@ class Drain:
         return self._with_hand(lane) or "nothing ready"
 
     def _with_hand(self, lane: Lane) -> str | None:
-        """Fill a hand that was taken for a lane, and give it back; None if nothing is ready."""
-        tenant = None
+        """Fill a hand that was taken for a lane, and give it back once the slice is fed; None if nothing is ready."""
+        claimed = None
         try:
             claimed = self._claim(lane)
-            if claimed is None:
-                return None
-            claim, asked_at = claimed
-            lane, tenant = claim.lane, claim.tenant
-            return self._run(claim, asked_at)
         finally:
-            self.hands.give(lane, tenant)
+            if claimed is None:
+                self.hands.give(lane)
+                self.say_owed()
+        if claimed is None:
+            return None
+        claim, asked_at = claimed
+        place = Place(self.hands, claim.lane, claim.tenant)
+        try:
+            return self._run(claim, asked_at, lambda: place.rest() and self.say_owed())
+        finally:
+            place.leave()
             self.say_owed()
 
     def say_owed(self) -> None:
@@ -90,11 +95,11 @@ class Drain:
                 self.hands.pass_over(lane, full)
             return None
 
-    def _run(self, claim: Claim, asked_at: float) -> str:
+    def _run(self, claim: Claim, asked_at: float, on_fed: Callable[[], object]) -> str:
         began = time.monotonic()
         failpoint("slice.claimed")
         with self._bench.beat.holding(claim.lease, asked_at) as grip:
-            holding = Holding(self._bench, claim, grip)
+            holding = Holding(self._bench, claim, grip, on_fed=on_fed)
             try:
                 how = holding.run()
             except LeaseLost:

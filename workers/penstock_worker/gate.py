@@ -10,7 +10,8 @@ needn't look at anyone else, and takes it without suspension.
     the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
 
 Waiters go by rank, then the tenant with the fewest in flight (calls and batch lines counted apart), then the earliest
-deadline, then first come. `alone` empties the engine for one who tries suspects: meanwhile everybody waits.
+deadline, then the first slice, then first come. `alone` empties the engine for one who tries suspects: meanwhile
+everybody waits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Hands: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
 
-And so does another tenant's: one tenant's slices may hold all but one of the hands that a lane may.
+And so does another tenant's: one tenant's slices may hold all but one of the hands that a lane may. A hand is what
+feeds a slice's lines to the engine: once they are all there, the slice rests as a tail, and the hand takes the next.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-from penstock.domain.lane import LANES, MOST_HANDS, Lane
+from penstock.domain.lane import LANES, MOST_HANDS, TAILS, Lane
 
 
 class Hands:
@@ -25,6 +26,7 @@ class Hands:
         self._of: dict[str, Counter[Lane]] = {}
         self._owed: Counter[Lane] = Counter()
         self._passed: Counter[Lane] = Counter()
+        self._tails = 0
 
     def take(self, lane: Lane) -> bool:
         """Take a hand for a slice of this lane or a more urgent one; False if the lane has none left now."""
@@ -56,6 +58,20 @@ class Hands:
             for passed, times in self._passed.items():
                 self._owe(passed, times)
             self._passed.clear()
+
+    def rest(self, lane: Lane, tenant: str) -> bool:
+        """A slice only waits for its last answers: give its hand back; False, and nothing changes, if too many rest."""
+        with self._lock:
+            if self._tails >= TAILS:
+                return False
+            self._tails += 1
+        self.give(lane, tenant)
+        return True
+
+    def end(self) -> None:
+        """A slice that rested is over."""
+        with self._lock:
+            self._tails -= 1
 
     def full(self) -> dict[Lane, frozenset[str]]:
         """The tenants that may hold no more hands of each lane; lanes without any are left out."""
@@ -95,6 +111,30 @@ class Hands:
         """Hands in use, by lane."""
         with self._lock:
             return dict(self._held)
+
+
+class Place:
+    """One slice's place in this worker: a hand while its lines are fed, then a tail, and nothing once it is left."""
+
+    def __init__(self, hands: Hands, lane: Lane, tenant: str) -> None:
+        self._hands = hands
+        self._lane = lane
+        self._tenant = tenant
+        self._rests = False
+
+    def rest(self) -> bool:
+        """Its lines are all in the engine; says whether that set its hand free just now."""
+        if self._rests or not self._hands.rest(self._lane, self._tenant):
+            return False
+        self._rests = True
+        return True
+
+    def leave(self) -> None:
+        """The slice is over; called once."""
+        if self._rests:
+            self._hands.end()
+        else:
+            self._hands.give(self._lane, self._tenant)
 
 
 def _fits(held: Counter[Lane], lane: Lane, less: int = 0) -> bool:

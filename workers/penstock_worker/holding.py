@@ -66,6 +66,8 @@ class Holding:
     tally: Tally = field(default_factory=Tally)
     unrecorded: list[Record] = field(default_factory=list)
     """Answers that are in no segment yet."""
+    on_fed: Callable[[], object] | None = None
+    """Called now and then while the slice only waits for its last answers."""
     _has_engine: bool = field(default=False, init=False)
 
     def run(self) -> str:
@@ -78,7 +80,7 @@ class Holding:
         self._convict([open_lines[number] for number in how.guilty])
         died, in_flight = self._try([[open_lines[number] for number in group] for group in how.groups])
         if not died and not self._must_end:
-            died, in_flight = self._ask([open_lines[number] for number in how.free])
+            died, in_flight = self._ask([open_lines[number] for number in how.free], on_fed=self.on_fed)
         return self._close(died, in_flight)
 
     def _read(self) -> list[lines.Line]:
@@ -141,13 +143,15 @@ class Holding:
             self.grip.news.set()
             await asyncio.Event().wait()  # until it is cancelled
 
-    def _ask(self, group: Sequence[lines.Line], gate: Gate | None = None) -> tuple[bool, list[int]]:
+    def _ask(
+        self, group: Sequence[lines.Line], gate: Gate | None = None, on_fed: Callable[[], object] | None = None
+    ) -> tuple[bool, list[int]]:
         """Ask lines and record their answers every second or so; say if the engine died, and which lines were in it."""
         if not group:
             return False, []
         asking = Asking(self.bench.engine, self.claim, group, self.grip, gate)
         try:
-            self._collect(asking)
+            self._collect(asking, on_fed)
         finally:
             if not asking.done:
                 asking.cancel()
@@ -156,7 +160,7 @@ class Holding:
             raise asking.error
         return asking.engine_gone, asking.in_flight
 
-    def _collect(self, asking: Asking) -> None:
+    def _collect(self, asking: Asking, on_fed: Callable[[], object] | None) -> None:
         """Flush until nothing is in flight; obey what the beat hears."""
         give_up_at: float | None = None
         while True:
@@ -168,6 +172,8 @@ class Holding:
                 self._flush()
             if finished and not self.unrecorded:
                 return
+            if asking.fed and on_fed:
+                on_fed()
             if self._must_end and give_up_at is None:
                 asking.stop()
                 give_up_at = time.monotonic() + self.bench.settings.close_grace_seconds

@@ -13,7 +13,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.hint import ASSEMBLE_QUEUE, VALIDATE_QUEUE
-from penstock.domain.lane import HANDS, LANES, generate_queue, model_slug
+from penstock.domain.lane import HANDS, LANES, PLACES, generate_queue, model_slug
 from penstock.service import work
 from penstock.service.transaction import Database
 from penstock.settings import Settings
@@ -85,8 +85,8 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
     with ExitStack() as stack:
-        # A connection for each hand, the beat, the standing, the pulse, and one for whoever else asks.
-        db, hinter = stack.enter_context(_database(settings, connections=HANDS + 5))
+        # A connection for each slice in work, the beat, the standing, the pulse, and one for whoever else asks.
+        db, hinter = stack.enter_context(_database(settings, connections=PLACES + 5))
         holder = work.Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         standing = stack.enter_context(Standing(db, beat, holder, settings))
@@ -114,7 +114,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         stack.enter_context(poller)
         celery_app.doers.update(generate=_heard(poller, drain.one))
         queues = [generate_queue(model, lane) for lane in LANES]
-        _consume(f"gpu-{model_slug(model)}", queues, HANDS + 2, end)
+        _consume(f"gpu-{model_slug(model)}", queues, PLACES + 2, end)
         end.wait_until_empty()
         standing.goodbye()
 

@@ -1,7 +1,8 @@
 """Waiters: who waits at the gate in one rank, and who is next: fewest in flight, earliest deadline, first come.
 
-Both heaps drop what has left when it comes up, and are built anew before it outweighs the rest: each step costs the
-logarithm of those who wait, and memory is theirs alone.
+Among a tenant's batch lines of one deadline, those of the first slice come first. Both heaps drop what has left when
+it comes up, and are built anew before it outweighs the rest: each step costs the logarithm of those who wait, and
+memory is theirs alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Ticket:
     tenant: str
     deadline: float = math.inf
     """When the answer is due, in unix seconds."""
+    slice: int = 0
+    """Of batch lines: a slice's lines all go before the next one's, so that neighbours in the plan stay neighbours."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,27 +43,27 @@ class Turn:
 
 @dataclass(slots=True)
 class _Queue:
-    """One tenant's waiters, by deadline, then first come."""
+    """One tenant's waiters, by deadline, then slice, then first come."""
 
-    turns: list[tuple[float, int, Turn]] = field(default_factory=list)
+    turns: list[tuple[float, int, int, Turn]] = field(default_factory=list)
     live: int = 0
 
     @property
-    def head(self) -> tuple[float, int]:
-        """The first one's deadline and number; there is one."""
-        while self.turns[0][2].left:
+    def head(self) -> tuple[float, int, int]:
+        """The first one's deadline, slice and number; there is one."""
+        while self.turns[0][3].left:
             heappop(self.turns)
-        return self.turns[0][:2]
+        return self.turns[0][:3]
 
     def add(self, turn: Turn) -> None:
-        heappush(self.turns, (turn.ticket.deadline, turn.came, turn))
+        heappush(self.turns, (turn.ticket.deadline, turn.ticket.slice, turn.came, turn))
         self.live += 1
 
     def drop(self, turn: Turn) -> None:
         turn.left = True
         self.live -= 1
         if len(self.turns) > 2 * self.live + _SPARE:
-            self.turns = [entry for entry in self.turns if not entry[2].left]
+            self.turns = [entry for entry in self.turns if not entry[3].left]
             heapify(self.turns)
 
 
@@ -70,8 +73,8 @@ class Waiters:
     def __init__(self, held: Mapping[str, int]) -> None:
         self._held = held
         self._queues: dict[str, _Queue] = {}
-        # (held, deadline, came, tenant) of each tenant's first, and entries that were true once.
-        self._order: list[tuple[int, float, int, str]] = []
+        # (held, deadline, slice, came, tenant) of each tenant's first, and entries that were true once.
+        self._order: list[tuple[int, float, int, int, str]] = []
         self._count = 0
 
     def __len__(self) -> int:
@@ -99,10 +102,10 @@ class Waiters:
     def pop(self) -> Turn:
         """Take out who is next; there is one."""
         while True:
-            held, deadline, came, tenant = self._order[0]
+            held, *head, tenant = self._order[0]
             queue = self._queues.get(tenant)
-            if queue and self._held.get(tenant, 0) == held and queue.head == (deadline, came):
-                turn = queue.turns[0][2]
+            if queue and self._held.get(tenant, 0) == held and queue.head == tuple(head):
+                turn = queue.turns[0][3]
                 self.drop(turn)
                 return turn
             heappop(self._order)
@@ -117,5 +120,5 @@ class Waiters:
         else:
             heappush(self._order, self._place(tenant))
 
-    def _place(self, tenant: str) -> tuple[int, float, int, str]:
+    def _place(self, tenant: str) -> tuple[int, float, int, int, str]:
         return self._held.get(tenant, 0), *self._queues[tenant].head, tenant

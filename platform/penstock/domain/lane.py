@@ -44,6 +44,10 @@ def noted(metadata: Mapping[str, str]) -> Lane | None:
 # one less of them, so that another's small job does too.
 MOST_HANDS: Final = {Lane.PRIORITY: 5, Lane.STANDARD: 4, Lane.FLEX: 3}
 HANDS: Final = max(MOST_HANDS.values())
+# A hand is free again once its slice's lines are all in the engine, where so many slices may wait for their last
+# answers: else one long answer would keep a hand from feeding.
+TAILS: Final = 8
+PLACES: Final = HANDS + TAILS
 
 
 def model_slug(model: str) -> str:
