@@ -188,3 +188,17 @@ def test_more_requests_than_a_job_may_hold_are_413(client: httpx.Client, model: 
     assert error(post(client, model=model, requests=[{"body": {}}] * 201), 413)["param"] == "requests"
     hidden = b'{"model":"tiny","requests":[' + b",".join([b'{"b\\u006fdy":{}}'] * 201) + b"]}"
     assert error(client.post("/v1/jobs", content=hidden), 413)["param"] == "requests"
+
+
+def test_a_job_warns_of_answers_that_are_empty(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    worker = arrive(db, settings, "gpu", model)
+    asked = {"model": model, "requests": [{"body": chat()} for _ in range(3)]}
+    job = client.post("/v1/jobs", json=asked).json()
+    assert job["warnings"] is None
+    cut = b'{"choices": [{"finish_reason": "length", "message": {"content": null, "reasoning": "hm"}}]}'
+    settle_one(db, settings, worker, lambda number, _: (200, completion("yes") if number == 2 else cut))
+    [warning] = client.get(f"/v1/jobs/{job['id']}").json()["warnings"]
+    assert (warning["code"], warning["count"], warning["lines"]) == ("empty_answers", 2, [1, 3])
+    assert "max_tokens" in warning["message"]

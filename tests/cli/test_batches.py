@@ -179,3 +179,15 @@ def test_an_outlook_reads_well() -> None:
     assert outlook(expected, 1_000.0) == "3 min 20 s left (2 min 5 s to 6 min 40 s)"
     assert outlook(expected | {"meets_deadline": False}, 1_150.0) == "50 s left (0 s to 4 min 10 s, after its deadline)"
     assert outlook(expected | {"completion_at": None}, 0.0) == outlook(None, 0.0) == ""
+
+
+def test_a_batch_shows_what_it_warns_of(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    job = client.post("/v1/jobs", json={"model": "tiny", "body": chat()}).json()["id"]
+    cut = b'{"choices": [{"finish_reason": "length", "message": {"content": ""}}]}'
+    settle_one(db, settings, worker, lambda number, custom_id: (200, cut))
+    shown = penstock("batches", "show", job).stdout
+    assert "1 answer is empty because max_tokens ran out" in shown
+    assert "(lines 1)" in shown

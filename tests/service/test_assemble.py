@@ -9,7 +9,7 @@ from store.world import World
 from penstock.domain.batch import BatchState
 from penstock.domain.errors import LeaseLost
 from penstock.formats import output
-from penstock.service import assemble, models
+from penstock.service import assemble, models, work
 from penstock.settings import Settings
 
 
@@ -130,3 +130,20 @@ def test_only_one_of_three_assemblers_ends_the_batch(desk: Desk, world: World) -
         with pytest.raises(LeaseLost):
             assemble.assemble(world.db, desk.blobs, found, lease, world.settings)
     assert (desk.result(batch, "output"), world.find(batch)) == before
+
+
+def test_empty_answers_are_counted_while_it_runs_and_frozen_with_their_first_lines(desk: Desk, world: World) -> None:
+    empty = b'{"choices":[{"finish_reason":"length","message":{"content":null}}]}'
+    batch = desk.validate(b"\n".join(request(f"q{n}") for n in range(1, 31)))
+    worker = world.worker()
+    for _ in range(5):
+        claim = world.claimed(worker)
+        numbers = range(claim.first_line, claim.last_line + 1)
+        records = [output.answered(batch, n, f"q{n}", 200, "r", empty if n % 2 else b"{}") for n in reversed(numbers)]
+        world.db.run(work.flush, claim, 1, records, None)
+        world.db.run(work.settle, claim, world.settings)
+    assert (world.find(batch).empty, world.find(batch).empty_lines) == (10, tuple(range(1, 20, 2)))
+    world.cancel(batch)
+    desk.assemble(batch)
+    found = world.find(batch)
+    assert (found.completed, found.empty, found.empty_lines) == (20, 10, tuple(range(1, 20, 2)))

@@ -37,11 +37,12 @@ BROKEN = {
             select coalesce(sum(completed), 0) as completed, coalesce(sum(failed), 0) as failed,
                    coalesce(sum(input_tokens), 0) as input_tokens, coalesce(sum(cached_tokens), 0) as cached_tokens,
                    coalesce(sum(output_tokens), 0) as output_tokens,
-                   coalesce(sum(reasoning_tokens), 0) as reasoning_tokens
+                   coalesce(sum(reasoning_tokens), 0) as reasoning_tokens,
+                   coalesce(sum(cardinality(empty_lines)), 0) as empty
             from segments g where g.slice = s.id) sums on true
-        where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens)
+        where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens, s.empty)
            is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.cached_tokens, sums.output_tokens,
-                             sums.reasoning_tokens)
+                             sums.reasoning_tokens, sums.empty)
           and not exists (  -- its segments were swept
               select from batches b
               where b.id = s.batch and not b.inline and b.state in ('completed', 'cancelled', 'expired', 'failed')
@@ -69,11 +70,12 @@ BROKEN = {
         select b.id from batches b
         left join lateral (
             select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
-                   coalesce(sum(s.output_tokens), 0) as output_tokens
+                   coalesce(sum(s.output_tokens), 0) as output_tokens, coalesce(sum(s.empty), 0) as empty
             from slices s where s.batch = b.id) sums on true
         where b.state in ('completed', 'cancelled', 'expired', 'failed')
-          and (b.completed, b.failed, b.input_tokens, b.output_tokens)
-              is distinct from (sums.completed, b.total - sums.completed, sums.input_tokens, sums.output_tokens)""",
+          and (b.completed, b.failed, b.input_tokens, b.output_tokens, b.empty)
+              is distinct from (sums.completed, b.total - sums.completed, sums.input_tokens, sums.output_tokens,
+                                sums.empty)""",
     "a batch that is not validated has no slices, any other has its lines in slices": """
         select b.id from batches b
         where b.total <> (select coalesce(sum(s.lines), 0) from slices s where s.batch = b.id)

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from penstock.domain.batch import BatchState, Usage
+from penstock.domain.batch import Batch, BatchState, Usage
 from penstock.domain.foresight import Expectation
 from penstock.service.answer import View
 from penstock.store.files import File
@@ -108,6 +108,17 @@ class ExpectedShape(BaseModel):
     )
 
 
+class WarningShape(BaseModel):
+    """What may be wrong with answers that count as answered."""
+
+    code: Literal["empty_answers"] = Field(
+        description="`empty_answers`: `max_tokens` ran out before anything was said. `/retry` repeats them with more."
+    )
+    message: str
+    count: int
+    lines: list[int] = Field(description="The first few, by their line in the input.")
+
+
 class _Common(BaseModel):
     id: str
     object: str
@@ -130,6 +141,7 @@ class _Common(BaseModel):
     cancelled_at: int | None
     request_counts: RequestCounts
     usage: UsageShape
+    warnings: list[WarningShape] | None = Field(description="So far; null if there is nothing to warn of.")
     metadata: dict[str, str] | None
     lane: Literal["priority", "standard", "flex"]
     paused: bool = Field(description="Paused by `/pause`: its status is `in_progress` then.")
@@ -138,7 +150,7 @@ class _Common(BaseModel):
 
 
 class BatchShape(_Common):
-    """A batch, with every field of OpenAI's, and `lane`, `paused`, `waiting` and `expected`, which are ours."""
+    """A batch, with every field of OpenAI's; from `warnings` on they are ours."""
 
     object: Literal["batch"] = "batch"
 
@@ -253,12 +265,21 @@ def _common(view: View) -> dict[str, Any]:
         "cancelled_at": _time(one.cancelled_at),
         "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
         "usage": _usage(one.usage),
+        "warnings": _warnings(one),
         "metadata": one.metadata or None,
         "lane": str(one.lane),
         "paused": paused,
         "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
         "expected": _expected(view.expected) if view.expected else None,
     }
+
+
+def _warnings(one: Batch) -> list[WarningShape] | None:
+    if not one.empty:
+        return None
+    some = "1 answer is" if one.empty == 1 else f"{one.empty:,} answers are"
+    message = f"{some} empty because max_tokens ran out, on thoughts for instance; retry with a larger max_tokens."
+    return [WarningShape(code="empty_answers", message=message, count=one.empty, lines=list(one.empty_lines))]
 
 
 def _expected(one: Expectation) -> ExpectedShape:

@@ -254,6 +254,9 @@ def _print(one: dict[str, Any]) -> None:
         if value is not None:
             table.add_row(name, str(value))
     out.print(table)
+    for warning in one["warnings"] or ():
+        lines = ", ".join(map(str, warning["lines"])) + (" …" if warning["count"] > len(warning["lines"]) else "")
+        out.print(f"  {warning['message']} (lines {lines})")
     for error in (errors or {}).get("data", [])[:20]:
         place = f"line {error['line']}: " if error["line"] is not None else ""
         out.print(f"  {place}{error['message']} ({error['code']})")

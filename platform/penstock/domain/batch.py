@@ -132,6 +132,10 @@ class Batch:
     completed: int = 0
     failed: int = 0
     usage: Usage = Usage()
+    empty: int = 0
+    """Of `completed`: answers that say nothing, since max_tokens ran out before."""
+    empty_lines: tuple[int, ...] = ()
+    """The first few of those, by line number."""
     errors: tuple[dict[str, Any], ...] = ()
     error_count: int = 0
 

@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.domain.batch import BatchState, Usage
 from penstock.domain.ids import line_id
+from penstock.formats.finish import Finish, finish
 
 CANCELLED: Final = ("batch_cancelled", "This line was not answered before the batch was cancelled.")
 EXPIRED: Final = ("batch_expired", "This line was not answered before the batch's completion window ended.")
@@ -33,12 +34,14 @@ NO_USAGE: Final = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line's end: the output line, whether it belongs to the error file, and its tokens."""
+    """One line's end: the output line, whether it belongs to the error file, its tokens, and if it is empty."""
 
     number: int
     line: bytes
     failed: bool
     usage: Usage = NO_USAGE
+    empty: bool = False
+    """Answered, but max_tokens ran out before anything was said."""
 
 
 class _Details(msgspec.Struct):
@@ -70,7 +73,10 @@ def answered(batch: str, number: int, custom_id: str, status: int, request_id: s
     failed = not 200 <= status < 300
     body, usage = _one_line(body)
     response = b'{"status_code":%d,"request_id":%b,"body":%b}' % (status, _encode(request_id or ""), body)
-    return Record(number, _line(batch, number, custom_id, response, b"null"), failed, Usage() if failed else usage)
+    line = _line(batch, number, custom_id, response, b"null")
+    if failed:
+        return Record(number, line, True)
+    return Record(number, line, False, usage, finish(body) is Finish.EMPTY)
 
 
 def ended(batch: str, number: int, custom_id: str, reason: tuple[str, str]) -> Record:

@@ -128,6 +128,7 @@ def flush(
         seq,
         lines=[record.number for record in records],
         failed_lines=[record.number for record in records if record.failed],
+        empty_lines=[record.number for record in records if record.empty],
         usage=usage,
         bytes=len(data),
         blob_key=blob_key,

@@ -26,10 +26,14 @@ _INSERT = text("""
 
 # Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
 _SELECT = """
-    select b.*, live.*
+    select b.*, live.*,
+           case when live_empty > 0 then array(
+               select line from slices s, unnest(s.empty_lines) as line where s.batch = b.id order by line limit 10)
+           else '{}' end as live_empty_lines
     from batches b
     left join lateral (
         select coalesce(sum(s.completed), 0)::int as live_completed, coalesce(sum(s.failed), 0)::int as live_failed,
+               coalesce(sum(s.empty), 0)::int as live_empty,
                coalesce(sum(s.input_tokens), 0)::bigint as live_input_tokens,
                coalesce(sum(s.cached_tokens), 0)::bigint as live_cached_tokens,
                coalesce(sum(s.output_tokens), 0)::bigint as live_output_tokens,
@@ -95,13 +99,16 @@ _END = text("""
         expired_at = case when :state = 'expired' then now() end,
         cancelled_at = case when :state = 'cancelled' then now() end,
         completed = sums.completed, failed = b.total - sums.completed,
+        empty = sums.empty, empty_lines = sums.empty_lines,
         input_tokens = sums.input_tokens, cached_tokens = sums.cached_tokens,
         output_tokens = sums.output_tokens, reasoning_tokens = sums.reasoning_tokens,
         output_file = :output_file, error_file = :error_file,
         errors = cast(:errors as jsonb), error_count = :error_count
     from (select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
                  coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
-                 coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens
+                 coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens, coalesce(sum(s.empty), 0) as empty,
+                 array(select line from slices e, unnest(e.empty_lines) as line where e.batch = :id
+                       order by line limit 10) as empty_lines
           from slices s where s.batch = :id) sums
     where b.id = :id
     returning b.id""")
@@ -157,7 +164,7 @@ _EVENT = text(
 
 
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
-_CONVERTED = {"state", "finish_as", "lane", "completed", "failed", "usage", "errors"}
+_CONVERTED = {"state", "finish_as", "lane", "completed", "failed", "usage", "empty", "empty_lines", "errors"}
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
 
 
@@ -173,6 +180,8 @@ def _batch(row: Row[Any]) -> Batch:
         completed=m[f"{live}completed"],
         failed=m[f"{live}failed"],
         usage=Usage(*(m[f"{live}{name}_tokens"] for name in ("input", "cached", "output", "reasoning"))),
+        empty=m[f"{live}empty"],
+        empty_lines=tuple(m[f"{live}empty_lines"]),
         errors=tuple(m["errors"]),
     )
 

@@ -18,21 +18,25 @@ _FLUSH = text("""
         where blob_key = cast(:blob_key as text) and doomed_at is null and exists (select from held)
         returning blob_key),
     new as (
-        insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, completed, failed,
-                              input_tokens, cached_tokens, output_tokens, reasoning_tokens)
+        insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, empty_lines,
+                              completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens)
         select id, :lease, :seq, :blob_key, :data, :bytes, cast(:lines as int[]), cast(:failed_lines as int[]),
+               cast(:empty_lines as int[]),
                cardinality(cast(:lines as int[])) - cardinality(cast(:failed_lines as int[])),
                cardinality(cast(:failed_lines as int[])),
                :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens
         from held
         where cast(:blob_key as text) is null or exists (select from taken)
         on conflict (slice, lease, seq) do nothing
-        returning slice, completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens),
+        returning slice, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens),
     counted as (
         update slices s set completed = s.completed + new.completed, failed = s.failed + new.failed,
             input_tokens = s.input_tokens + new.input_tokens, cached_tokens = s.cached_tokens + new.cached_tokens,
             output_tokens = s.output_tokens + new.output_tokens,
-            reasoning_tokens = s.reasoning_tokens + new.reasoning_tokens
+            reasoning_tokens = s.reasoning_tokens + new.reasoning_tokens,
+            empty = s.empty + cardinality(new.empty_lines),
+            empty_lines = case when new.empty_lines = '{}' then s.empty_lines else array(
+                select line from unnest(s.empty_lines || new.empty_lines) as line order by line limit 10) end
         from new where s.id = new.slice)
     select exists (select from new)""")
 
@@ -66,6 +70,7 @@ def flush(
     *,
     lines: list[int],
     failed_lines: list[int],
+    empty_lines: list[int],
     usage: Usage,
     bytes: int,
     blob_key: str | None = None,
@@ -81,6 +86,7 @@ def flush(
         "seq": seq,
         "lines": lines,
         "failed_lines": failed_lines,
+        "empty_lines": empty_lines,
         "bytes": bytes,
         "blob_key": blob_key,
         "data": data,

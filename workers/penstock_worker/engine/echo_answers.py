@@ -47,13 +47,15 @@ class Voice:
         return 0
 
     def speak(self, text: str, script: Script, most: object) -> tuple[str, int, str]:
-        """The answer to a text: what it says, its tokens, and why it ends."""
+        """The answer to a text: what it says, its tokens (thoughts included), and why it ends."""
         wanted = script.output_tokens or self.output_tokens
         if wanted:
             text += " echo" * max(0, wanted - _tokens(text))
         if script.nul:
             text += "\0"
-        tokens = wanted or _tokens(text)
+        tokens = script.thoughts + (wanted or _tokens(text))
+        if isinstance(most, int) and 0 < most <= script.thoughts:
+            return "", most, "length"
         if isinstance(most, int) and 0 < most < tokens:
             return text, most, "length"
         return text, tokens, "stop"

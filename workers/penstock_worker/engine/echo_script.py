@@ -17,6 +17,7 @@ A marker may stand anywhere in the request's body, and several may stand togethe
 | `[[status 429 times 2]]` | that status the first 2 times that this very body comes, then an answer |
 | `[[status 503 times 1 after 0.05]]` | as before, with `retry-after: 0.05` (seconds) |
 | `[[tokens 40]]` | an answer of 40 output tokens |
+| `[[think 40]]` | 40 tokens of thoughts come first; if `max_tokens` ends them, the answer is empty |
 | `[[nul]]` | a NUL character in the answer |
 | `[[surrogate]]` | a lone surrogate (`\\ud800` in JSON) in the answer |
 
@@ -30,8 +31,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _MARKER: Final = re.compile(
-    rb"\[\[(?:(die|hang|break|core-dies|nul|surrogate)|(sleep|tokens) (\d+)|(die|stall|break|core-dies)-after (\d+)"
-    rb"|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?)\]\]"
+    rb"\[\[(?:(die|hang|break|core-dies|nul|surrogate)|(sleep|tokens|think) (\d+)"
+    rb"|(die|stall|break|core-dies)-after (\d+)|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?)\]\]"
 )
 
 
@@ -53,6 +54,7 @@ class Script:
     """None: every time."""
     retry_after: str | None = None
     output_tokens: int | None = None
+    thoughts: int = 0
     nul: bool = False
     surrogate: bool = False
 
@@ -71,6 +73,8 @@ def read(body: bytes) -> Script:
             found[_WORDS.get(word) or word.decode()] = True
         elif counted == b"sleep":
             found["sleep_seconds"] = int(count) / 1000
+        elif counted == b"think":
+            found["thoughts"] = int(count)
         elif counted:
             found["output_tokens"] = int(count)
         elif then:
