@@ -29,6 +29,10 @@ class Plant:
     demand: int = 10_000
     """Batch lines that there are to do."""
     kv_per_line: float = 0.0
+    knee: int = 1_000
+    """Lines from which on more bring no more tokens a second."""
+    noise: float = 0.0
+    """Standard deviation of a second's tokens, as a part of them."""
     drain: float = 0.15
     """Part of the lines in flight that come back within a step."""
     slo: Slo = field(default_factory=Slo)
@@ -36,9 +40,10 @@ class Plant:
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
+        self._noise = random.Random(self.seed)
         self.at = 0.0
         self.lines = 0
-        self.preemptions = 0
+        self.preemptions = self.tokens = 0
         self.over = self.asked = 0
         self.budgets: list[int] = []
         self.decision = Decision(10_000, "")  # type: ignore[arg-type]
@@ -65,7 +70,8 @@ class Plant:
         if usage > 1.0:
             self.preemptions += math.ceil(self.lines * (1.0 - 1.0 / usage))
         self.controller.promise(self.slo)
-        engine = EngineLoad(self.lines, 0, min(usage, 1.0), self.preemptions)
+        self.tokens += int(100 * min(self.lines, self.knee) * max(0.0, self._noise.gauss(1.0, self.noise)))
+        engine = EngineLoad(self.lines, 0, min(usage, 1.0), self.preemptions, self.tokens)
         seen = Observation(self.at, self.lines, len(times), times, (), engine, trying)
         self.decision = self.controller.step(seen)
         self.budgets.append(self.decision.budget)

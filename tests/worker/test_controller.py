@@ -25,10 +25,12 @@ def moves(budgets: list[int]) -> int:
     return sum(a != b for a, b in itertools.pairwise(budgets))
 
 
-def test_without_a_promise_batch_work_gets_everything() -> None:
+def test_without_a_promise_batch_work_gets_everything_but_for_trials_of_the_knee() -> None:
     engine = plant(slo=Slo())
-    assert set(engine.run(100)) == {128}
+    assert set(engine.run(40)) == {128}
     assert engine.decision.reason is Reason.ALL
+    assert {engine.step().reason for _ in range(960)} == {Reason.ALL, Reason.TRYING}
+    assert statistics.median(engine.budgets) == 128
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -164,9 +164,12 @@ vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 99.0
 vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
 vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5
 vllm:num_preemptions_total{engine="0",model_name="m"} 1e+01
+vllm:prompt_tokens_total{engine="0",model_name="m"} 100.0
+vllm:generation_tokens_total{engine="0",model_name="m"} 20.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 3.0
 vllm:num_preemptions_created{engine="0",model_name="m"} 1.7e+09
 """
-    assert engine_load(page) == EngineLoad(7, 1, 0.5, 10)
+    assert engine_load(page) == EngineLoad(7, 1, 0.5, 10, 123)
     assert engine_load("# nothing of vLLM's\n") is None
 
 

@@ -1,6 +1,8 @@
 """The controller: how many batch lines may be in the engine now, and why. Pure: it is told what was seen.
 
-    all         all n: nothing was promised to waiting calls, or the promise is kept with all of them
+    all         all n: more lines still bring more tokens, and no promise to waiting calls is broken by them
+    knee        fewer than n: more were tried, and brought no more tokens a second; see knee.py
+    trying      a trial of the knee is under way
     no_calls    all n: nobody has called lately; the next call brings back what was learned
     slo_ttft    what was learned: more lines broke the promise about the first token
     slo_itl     the same about the time between tokens
@@ -17,6 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.domain.door import Slo
+from penstock_worker.knee import Knee
 from penstock_worker.kv_guard import KvGuard
 from penstock_worker.search import Search
 
@@ -27,6 +30,8 @@ class Reason(StrEnum):
     """Why the budget stands where it stands."""
 
     ALL = "all"
+    KNEE = "knee"
+    TRYING = "trying"
     NO_CALLS = "no_calls"
     SLO_TTFT = "slo_ttft"
     SLO_ITL = "slo_itl"
@@ -44,6 +49,8 @@ class EngineLoad:
     """Part of the KV cache that is in use, 0 to 1."""
     preemptions: int
     """Requests that were thrown out of the cache, since the engine began."""
+    tokens: int = 0
+    """Prompt tokens and generated ones, since the engine began."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Controller:
     def __init__(self, most_lines: int, kv_high: float = 0.9) -> None:
         self._most = most_lines
         self._guard = KvGuard(most_lines, kv_high)
+        self._knee = Knee(most_lines)
         self.search = Search(most_lines, Slo())
         self._called_at = -QUIET_SECONDS
         self._is_quiet = True
@@ -91,23 +99,32 @@ class Controller:
         if seen.engine:
             engine = seen.engine
             self._guard.step(seen.lines, engine.running, engine.kv_usage, engine.preemptions)
-        return self._least(self._promised(seen))
+        return self._least(self._promised(seen) if self.search.evidence else self._unpromised(seen))
 
     def call_came(self) -> Decision:
         """A waiting call is at the gate: at once what was learned, not at the next step."""
         self._is_quiet = False
         return self._least(self._learned())
 
-    def _least(self, promised: Decision) -> Decision:
-        if self._guard.limit < promised.budget:
+    def _least(self, wanted: Decision) -> Decision:
+        if self._guard.limit < wanted.budget:
             return Decision(self._guard.limit, Reason.KV)
-        return promised
+        return wanted
+
+    def _unpromised(self, seen: Observation) -> Decision:
+        """What brings the most tokens a second, where nobody was promised anything."""
+        knee = self._knee
+        if seen.trying or self._guard.limit < self._most:
+            knee.stop()
+        elif seen.engine:
+            knee.step(seen.at, seen.lines, seen.engine.tokens)
+        if knee.is_trying:
+            return Decision(knee.budget, Reason.TRYING)
+        return Decision(knee.standing, Reason.ALL if knee.standing == self._most else Reason.KNEE)
 
     def _promised(self, seen: Observation) -> Decision:
         """What the promise allows, whatever the cache bears."""
         search = self.search
-        if not search.evidence:
-            return Decision(self._most, Reason.ALL)
         if seen.calls or seen.ttft or seen.gaps:
             self._called_at, self._is_quiet = seen.at, False
         elif seen.at - self._called_at >= QUIET_SECONDS:

@@ -27,7 +27,8 @@ log = structlog.get_logger()
 
 _MOST_ASKING_SECONDS: Final = 5.0
 _ROW: Final = re.compile(
-    r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total)(?:\{[^}]*\})? (\S+)",
+    r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total|prompt_tokens_total"
+    r"|generation_tokens_total)(?:\{[^}]*\})? (\S+)",
     re.MULTILINE,
 )
 
@@ -160,6 +161,7 @@ def engine_load(page: str) -> EngineLoad | None:
         waiting=int(sum(found.get("num_requests_waiting", ()))),
         kv_usage=max(found.get("kv_cache_usage_perc", (0.0,))),
         preemptions=int(sum(found.get("num_preemptions_total", ()))),
+        tokens=int(sum(found.get("prompt_tokens_total", ())) + sum(found.get("generation_tokens_total", ()))),
     )
 
 
