@@ -13,7 +13,7 @@ from api.live import CHAT, arrive, chat, completion, error, http, settle_one
 
 from penstock.domain.lane import Lane
 from penstock.formats import input as lines
-from penstock.formats import plan
+from penstock.formats import output, plan
 from penstock.service import models, work
 from penstock.service.transaction import Database
 from penstock.settings import Settings
@@ -202,3 +202,34 @@ def test_a_job_warns_of_answers_that_are_empty(
     [warning] = client.get(f"/v1/jobs/{job['id']}").json()["warnings"]
     assert (warning["code"], warning["count"], warning["lines"]) == ("empty_answers", 2, [1, 3])
     assert "max_tokens" in warning["message"]
+
+
+def test_a_job_says_whether_its_equal_lines_share_an_answer(
+    client: httpx.Client, db: Database, settings: Settings
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    for said, dedup in (({}, True), ({"dedup": True}, True), ({"dedup": False}, False)):
+        made(client, model="tiny", body=chat(), **said)
+        claim = db.run(work.claim, worker, list(Lane), uuid.uuid4(), settings)
+        assert claim is not None
+        assert claim.reuse.dedup is dedup
+    assert error(post(client, model="tiny", body=chat(), dedup="maybe"), 400)["param"] == "dedup"
+
+
+def test_the_output_tokens_of_reused_answers_are_said_apart(
+    client: httpx.Client, db: Database, settings: Settings
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    job = made(client, model="tiny", requests=[{"body": chat()}] * 3)
+    claim = db.run(work.claim, worker, list(Lane), uuid.uuid4(), settings)
+    assert claim is not None
+    said = (200, "req", completion("yes"))
+    records = [output.answered(claim.batch, n, f"request-{n}", *said, reused=n > 1) for n in (1, 2, 3)]
+    db.run(work.flush, claim, 0, records, None)
+    live = client.get(f"/v1/jobs/{job['id']}").json()["usage"]
+    db.run(work.settle, claim, settings)
+    ended = client.get(f"/v1/jobs/{job['id']}").json()
+    assert ended["usage"] == live
+    assert live["output_tokens_details"] == {"reasoning_tokens": 0, "reused_tokens": 6}
+    assert (live["output_tokens"], live["input_tokens"], live["input_tokens_details"]) == (9, 15, {"cached_tokens": 10})
+    assert [line["response"].get("cached", False) for line in ended["results"]] == [False, True, True]

@@ -53,8 +53,9 @@ def test_a_broken_data_folder_is_said_with_the_servers_own_words(short_dir: Path
     data = short_dir / "broken"
     data.mkdir()
     (data / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(Problem, match="PostgreSQL did not start"), postgres.running(
-        data, short_dir / "broken-s", short_dir / "broken.log"
+    with (
+        pytest.raises(Problem, match="PostgreSQL did not start"),
+        postgres.running(data, short_dir / "broken-s", short_dir / "broken.log"),
     ):
         pass
 

@@ -38,11 +38,13 @@ BROKEN = {
                    coalesce(sum(input_tokens), 0) as input_tokens, coalesce(sum(cached_tokens), 0) as cached_tokens,
                    coalesce(sum(output_tokens), 0) as output_tokens,
                    coalesce(sum(reasoning_tokens), 0) as reasoning_tokens,
+                   coalesce(sum(reused_output_tokens), 0) as reused_output_tokens,
                    coalesce(sum(cardinality(empty_lines)), 0) as empty
             from segments g where g.slice = s.id) sums on true
-        where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens, s.empty)
+        where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens,
+               s.reused_output_tokens, s.empty)
            is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.cached_tokens, sums.output_tokens,
-                             sums.reasoning_tokens, sums.empty)
+                             sums.reasoning_tokens, sums.reused_output_tokens, sums.empty)
           and not exists (  -- its segments were swept
               select from batches b
               where b.id = s.batch and not b.inline and b.state in ('completed', 'cancelled', 'expired', 'failed')

@@ -291,6 +291,9 @@ def remaining(claim: Claim) -> list[int]:
 
 
 def records(claim: Claim, *numbers: int, failed: bool = False) -> list[Record]:
-    """Answers for these lines; those of even lines are empty, so that what counts them is met everywhere."""
+    """Answers for these lines; even lines are empty, every third is reused: so both are counted everywhere."""
     status = 400 if failed else 200
-    return [output.answered(claim.batch, n, f"q-{n}", status, "req", ANSWER if n % 2 else EMPTY) for n in numbers]
+    return [
+        output.answered(claim.batch, n, f"q-{n}", status, "req", ANSWER if n % 2 else EMPTY, reused=n % 3 == 0)
+        for n in numbers
+    ]

@@ -84,7 +84,7 @@ async def ask_line(
         kind = _verdict(answer.status)
         if answer.status >= 500 and engine_lives and not await engine_lives(answer.generation):
             raise EngineGone(f"the engine died and answered {answer.status}", generation=answer.generation)
-        again = _is_passing(answer.status) and attempt < tries
+        again = is_passing(answer.status) and attempt < tries
         if not again:
             return Outcome(kind, answer.status, answer.body, answer.request_id, attempt, spent)
         if spent >= timeout_seconds:
@@ -98,7 +98,8 @@ def _verdict(status: int) -> OutcomeKind:
     return OutcomeKind.ANSWERED if 200 <= status < 300 else OutcomeKind.REFUSED
 
 
-def _is_passing(status: int) -> bool:
+def is_passing(status: int) -> bool:
+    """Whether the same request may get another answer a while later."""
     return status == 429 or status >= 500
 
 

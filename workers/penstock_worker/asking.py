@@ -1,7 +1,7 @@
 """Asking a slice: its lines go through the gate into the engine as fast as the gate allows; records come back.
 
 Gate, engine client and every coroutine here live on one asyncio loop in a thread of its own; Celery's threads hand a
-slice's lines over in one block and collect what was recorded.
+slice's lines over in one block and collect what was recorded. Equal lines are asked once (reuse.py).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from penstock_worker.beat import Grip
 from penstock_worker.engine.client import EngineClient, EngineGone
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate, Ticket
+from penstock_worker.reuse import Group, grouped, is_theirs_too
 
 log = structlog.get_logger()
 C = TypeVar("C")
@@ -97,8 +98,9 @@ class Asking:
         self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp(), claim.slice)
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         self._rank = self._ticket.rank if engine.supervisor.launch.priorities else None
-        self._lines = lines
-        self._records: deque[Record] = deque()
+        # A suspect is asked itself, whatever became of its like.
+        self._groups = grouped(lines, dedup=claim.reuse.dedup and gate is None)
+        self._ends: deque[list[Record]] = deque()
         self._stopping = False
         self._grip = grip
         self.fed = False
@@ -112,8 +114,8 @@ class Asking:
         self._future.add_done_callback(self._finished)
 
     def collect(self) -> list[Record]:
-        """Records since the last call."""
-        return [self._records.popleft() for _ in range(len(self._records))]
+        """Records since the last call; a leader's and its followers' come together."""
+        return [record for _ in range(len(self._ends)) for record in self._ends.popleft()]
 
     def stop(self) -> None:
         """Feed no more lines; those in flight go on."""
@@ -132,10 +134,10 @@ class Asking:
 
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for line in self._lines:
+            for lines in self._groups:
                 if not await self._admitted():
                     break
-                group.create_task(self._guarded(line))
+                group.create_task(self._end(lines))
             self.fed = True
             self._grip.news.set()
 
@@ -151,44 +153,53 @@ class Asking:
             self._gate.release(self._ticket)
         return False
 
-    async def _guarded(self, line: Line) -> None:
-        """A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever."""
+    async def _end(self, lines: Group) -> None:
+        """Bring a group to its end: a leader that ended by itself takes the others along, else the next is asked."""
+        for place, line in enumerate(lines):
+            if place and not await self._admitted():
+                return
+            outcome = await self._guarded(line)
+            if outcome is None:
+                return
+            if isinstance(outcome, Outcome) and is_theirs_too(outcome):
+                followers = [self._record(follower, outcome, reused=True) for follower in lines[place + 1 :]]
+                self._ends.append([self._record(line, outcome), *followers])
+                return
+            self._ends.append([self._record(line, outcome) if isinstance(outcome, Outcome) else outcome])
+
+    async def _guarded(self, line: Line) -> Outcome | Record | None:
+        """How a line ended that was admitted; None if the engine is gone, and nobody knows.
+
+        A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever.
+        """
         try:
             asked = dataclasses.replace(line, body=self._body(line))
         except ValueError as error:
             self._gate.release(self._ticket)
-            self._records.append(self._refused(line, str(error)))
-            return
+            return _refused(str(error))
         except Exception as error:
             self._gate.release(self._ticket)
-            self._break(line, error)
-            return
+            return self._broken(line, error)
         try:
-            await self._ask(asked)
+            return await self._ask(asked)
         except Exception as error:
-            self._break(line, error)
+            return self._broken(line, error)
 
     def _body(self, line: Line) -> bytes:
         return for_line(
             line.body, line.url, self._claim.tenant, self._engine.settings.isolate_prefix_caches, self._rank
         )
 
-    def _refused(self, line: Line, message: str) -> Record:
-        """A line that can't be sent is refused as an engine would do it."""
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
-        body = msgspec.json.encode({"error": error})
-        return output.answered(self._claim.batch, line.number, line.custom_id, 400, None, body)
-
-    def _break(self, line: Line, error: Exception) -> None:
+    def _broken(self, line: Line, error: Exception) -> Record:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
-        self._records.append(output.ended(self._claim.batch, line.number, line.custom_id, output.BROKEN))
+        return output.ended(self._claim.batch, line.number, line.custom_id, output.BROKEN)
 
-    async def _ask(self, line: Line) -> None:
-        """One line, from its slot to its record; after a transport error it is asked again while the engine lives."""
+    async def _ask(self, line: Line) -> Outcome | Record | None:
+        """One line, from its slot to its end; after a transport error it is asked again while the engine lives."""
         settings, engine = self._engine.settings, self._engine
         for attempt in range(1, settings.line_tries + 1):
             try:
-                outcome = await ask_line(
+                return await ask_line(
                     engine.client,
                     self._gate,
                     self._ticket,
@@ -200,15 +211,12 @@ class Asking:
             except EngineGone as error:
                 if not await engine.supervisor.lives(error.generation):
                     self._lose_engine(line, error)
-                    return
+                    return None
                 log.warning("line_asked_again", batch=self._claim.batch, line=line.number, error=str(error))
                 if attempt < settings.line_tries:
                     await asyncio.sleep(backoff_seconds(attempt))
                     await self._gate.admit(self._ticket)
-                continue
-            self._records.append(self._record(line, outcome))
-            return
-        self._records.append(output.ended(self._claim.batch, line.number, line.custom_id, output.UNREACHED))
+        return output.ended(self._claim.batch, line.number, line.custom_id, output.UNREACHED)
 
     def _lose_engine(self, line: Line, error: EngineGone) -> None:
         """The engine that was asked is dead: nothing more is fed, and what was in it is suspect."""
@@ -217,9 +225,18 @@ class Asking:
         if error.sent:
             self.in_flight.append(line.number)
 
-    def _record(self, line: Line, outcome: Outcome) -> Record:
+    def _record(self, line: Line, outcome: Outcome, *, reused: bool = False) -> Record:
+        batch = self._claim.batch
         if outcome.kind is OutcomeKind.TIMED_OUT:
-            return output.ended(self._claim.batch, line.number, line.custom_id, output.TIMED_OUT)
-        return output.answered(
-            self._claim.batch, line.number, line.custom_id, outcome.status, outcome.request_id, outcome.body
-        )
+            return output.ended(batch, line.number, line.custom_id, output.TIMED_OUT)
+        said = (outcome.status, outcome.request_id, outcome.body)
+        try:
+            return output.answered(batch, line.number, line.custom_id, *said, reused=reused)
+        except Exception as error:
+            return self._broken(line, error)
+
+
+def _refused(message: str) -> Outcome:
+    """A line that can't be sent is refused as an engine would do it."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    return Outcome(OutcomeKind.REFUSED, 400, msgspec.json.encode({"error": error}), None, 0, 0.0)

@@ -210,7 +210,7 @@ class Holding:
             failpoint("segment.written")
         self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed))
         failpoint("segment.recorded")
-        self.bench.meter.recorded(sum(record.usage.total_tokens for record in records))
+        self.bench.meter.recorded(sum(record.usage.total_tokens for record in records if not record.reused))
         failed = sum(record.failed for record in records)
         self.tally = Tally(self.tally.answered + len(records) - failed, self.tally.failed + failed, seq)
         self.unrecorded = []

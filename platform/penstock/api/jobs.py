@@ -63,9 +63,10 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     completion_window: msgspec.Raw = msgspec.Raw()
     metadata: msgspec.Raw = msgspec.Raw()
     output_expires_after: msgspec.Raw = msgspec.Raw()
+    dedup: msgspec.Raw = msgspec.Raw()
 
 
-_SMALL = ("model", "endpoint", "lane", "completion_window", "metadata", "output_expires_after")
+_SMALL = ("model", "endpoint", "lane", "completion_window", "metadata", "output_expires_after", "dedup")
 _MAX_SMALL_BYTES = 64 * 1024
 
 

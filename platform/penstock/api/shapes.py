@@ -75,6 +75,7 @@ class OutputDetails(BaseModel):
     """Of the output tokens."""
 
     reasoning_tokens: int
+    reused_tokens: int = Field(description="Of answers that were there already: of an equal line, or from the cache.")
 
 
 class UsageShape(BaseModel):
@@ -297,7 +298,9 @@ def _usage(usage: Usage) -> UsageShape:
         input_tokens=usage.input_tokens,
         input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens),
         output_tokens=usage.output_tokens,
-        output_tokens_details=OutputDetails(reasoning_tokens=usage.reasoning_tokens),
+        output_tokens_details=OutputDetails(
+            reasoning_tokens=usage.reasoning_tokens, reused_tokens=usage.reused_output_tokens
+        ),
         total_tokens=usage.total_tokens,
     )
 

@@ -40,6 +40,11 @@ class Create(Asked):
     )
     metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
     output_expires_after: ExpiresAfter | None = None
+    dedup: bool = Field(
+        True,
+        description="Equal lines that have one answer (temperature 0 or a seed) are asked once; the others get the "
+        "same answer, marked `cached`, and their output tokens count as reused. Lines without one are always asked.",
+    )
 
     def terms(self) -> Terms:
         """As the service takes them."""
@@ -50,4 +55,5 @@ class Create(Asked):
             completion_window=self.completion_window,
             metadata=metadata,
             output_expires_seconds=expires.seconds if expires else None,
+            dedup=self.dedup,
         )

@@ -71,6 +71,8 @@ class Usage:
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    reused_output_tokens: int = 0
+    """Of the output tokens: those of answers that were there already, which no engine made again."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -78,6 +80,7 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.reused_output_tokens + other.reused_output_tokens,
         )
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from penstock.domain.lane import Lane
+from penstock.domain.reuse import Reuse
 
 
 class SliceState(StrEnum):
@@ -75,3 +76,4 @@ class Claim:
     """Lines that were in flight at engine deaths, with how many; see domain/suspicion.py."""
     crashes: int
     """How often a holder of this slice fell silent."""
+    reuse: Reuse = field(default_factory=Reuse)

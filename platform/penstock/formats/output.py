@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,6 +43,8 @@ class Record:
     usage: Usage = NO_USAGE
     empty: bool = False
     """Answered, but max_tokens ran out before anything was said."""
+    reused: bool = False
+    """The answer was there already: of an equal line, or from the cache."""
 
 
 class _Details(msgspec.Struct):
@@ -68,15 +71,22 @@ _read_answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def answered(batch: str, number: int, custom_id: str, status: int, request_id: str | None, body: bytes) -> Record:
-    """Record what the engine answered over HTTP, a refusal included; 2xx goes to the output file."""
+def answered(
+    batch: str, number: int, custom_id: str, status: int, request_id: str | None, body: bytes, *, reused: bool = False
+) -> Record:
+    """Record what the engine answered over HTTP, a refusal included; 2xx goes to the output file.
+
+    If the answer was there already, the line says `cached`, and its tokens cost no engine anything.
+    """
     failed = not 200 <= status < 300
     body, usage = _one_line(body)
-    response = b'{"status_code":%d,"request_id":%b,"body":%b}' % (status, _encode(request_id or ""), body)
+    said = (status, _encode(request_id or ""), b',"cached":true' if reused else b"", body)
+    response = b'{"status_code":%d,"request_id":%b%b,"body":%b}' % said
     line = _line(batch, number, custom_id, response, b"null")
     if failed:
-        return Record(number, line, True)
-    return Record(number, line, False, usage, finish(body) is Finish.EMPTY)
+        return Record(number, line, True, reused=reused)
+    empty = finish(body) is Finish.EMPTY
+    return Record(number, line, False, _without_work(usage) if reused else usage, empty, reused)
 
 
 def ended(batch: str, number: int, custom_id: str, reason: tuple[str, str]) -> Record:
@@ -125,6 +135,11 @@ def _one_lenient_line(body: bytes) -> tuple[bytes, Usage]:
         return line, _usage(msgspec.convert(values, _Answer))
     except msgspec.ValidationError:
         return line, Usage()
+
+
+def _without_work(usage: Usage) -> Usage:
+    """The tokens of an answer that was there already."""
+    return dataclasses.replace(usage, cached_tokens=usage.input_tokens, reused_output_tokens=usage.output_tokens)
 
 
 def _refuse_constant(name: str) -> None:

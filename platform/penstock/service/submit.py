@@ -15,6 +15,7 @@ from penstock.domain import hint
 from penstock.domain.batch import ENDPOINTS, Batch, BatchState, LineError, parse_window
 from penstock.domain.errors import BadRequest, NotFound, TooMany
 from penstock.domain.lane import Lane
+from penstock.domain.reuse import CacheMode
 from penstock.domain.slice import Cut
 from penstock.formats import input as lines
 from penstock.formats import plan
@@ -39,6 +40,10 @@ class Terms:
     completion_window: str = DEFAULT_WINDOW
     metadata: dict[str, str] = field(default_factory=dict)
     output_expires_seconds: int | None = None
+    dedup: bool = True
+    cache: CacheMode | None = None
+    """None: what the tenant has chosen."""
+    cache_ttl_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,9 @@ def _insert(
         total=total,
         idempotency_key=once.key if once else None,
         fingerprint=once.fingerprint if once else None,
+        dedup=terms.dedup,
+        cache=terms.cache,
+        cache_ttl_seconds=terms.cache_ttl_seconds,
     )
     if not made:
         return _first(tx, order.tenant, once), False

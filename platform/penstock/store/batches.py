@@ -17,10 +17,11 @@ _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
     insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, total, in_progress_at,
-                         idempotency_key, fingerprint)
+                         idempotency_key, fingerprint, dedup, cache, cache_ttl_seconds)
     values (:id, :tenant, :kind, :inline, :state, :endpoint, :model, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :total,
-            case when :state = 'in_progress' then now() end, :idempotency_key, :fingerprint)
+            case when :state = 'in_progress' then now() end, :idempotency_key, :fingerprint,
+            :dedup, :cache, :cache_ttl_seconds)
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
@@ -37,7 +38,8 @@ _SELECT = """
                coalesce(sum(s.input_tokens), 0)::bigint as live_input_tokens,
                coalesce(sum(s.cached_tokens), 0)::bigint as live_cached_tokens,
                coalesce(sum(s.output_tokens), 0)::bigint as live_output_tokens,
-               coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning_tokens
+               coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning_tokens,
+               coalesce(sum(s.reused_output_tokens), 0)::bigint as live_reused_output_tokens
         from slices s
         where s.batch = b.id and b.state in ('in_progress', 'paused', 'cancelling', 'finalizing')) live on true
     """
@@ -102,10 +104,12 @@ _END = text("""
         empty = sums.empty, empty_lines = sums.empty_lines,
         input_tokens = sums.input_tokens, cached_tokens = sums.cached_tokens,
         output_tokens = sums.output_tokens, reasoning_tokens = sums.reasoning_tokens,
+        reused_output_tokens = sums.reused_output_tokens,
         output_file = :output_file, error_file = :error_file,
         errors = cast(:errors as jsonb), error_count = :error_count
     from (select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
                  coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
+                 coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
                  coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens, coalesce(sum(s.empty), 0) as empty,
                  array(select line from slices e, unnest(e.empty_lines) as line where e.batch = :id
                        order by line limit 10) as empty_lines
@@ -165,6 +169,7 @@ _EVENT = text(
 
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
 _CONVERTED = {"state", "finish_as", "lane", "completed", "failed", "usage", "empty", "empty_lines", "errors"}
+_COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
 
 
@@ -179,7 +184,7 @@ def _batch(row: Row[Any]) -> Batch:
         lane=Lane(m["lane"]),
         completed=m[f"{live}completed"],
         failed=m[f"{live}failed"],
-        usage=Usage(*(m[f"{live}{name}_tokens"] for name in ("input", "cached", "output", "reasoning"))),
+        usage=Usage(*(m[f"{live}{name}_tokens"] for name in _COUNTED)),
         empty=m[f"{live}empty"],
         empty_lines=tuple(m[f"{live}empty_lines"]),
         errors=tuple(m["errors"]),
@@ -206,6 +211,9 @@ def insert(
     total: int = 0,
     idempotency_key: str | None = None,
     fingerprint: bytes | None = None,
+    dedup: bool = True,
+    cache: str | None = None,
+    cache_ttl_seconds: int | None = None,
 ) -> bool:
     """Insert a batch; False if the tenant has one with this idempotency key already."""
     values = {name: value for name, value in locals().items() if name != "conn"}

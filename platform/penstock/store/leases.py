@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 
 from penstock.domain.batch import BatchState
 from penstock.domain.lane import LANES, Lane
+from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.slice import Claim
 from penstock.domain.suspicion import GUILTY_DEATHS
 from penstock.store import shares
@@ -54,9 +55,11 @@ _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
            b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes,
+           b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
     from leases l join slices s on s.id = l.slice and s.lease = l.id join batches b on b.id = s.batch
+        join tenants t on t.id = s.tenant
     where l.nonce = :nonce""")
 
 _CLAIM_BATCH = text("""
@@ -225,6 +228,7 @@ def claim(
         recorded=frozenset(row.recorded or ()),
         suspects=dict(row.suspects or ()),
         crashes=row.crashes,
+        reuse=Reuse(row.dedup, CacheMode(row.cache), row.cache_ttl_seconds),
     )
 
 

@@ -19,21 +19,24 @@ _FLUSH = text("""
         returning blob_key),
     new as (
         insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, empty_lines,
-                              completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens)
+                              completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                              reused_output_tokens)
         select id, :lease, :seq, :blob_key, :data, :bytes, cast(:lines as int[]), cast(:failed_lines as int[]),
                cast(:empty_lines as int[]),
                cardinality(cast(:lines as int[])) - cardinality(cast(:failed_lines as int[])),
                cardinality(cast(:failed_lines as int[])),
-               :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens
+               :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens, :reused_output_tokens
         from held
         where cast(:blob_key as text) is null or exists (select from taken)
         on conflict (slice, lease, seq) do nothing
-        returning slice, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens),
+        returning slice, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                  reused_output_tokens),
     counted as (
         update slices s set completed = s.completed + new.completed, failed = s.failed + new.failed,
             input_tokens = s.input_tokens + new.input_tokens, cached_tokens = s.cached_tokens + new.cached_tokens,
             output_tokens = s.output_tokens + new.output_tokens,
             reasoning_tokens = s.reasoning_tokens + new.reasoning_tokens,
+            reused_output_tokens = s.reused_output_tokens + new.reused_output_tokens,
             empty = s.empty + cardinality(new.empty_lines),
             empty_lines = case when new.empty_lines = '{}' then s.empty_lines else array(
                 select line from unnest(s.empty_lines || new.empty_lines) as line order by line limit 10) end
@@ -94,6 +97,7 @@ def flush(
         "cached_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
+        "reused_output_tokens": usage.reused_output_tokens,
     }
     return conn.execute(_FLUSH, values).scalar_one() or conn.execute(_FLUSHED, values).scalar_one()
 

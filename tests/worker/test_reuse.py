@@ -1,0 +1,154 @@
+"""Equal lines of a slice that have one answer are asked once, and end as the one that was asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker.engines import echo_launch
+from worker.test_asking import claim
+
+from penstock.domain.lane import Lane
+from penstock.domain.reuse import Reuse
+from penstock.formats.input import Line
+from penstock.formats.output import Record
+from penstock.settings import Settings
+from penstock_worker.asking import Asking, Engine, Loop
+from penstock_worker.beat import Grip, now
+from penstock_worker.engine.client import EngineClient
+from penstock_worker.engine.supervisor import Supervisor
+from penstock_worker.gate import Gate
+from penstock_worker.reuse import grouped
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reuse") / "journal"
+
+
+@pytest.fixture(scope="module")
+def supervisor(short_dir: Path, journal: Path) -> Iterator[Supervisor]:
+    folder = short_dir / "reuse"
+    launch = echo_launch(folder, f"--journal={journal}")
+    with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        supervisor.wait_ready(30)
+        yield supervisor
+
+
+def chat(text: str, **more: Any) -> bytes:
+    return json.dumps({"model": "echo", "messages": [{"role": "user", "content": text}], **more}).encode()
+
+
+def lines(bodies: Sequence[bytes]) -> list[Line]:
+    return [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
+
+
+def ask(
+    supervisor: Supervisor, bodies: Sequence[bytes], *, dedup: bool = True, gate: Gate | None = None, **settings: Any
+) -> list[Record]:
+    """What was recorded of these lines, in the order of their numbers."""
+    grip = Grip(1, now() + 60)
+    made = dataclasses.replace(claim(Lane.STANDARD, "a"), reuse=Reuse(dedup=dedup))
+    client = EngineClient(socket=supervisor.launch.socket)
+    with Loop() as loop, loop.living(client):
+        engine = Engine(client, Gate(4), supervisor, loop, Settings(**settings))
+        asking = Asking(engine, made, lines(bodies), grip, gate)
+        records: list[Record] = []
+        while not asking.done:
+            assert grip.news.wait(20)
+            grip.news.clear()
+            records += asking.collect()
+        assert asking.error is None
+        assert engine.gate.in_flight == 0
+    return sorted(records + asking.collect(), key=lambda record: record.number)
+
+
+def asked(journal: Path, text: str) -> int:
+    """How often the engine was asked this."""
+    return sum(entry.split("\t")[2] == text[:80] for entry in journal.read_text().splitlines())
+
+
+def response(record: Record) -> dict[str, Any]:
+    return json.loads(record.line)["response"]
+
+
+def test_followers_end_as_their_leader_ended(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("twice over", temperature=0), chat("alone", temperature=0)] * 3)
+    assert (asked(journal, "twice over"), asked(journal, "alone")) == (1, 1)
+    assert [record.number for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record.reused for record in records] == [False, False, True, True, True, True]
+    leader, follower = records[0], records[2]
+    told, told_again = json.loads(leader.line), json.loads(follower.line)
+    assert (told_again["custom_id"], told_again["error"]) == ("c3", None)
+    assert told["id"] != told_again["id"]
+    assert "cached" not in told["response"]
+    assert told_again["response"] == told["response"] | {"cached": True}
+    assert leader.usage.reused_output_tokens == 0
+    assert follower.usage.reused_output_tokens == follower.usage.output_tokens == leader.usage.output_tokens > 0
+    assert follower.usage.cached_tokens == follower.usage.input_tokens == leader.usage.input_tokens > 0
+
+
+def test_a_refusal_that_would_come_again_is_theirs_too(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("no [[status 400]]", temperature=0)] * 3)
+    assert asked(journal, "no [[status 400]]") == 1
+    assert [(record.failed, response(record)["status_code"]) for record in records] == [(True, 400)] * 3
+    assert {record.usage.total_tokens for record in records} == {0}
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        # Each line is asked `line_tries` = 2 times; the third request of the same body is answered.
+        ("busy [[status 429 times 2 after 0.01]]", [429, 200, 200]),
+        ("broken [[status 500 times 2 after 0.01]]", [500, 200, 200]),
+    ],
+)
+def test_if_the_leader_ended_for_a_reason_that_is_not_its_own_the_next_is_asked(
+    supervisor: Supervisor, journal: Path, text: str, ends: list[int]
+) -> None:
+    records = ask(supervisor, [chat(text, temperature=0)] * 3, line_tries=2)
+    assert [response(record)["status_code"] for record in records] == ends
+    assert [record.reused for record in records] == [False, False, True]
+    assert asked(journal, text) == 3
+
+
+def test_each_is_asked_if_each_before_it_timed_out(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("never [[hang]]", temperature=0)] * 2, line_timeout_seconds=0.3)
+    assert [json.loads(record.line)["error"]["code"] for record in records] == ["request_timeout"] * 2
+    assert asked(journal, "never [[hang]]") == 2
+
+
+def test_each_is_asked_if_the_connection_broke_each_time(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("torn [[break]]", temperature=0)] * 2, line_tries=1)
+    assert [json.loads(record.line)["error"]["code"] for record in records] == ["engine_error"] * 2
+    assert asked(journal, "torn [[break]]") == 2
+
+
+def test_what_may_be_answered_otherwise_is_asked_each_time(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("as you like")] * 3)
+    assert (asked(journal, "as you like"), [record.reused for record in records]) == (3, [False] * 3)
+
+
+def test_it_can_be_switched_off(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("each of us", temperature=0)] * 3, dedup=False)
+    assert (asked(journal, "each of us"), [record.reused for record in records]) == (3, [False] * 3)
+
+
+def test_a_suspect_is_asked_itself(supervisor: Supervisor, journal: Path) -> None:
+    records = ask(supervisor, [chat("on trial", temperature=0)] * 2, gate=Gate(2))
+    assert (asked(journal, "on trial"), [record.reused for record in records]) == (2, [False] * 2)
+
+
+def test_groups_keep_the_order_of_the_plan() -> None:
+    bodies = [chat(text, seed=1) for text in "abacbd"]
+    groups = [[line.number for line in group] for group in grouped(lines(bodies), dedup=True)]
+    assert groups == [[1, 3], [2, 5], [4], [6]]
+    assert grouped(lines(bodies), dedup=False) == [[line] for line in lines(bodies)]
+    assert Counter(number for group in groups for number in group) == Counter(range(1, 7))
