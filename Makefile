@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis bench-sync bench-lanes bench-idle bench-order
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -69,6 +69,9 @@ bench-idle: install ## Measure what 1,000 idle streams cost one API process, on 
 
 bench-order: install ## Missed deadlines of the order of work against first come, first served, simulated (ARGS="--trace FILE")
 	@PYTHONPATH=tests $(BIN)/python -m bench.order $(ARGS)
+
+bench-deadlines: install ## 30 jobs with mixed deadlines at 90 % load in real time, on the simulated engine (ARGS="--seed 3")
+	@PYTHONPATH=tests $(BIN)/python -m bench.deadlines $(ARGS)
 
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock

@@ -20,7 +20,7 @@ from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
 from penstock.store import batches, segments, slices, workers
 
-FIRST_PAUSE_SECONDS: Final = 0.1
+FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
 
 
