@@ -191,3 +191,28 @@ def test_a_batch_shows_what_it_warns_of(
     shown = penstock("batches", "show", job).stdout
     assert "1 answer is empty because max_tokens ran out" in shown
     assert "(lines 1)" in shown
+
+
+def test_a_retry_is_made_of_what_failed_and_its_merged_results_are_fetched(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    job = client.post("/v1/jobs", json={"model": "tiny", "body": chat()}).json()["id"]
+    settle_one(db, settings, worker, lambda number, custom_id: (400, b"{}"))
+    done = penstock("batches", "retry", job, "--status", 400, "--set", "max_tokens=512", "--set", "stop=now")
+    assert done.exit_code == 0, done.output
+    child = done.stdout.strip()
+    assert client.get(f"/v1/jobs/{child}").json()["parent_batch_id"] == job
+    [repeats] = [row for row in penstock("batches", "show", child).stdout.splitlines() if row.startswith("repeats")]
+    assert job in repeats
+    assert child in penstock("batches", "show", job).stdout
+    assert "no such line" in penstock("batches", "retry", job, "--answered", "empty").stderr
+    assert "has no merged results" in penstock("batches", "results", job, "--merged").stderr
+    good, bad = upload(client, b'{"custom_id": "a"}\n')["id"], upload(client, b'{"custom_id": "b"}\n')["id"]
+    db.run(lambda tx: batches.close(tx.conn, child, BatchState.COMPLETED))
+    db.run(lambda tx: batches.finalize(tx.conn, child))
+    ended = {"merged_output_file": good, "merged_error_file": bad}
+    db.run(lambda tx: batches.end(tx.conn, child, BatchState.COMPLETED, event="evt_1", **ended))
+    shown = penstock("batches", "results", child, "--merged", "--errors", "bad.jsonl")
+    assert shown.stdout == '{"custom_id": "a"}\n'
+    assert (tmp_path / "bad.jsonl").read_text() == '{"custom_id": "b"}\n'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -72,7 +74,15 @@ class Desk:
         """The bytes of the plan copy."""
         return self.blobs.read(self.world.find(batch).plan_key or "")
 
-    def answer(self, batch: str, model: str = MODEL, *, failed: frozenset[int] = frozenset(), slices: int = 99) -> None:
+    def answer(
+        self,
+        batch: str,
+        model: str = MODEL,
+        *,
+        failed: frozenset[int] = frozenset(),
+        slices: int = 99,
+        bodies: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:
         """Claim, read, answer and settle some slices of a batch, one segment for each slice."""
         worker = self.world.worker(model)
         for _ in range(slices):
@@ -84,7 +94,12 @@ class Desk:
             read = self.blobs.range(claim.plan_key, claim.plan_offset, claim.plan_bytes)
             records = [
                 output.answered(
-                    batch, number, lines.custom_id_of(line), 400 if number in failed else 200, "r", b'{"n":%d}' % number
+                    batch,
+                    number,
+                    lines.custom_id_of(line),
+                    400 if number in failed else 200,
+                    "r",
+                    bodies.get(number, b'{"n":%d}' % number),
                 )
                 for number, line in plan.unframe(read)
             ]

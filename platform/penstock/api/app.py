@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
-from penstock.api import batches, calls, errors, files, health, jobs, metrics, models, steering
+from penstock.api import batches, calls, errors, files, health, jobs, metrics, models, repair, steering
 from penstock.api.body import Room
 from penstock.api.envelope import Envelope
 from penstock.api.platform import Platform
@@ -44,7 +44,7 @@ work with this server's address as their base URL. Errors have OpenAI's envelope
 """
 
 # Bodies that routes read by themselves (to limit them, and to keep their bytes), and that the page shall show.
-_BODIES = (batches.CreateBatch, jobs.CreateJob, steering.Change)
+_BODIES = (batches.CreateBatch, jobs.CreateJob, steering.Change, repair.Retry)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api import body, shapes, steering
+from penstock.api import body, repair, shapes, steering
 from penstock.api.auth import IdempotencyKey, Tenant
 from penstock.api.body import Text
 from penstock.api.errors import DOCUMENTED
@@ -70,6 +70,19 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
 async def cancel_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
     """Stop a batch: what is answered is kept, the rest goes to the error file. 409 if it has ended."""
     return shapes.batch(View(await here.db.run(cancel.cancel, tenant, "batch", batch_id)))
+
+
+@router.post("/{batch_id}/retry", summary="Retry lines of a batch", openapi_extra=body.documented(repair.Retry))
+async def retry_batch(
+    request: Request, batch_id: str, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey
+) -> BatchShape:
+    """Ask failed (or empty) lines of an ended batch again, with other parameters if wanted, as a batch of their own.
+
+    The new batch names this one in `parent_batch_id`. When it has ended, `merged_output_file_id` and
+    `merged_error_file_id` hold every line of this one once, in its order: with the new answer where one came. It can
+    be retried in turn. 409 if this batch has not ended, has no such line, or its files are gone.
+    """
+    return shapes.batch(await repair.retry(request, here, tenant, "batch", batch_id, idempotency_key))
 
 
 @router.patch("/{batch_id}", summary="Change a batch", openapi_extra=body.documented(Change))

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api import body, shapes, steering
+from penstock.api import body, repair, shapes, steering
 from penstock.api.auth import IdempotencyKey, Tenant
 from penstock.api.batches import After, Limit, Wait
 from penstock.api.body import Asked, Text
@@ -139,6 +139,22 @@ async def get_job(request: Request, job_id: str, tenant: Tenant, here: Here, wai
 async def cancel_job(job_id: str, tenant: Tenant, here: Here) -> Response:
     """Stop a job: what is answered is kept. 409 if it has ended."""
     return _respond(View(await here.db.run(cancel.cancel, tenant, "job", job_id)))
+
+
+@router.post(
+    "/{job_id}/retry",
+    summary="Retry requests of a job",
+    response_model=JobShape,
+    openapi_extra=body.documented(repair.Retry),
+)
+async def retry_job(
+    request: Request, job_id: str, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey
+) -> Response:
+    """Ask failed (or empty) requests of an ended job again, as a job whose results are in files.
+
+    As `/v1/batches/{batch_id}/retry`.
+    """
+    return _respond(await repair.retry(request, here, tenant, "job", job_id, idempotency_key))
 
 
 @router.patch(

@@ -142,16 +142,23 @@ class _Common(BaseModel):
     cancelled_at: int | None
     request_counts: RequestCounts
     usage: UsageShape
-    warnings: list[WarningShape] | None = Field(description="So far; null if there is nothing to warn of.")
     metadata: dict[str, str] | None
     lane: Literal["priority", "standard", "flex"]
     paused: bool = Field(description="Paused by `/pause`: its status is `in_progress` then.")
     waiting: WaitingShape | None = Field(description="Why it makes no progress, if so; always null in lists.")
     expected: ExpectedShape | None = Field(description="While it is in progress; null before, after, and in lists.")
+    warnings: list[WarningShape] | None = Field(description="So far; null if there is nothing to warn of.")
+    parent_batch_id: str | None = Field(description="What it repeats lines of, if `/retry` made it.")
+    children: list[str] | None = Field(description="What repeats lines of it, oldest first; null in lists.")
+    merged_output_file_id: str | None = Field(
+        description="Of a retry that has ended: the answers of all lines where the chain of parents begins, its own "
+        "among them, in the order of that input."
+    )
+    merged_error_file_id: str | None = Field(description="The lines of those that have no answer yet.")
 
 
 class BatchShape(_Common):
-    """A batch, with every field of OpenAI's; from `warnings` on they are ours."""
+    """A batch, with every field of OpenAI's; from `lane` on they are ours."""
 
     object: Literal["batch"] = "batch"
 
@@ -266,12 +273,16 @@ def _common(view: View) -> dict[str, Any]:
         "cancelled_at": _time(one.cancelled_at),
         "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
         "usage": _usage(one.usage),
-        "warnings": _warnings(one),
         "metadata": one.metadata or None,
         "lane": str(one.lane),
         "paused": paused,
         "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
         "expected": _expected(view.expected) if view.expected else None,
+        "warnings": _warnings(one),
+        "parent_batch_id": one.parent,
+        "children": None if view.children is None else list(view.children),
+        "merged_output_file_id": one.merged_output_file,
+        "merged_error_file_id": one.merged_error_file,
     }
 
 

@@ -120,6 +120,19 @@ class Blobs:
             for piece in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(piece)
 
+    def lines(self, key: str) -> Iterator[bytes]:
+        """Read a blob line by line, without the line ends; raise Unreadable."""
+        rest = b""
+        for piece in self.pieces(key):
+            whole, newline, end = piece.rpartition(b"\n")
+            if newline:
+                yield from (rest + whole).split(b"\n")
+                rest = end
+            else:
+                rest += end
+        if rest:
+            yield rest
+
     async def stream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Read the bytes from `start` up to `end` in small pieces, from an event loop; raise Unreadable."""
         size = READ_PIECE_BYTES if self._root is None else DISK_PIECE_BYTES

@@ -110,6 +110,58 @@ def show(
             _print(one)
 
 
+@app.command()
+def retry(
+    id: Id,
+    status: Annotated[list[int] | None, typer.Option(help="Lines that were refused with it; repeatable.")] = None,
+    code: Annotated[list[str] | None, typer.Option(help="Lines with this error code or type; repeatable.")] = None,
+    custom_id: Annotated[list[str] | None, typer.Option(help="Of all those only these lines; repeatable.")] = None,
+    answered: Annotated[str | None, typer.Option(help="Also answers that are `empty`, or `truncated`.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All without an answer; so it is without a reason.")] = False,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="NAME=JSON in each body, max_tokens=512.")] = None,
+    model: Annotated[str | None, typer.Option(help="Ask another model.")] = None,
+    lane: Annotated[Lane | None, typer.Option(help="How urgent it is; else as before.")] = None,
+    window: Annotated[str | None, typer.Option(help="When it must be done; else as before.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end; exit with 1 unless it completes.")] = False,
+    url: Url = DEFAULT_URL,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Ask failed lines of an ended batch or job again, changed if wanted; prints the new one's id."""
+    chosen = {
+        "failed": failed or None,
+        "status_codes": status,
+        "error_codes": code,
+        "answered": answered,
+        "custom_ids": custom_id,
+    }
+    asked = {
+        "lines": {name: value for name, value in chosen.items() if value},
+        "set": changes and _values(changes),
+        "model": model,
+        "lane": lane and str(lane),
+        "completion_window": window,
+    }
+    with told(), connected(url, data) as client:
+        one = ask(client, "POST", f"{path(id)}/retry", json={name: value for name, value in asked.items() if value})
+        out.print(one["id"])
+        if wait:
+            _finish(watch(client, one["id"], err))
+
+
+def _values(texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE, where a value is JSON, or a text if it is none."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set is NAME=VALUE, not {text!r}.")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
+
+
 @app.command("watch")
 def watch_(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Watch a batch or job to its end, with its speed; exits with 1 unless it completes."""
@@ -168,6 +220,7 @@ def results(
     id: Id,
     output: Annotated[Path | None, typer.Option(help="Where the answers go; standard output unless told.")] = None,
     errors: Annotated[Path | None, typer.Option(help="Where the failed lines go; nowhere unless told.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Of a retry: all lines, its parent's too.")] = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -176,6 +229,9 @@ def results(
         one = ask(client, "GET", path(id))
         if one["status"] not in ("completed", "cancelled", "expired", "failed"):
             raise Problem(f"{id} is {one['status']}: it has no results yet.")
+        if merged:
+            _fetch_merged(client, one, output, errors)
+            return
         if one.get("results") is not None:
             good, bad = _split(one["results"])
             _write([good], output)
@@ -187,6 +243,17 @@ def results(
                 _fetch(client, one["error_file_id"], errors)
         if one["request_counts"]["failed"] and not errors:
             err.print(f"{one['request_counts']['failed']:,} lines failed: fetch them with --errors FILE")
+
+
+def _fetch_merged(client: httpx.Client, one: dict[str, Any], output: Path | None, errors: Path | None) -> None:
+    good, bad = one["merged_output_file_id"], one["merged_error_file_id"]
+    if good is None and bad is None:
+        raise Problem(f"{one['id']} has no merged results: it is no retry, or it ended before it was validated.")
+    _fetch(client, good, output)
+    if errors:
+        _fetch(client, bad, errors)
+    elif bad:
+        err.print("some lines still have no answer: fetch them with --errors FILE")
 
 
 def _split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:
@@ -249,6 +316,10 @@ def _print(one: dict[str, Any]) -> None:
         "input file": one["input_file_id"],
         "output file": one["output_file_id"],
         "error file": one["error_file_id"],
+        "repeats": one["parent_batch_id"],
+        "retries": ", ".join(one["children"] or ()) or None,
+        "merged output": one["merged_output_file_id"],
+        "merged errors": one["merged_error_file_id"],
     }
     for name, value in rows.items():
         if value is not None:

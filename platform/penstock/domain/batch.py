@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from penstock.domain.errors import BadRequest
 from penstock.domain.lane import Lane
+from penstock.domain.repeat import Repeat
 
 
 class BatchState(StrEnum):
@@ -141,6 +142,14 @@ class Batch:
     """The first few of those, by line number."""
     errors: tuple[dict[str, Any], ...] = ()
     error_count: int = 0
+    parent: str | None = None
+    """The batch of which it repeats lines."""
+    root: str | None = None
+    """Where the chain of parents begins."""
+    repeats: Repeat | None = None
+    merged_output_file: str | None = None
+    merged_error_file: str | None = None
+    """Every line of the root once: as this batch ended it, else as its parent did."""
 
     @property
     def ended(self) -> bool:

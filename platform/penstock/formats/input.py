@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ class _Body(msgspec.Struct):
 
 _read_request = msgspec.json.Decoder(_Request).decode
 _read_body = msgspec.json.Decoder(_Body).decode
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +126,19 @@ def custom_id_of(line: bytes) -> str:
 def write(custom_id: str, endpoint: str, body: Any) -> bytes:
     """Write one request as a line, without its line end; `body` is any JSON value."""
     return msgspec.json.encode({"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body})
+
+
+def changed(line: bytes, changes: Mapping[str, Any]) -> bytes:
+    """A checked line with other values in its body, merged shallowly; None takes a field out, the rest stays as it is.
+
+    All other bytes of a value stay as they were written; of a name that stands there twice the last one counts.
+    """
+    request = _read_fields(line)
+    body = _read_fields(request["body"])
+    for name, value in changes.items():
+        if value is None:
+            body.pop(name, None)
+        else:
+            body[name] = msgspec.Raw(msgspec.json.encode(value))
+    request["body"] = msgspec.Raw(msgspec.json.encode(body))
+    return msgspec.json.encode(request)

@@ -18,10 +18,11 @@ from penstock.formats import output, plan
 from penstock.service import foresight
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
-from penstock.store import batches, segments, slices, workers
+from penstock.store import batches, retries, segments, slices, workers
 
 FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
+MOST_CHILDREN: Final = 100
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class View:
     waiting: Waiting | None = None
     expected: Expectation | None = None
     results: tuple[bytes, ...] | None = None
+    children: tuple[str, ...] | None = None
+    """The batches that repeat lines of it; None where nobody looked."""
 
 
 def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -> View:
@@ -47,8 +50,9 @@ def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -
     batch = batches.get(tx.conn, tenant, id)
     if batch is None or batch.kind != kind:
         raise NotFound(kind, id, param=f"{kind}_id")
-    results = tuple(_results(tx, batch)) if batch.inline and batch.ended else None
-    return dataclasses.replace(seen(tx, batch, settings), results=results)
+    found = tuple(results(tx, batch)) if batch.inline and batch.ended else None
+    children = tuple(retries.children(tx.conn, tenant, id, limit=MOST_CHILDREN)) if batch.ended else ()
+    return dataclasses.replace(seen(tx, batch, settings), results=found, children=children)
 
 
 def seen(tx: Transaction, batch: Batch, settings: Settings) -> View:
@@ -82,7 +86,7 @@ def _has_ended(tx: Transaction, tenant: str, kind: str, id: str) -> bool:
     return state is None or state in TERMINAL
 
 
-def _results(tx: Transaction, batch: Batch) -> list[bytes]:
+def results(tx: Transaction, batch: Batch) -> list[bytes]:
     """The output lines of an ended inline job in input order; lines without an answer say why."""
     recorded: dict[int, bytes] = {}
     for segment in segments.of_batch(tx.conn, batch.id):

@@ -24,23 +24,13 @@ from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service import closing, scratch
 from penstock.service.ids import blob_key, fresh
+from penstock.service.merge import merge
+from penstock.service.sheet import Written
 from penstock.service.transaction import Database, Transaction
 from penstock.settings import Settings
 from penstock.store import batches, files, leases, segments
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file that is whole in the blob store and waits to be published."""
-
-    id: str
-    key: str
-    filename: str
-    bytes: int
-    sha256: bytes
-    lines: int
 
 
 @dataclass(frozen=True)
@@ -105,8 +95,9 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         with path.open("rb") as answers:
             output_file = write(db, blobs, batch, answers, index, "output")
             error_file = write(db, blobs, batch, answers, index, "error")
+            merged = merge(db, blobs, batch, everything(answers, index))
     failpoint("assemble.written")
-    db.run(commit, batch, lease, finish_as, output_file, error_file)
+    db.run(commit, batch, lease, finish_as, output_file, error_file, *merged)
     return Assembled(
         batch.id, finish_as, output_file.lines if output_file else 0, error_file.lines if error_file else 0
     )
@@ -163,6 +154,13 @@ def write(db: Database, blobs: Blobs, batch: Batch, answers: BinaryIO, index: In
     return Written(fresh("file-"), key, f"{batch.id}_{which}.jsonl", size, digest.digest(), count)
 
 
+def everything(answers: BinaryIO, index: Index) -> Iterator[bytes]:
+    """All output lines in input order, without their line ends."""
+    for offset, length in zip(index.offsets, index.lengths, strict=True):
+        if length:
+            yield os.pread(answers.fileno(), length - 1, offset)
+
+
 def commit(
     tx: Transaction,
     batch: Batch,
@@ -170,12 +168,14 @@ def commit(
     finish_as: BatchState,
     output_file: Written | None,
     error_file: Written | None,
+    merged_output: Written | None = None,
+    merged_error: Written | None = None,
 ) -> None:
     """Make the files visible and end the batch in one step, if the lease is still the batch's own."""
     batches.lock(tx.conn, batch.id)
     if not batches.holds(tx.conn, batch.id, lease, BatchState.FINALIZING):
         raise LeaseLost
-    for written in (output_file, error_file):
+    for written in (output_file, error_file, merged_output, merged_error):
         if written is not None:
             files.insert(
                 tx.conn,
@@ -194,5 +194,7 @@ def commit(
         finish_as,
         output_file=output_file.id if output_file else None,
         error_file=error_file.id if error_file else None,
+        merged_output_file=merged_output.id if merged_output else None,
+        merged_error_file=merged_error.id if merged_error else None,
     )
     leases.shut_batch_lease(tx.conn, lease)

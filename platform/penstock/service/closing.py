@@ -47,6 +47,17 @@ def end(
     *,
     output_file: str | None = None,
     error_file: str | None = None,
+    merged_output_file: str | None = None,
+    merged_error_file: str | None = None,
 ) -> None:
     """Make the last move, with its event."""
-    batches.end(tx.conn, batch, state, event=fresh("evt_"), output_file=output_file, error_file=error_file)
+    batches.end(
+        tx.conn,
+        batch,
+        state,
+        event=fresh("evt_"),
+        output_file=output_file,
+        error_file=error_file,
+        merged_output_file=merged_output_file,
+        merged_error_file=merged_error_file,
+    )

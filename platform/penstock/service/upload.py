@@ -159,14 +159,14 @@ def page(tx: Transaction, tenant: str, *, purpose: str | None, after: str | None
 
 
 async def delete(db: AsyncDatabase, blobs: Blobs, tenant: str, id: str) -> None:
-    """Delete a file and its bytes; raise NotFound, or Conflict while a validating batch reads it."""
+    """Delete a file and its bytes; raise NotFound, or Conflict while a batch reads it."""
     await discard(db, blobs, await db.run(_delete, tenant, id))
 
 
 def _delete(tx: Transaction, tenant: str, id: str) -> str:
     if not files.lock(tx.conn, tenant, id):
         raise NotFound("file", id, param="file_id")
-    if batch := files.validating_batch(tx.conn, tenant, id):
+    if batch := files.reading_batch(tx.conn, tenant, id):
         raise Conflict("in use", "deleted", f"The batch {batch} still reads this file.", code="file_in_use")
     key = files.delete(tx.conn, tenant, id)
     assert key is not None, "a locked file is there"

@@ -15,6 +15,7 @@ from penstock.domain.errors import LeaseLost
 from penstock.domain.slice import Cut
 from penstock.failpoint import failpoint
 from penstock.service import dispatch, plan, scratch
+from penstock.service.derive import derive
 from penstock.service.ids import blob_key, fresh
 from penstock.service.scan import Scan, scan
 from penstock.service.transaction import Database, Transaction
@@ -36,6 +37,11 @@ class Validated:
 
 def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Validated:
     """Validate and plan a batch under a lease; raise LeaseLost if the batch was closed or taken meanwhile."""
+    if batch.parent is not None and batch.input_key is None:
+        derived = derive(db, blobs, batch, lease, settings)
+        if derived is None:
+            return Validated(batch.id, errors=1)
+        batch = derived
     assert batch.input_key is not None, "inline jobs are validated in their POST"
     with spooled(blobs, batch.input_key, settings.scratch_dir) as path:
         found = scan(path, batch.endpoint, db.run(lambda tx: models.facts(tx.conn)), settings)

@@ -12,16 +12,17 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.batch import Batch, BatchState, LineError, Usage
 from penstock.domain.lane import Lane
+from penstock.domain.repeat import Repeat
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
     insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, total, in_progress_at,
-                         idempotency_key, fingerprint, dedup, cache, cache_ttl_seconds)
+                         idempotency_key, fingerprint, dedup, cache, cache_ttl_seconds, parent, root, repeats, reads)
     values (:id, :tenant, :kind, :inline, :state, :endpoint, :model, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :total,
             case when :state = 'in_progress' then now() end, :idempotency_key, :fingerprint,
-            :dedup, :cache, :cache_ttl_seconds)
+            :dedup, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
@@ -106,6 +107,7 @@ _END = text("""
         output_tokens = sums.output_tokens, reasoning_tokens = sums.reasoning_tokens,
         reused_output_tokens = sums.reused_output_tokens,
         output_file = :output_file, error_file = :error_file,
+        merged_output_file = :merged_output_file, merged_error_file = :merged_error_file,
         errors = cast(:errors as jsonb), error_count = :error_count
     from (select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
                  coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
@@ -168,7 +170,9 @@ _EVENT = text(
 
 
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
-_CONVERTED = {"state", "finish_as", "lane", "completed", "failed", "usage", "empty", "empty_lines", "errors"}
+_CONVERTED = {
+    "state", "finish_as", "lane", "completed", "failed", "usage", "empty", "empty_lines", "errors", "repeats",
+}  # fmt: skip
 _COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
 
@@ -188,6 +192,7 @@ def _batch(row: Row[Any]) -> Batch:
         empty=m[f"{live}empty"],
         empty_lines=tuple(m[f"{live}empty_lines"]),
         errors=tuple(m["errors"]),
+        repeats=Repeat.of_json(m["repeats"]) if m["repeats"] else None,
     )
 
 
@@ -214,10 +219,16 @@ def insert(
     dedup: bool = True,
     cache: str | None = None,
     cache_ttl_seconds: int | None = None,
+    parent: str | None = None,
+    root: str | None = None,
+    repeats: Repeat | None = None,
+    reads: Sequence[str] = (),
 ) -> bool:
     """Insert a batch; False if the tenant has one with this idempotency key already."""
     values = {name: value for name, value in locals().items() if name != "conn"}
-    return conn.execute(_INSERT, values | {"metadata": json.dumps(metadata)}).first() is not None
+    values |= {"metadata": json.dumps(metadata), "reads": list(reads)}
+    values["repeats"] = None if repeats is None else json.dumps(repeats.as_json())
+    return conn.execute(_INSERT, values).first() is not None
 
 
 def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
@@ -293,6 +304,8 @@ def end(
     event: str,
     output_file: str | None = None,
     error_file: str | None = None,
+    merged_output_file: str | None = None,
+    merged_error_file: str | None = None,
     errors: Sequence[LineError] = (),
     error_count: int = 0,
 ) -> None:
@@ -303,6 +316,8 @@ def end(
         "state": state,
         "output_file": output_file,
         "error_file": error_file,
+        "merged_output_file": merged_output_file,
+        "merged_error_file": merged_error_file,
         "error_count": error_count,
     }
     if conn.execute(_END, values | {"errors": json.dumps(listed)}).first() is None:

@@ -47,7 +47,12 @@ _PAGE = {
     for order, compare in (("desc", "<"), ("asc", ">"))
 }
 _IN_USE = text("""
-    select id from batches where tenant = :tenant and input_file = :id and state = 'validating' limit 1""")
+    select id from batches where tenant = :tenant and input_file = :id and state = 'validating'
+    union all
+    select id from batches
+    where tenant = :tenant and reads <> '{}' and :id = any(reads)
+      and state in ('validating', 'in_progress', 'paused', 'cancelling', 'finalizing')
+    limit 1""")
 _DELETE = text("""
     -- The row goes and the blob is due for deletion in one step; a sweep deletes what the deleter could not.
     with gone as (delete from files where tenant = :tenant and id = :id returning blob_key)
@@ -153,8 +158,8 @@ def page(
     return [File(**row._mapping) for row in rows]
 
 
-def validating_batch(conn: Connection, tenant: str, id: str) -> str | None:
-    """A batch that still reads this file, if any."""
+def reading_batch(conn: Connection, tenant: str, id: str) -> str | None:
+    """A batch that still reads this file, if any: it is validated, or it repeats lines of one that has ended."""
     return conn.execute(_IN_USE, {"tenant": tenant, "id": id}).scalar()
 
 

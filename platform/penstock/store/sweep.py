@@ -36,6 +36,10 @@ _DELETE_EXPIRED = text("""
     with gone as (
         delete from files f where f.id = any(cast(:ids as text[])) and not exists (
             select from batches b where b.tenant = f.tenant and b.input_file = f.id and b.state = 'validating')
+        and not exists (
+            select from batches b
+            where b.tenant = f.tenant and b.reads <> '{}' and f.id = any(b.reads)
+              and b.state in ('validating', 'in_progress', 'paused', 'cancelling', 'finalizing'))
         returning blob_key)
     insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
     on conflict (blob_key) do nothing""")
@@ -100,7 +104,7 @@ def due(conn: Connection, *, again: timedelta, limit: int) -> list[str]:
 
 
 def delete_expired_files(conn: Connection, *, limit: int) -> int:
-    """Delete files that have expired and that no validating batch reads; their blobs are doomed."""
+    """Delete files that have expired and that no batch reads; their blobs are doomed."""
     ids = [row.id for row in conn.execute(_EXPIRED, {"limit": limit})]
     return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
 

@@ -1,0 +1,77 @@
+"""Results: how every line of an ended batch ended, in input order, beside the line itself; memory is flat.
+
+A batch's output and error file are both in input order and each line is in one of them: so the three are read at once,
+like braiding, and nothing is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from penstock.blobs.store import Blobs
+from penstock.domain.batch import Batch
+from penstock.domain.errors import Unreadable
+from penstock.formats import ended, plan
+from penstock.formats import input as lines
+from penstock.formats.ended import Ended
+from penstock.service import answer
+from penstock.service.transaction import Database, Transaction
+from penstock.store import batches, retries, slices
+
+Braid = Iterator[tuple[bytes, Ended]]
+
+
+def of(db: Database, blobs: Blobs, batch: Batch) -> Braid:
+    """Each line of a batch as it was asked, and how it ended; raises Unreadable."""
+    if batch.inline:
+        asked, found = db.run(_rows, batch)
+        return zip(asked, map(_read, found), strict=True)
+    return _braid(db, blobs, batch, _asked(db, blobs, batch), (batch.output_file, batch.error_file))
+
+
+def merged(db: Database, blobs: Blobs, batch: Batch) -> Iterator[Ended]:
+    """How each line of the batch where the chain begins ended in the end, this batch's own retries included."""
+    if batch.root is None:
+        return (one for _, one in of(db, blobs, batch))
+    root = db.run(lambda tx: batches.find(tx.conn, batch.root or ""))
+    assert root is not None, "batches are never deleted"
+    found = (batch.merged_output_file, batch.merged_error_file)
+    return (one for _, one in _braid(db, blobs, batch, _asked(db, blobs, root), found))
+
+
+def _rows(tx: Transaction, batch: Batch) -> tuple[list[bytes], list[bytes]]:
+    asked = [line for _, line in sorted(plan.unframe(slices.inline_lines(tx.conn, batch.id)))]
+    return asked, answer.results(tx, batch)
+
+
+def _asked(db: Database, blobs: Blobs, batch: Batch) -> Iterator[bytes]:
+    if batch.inline:
+        return iter(db.run(_rows, batch)[0])
+    assert batch.input_key is not None, "it was validated"
+    tidy = (lines.tidy(raw, number) for number, raw in enumerate(blobs.lines(batch.input_key), 1))
+    return (line for line in tidy if line)
+
+
+def _braid(db: Database, blobs: Blobs, batch: Batch, asked: Iterable[bytes], found: tuple[str | None, ...]) -> Braid:
+    named = [id for id in found if id is not None]
+    keys = db.run(lambda tx: retries.keys(tx.conn, batch.tenant, named))
+    if len(keys) < len(named):
+        raise Unreadable(f"result files of {batch.id} are gone")
+    strands = [map(_read, blobs.lines(keys[id])) for id in named]
+    heads = [next(strand, None) for strand in strands]
+    for line in asked:
+        custom_id = lines.custom_id_of(line)
+        for place, head in enumerate(heads):
+            if head is not None and head.custom_id == custom_id:
+                yield line, head
+                heads[place] = next(strands[place], None)
+                break
+        else:
+            raise Unreadable(f"{batch.id} has no result of {custom_id[:64]!r} where it should be")
+
+
+def _read(line: bytes) -> Ended:
+    try:
+        return ended.read(line)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise Unreadable(f"a result is no output line: {error}") from error

@@ -1,0 +1,307 @@
+"""Retries: failed lines are asked again, and the merged result has every line once, in the parent's order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from service.desk import Desk, request
+from store.world import World, records
+
+from penstock.domain.batch import Batch, BatchState
+from penstock.domain.errors import Conflict, LeaseLost, NotFound
+from penstock.domain.lane import Lane
+from penstock.domain.repeat import Repeat
+from penstock.formats import input as lines
+from penstock.formats import output
+from penstock.service import derive, models, sweep, validate, work
+from penstock.service.once import Once
+from penstock.service.retry import Again, retry
+from penstock.store import files, retries
+
+FAILED = Repeat(failed=True)
+CUT = b'{"choices":[{"finish_reason":"length","text":"on and"}]}'
+EMPTY = b'{"choices":[{"finish_reason":"length","text":""}]}'
+
+
+def twelve(count: int = 12) -> bytes:
+    return b"\n".join(request(f"q{n}") for n in range(1, count + 1))
+
+
+def ended(desk: Desk, content: bytes | None = None, **how: Any) -> str:
+    """A batch that was validated, answered so and assembled."""
+    batch = desk.validate(twelve() if content is None else content)
+    desk.answer(batch, **how)
+    desk.assemble(batch)
+    return batch
+
+
+def again(world: World, batch: str, repeats: Repeat = FAILED, once: Once | None = None, **terms: Any) -> str:
+    """A retry of it that waits to be validated."""
+    kind = world.find(batch).kind
+    return world.db.run(retry, "acme", kind, batch, repeats, Again(**terms), once, world.settings).id
+
+
+def validated(desk: Desk, batch: str) -> Batch:
+    found, lease = desk.world.claim_batch(batch, "validate")
+    validate.validate(desk.world.db, desk.blobs, found, lease, desk.world.settings)
+    return desk.world.find(batch)
+
+
+def repaired(desk: Desk, batch: str, repeats: Repeat = FAILED, **how: Any) -> str:
+    """A retry of it that has ended."""
+    child = again(desk.world, batch, repeats)
+    validated(desk, child)
+    desk.answer(child, **how)
+    desk.assemble(child)
+    return child
+
+
+def asked(desk: Desk, batch: str) -> list[Any]:
+    """What the lines of a batch's input are."""
+    return [json.loads(line) for line in desk.blobs.read(desk.world.find(batch).input_key or "").splitlines()]
+
+
+def file(desk: Desk, id: str | None) -> list[Any]:
+    """The lines of a file that its tenant can read."""
+    if id is None:
+        return []
+    found = desk.world.db.run(lambda tx: files.get(tx.conn, "acme", id))
+    assert found is not None
+    return [output.parse(line) for line in desk.blobs.read(found.blob_key).splitlines()]
+
+
+def merged(desk: Desk, batch: str) -> tuple[list[str], list[str]]:
+    """The custom_ids of the merged answers and failures."""
+    found = desk.world.find(batch)
+    both = file(desk, found.merged_output_file), file(desk, found.merged_error_file)
+    assert all(200 <= line["response"]["status_code"] < 300 for line in both[0])
+    return tuple([line["custom_id"] for line in one] for one in both)  # type: ignore[return-value]
+
+
+def test_failed_lines_are_repeated_with_a_change_and_the_merged_result_is_whole_and_in_order(
+    desk: Desk, world: World
+) -> None:
+    parent = ended(desk, failed=frozenset({3, 4, 11}))
+    child = again(world, parent, Repeat(failed=True, changes={"max_tokens": 512, "seed": 7}))
+    assert world.find(child).state is BatchState.VALIDATING
+    validated(desk, child)
+    assert [(line["custom_id"], line["body"]) for line in asked(desk, child)] == [
+        (f"q{n}", {"model": "tiny", "max_tokens": 512, "seed": 7}) for n in (3, 4, 11)
+    ]
+    desk.answer(child, failed=frozenset({2}))
+    desk.assemble(child)
+    assert merged(desk, child) == ([f"q{n}" for n in range(1, 13) if n != 4], ["q4"])
+    found = world.find(child)
+    assert (found.parent, found.root, found.total, found.completed, found.failed) == (parent, parent, 3, 2, 1)
+    lines_ = {line["custom_id"]: line["id"] for line in file(desk, found.merged_output_file)}
+    own = {line["custom_id"]: line["id"] for line in file(desk, found.output_file)}
+    assert {name: lines_[name] for name in own} == own
+    assert world.db.run(lambda tx: retries.children(tx.conn, "acme", parent, limit=9)) == [child]
+    assert world.one("select count(*) from intents") == 0
+
+
+def test_the_input_that_is_derived_is_a_file_of_its_tenant(desk: Desk, world: World) -> None:
+    child = again(world, ended(desk, failed=frozenset({5})))
+    found = validated(desk, child)
+    listed = world.db.run(lambda tx: files.get(tx.conn, "acme", found.input_file or ""))
+    assert listed is not None
+    assert (listed.blob_key, listed.purpose, listed.filename) == (found.input_key, "batch", f"{child}_input.jsonl")
+
+
+def test_what_a_line_says_otherwise_stays_byte_for_byte() -> None:
+    line = b'{"custom_id":"a","url":"/v1/x","body":{"model":"m","top_k":1e999,"max_tokens":8,"x": [1,  2]},"y":0.10}'
+    changed = lines.changed(line, {"max_tokens": None, "model": "n", "stop": ["!"]})
+    wanted = b'{"custom_id":"a","url":"/v1/x","body":{"model":"n","top_k":1e999,"x":[1,  2],"stop":["!"]},"y":0.10}'
+    assert changed == wanted
+
+
+REFUSED = b'{"error":{"message":"no","type":"BadRequestError","code":400}}'
+FILTERS = [
+    (Repeat(failed=True), [2, 3, 5, 12]),
+    (Repeat(status_codes=frozenset({400})), [2, 3]),
+    (Repeat(status_codes=frozenset({429, 500})), [5]),
+    (Repeat(error_codes=frozenset({"BadRequestError"})), [3]),
+    (Repeat(error_codes=frozenset({"400"})), [3]),
+    (Repeat(error_codes=frozenset({"batch_cancelled"}), status_codes=frozenset({500})), [5, 12]),
+    (Repeat(answered="truncated"), [7, 8]),
+    (Repeat(answered="empty"), [8]),
+    (Repeat(failed=True, answered="empty"), [2, 3, 5, 8, 12]),
+    (Repeat(failed=True, custom_ids=frozenset({"q2", "q7", "q12", "other"})), [2, 12]),
+    (Repeat(failed=True, answered="truncated", custom_ids=frozenset({"q2", "q7", "q9"})), [2, 7]),
+]
+
+
+@pytest.fixture
+def mixed(desk: Desk, world: World) -> str:
+    """A cancelled batch whose lines ended in every way: 400 in two words, 500, cut, empty, and 12 not at all."""
+    batch = desk.validate(twelve())
+    worker = world.worker()
+    status = {2: 400, 3: 400, 5: 500}
+    bodies = {3: REFUSED, 7: CUT, 8: EMPTY}
+    while claim := world.claim(worker):
+        numbers = [n for n in range(claim.first_line, claim.last_line + 1) if n != 12]
+        found = [output.answered(batch, n, f"q{n}", status.get(n, 200), "r", bodies.get(n, b"{}")) for n in numbers]
+        world.db.run(work.flush, claim, 1, found, None)
+        if claim.last_line == 12:
+            world.cancel(batch)
+        world.db.run(work.settle, claim, world.settings)
+    desk.assemble(batch)
+    return batch
+
+
+def test_a_filter_chooses_by_how_lines_ended(desk: Desk, world: World, mixed: str, subtests: pytest.Subtests) -> None:
+    for repeats, wanted in FILTERS:
+        with subtests.test(repeats=repr(repeats)[:80]):
+            child = again(world, mixed, repeats)
+            validated(desk, child)
+            assert [line["custom_id"] for line in asked(desk, child)] == [f"q{n}" for n in wanted]
+
+
+def test_an_answer_is_never_replaced_by_a_failure(desk: Desk, world: World, mixed: str) -> None:
+    child = repaired(desk, mixed, Repeat(failed=True, answered="truncated"), failed=frozenset({1, 4}))
+    assert asked(desk, child)[3]["custom_id"] == "q7"
+    assert merged(desk, child) == ([f"q{n}" for n in range(1, 13) if n != 2], ["q2"])
+    seven = file(desk, world.find(child).merged_output_file)[5]
+    assert seven["response"]["body"] == json.loads(CUT)
+
+
+def test_a_retry_of_a_retry_repeats_what_failed_again_and_merges_all_three(desk: Desk, world: World) -> None:
+    first = ended(desk, b"\xef\xbb\xbf\n" + twelve().replace(b"\n", b"\r\n\n"), failed=frozenset({2, 6, 8, 24}))
+    assert world.find(first).failed == 4
+    second = repaired(desk, first, Repeat(failed=True, changes={"max_tokens": 99}), failed=frozenset({2, 4}))
+    third = again(world, second, Repeat(failed=True, changes={"seed": 1}))
+    validated(desk, third)
+    bodies = [line["body"] for line in asked(desk, third)]
+    assert bodies == [{"model": "tiny", "max_tokens": 99, "seed": 1}] * 2
+    desk.answer(third, failed=frozenset({2}))
+    desk.assemble(third)
+    failed = [line["custom_id"] for line in file(desk, world.find(second).error_file)]
+    assert merged(desk, third) == ([f"q{n}" for n in range(1, 13) if f"q{n}" != failed[1]], failed[1:])
+    assert (world.find(third).parent, world.find(third).root) == (second, first)
+
+
+def test_a_job_in_rows_is_repeated_and_merged_in_files(desk: Desk, world: World) -> None:
+    job = world.job(5)
+    claim = world.claimed(world.worker())
+    world.db.run(work.flush, claim, 1, [*records(claim, 1, 4), *records(claim, 2, 3, 5, failed=True)], None)
+    world.db.run(work.settle, claim, world.settings)
+    child = repaired(desk, job, failed=frozenset({3}))
+    assert child.startswith("job_")
+    assert (world.find(child).kind, world.find(child).inline) == ("job", False)
+    assert merged(desk, child) == (["q-1", "q-2", "q-3", "q-4"], ["q-5"])
+    assert merged(desk, repaired(desk, child)) == ([f"q-{n}" for n in range(1, 6)], [])
+
+
+def test_another_model_and_other_terms_or_the_parents(desk: Desk, world: World) -> None:
+    world.db.run(models.add, "other")
+    parent = ended(desk, failed=frozenset({1}))
+    child = again(
+        world, parent, Repeat(failed=True, changes={"model": "other"}), lane=Lane.FLEX, completion_window="2h",
+        metadata={"a": "b"}, output_expires_seconds=3_600,
+    )  # fmt: skip
+    found = validated(desk, child)
+    assert (found.model, found.lane, found.completion_window, found.metadata) == ("other", "flex", "2h", {"a": "b"})
+    assert found.output_expires_seconds == 3_600
+    same = world.find(again(world, parent))
+    assert (same.lane, same.completion_window, same.metadata) == (Lane.STANDARD, "24h", {})
+
+
+def test_a_retry_under_the_same_key_is_one_batch(desk: Desk, world: World) -> None:
+    parent, once = ended(desk, failed=frozenset({1})), Once("k", b"f")
+    assert again(world, parent, once=once) == again(world, parent, once=once)
+    with pytest.raises(Conflict, match="used before"):
+        again(world, parent, once=Once("k", b"g"))
+
+
+def test_what_can_not_be_repeated_is_said_at_once(desk: Desk, world: World) -> None:
+    def refused(batch: str, repeats: Repeat = FAILED) -> str | None:
+        with pytest.raises(Conflict) as told:
+            again(world, batch, repeats)
+        return told.value.code
+
+    running = desk.validate(twelve())
+    assert refused(running) == "conflict"
+    world.cancel(running)
+    assert refused(desk.validate(b"not json")) == "nothing_to_retry"
+    whole = ended(desk)
+    assert refused(whole) == refused(whole, Repeat(answered="empty")) == "nothing_to_retry"
+    with pytest.raises(NotFound):
+        world.db.run(retry, "stranger", "batch", whole, FAILED, Again(), None, world.settings)
+    with pytest.raises(NotFound):
+        world.db.run(retry, "acme", "job", whole, FAILED, Again(), None, world.settings)
+    for name in ("input_file", "error_file"):
+        parent = ended(desk, failed=frozenset({1}))
+        gone = getattr(world.find(parent), name)
+        world.db.run(lambda tx, gone=gone: files.delete(tx.conn, "acme", gone))
+        assert refused(parent) == "file_gone"
+
+
+def test_a_filter_that_meets_no_line_fails_the_retry_and_says_so(desk: Desk, world: World) -> None:
+    parent = ended(desk, failed=frozenset({1}))
+    found = validated(desk, again(world, parent, Repeat(status_codes=frozenset({418}))))
+    assert (found.state, found.errors[0]["code"]) == (BatchState.FAILED, "nothing_to_retry")
+    assert world.events(found.id) == ["batch.failed"]
+
+
+def reading(world: World, batch: str) -> Iterator[str]:
+    found = world.find(batch)
+    yield from filter(None, (found.input_file, found.output_file, found.error_file))
+
+
+def test_files_that_a_retry_reads_stay_until_it_has_ended(desk: Desk, world: World) -> None:
+    parent = ended(desk, failed=frozenset({1}))
+    child = again(world, parent)
+    kept = list(reading(world, parent))
+    world.sql("update files set expires_at = now() - interval '1 s' where id = any(:ids)", ids=kept)
+    for look in (lambda: None, lambda: validated(desk, child), lambda: desk.answer(child)):
+        look()
+        assert world.db.run(sweep.expired_files, world.settings) == 0
+        for id in kept:
+            assert world.db.run(lambda tx, id=id: files.reading_batch(tx.conn, "acme", id)) == child
+    desk.assemble(child)
+    assert merged(desk, child) == ([f"q{n}" for n in range(1, 13)], [])
+    assert world.db.run(sweep.expired_files, world.settings) == 3
+
+
+def test_a_retry_that_is_cancelled_merges_what_it_has_and_one_without_a_plan_nothing(desk: Desk, world: World) -> None:
+    parent = ended(desk, failed=frozenset({1, 2, 3, 4, 5, 6}))
+    child = again(world, parent)
+    validated(desk, child)
+    desk.answer(child, slices=1)
+    world.cancel(child)
+    desk.assemble(child)
+    assert merged(desk, child) == ([f"q{n}" for n in (1, 2, 3, 4, 7, 8, 9, 10, 11, 12)], ["q5", "q6"])
+    early = again(world, parent)
+    world.cancel(early)
+    found = world.find(early)
+    assert (found.state, found.merged_output_file, found.merged_error_file) == (BatchState.CANCELLED, None, None)
+
+
+def test_a_retry_whose_parents_results_are_lost_has_its_own(desk: Desk, world: World) -> None:
+    parent = ended(desk, failed=frozenset({1}))
+    child = again(world, parent)
+    validated(desk, child)
+    desk.answer(child)
+    key = world.db.run(lambda tx: retries.keys(tx.conn, "acme", [world.find(parent).output_file or ""])).popitem()[1]
+    desk.blobs.delete(key)
+    desk.assemble(child)
+    found = world.find(child)
+    assert (found.state, found.merged_output_file, found.completed) == (BatchState.COMPLETED, None, 1)
+
+
+def test_a_derivation_goes_on_where_one_died_and_a_late_one_changes_nothing(desk: Desk, world: World) -> None:
+    child = again(world, ended(desk, failed=frozenset({2, 9})))
+    late, lease = world.claim_batch(child, "validate")
+    world.reap(child)
+    found, present = world.claim_batch(child, "validate")
+    assert derive.derive(world.db, desk.blobs, found, present, world.settings) is not None
+    with pytest.raises(LeaseLost):
+        derive.derive(world.db, desk.blobs, late, lease, world.settings)
+    world.reap(child)  # whoever derived it dies before the plan
+    key = world.find(child).input_key
+    assert validated(desk, child).total == 2
+    assert world.find(child).input_key == key
+    assert len(asked(desk, child)) == 2
