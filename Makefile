@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-control bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-batch bench-control bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -51,6 +51,9 @@ lint: install ## Check style and the direction of imports
 	@$(BIN)/ruff check .
 	@echo "[lint] import-linter"
 	@$(BIN)/lint-imports --no-cache
+
+bench-batch: install ## Measure whole files against `vllm run-batch` on the real vLLM (ARGS="--files A B --repeats 3 --lines 2000")
+	@PYTHONPATH=tests $(BIN)/python -m bench.batch $(ARGS)
 
 bench-control: install ## Measure the control plane alone on the simulated engine (LINES="50000")
 	@$(BIN)/python tests/bench/control.py --lines $(or $(LINES),50000)

@@ -34,13 +34,19 @@ class Counts:
     generation_tokens: float
     running: float
     waiting: float
+    prefix_queries: float
+    prefix_hits: float
 
 
 async def counts(session: aiohttp.ClientSession) -> Counts:
     """Read the engine's metrics."""
     async with session.get("/metrics") as response:
         page = await response.text()
-    at = time.monotonic()
+    return read(page, time.monotonic())
+
+
+def read(page: str, at: float) -> Counts:
+    """Read a page of metrics that was made at this moment; what is missing on it is 0."""
     sums: dict[str, float] = {}
     for name, labels, value in _SAMPLE.findall(page):
         if "finished_reason" in labels and not any(end in labels for end in _ANSWERED):
@@ -53,6 +59,8 @@ async def counts(session: aiohttp.ClientSession) -> Counts:
         sums.get("vllm:generation_tokens_total", 0.0),
         sums.get("vllm:num_requests_running", 0.0),
         sums.get("vllm:num_requests_waiting", 0.0),
+        sums.get("vllm:prefix_cache_queries_total", 0.0),
+        sums.get("vllm:prefix_cache_hits_total", 0.0),
     )
 
 

@@ -10,81 +10,43 @@
 
 Rounds run every arm once, in an order that the seed shuffles, with the same arrivals and sizes in each. One vLLM
 serves all arms but the bare ones; straight to it means its own socket, while the platform has nothing to do.
-It prints tables and writes JSON. It measures, and passes no judgement: targets stand beside what came out.
+It writes JSON after each window, and prints tables at the end. It measures, and passes no judgement: targets stand
+beside what came out.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from bench import arms, bare, lanes_report, load, objective, ours, result, small_job, trace
 from bench.arms import Plan, Window
+from bench.lanes_run import Bench
 
 PARTS: Final = ("bare", "lanes", "long", "slo", "jobs")
 LONG: Final = lanes_report.LONG
-_LEAST_LINES: Final = 1_000
-
-
-@dataclass
-class Bench:
-    """What was asked for, and what was found so far."""
-
-    given: argparse.Namespace
-    plan: Plan
-    windows: list[Window] = field(default_factory=list)
-    objectives: list[dict[str, Any]] = field(default_factory=list)
-    jobs: dict[str, Any] | None = None
-
-    @property
-    def long(self) -> Plan:
-        """The same with long answers of batch lines."""
-        return replace(self.plan, alike=self.given.long_lines)
-
-    def say(self, words: str) -> None:
-        """Tell whoever waits."""
-        print(f"[bench] {words}", flush=True)
-
-    def keep(self, window: Window) -> None:
-        """Take a window in."""
-        self.windows.append(window)
-        self.say(lanes_report.line(window))
-
-    def of(self, arm: str) -> list[Window]:
-        """An arm's windows, by round."""
-        return sorted((window for window in self.windows if window.arm == arm), key=lambda window: window.round)
-
-    def order(self, names: list[str], round: int) -> list[str]:
-        """The arms in this round's order."""
-        return random.Random(self.given.seed * 1_000 + round).sample(names, len(names))
-
-    def lines_for(self, seconds: float) -> int:
-        """Lines that certainly last so long: twice what the best arm served, and what fills the engine first."""
-        best = max((window.lines_per_second for window in self.windows), default=100.0)
-        return max(_LEAST_LINES, round(2.0 * best * (seconds + 10)))
 
 
 async def bare_engine(bench: Bench, socket: Path) -> None:
     """Arms on an engine that knows nothing of us."""
     async with load.Target("bare", socket=socket).session() as engine:
         await _know(bench, engine)
-        for round in range(bench.given.rounds):
+        for round in bench.rounds(bench.given.rounds):
             for n in bench.given.bare_in_flight:
-                bench.keep(await arms.naive(f"bare {n}", round, bench.plan, engine, n))
+                await bench.arm(f"bare {n}", round, arms.naive(f"bare {n}", round, bench.plan, engine, n))
         if "long" in bench.given.parts:
-            for round in range(bench.given.long_rounds):
-                n = bench.given.bare_seqs
-                bench.keep(await arms.naive(f"bare {n}{LONG}", round, bench.long, engine, n))
+            n = bench.given.bare_seqs
+            for round in bench.rounds(bench.given.long_rounds):
+                arm = f"bare {n}{LONG}"
+                await bench.arm(arm, round, arms.naive(arm, round, bench.long, engine, n))
 
 
 async def _know(bench: Bench, engine: aiohttp.ClientSession) -> None:
@@ -100,11 +62,13 @@ async def platform(bench: Bench, ours_: ours.Ours) -> None:
         if "lanes" in bench.given.parts:
             await _rounds(bench, ours_, engine, api)
         if "long" in bench.given.parts:
-            for round in range(bench.given.long_rounds):
-                bench.keep(await reserve_only(bench, ours_, engine, api, round, bench.long, f"ours{LONG}"))
+            for round in bench.rounds(bench.given.long_rounds):
+                arm = f"ours{LONG}"
+                await bench.arm(arm, round, reserve_only(bench, ours_, engine, api, round, bench.long, arm))
         if "slo" in bench.given.parts:
             for kind in bench.given.slo:
                 bench.objectives.append(await objective.measure(bench, ours_, engine, api, kind))
+                bench.write()
         if "jobs" in bench.given.parts:
             wish = small_job.Wish(behind=bench.given.behind, repeats=bench.given.repeats)
             # So short that 50 lines are a small job: one whose lines come back with it.
@@ -114,12 +78,12 @@ async def platform(bench: Bench, ours_: ours.Ours) -> None:
 
 async def _rounds(bench: Bench, ours_: ours.Ours, engine: aiohttp.ClientSession, api: aiohttp.ClientSession) -> None:
     naive = {"none": 0} | {f"naive {n}": n for n in bench.given.in_flight}
-    for round in range(bench.given.rounds):
+    for round in bench.rounds(bench.given.rounds):
         for arm in bench.order([*naive, "ours"], round):
             if arm == "ours":
-                bench.keep(await reserve_only(bench, ours_, engine, api, round, bench.plan, arm))
+                await bench.arm(arm, round, reserve_only(bench, ours_, engine, api, round, bench.plan, arm))
             else:
-                bench.keep(await arms.naive(arm, round, bench.plan, engine, naive[arm]))
+                await bench.arm(arm, round, arms.naive(arm, round, bench.plan, engine, naive[arm]))
 
 
 async def reserve_only(
@@ -158,6 +122,7 @@ def parsed() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--rate", type=float, default=4.0, help="waiting calls a second")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=0, help="then begin no other round of a part (0: no end)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of one window")
     parser.add_argument("--settle-seconds", type=float, default=4.0, help="between an arm's start and its window")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
@@ -200,31 +165,21 @@ def _measure(bench: Bench, folder: Path) -> None:
 def main() -> None:
     """Measure every part that is asked for, print and write what came out."""
     given = parsed()
-    began = time.monotonic()
-    found = result.begin(given)
+    head = result.begin(given)
     writer = load.Writer("tiny", seed=given.seed)
     plan = Plan(
         trace.of(given.trace), writer, given.scale, given.rate, given.seconds, given.settle_seconds, given.burst,
         given.seed, given.lines,
     )  # fmt: skip
-    bench = Bench(given, plan)
+    bench = Bench(given, plan, head)
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:
         _measure(bench, folder)
-    finally:  # What was measured is kept, whatever became of the rest.
+    finally:  # What was measured is kept and shown, whatever became of the rest.
         shutil.rmtree(folder, ignore_errors=True)
-        found |= {
-            "trace": plan.trace.source,
-            "seconds": round(time.monotonic() - began),
-            "curve": lanes_report.curve(bench.windows),
-            "targets": lanes_report.targets(bench),
-            "objectives": bench.objectives,
-            "small_job": bench.jobs,
-            "windows": [window.json() for window in bench.windows],
-        }
-        result.write(given.json, found)
-    lanes_report.show(found)
-    bench.say(f"{found['seconds']} s in all; {given.json}")
+        bench.write()
+        lanes_report.show(bench.found())
+    bench.say(f"{bench.found()['seconds']} s in all; {given.json}")
 
 
 if __name__ == "__main__":

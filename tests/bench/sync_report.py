@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench import result
 from bench.paired import Estimate
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,7 @@ _NAMES = {"ttft_ms": "TTFT", "total_ms": "whole answer"}
 def show(found: dict[str, Any]) -> None:
     """Print the tables of the parts that were measured."""
     console = Console(width=150)
+    console.print(result.told(found))
     if "latency" in found:
         console.print(_latency(found["latency"]))
     if "rate" in found:

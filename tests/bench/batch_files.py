@@ -1,0 +1,135 @@
+"""The files of `make bench-batch`: what each row sends, drawn with a seed; both sides get the same bytes.
+
+    A  unique chat lines with the trace's lengths
+    B  20 shared system prompts of about 700 tokens, shuffled, on an engine whose KV cache holds about 10k tokens
+    C  as A, but 40 % of the lines are exact copies of others, shuffled
+    D  the trace's prompts with short answers, of which 5 % are 20 times longer, shuffled
+    E  C once more, when its answers are in the shared cache
+    F  the lines of A, each as a job of its own
+
+Lines are deterministic (temperature 0). No two prompts begin alike except B's, and C's copies.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from bench.load import CHAT, Writer
+from bench.trace import Size, Trace
+
+SMALL_CACHE: Final = ("--num-gpu-blocks-override", "80", "--block-size", "128")
+"""10,240 tokens: a shared prompt that is not used soon is thrown out for another."""
+PROMPTS: Final = 20
+PROMPT_TOKENS: Final = 700
+_QUESTION: Final = Size(16, 32)
+COPIES: Final = 0.4
+LONG_SHARE: Final = 0.05
+LONGER: Final = 20
+# Twenty times this still fits into the tiny model's context beside a prompt.
+_MOST_SHORT_ANSWER: Final = 90
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    words: str
+    target: float
+    engine_args: tuple[str, ...] = ()
+    """What both engines are started with besides."""
+
+
+ROWS: Final = {
+    row.name: row
+    for row in (
+        Row("A", "unique lines", 0.97),
+        Row("B", f"{PROMPTS} shared prompts of {PROMPT_TOKENS} tokens, shuffled", 2.2, SMALL_CACHE),
+        Row("C", f"{COPIES:.0%} exact copies", 1.4),
+        Row("D", f"{LONG_SHARE:.0%} of the answers {LONGER} times longer", 1.08),
+        Row("E", "C a second time, cache on", 15.0),
+        Row("F", "one-line jobs, against ours of A", 0.85),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Draws files."""
+
+    trace: Trace
+    writer: Writer
+    scale: float
+    lines: int
+    seed: int
+
+    def bodies(self, row: str, repeat: int) -> list[dict[str, Any]]:
+        """The requests of this row's file, in file order; another repeat is another draw."""
+        chance = random.Random(f"{self.seed} {row} {repeat}")
+        sizes = self.trace.sizes(1_000 * self.seed + repeat, self.scale)
+        if row in ("A", "F"):
+            return [self.writer.chat(size) for size in islice(sizes, self.lines)]
+        if row in ("C", "E"):
+            return self._copied(sizes, chance)
+        if row == "D":
+            return self._some_long(sizes, chance)
+        return self._shared(chance)
+
+    def _copied(self, sizes: Iterator[Size], chance: random.Random) -> list[dict[str, Any]]:
+        copies = round(COPIES * self.lines)
+        unique = [self.writer.chat(size) for size in islice(sizes, self.lines - copies)]
+        return _shuffled([*unique, *chance.choices(unique, k=copies)], chance)
+
+    def _some_long(self, sizes: Iterator[Size], chance: random.Random) -> list[dict[str, Any]]:
+        """A quarter of A's answers, so that with the long ones a line costs about half as much again."""
+        long = round(LONG_SHARE * self.lines)
+        short = [
+            Size(size.prompt, min(_MOST_SHORT_ANSWER, max(2, size.answer // 4))) for size in islice(sizes, self.lines)
+        ]
+        drawn = [Size(size.prompt, size.answer * (LONGER if n < long else 1)) for n, size in enumerate(short)]
+        return [self.writer.chat(size) for size in _shuffled(drawn, chance)]
+
+    def _shared(self, chance: random.Random) -> list[dict[str, Any]]:
+        prompts = [self.writer.text(PROMPT_TOKENS) for _ in range(PROMPTS)]
+        made = []
+        for n in range(self.lines):
+            body = self.writer.chat(_QUESTION)
+            system = {"role": "system", "content": prompts[n % PROMPTS]}
+            made.append(body | {"messages": [system, *body["messages"]]})
+        return _shuffled(made, chance)
+
+
+def jsonl(bodies: Sequence[dict[str, Any]]) -> bytes:
+    """A batch's input file."""
+    lines = (
+        json.dumps({"custom_id": f"line-{n}", "method": "POST", "url": CHAT, "body": body})
+        for n, body in enumerate(bodies)
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
+    """What each line of an output file was answered, by custom_id: what the model said, and how many tokens it took.
+
+    Raises ValueError if a line was not answered, or twice.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in output.splitlines():
+        line = json.loads(text)
+        response = line["response"]
+        if line.get("error") or not response or response["status_code"] != 200 or line["custom_id"] in found:
+            raise ValueError(f"{line['custom_id']} was not answered once: {text[:300]!r}")
+        body = response["body"]
+        said = [(choice["message"]["content"], choice["finish_reason"]) for choice in body["choices"]]
+        found[line["custom_id"]] = (*said, body["usage"]["completion_tokens"])
+    return found
+
+
+def _shuffled(values: list[Any], chance: random.Random) -> list[Any]:
+    chance.shuffle(values)
+    return values
