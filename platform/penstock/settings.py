@@ -123,6 +123,13 @@ class Settings(BaseSettings):
     promoted_share: float = Field(0.2, description="Most of a lane's tokens that work promoted into it may take.")
     promote_slack_seconds: float = Field(30.0, description="A batch with less slack than this rises by one lane.")
 
+    # What is sent to where a tenant says.
+    outbound_allow: str = Field(
+        "", description="Networks of your own (CIDRs, by comma) that it may reach, on any port, with http too."
+    )
+    outbound_ports: str = Field("443,80", description="Ports that it may reach elsewhere, by comma.")
+    outbound_http: bool = Field(False, description="Whether http:// without TLS may be sent to elsewhere too.")
+
     # Connections, per process.
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")

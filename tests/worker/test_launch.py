@@ -83,6 +83,14 @@ def test_the_users_arguments_pass_unchanged_and_turn_our_choices_round() -> None
     assert "--enforce-eager" in launch().command
 
 
+def test_media_are_fetched_from_nowhere_until_the_operator_names_hosts() -> None:
+    assert "--allowed-media-domains=none.invalid" in launch().command
+    assert launch().environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    named = launch("--allowed-media-domains", "images.example.com").command
+    assert named[-2:] == ("--allowed-media-domains", "images.example.com")
+    assert "--allowed-media-domains=none.invalid" not in named
+
+
 def test_requests_carry_priorities_unless_the_user_chose_another_order() -> None:
     assert launch().priorities
     assert value(launch(), "--scheduling-policy") == "priority"

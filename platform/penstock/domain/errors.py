@@ -2,6 +2,7 @@
 
     PenstockError
     ├── BadRequest          400  the request can't be understood or is not allowed
+    │   └── OutboundRefused      a URL that we don't send to
     ├── Unauthorized        401  no key, or a key that is not valid
     ├── Forbidden           403  a valid key that may not do this
     ├── NotFound            404  no such thing, or it is another tenant's
@@ -17,6 +18,7 @@
     ├── NoSpace             507  the disk is full
     └── Internal            500  our own fault
     LeaseLost                    the holder writes no more: somebody else may hold the work now
+    OutboundFailed               a receiver was not reached, or gave no answer in time
     Unreadable                   bytes that should be in the blob store can't be read
 
 The docstring's first line is the default message.
@@ -53,6 +55,16 @@ class BadRequest(PenstockError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+
+
+class OutboundRefused(BadRequest):
+    """Nothing may be sent to this URL."""
+
+    code = "url_not_allowed"
+
+    def __init__(self, reason: str, *, param: str | None = None) -> None:
+        self.reason = reason
+        super().__init__(reason, param=param)
 
 
 class Unauthorized(PenstockError):
@@ -188,6 +200,14 @@ class Internal(PenstockError):
 
 class LeaseLost(Exception):
     """The lease is no longer this holder's: its answers must be dropped."""
+
+
+class OutboundFailed(Exception):
+    """A receiver was not reached, or gave no answer in time."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 class Unreadable(Exception):

@@ -89,6 +89,9 @@ def _our_choices(arguments: Sequence[str], on_cpu: bool) -> list[str]:
         chosen.append("--enable-prompt-tokens-details")  # Without it usage has no cached_tokens.
     if not has_flag(arguments, "--scheduling-policy"):
         chosen += ["--scheduling-policy", "priority"]  # Waiting calls pass batch lines in the engine's own queue.
+    if not has_flag(arguments, "--allowed-media-domains"):
+        # vLLM fetches media itself, wherever a tenant's URL points: from nowhere, until the operator names hosts.
+        chosen.append("--allowed-media-domains=none.invalid")
     if on_cpu and not has_flag(arguments, "--enforce-eager", "--no-enforce-eager"):
         chosen.append("--enforce-eager")  # Compiling for a CPU takes minutes and wins little.
     return chosen
@@ -153,6 +156,7 @@ def environment(environ: Mapping[str, str], on_cpu: bool, local: bool) -> dict[s
     env.pop("VLLM_API_KEY", None)  # It would lock us out; the socket's folder is the lock.
     env["VLLM_NO_USAGE_STATS"] = env["DO_NOT_TRACK"] = "1"
     env["PYTHONUNBUFFERED"] = "1"
+    env.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")  # A host that is allowed must not send us to one that isn't.
     # vLLM closes idle connections after 5 s otherwise, and a client that reuses one sees a broken pipe.
     env.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "600")
     if on_cpu:
