@@ -216,3 +216,20 @@ def test_a_retry_is_made_of_what_failed_and_its_merged_results_are_fetched(
     shown = penstock("batches", "results", child, "--merged", "--errors", "bad.jsonl")
     assert shown.stdout == '{"custom_id": "a"}\n'
     assert (tmp_path / "bad.jsonl").read_text() == '{"custom_id": "b"}\n'
+
+
+def test_an_estimate_is_a_table_and_leaves_no_file(
+    penstock: Penstock, client: httpx.Client, db: Database, tmp_path: Path
+) -> None:
+    db.run(models.add, "tiny")
+    done = penstock("batches", "estimate", jsonl(tmp_path))
+    assert done.exit_code == 0, done.output
+    rows = {row.rsplit(None, 3)[0].strip(): row.split()[-3:] for row in done.stdout.splitlines()[1:4]}
+    assert rows["lines"] == ["1", "1", "1"]
+    assert "time is not known: no worker" in done.stdout
+    assert "input by assumed, output by limits, from 1 lines" in done.stdout
+    assert client.get("/v1/files").json()["data"] == []
+    file = upload(client, jsonl(tmp_path).read_bytes())["id"]
+    shown = penstock("batches", "estimate", file, "--endpoint", "/v1/completions", "--json")
+    assert json.loads(shown.stdout)["object"] == "batch.estimate"
+    assert "Say --endpoint" in penstock("batches", "estimate", file).stderr

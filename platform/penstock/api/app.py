@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
-from penstock.api import batches, calls, errors, files, health, jobs, metrics, models, repair, steering
+from penstock.api import batches, calls, errors, estimate, files, health, jobs, metrics, models, repair, steering
 from penstock.api.body import Room
 from penstock.api.envelope import Envelope
 from penstock.api.platform import Platform
@@ -44,7 +44,7 @@ work with this server's address as their base URL. Errors have OpenAI's envelope
 """
 
 # Bodies that routes read by themselves (to limit them, and to keep their bytes), and that the page shall show.
-_BODIES = (batches.CreateBatch, jobs.CreateJob, steering.Change, repair.Retry)
+_BODIES = (batches.CreateBatch, jobs.CreateJob, steering.Change, repair.Retry, estimate.EstimateBatch)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (calls, files, batches, jobs, models, health, metrics):
+    for room in (calls, files, estimate, batches, jobs, models, health, metrics):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(Envelope)

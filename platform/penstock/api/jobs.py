@@ -75,13 +75,13 @@ async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_k
     """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
     raw = await body.read(request, here.settings.max_json_bytes)
     # Off the event loop, since some MiB take a while.
-    asked, asks = await asyncio.to_thread(_parse, raw, here.settings.max_job_requests)
+    asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
     once = Once(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
     made = await submit.create_job(here.db, here.blobs, tenant, asks, asked.model, asked.terms(), once, here.settings)
     return _respond(await here.db.run(answer.seen, made, here.settings))
 
 
-def _parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[Ask]]:
+def parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[Ask]]:
     fields = body.decode(raw, _Fields)
     asked = body.check(CreateJob, {name: _small(name, value) for name in _SMALL if (value := getattr(fields, name))})
     has_body, has_requests = (bytes(value) not in (b"", b"null") for value in (fields.body, fields.requests))

@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, told
+from penstock.cli.estimate import print_estimate
 from penstock.cli.watch import outlook, path, watch
 from penstock.domain.lane import Lane
 from penstock.stack.problem import Problem
@@ -39,10 +40,7 @@ def submit(
     """Upload a file and make a batch of it; prints its id."""
     with told(), connected(url, data) as client:
         asked = {"endpoint": endpoint or _first_url(file), "completion_window": window, "lane": str(lane)}
-        with _opened(file) as opened:
-            files = {"file": (file.name, opened, "application/octet-stream")}
-            uploaded = ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)
-        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": uploaded["id"]})
+        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": _upload(client, file)})
         out.print(batch["id"])
         if wait:
             _finish(watch(client, batch["id"], err))
@@ -62,6 +60,40 @@ def _first_url(file: Path) -> str:
         return str(json.loads(first.removeprefix(b"\xef\xbb\xbf"))["url"])
     except (ValueError, KeyError, TypeError):
         raise Problem(f"The first line of {file} names no url: say --endpoint.") from None
+
+
+@app.command()
+def estimate(
+    file: Annotated[str, typer.Argument(help="JSONL, one request a line, or the id of a file that is there.")],
+    endpoint: Annotated[str | None, typer.Option(help="What every line asks; else what the first line says.")] = None,
+    window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "24h",
+    lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.STANDARD,
+    as_json: Annotated[bool, typer.Option("--json", help="The API's object, as it is.")] = False,
+    url: Url = DEFAULT_URL,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Say what a batch would take in tokens, time and money; a local file is uploaded for it, and deleted again."""
+    with told(), connected(url, data) as client:
+        local = None if file.startswith("file-") else Path(file)
+        if local is None and endpoint is None:
+            raise Problem("Say --endpoint for a file that is there already.")
+        asked = {"endpoint": endpoint or _first_url(local or Path()), "completion_window": window, "lane": str(lane)}
+        id = _upload(client, local) if local else file
+        try:
+            one = ask(client, "POST", "/batches/estimate", json=asked | {"input_file_id": id})
+        finally:
+            if local:
+                ask(client, "DELETE", f"/files/{id}")
+        if as_json:
+            out.print(json.dumps(one, indent=2), soft_wrap=True)
+        else:
+            print_estimate(one, out)
+
+
+def _upload(client: httpx.Client, file: Path) -> str:
+    with _opened(file) as opened:
+        files = {"file": (file.name, opened, "application/octet-stream")}
+        return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
 
 
 @app.command("list")

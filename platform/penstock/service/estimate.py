@@ -8,7 +8,7 @@ from penstock.formats.input import Checked
 from penstock.settings import Settings
 from penstock.store.models import Facts
 
-_NO_ANSWER_TEXT: Final = frozenset({"/v1/embeddings", "/v1/score", "/v1/rerank"})
+NO_ANSWER_TEXT: Final = frozenset({"/v1/embeddings", "/v1/score", "/v1/rerank"})
 _LEAST_PART: Final = 8
 _MOST: Final = 2**31
 
@@ -23,16 +23,16 @@ def tokens(line: Checked, line_bytes: int, endpoint: str, facts: Facts | None, s
         asked = line_bytes / facts.bytes_per_token
     else:
         asked = line.body_bytes / settings.bytes_per_token
-    return max(1, min(_MOST, int(asked + _answer(line.max_output_tokens, endpoint, facts, settings))))
+    return max(1, min(_MOST, int(asked + answer_tokens(line.max_output_tokens, endpoint, facts, settings))))
 
 
-def _answer(most: int | None, endpoint: str, facts: Facts | None, settings: Settings) -> float:
+def answer_tokens(most: int | None, endpoint: str, facts: Facts | None, settings: Settings) -> float:
     """The model's mean, as far as the line allows it; what a line allows is no forecast: most limits are generous.
 
     But no less than an eighth of what it allows: a mean that other batches' short answers made would cut a batch of
     long ones into slices that take many times as long as they should. Unmeasured, an answer is as long as it may be.
     """
-    if endpoint in _NO_ANSWER_TEXT:
+    if endpoint in NO_ANSWER_TEXT:
         return 0.0
     mean = facts.output_tokens if facts else None
     if most is None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from penstock.domain.batch import Batch, BatchState
 from penstock.domain.foresight import Expectation, Rival, Work, expectation, span
+from penstock.domain.lane import Lane
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
 from penstock.store import foresight
@@ -33,6 +34,23 @@ def expect(tx: Transaction, batch: Batch, settings: Settings) -> Expectation | N
         others[row.model].append(row)
     spans = [span(_work(one, others[one.model], batch.tenant), settings.flush_seconds) for one in own]
     return expectation(spans, own[0].now, batch.deadline)
+
+
+def ahead(
+    tx: Transaction, tenant: str, models: Sequence[str], lane: Lane, window: timedelta, settings: Settings
+) -> dict[str, Work]:
+    """For each of these models that is known: what goes before a batch that would be created now, which is empty yet.
+
+    `lines_at_once` is 0 where no live worker serves it, and `tokens_per_second` where none has measured itself.
+    """
+    own = foresight.nothing_yet(tx.conn, tenant, models=models, gone=timedelta(seconds=settings.worker_gone_seconds))
+    others = defaultdict(list)
+    if own:
+        deadline = own[0].now + window
+        names = [one.model for one in own]
+        for row in foresight.beside(tx.conn, "", models=names, rank=lane.rank, deadline=deadline):
+            others[row.model].append(row)
+    return {one.model: _work(one, others[one.model], tenant) for one in own}
 
 
 def _work(own: Own, others: Sequence[Beside], tenant: str) -> Work:

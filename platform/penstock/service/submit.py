@@ -145,7 +145,7 @@ async def create_job(
     order = _Order(tenant, terms, _check(terms, settings), once)
     if once and (again := await db.run(_again, tenant, once)):
         return again
-    requests = await asyncio.to_thread(_requests, asks, default_model, terms.endpoint)
+    requests = await asyncio.to_thread(requests_of, asks, default_model, terms.endpoint)
     small = len(requests) <= settings.max_inline_requests and sum(map(len, requests)) <= settings.max_inline_bytes
     if small:
         checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
@@ -157,7 +157,7 @@ async def create_job(
         return await upload.publish(_create_filed(order, settings))
 
 
-def _requests(asks: Sequence[Ask], default_model: str | None, endpoint: str) -> list[bytes]:
+def requests_of(asks: Sequence[Ask], default_model: str | None, endpoint: str) -> list[bytes]:
     """The job's requests as lines of a batch file; raise BadRequest if two have one custom_id."""
     seen: dict[str, str] = {}
     requests = []

@@ -8,7 +8,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-_OWN = text("""
+_LIVE = """    cross join lateral (
+        select count(*)::int as workers,
+            coalesce(count(*) * avg(nullif(w.tokens_per_second, 0)), 0)::float8 as tokens_per_second,
+            coalesce(sum(case when w.budget > 0 then w.budget else w.slots end), 0)::int as lines_at_once
+        from workers w
+        where w.kind = 'gpu' and w.model = {model} and w.state = 'ready'
+          and w.seen_at > clock_timestamp() - :gone) live"""
+
+_OWN = text(f"""
     -- For each model of a batch: what is left by estimate, how right the estimates of its own slices were, and how fast
     -- the model's live workers are; one that has not measured itself yet counts as the mean of the others.
     select own.*, m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
@@ -26,15 +34,19 @@ _OWN = text("""
             sum(s.input_tokens + s.output_tokens)::float8 as recorded_tokens
         from slices s where s.batch = :batch group by s.model) own
     left join models m on m.name = own.model
-    cross join lateral (
-        select count(*)::int as workers,
-            coalesce(count(*) * avg(nullif(w.tokens_per_second, 0)), 0)::float8 as tokens_per_second,
-            coalesce(sum(case when w.budget > 0 then w.budget else w.slots end), 0)::int as lines_at_once
-        from workers w
-        where w.kind = 'gpu' and w.model = own.model and w.state = 'ready'
-          and w.seen_at > clock_timestamp() - :gone) live
+{_LIVE.format(model="own.model")}
     where own.left_lines > 0
     order by own.model""")
+
+_NOTHING_YET = text(f"""
+    -- The same for models of a batch that is not there yet.
+    select m.name as model, 0::float8 as left_tokens, 0 as left_lines, 0::float8 as settled_estimate,
+           0::float8 as settled_tokens, 0::float8 as recorded_estimate, 0::float8 as recorded_tokens,
+           m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
+    from models m join tenants t on t.id = :tenant
+{_LIVE.format(model="m.name")}
+    where m.name = any(cast(:models as text[]))
+    order by m.name""")
 
 _LEFT = "s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines"
 
@@ -104,6 +116,12 @@ class Beside:
 def own(conn: Connection, batch: str, *, gone: timedelta) -> list[Own]:
     """What is left of a batch, by model."""
     return [Own(**row._mapping) for row in conn.execute(_OWN, {"batch": batch, "gone": gone})]
+
+
+def nothing_yet(conn: Connection, tenant: str, *, models: Sequence[str], gone: timedelta) -> list[Own]:
+    """For each of these models that is known: nothing is left of a batch that is not there yet, and who would work."""
+    values = {"tenant": tenant, "models": list(models), "gone": gone}
+    return [Own(**row._mapping) for row in conn.execute(_NOTHING_YET, values)]
 
 
 def beside(conn: Connection, batch: str, *, models: Sequence[str], rank: int, deadline: datetime) -> list[Beside]:

@@ -1,0 +1,32 @@
+"""Estimates as a person reads them: lines, tokens, time and cost, from, expected, to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from penstock.cli.watch import duration
+
+
+def print_estimate(one: dict[str, Any], out: Console) -> None:
+    """Print the API's estimate as a table, and what it is based on."""
+    lines, based, seconds, cost = one["lines"], one["based_on"], one["seconds"], one["cost"]
+    table = Table("", "low", "expected", "high", box=None, pad_edge=False)
+    table.add_row("lines", *(f"{lines[name]:,}" for name in ("low", "count", "high")))
+    for name in ("input_tokens", "output_tokens"):
+        table.add_row(name.replace("_", " "), *(f"{value:,.0f}" for value in one[name].values()))
+    if seconds:
+        table.add_row("time", *map(duration, seconds.values()))
+    if cost:
+        table.add_row("cost", *(f"{cost[name]:.4f}" for name in ("low", "expected", "high")))
+    out.print(table)
+    if not seconds:
+        out.print(f"time is not known: {one['reason'].replace('_', ' ')}")
+    if one["meets_deadline"] is False:
+        out.print("it is expected after its deadline")
+    if based["bad_lines"]:
+        bad = f"of {based['sampled_lines']} lines that were looked at {based['bad_lines']} are bad"
+        out.print(f"{bad}: {based['first_error']['message']}")
+    out.print(f"input by {based['input']}, output by {based['output']}, from {based['sampled_lines']} lines")

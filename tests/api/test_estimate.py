@@ -1,0 +1,126 @@
+"""Estimates: tokens by the engine's tokenizer or by bytes, time behind the backlog, before anything is made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from api.live import CHAT, arrive, chat, error, upload
+from api.scripted_door import TOKEN, ScriptedDoor
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from penstock.domain.door import Load
+from penstock.formats import input as lines
+from penstock.service import doors
+from penstock.service.transaction import Database
+from penstock.settings import Settings
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Doors that need to pulse only once."""
+    return settings.model_copy(
+        update={"door_token": SecretStr(TOKEN), "door_gone_seconds": 600.0, "pulse_seconds": 0.2}
+    )
+
+
+def content(count: int, **body: Any) -> bytes:
+    asked = {"model": "tiny", **chat("hello " * 10), **body}
+    return b"".join(lines.write(f"q{n:05}", CHAT, asked) + b"\n" for n in range(count))
+
+
+def estimate(client: httpx.Client, file: str, **more: Any) -> dict[str, Any]:
+    answer = client.post("/v1/batches/estimate", json={"input_file_id": file, "endpoint": CHAT} | more)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def learn(db: Database, **facts: float) -> None:
+    """What settled slices would have taught."""
+    values = ", ".join(f"{name} = {value}" for name, value in facts.items())
+    with db.engine.begin() as conn:
+        conn.execute(text(f"update models set measured_at = now(), {values}"))
+
+
+def test_without_any_measurement_it_is_bytes_and_limits_and_no_time(client: httpx.Client, model: str) -> None:
+    seen = estimate(client, upload(client, content(50))["id"])
+    body = len(json.dumps({"model": "tiny", **chat("hello " * 10)}, separators=(",", ":")))
+    assert seen["lines"] == {"count": 50, "exact": True, "low": 50, "high": 50}
+    assert seen["input_tokens"]["expected"] == pytest.approx(50 * body / 4, rel=0.3)
+    assert seen["input_tokens"]["low"] < seen["input_tokens"]["expected"] < seen["input_tokens"]["high"]
+    assert seen["output_tokens"] == {"low": 50, "expected": 400, "high": 400}
+    assert (seen["seconds"], seen["reason"], seen["meets_deadline"]) == (None, "no_worker", None)
+    assert (seen["based_on"]["input"], seen["based_on"]["output"]) == ("assumed", "limits")
+    assert client.get("/v1/batches").json()["data"] == []
+
+
+def test_measured_facts_and_a_measured_worker_give_tokens_and_time(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    data = content(300)
+    file = upload(client, data)["id"]
+    learn(db, bytes_per_token=5.0, output_tokens=6.0)
+    holder = arrive(db, settings, "gpu", model)
+    assert estimate(client, file)["reason"] == "not_measured"
+    load = Load(open=False, calls=0, lines=0, budget=8, reason="", tokens_per_second=1_000.0)
+    db.run(doors.pulse, holder, load)
+    seen = estimate(client, file)
+    assert (seen["lines"]["count"], seen["lines"]["exact"]) == (300, True)
+    assert seen["input_tokens"]["expected"] == pytest.approx(len(data) / 5, rel=0.01)
+    assert seen["output_tokens"]["expected"] == pytest.approx(300 * 6, rel=0.01)
+    assert seen["output_tokens"]["high"] == pytest.approx(300 * 8, rel=0.01)
+    assert (seen["based_on"]["input"], seen["based_on"]["output"]) == ("measured", "measured")
+    tokens = seen["input_tokens"]["expected"] + seen["output_tokens"]["expected"]
+    assert seen["seconds"]["expected"] == pytest.approx(tokens / 1_000 + settings.flush_seconds, abs=0.2)
+    assert seen["meets_deadline"] is True
+    asked = {"model": model, "requests": [{"body": chat() | {"max_tokens": 5_000}} for _ in range(9)]}
+    assert client.post("/v1/jobs", json=asked | {"lane": "priority"}).status_code == 200
+    behind = estimate(client, file, lane="flex")["seconds"]
+    assert behind["expected"] > seen["seconds"]["expected"] + 1
+    assert estimate(client, file, completion_window="1m", lane="priority")["meets_deadline"] is True
+
+
+def test_the_engines_tokenizer_counts_the_sample(db: Database, settings: Settings, client: httpx.Client) -> None:
+    with ScriptedDoor(db, settings) as door:
+        door.whole = b'{"count": 17, "max_model_len": 512, "tokens": []}'
+        seen = estimate(client, upload(client, content(40))["id"])
+        assert seen["input_tokens"] == {"low": 680, "expected": 680, "high": 680}
+        assert seen["based_on"]["input"] == "tokenizer"
+        assert {endpoint for endpoint, _, _ in door.asked} == {"/tokenize"}
+        assert set(json.loads(door.asked[0][2])) == {"model", "messages"}
+        door.asked.clear()
+        answer = client.post("/v1/batches/estimate", json={"model": "tiny", "requests": [{"body": chat()}] * 3})
+        assert answer.json()["input_tokens"]["expected"] == 51
+        assert len(door.asked) == 3, "custom_ids differ, so the lines do"
+        door.status = 500
+        assert estimate(client, upload(client, content(40))["id"])["based_on"]["input"] == "assumed"
+
+
+def test_what_lines_say_of_their_answers_is_heard(client: httpx.Client, model: str) -> None:
+    file = upload(client, content(10, ignore_eos=True, max_tokens=30, n=2))["id"]
+    assert estimate(client, file)["output_tokens"] == {"low": 600, "expected": 600, "high": 600}
+
+
+def test_bad_lines_are_seen_before_the_batch_is_made(client: httpx.Client, model: str) -> None:
+    file = upload(client, content(5) + b"nonsense\n\n" + content(1, model="nobody"))["id"]
+    seen = estimate(client, file)
+    assert (seen["lines"]["count"], seen["based_on"]["bad_lines"]) == (7, 2)
+    assert seen["based_on"]["first_error"]["code"] == "invalid_json_line"
+    assert [one["model"] for one in seen["models"]] == ["tiny"]
+
+
+def test_what_can_not_be_a_batch_is_refused(client: httpx.Client, stranger: httpx.Client, model: str) -> None:
+    file = upload(client, content(2))["id"]
+    for asked, param in (
+        ({"input_file_id": "file-none", "endpoint": CHAT}, "input_file_id"),
+        ({"input_file_id": file, "endpoint": "/v1/odd"}, "endpoint"),
+        ({"input_file_id": file, "endpoint": CHAT, "completion_window": "soon"}, "completion_window"),
+        ({"input_file_id": file, "endpoint": CHAT, "colour": "red"}, "colour"),
+        ({"model": "tiny"}, "body"),
+    ):
+        assert error(client.post("/v1/batches/estimate", json=asked), 400)["param"] == param
+    refused = stranger.post("/v1/batches/estimate", json={"input_file_id": file, "endpoint": CHAT})
+    assert error(refused, 400)["param"] == "input_file_id"
