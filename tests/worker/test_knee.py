@@ -9,7 +9,7 @@ from worker.plant import Plant
 
 from penstock.domain.door import Slo
 from penstock_worker.controller import Controller, Reason
-from penstock_worker.knee import FIRST_REST_SECONDS, LONGEST_REST_SECONDS, Knee
+from penstock_worker.knee import FIRST_REST_SECONDS, LONGEST_REST_SECONDS, WINDOW_SECONDS, Knee
 
 
 def plant(**more: object) -> Plant:
@@ -50,6 +50,12 @@ def test_trials_come_more_and_more_seldom_while_they_change_nothing() -> None:
     engine = plant()
     first, last = engine.run(1_800), engine.run(1_800)
     assert sum(budget < 128 for budget in first) > sum(budget < 128 for budget in last)
+
+
+def test_a_trial_that_plainly_loses_ends_with_its_first_pair() -> None:
+    engine = plant()
+    budgets = engine.run(120)
+    assert 0 < sum(budget < 128 for budget in budgets) <= 2 * WINDOW_SECONDS
 
 
 def test_nothing_is_tried_while_there_is_less_work_than_the_budget() -> None:

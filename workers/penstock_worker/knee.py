@@ -5,7 +5,8 @@
                each two neighbours was faster
 
 A step down is kept if it loses nothing, a step up if it gains. A trial costs what the worse side loses in its windows,
-so after one that changed nothing the next comes later, twice as late each time. Tokens a second are measured, as they
+so one that plainly loses ends with its first pair, and after one that changed nothing the next comes later, twice as
+late each time. Tokens a second are measured, as they
 depend on the hardware, the model and the lengths of the day; what the lines in flight should be is then no constant.
 """
 
@@ -29,6 +30,7 @@ _IN_FORCE: Final = 0.95
 _KEEPS: Final = 0.99
 _SLIPS: Final = 0.98
 _GAINS: Final = 1.02
+_PLAINLY_LOSES: Final = 0.9
 
 
 class _Side(StrEnum):
@@ -116,17 +118,29 @@ class Knee:
         if self._seconds < WINDOW_SECONDS:
             return
         self._rates[self._side].append(self._tokens / self._seconds)
-        if len(self._rates[_Side.TRIED]) == PAIRS:
+        if self._side is _Side.TRIED and (self._is_hopeless or len(self._rates[_Side.TRIED]) == PAIRS):
             self._judge()
             return
         self._side = _Side.TRIED if self._side is _Side.STANDING else _Side.STANDING
         self._begin_window(at)
 
-    def _judge(self) -> None:
+    @property
+    def _ratios(self) -> list[float]:
         pairs = zip(self._rates[_Side.TRIED], self._rates[_Side.STANDING], strict=True)
-        ratios = sorted(tried / max(standing, 1.0) for tried, standing in pairs)
-        mean = statistics.mean(ratios)
-        better = mean >= _KEEPS and ratios[1] >= _SLIPS if self._down else mean >= _GAINS and ratios[1] > 1.0
+        return [tried / max(standing, 1.0) for tried, standing in pairs]
+
+    @property
+    def _is_hopeless(self) -> bool:
+        return statistics.mean(self._ratios) < _PLAINLY_LOSES
+
+    def _judge(self) -> None:
+        ratios = sorted(self._ratios)
+        if self._is_hopeless:
+            better = False
+        elif self._down:
+            better = statistics.mean(ratios) >= _KEEPS and ratios[1] >= _SLIPS
+        else:
+            better = statistics.mean(ratios) >= _GAINS and ratios[1] > 1.0
         if not better:
             self._down = not self._down
             self._put_off()
