@@ -1,10 +1,11 @@
 """`make bench-batch`: whole files through the platform, against `vllm run-batch`'s own code on the same engine flags.
 
 Files A to F are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
-an order that turns; both engines live side by side, started before and warm, one of them busy at a time, with their
-prefix caches reset before each run. Their clock runs around `run_batch(engine_client, args)`, ours from the create of
-the batch to its completion; with upload and download it stands beside it. E is compared with their run of C, F with
-our own run of A. B has engines of its own, whose KV cache is small.
+an order that turns. Both engines live side by side, started before and warm, one of them busy at a time, with their
+prefix caches reset before each run; all else of ours sleeps while theirs runs. Their clock runs around
+`run_batch(engine_client, args)`, ours from the create of the batch to its completion; with upload and download it
+stands beside it. E is compared with their run of C, F with our own run of A. B has engines of its own, whose KV cache
+is small.
 
 It prints a table and writes JSON after each repeat, so that an interruption loses nothing. It measures, and passes no
 judgement: targets stand beside what came out. `--check` only compares answers, on engines in float32.
@@ -101,7 +102,8 @@ class Sides:
             return None
         file, output = self.folder / "in.jsonl", self.folder / "out.jsonl"
         file.write_bytes(data)
-        seconds, load = await self.theirs.run(file, output)
+        async with self.ours.asleep():
+            seconds, load = await self.theirs.run(file, output)
         said = output.read_bytes()
         return Done(seconds, len(batch_files.answers(said)), load), said
 
