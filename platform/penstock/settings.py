@@ -67,8 +67,10 @@ class Settings(BaseSettings):
         120.0, description="An engine with requests in it that makes no step for this long is hung, and replaced."
     )
     line_tries: int = Field(3, description="A line that meets 429 or 5xx is asked this often in all.")
-    slice_lines: int = Field(512, description="Most lines of one slice.")
-    slice_tokens: int = Field(60_000, description="Estimated tokens of one slice: some 20 s of engine work.")
+    slice_seconds: float = Field(20.0, description="Engine work of one slice, by what the model's workers measured.")
+    slice_tokens: int = Field(60_000, description="Estimated tokens of one slice where no worker has measured itself.")
+    slice_lines: int = Field(4_096, description="Most lines of one slice.")
+    slice_bytes: int = Field(16 * MIB, description="Most bytes of one slice: a worker holds several in memory.")
     expected_output_tokens: int = Field(256, description="Tokens of an answer that nothing is known about.")
     bytes_per_token: float = Field(4.0, description="Bytes of body per input token until a model's own is measured.")
     ready_per_worker: int = Field(4, description="Slices of a lane that are hinted ahead for each live worker.")

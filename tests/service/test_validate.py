@@ -170,7 +170,7 @@ def test_the_slices_cover_the_plan_exactly(desk: Desk, world: World, settings: S
         offset += row.plan_bytes
     assert offset == len(copy)
     assert sum(row.lines for row in rows) == len(lines) == world.find(batch).total
-    assert list(plan.unframe(copy)) == list(enumerate(lines, 1))
+    assert sorted(plan.unframe(copy)) == list(enumerate(lines, 1))
 
 
 def test_a_batch_that_was_cancelled_meanwhile_gets_neither_plan_nor_errors(desk: Desk, world: World) -> None:
@@ -205,3 +205,44 @@ def test_a_published_plan_leaves_no_intent_and_a_refused_one_leaves_its_own(desk
 def test_the_url_must_be_the_batchs_endpoint_and_its_message_says_which(desk: Desk, world: World) -> None:
     found = world.find(desk.validate(request("a", url="/v1/completions")))
     assert CHAT in found.errors[0]["message"]
+
+
+def test_a_plan_keeps_prompts_that_begin_alike_and_equal_lines_together(desk: Desk) -> None:
+    heads = ["You classify what people say about water. " * 10, "You translate what people say about wheels. " * 10]
+
+    def line(number: int, head: int, **more: object) -> bytes:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": f"{heads[head]} {number // 4}"}]}
+        return request(str(number), body=body | {"max_tokens": 16, "temperature": 0} | more)
+
+    batch = desk.validate(b"\n".join([line(n, n % 2) for n in range(8)] + [line(8, 1, max_tokens=64)]))
+    numbers = [number for number, _ in plan.unframe(desk.plan(batch))]
+    # The longest answer first, and with it all of its prompt; lines 2 and 4, 6 and 8, 1 and 3, 5 and 7 are the same.
+    assert numbers == [9, 2, 4, 6, 8, 1, 3, 5, 7]
+
+
+def test_lines_that_only_follow_an_equal_one_are_estimated_at_next_to_nothing(desk: Desk, world: World) -> None:
+    body = {"model": "tiny", "max_tokens": 100, "prompt": "water " * 20, "temperature": 0}
+    alone = world.slices(desk.validate(request("a", body=body)))
+    (row,) = world.slices(desk.validate(b"\n".join(request(name, body=body) for name in "abcd")))
+    assert row.tokens == alone[0].tokens + 3
+    drawn = [request(name, body=body | {"temperature": 1}) for name in "abcd"]
+    assert sum(row.tokens for row in world.slices(desk.validate(b"\n".join(drawn)))) >= 4 * 100
+
+
+def test_slices_are_as_long_as_live_workers_are_fast(desk: Desk, world: World, settings: Settings) -> None:
+    lines = b"\n".join(request(str(n), body={"model": "tiny", "max_tokens": 900}) for n in range(8))
+    assert [row.lines for row in world.slices(desk.validate(lines))] == [2, 2, 2, 2]
+    world.worker()
+    world.sql("update workers set tokens_per_second = 150 where kind = 'gpu'")
+    assert settings.slice_seconds * 150 >= 900 * 3
+    assert [row.lines for row in world.slices(desk.validate(lines))] == [3, 3, 2]
+
+
+def test_a_batchs_slices_are_handed_out_in_the_order_of_the_plan(desk: Desk, world: World) -> None:
+    batch = desk.validate(b"\n".join(request(str(n), body={"model": "tiny", "max_tokens": n + 1}) for n in range(12)))
+    rows = world.slices(batch)
+    assert [row.plan_offset for row in sorted(rows, key=lambda row: row.id)] == sorted(row.plan_offset for row in rows)
+    assert [number for number, _ in plan.unframe(desk.plan(batch))] == list(range(12, 0, -1))
+    holder = world.worker()
+    claimed = [world.claim(holder) for _ in rows]
+    assert [claim.plan_offset for claim in claimed if claim] == sorted(row.plan_offset for row in rows)

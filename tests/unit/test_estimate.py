@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.formats.input import Checked
+from penstock.formats.prefix import PromptFields
 from penstock.service import estimate
 from penstock.settings import Settings
 from penstock.store.models import Facts
@@ -12,7 +13,9 @@ SETTINGS = Settings(bytes_per_token=4.0, expected_output_tokens=256)
 
 
 def tokens(most: int | None = None, facts: Facts | None = None, endpoint: str = CHAT, line_bytes: int = 500) -> int:
-    return estimate.tokens(Checked("a", "tiny", most, 400), line_bytes, endpoint, facts, SETTINGS)
+    return estimate.tokens(
+        Checked("a", "tiny", most, bytes(400), PromptFields()), line_bytes, endpoint, facts, SETTINGS
+    )
 
 
 def test_before_anything_is_known_the_settings_say() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.batch import LineError
+from penstock.formats.prefix import PromptFields
 
 BOM: Final = b"\xef\xbb\xbf"
 NOT_JSON: Final = "This line is not parseable as valid JSON."
@@ -21,7 +22,7 @@ class _Request(msgspec.Struct):
     body: msgspec.Raw = msgspec.Raw()  # empty where it is missing
 
 
-class _Body(msgspec.Struct):
+class _Body(PromptFields, frozen=True):
     model: Any = None
     stream: Any = None
     max_tokens: Any = None
@@ -51,7 +52,8 @@ class Checked:
     custom_id: str
     model: str
     max_output_tokens: int | None
-    body_bytes: int
+    body: bytes
+    prompt: PromptFields
 
 
 def tidy(raw: bytes, number: int) -> bytes:
@@ -109,7 +111,7 @@ def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) ->
         return refuse("invalid_request", "A batch can't stream: leave out body.stream.", "body.stream")
     limits = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
     most = next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and 0 < n < 10_000_000), None)
-    return Checked(custom_id, body.model, most, len(raw))
+    return Checked(custom_id, body.model, most, raw, body)
 
 
 def read(number: int, line: bytes) -> Line:

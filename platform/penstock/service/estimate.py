@@ -22,8 +22,17 @@ def tokens(line: Checked, line_bytes: int, endpoint: str, facts: Facts | None, s
     if facts and facts.bytes_per_token:
         asked = line_bytes / facts.bytes_per_token
     else:
-        asked = line.body_bytes / settings.bytes_per_token
+        asked = len(line.body) / settings.bytes_per_token
     return max(1, min(_MOST, int(asked + answer_tokens(line.max_output_tokens, endpoint, facts, settings))))
+
+
+def longest(line: Checked, endpoint: str, facts: Facts | None, settings: Settings) -> int:
+    """How many tokens an answer may have: what the line allows, else the model's mean. Which is longer orders lines."""
+    if endpoint in NO_ANSWER_TEXT:
+        return 0
+    if line.max_output_tokens is not None:
+        return line.max_output_tokens
+    return int(answer_tokens(None, endpoint, facts, settings))
 
 
 def answer_tokens(most: int | None, endpoint: str, facts: Facts | None, settings: Settings) -> float:

@@ -256,7 +256,7 @@ def _asked(known: _Known, line: _Line, per_byte: float | None) -> Spread:
     if counted is not None:
         return exactly(counted)
     if per_byte is None:
-        return _roughly(line.checked.body_bytes / known.settings.bytes_per_token, "assumed")
+        return _roughly(len(line.checked.body) / known.settings.bytes_per_token, "assumed")
     return _roughly(line.sampled.bytes * per_byte, "measured")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -20,7 +21,8 @@ from penstock.service.ids import blob_key, fresh
 from penstock.service.scan import Scan, scan
 from penstock.service.transaction import Database, Transaction
 from penstock.settings import Settings
-from penstock.store import batches, files, leases, models, slices
+from penstock.store import batches, files, leases, models, slices, workers
+from penstock.store.models import Facts
 
 log = structlog.get_logger()
 
@@ -44,7 +46,8 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         batch = derived
     assert batch.input_key is not None, "inline jobs are validated in their POST"
     with spooled(blobs, batch.input_key, settings.scratch_dir) as path:
-        found = scan(path, batch.endpoint, db.run(lambda tx: models.facts(tx.conn)), settings)
+        facts = db.run(lambda tx: models.facts(tx.conn))
+        found = scan(path, batch.endpoint, facts, settings)
         db.run(check_models, found, settings)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)
@@ -53,7 +56,8 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
             return Validated(batch.id, errors=found.error_count)
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
-        cuts = plan.write(path, found, blobs, key, settings)
+        made = plan.make(found, db.run(speeds, found.models, facts, settings), settings)
+        cuts = plan.write(path, made, blobs, key)
         failpoint("validate.planned")
         db.run(begin, batch, lease, found, key, cuts, settings)
     return Validated(batch.id, lines=len(found.numbers), slices=len(cuts))
@@ -89,6 +93,12 @@ def check_limit(tx: Transaction, tenant: str, found: Scan, settings: Settings) -
     if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
         message = f"With this file's {tokens} estimated tokens, more than {settings.max_queued_tokens} would be queued."
         found.refuse(LineError("token_limit_exceeded", message), settings.max_errors_listed)
+
+
+def speeds(tx: Transaction, names: list[str], facts: Mapping[str, Facts], settings: Settings) -> dict[str, plan.Speed]:
+    """How much work a slice of each model should be."""
+    paces = workers.paces(tx.conn, names, gone=timedelta(seconds=settings.worker_gone_seconds))
+    return {name: plan.speed(paces.get(name), facts.get(name), settings) for name in names}
 
 
 def refuse(tx: Transaction, batch: str, lease: int, found: Scan) -> None:

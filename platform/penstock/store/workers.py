@@ -21,6 +21,14 @@ _LIVE = text("""
     select id, kind, model, state, slots, host, pid, started_at, seen_at from workers
     where state <> 'gone' and seen_at > clock_timestamp() - :gone
     order by kind, model, started_at""")
+_PACES = text("""
+    -- How fast a model's live workers are; one that has not measured itself yet counts as the mean of the others.
+    select model, count(*)::int as workers, avg(nullif(tokens_per_second, 0))::float8 as tokens_per_second,
+        sum(case when budget > 0 then budget else slots end)::int as lines_at_once
+    from workers
+    where kind = 'gpu' and model = any(cast(:models as text[])) and state = 'ready'
+      and seen_at > clock_timestamp() - :gone
+    group by model""")
 _FORGET = text("""
     -- A process that did not say goodbye stays in the list as gone for a day, then its row goes.
     delete from workers where seen_at < clock_timestamp() - interval '1 day'""")
@@ -39,6 +47,17 @@ class Worker:
     pid: int
     started_at: datetime
     seen_at: datetime
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much the live workers of a model do; as it stands, none is known."""
+
+    workers: int = 0
+    tokens_per_second: float | None = None
+    """Of one of them; None if none has measured itself."""
+    lines_at_once: int = 0
+    """Of all of them together; 0 if it is not known."""
 
 
 def register(
@@ -62,6 +81,12 @@ def seen(conn: Connection, id: UUID) -> None:
 def live(conn: Connection, *, gone: timedelta) -> list[Worker]:
     """Processes that beat within the last while."""
     return [Worker(**row._mapping) for row in conn.execute(_LIVE, {"gone": gone})]
+
+
+def paces(conn: Connection, models: list[str], *, gone: timedelta) -> dict[str, Pace]:
+    """How fast those of these models are that live workers serve."""
+    rows = conn.execute(_PACES, {"models": models, "gone": gone})
+    return {row.model: Pace(row.workers, row.tokens_per_second, row.lines_at_once) for row in rows}
 
 
 def forget(conn: Connection) -> int:

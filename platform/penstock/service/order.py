@@ -1,0 +1,117 @@
+"""Order: lines whose prompts begin alike are neighbours, long answers come first, and so does nothing else.
+
+Prompts form a tree: lines that share a beginning are a branch, those of them that share a deeper one a branch of it.
+The order walks through the tree, so a branch stays whole and an engine's prefix cache meets each beginning once. Where
+it may choose, it takes the branch (or the single line) with the longest answer first, so that the last lines are short
+ones and the engine does not run empty behind a straggler. Where nothing is shared, length alone decides.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+TWIN: Final = 255
+"""What a line shares with the one before it if the two are the same request."""
+_STRAGGLES: Final = 4
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """Hashes of the beginnings of lines' prompts, those of all lines in one row; see formats/prefix.py."""
+
+    hashes: NDArray[np.uint32]
+    counts: NDArray[np.uint8]
+    """How many each line has."""
+    first: Numbers
+    """Where each line's begin."""
+
+    @classmethod
+    def of(cls, hashes: array, counts: array) -> Beginnings:
+        """Over what a scan collected."""
+        many = np.frombuffer(counts, dtype=np.uint8)
+        return cls(np.frombuffer(hashes, dtype=np.uint32), many, np.cumsum(many, dtype=np.int64) - many)
+
+    def at(self, lines: Numbers, level: int) -> NDArray[np.uint32]:
+        """The hashes of one level, of lines that have it."""
+        return self.hashes[self.first[lines] + level]
+
+
+def by_prefix(lines: Numbers, begin: Beginnings, longest: NDArray[np.uint32]) -> Numbers:
+    """The lines, in the order of the tree. `longest` is how many tokens each line's answer may have."""
+    place = np.zeros(len(begin.counts), dtype=np.int64)  # where the line's branch begins in the order
+    level, open_lines = 0, lines
+    while len(open_lines) > 1 and (has := begin.counts[open_lines] > level).any():
+        # Lines of one branch with equal hashes are a branch of it; whoever has none of this level stands alone.
+        key = np.where(has, 0, open_lines + 1)
+        key[has] = -1 - begin.at(open_lines[has], level).astype(np.int64)
+        ordered = np.lexsort((key, place[open_lines]))
+        open_lines, key = open_lines[ordered], key[ordered]
+        parent = place[open_lines]
+        runs = np.flatnonzero(np.r_[True, (parent[1:] != parent[:-1]) | (key[1:] != key[:-1])])
+        sizes = np.diff(np.r_[runs, len(open_lines)])
+        reach = np.maximum.reduceat(longest[open_lines], runs).astype(np.int64)
+        first = np.minimum.reduceat(open_lines, runs)
+        best = np.lexsort((first, -reach, parent[runs]))
+        before = np.cumsum(sizes[best]) - sizes[best]
+        parents = parent[runs][best]
+        offset = before - before[np.searchsorted(parents, parents)]
+        begins = np.empty(len(runs), dtype=np.int64)
+        begins[best] = parents + offset
+        place[open_lines] = np.repeat(begins, sizes)
+        open_lines = open_lines[np.repeat(sizes > 1, sizes)]
+        level += 1
+    return lines[np.lexsort((lines, -longest[lines].astype(np.int64), place[lines]))]
+
+
+def without_stragglers(ordered: Numbers, longest: NDArray[np.uint32], at_once: int) -> Numbers:
+    """The same, with answers that would come in long after all others moved forward, to where enough work follows.
+
+    An engine makes about one token of each of its lines in a step, so a line straggles if less than its own length
+    times the lines at once is left behind it. Only lines much longer than those around them are moved: each pays with
+    what it shared with its neighbours.
+    """
+    answers = longest[ordered].astype(np.float64)
+    behind = answers[::-1].cumsum()[::-1] - answers
+    longest_left = np.maximum.accumulate(answers[::-1])[::-1]
+    end = int(np.argmax(behind < at_once * longest_left))  # the last line has nothing behind it
+    long = answers[end:] > _STRAGGLES * answers[end:].mean()
+    tail = ordered[end:]
+    return np.concatenate((ordered[:end], tail[long], tail[~long]))
+
+
+def shared(ordered: Numbers, begin: Beginnings) -> NDArray[np.uint8]:
+    """How many beginnings each line in the order shares with the one before it."""
+    found = np.zeros(len(ordered), dtype=np.uint8)
+    level, places = 0, np.arange(1, len(ordered))
+    while len(places):
+        places = places[np.minimum(begin.counts[ordered[places]], begin.counts[ordered[places - 1]]) > level]
+        places = places[begin.at(ordered[places], level) == begin.at(ordered[places - 1], level)]
+        level += 1
+        found[places] = level
+    return found
+
+
+def leaders(prints: NDArray[np.uint64]) -> Numbers:
+    """For each line the first one with its fingerprint: itself if it has none (0), or is the first."""
+    found = np.arange(len(prints))
+    (having,) = np.nonzero(prints)
+    if len(having):
+        ordered = having[np.argsort(prints[having], kind="stable")]
+        runs = np.flatnonzero(np.r_[True, prints[ordered][1:] != prints[ordered][:-1]])
+        found[ordered] = np.repeat(ordered[runs], np.diff(np.r_[runs, len(ordered)]))
+    return found
+
+
+def with_followers(ordered: Numbers, leader: Numbers, members: Numbers) -> Numbers:
+    """The order of leaders, and behind each of them its followers among the members, in file order."""
+    if len(ordered) == len(members):
+        return ordered
+    place = np.zeros(len(leader), dtype=np.int64)
+    place[ordered] = np.arange(len(ordered))
+    return members[np.lexsort((members, place[leader[members]]))]
