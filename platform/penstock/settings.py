@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     slice_tokens: int = Field(60_000, description="Estimated tokens of one slice where no worker has measured itself.")
     slice_lines: int = Field(4_096, description="Most lines of one slice.")
     slice_bytes: int = Field(16 * MIB, description="Most bytes of one slice: a worker holds several in memory.")
+    bundle_lines: int = Field(256, description="Most lines of small jobs that a worker takes at once, as one slice.")
     expected_output_tokens: int = Field(256, description="Tokens of an answer that nothing is known about.")
     bytes_per_token: float = Field(4.0, description="Bytes of body per input token until a model's own is measured.")
     ready_per_worker: int = Field(4, description="Slices of a lane that are hinted ahead for each live worker.")

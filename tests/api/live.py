@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import uvicorn
 
 from penstock.api.app import create_app
 from penstock.domain.lane import Lane
+from penstock.domain.slice import Claim
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.formats.output import Record
@@ -112,12 +114,19 @@ def arrive(db: Database, settings: Settings, kind: str, model: str | None = None
     return holder
 
 
+def claim_one(db: Database, settings: Settings, holder: Holder) -> Claim:
+    """Claim one slice as soon as it is ready: a job is fed just after it was answered."""
+    deadline = time.monotonic() + 10
+    while not (claims := db.run(work.claim, holder, list(Lane), uuid.uuid4(), settings)):
+        assert time.monotonic() < deadline, "nothing is ready"
+    return claims[0]
+
+
 def settle_one(
     db: Database, settings: Settings, holder: Holder, answer: Callable[[int, str], tuple[int, bytes]]
 ) -> None:
     """Claim one slice of an inline job, answer its lines last first, and settle it."""
-    claim = db.run(work.claim, holder, list(Lane), uuid.uuid4(), settings)
-    assert claim is not None
+    claim = claim_one(db, settings, holder)
     assert claim.inline is not None
     records: list[Record] = []
     for number, line in reversed(list(plan.unframe(claim.inline))):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-import uuid
 from typing import Any
 
 import httpx
 import pytest
-from api.live import CHAT, arrive, chat, completion, error, http, settle_one
+from api.live import CHAT, arrive, chat, claim_one, completion, error, http, settle_one
 
-from penstock.domain.lane import Lane
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service import models, work
@@ -102,8 +100,7 @@ def test_a_body_goes_on_as_the_bytes_that_it_was(client: httpx.Client, db: Datab
     body = b'{\n "model":"tiny" , "seed": 1.0e0, "n":0.10,\r\n "messages":[ "\\u0000\\n"]}'
     answer = client.post("/v1/jobs", content=b'{"body":' + body + b"}")
     assert answer.status_code == 200, answer.text
-    claim = db.run(work.claim, worker, list(Lane), uuid.uuid4(), settings)
-    assert claim is not None
+    claim = claim_one(db, settings, worker)
     [(number, line)] = plan.unframe(claim.inline or b"")
     assert lines.read(number, line).body == b'{"model":"tiny","seed":1.0e0,"n":0.10,"messages":["\\u0000\\n"]}'
 
@@ -210,8 +207,7 @@ def test_a_job_says_whether_its_equal_lines_share_an_answer(
     worker = arrive(db, settings, "gpu", "tiny")
     for said, dedup in (({}, True), ({"dedup": True}, True), ({"dedup": False}, False)):
         made(client, model="tiny", body=chat(), **said)
-        claim = db.run(work.claim, worker, list(Lane), uuid.uuid4(), settings)
-        assert claim is not None
+        claim = claim_one(db, settings, worker)
         assert claim.reuse.dedup is dedup
     assert error(post(client, model="tiny", body=chat(), dedup="maybe"), 400)["param"] == "dedup"
 
@@ -221,8 +217,7 @@ def test_the_output_tokens_of_reused_answers_are_said_apart(
 ) -> None:
     worker = arrive(db, settings, "gpu", "tiny")
     job = made(client, model="tiny", requests=[{"body": chat()}] * 3)
-    claim = db.run(work.claim, worker, list(Lane), uuid.uuid4(), settings)
-    assert claim is not None
+    claim = claim_one(db, settings, worker)
     said = (200, "req", completion("yes"))
     records = [output.answered(claim.batch, n, f"request-{n}", *said, reused=n > 1) for n in (1, 2, 3)]
     db.run(work.flush, claim, 0, records, None)

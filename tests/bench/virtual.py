@@ -134,7 +134,8 @@ class Hour:
                 for outlook, rises in self._do(dispatch.misplaced, self._settings):
                     self._do(dispatch.put, outlook, rises, self._settings)
                 self._do(dispatch.feed_all, self._settings)
-            while idle and (claim := self._do(work.claim, idle[-1], LANES, uuid.uuid4(), self._settings)):
+            while idle and (claims := self._do(work.claim, idle[-1], LANES, uuid.uuid4(), self._settings)):
+                [claim] = claims
                 outcome.claims += 1
                 outcome.promoted += claim.lane is not self._jobs[claim.batch].lane
                 heapq.heappush(running, (self._at + claim.tokens / self._rate, outcome.claims, idle.pop(), claim))

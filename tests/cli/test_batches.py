@@ -112,7 +112,7 @@ def test_a_job_is_watched_to_its_end_and_its_results_are_written(
 def test_results_in_files_come_as_they_are(penstock: Penstock, client: httpx.Client, db: Database) -> None:
     batch, file = create(client, upload(client)["id"])["id"], upload(client, b'{"custom_id": "a"}\n' * 9_999)["id"]
     db.run(lambda tx: batches.close(tx.conn, batch, BatchState.COMPLETED))
-    db.run(lambda tx: batches.finalize(tx.conn, batch))
+    db.run(lambda tx: batches.finalize(tx.conn, [batch]))
     db.run(lambda tx: batches.end(tx.conn, batch, BatchState.COMPLETED, event="evt_1", output_file=file))
     assert penstock("batches", "results", batch).stdout == '{"custom_id": "a"}\n' * 9_999
 
@@ -210,7 +210,7 @@ def test_a_retry_is_made_of_what_failed_and_its_merged_results_are_fetched(
     assert "has no merged results" in penstock("batches", "results", job, "--merged").stderr
     good, bad = upload(client, b'{"custom_id": "a"}\n')["id"], upload(client, b'{"custom_id": "b"}\n')["id"]
     db.run(lambda tx: batches.close(tx.conn, child, BatchState.COMPLETED))
-    db.run(lambda tx: batches.finalize(tx.conn, child))
+    db.run(lambda tx: batches.finalize(tx.conn, [child]))
     ended = {"merged_output_file": good, "merged_error_file": bad}
     db.run(lambda tx: batches.end(tx.conn, child, BatchState.COMPLETED, event="evt_1", **ended))
     shown = penstock("batches", "results", child, "--merged", "--errors", "bad.jsonl")

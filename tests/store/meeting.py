@@ -46,7 +46,14 @@ SLICE: dict[str, Move] = {
     "unreadable": lambda tx, w, a, s: work.unreadable(tx, s.claim),
     "beat": lambda tx, w, a, s: work.beat(tx, a.holder, [s.claim.lease], w.settings),
     "beat without": lambda tx, w, a, s: work.beat(tx, a.holder, [], w.settings),
-    "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings),
+    "record": lambda tx, w, a, s: work.record(
+        tx, [work.Answers(s.claim, 7, records(s.claim, 2))], [s.claim], w.settings
+    ),
+    "record again": lambda tx, w, a, s: work.record(
+        tx, [work.Answers(s.claim, 1, records(s.claim, 1))], [s.claim], w.settings
+    ),
+    "give back all": lambda tx, w, a, s: work.give_back_all(tx, [(s.claim, [2])]),
+    "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings, None, 8),
     "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),
     "promote": lambda tx, w, a, s: dispatch.put(tx, outlook(s.batch), True, w.settings),
 }
@@ -141,13 +148,15 @@ def agree(scene: Scene, done: list[tuple[str, Any]], lapsed: bool, look: psycopg
     for name, result in done:
         if name == "flush":
             assert (2 in recorded) == (result is None)
+        elif name == "record":
+            assert (2 in recorded) or result == {scene.claim.lease}
         elif name == "settle" and result is None:
             (settled,) = look.execute("select state from slices where id = %s", [scene.claim.slice]).fetchone() or ("",)
             assert settled == "done"
     charged = look.execute("select max(deaths) from suspects where slice = any(%s)", [[c.slice for c in scene.claims]])
     if "trial" not in dict(done):
         assert charged.fetchone() in [(None,), (1,)], "one death is charged twice"
-    claims = [result for name, result in well if name == "claim" and result]
+    claims = [claim for name, result in well if name == "claim" for claim in result]
     assert len({claim.slice for claim in claims}) == len(claims), "claimed twice"
     assert state
 
@@ -182,7 +191,8 @@ def drain(tx: Transaction, world: World, scenes: Scenes, scene: Scene) -> str:
             else:
                 assemble.commit(tx, *(taken[0], taken[1].lease), found.finish_as or BatchState.COMPLETED, None, None)
         dispatch.feed(tx, MODEL, world.settings)
-        while claim := work.claim(tx, scenes.other, list(LANES), uuid.uuid4(), world.settings):
+        while claims := work.claim(tx, scenes.other, list(LANES), uuid.uuid4(), world.settings):
+            [claim] = claims
             if left := remaining(claim):
                 work.flush(tx, claim, 1, records(claim, *left), None)
             work.settle(tx, claim, world.settings)

@@ -51,18 +51,21 @@ class Lives(Life):
         lanes = LANES[: most.rank + 1]
         passed = {most: frozenset({"acme"})} if full else {}
         best = self.best(holder.model, [lane for lane in lanes if lane not in passed])
-        claim = self.world.claim(holder, *lanes, nonce=nonce, full=passed)
+        # A repeated claim asks for as much as it did at first: its nonce says how much that was.
+        claims = self.world.claim_some(holder, *lanes, nonce=nonce, full=passed, lines=4 if nonce.int & 1 else 1)
         if before is not None:
-            assert (claim is not None) == before.current
-            if claim is not None:
-                assert (claim.lease, claim.slice) == (before.lease, before.claim.slice)
+            known = {
+                (held.lease, held.claim.slice) for held in self.model.slices if held.nonce == nonce and held.current
+            }
+            assert {(claim.lease, claim.slice) for claim in claims} == known
         else:
-            assert claim.slice in best if claim else not best
-        if claim is not None and before is None:
-            assert all(claim.lease > other.lease for other in self.model.slices), "tokens only grow"
-            held = Slice(claim.lease, holder, self.model.now(), nonce, claim.batch, claim=claim)
-            self.model.slices.append(held)
-        if claim is not None:
+            assert claims[0].slice in best if claims else not best
+            assert len(claims) <= 1 or (all(claim.inline for claim in claims) and sum(c.lines for c in claims) <= 4)
+        for claim in claims:
+            if before is None:
+                assert all(claim.lease > other.lease for other in self.model.slices), "tokens only grow"
+                held = Slice(claim.lease, holder, self.model.now(), nonce, claim.batch, claim=claim)
+                self.model.slices.append(held)
             assert claim.recorded == self.model.recorded.get(claim.slice, {}).keys()
             assert claim.suspects == self.model.deaths(claim.slice)
 
@@ -142,6 +145,25 @@ class Lives(Life):
             self.run(work.settle, held.claim, self.settings)
         if settles:
             held.settled, held.current = True, False
+
+    @precondition(lambda self: self.model.slices)
+    @rule(bits=some, part_of=some)
+    def record(self, bits: int, part_of: int) -> None:
+        """A bundle's answers: several slices in one transaction, each under its own lease."""
+        held = list({one.claim.slice: one for one in part(self.model.slices, bits) if one.left}.values())
+        sent = {one.lease: tuple(part(one.left, part_of) or one.left) for one in held}
+        answers = [work.Answers(one.claim, len(one.sent) + 1, records(one.claim, *sent[one.lease])) for one in held]
+        whole = [one for one in held if one.current and len(sent[one.lease]) == len(one.left)]
+        lost = self.run(work.record, answers, [one.claim for one in whole], self.settings)
+        for one in held:
+            seq = len(one.sent) + 1
+            one.sent[seq] = (sent[one.lease], None)
+            assert (one.lease in lost) != one.current
+            if one.current:
+                one.accepted.add(seq)
+                self.model.record(one, sent[one.lease], False)
+        for one in whole:
+            one.settled, one.current = True, False
 
     def flushable(self) -> list[Slice]:
         """Leases under which something is left to send."""

@@ -50,6 +50,13 @@ RACES = {
         ("feed", "feed"),
         ("feed", "claim"),
         ("claim", "claim"),
+        ("record", "reap"),
+        ("record", "cancel"),
+        ("record", "expire"),
+        ("record", "give back all"),
+        ("record", "settle"),
+        ("record", "pause"),
+        ("give back all", "reap"),
     ],
     "validating": [
         ("cancel", "begin"),
@@ -81,7 +88,7 @@ def drawn(chance: random.Random, scenes: Scenes) -> tuple[str, bool, bool, str, 
     if chance.random() < 0.5:
         first, second = second, first
     if "whole" in name:  # there is nothing left to send
-        first, second = (f"{move} again" if move == "flush" else move for move in (first, second))
+        first, second = (f"{move} again" if move in ("flush", "record") else move for move in (first, second))
     if chance.random() < 0.3:
         schedule = [0] * chance.randrange(12) + [1] * 40  # one is held, the other does all that it can
     else:

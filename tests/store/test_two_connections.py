@@ -144,7 +144,7 @@ def test_a_flush_waits_for_whoever_takes_its_slice_away_and_is_refused(crowd: An
 # The rest of the moves take the same locks as one of these: each of these pairs meets at every statement.
 CLOSELY = (
     *("flush", "reap", "claim", "settle", "release", "cancel", "expire", "feed", "beat", "move_on"),
-    *("pause", "resume", "move", "promote"),
+    *("pause", "resume", "move", "promote", "record"),
 )
 
 
@@ -152,7 +152,7 @@ CLOSELY = (
 def test_a_move_beside_each_other_keeps_every_invariant_wherever_it_is_stopped(crowd: Any, first: str) -> None:
     world, scenes, stage = crowd
     for second in CLOSELY:
-        name = "running half, ready" if "flush" in (first, second) else "running whole, ready"
+        name = "running half, ready" if {"flush", "record"} & {first, second} else "running whole, ready"
         for after in itertools.chain([None], itertools.count(1)):
             scene = scenes.copy(name)
             meet(world, scenes, stage, scene, (first, second), True, stage.hold(after))

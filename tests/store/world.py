@@ -20,6 +20,7 @@ from penstock.formats import output
 from penstock.formats.output import Record
 from penstock.service import assemble, cancel, dispatch, models, steer, submit, validate, work
 from penstock.service.ids import fresh
+from penstock.service.intake import Intake
 from penstock.service.scan import Scan
 from penstock.service.transaction import AsyncDatabase, Database, Transaction
 from penstock.service.work import Holder
@@ -29,6 +30,7 @@ from penstock.store.engine import async_engine, sync_engine
 
 CHAT = "/v1/chat/completions"
 MODEL = "tiny"
+_BODY = b'{"model":"tiny"}'
 ANSWER = msgspec.json.encode({"usage": {"prompt_tokens": 3, "completion_tokens": 2}})
 EMPTY = msgspec.json.encode(
     {"usage": {"prompt_tokens": 3, "completion_tokens": 2}, "choices": [{"finish_reason": "length", "text": ""}]}
@@ -127,17 +129,32 @@ class World:
         self.db.run(self.begin, found, lease, sizes or (2,), model)
         return id
 
-    def job(self, size: int = 2) -> str:
+    def job(
+        self,
+        size: int = 2,
+        *,
+        lane: Lane = Lane.STANDARD,
+        window: str = "24h",
+        tenant: str = "acme",
+        body: bytes = _BODY,
+    ) -> str:
         """An inline job with so many requests."""
 
         async def create() -> str:
-            asks = [submit.Ask(f"q-{n}", b'{"model":"tiny"}', "") for n in range(1, size + 1)]
+            asks = [submit.Ask(f"q-{n}", body, "") for n in range(1, size + 1)]
             no_blobs: Any = None  # a small job writes none
-            terms = submit.Terms(CHAT)
-            made = await submit.create_job(self._async, no_blobs, "acme", asks, None, terms, None, self.settings)
+            terms = submit.Terms(CHAT, lane, window)
+            intake = Intake(self._async, self.settings)
+            made = await submit.create_job(
+                self._async, no_blobs, intake, tenant, asks, None, terms, None, self.settings
+            )
+            await intake.close()
             return made.id
 
-        return self._runner.run(create())
+        self.tenant(tenant)
+        job = self._runner.run(create())
+        self.db.run(dispatch.feed, MODEL, self.settings)
+        return job
 
     def find(self, batch: str) -> Batch:
         """The batch as it is now."""
@@ -178,7 +195,20 @@ class World:
         full: Mapping[Lane, frozenset[str]] | None = None,
     ) -> Claim | None:
         """Try to take a slice."""
-        return self.db.run(work.claim, holder, list(lanes or LANES), nonce or self.nonce(), self.settings, full)
+        claims = self.claim_some(holder, *lanes, nonce=nonce, full=full, lines=1)
+        return claims[0] if claims else None
+
+    def claim_some(
+        self,
+        holder: Holder,
+        *lanes: Lane,
+        nonce: uuid.UUID | None = None,
+        full: Mapping[Lane, frozenset[str]] | None = None,
+        lines: int = 8,
+    ) -> list[Claim]:
+        """Try to take a slice, or several small ones of so many lines in all."""
+        nonce = nonce or self.nonce()
+        return self.db.run(work.claim, holder, list(lanes or LANES), nonce, self.settings, full, lines)
 
     def claimed(self, holder: Holder, *lanes: Lane, full: Mapping[Lane, frozenset[str]] | None = None) -> Claim:
         """Take a slice."""

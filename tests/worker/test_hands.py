@@ -208,7 +208,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def give_back(self, place: int) -> None:
         lane, tenant = self.held.pop(place)
-        self.hands.give(lane, tenant)
+        self.hands.give(lane, *([tenant] if tenant else []))
         if tenant is not None:
             for passed, times in self.passed.items():
                 self.owed[passed] = min(self.owed[passed] + times, MOST_HANDS[passed])

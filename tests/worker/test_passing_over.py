@@ -49,7 +49,7 @@ def claim(drain: Drain, lane: Lane) -> Claim | None:
     if found is None:
         drain.hands.give(lane)
         drain.say_owed()
-    return found and found[0]
+    return found and found[0][0]
 
 
 def end(world: World, drain: Drain, one: Claim) -> None:

@@ -34,12 +34,12 @@ def now() -> float:
 class Grip:
     """One lease in this process's hands, and what the beat heard about it."""
 
-    def __init__(self, lease: int, trusted_until: float) -> None:
+    def __init__(self, lease: int, trusted_until: float, news: threading.Event | None = None) -> None:
         self.lease = lease
         self.trusted_until = trusted_until
         self.lost = False
         self.closing: BatchState | None = None
-        self.news = threading.Event()
+        self.news = news or threading.Event()
         """Set when there is something new to look at: the lease is lost, the batch closes, the process ends."""
 
     @property
@@ -71,9 +71,12 @@ class Beat:
         self._thread.join()
 
     @contextmanager
-    def holding(self, lease: int, asked_at: float) -> Iterator[Grip]:
-        """Name this lease in every beat meanwhile; its claim was first sent at `asked_at` (by `now`)."""
-        grip = Grip(lease, asked_at + self._trusted_seconds)
+    def holding(self, lease: int, asked_at: float, news: threading.Event | None = None) -> Iterator[Grip]:
+        """Name this lease in every beat meanwhile; its claim was first sent at `asked_at` (by `now`).
+
+        Several grips may share their `news`.
+        """
+        grip = Grip(lease, asked_at + self._trusted_seconds, news)
         with self._lock:
             self._grips[lease] = grip
         if self.draining:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TypeVar
 
 import structlog
@@ -18,6 +19,7 @@ from penstock.domain.slice import Claim
 from penstock.failpoint import failpoint
 from penstock.service import work
 from penstock_worker.beat import now
+from penstock_worker.bundle import Bundle
 from penstock_worker.engine.supervisor import EngineState
 from penstock_worker.hands import Hands, Place
 from penstock_worker.holding import Bench, Holding, Tally
@@ -67,35 +69,49 @@ class Drain:
                 self.say_owed()
         if claimed is None:
             return None
-        claim, asked_at = claimed
-        place = Place(self.hands, claim.lane, claim.tenant)
+        claims, asked_at = claimed
+        place = Place(self.hands, claims[0].lane, *_tenants(claims))
+        if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
+            self.hands.owe(lane)
+            self.say_owed()
+        run = self._run if len(claims) == 1 else self._run_bundle
         try:
-            return self._run(claim, asked_at, lambda: place.rest() and self.say_owed())
+            return run(claims, asked_at, lambda: place.rest() and self.say_owed())
         finally:
             place.leave()
             self.say_owed()
+
+    def _is_full(self, claims: Sequence[Claim]) -> bool:
+        """Small slices that fill most of a claim: there may be more."""
+        settings = self._bench.settings
+        lines, tokens = sum(claim.lines for claim in claims), sum(claim.tokens for claim in claims)
+        return len(claims) > 1 and (2 * lines > settings.bundle_lines or 2 * tokens > settings.slice_tokens)
 
     def say_owed(self) -> None:
         """Say the hints again that found no hand or no engine before."""
         if self._holder.model and (due := self.hands.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
-    def _claim(self, lane: Lane) -> tuple[Claim, float] | None:
-        """A claim, and when it was first asked for; one after the other, so that no tenant gets more than its hands."""
+    def _claim(self, lane: Lane) -> tuple[list[Claim], float] | None:
+        """Claims, and when first asked for; one after the other, so that no tenant gets more than its hands."""
         with self._claiming:
             if self._bench.beat.draining:  # meanwhile
                 return None
             nonce, asked_at, full = uuid.uuid4(), now(), self.hands.full()
             bench, lanes = self._bench, LANES[: lane.rank + 1]
-            claim = self._insist(lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full))
-            if claim is not None:
-                self.hands.turn(lane, claim.lane, claim.tenant)
-                return claim, asked_at
+            most = bench.settings.bundle_lines
+            claims = self._insist(
+                lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full, most)
+            )
+            if claims:
+                self.hands.turn(lane, claims[0].lane, *_tenants(claims))
+                return claims, asked_at
             if full:
                 self.hands.pass_over(lane, full)
             return None
 
-    def _run(self, claim: Claim, asked_at: float, on_fed: Callable[[], object]) -> str:
+    def _run(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
+        [claim] = claims
         began = time.monotonic()
         failpoint("slice.claimed")
         with self._bench.beat.holding(claim.lease, asked_at) as grip:
@@ -112,6 +128,32 @@ class Drain:
                 how = f"it can't be worked on: {type(error).__name__}"
         return self._told(claim, holding.tally, time.monotonic() - began, how)
 
+    def _run_bundle(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
+        began = time.monotonic()
+        failpoint("slice.claimed")
+        news = threading.Event()
+        bundle = Bundle(self._bench, news, on_fed)
+        with ExitStack() as rest:
+            grips = {}
+            for claim in claims:
+                grips[claim.lease] = rest.enter_context(ExitStack())
+                grip = grips[claim.lease].enter_context(self._bench.beat.holding(claim.lease, asked_at, news))
+                bundle.hold(claim, grip)
+            bundle.let_go = lambda claim: grips[claim.lease].close()
+            try:
+                how = bundle.run()
+            except Unavailable as error:
+                how = f"left behind: {error.message}"
+            except Exception as error:  # a bug of ours: each that is left is tried alone
+                log.exception("bundle_broken")
+                for claim in bundle.left:
+                    self._insist(lambda claim=claim: self._bench.db.run(work.unreadable, claim))
+                how = f"it can't be worked on: {type(error).__name__}"
+        seconds = time.monotonic() - began
+        log.info("bundle", jobs=len(claims), lane=claims[0].lane, answered=bundle.tally.answered,
+                 failed=bundle.tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
+        return _sentence(f"{len(claims)} small jobs", None, bundle.tally, seconds, how)
+
     def _lost(self, holding: Holding) -> str:
         """The answers that are in hand are dropped, and counted: somebody else asks these lines again, or has."""
         dropped = len(holding.unrecorded)
@@ -125,9 +167,16 @@ class Drain:
         """One sentence for Flower and the log."""
         log.info("slice", batch=claim.batch, slice=claim.slice, lease=claim.lease, answered=tally.answered,
                  failed=tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
-        counts = f"{tally.answered} answered" + (f", {tally.failed} failed" if tally.failed else "")
-        lines = f"lines {claim.first_line}–{claim.last_line}"
-        return " · ".join([claim.batch, lines, counts, f"{seconds:.1f} s", *([how] if how else [])])
+        return _sentence(claim.batch, f"lines {claim.first_line}–{claim.last_line}", tally, seconds, how)
 
     def _insist(self, call: Callable[[], R]) -> R:
         return insist(call, self._bench.beat, self._bench.settings.close_grace_seconds)
+
+
+def _tenants(claims: Sequence[Claim]) -> list[str]:
+    return sorted({claim.tenant for claim in claims})
+
+
+def _sentence(what: str, lines: str | None, tally: Tally, seconds: float, how: str) -> str:
+    counts = f"{tally.answered} answered" + (f", {tally.failed} failed" if tally.failed else "")
+    return " · ".join(part for part in (what, lines, counts, f"{seconds:.1f} s", how) if part)

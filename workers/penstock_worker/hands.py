@@ -39,33 +39,35 @@ class Hands:
     def _free(self, lane: Lane) -> bool:
         return _fits(self._held, lane)
 
-    def turn(self, taken: Lane, lane: Lane, tenant: str) -> None:
-        """A hand that was taken for one lane holds a tenant's slice of the same or a more urgent one."""
+    def turn(self, taken: Lane, lane: Lane, *tenants: str) -> None:
+        """A hand that was taken for one lane holds a slice, or several small ones, of the same or a more urgent one."""
         with self._lock:
             self._held[taken] -= 1
             self._held[lane] += 1
-            self._of.setdefault(tenant, Counter())[lane] += 1
+            for tenant in tenants:
+                self._of.setdefault(tenant, Counter())[lane] += 1
 
-    def give(self, lane: Lane, tenant: str | None = None) -> None:
-        """Give a hand back, with the tenant if it held a slice: those who passed over the tenant may try again."""
+    def give(self, lane: Lane, *tenants: str) -> None:
+        """Give a hand back, with its tenants if it held slices: those who passed over them may try again."""
         with self._lock:
             self._held[lane] -= 1
-            if tenant is None:
+            if not tenants:
                 return
-            self._of[tenant][lane] -= 1
-            if not self._of[tenant].total():
-                del self._of[tenant]
+            for tenant in tenants:
+                self._of[tenant][lane] -= 1
+                if not self._of[tenant].total():
+                    del self._of[tenant]
             for passed, times in self._passed.items():
                 self._owe(passed, times)
             self._passed.clear()
 
-    def rest(self, lane: Lane, tenant: str) -> bool:
+    def rest(self, lane: Lane, *tenants: str) -> bool:
         """A slice only waits for its last answers: give its hand back; False, and nothing changes, if too many rest."""
         with self._lock:
             if self._tails >= TAILS:
                 return False
             self._tails += 1
-        self.give(lane, tenant)
+        self.give(lane, *tenants)
         return True
 
     def end(self) -> None:
@@ -116,15 +118,15 @@ class Hands:
 class Place:
     """One slice's place in this worker: a hand while its lines are fed, then a tail, and nothing once it is left."""
 
-    def __init__(self, hands: Hands, lane: Lane, tenant: str) -> None:
+    def __init__(self, hands: Hands, lane: Lane, *tenants: str) -> None:
         self._hands = hands
         self._lane = lane
-        self._tenant = tenant
+        self._tenants = tenants
         self._rests = False
 
     def rest(self) -> bool:
         """Its lines are all in the engine; says whether that set its hand free just now."""
-        if self._rests or not self._hands.rest(self._lane, self._tenant):
+        if self._rests or not self._hands.rest(self._lane, *self._tenants):
             return False
         self._rests = True
         return True
@@ -134,7 +136,7 @@ class Place:
         if self._rests:
             self._hands.end()
         else:
-            self._hands.give(self._lane, self._tenant)
+            self._hands.give(self._lane, *self._tenants)
 
 
 def _fits(held: Counter[Lane], lane: Lane, less: int = 0) -> bool:

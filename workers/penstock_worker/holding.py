@@ -42,6 +42,11 @@ class Tally:
     failed: int = 0
     segments: int = 0
 
+    def plus(self, records: Sequence[Record]) -> Tally:
+        """With one more segment, of these records."""
+        failed = sum(record.failed for record in records)
+        return Tally(self.answered + len(records) - failed, self.failed + failed, self.segments + 1)
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -211,8 +216,7 @@ class Holding:
         self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed))
         failpoint("segment.recorded")
         self.bench.meter.recorded(sum(record.usage.total_tokens for record in records if not record.reused))
-        failed = sum(record.failed for record in records)
-        self.tally = Tally(self.tally.answered + len(records) - failed, self.tally.failed + failed, seq)
+        self.tally = self.tally.plus(records)
         self.unrecorded = []
 
     def _close(self, died: bool, in_flight: list[int]) -> str:

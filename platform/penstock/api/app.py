@@ -23,6 +23,7 @@ from penstock.service import keys
 from penstock.service.call import Calls
 from penstock.service.callers import Callers
 from penstock.service.fleet import Fleet
+from penstock.service.intake import Intake
 from penstock.service.poison import Poison
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
@@ -59,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         if ensuring.done():
             ensuring.result()
         token = settings.door_token.get_secret_value() if settings.door_token else ""
-        callers = Callers(db, settings)
+        callers, intake = Callers(db, settings), Intake(db, settings)
         try:
             async with Fleet(db, settings) as fleet, DoorClient(token, settings.door_ca) as client:
                 app.state.platform = Platform(
@@ -68,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
                     settings=settings,
                     room=Room(settings.max_bodies_bytes),
                     callers=callers,
+                    intake=intake,
                     fleet=fleet,
                     calls=Calls(fleet, client, Poison(db, fleet, settings), settings),
                 )
@@ -75,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             ensuring.cancel()
             await callers.close()
+            await intake.close()
             await db.close()
             hinter.close()
 

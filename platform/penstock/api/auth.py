@@ -23,6 +23,16 @@ async def _tenant(here: Here, given: Annotated[HTTPAuthorizationCredentials | No
 Tenant = Annotated[str, Depends(_tenant)]
 
 
+async def _known(here: Here, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+    if given is None:
+        raise Unauthorized
+    return await here.callers.tenant_of(given.credentials)
+
+
+Known = Annotated[str, Depends(_known)]
+"""The same where many calls come: a key is remembered for seconds, as it is for waiting calls."""
+
+
 def _idempotency_key(
     idempotency_key: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from penstock.api import body, repair, shapes, steering
-from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.auth import IdempotencyKey, Known, Tenant
 from penstock.api.batches import After, Limit, Wait
 from penstock.api.body import Asked, Text
 from penstock.api.errors import DOCUMENTED
@@ -71,14 +71,18 @@ _MAX_SMALL_BYTES = 64 * 1024
 
 
 @router.post("", summary="Create a job", openapi_extra=body.documented(CreateJob), response_model=JobShape)
-async def create_job(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> Response:
+async def create_job(request: Request, tenant: Known, here: Here, idempotency_key: IdempotencyKey) -> Response:
     """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
     raw = await body.read(request, here.settings.max_json_bytes)
-    # Off the event loop, since some MiB take a while.
-    asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
+    if len(raw) <= _MAX_SMALL_BYTES:
+        asked, asks = parse(raw, here.settings.max_job_requests)
+    else:  # off the event loop, since some MiB take a while
+        asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
     once = Once(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
-    made = await submit.create_job(here.db, here.blobs, tenant, asks, asked.model, asked.terms(), once, here.settings)
-    return _respond(await here.db.run(answer.seen, made, here.settings))
+    made = await submit.create_job(
+        here.db, here.blobs, here.intake, tenant, asks, asked.model, asked.terms(), once, here.settings
+    )
+    return _respond(await here.intake.seen(made))
 
 
 def parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[Ask]]:

@@ -12,6 +12,7 @@ from penstock.blobs.store import Blobs
 from penstock.service.call import Calls
 from penstock.service.callers import Callers
 from penstock.service.fleet import Fleet
+from penstock.service.intake import Intake
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
 
@@ -25,6 +26,7 @@ class Platform:
     settings: Settings
     room: Room
     callers: Callers
+    intake: Intake
     fleet: Fleet
     calls: Calls
 

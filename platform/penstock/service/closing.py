@@ -5,8 +5,10 @@ Every function here expects that the caller's transaction has locked the batch's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.domain import hint
-from penstock.domain.batch import BatchState
+from penstock.domain.batch import Batch, BatchState
 from penstock.service.ids import fresh
 from penstock.service.transaction import Transaction
 from penstock.store import batches, slices
@@ -22,22 +24,35 @@ def close(tx: Transaction, batch: str, finish_as: BatchState) -> bool:
 
 def move_on(tx: Transaction, batch: str) -> bool:
     """Move to finalizing if no slice is open; an inline job and a batch without a plan end at once. Say if it moved."""
-    now = batches.find(tx.conn, batch)
-    if now is None or now.ended or now.state is BatchState.FINALIZING:
+    return bool(move_on_all(tx, [batch]))
+
+
+def move_on_all(tx: Transaction, ids: Sequence[str]) -> list[str]:
+    """Do so for several batches; those that moved."""
+    due = [now for now in batches.find_all(tx.conn, ids) if _may_move_on(now)]
+    for now in due:
+        if now.finish_as is not None:
+            slices.drop(tx.conn, now.id)  # one that was given back by a holder that had not seen the batch close
+    if not due:
+        return []
+    open_ones = slices.with_open(tx.conn, [now.id for now in due])
+    due = [now for now in due if now.id not in open_ones]
+    batches.finalize(tx.conn, [now.id for now in due])
+    ended: dict[BatchState, list[str]] = {}
+    for now in due:
+        if now.inline or now.plan_key is None:
+            ended.setdefault(now.finish_as or BatchState.COMPLETED, []).append(now.id)
+        else:
+            tx.hint(hint.assemble(now.id))
+    for state, those in ended.items():
+        batches.end_all(tx.conn, {id: fresh("evt_") for id in those}, state)
+    return [now.id for now in due]
+
+
+def _may_move_on(now: Batch) -> bool:
+    if now.ended or now.state is BatchState.FINALIZING:
         return False
-    if now.finish_as is None and now.state not in (BatchState.IN_PROGRESS, BatchState.PAUSED):
-        return False
-    if now.finish_as is not None:
-        slices.drop(tx.conn, batch)  # one that was given back by a holder that had not seen the batch close
-    if slices.any_open(tx.conn, batch):
-        return False
-    batches.finalize(tx.conn, batch)
-    finish_as = now.finish_as or BatchState.COMPLETED
-    if now.inline or now.plan_key is None:
-        end(tx, batch, finish_as)
-    else:
-        tx.hint(hint.assemble(batch))
-    return True
+    return now.finish_as is not None or now.state in (BatchState.IN_PROGRESS, BatchState.PAUSED)
 
 
 def end(

@@ -16,11 +16,12 @@ _MOST_PER_TICK = 1_000
 
 
 def feed(tx: Transaction, model: str, settings: Settings) -> int:
-    """Make the best queued slices of a model ready and hint each; how many."""
+    """Make the best queued slices of a model ready and hint them; how many hints."""
     lanes = slices.feed(
         tx.conn,
         model,
         ahead=settings.ready_per_worker,
+        lines=settings.bundle_lines,
         gone=timedelta(seconds=settings.worker_gone_seconds),
     )
     tx.hints.extend(hint.generate(model, lane) for lane in lanes)
@@ -36,7 +37,8 @@ def hint_again(tx: Transaction, settings: Settings) -> int:
     """Repeat the hints of work that nobody took: they may be lost. How many."""
     again = timedelta(seconds=settings.hint_again_seconds)
     tx.hints.extend(
-        hint.generate(model, lane) for model, lane in slices.stale(tx.conn, again=again, limit=_MOST_PER_TICK)
+        hint.generate(model, lane)
+        for model, lane in slices.stale(tx.conn, lines=settings.bundle_lines, again=again, limit=_MOST_PER_TICK)
     )
     for batch, state in batches.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
         tx.hint(hint.validate(batch) if state is BatchState.VALIDATING else hint.assemble(batch))

@@ -13,20 +13,21 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain import hint
 from penstock.domain.batch import ENDPOINTS, Batch, BatchState, LineError, parse_window
-from penstock.domain.errors import BadRequest, NotFound, TooMany
+from penstock.domain.errors import BadRequest
 from penstock.domain.lane import Lane
 from penstock.domain.reuse import CacheMode
 from penstock.domain.slice import Cut
 from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.formats.input import Checked
-from penstock.service import dispatch, estimate
+from penstock.service import estimate
 from penstock.service.ids import fresh
+from penstock.service.intake import Intake
 from penstock.service.once import Once, remembered
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.service.upload import Sealed, Upload
 from penstock.settings import Settings
-from penstock.store import batches, files, models, slices
+from penstock.store import batches, files
 
 DEFAULT_WINDOW: Final = "24h"
 
@@ -89,11 +90,9 @@ def _insert(
     id: str,
     kind: str,
     *,
-    file: tuple[str, str] | None = None,
-    model: str | None = None,
-    total: int = 0,
+    file: tuple[str, str],
 ) -> tuple[Batch, bool]:
-    """Insert a batch or job over a file (its id and blob), to be validated, or an inline job, which is in progress.
+    """Insert a batch or job over a file (its id and blob), to be validated.
 
     The earlier one and False if the same request came twice at once, and the other was first.
     """
@@ -103,18 +102,17 @@ def _insert(
         order.tenant,
         id=id,
         kind=kind,
-        inline=file is None,
-        state=BatchState.IN_PROGRESS if file is None else BatchState.VALIDATING,
+        inline=False,
+        state=BatchState.VALIDATING,
         endpoint=terms.endpoint,
-        model=model,
+        model=None,
         lane=terms.lane,
         completion_window=terms.completion_window,
         window=order.window,
         metadata=terms.metadata,
-        input_file=file[0] if file else None,
-        input_key=file[1] if file else None,
+        input_file=file[0],
+        input_key=file[1],
         output_expires_seconds=terms.output_expires_seconds,
-        total=total,
         idempotency_key=once.key if once else None,
         fingerprint=once.fingerprint if once else None,
         dedup=terms.dedup,
@@ -123,14 +121,14 @@ def _insert(
     )
     if not made:
         return _first(tx, order.tenant, once), False
-    if file:
-        tx.hint(hint.validate(id))
+    tx.hint(hint.validate(id))
     return _get(tx, order.tenant, id), True
 
 
 async def create_job(
     db: AsyncDatabase,
     blobs: Blobs,
+    intake: Intake,
     tenant: str,
     asks: Sequence[Ask],
     default_model: str | None,
@@ -140,17 +138,23 @@ async def create_job(
 ) -> Batch:
     """Create a job: inline and in progress at once if it is small and has one model, else a file to be validated.
 
+    An inline one is one statement; what it must know comes from the intake, which also feeds its model afterwards.
     Raises BadRequest, NotFound (`model_not_found`) or TooMany for an inline job; a large one fails as a batch does.
     """
     order = _Order(tenant, terms, _check(terms, settings), once)
     if once and (again := await db.run(_again, tenant, once)):
         return again
-    requests = await asyncio.to_thread(requests_of, asks, default_model, terms.endpoint)
+    few = len(asks) == 1  # a thread costs more than one request does
+    requests = (
+        requests_of(asks, default_model, terms.endpoint)
+        if few
+        else await asyncio.to_thread(requests_of, asks, default_model, terms.endpoint)
+    )
     small = len(requests) <= settings.max_inline_requests and sum(map(len, requests)) <= settings.max_inline_bytes
     if small:
         checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
         if len({one.model for one in checked}) == 1:
-            return await db.run(_create_inline, order, requests, checked, settings)
+            return await _create_inline(db, intake, order, requests, checked, settings)
     async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:
         for line in requests:
             await upload.write(line + b"\n")
@@ -201,28 +205,21 @@ def _param(ask: Ask, param: str | None) -> str | None:
     return ".".join(part for part in (ask.param, param) if part) or None
 
 
-def _create_inline(
-    tx: Transaction,
+async def _create_inline(
+    db: AsyncDatabase,
+    intake: Intake,
     order: _Order,
     requests: Sequence[bytes],
     checked: Sequence[Checked],
     settings: Settings,
 ) -> Batch:
     model = checked[0].model
-    if not models.known(tx.conn, [model]):
-        raise NotFound("model", model, param="model", code="model_not_found")
-    facts = models.facts(tx.conn, [model]).get(model)
+    facts = await intake.facts(order.tenant, model)
     tokens = sum(
         estimate.tokens(one, len(line), order.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)
     )
-    if batches.open_tokens(tx.conn, order.tenant) + tokens > settings.max_queued_tokens:
-        message = f"With this job, more than {settings.max_queued_tokens} estimated tokens would be queued."
-        raise TooMany(message, code="token_limit_exceeded")
-    id = fresh("job_")
-    batch, made = _insert(tx, order, id, "job", model=model, total=len(requests))
-    if not made:
-        return batch
+    await intake.reserve(order.tenant, model, tokens)
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
         model=model,
@@ -233,9 +230,32 @@ def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    slices.insert(tx.conn, id, [cut], order.terms.lane, inline=framed)
-    dispatch.feed(tx, model, settings)
+    batch = await db.run(_insert_inline, order, cut, framed)
+    intake.feed(model)
     return batch
+
+
+def _insert_inline(tx: Transaction, order: _Order, cut: Cut, framed: bytes) -> Batch:
+    terms, once = order.terms, order.once
+    made = batches.insert_inline(
+        tx.conn,
+        order.tenant,
+        id=fresh("job_"),
+        cut=cut,
+        lines=framed,
+        endpoint=terms.endpoint,
+        lane=terms.lane,
+        completion_window=terms.completion_window,
+        window=order.window,
+        metadata=terms.metadata,
+        output_expires_seconds=terms.output_expires_seconds,
+        idempotency_key=once.key if once else None,
+        fingerprint=once.fingerprint if once else None,
+        dedup=terms.dedup,
+        cache=terms.cache,
+        cache_ttl_seconds=terms.cache_ttl_seconds,
+    )
+    return made or _first(tx, order.tenant, once)
 
 
 def _create_filed(order: _Order, settings: Settings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:

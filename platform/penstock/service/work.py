@@ -82,9 +82,11 @@ def claim(
     nonce: UUID,
     settings: Settings,
     full: Mapping[Lane, Collection[str]] | None = None,
-) -> Claim | None:
-    """Take the best ready slice of the holder's model in these lanes; None if there is none.
+    lines: int = 1,
+) -> list[Claim]:
+    """Take the best ready slice of the holder's model in these lanes; empty if there is none.
 
+    Small jobs' slices come together, up to so many lines and a slice's tokens, each under a lease of its own.
     `full`: tenants that hold as many of the holder's hands as they may, by lane; they are passed over.
     """
     assert holder.model is not None, "only gpu workers claim slices"
@@ -97,6 +99,8 @@ def claim(
         ttl=timedelta(seconds=settings.lease_seconds),
         promoted_share=settings.promoted_share,
         full=full or {},
+        lines=lines,
+        tokens=settings.slice_tokens,
     )
 
 
@@ -117,12 +121,18 @@ def flush(
 
     `framed` is what `frame` made of the records, where the caller has it already.
     """
+    if not segments.flush(tx.conn, [_piece(claim, seq, records, blob_key, framed)]):
+        raise LeaseLost
+
+
+def _piece(
+    claim: Claim, seq: int, records: Sequence[Record], blob_key: str | None = None, framed: bytes | None = None
+) -> segments.Piece:
     usage = Usage()
     for record in records:
         usage += record.usage
     data = frame(records) if framed is None else framed
-    accepted = segments.flush(
-        tx.conn,
+    return segments.Piece(
         claim.slice,
         claim.lease,
         seq,
@@ -134,8 +144,33 @@ def flush(
         blob_key=blob_key,
         data=None if blob_key else data,
     )
-    if not accepted:
-        raise LeaseLost
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came back of one small slice since its last segment, which was one less than `seq`."""
+
+    claim: Claim
+    seq: int
+    records: Sequence[Record]
+
+
+def record(tx: Transaction, answers: Sequence[Answers], ends: Sequence[Claim], settings: Settings) -> frozenset[int]:
+    """Record answers of several small slices, and settle those that end with them: their jobs end here and now.
+
+    Returns the leases that are lost; each is its own slice's affair, and the others are recorded. May be repeated.
+    """
+    batches.lock_all(tx.conn, sorted({one.claim.batch for one in answers} | {claim.batch for claim in ends}))
+    lost = {one.claim.lease for one in answers}
+    if answers:
+        lost -= segments.flush(tx.conn, [_piece(one.claim, one.seq, one.records) for one in answers])
+    ending = [claim for claim in ends if claim.lease not in lost]
+    if ending:
+        settled = leases.settle(tx.conn, [(claim.slice, claim.lease) for claim in ending])
+        lost |= {claim.lease for claim in ending} - settled
+        closing.move_on_all(tx, sorted({claim.batch for claim in ending if claim.lease in settled}))
+        dispatch.feed(tx, ending[0].model, settings)
+    return frozenset(lost)
 
 
 def frame(records: Sequence[Record]) -> bytes:
@@ -146,7 +181,7 @@ def frame(records: Sequence[Record]) -> bytes:
 def settle(tx: Transaction, claim: Claim, settings: Settings) -> None:
     """Mark the slice done, let its batch move on, and feed its model; raise LeaseLost if it is somebody else's."""
     batches.lock(tx.conn, claim.batch)
-    if not leases.settle(tx.conn, claim.slice, claim.lease):
+    if not leases.settle(tx.conn, [(claim.slice, claim.lease)]):
         raise LeaseLost
     closing.move_on(tx, claim.batch)
     dispatch.feed(tx, claim.model, settings)
@@ -178,10 +213,20 @@ def crash(tx: Transaction, claim: Claim, in_flight: Sequence[int]) -> None:
     closing.move_on(tx, claim.batch)
 
 
-def lost(tx: Transaction, dropped: int) -> None:
-    """Count a lease that was found gone, and the answers that are dropped with it."""
+def give_back_all(tx: Transaction, held: Sequence[tuple[Claim, Sequence[int]]]) -> None:
+    """Give several small slices back, without penalty, and charge those of their lines that an engine died with."""
+    batches.lock_all(tx.conn, sorted({claim.batch for claim, _ in held}))
+    for claim, in_flight in held:
+        if leases.batch_of(tx.conn, claim.lease) is not None:
+            suspects.charge(tx.conn, claim.slice, claim.lease, list(in_flight))
+            leases.give_back(tx.conn, claim.lease, "released")
+    closing.move_on_all(tx, sorted({claim.batch for claim, _ in held}))
+
+
+def lost(tx: Transaction, dropped: int, leases: int = 1) -> None:
+    """Count leases that were found gone, and the answers that are dropped with them."""
     counts.add(tx.conn, "answers_dropped", dropped)
-    counts.add(tx.conn, "lease_lost")
+    counts.add(tx.conn, "lease_lost", leases)
 
 
 def count(tx: Transaction, name: str, by: int = 1) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from penstock.domain.batch import Batch, BatchState, LineError, Usage
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
+from penstock.domain.slice import Cut
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
@@ -25,6 +26,29 @@ _INSERT = text("""
             :dedup, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
+
+_INSERT_INLINE = text("""
+    -- A small job and its one slice in one statement, in progress at once. A second create with the same idempotency
+    -- key inserts nothing.
+    with made as (
+        insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline,
+                             metadata, output_expires_seconds, total, in_progress_at, idempotency_key, fingerprint,
+                             dedup, cache, cache_ttl_seconds)
+        values (:id, :tenant, 'job', true, 'in_progress', :endpoint, :model, :lane, :completion_window,
+                now() + :window, cast(:metadata as jsonb), :output_expires_seconds, :lines, now(),
+                :idempotency_key, :fingerprint, :dedup, :cache, :cache_ttl_seconds)
+        on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
+        returning *),
+    cut as (
+        insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
+                            lines, first_line, last_line, tokens, inline)
+        select id, tenant, :model, lane, :lane_rank, deadline, 'queued', :plan_offset, :plan_bytes,
+               :lines, :first_line, :last_line, :tokens, :inline
+        from made)
+    select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{}' as int[]) as live_empty_lines,
+           0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,
+           0 as live_reused_output_tokens
+    from made""")
 
 # Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
 _SELECT = """
@@ -47,7 +71,7 @@ _SELECT = """
 
 _GET = text(_SELECT + "where b.tenant = :tenant and b.id = :id")
 _BY_KEY = text("select id, fingerprint from batches where tenant = :tenant and idempotency_key = :key")
-_FIND = text(_SELECT + "where b.id = :id")
+_FIND = text(_SELECT + "where b.id = any(cast(:ids as text[]))")
 _PAGE = text(
     _SELECT
     + """
@@ -59,7 +83,7 @@ _PAGE = text(
     limit :limit"""
 )
 _STATE = text("select state from batches where tenant = :tenant and kind = :kind and id = :id")
-_LOCK = text("select 1 from batches where id = :id for no key update")
+_LOCK = text("select id from batches where id = any(cast(:ids as text[])) order by id for no key update")
 _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip locked")
 
 _BEGIN = text("""
@@ -90,11 +114,21 @@ _FINALIZE = text("""
     -- No slice is open any more; what was not closed by anybody is complete.
     update batches set state = 'finalizing', finalizing_at = now(), lease = null, attempts = 0, hinted_at = null,
                        finish_as = coalesce(finish_as, 'completed')
-    where id = :id and state in ('validating', 'in_progress', 'paused', 'cancelling')
+    where id = any(cast(:ids as text[])) and state in ('validating', 'in_progress', 'paused', 'cancelling')
     returning id""")
 
 _END = text("""
     -- The last move: counts and usage freeze as the sums over the slices. Lines without an answer count as failed.
+    with sums as (
+        select b.id, coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
+               coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
+               coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens,
+               coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
+               coalesce(sum(s.empty), 0) as empty,
+               array(select line from slices e, unnest(e.empty_lines) as line where e.batch = b.id
+                     order by line limit 10) as empty_lines
+        from batches b left join slices s on s.batch = b.id
+        where b.id = any(cast(:ids as text[])) group by b.id)
     update batches b set
         state = :state, lease = null, finish_as = case when :state = 'failed' then 'failed' else b.finish_as end,
         completed_at = case when :state = 'completed' then now() end,
@@ -109,14 +143,7 @@ _END = text("""
         output_file = :output_file, error_file = :error_file,
         merged_output_file = :merged_output_file, merged_error_file = :merged_error_file,
         errors = cast(:errors as jsonb), error_count = :error_count
-    from (select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
-                 coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
-                 coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
-                 coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens, coalesce(sum(s.empty), 0) as empty,
-                 array(select line from slices e, unnest(e.empty_lines) as line where e.batch = :id
-                       order by line limit 10) as empty_lines
-          from slices s where s.batch = :id) sums
-    where b.id = :id
+    from sums where b.id = sums.id
     returning b.id""")
 
 _UNHINTED = text("""
@@ -164,9 +191,10 @@ _OPEN_TOKENS = text("""
     select coalesce(sum(tokens), 0)::bigint from slices
     where tenant = :tenant and state in ('queued', 'ready', 'running')""")
 
-_EVENT = text(
-    "insert into events (id, tenant, batch, type) select :id, tenant, id, :type from batches where id = :batch"
-)
+_EVENT = text("""
+    insert into events (id, tenant, batch, type)
+    select given.event, b.tenant, b.id, :type
+    from unnest(cast(:events as text[]), cast(:ids as text[])) as given(event, id) join batches b on b.id = given.id""")
 
 
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
@@ -231,6 +259,47 @@ def insert(
     return conn.execute(_INSERT, values).first() is not None
 
 
+def insert_inline(
+    conn: Connection,
+    tenant: str,
+    *,
+    id: str,
+    cut: Cut,
+    lines: bytes,
+    endpoint: str,
+    lane: Lane,
+    completion_window: str,
+    window: timedelta,
+    metadata: dict[str, str],
+    output_expires_seconds: int | None,
+    idempotency_key: str | None = None,
+    fingerprint: bytes | None = None,
+    dedup: bool = True,
+    cache: str | None = None,
+    cache_ttl_seconds: int | None = None,
+) -> Batch | None:
+    """Insert a small job with its lines, in progress; None if the tenant has one with this idempotency key already."""
+    values = {
+        "id": id,
+        "tenant": tenant,
+        "endpoint": endpoint,
+        "lane": lane,
+        "lane_rank": lane.rank,
+        "completion_window": completion_window,
+        "window": window,
+        "metadata": json.dumps(metadata),
+        "output_expires_seconds": output_expires_seconds,
+        "idempotency_key": idempotency_key,
+        "fingerprint": fingerprint,
+        "dedup": dedup,
+        "cache": cache,
+        "cache_ttl_seconds": cache_ttl_seconds,
+        "inline": lines,
+    }
+    row = conn.execute(_INSERT_INLINE, values | dataclasses.asdict(cut)).first()
+    return _batch(row) if row else None
+
+
 def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
     """The batch that this key created, and the fingerprint of its request."""
     row = conn.execute(_BY_KEY, {"tenant": tenant, "key": key}).first()
@@ -245,8 +314,13 @@ def get(conn: Connection, tenant: str, id: str) -> Batch | None:
 
 def find(conn: Connection, id: str) -> Batch | None:
     """A batch of any tenant: for the platform's own work, never for a caller."""
-    row = conn.execute(_FIND, {"id": id}).first()
-    return _batch(row) if row else None
+    found = find_all(conn, [id])
+    return found[0] if found else None
+
+
+def find_all(conn: Connection, ids: Sequence[str]) -> list[Batch]:
+    """Those of these batches that are there, of any tenant."""
+    return [_batch(row) for row in conn.execute(_FIND, {"ids": list(ids)})]
 
 
 def page(conn: Connection, tenant: str, *, kind: str, after: str | None, limit: int) -> list[Batch]:
@@ -263,7 +337,12 @@ def state_of(conn: Connection, tenant: str, kind: str, id: str) -> BatchState | 
 
 def lock(conn: Connection, id: str) -> bool:
     """Lock the batch's row; every change of its slices' state but claim and dispatch begins here."""
-    return conn.execute(_LOCK, {"id": id}).first() is not None
+    return lock_all(conn, [id]) == 1
+
+
+def lock_all(conn: Connection, ids: Sequence[str]) -> int:
+    """Lock several batches' rows, in one order for all; how many there are."""
+    return len(conn.execute(_LOCK, {"ids": list(ids)}).all())
 
 
 def try_lock(conn: Connection, id: str) -> bool:
@@ -291,9 +370,9 @@ def close(conn: Connection, id: str, finish_as: BatchState) -> bool:
     return conn.execute(_CLOSE, {"id": id, "finish_as": finish_as}).first() is not None
 
 
-def finalize(conn: Connection, id: str) -> bool:
-    """Move to finalizing; the caller has locked the batch and seen that no slice is open."""
-    return conn.execute(_FINALIZE, {"id": id}).first() is not None
+def finalize(conn: Connection, ids: Sequence[str]) -> int:
+    """Move batches to finalizing; the caller has locked them and seen that no slice is open. How many moved."""
+    return len(conn.execute(_FINALIZE, {"ids": list(ids)}).all())
 
 
 def end(
@@ -310,9 +389,35 @@ def end(
     error_count: int = 0,
 ) -> None:
     """Make the last move, freeze counts and usage, and write the event, in one transaction with whatever led here."""
+    end_all(
+        conn,
+        {id: event},
+        state,
+        output_file=output_file,
+        error_file=error_file,
+        merged_output_file=merged_output_file,
+        merged_error_file=merged_error_file,
+        errors=errors,
+        error_count=error_count,
+    )
+
+
+def end_all(
+    conn: Connection,
+    events: Mapping[str, str],
+    state: BatchState,
+    *,
+    output_file: str | None = None,
+    error_file: str | None = None,
+    merged_output_file: str | None = None,
+    merged_error_file: str | None = None,
+    errors: Sequence[LineError] = (),
+    error_count: int = 0,
+) -> None:
+    """The same for several batches, each with the id of its event."""
     listed = [{"code": e.code, "message": e.message, "param": e.param, "line": e.line} for e in errors]
     values = {
-        "id": id,
+        "ids": list(events),
         "state": state,
         "output_file": output_file,
         "error_file": error_file,
@@ -320,9 +425,9 @@ def end(
         "merged_error_file": merged_error_file,
         "error_count": error_count,
     }
-    if conn.execute(_END, values | {"errors": json.dumps(listed)}).first() is None:
-        raise LookupError(f"no batch {id}")
-    conn.execute(_EVENT, {"id": event, "batch": id, "type": f"batch.{state}"})
+    if len(conn.execute(_END, values | {"errors": json.dumps(listed)}).all()) != len(events):
+        raise LookupError(f"not all there: {', '.join(events)}")
+    conn.execute(_EVENT, {"events": list(events.values()), "ids": list(events), "type": f"batch.{state}"})
 
 
 def unhinted(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, BatchState]]:

@@ -7,13 +7,13 @@ Only the database's clock decides. Every statement may be repeated with the same
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from penstock.domain.batch import BatchState
 from penstock.domain.lane import LANES, Lane
@@ -21,9 +21,14 @@ from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.slice import Claim
 from penstock.domain.suspicion import GUILTY_DEATHS
 from penstock.store import shares
-from penstock.store.shares import ACCOUNT
+from penstock.store.shares import ACCOUNT, Turn
 
 _NOBODY: Final[Mapping[Lane, Collection[str]]] = MappingProxyType({})
+
+RIDES: Final = """
+    (s.inline is not null and s.crashes = 0 and s.unreadable = 0
+     and not exists (select from suspects p where p.slice = s.id))"""
+"""A small job's slice that may share a hand: with suspects, or after its holder fell silent, it is claimed alone."""
 
 _CLAIM = text(f"""
     -- Take the best ready slice of the first account whose turn it is. Rows that others lock are passed over; of those
@@ -49,7 +54,50 @@ _CLAIM = text(f"""
         returning id, slice)
     update slices s set state = 'running', lease = opened.id from opened, best
     where s.id = opened.slice and best.id = s.id
-    returning best.place, s.tokens * (s.lines - s.completed - s.failed) / s.lines::float8 as tokens""")
+    returning best.place, s.lines, s.tokens * (s.lines - s.completed - s.failed) / s.lines::float8 as tokens,
+              {RIDES} as rides""")
+
+_COMPANY = text(f"""
+    -- Further small slices of the lane ride along with the first, as many as fit: those that would be claimed next, one
+    -- by one. Each one's start tag is its account's plus what goes before it there; none overtakes a slice of its own
+    -- account that can't ride. What others lock is passed over. Their nonces come from the claim's.
+    with turns as (
+        select * from unnest(cast(:accounts as text[]), cast(:starts as float8[]), cast(:weights as float8[]))
+            with ordinality as turns(account, start, weight, place)),
+    next as (
+        select pick.*, turn.place, turn.start + coalesce(sum(pick.tokens / turn.weight) over (
+                   account rows between unbounded preceding and 1 preceding), 0) as tag,
+               every(pick.rides) over (account rows unbounded preceding) as rides_up_to_here
+        from turns turn
+        cross join lateral (
+            select s.id, s.deadline, s.lines, {RIDES} as rides, greatest(
+                       1, s.tokens * (s.lines - s.completed - s.failed) / s.lines::float8) as tokens
+            from slices s
+            where s.model = :model and s.lane_rank = :rank and s.state = 'ready' and {ACCOUNT} = turn.account
+              and not s.held and s.tenant <> all(cast(:full_tenants as text[]))
+            order by s.deadline, s.id limit :lines) pick
+        window account as (partition by turn.account order by pick.deadline, pick.id)),
+    fitting as (
+        select id, place, tag, tokens from (
+            select next.*, sum(lines) over so_far as lines_so_far, sum(tokens) over so_far as tokens_so_far
+            from next where rides_up_to_here
+            window so_far as (order by tag, deadline, id rows unbounded preceding)) counted
+        where lines_so_far <= :lines and tokens_so_far <= :tokens),
+    free as (
+        select s.id, s.batch from slices s
+        where s.id = any(array(select id from fitting)) and s.state = 'ready' and not s.held
+        for no key update of s skip locked),
+    opened as (
+        insert into leases (kind, slice, batch, holder, nonce, expires_at)
+        select 'slice', free.id, free.batch, :holder,
+               cast(md5(:nonce || ':' || row_number() over (order by fitting.tag, free.id)) as uuid),
+               clock_timestamp() + :ttl
+        from free join fitting on fitting.id = free.id
+        order by fitting.tag, free.id
+        returning id, slice)
+    update slices s set state = 'running', lease = opened.id from opened, fitting
+    where s.id = opened.slice and fitting.id = s.id
+    returning fitting.place, fitting.tag, fitting.tokens""")
 
 _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
@@ -60,7 +108,10 @@ _CLAIMED = text("""
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
     from leases l join slices s on s.id = l.slice and s.lease = l.id join batches b on b.id = s.batch
         join tenants t on t.id = s.tenant
-    where l.nonce = :nonce""")
+    where l.nonce = any(array(
+        select case number when 0 then cast(:nonce as uuid) else cast(md5(:nonce || ':' || number) as uuid) end
+        from generate_series(0, cast(:company as int)) as number))
+    order by l.id""")
 
 _CLAIM_BATCH = text("""
     -- The same for a batch's validation or assembly: free, and in the state that the work belongs to.
@@ -95,17 +146,24 @@ _BEAT = text("""
     where mine.named or mine.opened_at < (select beaten_at from self)""")
 
 _SETTLE = text("""
-    -- Done, if the lease is still the slice's, and every line is recorded or the batch is closing.
-    update slices s set state = 'done', lease = null, done_at = clock_timestamp()
-    from batches b
-    where s.id = :slice and s.state = 'running' and s.lease = :lease and b.id = s.batch
-      and (s.completed + s.failed = s.lines or b.finish_as is not null)
-    returning s.id""")
+    -- Done, where the lease is still the slice's, and every line is recorded or the batch is closing.
+    with given as (
+        select * from unnest(cast(:slices as bigint[]), cast(:leases as bigint[])) as given(slice, lease)),
+    whole as (
+        select s.id, s.lease from slices s join given on given.slice = s.id join batches b on b.id = s.batch
+        where s.id = any(cast(:slices as bigint[])) and s.state = 'running' and s.lease = given.lease
+          and (s.completed + s.failed = s.lines or b.finish_as is not null)
+        order by s.id for no key update of s),
+    done as (
+        update slices s set state = 'done', lease = null, done_at = clock_timestamp() from whole where s.id = whole.id)
+    update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from whole
+    where l.id = whole.lease and l.closed_at is null
+    returning l.id""")
 
 _SHUT = text("""
     update leases set closed_at = clock_timestamp(), closed_as = :how where id = :lease and closed_at is null""")
 
-_SETTLED_BEFORE = text("select exists (select from leases where id = :lease and closed_as = 'settled')")
+_SETTLED_BEFORE = text("select id from leases where id = any(cast(:leases as bigint[])) and closed_as = 'settled'")
 
 _GIVE_BACK = text("""
     -- Queued again, or dropped if the batch is closing (the caller has locked it), without a penalty.
@@ -185,10 +243,13 @@ def claim(
     ttl: timedelta,
     promoted_share: float,
     full: Mapping[Lane, Collection[str]] = _NOBODY,
-) -> Claim | None:
-    """Take the best ready slice under a new lease; None if there is none. Repeating a nonce gives the same claim.
+    lines: int = 1,
+    tokens: int = 0,
+) -> list[Claim]:
+    """Take the best ready slice under a new lease, and small ones beside it; empty if there is none.
 
-    In the lanes of `full` the tenants named are passed over.
+    Small slices are taken up to so many lines and tokens in all, each under a lease of its own. Repeating a nonce gives
+    the same claims. In the lanes of `full` the tenants named are passed over.
     """
     turns = shares.turns(conn, model, lanes, promoted_share=promoted_share)
     passed = [(lane.rank, tenant) for lane, tenants in full.items() for tenant in tenants]
@@ -203,11 +264,43 @@ def claim(
         "ttl": ttl,
     }
     taken = conn.execute(_CLAIM, values).first()
-    row = conn.execute(_CLAIMED, {"nonce": nonce}).first()
     if taken is not None:  # a repeated nonce takes nothing, and pays nothing
-        shares.charge(conn, model, turns[taken.place - 1], max(1.0, taken.tokens))
-    if row is None:
-        return None
+        first = turns[taken.place - 1]
+        cost = max(1.0, taken.tokens)
+        # First, for it locks the lane's clock: whoever looks for company meanwhile waits, and finds what is left.
+        shares.charge(conn, model, {first: cost}, first.start)
+        if taken.rides and lines > taken.lines:
+            beside = [_paid(turn, cost) if turn == first else turn for turn in turns if turn.rank == first.rank]
+            left = {"lines": lines - taken.lines, "tokens": tokens - cost}
+            whole = [tenant for rank, tenant in passed if rank == first.rank]
+            _take_company(
+                conn, beside, left | values | {"rank": first.rank, "full_tenants": whole, "nonce": str(nonce)}
+            )
+    rows = conn.execute(_CLAIMED, {"nonce": str(nonce), "company": lines - 1})
+    return [_claim(row) for row in rows]
+
+
+def _paid(turn: Turn, tokens: float) -> Turn:
+    return replace(turn, start=turn.start + tokens / turn.weight)
+
+
+def _take_company(conn: Connection, turns: Sequence[Turn], values: Mapping[str, Any]) -> None:
+    """Claim small slices of one lane beside a first, and charge their accounts."""
+    asked = {
+        "accounts": [turn.account for turn in turns],
+        "starts": [turn.start for turn in turns],
+        "weights": [turn.weight for turn in turns],
+    }
+    taken = conn.execute(_COMPANY, values | asked).all()
+    served: dict[Turn, float] = {}
+    for row in taken:
+        turn = turns[row.place - 1]
+        served[turn] = served.get(turn, 0.0) + row.tokens
+    if served:
+        shares.charge(conn, values["model"], served, max(row.tag for row in taken))
+
+
+def _claim(row: Row[Any]) -> Claim:
     return Claim(
         slice=row.id,
         lease=row.lease,
@@ -248,12 +341,16 @@ def beat(conn: Connection, held: list[int], *, holder: UUID, ttl: timedelta) -> 
     return [Order(row.id, row.named, BatchState(row.finish_as) if row.finish_as else None) for row in rows]
 
 
-def settle(conn: Connection, slice: int, lease: int) -> bool:
-    """Mark the slice done; False if the lease is lost. The batch must be locked. May be repeated."""
-    done = conn.execute(_SETTLE, {"slice": slice, "lease": lease}).first() is not None
-    if done:
-        conn.execute(_SHUT, {"lease": lease, "how": "settled"})
-    return done or conn.execute(_SETTLED_BEFORE, {"lease": lease}).scalar_one()
+def settle(conn: Connection, held: Sequence[tuple[int, int]]) -> set[int]:
+    """Mark slices (each with its lease) done; the leases that are settled. Their batches must be locked.
+
+    A lease that is missing is lost, or not all of its slice's lines are recorded. May be repeated.
+    """
+    values = {"slices": [slice for slice, _ in held], "leases": [lease for _, lease in held]}
+    settled = {row.id for row in conn.execute(_SETTLE, values)}
+    if len(settled) < len(held):
+        settled |= {row.id for row in conn.execute(_SETTLED_BEFORE, values)}
+    return settled
 
 
 def shut_batch_lease(conn: Connection, lease: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -9,28 +10,38 @@ from sqlalchemy import Connection, text
 from penstock.domain.batch import Usage
 
 _FLUSH = text("""
-    -- Accept a segment only from the slice's present lease holder; the lock makes reap and flush take turns.
-    -- Its blob's intent goes in the same statement: without one (or doomed) the blob may be deleted at any time.
-    with held as (
-        select id from slices where id = :slice and state = 'running' and lease = :lease for no key update),
+    -- Accept segments only from their slices' present lease holders; the locks make reap and flush take turns.
+    -- A blob's intent goes in the same statement: without one (or doomed) the blob may be deleted at any time.
+    with given as (
+        select * from unnest(
+            cast(:slices as bigint[]), cast(:leases as bigint[]), cast(:seqs as int[]), cast(:blob_keys as text[]),
+            cast(:data as bytea[]), cast(:bytes as int[]), cast(:lines as text[]), cast(:failed_lines as text[]),
+            cast(:input_tokens as bigint[]), cast(:cached_tokens as bigint[]), cast(:output_tokens as bigint[]),
+            cast(:reasoning_tokens as bigint[]), cast(:reused_output_tokens as bigint[]), cast(:empty_lines as text[]))
+        as g(slice, lease, seq, blob_key, data, bytes, lines, failed_lines,
+             input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines)),
+    held as (
+        select s.id from slices s join given g on g.slice = s.id
+        where s.id = any(cast(:slices as bigint[])) and s.state = 'running' and s.lease = g.lease
+        order by s.id for no key update of s),
     taken as (
-        delete from intents
-        where blob_key = cast(:blob_key as text) and doomed_at is null and exists (select from held)
-        returning blob_key),
+        delete from intents i using given g
+        where i.blob_key = g.blob_key and i.doomed_at is null and g.slice in (select id from held)
+        returning i.blob_key),
     new as (
         insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, empty_lines,
                               completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                               reused_output_tokens)
-        select id, :lease, :seq, :blob_key, :data, :bytes, cast(:lines as int[]), cast(:failed_lines as int[]),
-               cast(:empty_lines as int[]),
-               cardinality(cast(:lines as int[])) - cardinality(cast(:failed_lines as int[])),
-               cardinality(cast(:failed_lines as int[])),
-               :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens, :reused_output_tokens
-        from held
-        where cast(:blob_key as text) is null or exists (select from taken)
+        select g.slice, g.lease, g.seq, g.blob_key, g.data, g.bytes, cast(g.lines as int[]),
+               cast(g.failed_lines as int[]), cast(g.empty_lines as int[]),
+               cardinality(cast(g.lines as int[])) - cardinality(cast(g.failed_lines as int[])),
+               cardinality(cast(g.failed_lines as int[])),
+               g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens, g.reused_output_tokens
+        from given g join held on held.id = g.slice
+        where g.blob_key is null or g.blob_key in (select blob_key from taken)
         on conflict (slice, lease, seq) do nothing
-        returning slice, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-                  reused_output_tokens),
+        returning slice, lease, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens,
+                  reasoning_tokens, reused_output_tokens),
     counted as (
         update slices s set completed = s.completed + new.completed, failed = s.failed + new.failed,
             input_tokens = s.input_tokens + new.input_tokens, cached_tokens = s.cached_tokens + new.cached_tokens,
@@ -41,11 +52,13 @@ _FLUSH = text("""
             empty_lines = case when new.empty_lines = '{}' then s.empty_lines else array(
                 select line from unnest(s.empty_lines || new.empty_lines) as line order by line limit 10) end
         from new where s.id = new.slice)
-    select exists (select from new)""")
+    select lease from new""")
 
 _FLUSHED = text("""
     -- A statement of its own, so that it sees what the same flush on another connection has committed meanwhile.
-    select exists (select from segments where (slice, lease, seq) = (:slice, :lease, :seq))""")
+    select g.lease from segments g
+    join unnest(cast(:slices as bigint[]), cast(:leases as bigint[]), cast(:seqs as int[])) as given(slice, lease, seq)
+        on (g.slice, g.lease, g.seq) = (given.slice, given.lease, given.seq)""")
 
 _OF_BATCH = text("""
     select g.id, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
@@ -65,41 +78,52 @@ class Segment:
     failed_lines: frozenset[int]
 
 
-def flush(
-    conn: Connection,
-    slice: int,
-    lease: int,
-    seq: int,
-    *,
-    lines: list[int],
-    failed_lines: list[int],
-    empty_lines: list[int],
-    usage: Usage,
-    bytes: int,
-    blob_key: str | None = None,
-    data: bytes | None = None,
-) -> bool:
-    """Record answers under a lease, and take their blob's intent back; False if the lease or the blob is lost.
+@dataclass(frozen=True)
+class Piece:
+    """Answers of one slice, to be recorded under its lease as its segment number `seq`."""
 
-    May be repeated with the same (slice, lease, seq).
+    slice: int
+    lease: int
+    seq: int
+    lines: list[int]
+    failed_lines: list[int]
+    empty_lines: list[int]
+    usage: Usage
+    bytes: int
+    blob_key: str | None = None
+    data: bytes | None = None
+
+
+def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:
+    """Record answers, each piece under its lease, and take their blobs' intents back; the leases of those accepted.
+
+    Each piece is of another slice. May be repeated with the same (slice, lease, seq).
     """
     values = {
-        "slice": slice,
-        "lease": lease,
-        "seq": seq,
-        "lines": lines,
-        "failed_lines": failed_lines,
-        "empty_lines": empty_lines,
-        "bytes": bytes,
-        "blob_key": blob_key,
-        "data": data,
-        "input_tokens": usage.input_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "reused_output_tokens": usage.reused_output_tokens,
+        "slices": [piece.slice for piece in pieces],
+        "leases": [piece.lease for piece in pieces],
+        "seqs": [piece.seq for piece in pieces],
+        "blob_keys": [piece.blob_key for piece in pieces],
+        "data": [piece.data for piece in pieces],
+        "bytes": [piece.bytes for piece in pieces],
+        "lines": [_array(piece.lines) for piece in pieces],
+        "failed_lines": [_array(piece.failed_lines) for piece in pieces],
+        "input_tokens": [piece.usage.input_tokens for piece in pieces],
+        "cached_tokens": [piece.usage.cached_tokens for piece in pieces],
+        "output_tokens": [piece.usage.output_tokens for piece in pieces],
+        "reasoning_tokens": [piece.usage.reasoning_tokens for piece in pieces],
+        "reused_output_tokens": [piece.usage.reused_output_tokens for piece in pieces],
+        "empty_lines": [_array(piece.empty_lines) for piece in pieces],
     }
-    return conn.execute(_FLUSH, values).scalar_one() or conn.execute(_FLUSHED, values).scalar_one()
+    accepted = {row.lease for row in conn.execute(_FLUSH, values)}
+    if len(accepted) < len(pieces):
+        accepted |= {row.lease for row in conn.execute(_FLUSHED, values)}
+    return accepted
+
+
+def _array(numbers: Sequence[int]) -> str:
+    """Numbers as Postgres writes an array: an array of arrays of unlike lengths is none."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def of_batch(conn: Connection, batch: str) -> list[Segment]:

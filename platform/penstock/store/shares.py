@@ -9,7 +9,7 @@ All work that was promoted into a lane is one account, `*`, with a weight that l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,11 +52,14 @@ _TURNS = text(f"""
 _CHARGE = text("""
     -- The clock's row first, in every claim: two at once take turns. Each adds to what it finds, so neither is lost.
     insert into shares (model, lane_rank, tenant, served)
-    select :model, :rank, who.account, :start + who.cost
-    from (values ('', 0::float8), (:account, cast(:cost as float8))) as who(account, cost)
+    select :model, :rank, who.account, who.start + who.cost
+    from unnest(cast(:accounts as text[]), cast(:starts as float8[]), cast(:costs as float8[]))
+        as who(account, start, cost)
     order by who.account
     on conflict (model, lane_rank, tenant) do update set served = greatest(
-        excluded.served, shares.served + case when shares.tenant = '' then 0 else cast(:cost as float8) end)""")
+        excluded.served, shares.served + (
+            select cost from unnest(cast(:accounts as text[]), cast(:costs as float8[])) as paid(account, cost)
+            where paid.account = shares.tenant))""")
 
 _FORGET = text("""
     -- Who is behind its lane's clock starts at the clock, as one that was never there.
@@ -96,10 +99,18 @@ def turns(conn: Connection, model: str, lanes: Sequence[Lane], *, promoted_share
     ]
 
 
-def charge(conn: Connection, model: str, turn: Turn, tokens: float) -> None:
-    """An account was served so many tokens; the last statement of its transaction: the next claim may wait."""
-    values = {"model": model, "rank": turn.rank, "account": turn.account, "start": turn.start}
-    conn.execute(_CHARGE, values | {"cost": tokens / turn.weight})
+def charge(conn: Connection, model: str, served: Mapping[Turn, float], clock: float) -> None:
+    """Accounts of one lane were served so many tokens each, the last at this start tag.
+
+    The last statement of its transaction, or nearly: the next claim of the lane may wait.
+    """
+    accounts = [
+        ("", clock, 0.0),
+        *((turn.account, turn.start, tokens / turn.weight) for turn, tokens in served.items()),
+    ]
+    names, starts, costs = zip(*accounts, strict=True)
+    values = {"accounts": list(names), "starts": list(starts), "costs": list(costs)}
+    conn.execute(_CHARGE, values | {"model": model, "rank": next(iter(served)).rank})
 
 
 def forget(conn: Connection) -> int:

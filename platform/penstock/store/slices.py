@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,7 +29,8 @@ _FEED = text(f"""
     -- them is queued again. Accounts are found by skipping from one to the next in the index, so that one's backlog
     -- costs nobody anything (100,000 queued slices of ten tenants: 0.6 ms, of a thousand tenants: 15 ms), and of many
     -- those are fed that were served least. Locked rows are passed over: whoever holds them is closing, claiming or
-    -- feeding. Without a live worker nothing changes.
+    -- feeding. Without a live worker nothing changes. Where an account's next slice is a small job's, which are claimed
+    -- many at once, so many are ready that all accounts of the lane together fill two claims of each worker.
     with recursive live as (
         select count(*) as workers from workers
         where kind = 'gpu' and model = :model and state = 'ready' and seen_at > clock_timestamp() - :gone),
@@ -51,8 +53,16 @@ _FEED = text(f"""
     ranked as (
         select a.rank, a.account,
                row_number() over (
-                   partition by a.rank order by greatest(own.served, clock.served, 0), a.account) as place
+                   partition by a.rank order by greatest(own.served, clock.served, 0), a.account) as place,
+               case when head.small
+                   then greatest(:ahead, 2 * :lines / least(:accounts, count(*) over (partition by a.rank)))
+                   else :ahead end as ahead
         from accounts a
+        cross join lateral (
+            select s.inline is not null as small from slices s
+            where s.model = :model and s.lane_rank = a.rank and s.state in ('queued', 'ready') and not s.held
+              and {ACCOUNT} = a.account
+            order by s.deadline, s.id limit 1) head
         left join shares own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
         left join shares clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''),
     best as materialized (
@@ -63,7 +73,7 @@ _FEED = text(f"""
             where s.model = :model and s.lane_rank = ranked.rank and {ACCOUNT} = ranked.account
               and s.state in ('queued', 'ready') and not s.held and b.state = 'in_progress' and b.finish_as is null
             order by s.deadline, s.id
-            limit (select workers from live) * :ahead) pick
+            limit (select workers from live) * ranked.ahead) pick
         where ranked.place <= :accounts),
     better as (
         -- An array: joined with `best` the planner scans the whole table.
@@ -80,14 +90,14 @@ _FEED = text(f"""
         update slices s set state = 'queued' where s.id = any(array(select id from worse)) and s.state = 'ready')
     update slices s set state = 'ready', ready_at = clock_timestamp()
     where s.id = any(array(select id from better)) and s.state = 'queued'
-    returning s.lane_rank""")
+    returning s.lane_rank, case when s.inline is not null then s.lines end as small_lines""")
 
 _STALE = text("""
     -- Ready slices that nobody took for a while: their hint may be lost.
     update slices set ready_at = clock_timestamp()
     where id in (select id from slices where state = 'ready' and ready_at < clock_timestamp() - :again
                  order by ready_at limit :limit for no key update skip locked)
-    returning model, lane_rank""")
+    returning model, lane_rank, case when inline is not null then lines end as small_lines""")
 
 _BACKLOG_MODELS = text("""
     -- From one model to the next in the index.
@@ -123,7 +133,9 @@ _MOVE = text("""
         state = case when state = 'ready' and lane_rank <> cast(:rank as smallint) then 'queued' else state end
     where batch = :batch and state in ('queued', 'ready', 'running')""")
 
-_ANY_OPEN = text("select exists (select from slices where batch = :batch and state in ('queued', 'ready', 'running'))")
+_WITH_OPEN = text("""
+    select distinct batch from slices
+    where batch = any(cast(:batches as text[])) and state in ('queued', 'ready', 'running')""")
 
 _INLINE = text("select inline from slices where batch = :batch order by id")
 
@@ -149,17 +161,32 @@ def insert(conn: Connection, batch: str, cuts: Iterable[Cut], lane: Lane, inline
         conn.execute(_INSERT, rows)
 
 
-def feed(conn: Connection, model: str, *, ahead: int, gone: timedelta) -> list[Lane]:
-    """Make each account's best slices ready, and only those; the lane of each that became so, most urgent first."""
-    values = {"model": model, "ahead": ahead, "gone": gone, "ranks": [lane.rank for lane in LANES]}
+def feed(conn: Connection, model: str, *, ahead: int, lines: int, gone: timedelta) -> list[Lane]:
+    """Make each account's best slices ready, and only those; the lanes of the hints to say, most urgent first.
+
+    `lines` of small jobs are claimed at once.
+    """
+    values = {"model": model, "ahead": ahead, "lines": lines, "gone": gone, "ranks": [lane.rank for lane in LANES]}
     rows = conn.execute(_FEED, values | {"accounts": _MOST_ACCOUNTS})
-    return [LANES[rank] for rank in sorted(row.lane_rank for row in rows)]
+    return [lane for _, lane in _hints(((model, row.lane_rank, row.small_lines) for row in rows), lines)]
 
 
-def stale(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, Lane]]:
-    """Model and lane of ready slices whose hint is old; they count as hinted from now on."""
+def _hints(fed: Iterable[tuple[str, int, int | None]], lines: int) -> list[tuple[str, Lane]]:
+    """Model and lane of each hint to say: one a slice, and one for as many small jobs as a claim takes at once."""
+    hints, small = [], Counter[tuple[int, str]]()
+    for model, rank, small_lines in fed:
+        if small_lines is None:
+            hints.append((rank, model))
+        else:
+            small[rank, model] += small_lines
+    hints += [(rank, model) for (rank, model), total in small.items() for _ in range(-(-total // lines))]
+    return [(model, LANES[rank]) for rank, model in sorted(hints)]
+
+
+def stale(conn: Connection, *, lines: int, again: timedelta, limit: int) -> list[tuple[str, Lane]]:
+    """Model and lane of the hints for ready slices whose hint is old; they count as hinted from now on."""
     rows = conn.execute(_STALE, {"again": again, "limit": limit})
-    return [(row.model, LANES[row.lane_rank]) for row in rows]
+    return _hints(((row.model, row.lane_rank, row.small_lines) for row in rows), lines)
 
 
 def backlog_models(conn: Connection) -> list[str]:
@@ -188,9 +215,9 @@ def move(conn: Connection, batch: str, lane: Lane | None, deadline: datetime | N
     return conn.execute(_MOVE, {"batch": batch, "lane": lane, "rank": rank, "deadline": deadline}).rowcount
 
 
-def any_open(conn: Connection, batch: str) -> bool:
-    """Say whether a slice of the batch is still open. The batch must be locked by an earlier statement."""
-    return conn.execute(_ANY_OPEN, {"batch": batch}).scalar_one()
+def with_open(conn: Connection, batches: Sequence[str]) -> set[str]:
+    """Those of the batches of which a slice is still open. They must be locked by an earlier statement."""
+    return {row.batch for row in conn.execute(_WITH_OPEN, {"batches": list(batches)})}
 
 
 def inline_lines(conn: Connection, batch: str) -> bytes:
