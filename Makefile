@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-batch bench-control bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -57,6 +57,9 @@ bench-batch: install ## Measure whole files against `vllm run-batch` on the real
 
 bench-control: install ## Measure the control plane alone on the simulated engine (LINES="50000")
 	@$(BIN)/python tests/bench/control.py --lines $(or $(LINES),50000)
+
+bench-planning: install ## Measure validation and planning of large files (LINES="100000 300000 1000000")
+	@PYTHONPATH=tests $(BIN)/python -m bench.planning --lines $(or $(LINES),100000 300000 1000000)
 
 bench-redis: install ## Measure what a Redis that loses everything every 2 s costs (LINES="20000")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/redis_loss.py --lines $(or $(LINES),20000)
