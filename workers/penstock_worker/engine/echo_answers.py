@@ -54,6 +54,8 @@ class Voice:
         if script.nul:
             text += "\0"
         tokens = script.thoughts + (wanted or _tokens(text))
+        if script.needs and not (isinstance(most, int) and most >= script.needs):
+            raise Refusal(400, f"max_tokens must be at least {script.needs}.", param="max_tokens")
         if isinstance(most, int) and 0 < most <= script.thoughts:
             return "", most, "length"
         if isinstance(most, int) and 0 < most < tokens:

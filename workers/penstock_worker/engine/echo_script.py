@@ -18,6 +18,7 @@ A marker may stand anywhere in the request's body, and several may stand togethe
 | `[[status 503 times 1 after 0.05]]` | as before, with `retry-after: 0.05` (seconds) |
 | `[[tokens 40]]` | an answer of 40 output tokens |
 | `[[think 40]]` | 40 tokens of thoughts come first; if `max_tokens` ends them, the answer is empty |
+| `[[needs 100]]` | 400 unless `max_tokens` is at least so much |
 | `[[nul]]` | a NUL character in the answer |
 | `[[surrogate]]` | a lone surrogate (`\\ud800` in JSON) in the answer |
 
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _MARKER: Final = re.compile(
-    rb"\[\[(?:(die|hang|break|core-dies|nul|surrogate)|(sleep|tokens|think) (\d+)"
+    rb"\[\[(?:(die|hang|break|core-dies|nul|surrogate)|(sleep|tokens|think|needs) (\d+)"
     rb"|(die|stall|break|core-dies)-after (\d+)|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?)\]\]"
 )
 
@@ -55,11 +56,13 @@ class Script:
     retry_after: str | None = None
     output_tokens: int | None = None
     thoughts: int = 0
+    needs: int = 0
     nul: bool = False
     surrogate: bool = False
 
 
 NOTHING: Final = Script()
+_COUNTED: Final = {b"tokens": "output_tokens", b"think": "thoughts", b"needs": "needs"}
 _WORDS: Final = {b"break": "breaks", b"core-dies": "core_dies"}
 
 
@@ -73,10 +76,8 @@ def read(body: bytes) -> Script:
             found[_WORDS.get(word) or word.decode()] = True
         elif counted == b"sleep":
             found["sleep_seconds"] = int(count) / 1000
-        elif counted == b"think":
-            found["thoughts"] = int(count)
-        elif counted:
-            found["output_tokens"] = int(count)
+        elif counted in _COUNTED:
+            found[_COUNTED[counted]] = int(count)
         elif then:
             found |= {"then": then.decode(), "after": int(after)}
         else:
