@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench import batch_files
 from bench.batch_ours import Refused
+from bench.batch_run import CACHED
 
 if TYPE_CHECKING:
-    from bench.batch import Sides
+    from bench.batch_run import Sides
 
 _SHOWN: Final = 5
 OFF: Final = {"dedup": {"dedup": False}, "plan": {"plan": False}}
@@ -31,13 +32,13 @@ def lines(both: Sides) -> bytes:
     return batch_files.jsonl(bodies)
 
 
-async def measure(both: Sides, cached: dict[str, Any]) -> None:
+async def measure(both: Sides) -> None:
     """Run the file on both sides, ours with everything on and off, and compare line by line."""
     data = lines(both)
     ran = await both.run_theirs(data)
     off = {name: value for one in OFF.values() for name, value in one.items()}
     arms = {"as it comes": {}, **{f"without {name}": terms for name, terms in OFF.items()}, "without any": off}
-    arms |= {"cache, first": cached, "cache, again": cached, "as it comes, again": {}}
+    arms |= {"cache, first": CACHED, "cache, again": CACHED, "as it comes, again": {}}
     expected = batch_files.answers(ran[1]) if ran else {}
     found: dict[str, Any] = {"lines": data.count(b"\n"), "arms": []}
     both.bench.found["check"] = found

@@ -22,6 +22,7 @@ from typing import Any, Final
 from bench.load import CHAT, Writer
 from bench.trace import Size, Trace
 
+MODEL: Final = "tiny"
 SMALL_CACHE: Final = ("--num-gpu-blocks-override", "80", "--block-size", "128")
 """10,240 tokens: a shared prompt that is not used soon is thrown out for another."""
 PROMPTS: Final = 20
