@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     control_seconds: float = Field(1.0, description="The budget of batch lines in the engine is looked at this often.")
     kv_high: float = Field(0.9, description="Part of the KV cache above which the batch budget shrinks.")
 
+    # The shared cache.
+    cache_url: str = Field("", description="Redis or Valkey that answers are kept in, if not the hints' own.")
+    cache_bytes: int = Field(64 * MIB, description="All kept answers together, so that hints always find room.")
+    cache_answer_bytes: int = Field(MIB, description="A larger answer is not kept.")
+    cache_ttl_seconds: int = Field(86_400, description="An answer is kept for so long, unless its request says.")
+    cache_timeout_seconds: float = Field(0.1, description="Longest wait for the cache; then it is a miss.")
+
     # The order of work.
     promoted_share: float = Field(0.2, description="Most of a lane's tokens that work promoted into it may take.")
     promote_slack_seconds: float = Field(30.0, description="A batch with less slack than this rises by one lane.")

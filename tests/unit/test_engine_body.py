@@ -20,8 +20,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
-names = st.text(max_size=6) | st.sampled_from([*OPERATORS, "cache", "model_", "priority "])
-plain = {"model", "service_tier", "cache_salt", "background", "vllm_xargs"}
+names = st.text(max_size=6) | st.sampled_from([*OPERATORS, "caches", "model_", "priority "])
+plain = {"model", "cache", "service_tier", "cache_salt", "background", "vllm_xargs"}
 
 
 def call(fields: object, endpoint: str = CHAT, tenant: str = "a", isolate: bool = False) -> Call:
@@ -52,6 +52,7 @@ def test_every_field_that_is_not_an_operators_arrives_as_it_was_written(fields: 
         b'{"model":"m","serv\\u0069ce_t\\u0069er":"priority","seed":1}',
         b'{"model":"m","request_id":"mine","kv_transfer_params":{"remote_host":"10.0.0.1"},"seed":1}',
         b'{"model":"m","ec_transfer_params":{},"seed":1}',
+        b'{"model":"m","cache":{"mode":"on"},"seed":1}',
     ],
 )
 def test_nobody_sets_what_only_the_operator_may_however_it_is_spelt(body: bytes) -> None:

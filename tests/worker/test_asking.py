@@ -23,6 +23,7 @@ from penstock_worker.beat import Grip, now
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
+from penstock_worker.reuse import each
 
 CHAT = "/v1/chat/completions"
 
@@ -83,7 +84,7 @@ def ask(supervisor: Supervisor, socket: Path, made: Claim, bodies: list[bytes]) 
     with Loop() as loop, loop.living(recorder(socket, seen)), loop.living(client := EngineClient(socket=socket)):
         engine = Engine(client, Gate(2), supervisor, loop, Settings())
         lines = [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
-        asking = Asking(engine, made, lines, grip)
+        asking = Asking(engine, made, each(lines), grip)
         while not asking.done:
             assert grip.news.wait(20)
         assert asking.error is None

@@ -128,9 +128,9 @@ def test_an_interpreter_without_vllm_is_refused_with_the_mend(tmp_path: Path) ->
     bare.write_text(f'#!/bin/sh\nexec "{sys._base_executable}" -S -E "$@"\n')  # type: ignore[attr-defined]
     bare.chmod(0o755)
     with pytest.raises(BadLaunch, match="PENSTOCK_ENGINE_PYTHON"):
-        vllm.is_cpu_build(str(bare), {})
+        vllm.build(str(bare), {})
     with pytest.raises(BadLaunch, match="can't be run"):
-        vllm.is_cpu_build("/nowhere/python", {})
+        vllm.build("/nowhere/python", {})
 
 
 def test_the_engine_sees_none_of_our_settings_and_keeps_connections_open() -> None:

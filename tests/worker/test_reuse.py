@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from worker.engines import echo_launch
 from worker.test_asking import claim
 
 from penstock.domain.lane import Lane
-from penstock.domain.reuse import Reuse
 from penstock.formats.input import Line
 from penstock.formats.output import Record
 from penstock.settings import Settings
@@ -50,16 +47,14 @@ def lines(bodies: Sequence[bytes]) -> list[Line]:
     return [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
 
 
-def ask(
-    supervisor: Supervisor, bodies: Sequence[bytes], *, dedup: bool = True, gate: Gate | None = None, **settings: Any
-) -> list[Record]:
+def ask(supervisor: Supervisor, bodies: Sequence[bytes], **settings: Any) -> list[Record]:
     """What was recorded of these lines, in the order of their numbers."""
     grip = Grip(1, now() + 60)
-    made = dataclasses.replace(claim(Lane.STANDARD, "a"), reuse=Reuse(dedup=dedup))
+    made = claim(Lane.STANDARD, "a")
     client = EngineClient(socket=supervisor.launch.socket)
     with Loop() as loop, loop.living(client):
         engine = Engine(client, Gate(4), supervisor, loop, Settings(**settings))
-        asking = Asking(engine, made, lines(bodies), grip, gate)
+        asking = Asking(engine, made, grouped(lines(bodies), dedup=True), grip)
         records: list[Record] = []
         while not asking.done:
             assert grip.news.wait(20)
@@ -136,19 +131,14 @@ def test_what_may_be_answered_otherwise_is_asked_each_time(supervisor: Superviso
     assert (asked(journal, "as you like"), [record.reused for record in records]) == (3, [False] * 3)
 
 
-def test_it_can_be_switched_off(supervisor: Supervisor, journal: Path) -> None:
-    records = ask(supervisor, [chat("each of us", temperature=0)] * 3, dedup=False)
-    assert (asked(journal, "each of us"), [record.reused for record in records]) == (3, [False] * 3)
-
-
-def test_a_suspect_is_asked_itself(supervisor: Supervisor, journal: Path) -> None:
-    records = ask(supervisor, [chat("on trial", temperature=0)] * 2, gate=Gate(2))
-    assert (asked(journal, "on trial"), [record.reused for record in records]) == (2, [False] * 2)
-
-
 def test_groups_keep_the_order_of_the_plan() -> None:
     bodies = [chat(text, seed=1) for text in "abacbd"]
-    groups = [[line.number for line in group] for group in grouped(lines(bodies), dedup=True)]
+    groups = [[line.number for line in group.lines] for group in grouped(lines(bodies), dedup=True)]
     assert groups == [[1, 3], [2, 5], [4], [6]]
-    assert grouped(lines(bodies), dedup=False) == [[line] for line in lines(bodies)]
-    assert Counter(number for group in groups for number in group) == Counter(range(1, 7))
+
+
+def test_without_dedup_every_line_is_a_group_of_its_own() -> None:
+    bodies = [chat("a", seed=1)] * 3 + [chat("b")] * 2
+    groups = grouped(lines(bodies), dedup=False)
+    assert [group.lines for group in groups] == [[line] for line in lines(bodies)]
+    assert [group.fingerprint is not None for group in groups] == [True] * 3 + [False] * 2

@@ -32,7 +32,7 @@ from penstock_worker.beat import Grip
 from penstock_worker.engine.client import EngineClient, EngineGone
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate, Ticket
-from penstock_worker.reuse import Group, grouped, is_theirs_too
+from penstock_worker.reuse import Group, Shelf, is_theirs_too
 
 log = structlog.get_logger()
 C = TypeVar("C")
@@ -72,13 +72,15 @@ class Loop:
 
 @dataclass(frozen=True)
 class Engine:
-    """What asking needs: the engine's client, the gate before it, and the supervisor behind it."""
+    """What asking needs: the engine's client, the gate before it, its supervisor, and answers that are there."""
 
     client: EngineClient
     gate: Gate
     supervisor: Supervisor
     loop: Loop
     settings: Settings
+    shelf: Shelf | None = None
+    """The worker's place at the shared cache."""
 
 
 class Asking:
@@ -88,7 +90,7 @@ class Asking:
         self,
         engine: Engine,
         claim: Claim,
-        lines: Sequence[Line],
+        groups: Sequence[Group],
         grip: Grip,
         gate: Gate | None = None,
     ) -> None:
@@ -98,8 +100,7 @@ class Asking:
         self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp(), claim.slice)
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         self._rank = self._ticket.rank if engine.supervisor.launch.priorities else None
-        # A suspect is asked itself, whatever became of its like.
-        self._groups = grouped(lines, dedup=claim.reuse.dedup and gate is None)
+        self._groups = groups
         self._ends: deque[list[Record]] = deque()
         self._stopping = False
         self._grip = grip
@@ -133,11 +134,11 @@ class Asking:
         self._grip.news.set()
 
     async def _feed(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for lines in self._groups:
+        async with asyncio.TaskGroup() as tasks:
+            for one in self._groups:
                 if not await self._admitted():
                     break
-                group.create_task(self._end(lines))
+                tasks.create_task(self._end(one))
             self.fed = True
             self._grip.news.set()
 
@@ -153,8 +154,9 @@ class Asking:
             self._gate.release(self._ticket)
         return False
 
-    async def _end(self, lines: Group) -> None:
+    async def _end(self, group: Group) -> None:
         """Bring a group to its end: a leader that ended by itself takes the others along, else the next is asked."""
+        lines = group.lines
         for place, line in enumerate(lines):
             if place and not await self._admitted():
                 return
@@ -164,6 +166,8 @@ class Asking:
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
                 followers = [self._record(follower, outcome, reused=True) for follower in lines[place + 1 :]]
                 self._ends.append([self._record(line, outcome), *followers])
+                if self._engine.shelf is not None:
+                    self._engine.shelf.give(self._claim, group, outcome)
                 return
             self._ends.append([self._record(line, outcome) if isinstance(outcome, Outcome) else outcome])
 

@@ -13,6 +13,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.errors import LeaseLost, Unreadable
+from penstock.domain.reuse import CacheMode
 from penstock.domain.slice import Claim
 from penstock.domain.suspicion import trial
 from penstock.failpoint import failpoint
@@ -29,6 +30,7 @@ from penstock_worker.engine.supervisor import EngineState
 from penstock_worker.gate import Gate
 from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
+from penstock_worker.reuse import Group, each, grouped
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -85,7 +87,8 @@ class Holding:
         self._convict([open_lines[number] for number in how.guilty])
         died, in_flight = self._try([[open_lines[number] for number in group] for group in how.groups])
         if not died and not self._must_end:
-            died, in_flight = self._ask([open_lines[number] for number in how.free], on_fed=self.on_fed)
+            groups = self._reuse([open_lines[number] for number in how.free])
+            died, in_flight = self._ask(groups, on_fed=self.on_fed)
         return self._close(died, in_flight)
 
     def _read(self) -> list[lines.Line]:
@@ -126,7 +129,8 @@ class Holding:
                 numbers = [line.number for line in group]
                 self._insist(lambda numbers=numbers: self.bench.db.run(work.note_trial, self.claim, numbers))
                 failpoint("trial.noted")
-                died, in_flight = self._ask(group, Gate(len(group)))
+                # Suspects are asked themselves, whatever became of their like.
+                died, in_flight = self._ask(each(group), Gate(len(group)))
                 if died:
                     return died, in_flight
         return False, []
@@ -148,13 +152,29 @@ class Holding:
             self.grip.news.set()
             await asyncio.Event().wait()  # until it is cancelled
 
+    def _reuse(self, free: Sequence[lines.Line]) -> list[Group]:
+        """Equal lines together; those whose answer is in the cache are recorded, and the others are to be asked."""
+        claim, shelf = self.claim, self.bench.engine.shelf
+        if not claim.reuse.dedup and claim.reuse.cache is CacheMode.OFF:
+            return each(free)
+        groups = grouped(free, claim.reuse.dedup)
+        if shelf is None:
+            return groups
+        taken, left = shelf.take(claim, groups)
+        for group, body in taken:
+            for line in group.lines:
+                record = output.answered(claim.batch, line.number, line.custom_id, 200, None, body, reused=True)
+                self.unrecorded.append(record)
+        self._flush()
+        return left
+
     def _ask(
-        self, group: Sequence[lines.Line], gate: Gate | None = None, on_fed: Callable[[], object] | None = None
+        self, groups: Sequence[Group], gate: Gate | None = None, on_fed: Callable[[], object] | None = None
     ) -> tuple[bool, list[int]]:
         """Ask lines and record their answers every second or so; say if the engine died, and which lines were in it."""
-        if not group:
+        if not groups:
             return False, []
-        asking = Asking(self.bench.engine, self.claim, group, self.grip, gate)
+        asking = Asking(self.bench.engine, self.claim, groups, self.grip, gate)
         try:
             self._collect(asking, on_fed)
         finally:

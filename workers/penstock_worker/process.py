@@ -7,7 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import structlog
 
@@ -15,16 +15,18 @@ from penstock.blobs.store import Blobs
 from penstock.domain.hint import ASSEMBLE_QUEUE, VALIDATE_QUEUE
 from penstock.domain.lane import HANDS, LANES, PLACES, generate_queue, model_slug
 from penstock.service import work
+from penstock.service.reuse import bounds
 from penstock.service.transaction import Database
 from penstock.settings import Settings
 from penstock.store.engine import sync_engine
+from penstock.wire.cache import Cache
 from penstock.wire.hints import Hinter
 from penstock_worker import app as celery_app
 from penstock_worker.asking import Engine, Loop
 from penstock_worker.beat import Beat
 from penstock_worker.drain import Drain
 from penstock_worker.ending import Ending
-from penstock_worker.engine import kind
+from penstock_worker.engine import kind, revision
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
@@ -34,6 +36,7 @@ from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
 from penstock_worker.poller import Poller
 from penstock_worker.reception import Reception
+from penstock_worker.reuse import Shelf
 from penstock_worker.standing import Standing, say_goodbye
 
 log = structlog.get_logger()
@@ -100,10 +103,16 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             runtime_dir=folder,
             log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
             stuck_seconds=settings.engine_stuck_seconds,
-            on_ready=lambda generation: standing.ready(reception.announce, drain.say_owed),
+            on_ready=lambda generation: standing.ready(announce, drain.say_owed),
             on_death=lambda generation, reason: standing.dead(reason),
         )
-        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings)
+        shelf = Shelf(stack.enter_context(closing(Cache(settings.cache_url or settings.redis_url, bounds(settings)))))
+        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings, shelf)
+
+        def announce() -> None:
+            shelf.revision = revision.of(launch)
+            reception.announce()
+
         meter = Meter()
         drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say)
         reception = stack.enter_context(Reception(db, holder, engine, meter))

@@ -76,9 +76,9 @@ class Reception:
             return
         launch = self._engine.supervisor.launch
         names = dict.fromkeys([launch.model, *probe.names(launch.socket, timeout_seconds=5.0)])
-        self._db.run(
-            doors.announce, self._holder, self._door.url, list(names), launch.engine_slots, self._engine.settings
-        )
+        revision = self._engine.shelf.revision if self._engine.shelf else ""
+        settings, url = self._engine.settings, self._door.url
+        self._db.run(doors.announce, self._holder, url, list(names), launch.engine_slots, settings, revision)
 
     def _load(self) -> Load:
         gate, door = self._engine.gate, self._door

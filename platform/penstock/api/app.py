@@ -25,9 +25,11 @@ from penstock.service.callers import Callers
 from penstock.service.fleet import Fleet
 from penstock.service.intake import Intake
 from penstock.service.poison import Poison
+from penstock.service.reuse import bounds
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
 from penstock.store.engine import async_engine
+from penstock.wire.cache import AsyncCache
 from penstock.wire.doors import DoorClient
 from penstock.wire.hints import Hinter
 
@@ -61,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             ensuring.result()
         token = settings.door_token.get_secret_value() if settings.door_token else ""
         callers, intake = Callers(db, settings), Intake(db, settings)
+        cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         try:
             async with Fleet(db, settings) as fleet, DoorClient(token, settings.door_ca) as client:
                 app.state.platform = Platform(
@@ -71,13 +74,14 @@ def create_app(settings: Settings) -> FastAPI:
                     callers=callers,
                     intake=intake,
                     fleet=fleet,
-                    calls=Calls(fleet, client, Poison(db, fleet, settings), settings),
+                    calls=Calls(fleet, client, Poison(db, fleet, settings), settings, cache),
                 )
                 yield
         finally:
             ensuring.cancel()
             await callers.close()
             await intake.close()
+            await cache.close()
             await db.close()
             hinter.close()
 

@@ -36,7 +36,15 @@ _BODY: Final[dict[str, Any]] = {
             "required": False,
             "schema": {"type": "string", "maxLength": _MOST_SESSION_CHARACTERS},
             "description": "Calls with the same value meet on one worker while it has room, where caches are warm.",
-        }
+        },
+        {
+            "name": "x-penstock-cache",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "enum": ["on", "off", "refresh"]},
+            "description": "Whether a call that has one answer (temperature 0 or a seed, no stream) takes it from the "
+            "shared cache and leaves it there; `refresh` asks anew. Left out, as the tenant chose.",
+        },
     ],
     "requestBody": {
         "required": True,
@@ -48,6 +56,14 @@ _BODY: Final[dict[str, Any]] = {
                     "properties": {
                         "model": {"type": "string"},
                         "service_tier": {"type": "string", "enum": ["auto", "default", "priority", "flex", "scale"]},
+                        "cache": {
+                            "type": "object",
+                            "description": "The same as the header x-penstock-cache, and how long the answer is kept.",
+                            "properties": {
+                                "mode": {"type": "string", "enum": ["on", "off", "refresh"]},
+                                "ttl_seconds": {"type": "integer", "minimum": 1},
+                            },
+                        },
                     },
                     "additionalProperties": True,
                 }
@@ -62,6 +78,10 @@ _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
             "x-penstock-worker": {"schema": {"type": "string"}, "description": "Which worker answered."},
             "x-penstock-queue-ms": {"schema": {"type": "integer"}, "description": "Time in line at its gate."},
             "x-penstock-service-tier": {"schema": {"type": "string"}, "description": "The tier that was used."},
+            "x-penstock-cache": {
+                "schema": {"type": "string", "enum": ["hit", "miss"]},
+                "description": "Whether the answer came from the shared cache, of a call that may be there.",
+            },
         },
         "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
     }
@@ -93,7 +113,8 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         stack.enter_context(here.calls.counted(tenant))
         room = stack.enter_context(ExitStack())
         raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held()))
-        ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None)
+        cache = request.headers.get("x-penstock-cache")
+        ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None, cache)
         return Relayed(here, ask, room, stack.pop_all())
 
 
@@ -182,10 +203,11 @@ class Relayed(Response):
         except Broken:
             client.ignore()  # without the body's end: uvicorn cuts the connection, and so the client knows
         finally:
-            offer.end()
+            if offer is not None:
+                offer.end()
 
-    async def _find(self) -> tuple[Offer, Answer]:
-        """A worker's answer; then the call's body is not needed any more."""
+    async def _find(self) -> tuple[Offer | None, Answer]:
+        """A worker's answer, or the cache's; then the call's body is not needed any more."""
         assert self._ask is not None, "it is served once"
         ask, self._ask = self._ask, None
         found = await self._here.calls.begin(ask)

@@ -64,9 +64,10 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     metadata: msgspec.Raw = msgspec.Raw()
     output_expires_after: msgspec.Raw = msgspec.Raw()
     dedup: msgspec.Raw = msgspec.Raw()
+    cache: msgspec.Raw = msgspec.Raw()
 
 
-_SMALL = ("model", "endpoint", "lane", "completion_window", "metadata", "output_expires_after", "dedup")
+_SMALL = ("model", "endpoint", "lane", "completion_window", "metadata", "output_expires_after", "dedup", "cache")
 _MAX_SMALL_BYTES = 64 * 1024
 
 

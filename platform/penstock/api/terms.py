@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from penstock.api.body import Asked, Text
 from penstock.domain.lane import Lane, noted
+from penstock.domain.reuse import CacheMode
 from penstock.service.submit import Terms
 
 Metadata = Annotated[
@@ -25,6 +26,15 @@ class ExpiresAfter(Asked):
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
+
+
+class CacheTerms(Asked):
+    """What lines that have one answer (temperature 0 or a seed) do with the shared cache."""
+
+    mode: Literal["on", "off", "refresh"] = Field(
+        "on", description="`on`: looked up and kept. `off`: neither. `refresh`: asked anew, and kept."
+    )
+    ttl_seconds: Annotated[int, Field(ge=1, le=2_592_000)] | None = Field(None, description="Answers are kept so long.")
 
 
 class Create(Asked):
@@ -45,6 +55,7 @@ class Create(Asked):
         description="Equal lines that have one answer (temperature 0 or a seed) are asked once; the others get the "
         "same answer, marked `cached`, and their output tokens count as reused. Lines without one are always asked.",
     )
+    cache: CacheTerms | None = Field(None, description="The shared cache; left out, as the tenant chose.")
 
     def terms(self) -> Terms:
         """As the service takes them."""
@@ -56,4 +67,6 @@ class Create(Asked):
             metadata=metadata,
             output_expires_seconds=expires.seconds if expires else None,
             dedup=self.dedup,
+            cache=CacheMode(self.cache.mode) if self.cache else None,
+            cache_ttl_seconds=self.cache.ttl_seconds if self.cache else None,
         )

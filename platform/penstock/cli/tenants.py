@@ -1,7 +1,8 @@
-"""`penstock tenants`: who shares the lanes, and how. It needs the database: it is the operator's word."""
+"""`penstock tenants`: who shares the lanes, and whose answers are kept. The operator's word: it needs the database."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,17 +12,22 @@ from penstock.cli.client import DEFAULT_DATA, Data, console, told
 from penstock.cli.database import opened
 from penstock.service import tenants
 
-app = typer.Typer(no_args_is_help=True, help="List tenants, and weigh them (needs the database).")
+app = typer.Typer(no_args_is_help=True, help="List tenants, weigh them, keep their answers (needs the database).")
 out = console()
 
 
 @app.command("list")
 def list_(data: Data = DEFAULT_DATA) -> None:
     """List tenants with their weights. A tenant is made with its first key."""
-    table = Table("tenant", "weight", "created", box=None, pad_edge=False)
+    table = Table("tenant", "weight", "cache", "created", box=None, pad_edge=False)
     with told(), opened(data) as db:
         for tenant in db.run(tenants.page):
-            table.add_row(tenant.id, f"{tenant.weight:g}", tenant.created_at.isoformat(" ", "seconds"))
+            table.add_row(
+                tenant.id,
+                f"{tenant.weight:g}",
+                "on" if tenant.cache else "off",
+                tenant.created_at.isoformat(" ", "seconds"),
+            )
         out.print(table)
 
 
@@ -35,3 +41,22 @@ def weight(
     with told(), opened(data) as db:
         db.run(tenants.weigh, tenant, weight)
         out.print(f"{tenant} weighs {weight:g}")
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command()
+def cache(
+    tenant: Annotated[str, typer.Argument(help="Whose.", metavar="NAME")],
+    switch: Annotated[Switch, typer.Argument(help="Whether its requests use it, unless they say otherwise.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Let a tenant's requests that have one answer take it from the shared cache, and leave it there."""
+    with told(), opened(data) as db:
+        db.run(tenants.set_cache, tenant, switch is Switch.ON)
+        out.print(f"the cache is {switch.value} for {tenant}")

@@ -46,3 +46,5 @@ class Door:
     slots: int
     """Requests that its engine runs at once, room for waiting calls included."""
     load: Load
+    revision: str = ""
+    """What makes its engine's answers its own; empty if it is not known."""

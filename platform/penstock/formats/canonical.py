@@ -17,7 +17,7 @@ import msgspec
 _DRAWING: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 _NEVER_DRAWING: Final = frozenset({"/v1/embeddings", "/v1/score", "/v1/rerank"})
 
-# No engine sees the first four (engine_body takes them out), and `cache` is ours. A `stream_options` without a stream
+# No engine sees these: engine_body takes them out. A `stream_options` without a stream
 # is an error of its own, and so is a bad `cache_salt`: they stay.
 _IDLE: Final = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params", "cache")
 # Responses say these back.

@@ -10,9 +10,9 @@ Taken out are (vLLM 0.32: entrypoints/openai/*/protocol.py, entrypoints/pooling/
     ec_transfer_params      the same for encoder caches
     vllm_xargs              passes, without names in it that vLLM reads in the place of the two above
 
-and `cache_salt` is replaced by one that no other tenant can hit. What only tunes one's own request passes, and so do
-prompt_embeds, chat_template and media URLs: vLLM asks its operator's flags about those (we start it so that it fetches
-media from no host, unless one is named).
+`cache` (ours: the shared cache); `cache_salt` is replaced by one that no other tenant can hit. What only tunes one's
+own request passes, and so do prompt_embeds, chat_template and media URLs: vLLM asks its operator's flags about those (we
+start it so that it fetches media from no host, unless one is named).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import msgspec
 from penstock.domain.rank import Rank
 
 _OPERATORS: Final = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params")
+_TAKEN_OUT: Final = (*_OPERATORS, "cache")
 _OPERATORS_IN_XARGS: Final = ("kv_transfer_params", "ec_transfer_params")
 
 # Endpoints whose request class has `cache_salt`; /tokenize has no cache.
@@ -46,7 +47,7 @@ _MOST_SALT_CHARACTERS: Final = 128
 _NOT_IN_SALT: Final = frozenset("@/\\\0")
 
 # A name can be written with escapes, and `\u` alone can stand for a letter.
-_WATCHED: Final = re.compile(rb'"(?:' + "|".join((*_OPERATORS, "vllm_xargs", "cache_salt")).encode() + rb')"|\\u')
+_WATCHED: Final = re.compile(rb'"(?:' + "|".join((*_TAKEN_OUT, "vllm_xargs", "cache_salt")).encode() + rb')"|\\u')
 _FRONT: Final = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*")
 _WHITE: Final = b" \t\r\n"
 
@@ -75,6 +76,8 @@ class Call:
     """Bytes that calls with a common beginning share; empty if it is too short to be worth a warm cache."""
     max_tokens: int | None
     """The most tokens that it lets the engine answer, if it says so."""
+    cache: object
+    """What it says about the shared cache; None: nothing."""
 
 
 def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> Call:
@@ -95,6 +98,7 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> Call:
         user=user if isinstance(user, str) and user else None,
         prefix=_prefix(fields),
         max_tokens=next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0), None),
+        cache=_value(fields, "cache"),
     )
 
 
@@ -135,7 +139,7 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 def _rewritten(body: bytes, fields: dict[str, msgspec.Raw], endpoint: str, tenant: str, isolate: bool) -> bytes:
     """The body without what is an operator's, and with the tenant's own salt where the endpoint has one."""
-    kept = {name: value for name, value in fields.items() if name not in _OPERATORS}
+    kept = {name: value for name, value in fields.items() if name not in _TAKEN_OUT}
     changed = len(kept) < len(fields)
     xargs = fields.get("vllm_xargs")
     if xargs is not None and (safe := _without_transfer(xargs)) is not xargs:

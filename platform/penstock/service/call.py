@@ -4,6 +4,7 @@ nothing of the answer is with the client    full · closed · draining · not-re
                                                 → another worker, `call_tries` in all
                                             engine-died · worker-lost → once on another worker
                                             waited → 503
+its answer is in the shared cache           no worker is asked
 some of it is with the client               a stream ends with an error event; what is no stream is cut
 """
 
@@ -31,15 +32,19 @@ from penstock.domain.errors import (
     Unavailable,
 )
 from penstock.domain.rank import TIERS, Tier
-from penstock.formats import engine_answer, engine_body
+from penstock.domain.reuse import CacheMode
+from penstock.formats import canonical, engine_answer, engine_body
 from penstock.formats.engine_answer import Events
 from penstock.service.call_metrics import CALLS, OFFERED_AGAIN
 from penstock.service.fleet import Fleet
 from penstock.service.offer import DEATHS, Broken, NotTaken, Offer
 from penstock.service.poison import Poison, fingerprint
+from penstock.service.reuse import Choice, choice
 from penstock.settings import Settings
+from penstock.wire.cache import AsyncCache, Entry, key_of
 from penstock.wire.doors import DoorClient
 
+_JSON: Final = "application/json"
 _WHOLE_BYTES: Final = 256 * 1024
 """An answer that is no stream is collected up to this size, so that it can still be asked for elsewhere."""
 _WHOLE_WITH_TIER_BYTES: Final = 4 * 1024 * 1024
@@ -65,6 +70,14 @@ class Ask:
     fingerprint: bytes
     deadline: float
     """On the event loop's clock."""
+    cache: Choice
+    lasting: bytes | None
+    """The canonical request's fingerprint, if its answer may be kept; see formats/canonical.py."""
+
+    @property
+    def told_tier(self) -> Tier | None:
+        """The tier that its answer says."""
+        return self.tier if self.says_tier and engine_answer.has_tier(self.endpoint) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +96,14 @@ class Answer:
 class Calls:
     """The waiting calls of one process, on one event loop."""
 
-    def __init__(self, fleet: Fleet, client: DoorClient, poison: Poison, settings: Settings) -> None:
+    def __init__(
+        self, fleet: Fleet, client: DoorClient, poison: Poison, settings: Settings, cache: AsyncCache | None = None
+    ) -> None:
         self._fleet = fleet
         self._client = client
         self._poison = poison
         self._settings = settings
+        self._cache = cache
         self._open: Counter[str] = Counter()
 
     @contextmanager
@@ -108,25 +124,52 @@ class Calls:
             if not self._open[tenant]:
                 del self._open[tenant]
 
-    async def read(self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None) -> Ask:
-        """Read a call's body. Raises BadRequest, NotFound for an unknown model, or Unavailable if none is known yet."""
+    async def read(
+        self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, cache: str | None = None
+    ) -> Ask:
+        """Read a call's body; `cache` is its header's word about that.
+
+        Raises BadRequest, NotFound for an unknown model, or Unavailable if none is known yet.
+        """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
-        arguments = (id, tenant, endpoint, raw, session, self._settings.isolate_prefix_caches, deadline)
+        isolate = self._settings.isolate_prefix_caches
+        arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._fleet.caches(tenant))
         ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
         if not await self._fleet.knows(ask.model):
             raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
         return ask
 
-    async def begin(self, ask: Ask) -> tuple[Offer, Answer]:
+    async def begin(self, ask: Ask) -> tuple[Offer | None, Answer]:
         """Find a worker that answers, and return when its answer has begun; the offer is to be ended by the caller.
+
+        There is none if the answer was in the shared cache.
 
         Raises EngineCrash, Unavailable and CallTimeout.
         """
         try:
             async with asyncio.timeout_at(ask.deadline):
-                return await self._find(ask)
+                there = await self._look_up(ask)
+                return (None, there) if there else await self._find(ask)
         except TimeoutError:
             raise CallTimeout from None
+
+    async def _look_up(self, ask: Ask) -> Answer | None:
+        """The answer that the shared cache has, if workers of the model agree on what they are."""
+        if self._cache is None or ask.lasting is None or ask.cache.mode is not CacheMode.ON:
+            return None
+        revision = self._fleet.revision(ask.model)
+        body = await self._cache.get(key_of(ask.tenant, ask.model, revision, ask.lasting)) if revision else None
+        if body is None:
+            return None
+        whole = engine_answer.with_tier(body, ask.told_tier) if ask.told_tier else body
+        return Answer(200, _JSON, (("x-penstock-cache", "hit"),), whole)
+
+    def _keep(self, ask: Ask, offer: Offer, body: bytes) -> None:
+        """Store an answer for whoever asks the same again."""
+        if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not offer.revision:
+            return
+        key = key_of(ask.tenant, ask.model, offer.revision, ask.lasting)
+        self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
 
     async def _find(self, ask: Ask) -> tuple[Offer, Answer]:
         excluded: set[UUID] = set()
@@ -169,12 +212,14 @@ class Calls:
     async def _begun(self, ask: Ask, offer: Offer) -> Answer:
         """The answer, once its first bytes are here. Raises NotTaken: nothing of it was passed on."""
         reply = offer.reply
-        headers = (
+        headers: tuple[tuple[str, str], ...] = (
             ("x-penstock-worker", str(offer.worker)[:8]),
             ("x-penstock-queue-ms", reply.headers.get("x-penstock-queue-ms", "0")),
         )
+        if ask.lasting is not None and ask.cache.mode is not CacheMode.OFF:
+            headers += (("x-penstock-cache", "miss"),)
         answer = Answer(reply.status, reply.content_type, headers, None)
-        tier = ask.tier if ask.says_tier and engine_answer.has_tier(ask.endpoint) else None
+        tier = ask.told_tier
         first = await offer.first()
         if reply.status < 400 and reply.content_type.startswith(engine_answer.EVENT_STREAM):
             if engine_answer.has_error(first) and engine_answer.before_error(first) == 0:
@@ -192,7 +237,10 @@ class Calls:
             return self._failed(ask, answer, bytes(body), reply.headers.get("retry-after"))
         if first:  # there is more: it passes as it comes
             return replace(answer, pieces=_pass_on(offer, bytes(body), ask.deadline))
-        return replace(answer, whole=engine_answer.with_tier(bytes(body), tier) if tier else bytes(body))
+        whole = bytes(body)
+        if reply.content_type.startswith(_JSON):
+            self._keep(ask, offer, whole)
+        return replace(answer, whole=engine_answer.with_tier(whole, tier) if tier else whole)
 
     def _failed(self, ask: Ask, answer: Answer, body: bytes, retry_after: str | None) -> Answer:
         """An engine's refusal, as its client should read it."""
@@ -245,7 +293,17 @@ async def _pass_on(offer: Offer, piece: bytes, deadline: float) -> AsyncIterator
             raise Broken("engine-died" if isinstance(error, EngineCrash) else "too-long") from None
 
 
-def _read(id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, isolate: bool, deadline: float) -> Ask:
+def _read(
+    id: str,
+    tenant: str,
+    endpoint: str,
+    raw: bytes,
+    session: str | None,
+    isolate: bool,
+    deadline: float,
+    cache: str | None,
+    tenant_caches: bool,
+) -> Ask:
     try:
         call = engine_body.for_call(raw, endpoint, tenant, isolate)
     except ValueError as error:
@@ -256,6 +314,8 @@ def _read(id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, 
     tier = TIERS.get(call.tier or "auto")
     if tier is None:
         raise BadRequest(f"service_tier must be one of {', '.join(TIERS)}.", param="service_tier")
+    chosen = choice(cache, call.cache, tenant_caches)
+    lasting = None if chosen.mode is CacheMode.OFF or call.stream else canonical.fingerprint(endpoint, raw)
     return Ask(
         id=id,
         tenant=tenant,
@@ -267,6 +327,8 @@ def _read(id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, 
         key=affinity.key(tenant, call.model, session, call.user, call.prefix),
         fingerprint=fingerprint(tenant, endpoint, call.body),
         deadline=deadline,
+        cache=chosen,
+        lasting=lasting,
     )
 
 

@@ -11,7 +11,7 @@ from penstock.domain.door import Door, Load, Slo
 from penstock.service.transaction import Transaction
 from penstock.service.work import Holder
 from penstock.settings import Settings
-from penstock.store import call_suspects, doors, models
+from penstock.store import call_suspects, doors, models, tenants
 
 DEATHS_TO_REFUSE: Final = 2
 """A call that was in flight at so many engine deaths is not asked a third time."""
@@ -27,13 +27,23 @@ class Table:
     """Every known name, served or not."""
     refused: frozenset[bytes]
     """Fingerprints of calls that took engines down."""
+    caching: frozenset[str] = frozenset()
+    """Tenants whose calls use the shared cache unless they say otherwise."""
 
 
-def announce(tx: Transaction, holder: Holder, url: str, serves: Sequence[str], slots: int, settings: Settings) -> None:
-    """Say where this worker takes calls, and for which names."""
+def announce(
+    tx: Transaction,
+    holder: Holder,
+    url: str,
+    serves: Sequence[str],
+    slots: int,
+    settings: Settings,
+    revision: str = "",
+) -> None:
+    """Say where this worker takes calls, for which names, and what makes its engine's answers its own."""
     for name in serves:
         models.add(tx.conn, name, "registered")
-    doors.announce(tx.conn, holder.id, url=url, region=settings.region, serves=serves, slots=slots)
+    doors.announce(tx.conn, holder.id, url=url, region=settings.region, serves=serves, slots=slots, revision=revision)
 
 
 def pulse(tx: Transaction, holder: Holder, load: Load) -> Slo:
@@ -54,6 +64,7 @@ def table(tx: Transaction, settings: Settings) -> Table:
                 limit=_MOST_REFUSED,
             )
         ),
+        caching=frozenset(tenants.caching(tx.conn)),
     )
 
 

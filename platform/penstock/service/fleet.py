@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from types import TracebackType
 from typing import Final, Self
@@ -114,7 +115,7 @@ class Fleet:
         if now < self._lenient_until:
             fresh = {door.worker for door in table.doors}
             kept = tuple(door for door in self._table.doors if door.worker not in fresh)
-            table = Table(table.doors + kept, table.models, table.refused)
+            table = replace(table, doors=table.doors + kept)
         self._table = table
         self._read_at = now
         self._since.clear()
@@ -157,6 +158,15 @@ class Fleet:
     def refuses(self, fingerprint: bytes) -> bool:
         """Whether a call took engines down lately, as all API processes know."""
         return fingerprint in self._table.refused
+
+    def caches(self, tenant: str) -> bool:
+        """Whether this tenant's calls use the shared cache unless they say otherwise."""
+        return tenant in self._table.caching
+
+    def revision(self, model: str) -> str:
+        """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""
+        revisions = {door.revision for door in self._of_name.get(model, ())}
+        return revisions.pop() if len(revisions) == 1 else ""
 
     # Doors.
 

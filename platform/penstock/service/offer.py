@@ -55,6 +55,11 @@ class Offer:
         fleet.sent(door.worker)
 
     @property
+    def revision(self) -> str:
+        """What makes its engine's answers its own."""
+        return self._door.revision
+
+    @property
     def worker(self) -> UUID:
         """Who was asked."""
         return self._door.worker

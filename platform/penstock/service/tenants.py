@@ -24,3 +24,9 @@ def weigh(tx: Transaction, tenant: str, weight: float) -> None:
         raise BadRequest(f"A weight is a number from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}.", param="weight")
     if not tenants.weigh(tx.conn, tenant, weight):
         raise NotFound("tenant", tenant)
+
+
+def set_cache(tx: Transaction, tenant: str, cache: bool) -> None:
+    """Choose whether a tenant's requests use the shared cache unless they say otherwise; raise NotFound."""
+    if not tenants.set_cache(tx.conn, tenant, cache):
+        raise NotFound("tenant", tenant)

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, text
 from penstock.domain.door import Door, Load, Slo
 
 _ANNOUNCE = text("""
-    update workers set door = :url, region = :region, serves = :serves, engine_slots = :slots where id = :id""")
+    update workers set door = :url, region = :region, serves = :serves, engine_slots = :slots,
+        revision = :revision where id = :id""")
 
 _PULSE = text("""
     -- A worker that is gone, or draining, stays so: a pulse that was under way says nothing about that.
@@ -22,15 +23,19 @@ _PULSE = text("""
     returning m.ttft_p95_ms, m.itl_p95_ms""")
 
 _PAGE = text("""
-    select id, model, serves, door, region, engine_slots, open, calls, lines, budget, budget_reason, tokens_per_second
+    select id, model, serves, door, region, engine_slots, open, calls, lines, budget, budget_reason, tokens_per_second,
+           revision
     from workers
     where kind = 'gpu' and door is not null and state = 'ready' and pulsed_at > clock_timestamp() - :gone
     order by id""")
 
 
-def announce(conn: Connection, id: UUID, *, url: str, region: str, serves: Sequence[str], slots: int) -> None:
-    """Say where a worker takes calls, and for which names."""
-    conn.execute(_ANNOUNCE, {"id": id, "url": url, "region": region, "serves": list(serves), "slots": slots})
+def announce(
+    conn: Connection, id: UUID, *, url: str, region: str, serves: Sequence[str], slots: int, revision: str
+) -> None:
+    """Say where a worker takes calls, for which names, and what makes its engine's answers its own."""
+    values = {"id": id, "url": url, "region": region, "serves": list(serves), "slots": slots, "revision": revision}
+    conn.execute(_ANNOUNCE, values)
 
 
 def pulse(conn: Connection, id: UUID, load: Load) -> Slo:
@@ -50,6 +55,7 @@ def page(conn: Connection, *, gone: timedelta) -> list[Door]:
             region=row.region,
             slots=row.engine_slots,
             load=Load(row.open, row.calls, row.lines, row.budget, row.budget_reason, row.tokens_per_second),
+            revision=row.revision,
         )
         for row in conn.execute(_PAGE, {"gone": gone})
     ]

@@ -10,8 +10,12 @@ from sqlalchemy import Connection, text
 
 _MOST: Final = 10_000
 
-_LIST = text("select id, weight::float8 as weight, created_at from tenants order by id limit :limit")
+_LIST = text("select id, weight::float8 as weight, cache, created_at from tenants order by id limit :limit")
 _WEIGH = text("update tenants set weight = :weight where id = :tenant returning id")
+
+
+_CACHE = text("update tenants set cache = :cache where id = :tenant returning id")
+_CACHING = text("select id from tenants where cache order by id limit :limit")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Tenant:
 
     id: str
     weight: float
+    cache: bool
+    """Whether its requests use the shared cache unless they say otherwise."""
     created_at: datetime
 
 
@@ -31,3 +37,13 @@ def page(conn: Connection) -> list[Tenant]:
 def weigh(conn: Connection, tenant: str, weight: float) -> bool:
     """Set a tenant's weight; False if there is no such tenant."""
     return conn.execute(_WEIGH, {"tenant": tenant, "weight": weight}).first() is not None
+
+
+def set_cache(conn: Connection, tenant: str, cache: bool) -> bool:
+    """Choose whether a tenant's requests use the shared cache; False if there is no such tenant."""
+    return conn.execute(_CACHE, {"tenant": tenant, "cache": cache}).first() is not None
+
+
+def caching(conn: Connection) -> list[str]:
+    """Tenants whose requests use the shared cache. For the platform's own work."""
+    return [row.id for row in conn.execute(_CACHING, {"limit": _MOST})]

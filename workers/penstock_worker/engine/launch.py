@@ -32,6 +32,8 @@ class Launch:
     engine_slots: int
     """What the engine was told: n and the room for waiting calls."""
     start_timeout_seconds: float
+    build: str = ""
+    """Its version."""
     priorities: bool = False
     """Whether it schedules by the `priority` of its requests; else vLLM refuses those that say one."""
 

@@ -57,7 +57,8 @@ def launch(
     check_socket(socket)
     if taken := [name for name in _OURS if has_flag(arguments, name)]:
         raise BadLaunch(f"{', '.join(taken)} can't be given to the engine: Penstock sets it.")
-    on_cpu = is_cpu_build(python, environ)
+    version = build(python, environ)
+    on_cpu = environ.get("VLLM_TARGET_DEVICE") == "cpu" or "cpu" in version
     slots = batch_slots(arguments, on_cpu, () if on_cpu else gpus())
     most = number(arguments, "--max-num-batched-tokens")
     total = min(with_room(slots), most) if most else with_room(slots)
@@ -76,6 +77,7 @@ def launch(
         batch_slots=min(slots, total) * ranks,
         engine_slots=total * ranks,
         start_timeout_seconds=START_TIMEOUT_SECONDS,
+        build=version,
         priorities=(option(arguments, "--scheduling-policy") or "priority") == "priority",
     )
 
@@ -113,10 +115,8 @@ def batch_slots(arguments: Sequence[str], on_cpu: bool, gpus: Sequence[tuple[str
     return min(slots, number(arguments, "--max-num-batched-tokens") or slots)
 
 
-def is_cpu_build(python: str, environ: Mapping[str, str]) -> bool:
+def build(python: str, environ: Mapping[str, str]) -> str:
     """Ask the interpreter which vLLM it has, by package name and version only (0.1 s; importing takes seconds)."""
-    if environ.get("VLLM_TARGET_DEVICE") == "cpu":
-        return True
     try:
         done = subprocess.run(
             [python, "-c", _ASK_BUILD], capture_output=True, text=True, timeout=60, check=False, env=dict(environ)
@@ -131,7 +131,7 @@ def is_cpu_build(python: str, environ: Mapping[str, str]) -> bool:
             f"There is no vLLM in {python}. Install penstock[engine-cpu] or penstock[engine-cuda], "
             "or name an interpreter that has it in PENSTOCK_ENGINE_PYTHON."
         )
-    return "cpu" in version
+    return str(version)
 
 
 def gpus() -> tuple[tuple[str, int], ...]:
