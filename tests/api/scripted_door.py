@@ -33,11 +33,20 @@ ANSWER = b'{"id": "chatcmpl-1",  "object":"chat.completion", "service_tier":null
 class ScriptedDoor:
     """One door, on a thread of its own, and its worker's row."""
 
-    def __init__(self, db: Database, settings: Settings, model: str = "tiny", region: str = "", slots: int = 8) -> None:
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        model: str = "tiny",
+        region: str = "",
+        slots: int = 8,
+        revision: str = "",
+    ) -> None:
         self._db = db
         self._settings = settings.model_copy(update={"region": region})
         self._model = model
         self._slots = slots
+        self._revision = revision
         self._acts: deque[str] = deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -60,9 +69,13 @@ class ScriptedDoor:
         holder = arrive(self._db, self._settings, "gpu", self._model)
         self.worker = holder.id
         self._holder = holder
-        self._db.run(doors.announce, holder, self.url, [self._model], self._slots, self._settings)
+        self.announce(self._revision)
         self.pulse()
         return self
+
+    def announce(self, revision: str) -> None:
+        """Say where calls may come, and what its engine is now."""
+        self._db.run(doors.announce, self._holder, self.url, [self._model], self._slots, self._settings, revision)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -75,6 +75,21 @@ def test_tenants_are_listed_and_weighed(penstock: Penstock) -> None:
     assert penstock("tenants", "weight", "none", 1).stderr == "penstock: No such tenant: 'none'.\n"
 
 
+def test_a_tenants_answers_are_kept_if_the_operator_says_so(penstock: Penstock) -> None:
+    penstock("keys", "create", "for tests", "--tenant", "acme")
+
+    def caches() -> dict[str, str]:
+        return {line.split()[0]: line.split()[2] for line in penstock("tenants", "list").stdout.splitlines()[1:]}
+
+    assert caches()["acme"] == "off"
+    assert penstock("tenants", "cache", "acme", "on").stdout == "the cache is on for acme\n"
+    assert caches()["acme"] == "on"
+    assert penstock("tenants", "cache", "acme", "off").stdout == "the cache is off for acme\n"
+    assert caches()["acme"] == "off"
+    assert penstock("tenants", "cache", "none", "on").stderr == "penstock: No such tenant: 'none'.\n"
+    assert penstock("tenants", "cache", "acme", "maybe").exit_code == 2
+
+
 def test_without_a_database_a_key_command_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PENSTOCK_DATABASE_URL", raising=False)
     done = CliRunner().invoke(app, ["keys", "list", "--data", str(tmp_path)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,20 @@ from worker.engines import echo_launch
 from worker.test_asking import claim
 
 from penstock.domain.lane import Lane
+from penstock.domain.reuse import CacheMode, Reuse
+from penstock.domain.slice import Claim
 from penstock.formats.input import Line
 from penstock.formats.output import Record
+from penstock.service.reuse import bounds
 from penstock.settings import Settings
+from penstock.wire.cache import Cache
+from penstock_worker.ask import Outcome, OutcomeKind
 from penstock_worker.asking import Asking, Engine, Loop
 from penstock_worker.beat import Grip, now
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate
-from penstock_worker.reuse import grouped
+from penstock_worker.reuse import Group, Shelf, grouped
 
 CHAT = "/v1/chat/completions"
 
@@ -142,3 +149,63 @@ def test_without_dedup_every_line_is_a_group_of_its_own() -> None:
     groups = grouped(lines(bodies), dedup=False)
     assert [group.lines for group in groups] == [[line] for line in lines(bodies)]
     assert [group.fingerprint is not None for group in groups] == [True] * 3 + [False] * 2
+
+
+def outcome(body: bytes, status: int = 200) -> Outcome:
+    kind = OutcomeKind.ANSWERED if status < 300 else OutcomeKind.REFUSED
+    return Outcome(kind, status, body, "req", 1, 0.1)
+
+
+def wants(mode: CacheMode = CacheMode.ON, tenant: str = "a", ttl_seconds: int | None = None) -> Claim:
+    reuse = Reuse(cache=mode, ttl_seconds=ttl_seconds)
+    return dataclasses.replace(claim(Lane.STANDARD, tenant), reuse=reuse)
+
+
+@contextmanager
+def shelf(redis_url: str, revision: str = "r1") -> Iterator[Shelf]:
+    """A worker's shelf; what was given is stored once it closes."""
+    cache = Cache(redis_url, bounds(Settings()))
+    one = Shelf(cache)
+    one.revision = revision
+    yield one
+    cache.close()
+
+
+def give(redis_url: str, made: Claim, groups: Sequence[Group], revision: str = "r1") -> None:
+    with shelf(redis_url, revision) as one:
+        for group in groups:
+            one.give(made, group, outcome(b'{"n":%d}' % group.lines[0].number))
+
+
+def taken(redis_url: str, made: Claim, groups: Sequence[Group], revision: str = "r1") -> tuple[list[bytes], int]:
+    with shelf(redis_url, revision) as one:
+        there, left = one.take(made, groups)
+        return [body for _, body in there], len(left)
+
+
+def test_answers_are_taken_by_later_slices(redis_url: str) -> None:
+    groups = grouped(lines([chat("a", seed=1), chat("b", seed=1), chat("as you like")]), dedup=True)
+    give(redis_url, wants(), groups[:1] + groups[2:])
+    assert taken(redis_url, wants(), groups) == ([b'{"n":1}'], 2)
+    assert taken(redis_url, wants(CacheMode.REFRESH), groups) == ([], 3)
+    assert taken(redis_url, wants(CacheMode.OFF), groups) == ([], 3)
+
+
+def test_neither_another_tenant_nor_another_revision_takes_them(redis_url: str) -> None:
+    groups = grouped(lines([chat("a", seed=1)]), dedup=True)
+    give(redis_url, wants(), groups)
+    assert taken(redis_url, wants(tenant="b"), groups) == ([], 1)
+    assert taken(redis_url, wants(), groups, "r2") == ([], 1)
+    assert taken(redis_url, wants(), groups, "") == ([], 1)
+    assert taken(redis_url, wants(), groups) == ([b'{"n":1}'], 0)
+
+
+def test_only_answers_are_given_and_only_if_wanted(redis_url: str) -> None:
+    groups = grouped(lines([chat("a", seed=1)]), dedup=True)
+    with shelf(redis_url) as one:
+        one.give(wants(), groups[0], outcome(b"{}", 400))
+        one.give(wants(CacheMode.OFF), groups[0], outcome(b"{}"))
+    give(redis_url, wants(), groups, "")
+    assert taken(redis_url, wants(), groups) == ([], 1)
+    give(redis_url, wants(CacheMode.REFRESH, ttl_seconds=50), groups)
+    assert taken(redis_url, wants(), groups) == ([b'{"n":1}'], 0)

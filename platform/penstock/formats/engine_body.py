@@ -11,8 +11,8 @@ Taken out are (vLLM 0.32: entrypoints/openai/*/protocol.py, entrypoints/pooling/
     vllm_xargs              passes, without names in it that vLLM reads in the place of the two above
 
 `cache` (ours: the shared cache); `cache_salt` is replaced by one that no other tenant can hit. What only tunes one's
-own request passes, and so do prompt_embeds, chat_template and media URLs: vLLM asks its operator's flags about those (we
-start it so that it fetches media from no host, unless one is named).
+own request passes, and so do prompt_embeds, chat_template and media URLs: vLLM asks its operator's flags about those
+(we start it so that it fetches media from no host, unless one is named).
 """
 
 from __future__ import annotations
