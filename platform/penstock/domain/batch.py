@@ -136,6 +136,11 @@ class Batch:
     completed: int = 0
     failed: int = 0
     usage: Usage = Usage()
+    dedup: bool = True
+    """Equal lines that have one answer are asked once."""
+    cache: str | None = None
+    """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
+    cache_ttl_seconds: int | None = None
     empty: int = 0
     """Of `completed`: answers that say nothing, since max_tokens ran out before."""
     empty_lines: tuple[int, ...] = ()
