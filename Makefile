@@ -55,8 +55,8 @@ lint: install ## Check style and the direction of imports
 bench-batch: install ## Measure whole files against `vllm run-batch` on the real vLLM (ARGS="--files A B --repeats 3 --lines 2000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.batch $(ARGS)
 
-bench-control: install ## Measure the control plane alone on the simulated engine (LINES="50000")
-	@$(BIN)/python tests/bench/control.py --lines $(or $(LINES),50000)
+bench-control: install ## Measure the control plane alone on the simulated engine (LINES="100000 300000 1000000" ARGS="--jobs 2000")
+	@PYTHONPATH=tests $(BIN)/python -m bench.control --lines $(or $(LINES),50000) $(ARGS)
 
 bench-planning: install ## Measure validation and planning of large files (LINES="100000 300000 1000000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.planning --lines $(or $(LINES),100000 300000 1000000)

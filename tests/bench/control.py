@@ -1,4 +1,7 @@
-"""`make bench-control`: the control plane alone, on the simulated echo engine: lines/s and peak memory of each process.
+"""`make bench-control`: the control plane alone, on the simulated echo engine: batches of each size, and one-line jobs.
+
+Lines/s end to end of one worker, the time of each phase, each process's peak memory and what Postgres grew by: is it
+the same for a million lines as for a hundred thousand? And how many `POST /v1/jobs` one API process takes.
 
 Prints a table and writes JSON. It measures, and passes no judgement but one: every line comes back once, in order.
 """
@@ -15,10 +18,12 @@ from pathlib import Path
 
 import openai
 import psutil
+import psycopg
+from bench import jobs
 from rich.console import Console
 from rich.table import Table
 
-from penstock.stack import layout
+from penstock.stack import layout, postgres
 from penstock.stack import up as stack
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -55,6 +60,26 @@ def peak_mib(running: stack.Running) -> dict[str, float]:
             name = child.name if process == parent else f"{child.name}: {process.name()}"
             peaks[name] = max(peaks.get(name, 0.0), round(peak, 1))
     return peaks
+
+
+class Database:
+    """A look at the platform's database, beside it."""
+
+    def __init__(self, running: stack.Running) -> None:
+        sockets = layout.runtime_folder(running.layout, os.environ) / "postgres"
+        self._conn = psycopg.connect(postgres.url(sockets), autocommit=True)
+
+    def mib(self) -> float:
+        """What it takes on disk, without its log."""
+        [(size,)] = self._conn.execute("select pg_database_size(current_database())").fetchall()
+        return size / 1024 / 1024
+
+    def jobs_left(self) -> int:
+        """Jobs that have not ended."""
+        [(left,)] = self._conn.execute(
+            "select count(*) from batches where kind = 'job' and state in ('in_progress', 'finalizing')"
+        ).fetchall()
+        return int(left)
 
 
 def measure(running: stack.Running, count: int, folder: Path) -> dict[str, object]:
@@ -94,33 +119,50 @@ def main() -> None:
     """Measure each size on one platform, print and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, nargs="+", default=[50_000])
+    parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--json", type=Path, default=Path("data/bench-control.json"))
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     wish = stack.Wish(data=folder / "data", port=layout.preferred_port(8000), engine="echo")
     try:
         with stack.platform(wish, os.environ, lambda words: print(f"[bench] {words}", flush=True)) as running:
-            runs = []
+            runs, database = [], Database(running)
             for count in given.lines:
-                runs.append(measure(running, count, folder) | {"peak_mib": peak_mib(running)})
+                before = database.mib()
+                run = measure(running, count, folder)
+                grown = round(database.mib() - before, 1)
+                runs.append(run | {"postgres_mib": grown, "peak_mib": peak_mib(running)})
                 print(f"[bench] {json.dumps(runs[-1])}", flush=True)
+            api = next(psutil.Process(child.pid) for child in running.children if child.name == "api")
+            busy = sum(api.cpu_times()[:2])
+            posted = jobs.measure(running.url, running.key, given.jobs, database.jobs_left, model="tiny")
+            posted["api_cpu_ms_per_post"] = round(1000 * (sum(api.cpu_times()[:2]) - busy) / given.jobs, 2)
+            print(f"[bench] {json.dumps(posted)}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps({"engine": "echo (simulated)", "runs": runs}, indent=2) + "\n")
+    given.json.write_text(json.dumps({"engine": "echo (simulated)", "runs": runs, "jobs": posted}, indent=2) + "\n")
     table = Table(title="Control plane on the echo engine (simulated)")
-    for name in ("lines", "lines/s", "upload s", "validate s", "generate s", "assemble s"):
+    for name in ("lines", "lines/s", "upload s", "validate s", "generate s", "assemble s", "Postgres MiB"):
         table.add_column(name, justify="right")
     keys = ("lines", "lines_per_second", "upload_seconds", "validate_seconds", "generate_seconds", "assemble_seconds")
+    keys += ("postgres_mib",)
     for run in runs:
         table.add_row(*(str(run[key]) for key in keys))
     Console().print(table)
-    peaks = Table(title="Peak memory after the largest run")
+    peaks = Table(title="Peak memory of each process after each run, MiB")
     peaks.add_column("process")
-    peaks.add_column("MiB", justify="right")
-    for name, mib in sorted(runs[-1]["peak_mib"].items()):  # type: ignore[attr-defined]
-        peaks.add_row(name, f"{mib:.0f}")
+    for run in runs:
+        peaks.add_column(f"{run['lines']:,} lines", justify="right")
+    for name in sorted(runs[-1]["peak_mib"]):  # type: ignore[call-overload]
+        peaks.add_row(name, *(f"{run['peak_mib'].get(name, 0):.0f}" for run in runs))  # type: ignore[attr-defined]
     Console().print(peaks)
+    posts = Table(title=f"One-line jobs by POST /v1/jobs, {posted['callers']} callers, one API process")
+    for name in ("jobs", "posts/s", "p50 ms", "p99 ms", "API's CPU ms", "answered lines/s"):
+        posts.add_column(name, justify="right")
+    shown = ("jobs", "posts_per_second", "post_p50_ms", "post_p99_ms", "api_cpu_ms_per_post", "lines_per_second")
+    posts.add_row(*(str(posted[key]) for key in shown))
+    Console().print(posts)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from penstock.domain.batch import BatchState
 from penstock.domain.errors import LeaseLost
 from penstock.formats import output
 from penstock.service import assemble, models, work
+from penstock.service.ids import blob_key
 from penstock.settings import Settings
 
 
@@ -147,3 +148,26 @@ def test_empty_answers_are_counted_while_it_runs_and_frozen_with_their_first_lin
     desk.assemble(batch)
     found = world.find(batch)
     assert (found.completed, found.empty, found.empty_lines) == (20, 10, tuple(range(1, 20, 2)))
+
+
+def test_many_segments_are_read_page_by_page_and_none_is_missed(
+    desk: Desk, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "_PAGE", 3)
+    monkeypatch.setattr(assemble, "_READS_AT_ONCE", 2)
+    world.settings = world.settings.model_copy(update={"slice_lines": 4})
+    batch = desk.validate(twelve())
+    worker = world.worker()
+    claims = [world.claimed(worker) for _ in range(3)]
+    for seq in range(1, 5):  # the slices' segments are accepted in turn
+        for claim in claims:
+            key = blob_key("acme", "segments")
+            world.db.run(work.intend, key)
+            number = claim.first_line + seq - 1
+            records = [output.answered(batch, number, f"q{number}", 200, "r", b"{}")]
+            desk.blobs.put(key, work.frame(records))
+            world.db.run(work.flush, claim, seq, records, key)
+    for claim in claims:
+        world.db.run(work.settle, claim, world.settings)
+    assert desk.assemble(batch).answered == 12
+    assert ids(desk.result(batch, "output")) == [f"q{n}" for n in range(1, 13)]

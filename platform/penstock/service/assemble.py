@@ -9,10 +9,11 @@ import hashlib
 import itertools
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import structlog
 
@@ -31,6 +32,10 @@ from penstock.settings import Settings
 from penstock.store import batches, files, leases, segments
 
 log = structlog.get_logger()
+
+_PAGE: Final = 256
+_READS_AT_ONCE: Final = 8
+"""Segments in memory at once: a second's answers each."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,11 @@ def _zeros(count: int, kind: str) -> array:
 def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Assembled:
     """Write a finalizing batch's files and end it; raise LeaseLost if somebody else may be at it."""
     finish_as = batch.finish_as or BatchState.COMPLETED
-    pieces = db.run(lambda tx: segments.of_batch(tx.conn, batch.id))
-    scratch.check(settings.scratch_dir, sum(piece.bytes for piece in pieces))
+    scratch.check(settings.scratch_dir, db.run(lambda tx: segments.bytes_of_batch(tx.conn, batch.id)))
     with scratch.folder(settings.scratch_dir, "assemble-") as folder:
         path = folder / "answers"
         with path.open("wb") as answers:
-            index = fetch(pieces, blobs, answers)
+            index = fetch(read(db, blobs, batch), answers)
             if index.count < batch.total:
                 fill(batch, blobs, answers, index, output.WHY_UNANSWERED[finish_as])
         with path.open("rb") as answers:
@@ -103,12 +107,26 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     )
 
 
-def fetch(pieces: list[segments.Segment], blobs: Blobs, answers: BinaryIO) -> Index:
-    """Copy all segments to scratch, in the order in which they were accepted, and index their lines."""
+def read(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[segments.Segment, bytes]]:
+    """All segments with their bytes, slice by slice; a few are read at once, since a store answers each in its time."""
+
+    def look(piece: segments.Segment) -> bytes:
+        return piece.data if piece.data is not None else blobs.read(piece.blob_key or "")
+
+    after: segments.Segment | None = None
+    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="read") as pool:
+        while page := db.run(lambda tx, after=after: segments.page(tx.conn, batch.id, after=after, limit=_PAGE)):
+            for at in range(0, len(page), _READS_AT_ONCE):
+                few = page[at : at + _READS_AT_ONCE]
+                yield from zip(few, pool.map(look, few), strict=True)
+            after = page[-1]
+
+
+def fetch(pieces: Iterable[tuple[segments.Segment, bytes]], answers: BinaryIO) -> Index:
+    """Copy all segments to scratch and index their lines; of one slice, in the order in which they were accepted."""
     index = Index()
     offset = 0
-    for piece in pieces:
-        data = piece.data if piece.data is not None else blobs.read(piece.blob_key or "")
+    for piece, data in pieces:
         for number, line in plan.unframe(data):
             if not index.add(number, offset, len(line) + 1, number in piece.failed_lines):
                 log.error("line_doubled", segment=piece.id, line=number)  # the fence forbids it: a bug, if ever seen

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from penstock.domain.batch import Usage
 
@@ -61,9 +62,19 @@ _FLUSHED = text("""
         on (g.slice, g.lease, g.seq) = (given.slice, given.lease, given.seq)""")
 
 _OF_BATCH = text("""
-    select g.id, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
+    select g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
     from segments g join slices s on s.id = g.slice
     where s.batch = :batch order by g.id""")
+
+_BYTES = text("""
+    select coalesce(sum(g.bytes), 0)::bigint from segments g join slices s on s.id = g.slice where s.batch = :batch""")
+
+_PAGE = text("""
+    -- By slice, and by acceptance within one: both in the order of an index, so a page costs its own rows.
+    select g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
+    from slices s join segments g on g.slice = s.id
+    where s.batch = :batch and s.id >= :slice and (s.id > :slice or g.id > :after)
+    order by s.id, g.id limit :limit""")
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class Segment:
     """An accepted piece of results: where its bytes are, and which lines they hold in that order."""
 
     id: int
+    slice: int
     blob_key: str | None
     data: bytes | None
     bytes: int
@@ -127,15 +139,21 @@ def _array(numbers: Sequence[int]) -> str:
 
 
 def of_batch(conn: Connection, batch: str) -> list[Segment]:
-    """The batch's segments in the order in which they were accepted."""
-    return [
-        Segment(
-            row.id,
-            row.blob_key,
-            None if row.data is None else bytes(row.data),
-            row.bytes,
-            row.lines,
-            frozenset(row.failed_lines),
-        )
-        for row in conn.execute(_OF_BATCH, {"batch": batch})
-    ]
+    """A small batch's segments in the order in which they were accepted."""
+    return [_segment(row) for row in conn.execute(_OF_BATCH, {"batch": batch})]
+
+
+def bytes_of_batch(conn: Connection, batch: str) -> int:
+    """The bytes of all segments of a batch."""
+    return conn.execute(_BYTES, {"batch": batch}).scalar_one()
+
+
+def page(conn: Connection, batch: str, *, after: Segment | None, limit: int) -> list[Segment]:
+    """The batch's next segments, slice by slice, each slice's in the order in which they were accepted."""
+    place = {"slice": after.slice, "after": after.id} if after else {"slice": 0, "after": 0}
+    return [_segment(row) for row in conn.execute(_PAGE, place | {"batch": batch, "limit": limit})]
+
+
+def _segment(row: Row[Any]) -> Segment:
+    data = None if row.data is None else bytes(row.data)
+    return Segment(row.id, row.slice, row.blob_key, data, row.bytes, row.lines, frozenset(row.failed_lines))
