@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +30,10 @@ import psutil
 from bench import batch_check, batch_report, load, ours, result, theirs, trace
 from bench.batch_files import MODEL, ROWS, Maker
 from bench.batch_ours import Side
-from bench.batch_run import Bench, Sides
+from bench.batch_run import LOSSES, Bench, Sides
 from bench.theirs import Theirs
+
+from penstock.stack.problem import Problem
 
 FLOAT32: Final = ("--dtype", "float32")
 _IDLE_SECONDS: Final = 5.0
@@ -88,9 +90,12 @@ async def _idle_cores(platform: ours.Ours, other: Theirs | None) -> dict[str, fl
 
 
 def _cpu_seconds(pids: list[int | None]) -> float:
-    parents = [psutil.Process(pid) for pid in pids if pid is not None]
-    family = [one for parent in parents for one in [parent, *parent.children(recursive=True)]]
-    return sum(sum(one.cpu_times()[:2]) for one in family)
+    seconds = 0.0
+    for parent in [psutil.Process(pid) for pid in pids if pid is not None]:
+        for one in [parent, *parent.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):  # a connection of Postgres that ended meanwhile
+                seconds += sum(one.cpu_times()[:2])
+    return seconds
 
 
 def parsed() -> argparse.Namespace:
@@ -133,7 +138,11 @@ def _measure(bench: Bench, folder: Path) -> None:
         names = [name for name in asked if ROWS[name].engine_args == arguments]
         begun += len(names)
         measure = partial(Sides.rows, names=names, share=begun / len(asked))
-        _on(bench, folder / str(number), arguments, measure)
+        try:
+            _on(bench, folder / str(number), arguments, measure)
+        except* (*LOSSES, Problem) as group:  # the other engines may do better
+            for error in group.exceptions:
+                bench.lose(", ".join(names), error)
 
 
 def main() -> None:

@@ -84,6 +84,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(_answers(found["check"]))
     for name, why in found.get("left_out", {}).items():
         console.print(f"{name} is left out: {why}")
+    for what, why in found.get("lost", {}).items():
+        console.print(f"{what} is lost: {why}")
 
 
 def _shown(estimate: dict[str, Any], digits: int) -> str:

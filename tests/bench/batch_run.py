@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
+import openai
 from bench import batch_files, batch_report, load, result
+from bench.arms import idle
 from bench.batch_files import MODEL, Maker
 from bench.batch_ours import Done, Refused, Side
 from bench.theirs import Theirs
 
 CACHED: Final = {"cache": {"mode": "on"}}
 """What a create says so that answers come from the shared cache, and go there."""
+LOSSES: Final = (RuntimeError, ValueError, OSError, aiohttp.ClientError, openai.OpenAIError)
+"""What a run that went wrong raises: a line that was not answered, a server that did not answer in time."""
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Bench:
     pairs: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Rows that this version can't be asked for, and why."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """What failed, and why."""
 
     def say(self, words: str) -> None:
         """Tell whoever waits."""
@@ -47,8 +54,14 @@ class Bench:
         """Write the file anew."""
         self.found["seconds"] = round(time.monotonic() - self.began)
         self.found["table"] = batch_report.table(self.pairs)
-        self.found |= {"pairs": self.pairs, "left_out": self.left_out}
+        self.found |= {"pairs": self.pairs, "left_out": self.left_out, "lost": self.lost}
         result.write(self.given.json, self.found)
+
+    def lose(self, what: str, error: BaseException) -> None:
+        """Note why something could not be measured, and go on."""
+        self.lost[what] = f"{type(error).__name__}: {error}"
+        self.say(f"{what} is lost: {self.lost[what]}")
+        self.write()
 
     def side(self, row: str, repeat: int, whose: str) -> Done | None:
         """What was measured of a row before."""
@@ -105,9 +118,12 @@ class Sides:
             for name in [name for name in names if name not in bench.left_out]:
                 try:
                     await measures.get(name, self._pair)(name, repeat)
-                except Refused as error:  # a field that this version does not know
+                except Refused as error:
                     bench.left_out[name] = str(error)
                     bench.say(f"{name} is left out: {error}")
+                except LOSSES as error:
+                    bench.lose(f"{name} (repeat {repeat})", error)
+                    await idle(self.ours.engine)  # what the next one measures is its own
 
     async def _pair(self, name: str, repeat: int) -> None:
         """Both sides; those that are even begin with theirs."""
