@@ -24,6 +24,7 @@ from penstock_worker.asking import Asking
 from penstock_worker.beat import Grip
 from penstock_worker.holding import Bench, Tally
 from penstock_worker.patience import insist
+from penstock_worker.reuse import reuse
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -102,7 +103,9 @@ class Bundle:
         except ValueError as error:
             self._break(claim, error)
             return
-        self._members.append(Member(claim, grip, Asking(self._bench.engine, claim, asked, grip)))
+        records, groups = reuse(claim, asked, self._bench.engine.shelf)
+        asking = Asking(self._bench.engine, claim, groups, grip)
+        self._members.append(Member(claim, grip, asking, unrecorded=records))
 
     def _break(self, claim: Claim, error: BaseException) -> None:
         """A job whose bytes can't be read, or that meets a bug of ours: counted, so that it ends."""

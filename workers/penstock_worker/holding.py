@@ -13,7 +13,6 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.errors import LeaseLost, Unreadable
-from penstock.domain.reuse import CacheMode
 from penstock.domain.slice import Claim
 from penstock.domain.suspicion import trial
 from penstock.failpoint import failpoint
@@ -30,7 +29,7 @@ from penstock_worker.engine.supervisor import EngineState
 from penstock_worker.gate import Gate
 from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
-from penstock_worker.reuse import Group, each, grouped
+from penstock_worker.reuse import Group, each, reuse
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -153,20 +152,11 @@ class Holding:
             await asyncio.Event().wait()  # until it is cancelled
 
     def _reuse(self, free: Sequence[lines.Line]) -> list[Group]:
-        """Equal lines together; those whose answer is in the cache are recorded, and the others are to be asked."""
-        claim, shelf = self.claim, self.bench.engine.shelf
-        if not claim.reuse.dedup and claim.reuse.cache is CacheMode.OFF:
-            return each(free)
-        groups = grouped(free, claim.reuse.dedup)
-        if shelf is None:
-            return groups
-        taken, left = shelf.take(claim, groups)
-        for group, body in taken:
-            for line in group.lines:
-                record = output.answered(claim.batch, line.number, line.custom_id, 200, None, body, reused=True)
-                self.unrecorded.append(record)
+        """Those whose answer is in the cache are recorded; the others are to be asked, equal ones together."""
+        records, groups = reuse(self.claim, free, self.bench.engine.shelf)
+        self.unrecorded += records
         self._flush()
-        return left
+        return groups
 
     def _ask(
         self, groups: Sequence[Group], gate: Gate | None = None, on_fed: Callable[[], object] | None = None

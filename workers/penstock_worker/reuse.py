@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from penstock.domain.reuse import CacheMode
 from penstock.domain.slice import Claim
+from penstock.formats import output
 from penstock.formats.canonical import fingerprint
 from penstock.formats.input import Line
+from penstock.formats.output import Record
 from penstock.wire.cache import Cache, Entry, key_of
 from penstock_worker.ask import Outcome, OutcomeKind, is_passing
 
@@ -44,6 +46,22 @@ def grouped(lines: Iterable[Line], dedup: bool) -> list[Group]:
         if dedup and known is not None:
             of[known] = groups[-1]
     return groups
+
+
+def reuse(claim: Claim, lines: Sequence[Line], shelf: Shelf | None) -> tuple[list[Record], list[Group]]:
+    """Records of those whose answer is in the cache, and the others, equal ones together, which are to be asked."""
+    if not claim.reuse.dedup and claim.reuse.cache is CacheMode.OFF:
+        return [], each(lines)
+    groups = grouped(lines, claim.reuse.dedup)
+    if shelf is None:
+        return [], groups
+    taken, left = shelf.take(claim, groups)
+    records = [
+        output.answered(claim.batch, line.number, line.custom_id, 200, None, body, reused=True)
+        for group, body in taken
+        for line in group.lines
+    ]
+    return records, left
 
 
 def is_theirs_too(outcome: Outcome) -> bool:
