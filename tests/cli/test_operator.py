@@ -45,6 +45,24 @@ def test_a_model_that_is_added_is_known(penstock: Penstock, client: httpx.Client
     assert client.get("/v1/models/org/model").status_code == 200
 
 
+def test_a_model_has_a_price_and_what_is_not_said_stays(penstock: Penstock, client: httpx.Client) -> None:
+    penstock("models", "add", "tiny")
+    arguments = ("--input", "0.15", "--output", "0.6", "--currency", "eur")
+    set = " ".join(penstock("models", "price", "tiny", *arguments).stdout.split())
+    assert "tiny: 0.15 in, 0.15 cached, 0.6 out per million tokens, 0 per GPU-second, in EUR from " in set
+    penstock("models", "price", "tiny", "--cached-input", "0.015", "--gpu-second", "0.0008")
+    listed = " ".join(penstock("models", "prices").stdout.split())
+    assert "0.15 in, 0.015 cached, 0.6 out per million tokens, 0.0008 per GPU-second, in EUR" in listed
+    for arguments, words in (
+        (("tiny",), "Say --input"),
+        (("tiny", "--input", "0.0000001"), "at most six decimals"),
+        (("tiny", "--input", "1", "--currency", "USD"), "All prices are in EUR"),
+        (("none", "--input", "1"), "No such model: 'none'."),
+    ):
+        refused = penstock("models", "price", *arguments)
+        assert (refused.exit_code, words in refused.stderr) == (1, True), refused.output
+
+
 def test_a_model_is_promised_latencies_that_are_shown_and_cleared(penstock: Penstock, client: httpx.Client) -> None:
     penstock("models", "add", "tiny")
     assert penstock("models", "slo", "tiny", "--ttft-p95-ms", 250).stdout == "tiny: ttft p95 250 ms\n"

@@ -39,16 +39,25 @@ BROKEN = {
                    coalesce(sum(output_tokens), 0) as output_tokens,
                    coalesce(sum(reasoning_tokens), 0) as reasoning_tokens,
                    coalesce(sum(reused_output_tokens), 0) as reused_output_tokens,
-                   coalesce(sum(cardinality(empty_lines)), 0) as empty
+                   coalesce(sum(cardinality(empty_lines)), 0) as empty,
+                   coalesce(sum(gpu_microseconds), 0) as gpu_microseconds,
+                   coalesce(sum(token_cost), 0) as token_cost, coalesce(sum(gpu_cost), 0) as gpu_cost
             from segments g where g.slice = s.id) sums on true
         where (s.completed, s.failed, s.input_tokens, s.cached_tokens, s.output_tokens, s.reasoning_tokens,
-               s.reused_output_tokens, s.empty)
+               s.reused_output_tokens, s.empty, s.gpu_microseconds, s.token_cost, s.gpu_cost)
            is distinct from (sums.completed, sums.failed, sums.input_tokens, sums.cached_tokens, sums.output_tokens,
-                             sums.reasoning_tokens, sums.reused_output_tokens, sums.empty)
+                             sums.reasoning_tokens, sums.reused_output_tokens, sums.empty,
+                             sums.gpu_microseconds, sums.token_cost, sums.gpu_cost)
           and not exists (  -- its segments were swept
               select from batches b
               where b.id = s.batch and not b.inline and b.state in ('completed', 'cancelled', 'expired', 'failed')
                 and not exists (select from leftovers o where o.batch = b.id))""",
+    "a segment costs what its price says, and one without a price nothing": """
+        select g.id from segments g left join prices p on p.id = g.price
+        where (g.token_cost, g.gpu_cost) is distinct from (
+            coalesce((g.input_tokens - g.cached_tokens)::numeric * p.input + g.cached_tokens::numeric * p.cached_input
+                     + (g.output_tokens - g.reused_output_tokens)::numeric * p.output, 0),
+            coalesce(g.gpu_microseconds::numeric * p.gpu, 0))""",
     "a segment holds lines of its slice alone, accepted under a lease of its slice": """
         select g.id from segments g join slices s on s.id = g.slice join leases l on l.id = g.lease
         where l.slice is distinct from g.slice
@@ -72,12 +81,15 @@ BROKEN = {
         select b.id from batches b
         left join lateral (
             select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
-                   coalesce(sum(s.output_tokens), 0) as output_tokens, coalesce(sum(s.empty), 0) as empty
+                   coalesce(sum(s.output_tokens), 0) as output_tokens, coalesce(sum(s.empty), 0) as empty,
+                   coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
+                   coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost
             from slices s where s.batch = b.id) sums on true
         where b.state in ('completed', 'cancelled', 'expired', 'failed')
-          and (b.completed, b.failed, b.input_tokens, b.output_tokens, b.empty)
+          and (b.completed, b.failed, b.input_tokens, b.output_tokens, b.empty, b.gpu_microseconds, b.token_cost,
+               b.gpu_cost)
               is distinct from (sums.completed, b.total - sums.completed, sums.input_tokens, sums.output_tokens,
-                                sums.empty)""",
+                                sums.empty, sums.gpu_microseconds, sums.token_cost, sums.gpu_cost)""",
     "a batch that is not validated has no slices, any other has its lines in slices": """
         select b.id from batches b
         where b.total <> (select coalesce(sum(s.lines), 0) from slices s where s.batch = b.id)

@@ -18,7 +18,7 @@ from penstock.domain.lane import LANES, Lane
 from penstock.domain.slice import Claim, Cut
 from penstock.formats import output
 from penstock.formats.output import Record
-from penstock.service import assemble, cancel, dispatch, models, steer, submit, validate, work
+from penstock.service import assemble, cancel, dispatch, models, prices, steer, submit, validate, work
 from penstock.service.ids import fresh
 from penstock.service.intake import Intake
 from penstock.service.scan import Scan
@@ -51,8 +51,15 @@ class World:
     def _people(self) -> None:
         self.db.run(lambda tx: keys.ensure_tenant(tx.conn, "acme", "acme"))
         self.db.run(models.add, MODEL)
+        self.price("2", "1", "3", "0.5")
         self.keeper = Holder(uuid.uuid4(), "io", None, "host", 1)
         self.db.run(work.register, self.keeper, "ready", 0)
+
+    def price(self, input: str, cached: str, output: str, gpu: str) -> None:
+        """What the model's work costs from now on."""
+        self.db.run(
+            prices.set_price, MODEL, input=input, cached_input=cached, output=output, gpu_second=gpu, currency="EUR"
+        )
 
     def clear(self) -> None:
         """Begin again in the same database."""
@@ -218,7 +225,8 @@ class World:
 
     def flush(self, claim: Claim, seq: int, *numbers: int, failed: bool = False) -> None:
         """Record answers of these lines."""
-        self.db.run(work.flush, claim, seq, records(claim, *numbers, failed=failed), None)
+        found, micros = records(claim, *numbers, failed=failed), 1_000 * len(numbers)
+        self.db.run(work.flush, claim, seq, found, None, gpu_microseconds=micros)
 
     def finish(self, claim: Claim) -> None:
         """Answer all that is left of a claim, and settle it."""

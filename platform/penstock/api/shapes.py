@@ -10,7 +10,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from penstock.domain.batch import Batch, BatchState, Usage
+from penstock.domain.cost import Cost
 from penstock.domain.foresight import Expectation
+from penstock.domain.price import money
 from penstock.service.answer import View
 from penstock.store.files import File
 from penstock.store.models import Model
@@ -88,6 +90,15 @@ class UsageShape(BaseModel):
     total_tokens: int
 
 
+class CostShape(BaseModel):
+    """What the recorded lines cost, exactly: amounts are decimal numbers as text."""
+
+    currency: str
+    tokens: str = Field(description="By the price of tokens; cached input has its own, reused output costs nothing.")
+    gpu: str = Field(description="By the price of a GPU-second.")
+    gpu_seconds: float = Field(description="Engine wall time by GPUs, shared out by tokens.")
+
+
 class WaitingShape(BaseModel):
     """Why nothing happens at the moment."""
 
@@ -142,6 +153,7 @@ class _Common(BaseModel):
     cancelled_at: int | None
     request_counts: RequestCounts
     usage: UsageShape
+    cost: CostShape | None = Field(description="Of the lines that are recorded so far; null without any price.")
     metadata: dict[str, str] | None
     lane: Literal["priority", "standard", "flex"]
     paused: bool = Field(description="Paused by `/pause`: its status is `in_progress` then.")
@@ -273,6 +285,7 @@ def _common(view: View) -> dict[str, Any]:
         "cancelled_at": _time(one.cancelled_at),
         "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
         "usage": _usage(one.usage),
+        "cost": cost(one.cost, one.currency),
         "metadata": one.metadata or None,
         "lane": str(one.lane),
         "paused": paused,
@@ -314,6 +327,14 @@ def _usage(usage: Usage) -> UsageShape:
         ),
         total_tokens=usage.total_tokens,
     )
+
+
+def cost(one: Cost, currency: str | None) -> CostShape | None:
+    """A cost as it is told."""
+    if currency is None:
+        return None
+    seconds = one.gpu_microseconds / 1_000_000
+    return CostShape(currency=currency, tokens=money(one.tokens), gpu=money(one.gpu), gpu_seconds=seconds)
 
 
 def _unix(time: datetime) -> int:

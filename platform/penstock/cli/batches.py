@@ -332,6 +332,7 @@ def _finish(one: dict[str, Any]) -> None:
 
 def _print(one: dict[str, Any]) -> None:
     counts, usage, waiting, errors = one["request_counts"], one["usage"], one["waiting"], one["errors"]
+    cost = one["cost"]
     table = Table(box=None, pad_edge=False, show_header=False)
     rows = {
         "id": one["id"],
@@ -342,6 +343,7 @@ def _print(one: dict[str, Any]) -> None:
         "endpoint": one["endpoint"],
         "lines": f"{counts['total']:,}, of which {counts['completed']:,} answered and {counts['failed']:,} failed",
         "tokens": f"{usage['input_tokens']:,} in, {usage['output_tokens']:,} out",
+        "cost": cost and f"{cost['tokens']} {cost['currency']} by tokens, {cost['gpu']} by {cost['gpu_seconds']} GPU s",
         "created": _time(one["created_at"]),
         "expires": _time(one["expires_at"]),
         "expected": _expected(one["expected"]),

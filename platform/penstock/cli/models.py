@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -9,10 +10,11 @@ from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, told
 from penstock.cli.database import opened
-from penstock.service import models
+from penstock.domain.price import Price, rate
+from penstock.service import models, prices
 from penstock.stack.problem import Problem
 
-app = typer.Typer(no_args_is_help=True, help="List known models, make one known, promise latencies.")
+app = typer.Typer(no_args_is_help=True, help="List known models, make one known, promise latencies, set prices.")
 out = console()
 
 
@@ -49,3 +51,39 @@ def slo(
         promised = (("ttft", slo.ttft_p95_ms), ("itl", slo.itl_p95_ms))
         words = ", ".join(f"{what} p95 {ms} ms" for what, ms in promised if ms)
         out.print(f"{name}: {words or 'nothing promised'}")
+
+
+@app.command()
+def price(
+    name: Annotated[str, typer.Argument(help="The model.")],
+    input: Annotated[str | None, typer.Option(help="Of a million input tokens, e.g. 0.15.")] = None,
+    cached_input: Annotated[str | None, typer.Option(help="Of a million cached ones; else as --input.")] = None,
+    output: Annotated[str | None, typer.Option(help="Of a million output tokens.")] = None,
+    gpu_second: Annotated[str | None, typer.Option(help="Of one GPU for one second.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The same for all models; USD unless told.")] = None,
+    valid_from: Annotated[datetime | None, typer.Option(help="In UTC; from now on unless told.")] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Set what a model's work costs from now on, at most six decimals; what is recorded already keeps its cost."""
+    with told(), opened(data) as db:
+        if all(one is None for one in (input, cached_input, output, gpu_second)):
+            raise Problem("Say --input, --cached-input, --output or --gpu-second.")
+        since = valid_from and valid_from.replace(tzinfo=UTC)
+        set = db.run(prices.set_price, name, input=input, cached_input=cached_input, output=output,
+                     gpu_second=gpu_second, currency=currency, valid_from=since)  # fmt: skip
+        out.print(f"{name}: {_price(set)} from {set.valid_from.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC on")
+
+
+@app.command("prices")
+def prices_(data: Data = DEFAULT_DATA) -> None:
+    """List all prices, past and coming ones too."""
+    table = Table("model", "from (UTC)", "price", box=None, pad_edge=False)
+    with told(), opened(data) as db:
+        for one in db.run(prices.page):
+            table.add_row(one.model, f"{one.valid_from.astimezone(UTC):%Y-%m-%d %H:%M:%S}", _price(one))
+        out.print(table)
+
+
+def _price(one: Price) -> str:
+    tokens = f"{rate(one.input)} in, {rate(one.cached_input)} cached, {rate(one.output)} out per million tokens"
+    return f"{tokens}, {rate(one.gpu)} per GPU-second, in {one.currency}"

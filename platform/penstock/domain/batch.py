@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from penstock.domain.cost import Cost
 from penstock.domain.errors import BadRequest
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
@@ -141,6 +142,9 @@ class Batch:
     cache: str | None = None
     """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
     cache_ttl_seconds: int | None = None
+    cost: Cost = field(default_factory=Cost)
+    currency: str | None = None
+    """Of all prices; None if there is none."""
     empty: int = 0
     """Of `completed`: answers that say nothing, since max_tokens ran out before."""
     empty_lines: tuple[int, ...] = ()

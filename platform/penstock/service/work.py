@@ -116,17 +116,24 @@ def flush(
     records: Sequence[Record],
     blob_key: str | None,
     framed: bytes | None = None,
+    gpu_microseconds: int = 0,
 ) -> None:
     """Record answers, from a blob that is written or (inline) in the row; raise LeaseLost if they must be dropped.
 
-    `framed` is what `frame` made of the records, where the caller has it already.
+    `framed` is what `frame` made of the records, where the caller has it already. `gpu_microseconds` is the time that
+    the engine's GPUs took for them.
     """
-    if not segments.flush(tx.conn, [_piece(claim, seq, records, blob_key, framed)]):
+    if not segments.flush(tx.conn, [_piece(claim, seq, records, gpu_microseconds, blob_key, framed)]):
         raise LeaseLost
 
 
 def _piece(
-    claim: Claim, seq: int, records: Sequence[Record], blob_key: str | None = None, framed: bytes | None = None
+    claim: Claim,
+    seq: int,
+    records: Sequence[Record],
+    gpu_microseconds: int,
+    blob_key: str | None = None,
+    framed: bytes | None = None,
 ) -> segments.Piece:
     usage = Usage()
     for record in records:
@@ -140,6 +147,7 @@ def _piece(
         failed_lines=[record.number for record in records if record.failed],
         empty_lines=[record.number for record in records if record.empty],
         usage=usage,
+        gpu_microseconds=gpu_microseconds,
         bytes=len(data),
         blob_key=blob_key,
         data=None if blob_key else data,
@@ -153,6 +161,8 @@ class Answers:
     claim: Claim
     seq: int
     records: Sequence[Record]
+    gpu_microseconds: int = 0
+    """The time that the engine's GPUs took for them."""
 
 
 def record(tx: Transaction, answers: Sequence[Answers], ends: Sequence[Claim], settings: Settings) -> frozenset[int]:
@@ -163,7 +173,8 @@ def record(tx: Transaction, answers: Sequence[Answers], ends: Sequence[Claim], s
     batches.lock_all(tx.conn, sorted({one.claim.batch for one in answers} | {claim.batch for claim in ends}))
     lost = {one.claim.lease for one in answers}
     if answers:
-        lost -= segments.flush(tx.conn, [_piece(one.claim, one.seq, one.records) for one in answers])
+        pieces = [_piece(one.claim, one.seq, one.records, one.gpu_microseconds) for one in answers]
+        lost -= segments.flush(tx.conn, pieces)
     ending = [claim for claim in ends if claim.lease not in lost]
     if ending:
         settled = leases.settle(tx.conn, [(claim.slice, claim.lease) for claim in ending])

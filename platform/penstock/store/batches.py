@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from penstock.domain.batch import Batch, BatchState, LineError, Usage
+from penstock.domain.cost import Cost
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
 from penstock.domain.slice import Cut
@@ -47,12 +48,13 @@ _INSERT_INLINE = text("""
         from made)
     select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{}' as int[]) as live_empty_lines,
            0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,
-           0 as live_reused_output_tokens
+           0 as live_reused_output_tokens, 0 as live_gpu_microseconds, 0 as live_token_cost, 0 as live_gpu_cost,
+           (select currency from prices limit 1) as currency
     from made""")
 
 # Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
 _SELECT = """
-    select b.*, live.*,
+    select b.*, live.*, (select currency from prices limit 1) as currency,
            case when live_empty > 0 then array(
                select line from slices s, unnest(s.empty_lines) as line where s.batch = b.id order by line limit 10)
            else '{}' end as live_empty_lines
@@ -64,7 +66,9 @@ _SELECT = """
                coalesce(sum(s.cached_tokens), 0)::bigint as live_cached_tokens,
                coalesce(sum(s.output_tokens), 0)::bigint as live_output_tokens,
                coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning_tokens,
-               coalesce(sum(s.reused_output_tokens), 0)::bigint as live_reused_output_tokens
+               coalesce(sum(s.reused_output_tokens), 0)::bigint as live_reused_output_tokens,
+               coalesce(sum(s.gpu_microseconds), 0)::bigint as live_gpu_microseconds,
+               coalesce(sum(s.token_cost), 0) as live_token_cost, coalesce(sum(s.gpu_cost), 0) as live_gpu_cost
         from slices s
         where s.batch = b.id and b.state in ('in_progress', 'paused', 'cancelling', 'finalizing')) live on true
     """
@@ -124,6 +128,8 @@ _END = text("""
                coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
                coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens,
                coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
+               coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
+               coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost,
                coalesce(sum(s.empty), 0) as empty,
                array(select line from slices e, unnest(e.empty_lines) as line where e.batch = b.id
                      order by line limit 10) as empty_lines
@@ -140,6 +146,7 @@ _END = text("""
         input_tokens = sums.input_tokens, cached_tokens = sums.cached_tokens,
         output_tokens = sums.output_tokens, reasoning_tokens = sums.reasoning_tokens,
         reused_output_tokens = sums.reused_output_tokens,
+        gpu_microseconds = sums.gpu_microseconds, token_cost = sums.token_cost, gpu_cost = sums.gpu_cost,
         output_file = :output_file, error_file = :error_file,
         merged_output_file = :merged_output_file, merged_error_file = :merged_error_file,
         errors = cast(:errors as jsonb), error_count = :error_count
@@ -199,7 +206,8 @@ _EVENT = text("""
 
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
 _CONVERTED = {
-    "state", "finish_as", "lane", "completed", "failed", "usage", "empty", "empty_lines", "errors", "repeats",
+    "state", "finish_as", "lane", "completed", "failed", "usage", "cost", "currency", "empty", "empty_lines", "errors",
+    "repeats",
 }  # fmt: skip
 _COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
@@ -217,6 +225,8 @@ def _batch(row: Row[Any]) -> Batch:
         completed=m[f"{live}completed"],
         failed=m[f"{live}failed"],
         usage=Usage(*(m[f"{live}{name}_tokens"] for name in _COUNTED)),
+        cost=Cost(m[f"{live}gpu_microseconds"], int(m[f"{live}token_cost"]), int(m[f"{live}gpu_cost"])),
+        currency=m["currency"],
         empty=m[f"{live}empty"],
         empty_lines=tuple(m[f"{live}empty_lines"]),
         errors=tuple(m["errors"]),

@@ -12,17 +12,20 @@ from penstock.domain.batch import Usage
 
 _FLUSH = text("""
     -- Accept segments only from their slices' present lease holders; the locks make reap and flush take turns.
+    -- What they cost is decided here, by the price of this moment: money is counted exactly as often as its lines.
     -- A blob's intent goes in the same statement: without one (or doomed) the blob may be deleted at any time.
     with given as (
         select * from unnest(
             cast(:slices as bigint[]), cast(:leases as bigint[]), cast(:seqs as int[]), cast(:blob_keys as text[]),
             cast(:data as bytea[]), cast(:bytes as int[]), cast(:lines as text[]), cast(:failed_lines as text[]),
             cast(:input_tokens as bigint[]), cast(:cached_tokens as bigint[]), cast(:output_tokens as bigint[]),
-            cast(:reasoning_tokens as bigint[]), cast(:reused_output_tokens as bigint[]), cast(:empty_lines as text[]))
+            cast(:reasoning_tokens as bigint[]), cast(:reused_output_tokens as bigint[]), cast(:empty_lines as text[]),
+            cast(:gpu_microseconds as bigint[]))
         as g(slice, lease, seq, blob_key, data, bytes, lines, failed_lines,
-             input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines)),
+             input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines,
+             gpu_microseconds)),
     held as (
-        select s.id from slices s join given g on g.slice = s.id
+        select s.id, s.model from slices s join given g on g.slice = s.id
         where s.id = any(cast(:slices as bigint[])) and s.state = 'running' and s.lease = g.lease
         order by s.id for no key update of s),
     taken as (
@@ -32,23 +35,33 @@ _FLUSH = text("""
     new as (
         insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, empty_lines,
                               completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-                              reused_output_tokens)
+                              reused_output_tokens, price, gpu_microseconds, token_cost, gpu_cost)
         select g.slice, g.lease, g.seq, g.blob_key, g.data, g.bytes, cast(g.lines as int[]),
                cast(g.failed_lines as int[]), cast(g.empty_lines as int[]),
                cardinality(cast(g.lines as int[])) - cardinality(cast(g.failed_lines as int[])),
                cardinality(cast(g.failed_lines as int[])),
-               g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens, g.reused_output_tokens
+               g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens, g.reused_output_tokens,
+               p.id, g.gpu_microseconds,
+               coalesce(greatest(g.input_tokens - g.cached_tokens, 0)::numeric * p.input
+                        + g.cached_tokens::numeric * p.cached_input
+                        + (g.output_tokens - g.reused_output_tokens)::numeric * p.output, 0),
+               coalesce(g.gpu_microseconds::numeric * p.gpu, 0)
         from given g join held on held.id = g.slice
+        left join lateral (
+            select * from prices
+            where prices.model = held.model and valid_from <= now() order by valid_from desc limit 1) p on true
         where g.blob_key is null or g.blob_key in (select blob_key from taken)
         on conflict (slice, lease, seq) do nothing
         returning slice, lease, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens,
-                  reasoning_tokens, reused_output_tokens),
+                  reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost),
     counted as (
         update slices s set completed = s.completed + new.completed, failed = s.failed + new.failed,
             input_tokens = s.input_tokens + new.input_tokens, cached_tokens = s.cached_tokens + new.cached_tokens,
             output_tokens = s.output_tokens + new.output_tokens,
             reasoning_tokens = s.reasoning_tokens + new.reasoning_tokens,
             reused_output_tokens = s.reused_output_tokens + new.reused_output_tokens,
+            gpu_microseconds = s.gpu_microseconds + new.gpu_microseconds,
+            token_cost = s.token_cost + new.token_cost, gpu_cost = s.gpu_cost + new.gpu_cost,
             empty = s.empty + cardinality(new.empty_lines),
             empty_lines = case when new.empty_lines = '{}' then s.empty_lines else array(
                 select line from unnest(s.empty_lines || new.empty_lines) as line order by line limit 10) end
@@ -102,6 +115,7 @@ class Piece:
     empty_lines: list[int]
     usage: Usage
     bytes: int
+    gpu_microseconds: int = 0
     blob_key: str | None = None
     data: bytes | None = None
 
@@ -125,6 +139,7 @@ def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:
         "output_tokens": [piece.usage.output_tokens for piece in pieces],
         "reasoning_tokens": [piece.usage.reasoning_tokens for piece in pieces],
         "reused_output_tokens": [piece.usage.reused_output_tokens for piece in pieces],
+        "gpu_microseconds": [piece.gpu_microseconds for piece in pieces],
         "empty_lines": [_array(piece.empty_lines) for piece in pieces],
     }
     accepted = {row.lease for row in conn.execute(_FLUSH, values)}

@@ -50,11 +50,27 @@ _LEFTOVERS = text("""
 
 _DELETE_SEGMENTS = text("""
     -- The rows go and their blobs are due for deletion in one step. An inline job's rows are its results.
+    -- What they counted goes on in usage_lines: in the same statement, so that it is in one of the two, once.
     with gone as (
-        delete from segments where id = any(array(
+        delete from segments g using slices s where s.id = g.slice and g.id = any(array(
             select g.id from batches b join slices s on s.batch = b.id join segments g on g.slice = s.id
             where b.id = any(cast(:batches as text[])) and not b.inline limit :limit))
-        returning blob_key),
+        returning g.*, s.tenant, s.model),
+    kept as (
+        insert into usage_lines as u (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,
+            reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
+        select tenant, model, date_trunc('hour', created_at, 'UTC') as hour, sum(completed), sum(input_tokens),
+               sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens), sum(reused_output_tokens),
+               sum(gpu_microseconds), sum(token_cost), sum(gpu_cost)
+        from gone group by tenant, model, date_trunc('hour', created_at, 'UTC') order by 1, 3, 2
+        on conflict (tenant, hour, model) do update set
+            requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
+            cached_tokens = u.cached_tokens + excluded.cached_tokens,
+            output_tokens = u.output_tokens + excluded.output_tokens,
+            reasoning_tokens = u.reasoning_tokens + excluded.reasoning_tokens,
+            reused_output_tokens = u.reused_output_tokens + excluded.reused_output_tokens,
+            gpu_microseconds = u.gpu_microseconds + excluded.gpu_microseconds,
+            token_cost = u.token_cost + excluded.token_cost, gpu_cost = u.gpu_cost + excluded.gpu_cost),
     doomed as (
         insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
         where blob_key is not null
