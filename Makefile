@@ -79,6 +79,9 @@ bench-order: install ## Missed deadlines of the order of work against first come
 bench-deadlines: install ## 30 jobs with mixed deadlines at 90 % load in real time, on the simulated engine (ARGS="--seed 3")
 	@PYTHONPATH=tests $(BIN)/python -m bench.deadlines $(ARGS)
 
+bench-estimate: install ## Estimates of three batches on the real vLLM against what they took (ARGS="--lines 1000")
+	@PYTHONPATH=tests $(BIN)/python -m bench.estimate $(ARGS)
+
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock
 
