@@ -31,6 +31,7 @@ NAMES: Final = {
     "slice.settled": "the slice is settled",
     "trial.noted": "suspects are noted as being asked, and not asked yet",
     "validate.planned": "the plan copy is written, the slices are not",
+    "retry.derived": "the input of a retry is written, it is not the retry's own",
     "assemble.written": "the output files are written, the batch has not ended",
     "sweep.taken": "the sweep knows which blobs are doomed, and has deleted none",
     "sweep.deleted": "some doomed blobs are deleted, their intents are not",

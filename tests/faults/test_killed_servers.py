@@ -211,6 +211,27 @@ def test_an_io_worker_that_dies_with_the_files_written_costs_nothing_and_the_nex
     assert house.ask("select count(*) from files where filename like %s", f"{load.id}%") == 2
 
 
+def test_io_workers_that_die_while_a_retry_is_derived_and_while_it_is_merged_leave_one_whole_result(
+    house: House,
+) -> None:
+    lines = requests("repaired", 60)
+    for line in lines[::4]:
+        line["body"]["messages"][0]["content"] += " [[needs 100]]"
+    parent = house.client.ended(house.client.submit(lines).id)
+    arm(house, "io-1", "retry.derived=kill")
+    asked = {"set": {"max_tokens": 200}}
+    made = house.client.http.post(f"/batches/{parent.id}/retry", json=asked).raise_for_status().json()["id"]
+    dies(house, "io-1")
+    arm(house, "io-1", "assemble.written=kill")
+    dies(house, "io-1")
+    revive(house)
+    child = house.client.ended(made).model_dump()
+    assert (child["status"], child["request_counts"]["completed"]) == ("completed", 15)
+    merged = house.client.file(child["merged_output_file_id"])
+    assert [line["custom_id"] for line in merged] == [line["custom_id"] for line in lines]
+    assert child["merged_error_file_id"] is None
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
