@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(60.0, description="The keeper looks for what may go this often.")
     unfinished_blob_seconds: float = Field(86_400, description="A blob that nobody published for so long is given up.")
     pieces_seconds: float = Field(3_600, description="An ended batch keeps its plan and segments so long, to look at.")
-    events_seconds: float = Field(30 * 86_400, description="Events are kept this long.")
+    events_seconds: float = Field(30 * 86_400, description="Events, and deliveries that are over, are kept this long.")
     trail_seconds: float = Field(30 * 86_400, description="State moves are kept this long, a day at least: an audit.")
 
     # Waiting calls: the API's side.
@@ -139,6 +139,19 @@ class Settings(BaseSettings):
     )
     outbound_ports: str = Field("443,80", description="Ports that it may reach elsewhere, by comma.")
     outbound_http: bool = Field(False, description="Whether http:// without TLS may be sent to elsewhere too.")
+    # Webhooks.
+    max_webhook_endpoints: int = Field(20, description="Webhook endpoints of one tenant, those of batches aside.")
+    webhook_timeout_seconds: float = Field(15.0, description="Longest time of one attempt to deliver an event.")
+    webhook_waits_seconds: tuple[float, ...] = Field(
+        (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        description="Waits before each attempt, from the one before (JSON); after the last one it is given up.",
+        min_length=1,
+    )
+    webhook_look_seconds: float = Field(0.5, description="An io worker looks for due deliveries this often.")
+    webhook_places: int = Field(256, description="Deliveries that one io worker sends at once.")
+    webhook_tenant_places: int = Field(64, description="Of these, deliveries of one tenant.")
+    webhook_receiver_places: int = Field(16, description="Of these, deliveries to one receiver (host and port).")
+    webhook_answer_kept_bytes: int = Field(512, description="Bytes of a receiver's answer that are read, and logged.")
 
     # Connections, per process.
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")

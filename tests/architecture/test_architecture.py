@@ -72,6 +72,11 @@ def test_a_tool_is_imported_only_at_home(tool: str) -> None:
     assert strangers == []
 
 
+def test_a_batch_ends_in_one_place_where_its_event_is_owed_too() -> None:
+    enders = [name(file) for file in SOURCES if re.search(r"batches\.end(_all)?\(", file.read_text())]
+    assert enders == ["penstock/service/closing.py"]
+
+
 def test_the_platform_folder_never_shadows_the_standard_library() -> None:
     assert not (ROOT / "platform" / "__init__.py").exists()
     command = [sys.executable, "-c", "import platform; print(platform.python_version())"]

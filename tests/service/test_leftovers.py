@@ -11,8 +11,9 @@ from store.two import held, until_done_or_blocked
 from store.world import World
 
 from penstock.domain.errors import Conflict, LeaseLost, TooSlow
+from penstock.domain.webhook import EVENT_TYPES
 from penstock.formats import output
-from penstock.service import assemble, sweep, upload, validate, work
+from penstock.service import assemble, sweep, upload, validate, webhooks, work
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
 from penstock.store import files
@@ -161,6 +162,19 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
             values ('evt_of_' || :batch, 'acme', :batch, 'old', now() - interval '40 days')""",
             batch=batch,
         )
+        world.sql(
+            """
+            with made as (
+                insert into webhook_endpoints
+                    (id, tenant, name, url, receiver, event_types, secret, disabled_as, updated_at)
+                values ('we_of_' || :batch, 'acme', '', 'https://a', 'a:443', '{batch.failed}', 'whsec_', 'deleted',
+                        now() - interval '40 days'))
+            insert into deliveries (id, tenant, endpoint, receiver, event, type, object, happened_at, test, state,
+                                    next_at, ended_at)
+            values ('dlv_of_' || :batch, 'acme', 'we_of_' || :batch, 'a:443', 'evt_test', 'batch.failed', 'batch_test',
+                    now(), true, 'failed', null, now() - interval '40 days')""",
+            batch=batch,
+        )
 
     yield grow
     world.sql("delete from trail where batch = 'gone'")
@@ -187,7 +201,29 @@ def test_events_and_trail_that_are_not_old_stay(desk: Desk, world: World) -> Non
     now = world.settings.model_copy(update={"events_seconds": 30, "trail_seconds": 0})
     assert world.db.run(sweep.old_trail, now) == 0, "a day of the trail stays whatever the setting says"
     assert world.db.run(sweep.old_events, now) == 0
+    assert world.db.run(sweep.old_deliveries, now) == 0
     assert world.one("select count(*) from trail") == before
+
+
+def test_an_event_stays_as_long_as_something_of_it_is_owed_and_endpoints_go_with_their_last_delivery(
+    world: World,
+) -> None:
+    everything = world.settings.model_copy(update={"events_seconds": 0})
+    lasting = world.db.run(webhooks.create, "acme", "", "https://a.example", EVENT_TYPES, None, world.settings)
+    batch = world.validating()
+    world.db.run(webhooks.attach, "acme", batch, webhooks.wish("https://b.example", None, None))
+    world.cancel(batch)
+    for duty in (sweep.old_deliveries, sweep.old_events):
+        assert world.db.run(duty, everything) == 0
+    world.db.run(webhooks.change, "acme", lasting.id, enabled=False)
+    assert (world.db.run(sweep.old_deliveries, everything), world.db.run(sweep.old_events, everything)) == (1, 0)
+    world.sql("update deliveries set state = 'failed', next_at = null, ended_at = clock_timestamp()")
+    assert (world.db.run(sweep.old_deliveries, everything), world.db.run(sweep.old_events, everything)) == (1, 1)
+    assert [row.id for row in world.rows("select id from webhook_endpoints")] == [lasting.id]
+    world.db.run(webhooks.delete, "acme", lasting.id)
+    world.db.run(sweep.old_deliveries, everything)
+    assert world.rows("select id from webhook_endpoints") == []
+    world.sql("insert into events select 'evt_1', tenant, id, 'batch.cancelled' from batches")  # as the invariants want
 
 
 # A whole life.

@@ -48,6 +48,12 @@ def assemble(batch: str, **_: Any) -> str:
     return doers["assemble"]("assemble", batch)
 
 
+@app.task(name="penstock.deliver")
+def deliver(batch: str, **_: Any) -> str:
+    """Send what is owed to webhook endpoints."""
+    return doers["deliver"](batch)
+
+
 def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[[], None]) -> None:
     """Consume the queues strictly in this order until SIGTERM; then call `on_ending` and wait for running tasks.
 

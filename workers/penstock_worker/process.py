@@ -12,15 +12,17 @@ from contextlib import ExitStack, closing, contextmanager
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.hint import ASSEMBLE_QUEUE, VALIDATE_QUEUE
+from penstock.domain.address import networks, ports
+from penstock.domain.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.lane import HANDS, LANES, PLACES, generate_queue, model_slug
 from penstock.service import work
 from penstock.service.reuse import bounds
-from penstock.service.transaction import Database
+from penstock.service.transaction import AsyncDatabase, Database
 from penstock.settings import Settings
-from penstock.store.engine import sync_engine
+from penstock.store.engine import async_engine, sync_engine
 from penstock.wire.cache import Cache
 from penstock.wire.hints import Hinter
+from penstock.wire.outbound import Outbound
 from penstock_worker import app as celery_app
 from penstock_worker.asking import Engine, Loop
 from penstock_worker.beat import Beat
@@ -35,6 +37,7 @@ from penstock_worker.io import Io
 from penstock_worker.meter import Meter
 from penstock_worker.patience import insist
 from penstock_worker.poller import Poller
+from penstock_worker.post import Post
 from penstock_worker.reception import Reception
 from penstock_worker.reuse import Shelf
 from penstock_worker.standing import Standing, say_goodbye
@@ -42,6 +45,7 @@ from penstock_worker.standing import Standing, say_goodbye
 log = structlog.get_logger()
 
 _IO_THREADS = 2
+_POST_CONNECTIONS = 2
 _HEAR_AGAIN_SECONDS = 5.0
 
 
@@ -59,20 +63,27 @@ def _database(settings: Settings, connections: int) -> Iterator[tuple[Database, 
 def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings, connections=2 * _IO_THREADS + 2) as (db, _):
+    with _database(settings, connections=2 * _IO_THREADS + 2) as (db, hinter):
         holder = work.Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
         with beat:
             tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
             poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
-            end = Ending(beat, poller, lambda: say_goodbye(db, holder, settings))
+            post = _post(settings, hinter)
+            end = Ending(beat, poller, lambda: say_goodbye(db, holder, settings), also=(post,))
             end.listen()
-            with poller:
+            with post, poller:
                 run = _heard(poller, tasks.run)
-                celery_app.doers.update(validate=run, assemble=run)
-                _consume("io", [VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
+                celery_app.doers.update(validate=run, assemble=run, deliver=post.hear)
+                _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
         say_goodbye(db, holder, settings)
+
+
+def _post(settings: Settings, hinter: Hinter) -> Post:
+    db = AsyncDatabase(async_engine(settings.database_url, _POST_CONNECTIONS), hinter.say)
+    allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
+    return Post(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
 
 def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:

@@ -13,11 +13,26 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
-from penstock.api import batches, calls, errors, estimate, files, health, jobs, metrics, models, repair, steering
+from penstock.api import (
+    batches,
+    calls,
+    deliveries,
+    errors,
+    estimate,
+    files,
+    health,
+    jobs,
+    metrics,
+    models,
+    repair,
+    steering,
+    webhooks,
+)
 from penstock.api.body import Room
 from penstock.api.envelope import Envelope
 from penstock.api.platform import Platform
 from penstock.blobs.store import Blobs
+from penstock.domain.address import networks, ports
 from penstock.domain.errors import Unavailable
 from penstock.service import keys
 from penstock.service.call import Calls
@@ -32,6 +47,7 @@ from penstock.store.engine import async_engine
 from penstock.wire.cache import AsyncCache
 from penstock.wire.doors import DoorClient
 from penstock.wire.hints import Hinter
+from penstock.wire.outbound import Outbound
 
 log = structlog.get_logger()
 
@@ -47,7 +63,15 @@ work with this server's address as their base URL. Errors have OpenAI's envelope
 """
 
 # Bodies that routes read by themselves (to limit them, and to keep their bytes), and that the page shall show.
-_BODIES = (batches.CreateBatch, jobs.CreateJob, steering.Change, repair.Retry, estimate.EstimateBatch)
+_BODIES = (
+    batches.CreateBatch,
+    jobs.CreateJob,
+    steering.Change,
+    repair.Retry,
+    estimate.EstimateBatch,
+    *webhooks.BODIES,
+    *deliveries.BODIES,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -65,7 +89,12 @@ def create_app(settings: Settings) -> FastAPI:
         callers, intake = Callers(db, settings), Intake(db, settings)
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         try:
-            async with Fleet(db, settings) as fleet, DoorClient(token, settings.door_ca) as client:
+            reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
+            async with (
+                Fleet(db, settings) as fleet,
+                DoorClient(token, settings.door_ca) as client,
+                Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
+            ):
                 app.state.platform = Platform(
                     db=db,
                     blobs=Blobs(settings.blob_url),
@@ -75,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
                     intake=intake,
                     fleet=fleet,
                     calls=Calls(fleet, client, Poison(db, fleet, settings), settings, cache),
+                    outbound=outbound,
                 )
                 yield
         finally:
@@ -93,7 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (calls, files, estimate, batches, jobs, models, health, metrics):
+    for room in (calls, files, estimate, batches, jobs, models, webhooks, deliveries, health, metrics):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(Envelope)

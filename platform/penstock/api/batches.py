@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api import body, repair, shapes, steering
+from penstock.api import body, repair, shapes, steering, webhooks
 from penstock.api.auth import IdempotencyKey, Tenant
 from penstock.api.body import Text
 from penstock.api.errors import DOCUMENTED
@@ -46,8 +46,9 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency
     raw = await body.read(request, MAX_BATCH_JSON_BYTES)
     asked = body.check(CreateBatch, body.decode(raw))
     once = Once(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
-    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, asked.terms(), once, here.settings)
-    return shapes.batch(View(made))
+    wish = await webhooks.wished(here, asked.webhook)
+    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, asked.terms(wish), once, here.settings)
+    return shapes.batch(await webhooks.seen(here, tenant, View(made), wish))
 
 
 @router.get("", summary="List batches")

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api import body, repair, shapes, steering
+from penstock.api import body, repair, shapes, steering, webhooks
 from penstock.api.auth import IdempotencyKey, Known, Tenant
 from penstock.api.batches import After, Limit, Wait
 from penstock.api.body import Asked, Text
@@ -65,9 +65,20 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     output_expires_after: msgspec.Raw = msgspec.Raw()
     dedup: msgspec.Raw = msgspec.Raw()
     cache: msgspec.Raw = msgspec.Raw()
+    webhook: msgspec.Raw = msgspec.Raw()
 
 
-_SMALL = ("model", "endpoint", "lane", "completion_window", "metadata", "output_expires_after", "dedup", "cache")
+_SMALL = (
+    "model",
+    "endpoint",
+    "lane",
+    "completion_window",
+    "metadata",
+    "output_expires_after",
+    "dedup",
+    "cache",
+    "webhook",
+)
 _MAX_SMALL_BYTES = 64 * 1024
 
 
@@ -80,10 +91,12 @@ async def create_job(request: Request, tenant: Known, here: Here, idempotency_ke
     else:  # off the event loop, since some MiB take a while
         asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
     once = Once(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
+    wish = await webhooks.wished(here, asked.webhook)
+    terms = asked.terms(wish)
     made = await submit.create_job(
-        here.db, here.blobs, here.intake, tenant, asks, asked.model, asked.terms(), once, here.settings
+        here.db, here.blobs, here.intake, tenant, asks, asked.model, terms, once, here.settings
     )
-    return _respond(await here.intake.seen(made))
+    return _respond(await webhooks.seen(here, tenant, await here.intake.seen(made), wish))
 
 
 def parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[Ask]]:

@@ -15,6 +15,7 @@ from penstock.service.fleet import Fleet
 from penstock.service.intake import Intake
 from penstock.service.transaction import AsyncDatabase
 from penstock.settings import Settings
+from penstock.wire.outbound import Outbound
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Platform:
     intake: Intake
     fleet: Fleet
     calls: Calls
+    outbound: Outbound
 
 
 def _platform(request: Request) -> Platform:

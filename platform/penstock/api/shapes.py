@@ -13,6 +13,7 @@ from penstock.domain.batch import Batch, BatchState, Usage
 from penstock.domain.cost import Cost
 from penstock.domain.foresight import Expectation
 from penstock.domain.price import money
+from penstock.domain.webhook import Endpoint
 from penstock.service.answer import View
 from penstock.store.files import File
 from penstock.store.models import Model
@@ -131,6 +132,15 @@ class WarningShape(BaseModel):
     lines: list[int] = Field(description="The first few, by their line in the input.")
 
 
+class WebhookShape(BaseModel):
+    """Where the events of one batch or job go."""
+
+    id: str = Field(description="An endpoint of `/v1/webhook_endpoints/{id}`, to change, rotate or delete it.")
+    url: str
+    events: list[str]
+    secret: str | None = Field(description="In the answer to the create, if it was made there; never again.")
+
+
 class _Common(BaseModel):
     id: str
     object: str
@@ -167,6 +177,7 @@ class _Common(BaseModel):
         "among them, in the order of that input."
     )
     merged_error_file_id: str | None = Field(description="The lines of those that have no answer yet.")
+    webhook: WebhookShape | None = Field(description="Its own, if it was made with one; always null in lists.")
 
 
 class BatchShape(_Common):
@@ -220,8 +231,8 @@ def file(one: File) -> FileShape:
     return FileShape(
         id=one.id,
         bytes=one.bytes,
-        created_at=_unix(one.created_at),
-        expires_at=_time(one.expires_at),
+        created_at=unix(one.created_at),
+        expires_at=time(one.expires_at),
         filename=one.filename,
         purpose=one.purpose,
     )
@@ -253,7 +264,7 @@ def model(one: Model) -> ModelShape:
     """A model's shape."""
     return ModelShape(
         id=one.name,
-        created=_unix(one.created_at),
+        created=unix(one.created_at),
         live_workers=one.workers,
         ttft_p95_ms=one.ttft_p95_ms,
         itl_p95_ms=one.itl_p95_ms,
@@ -274,15 +285,15 @@ def _common(view: View) -> dict[str, Any]:
         "status": str(BatchState.IN_PROGRESS if paused else one.state),  # OpenAI's clients know no pause
         "output_file_id": one.output_file,
         "error_file_id": one.error_file,
-        "created_at": _unix(one.created_at),
-        "in_progress_at": _time(one.in_progress_at),
-        "expires_at": _unix(one.deadline),
-        "finalizing_at": _time(one.finalizing_at),
-        "completed_at": _time(one.completed_at),
-        "failed_at": _time(one.failed_at),
-        "expired_at": _time(one.expired_at),
-        "cancelling_at": _time(one.cancelling_at),
-        "cancelled_at": _time(one.cancelled_at),
+        "created_at": unix(one.created_at),
+        "in_progress_at": time(one.in_progress_at),
+        "expires_at": unix(one.deadline),
+        "finalizing_at": time(one.finalizing_at),
+        "completed_at": time(one.completed_at),
+        "failed_at": time(one.failed_at),
+        "expired_at": time(one.expired_at),
+        "cancelling_at": time(one.cancelling_at),
+        "cancelled_at": time(one.cancelled_at),
         "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
         "usage": _usage(one.usage),
         "cost": cost(one.cost, one.currency),
@@ -296,6 +307,7 @@ def _common(view: View) -> dict[str, Any]:
         "children": None if view.children is None else list(view.children),
         "merged_output_file_id": one.merged_output_file,
         "merged_error_file_id": one.merged_error_file,
+        "webhook": _webhook(view.webhook, view.secret) if view.webhook else None,
     }
 
 
@@ -307,10 +319,14 @@ def _warnings(one: Batch) -> list[WarningShape] | None:
     return [WarningShape(code="empty_answers", message=message, count=one.empty, lines=list(one.empty_lines))]
 
 
+def _webhook(one: Endpoint, secret: str | None) -> WebhookShape:
+    return WebhookShape(id=one.id, url=one.url, events=list(one.event_types), secret=secret)
+
+
 def _expected(one: Expectation) -> ExpectedShape:
     return ExpectedShape(
-        completion_at=_time(one.expected_at),
-        earliest_at=_time(one.earliest_at),
+        completion_at=time(one.expected_at),
+        earliest_at=time(one.earliest_at),
         latest_at=None if one.latest_at is None else math.ceil(one.latest_at.timestamp()),
         meets_deadline=one.meets_deadline,
         reason=one.reason,
@@ -337,9 +353,11 @@ def cost(one: Cost, currency: str | None) -> CostShape | None:
     return CostShape(currency=currency, tokens=money(one.tokens), gpu=money(one.gpu), gpu_seconds=seconds)
 
 
-def _unix(time: datetime) -> int:
+def unix(time: datetime) -> int:
+    """Unix seconds."""
     return int(time.timestamp())
 
 
-def _time(time: datetime | None) -> int | None:
-    return None if time is None else _unix(time)
+def time(moment: datetime | None) -> int | None:
+    """Unix seconds, or nothing."""
+    return None if moment is None else unix(moment)

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from penstock.api.body import Asked, Text
+from penstock.api.webhooks import BatchWebhook
 from penstock.domain.lane import Lane, noted
 from penstock.domain.reuse import CacheMode
 from penstock.service.submit import Terms
+from penstock.service.webhooks import Wish
 
 Metadata = Annotated[
     dict[
@@ -56,8 +58,9 @@ class Create(Asked):
         "same answer, marked `cached`, and their output tokens count as reused. Lines without one are always asked.",
     )
     cache: CacheTerms | None = Field(None, description="The shared cache; left out, as the tenant chose.")
+    webhook: BatchWebhook | None = Field(None, description="Where its events go, beside your webhook endpoints.")
 
-    def terms(self) -> Terms:
+    def terms(self, webhook: Wish | None = None) -> Terms:
         """As the service takes them."""
         metadata, expires = self.metadata or {}, self.output_expires_after
         return Terms(
@@ -69,4 +72,5 @@ class Create(Asked):
             dedup=self.dedup,
             cache=CacheMode(self.cache.mode) if self.cache else None,
             cache_ttl_seconds=self.cache.ttl_seconds if self.cache else None,
+            webhook=webhook,
         )

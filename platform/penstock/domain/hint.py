@@ -9,6 +9,7 @@ from penstock.domain.lane import Lane, generate_queue
 
 VALIDATE_QUEUE: Final = "io.validate"
 ASSEMBLE_QUEUE: Final = "io.assemble"
+DELIVER_QUEUE: Final = "io.deliver"
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,8 @@ def validate(batch: str) -> Hint:
 def assemble(batch: str) -> Hint:
     """This batch's answers wait to be put together."""
     return Hint("penstock.assemble", ASSEMBLE_QUEUE, {"batch": batch})
+
+
+def deliver(batch: str) -> Hint:
+    """Events of this batch are owed to webhook endpoints."""
+    return Hint("penstock.deliver", DELIVER_QUEUE, {"batch": batch})

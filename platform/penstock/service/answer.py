@@ -13,12 +13,13 @@ from typing import Final
 from penstock.domain.batch import TERMINAL, Batch, BatchState
 from penstock.domain.errors import NotFound
 from penstock.domain.foresight import Expectation
+from penstock.domain.webhook import Endpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service import foresight
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
-from penstock.store import batches, retries, segments, slices, workers
+from penstock.store import batches, retries, segments, slices, webhooks, workers
 
 FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -43,6 +44,10 @@ class View:
     results: tuple[bytes, ...] | None = None
     children: tuple[str, ...] | None = None
     """The batches that repeat lines of it; None where nobody looked."""
+    webhook: Endpoint | None = None
+    """Its own; null in lists."""
+    secret: str | None = None
+    """The webhook's, at the one moment at which it is told."""
 
 
 def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -> View:
@@ -52,7 +57,8 @@ def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -
         raise NotFound(kind, id, param=f"{kind}_id")
     found = tuple(results(tx, batch)) if batch.inline and batch.ended else None
     children = tuple(retries.children(tx.conn, tenant, id, limit=MOST_CHILDREN)) if batch.ended else ()
-    return dataclasses.replace(seen(tx, batch, settings), results=found, children=children)
+    webhook = webhooks.of_batch(tx.conn, tenant, id)
+    return dataclasses.replace(seen(tx, batch, settings), results=found, children=children, webhook=webhook)
 
 
 def seen(tx: Transaction, batch: Batch, settings: Settings) -> View:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.domain import hint
-from penstock.domain.batch import Batch, BatchState
+from penstock.domain.batch import Batch, BatchState, LineError
+from penstock.service import deliver
 from penstock.service.ids import fresh
 from penstock.service.transaction import Transaction
 from penstock.store import batches, slices
@@ -45,7 +46,9 @@ def move_on_all(tx: Transaction, ids: Sequence[str]) -> list[str]:
         else:
             tx.hint(hint.assemble(now.id))
     for state, those in ended.items():
-        batches.end_all(tx.conn, {id: fresh("evt_") for id in those}, state)
+        events = {id: fresh("evt_") for id in those}
+        batches.end_all(tx.conn, events, state)
+        deliver.owe(tx, list(events.values()))
     return [now.id for now in due]
 
 
@@ -64,15 +67,21 @@ def end(
     error_file: str | None = None,
     merged_output_file: str | None = None,
     merged_error_file: str | None = None,
+    errors: Sequence[LineError] = (),
+    error_count: int = 0,
 ) -> None:
-    """Make the last move, with its event."""
+    """Make the last move, with its event, and owe that to whoever wants to hear of it."""
+    event = fresh("evt_")
     batches.end(
         tx.conn,
         batch,
         state,
-        event=fresh("evt_"),
+        event=event,
         output_file=output_file,
         error_file=error_file,
         merged_output_file=merged_output_file,
         merged_error_file=merged_error_file,
+        errors=errors,
+        error_count=error_count,
     )
+    deliver.owe(tx, [event])

@@ -13,8 +13,7 @@ from penstock.domain.repeat import Repeat
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats.ended import Ended
-from penstock.service import results
-from penstock.service.ids import fresh
+from penstock.service import closing, results
 from penstock.service.sheet import Sheet, Written
 from penstock.service.transaction import Database, Transaction
 from penstock.settings import Settings
@@ -77,5 +76,5 @@ def _refuse(tx: Transaction, batch: str, lease: int) -> None:
     batches.lock(tx.conn, batch)
     if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
         raise LeaseLost
-    batches.end(tx.conn, batch, BatchState.FAILED, event=fresh("evt_"), errors=[NOTHING], error_count=1)
+    closing.end(tx, batch, BatchState.FAILED, errors=[NOTHING], error_count=1)
     leases.shut_batch_lease(tx.conn, lease)

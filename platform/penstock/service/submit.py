@@ -20,12 +20,13 @@ from penstock.domain.slice import Cut
 from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.formats.input import Checked
-from penstock.service import estimate
+from penstock.service import estimate, webhooks
 from penstock.service.ids import fresh
 from penstock.service.intake import Intake
 from penstock.service.once import Once, remembered
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.service.upload import Sealed, Upload
+from penstock.service.webhooks import Wish
 from penstock.settings import Settings
 from penstock.store import batches, files
 
@@ -45,6 +46,7 @@ class Terms:
     cache: CacheMode | None = None
     """None: what the tenant has chosen."""
     cache_ttl_seconds: int | None = None
+    webhook: Wish | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ def _insert(
     )
     if not made:
         return _first(tx, order.tenant, once), False
+    if terms.webhook:
+        webhooks.attach(tx, order.tenant, id, terms.webhook)
     tx.hint(hint.validate(id))
     return _get(tx, order.tenant, id), True
 
@@ -237,10 +241,11 @@ async def _create_inline(
 
 def _insert_inline(tx: Transaction, order: _Order, cut: Cut, framed: bytes) -> Batch:
     terms, once = order.terms, order.once
+    id = fresh("job_")
     made = batches.insert_inline(
         tx.conn,
         order.tenant,
-        id=fresh("job_"),
+        id=id,
         cut=cut,
         lines=framed,
         endpoint=terms.endpoint,
@@ -255,6 +260,8 @@ def _insert_inline(tx: Transaction, order: _Order, cut: Cut, framed: bytes) -> B
         cache=terms.cache,
         cache_ttl_seconds=terms.cache_ttl_seconds,
     )
+    if made and terms.webhook:
+        webhooks.attach(tx, order.tenant, id, terms.webhook)
     return made or _first(tx, order.tenant, once)
 
 

@@ -60,6 +60,14 @@ def old_leases(tx: Transaction, settings: Settings) -> int:
     return _counted(tx, "lease_swept", sweep.delete_leases(tx.conn, limit=MOST))
 
 
+def old_deliveries(tx: Transaction, settings: Settings) -> int:
+    """Delete deliveries that are over and old, and endpoints that nothing is left of."""
+    after = timedelta(seconds=settings.events_seconds)
+    deleted = sweep.delete_deliveries(tx.conn, after=after, limit=MOST)
+    sweep.delete_endpoints(tx.conn, after=after, limit=MOST)
+    return _counted(tx, "delivery_swept", deleted)
+
+
 def old_events(tx: Transaction, settings: Settings) -> int:
     """Delete events that are old."""
     after = timedelta(seconds=settings.events_seconds)
@@ -113,6 +121,7 @@ DUTIES: Final[tuple[Callable[[Transaction, Settings], int], ...]] = (
     expired_files,
     pieces,
     old_leases,
+    old_deliveries,
     old_events,
     old_trail,
 )

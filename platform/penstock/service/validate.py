@@ -15,9 +15,9 @@ from penstock.domain.batch import Batch, BatchState, LineError
 from penstock.domain.errors import LeaseLost
 from penstock.domain.slice import Cut
 from penstock.failpoint import failpoint
-from penstock.service import dispatch, plan, scratch
+from penstock.service import closing, dispatch, plan, scratch
 from penstock.service.derive import derive
-from penstock.service.ids import blob_key, fresh
+from penstock.service.ids import blob_key
 from penstock.service.scan import Scan, scan
 from penstock.service.transaction import Database, Transaction
 from penstock.settings import Settings
@@ -107,7 +107,7 @@ def refuse(tx: Transaction, batch: str, lease: int, found: Scan) -> None:
     if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
         raise LeaseLost
     errors = sorted(found.errors, key=lambda error: error.line or 0)
-    batches.end(tx.conn, batch, BatchState.FAILED, event=fresh("evt_"), errors=errors, error_count=found.error_count)
+    closing.end(tx, batch, BatchState.FAILED, errors=errors, error_count=found.error_count)
     leases.shut_batch_lease(tx.conn, lease)
 
 

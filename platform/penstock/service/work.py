@@ -14,7 +14,6 @@ from penstock.domain.slice import Claim
 from penstock.formats import plan
 from penstock.formats.output import Record
 from penstock.service import closing, dispatch
-from penstock.service.ids import fresh
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
 from penstock.store import batches, counts, files, leases, models, segments, slices, suspects, workers
@@ -294,5 +293,5 @@ def give_up(tx: Transaction, batch: str, lease: int) -> None:
     if now is None or not batches.holds(tx.conn, batch, lease, now.state):
         raise LeaseLost
     error = LineError("internal_error", f"The batch could not be worked on while {now.state}; see the logs.")
-    batches.end(tx.conn, batch, BatchState.FAILED, event=fresh("evt_"), errors=[error], error_count=1)
+    closing.end(tx, batch, BatchState.FAILED, errors=[error], error_count=1)
     leases.shut_batch_lease(tx.conn, lease)

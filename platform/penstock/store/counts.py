@@ -17,6 +17,12 @@ COUNTED: Final = {
     "segment_swept": "Segments of ended batches that were swept, since their lines are in the output files.",
     "lease_swept": "Closed leases that were swept.",
     "event_swept": "Events that were swept once they were old.",
+    "webhook_attempt": "Attempts to deliver an event to a webhook endpoint, whatever came of them.",
+    "webhook_attempt_milliseconds": "Time that those attempts took, added up.",
+    "webhook_delivered": "Deliveries that a receiver answered with 2xx.",
+    "webhook_delivered_milliseconds": "Time from the event to that answer, added up.",
+    "webhook_given_up": "Deliveries that failed at their last attempt, or whose endpoint answered 410.",
+    "delivery_swept": "Deliveries that were swept once they were old, with their attempts.",
     "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
 }
 """Every name that may be counted, and what it means."""

@@ -99,9 +99,27 @@ _DELETE_LEASES = text("""
         for update of l skip locked))""")
 
 _DELETE_EVENTS = text("""
+    -- Not while something of them is owed or logged.
     delete from events where id = any(array(
-        select id from events where created_at < clock_timestamp() - :after
-        order by created_at limit :limit for update skip locked))""")
+        select e.id from events e
+        where e.created_at < clock_timestamp() - :after and not exists (select from deliveries where event = e.id)
+        order by e.created_at limit :limit for update of e skip locked))""")
+
+_DELETE_DELIVERIES = text("""
+    -- Their attempts go with them.
+    delete from deliveries where id = any(array(
+        select id from deliveries where state <> 'pending' and ended_at < clock_timestamp() - :after
+        order by ended_at limit :limit for update skip locked))""")
+
+_DELETE_ENDPOINTS = text("""
+    -- Deleted ones, and those of batches that ended as long ago, once their last delivery is gone.
+    delete from webhook_endpoints where id = any(array(
+        select w.id from webhook_endpoints w left join batches b on b.id = w.batch
+        where (w.disabled_as = 'deleted' or b.state in ('completed', 'cancelled', 'expired', 'failed'))
+          and greatest(w.updated_at, coalesce(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at))
+              < clock_timestamp() - :after
+          and not exists (select from deliveries where endpoint = w.id)
+        limit :limit for update of w skip locked))""")
 
 _DELETE_TRAIL = text("""
     -- Only the oldest rows are looked at, by id: they are as good as ordered by time.
@@ -150,6 +168,16 @@ def delete_leases(conn: Connection, *, limit: int) -> int:
 def delete_events(conn: Connection, *, after: timedelta, limit: int) -> int:
     """Delete events older than `after`."""
     return conn.execute(_DELETE_EVENTS, {"after": after, "limit": limit}).rowcount
+
+
+def delete_deliveries(conn: Connection, *, after: timedelta, limit: int) -> int:
+    """Delete deliveries that ended longer than `after` ago, with their attempts."""
+    return conn.execute(_DELETE_DELIVERIES, {"after": after, "limit": limit}).rowcount
+
+
+def delete_endpoints(conn: Connection, *, after: timedelta, limit: int) -> int:
+    """Delete webhook endpoints that were deleted, or whose batch has ended, longer than `after` ago."""
+    return conn.execute(_DELETE_ENDPOINTS, {"after": after, "limit": limit}).rowcount
 
 
 def delete_trail(conn: Connection, *, after: timedelta, limit: int) -> int:

@@ -1,0 +1,36 @@
+"""What goes over the wire to a receiver: OpenAI's event object, signed as Standard Webhooks 1.0 says."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+import msgspec
+from standardwebhooks.webhooks import Webhook
+
+from penstock.domain.webhook import Due
+
+
+def body(due: Due) -> bytes:
+    """The event; the same bytes at every attempt."""
+    return msgspec.json.encode(
+        {
+            "id": due.event,
+            "object": "event",
+            "created_at": int(due.happened_at.timestamp()),
+            "type": due.type,
+            "data": {"id": due.object},
+            "timestamp": due.happened_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+    )
+
+
+def headers(due: Due, body: bytes) -> dict[str, str]:
+    """The headers of this attempt: its time by the database's clock, and a signature for each secret that is valid."""
+    text, at = body.decode(), due.claimed_at.astimezone(UTC)
+    return {
+        "content-type": "application/json",
+        "user-agent": "penstock-webhooks",
+        "webhook-id": due.event,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(Webhook(secret).sign(due.event, at, text) for secret in due.secrets),
+    }

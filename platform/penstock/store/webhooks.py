@@ -1,0 +1,144 @@
+"""Webhook endpoints: where a tenant's events go, or those of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from penstock.domain.webhook import Endpoint
+
+_COUNT = text("""
+    -- The tenant's row is locked, so that two creates at once do not both see the last free place.
+    with locked as (select id from tenants where id = :tenant for no key update)
+    select (select count(*) from webhook_endpoints e
+            where e.tenant = locked.id and e.batch is null and e.disabled_as is distinct from 'deleted') as count
+    from locked""")
+
+_INSERT = text("""
+    insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret)
+    values (:id, :tenant, :batch, :name, :url, :receiver, cast(:event_types as text[]), :secret)
+    returning *""")
+
+_GET = text("""
+    select * from webhook_endpoints
+    where tenant = :tenant and id = :id and disabled_as is distinct from 'deleted'""")
+
+_OF_BATCH = text("""
+    select * from webhook_endpoints
+    where tenant = :tenant and batch = :batch and disabled_as is distinct from 'deleted'""")
+
+_PAGE = text("""
+    select * from webhook_endpoints e
+    where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'
+      and (cast(:after as text) is null
+           or (created_at, id) < (select a.created_at, a.id from webhook_endpoints a
+                                  where a.tenant = :tenant and a.id = :after))
+    order by created_at desc, id desc limit :limit""")
+
+_CHANGE = text("""
+    update webhook_endpoints set updated_at = clock_timestamp(),
+           name = coalesce(:name, name), url = coalesce(:url, url), receiver = coalesce(:receiver, receiver),
+           event_types = coalesce(cast(:event_types as text[]), event_types),
+           disabled_as = case when :enabled then null when not :enabled then coalesce(disabled_as, 'by_hand')
+                              else disabled_as end
+    where tenant = :tenant and id = :id and disabled_as is distinct from 'deleted'
+    returning *""")
+
+_ROTATE = text("""
+    update webhook_endpoints set updated_at = clock_timestamp(), secret = :secret,
+           old_secret = case when :keep > interval '0' then secret end,
+           old_until = case when :keep > interval '0' then clock_timestamp() + :keep end
+    where tenant = :tenant and id = :id and disabled_as is distinct from 'deleted'
+    returning *""")
+
+_DISABLE = text("""
+    update webhook_endpoints set updated_at = clock_timestamp(), disabled_as = :how
+    where id = :id and tenant = :tenant and disabled_as is distinct from 'deleted'
+      and (disabled_as is null or :how = 'deleted')
+    returning id""")
+
+
+def _endpoint(row: Row[Any]) -> Endpoint:
+    return Endpoint(
+        id=row.id,
+        tenant=row.tenant,
+        batch=row.batch,
+        name=row.name,
+        url=row.url,
+        event_types=tuple(row.event_types),
+        secret=row.secret,
+        disabled_as=row.disabled_as,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def count(conn: Connection, tenant: str) -> int:
+    """How many endpoints the tenant has, those of batches not counted; nobody adds one until the commit."""
+    return conn.execute(_COUNT, {"tenant": tenant}).scalar_one()
+
+
+def insert(
+    conn: Connection,
+    tenant: str,
+    *,
+    id: str,
+    batch: str | None,
+    name: str,
+    url: str,
+    receiver: str,
+    event_types: Sequence[str],
+    secret: str,
+) -> Endpoint:
+    """Insert an endpoint of the tenant, or of one batch."""
+    values = {name: value for name, value in locals().items() if name != "conn"}
+    return _endpoint(conn.execute(_INSERT, values | {"event_types": list(event_types)}).one())
+
+
+def get(conn: Connection, tenant: str, id: str) -> Endpoint | None:
+    """A tenant's endpoint, one of a batch included."""
+    row = conn.execute(_GET, {"tenant": tenant, "id": id}).first()
+    return _endpoint(row) if row else None
+
+
+def of_batch(conn: Connection, tenant: str, batch: str) -> Endpoint | None:
+    """A batch's own endpoint."""
+    row = conn.execute(_OF_BATCH, {"tenant": tenant, "batch": batch}).first()
+    return _endpoint(row) if row else None
+
+
+def page(conn: Connection, tenant: str, *, after: str | None, limit: int) -> list[Endpoint]:
+    """The tenant's endpoints, newest first; those of batches are not among them."""
+    return [_endpoint(row) for row in conn.execute(_PAGE, {"tenant": tenant, "after": after, "limit": limit})]
+
+
+def change(
+    conn: Connection,
+    tenant: str,
+    id: str,
+    *,
+    name: str | None = None,
+    url: str | None = None,
+    receiver: str | None = None,
+    event_types: Sequence[str] | None = None,
+    enabled: bool | None = None,
+) -> Endpoint | None:
+    """Change what is given; None if there is no such endpoint."""
+    values = {name: value for name, value in locals().items() if name != "conn"}
+    values["event_types"] = None if event_types is None else list(event_types)
+    row = conn.execute(_CHANGE, values).first()
+    return _endpoint(row) if row else None
+
+
+def rotate(conn: Connection, tenant: str, id: str, *, secret: str, keep: timedelta) -> Endpoint | None:
+    """Give it a new secret, and sign with the one before it too for so long."""
+    row = conn.execute(_ROTATE, {"tenant": tenant, "id": id, "secret": secret, "keep": keep}).first()
+    return _endpoint(row) if row else None
+
+
+def disable(conn: Connection, tenant: str, id: str, how: str) -> bool:
+    """Send nothing more to it: `by_hand`, `gone` or `deleted`; False if there is nothing to disable."""
+    return conn.execute(_DISABLE, {"tenant": tenant, "id": id, "how": how}).first() is not None
