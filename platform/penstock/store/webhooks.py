@@ -10,12 +10,12 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.webhook import Endpoint
 
+_LOCK_TENANT = text("select 1 from tenants where id = :tenant for no key update")
+
 _COUNT = text("""
-    -- The tenant's row is locked, so that two creates at once do not both see the last free place.
-    with locked as (select id from tenants where id = :tenant for no key update)
-    select (select count(*) from webhook_endpoints e
-            where e.tenant = locked.id and e.batch is null and e.disabled_as is distinct from 'deleted') as count
-    from locked""")
+    -- A statement of its own after the tenant's row is locked, so that it sees what others have made meanwhile.
+    select count(*) from webhook_endpoints
+    where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'""")
 
 _INSERT = text("""
     insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret)
@@ -78,6 +78,7 @@ def _endpoint(row: Row[Any]) -> Endpoint:
 
 def count(conn: Connection, tenant: str) -> int:
     """How many endpoints the tenant has, those of batches not counted; nobody adds one until the commit."""
+    conn.execute(_LOCK_TENANT, {"tenant": tenant})
     return conn.execute(_COUNT, {"tenant": tenant}).scalar_one()
 
 
