@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from penstock.domain.door import Load
 from penstock.formats import input as lines
-from penstock.service import doors
+from penstock.service import doors, prices
 from penstock.service.transaction import Database
 from penstock.settings import Settings
 
@@ -97,6 +97,20 @@ def test_the_engines_tokenizer_counts_the_sample(db: Database, settings: Setting
         assert len(door.asked) == 3, "custom_ids differ, so the lines do"
         door.status = 500
         assert estimate(client, upload(client, content(40))["id"])["based_on"]["input"] == "assumed"
+
+
+def test_a_priced_model_has_a_cost_before_and_an_unpriced_one_none(
+    client: httpx.Client, db: Database, model: str
+) -> None:
+    file = upload(client, content(100, ignore_eos=True, max_tokens=50))["id"]
+    assert estimate(client, file)["cost"] is None
+    db.run(prices.set_price, model, input="0.20", cached_input=None, output="0.60", gpu_second=None, currency=None,
+           valid_from=None)  # fmt: skip
+    seen = estimate(client, file)
+    for name in ("low", "expected", "high"):
+        wanted = seen["input_tokens"][name] * 0.20e-6 + 100 * 50 * 0.60e-6
+        assert float(seen["cost"]["tokens"][name]) == pytest.approx(wanted, rel=1e-3)
+    assert seen["cost"]["currency"] == "USD"
 
 
 def test_what_lines_say_of_their_answers_is_heard(client: httpx.Client, model: str) -> None:

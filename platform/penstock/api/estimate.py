@@ -18,6 +18,7 @@ from penstock.api.errors import DOCUMENTED
 from penstock.api.jobs import CreateJob
 from penstock.api.platform import Here
 from penstock.domain.forecast import Spread
+from penstock.domain.price import money
 from penstock.service import submit
 from penstock.service.forecast import Forecast, Wanted, forecast
 
@@ -80,6 +81,21 @@ class BasisShape(BaseModel):
     )
 
 
+class MoneySpread(BaseModel):
+    """From, expected, to: decimal numbers as text."""
+
+    low: str
+    expected: str
+    high: str
+
+
+class EstimatedCost(BaseModel):
+    """What the tokens would cost, nothing of them being read from a cache."""
+
+    currency: str
+    tokens: MoneySpread
+
+
 class EstimateShape(BaseModel):
     """What a batch would take. Ranges hold the sample's error, and how long answers may be."""
 
@@ -92,7 +108,7 @@ class EstimateShape(BaseModel):
     )
     reason: Literal["not_measured", "no_worker", "paused"] | None
     meets_deadline: bool | None = Field(description="Whether `seconds.expected` is within the window.")
-    cost: SpreadShape | None = Field(description="By the price table; null where a model has no price.")
+    cost: EstimatedCost | None = Field(description="By today's prices; null where a model has no price.")
     models: list[ModelEstimate]
     based_on: BasisShape
 
@@ -137,7 +153,7 @@ def _shape(one: Forecast) -> EstimateShape:
         seconds=None if one.seconds is None else _spread(one.seconds),
         reason=one.reason,
         meets_deadline=one.meets_deadline,
-        cost=None,
+        cost=_cost(one),
         models=[
             ModelEstimate(
                 model=name,
@@ -155,6 +171,13 @@ def _shape(one: Forecast) -> EstimateShape:
             output=one.output_basis,
         ),
     )
+
+
+def _cost(one: Forecast) -> EstimatedCost | None:
+    if one.cost is None or one.currency is None:
+        return None
+    low, expected, high = map(money, one.cost)
+    return EstimatedCost(currency=one.currency, tokens=MoneySpread(low=low, expected=expected, high=high))
 
 
 def _tokens(one: Spread) -> SpreadShape:

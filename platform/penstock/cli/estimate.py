@@ -20,7 +20,7 @@ def print_estimate(one: dict[str, Any], out: Console) -> None:
     if seconds:
         table.add_row("time", *map(duration, seconds.values()))
     if cost:
-        table.add_row("cost", *(f"{cost[name]:.4f}" for name in ("low", "expected", "high")))
+        table.add_row(f"cost, {cost['currency']}", *(f"{float(value):.6f}" for value in cost["tokens"].values()))
     out.print(table)
     if not seconds:
         out.print(f"time is not known: {one['reason'].replace('_', ' ')}")

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.blobs.store import Blobs
-from penstock.domain.batch import ENDPOINTS, LineError, parse_window
+from penstock.domain.batch import ENDPOINTS, LineError, Usage, parse_window
 from penstock.domain.errors import BadRequest, Unreadable
 from penstock.domain.forecast import (
     INPUT_SLACK,
@@ -30,6 +30,7 @@ from penstock.domain.forecast import (
 )
 from penstock.domain.foresight import Span, Unknown, Work, span
 from penstock.domain.lane import Lane
+from penstock.domain.price import Price
 from penstock.formats import input as lines
 from penstock.formats import prompt
 from penstock.formats.input import Checked
@@ -38,7 +39,7 @@ from penstock.service.call import Calls
 from penstock.service.sample import Sample, Sampled
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
-from penstock.store import files, models
+from penstock.store import files, models, prices
 from penstock.store.models import Facts
 
 TOKENIZE_SECONDS: Final = 5.0
@@ -85,6 +86,9 @@ class Forecast:
     """Until its last answer is recorded; None with a `reason`."""
     reason: Unknown | None
     meets_deadline: bool | None
+    cost: tuple[int, int, int] | None
+    """Of the tokens, in picounits of `currency`; None where a model has no price."""
+    currency: str | None
     sampled_lines: int
     bad_lines: int
     first_error: LineError | None
@@ -145,13 +149,14 @@ async def forecast(
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
     found = await _sample(db, blobs, wanted)
     looked, error = await asyncio.to_thread(_look, found, wanted.endpoint, settings)
-    facts, works = await db.run(_ask, wanted, {line.checked.model for line in looked}, window, settings)
+    told = await db.run(_ask, wanted, {line.checked.model for line in looked}, window, settings)
+    works = told.works
     good = [line for line in looked if line.checked.model in works]
     if error is None and len(good) < len(looked):
         name = next(line.checked.model for line in looked if line.checked.model not in works)
         error = LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
     counted = await _count(calls, call_id, wanted.tenant, good)
-    known = _Known(found, {id(one.sampled): one for one in good}, counted, facts, wanted.endpoint, settings)
+    known = _Known(found, {id(one.sampled): one for one in good}, counted, told.facts, wanted.endpoint, settings)
     parts = _by_model(known)
     seconds, reason = _seconds(parts, works, settings)
     return Forecast(
@@ -162,6 +167,8 @@ async def forecast(
         seconds=seconds,
         reason=reason,
         meets_deadline=None if seconds is None else seconds.expected <= window.total_seconds(),
+        cost=_cost(parts, told.prices),
+        currency=next((price.currency for price in told.prices.values()), None),
         sampled_lines=len(found.lines),
         bad_lines=sum(bool(one.line) for one in found.lines) - len(good),
         first_error=error,
@@ -201,11 +208,19 @@ def _look(found: Sample, endpoint: str, settings: Settings) -> tuple[list[_Line]
     return good, first
 
 
-def _ask(
-    tx: Transaction, wanted: Wanted, names: set[str], window: timedelta, settings: Settings
-) -> tuple[dict[str, Facts], dict[str, Work]]:
-    works = foresight.ahead(tx, wanted.tenant, sorted(names), wanted.lane, window, settings)
-    return models.facts(tx.conn, sorted(names)), works
+@dataclass(frozen=True)
+class _Told:
+    """What the database says of the models that lines name."""
+
+    works: Mapping[str, Work]
+    facts: Mapping[str, Facts]
+    prices: Mapping[str, Price]
+
+
+def _ask(tx: Transaction, wanted: Wanted, names: set[str], window: timedelta, settings: Settings) -> _Told:
+    named = sorted(names)
+    works = foresight.ahead(tx, wanted.tenant, named, wanted.lane, window, settings)
+    return _Told(works, models.facts(tx.conn, named), prices.valid(tx.conn, named))
 
 
 async def _count(calls: Calls, call_id: str, tenant: str, good: list[_Line]) -> dict[bytes, int]:
@@ -277,6 +292,25 @@ def _answered(known: _Known, line: _Line) -> Spread:
 def _lines(found: Sample) -> Spread:
     there = [exactly(0.0 if one.line == b"" else 1.0) for one in found.lines]
     return total([one.weight for one in found.lines], there, found.whole)
+
+
+def _cost(parts: Mapping[str, OfModel], valid: Mapping[str, Price]) -> tuple[int, int, int] | None:
+    """Of the tokens; what is read from a cache costs less, and nobody knows before how much that will be."""
+    if not parts or not parts.keys() <= valid.keys():
+        return None
+
+    def at(how: str) -> int:
+        return sum(
+            valid[name].tokens(
+                Usage(
+                    input_tokens=round(getattr(part.input_tokens, how)),
+                    output_tokens=round(getattr(part.output_tokens, how)),
+                )
+            )
+            for name, part in parts.items()
+        )
+
+    return at("low"), at("expected"), at("high")
 
 
 def _seconds(
