@@ -33,7 +33,7 @@ class Desk:
         self.world = world
         self.blobs = Blobs(world.settings.blob_url)
 
-    def batch(self, content: bytes, output_expires_seconds: int | None = None) -> str:
+    def batch(self, content: bytes, output_expires_seconds: int | None = None, **terms: Any) -> str:
         """A batch over a file with this content, waiting to be validated."""
         key = blob_key("acme", "files")
         self.blobs.put(key, content)
@@ -52,8 +52,8 @@ class Desk:
                 blob_key=key,
                 ttl=None,
             )
-            terms = submit.Terms(CHAT, output_expires_seconds=output_expires_seconds)
-            return submit.create_batch(tx, "acme", file, terms, None, self.world.settings).id
+            asked = submit.Terms(CHAT, output_expires_seconds=output_expires_seconds, **terms)
+            return submit.create_batch(tx, "acme", file, asked, None, self.world.settings).id
 
         return self.world.db.run(create)
 

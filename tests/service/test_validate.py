@@ -246,3 +246,20 @@ def test_a_batchs_slices_are_handed_out_in_the_order_of_the_plan(desk: Desk, wor
     holder = world.worker()
     claimed = [world.claim(holder) for _ in rows]
     assert [claim.plan_offset for claim in claimed if claim] == sorted(row.plan_offset for row in rows)
+
+
+def test_a_batch_that_wants_no_plan_keeps_file_order_and_counts_every_line(desk: Desk, world: World) -> None:
+    body = {"model": "tiny", "prompt": "water " * 60, "temperature": 0}
+    lines = [request(str(n), body=body | {"max_tokens": most}) for n, most in enumerate([16, 900, 16, 64, 900], 1)]
+    batch = desk.validate(b"\n".join(lines), plan=False)
+    assert list(plan.unframe(desk.plan(batch))) == list(enumerate(lines, 1))
+    assert sum(row.tokens for row in world.slices(batch)) >= 16 + 900 + 16 + 64 + 900
+    numbers = [number for number, _ in plan.unframe(desk.plan(desk.validate(b"\n".join(lines))))]
+    assert numbers == [2, 5, 4, 1, 3]
+
+
+def test_a_batch_without_dedup_counts_every_line_in_full(desk: Desk, world: World) -> None:
+    line = {"model": "tiny", "prompt": "water", "temperature": 0, "max_tokens": 300}
+    lines = b"\n".join(request(name, body=line) for name in "ab")
+    shared, apart = (desk.validate(lines, dedup=dedup) for dedup in (True, False))
+    assert sum(row.tokens for row in world.slices(shared)) < 600 < sum(row.tokens for row in world.slices(apart))

@@ -64,6 +64,7 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     metadata: msgspec.Raw = msgspec.Raw()
     output_expires_after: msgspec.Raw = msgspec.Raw()
     dedup: msgspec.Raw = msgspec.Raw()
+    plan: msgspec.Raw = msgspec.Raw()
     cache: msgspec.Raw = msgspec.Raw()
     webhook: msgspec.Raw = msgspec.Raw()
 
@@ -76,6 +77,7 @@ _SMALL = (
     "metadata",
     "output_expires_after",
     "dedup",
+    "plan",
     "cache",
     "webhook",
 )

@@ -57,6 +57,11 @@ class Create(Asked):
         description="Equal lines that have one answer (temperature 0 or a seed) are asked once; the others get the "
         "same answer, marked `cached`, and their output tokens count as reused. Lines without one are always asked.",
     )
+    plan: bool = Field(
+        True,
+        description="Lines are asked in the order that costs the engine least: those that begin alike side by side, "
+        "long answers first. `false`: in file order. The output is in file order either way.",
+    )
     cache: CacheTerms | None = Field(None, description="The shared cache; left out, as the tenant chose.")
     webhook: BatchWebhook | None = Field(None, description="Where its events go, beside your webhook endpoints.")
 
@@ -70,6 +75,7 @@ class Create(Asked):
             metadata=metadata,
             output_expires_seconds=expires.seconds if expires else None,
             dedup=self.dedup,
+            plan=self.plan,
             cache=CacheMode(self.cache.mode) if self.cache else None,
             cache_ttl_seconds=self.cache.ttl_seconds if self.cache else None,
             webhook=webhook,

@@ -139,6 +139,8 @@ class Batch:
     usage: Usage = Usage()
     dedup: bool = True
     """Equal lines that have one answer are asked once."""
+    plan: bool = True
+    """Lines are asked in the order that costs the engine least; else in file order."""
     cache: str | None = None
     """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
     cache_ttl_seconds: int | None = None

@@ -67,8 +67,11 @@ def speed(pace: Pace | None, facts: Facts | None, settings: Settings) -> Speed:
     return Speed(tokens, workers, at_once, least_lines=max(1, pace.lines_at_once // workers // _SLICES_AT_ONCE))
 
 
-def make(found: Scan, speeds: Mapping[str, Speed], settings: Settings) -> Plan:
-    """Order the lines and cut them: a slice has one model, and at most so many lines, bytes and estimated tokens."""
+def make(found: Scan, speeds: Mapping[str, Speed], settings: Settings, *, reorder: bool = True) -> Plan:
+    """Order the lines and cut them: a slice has one model, and at most so many lines, bytes and estimated tokens.
+
+    Without `reorder` the lines of a model stay in file order.
+    """
     model_of = np.frombuffer(found.model_of, dtype=np.uint16)
     longest = np.frombuffer(found.longest, dtype=np.uint32)
     tokens = np.frombuffer(found.tokens, dtype=np.uint32)
@@ -78,9 +81,11 @@ def make(found: Scan, speeds: Mapping[str, Speed], settings: Settings) -> Plan:
     parts, ends, done = [], [], 0
     for model, name in enumerate(found.models):
         members = np.flatnonzero(model_of == model)
-        ordered = order.by_prefix(members[~follows[members]], begin, longest)
-        ordered = order.without_stragglers(ordered, longest, speeds[name].lines_at_once)
-        ordered = order.with_followers(ordered, found.leaders, members)
+        ordered = members
+        if reorder:
+            ordered = order.by_prefix(members[~follows[members]], begin, longest)
+            ordered = order.without_stragglers(ordered, longest, speeds[name].lines_at_once)
+            ordered = order.with_followers(ordered, found.leaders, members)
         shares = order.shared(ordered, begin)
         shares[follows[ordered]] = order.TWIN
         ends += [done + end for end in cut(tokens[ordered], lengths[ordered], shares, speeds[name], settings)]

@@ -71,6 +71,7 @@ def retry(
         idempotency_key=once.key if once else None,
         fingerprint=once.fingerprint if once else None,
         dedup=parent.dedup,
+        plan=parent.plan,
         cache=parent.cache,
         cache_ttl_seconds=parent.cache_ttl_seconds,
         parent=parent.id,

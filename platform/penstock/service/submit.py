@@ -43,6 +43,8 @@ class Terms:
     metadata: dict[str, str] = field(default_factory=dict)
     output_expires_seconds: int | None = None
     dedup: bool = True
+    plan: bool = True
+    """False: lines are asked in file order."""
     cache: CacheMode | None = None
     """None: what the tenant has chosen."""
     cache_ttl_seconds: int | None = None
@@ -118,6 +120,7 @@ def _insert(
         idempotency_key=once.key if once else None,
         fingerprint=once.fingerprint if once else None,
         dedup=terms.dedup,
+        plan=terms.plan,
         cache=terms.cache,
         cache_ttl_seconds=terms.cache_ttl_seconds,
     )

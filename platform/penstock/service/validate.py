@@ -47,7 +47,8 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     assert batch.input_key is not None, "inline jobs are validated in their POST"
     with spooled(blobs, batch.input_key, settings.scratch_dir) as path:
         facts = db.run(lambda tx: models.facts(tx.conn))
-        found = scan(path, batch.endpoint, facts, settings)
+        # Equal lines of one slice are asked once, and only a plan puts them there.
+        found = scan(path, batch.endpoint, facts, settings, dedup=batch.dedup and batch.plan)
         db.run(check_models, found, settings)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)
@@ -56,7 +57,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
             return Validated(batch.id, errors=found.error_count)
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
-        made = plan.make(found, db.run(speeds, found.models, facts, settings), settings)
+        made = plan.make(found, db.run(speeds, found.models, facts, settings), settings, reorder=batch.plan)
         cuts = plan.write(path, made, blobs, key)
         failpoint("validate.planned")
         db.run(begin, batch, lease, found, key, cuts, settings)

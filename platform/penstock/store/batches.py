@@ -20,11 +20,12 @@ _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
     insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, total, in_progress_at,
-                         idempotency_key, fingerprint, dedup, cache, cache_ttl_seconds, parent, root, repeats, reads)
+                         idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds, parent, root, repeats,
+                         reads)
     values (:id, :tenant, :kind, :inline, :state, :endpoint, :model, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :total,
             case when :state = 'in_progress' then now() end, :idempotency_key, :fingerprint,
-            :dedup, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
+            :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
@@ -255,6 +256,7 @@ def insert(
     idempotency_key: str | None = None,
     fingerprint: bytes | None = None,
     dedup: bool = True,
+    plan: bool = True,
     cache: str | None = None,
     cache_ttl_seconds: int | None = None,
     parent: str | None = None,
