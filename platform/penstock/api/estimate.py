@@ -21,6 +21,7 @@ from penstock.domain.forecast import Spread
 from penstock.domain.price import money
 from penstock.service import submit
 from penstock.service.forecast import Forecast, Wanted, forecast
+from penstock.service.sample import MOST_BYTES
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
 
@@ -120,9 +121,10 @@ async def estimate_batch(request: Request, tenant: Tenant, here: Here) -> Estima
     The body is what the create would get. Some lines are looked at, chosen by the file's id, so that the same file
     gives the same answer.
     """
-    raw = await body.read(request, here.settings.max_json_bytes)
-    wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)
-    with here.calls.counted(tenant):
+    with here.calls.counted(tenant), here.room.held() as holds:
+        raw = await body.read_into(request, here.settings.max_json_bytes, holds)
+        here.room.grow(holds, len(raw) + MOST_BYTES)
+        wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)
         id = request.scope["penstock.request_id"]
         return _shape(await forecast(here.db, here.blobs, here.calls, id, wanted, here.settings))
 

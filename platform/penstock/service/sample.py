@@ -18,8 +18,10 @@ POINTS: Final = 128
 _WHOLE_BYTES: Final = 4 * 1024 * 1024
 """A file of at most this size is read whole, and its lines are counted."""
 _STEP_BYTES: Final = 16 * 1024
-_MOST_KEPT_BYTES: Final = 256 * 1024
+_MOST_KEPT_BYTES: Final = 128 * 1024
 """A longer line is measured and not looked at."""
+MOST_BYTES: Final = POINTS * _MOST_KEPT_BYTES
+"""What a sample may hold."""
 _AT_ONCE: Final = 8
 
 Read = Callable[[int, int], bytes]

@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.domain.errors import PenstockError
 from penstock.formats.prompt import Prompt
-from penstock.service.call import Calls
+from penstock.service.call import Ask, Calls
 from penstock.service.offer import Broken
 
 ENDPOINT: Final = "/tokenize"
@@ -53,8 +53,12 @@ async def count(
 
 
 async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
-    """None if the engine refuses this one."""
-    ask = await calls.read(id, tenant, ENDPOINT, raw, None)
+    """None if the engine refuses this one. It counts as a call of the tenant, so that it can't have more this way."""
+    with calls.counted(tenant):
+        return await _counted(calls, await calls.read(id, tenant, ENDPOINT, raw, None))
+
+
+async def _counted(calls: Calls, ask: Ask) -> int | None:
     offer, answer = await calls.begin(ask)
     try:
         whole = bytearray(answer.whole or b"")
