@@ -74,6 +74,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lane": "realtime"}, "lane"),
     ({"completion_window": "soon"}, "completion_window"),
     ({"model": ""}, "model"),
+    ({"webhook": {"url": "http://169.254.169.254/"}}, "webhook.url"),
 ]
 
 

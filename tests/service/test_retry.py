@@ -16,7 +16,7 @@ from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
 from penstock.formats import input as lines
 from penstock.formats import output
-from penstock.service import derive, models, sweep, validate, work
+from penstock.service import derive, models, sweep, validate, webhooks, work
 from penstock.service.once import Once
 from penstock.service.retry import Again, retry
 from penstock.store import files, retries
@@ -207,6 +207,14 @@ def test_another_model_and_other_terms_or_the_parents(desk: Desk, world: World) 
     assert found.output_expires_seconds == 3_600
     same = world.find(again(world, parent))
     assert (same.lane, same.completion_window, same.metadata) == (Lane.STANDARD, "24h", {})
+
+
+def test_a_retry_has_a_webhook_of_its_own_if_it_asks_for_one(desk: Desk, world: World) -> None:
+    parent = ended(desk, failed=frozenset({1}))
+    child = again(world, parent, webhook=webhooks.wish("https://hooks.example/x", None, None))
+    endpoint = world.db.run(webhooks.of_batch, "acme", child)
+    assert endpoint is not None
+    assert endpoint.url == "https://hooks.example/x"
 
 
 def test_a_retry_under_the_same_key_is_one_batch(desk: Desk, world: World) -> None:

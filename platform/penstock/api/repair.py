@@ -9,10 +9,11 @@ import msgspec
 from fastapi import Request
 from pydantic import Field, StringConstraints
 
-from penstock.api import body
+from penstock.api import body, webhooks
 from penstock.api.body import Asked, Text
 from penstock.api.platform import Platform
 from penstock.api.terms import ExpiresAfter, LaneName, Metadata
+from penstock.api.webhooks import BatchWebhook
 from penstock.domain.errors import BadRequest
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import OF_THE_LINE, Repeat
@@ -21,6 +22,7 @@ from penstock.service.answer import View
 from penstock.service.once import Once
 from penstock.service.retry import Again
 from penstock.service.retry import retry as make
+from penstock.service.webhooks import Wish
 
 _MAX_JSON_BYTES: Final = 1024 * 1024
 _MOST_SET_FIELDS: Final = 32
@@ -66,6 +68,9 @@ class Retry(Asked):
     completion_window: Text | None = Field(None, description="Counted from now.")
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
+    webhook: BatchWebhook | None = Field(
+        None, description="Where the events of the retry go; the parent's stay its own."
+    )
 
     def repeats(self) -> Repeat:
         """Which lines, and what is changed in them; raise BadRequest."""
@@ -84,13 +89,14 @@ class Retry(Asked):
             changes=changes,
         )
 
-    def again(self) -> Again:
+    def again(self, webhook: Wish | None) -> Again:
         """On which terms."""
         return Again(
             lane=Lane(self.lane) if self.lane else None,
             completion_window=self.completion_window,
             metadata=self.metadata,
             output_expires_seconds=self.output_expires_after.seconds if self.output_expires_after else None,
+            webhook=webhook,
         )
 
 
@@ -111,5 +117,7 @@ async def retry(request: Request, here: Platform, tenant: str, kind: str, id: st
     raw = await body.read(request, _MAX_JSON_BYTES)
     asked = body.check(Retry, body.decode(raw)) if raw.strip() else Retry()
     once = Once(key, hashlib.sha256(b"retry" + id.encode() + b"\0" + raw).digest()) if key else None
-    made = await here.db.run(make, tenant, kind, id, asked.repeats(), asked.again(), once, here.settings)
-    return await here.db.run(answer.view, tenant, kind, made.id, here.settings)
+    repeats, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
+    made = await here.db.run(make, tenant, kind, id, repeats, asked.again(wish), once, here.settings)
+    view = await here.db.run(answer.view, tenant, kind, made.id, here.settings)
+    return await webhooks.seen(here, tenant, view, wish)

@@ -9,9 +9,11 @@ from penstock.domain.batch import Batch, BatchState, parse_window
 from penstock.domain.errors import Conflict, NotFound
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import EMPTY, Repeat
+from penstock.service import webhooks
 from penstock.service.ids import fresh
 from penstock.service.once import Once, remembered
 from penstock.service.transaction import Transaction
+from penstock.service.webhooks import Wish
 from penstock.settings import Settings
 from penstock.store import batches, files
 
@@ -27,6 +29,8 @@ class Again:
     completion_window: str | None = None
     metadata: dict[str, str] | None = None
     output_expires_seconds: int | None = None
+    webhook: Wish | None = None
+    """None: none of its own."""
 
 
 def retry(
@@ -83,6 +87,8 @@ def retry(
         assert once is not None, "only an idempotency key can be taken"
         made = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key)) or made
         return _get(tx, tenant, made)
+    if terms.webhook:
+        webhooks.attach(tx, tenant, made, terms.webhook)
     tx.hint(hint.validate(made))
     return _get(tx, tenant, made)
 
