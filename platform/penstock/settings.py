@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     promoted_share: float = Field(0.2, description="Most of a lane's tokens that work promoted into it may take.")
     promote_slack_seconds: float = Field(30.0, description="A batch with less slack than this rises by one lane.")
 
+    engine_gpus: int = Field(
+        0, description="GPUs that a second of the engine is charged as; 0: tensor × pipeline × data parallel size."
+    )
+
     # What is sent to where a tenant says.
     outbound_allow: str = Field(
         "", description="Networks of your own (CIDRs, by comma) that it may reach, on any port, with http too."

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -32,6 +32,7 @@ from penstock_worker.beat import Grip
 from penstock_worker.engine.client import EngineClient, EngineGone
 from penstock_worker.engine.supervisor import Supervisor
 from penstock_worker.gate import Gate, Ticket
+from penstock_worker.pace import Pace
 from penstock_worker.reuse import Group, Shelf, is_theirs_too
 
 log = structlog.get_logger()
@@ -81,6 +82,12 @@ class Engine:
     settings: Settings
     shelf: Shelf | None = None
     """The worker's place at the shared cache."""
+    pace: Pace = field(default_factory=Pace)
+
+    def gpu_microseconds(self, records: Sequence[Record]) -> int:
+        """The GPU time that answers took which are about to be recorded; reused ones took none."""
+        tokens = sum(record.usage.total_tokens for record in records if not record.reused)
+        return self.pace.gpu_microseconds(tokens, self.gate.lines_busy_seconds)
 
 
 class Asking:

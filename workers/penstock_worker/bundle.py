@@ -130,7 +130,10 @@ class Bundle:
         if not answered and not ending:
             return
         failpoint("slice.flushing")
-        answers = [work.Answers(m.claim, m.tally.segments + 1, m.unrecorded) for m in answered]
+        answers = [
+            work.Answers(m.claim, m.tally.segments + 1, m.unrecorded, self._bench.engine.gpu_microseconds(m.unrecorded))
+            for m in answered
+        ]
         ends = [member.claim for member in ending]
         lost = self._insist(lambda: self._bench.db.run(work.record, answers, ends, self._bench.settings))
         failpoint("segment.recorded")

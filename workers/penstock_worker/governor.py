@@ -22,6 +22,7 @@ from penstock_worker.controller import Controller, Decision, EngineLoad, Observa
 from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeout
 from penstock_worker.gate import Gate
 from penstock_worker.latency import Latencies
+from penstock_worker.pace import Pace
 
 log = structlog.get_logger()
 
@@ -43,8 +44,10 @@ class Governor(Collector):
         latencies: Latencies,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
     ) -> None:
         self._gate = gate
+        self._pace = pace
         self._client = client
         self._latencies = latencies
         self._settings = settings
@@ -76,6 +79,8 @@ class Governor(Collector):
         """Look once, and set the budget."""
         self._engine = await self._ask()
         gate = self._gate
+        if self._pace and self._engine:
+            self._pace.seen(gate.lines_busy_seconds, self._engine.tokens)
         calls, self._calls = self._calls, 0
         ttft, gaps = self._latencies.take()
         self._controller.promise(self.slo)

@@ -217,13 +217,14 @@ class Holding:
             return
         failpoint("slice.flushing")
         seq = self.tally.segments + 1
+        gpu_microseconds = self.bench.engine.gpu_microseconds(records)
         framed, key = work.frame(records), None
         if claim.inline is None:
             key = blob_key(claim.tenant, "segments")
             self._insist(lambda: db.run(work.intend, key))
             self._insist(lambda: self.bench.blobs.put(key, framed))
             failpoint("segment.written")
-        self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed))
+        self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed, gpu_microseconds))
         failpoint("segment.recorded")
         self.bench.meter.recorded(sum(record.usage.total_tokens for record in records if not record.reused))
         self.tally = self.tally.plus(records)

@@ -35,6 +35,7 @@ from penstock_worker.gate import Gate
 from penstock_worker.holding import Bench
 from penstock_worker.io import Io
 from penstock_worker.meter import Meter
+from penstock_worker.pace import Pace
 from penstock_worker.patience import insist
 from penstock_worker.poller import Poller
 from penstock_worker.post import Post
@@ -118,7 +119,8 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             on_death=lambda generation, reason: standing.dead(reason),
         )
         shelf = Shelf(stack.enter_context(closing(Cache(settings.cache_url or settings.redis_url, bounds(settings)))))
-        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings, shelf)
+        pace = Pace(settings.engine_gpus or launch.gpus)
+        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings, shelf, pace)
 
         def announce() -> None:
             shelf.revision = revision.of(launch)

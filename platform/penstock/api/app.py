@@ -26,6 +26,7 @@ from penstock.api import (
     models,
     repair,
     steering,
+    usage,
     webhooks,
 )
 from penstock.api.body import Room
@@ -123,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (calls, files, estimate, batches, jobs, models, webhooks, deliveries, health, metrics):
+    for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(Envelope)

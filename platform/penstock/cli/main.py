@@ -8,6 +8,7 @@ from penstock.cli import batches, keys, models, servers, tenants
 from penstock.cli.demo import demo
 from penstock.cli.settings import settings
 from penstock.cli.up import up
+from penstock.cli.usage import usage
 
 app = typer.Typer(
     name="penstock",
@@ -19,6 +20,7 @@ app.command()(up)
 app.command()(demo)
 servers.install(app)
 app.command()(settings)
+app.command()(usage)
 app.add_typer(batches.app, name="batches")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")

@@ -34,6 +34,8 @@ class Launch:
     start_timeout_seconds: float
     build: str = ""
     """Its version."""
+    gpus: int = 1
+    """What one second of it is charged as, in GPU-seconds; a CPU counts as one."""
     priorities: bool = False
     """Whether it schedules by the `priority` of its requests; else vLLM refuses those that say one."""
 

@@ -77,6 +77,7 @@ def launch(
         batch_slots=min(slots, total) * ranks,
         engine_slots=total * ranks,
         start_timeout_seconds=START_TIMEOUT_SECONDS,
+        gpus=1 if on_cpu else ranks * parts(arguments),
         build=version,
         priorities=(option(arguments, "--scheduling-policy") or "priority") == "priority",
     )
@@ -104,9 +105,7 @@ def batch_slots(arguments: Sequence[str], on_cpu: bool, gpus: Sequence[tuple[str
     if asked := number(arguments, "--max-num-seqs"):
         return asked
     if on_cpu:
-        slots = 128
-        for name, short in (("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp")):
-            slots *= number(arguments, name) or number(arguments, short) or 1
+        slots = 128 * parts(arguments)
     else:
         name, memory_mib = gpus[0] if gpus else ("", 0)
         slots = 1_024 if memory_mib >= 70 * 1_024 and "a100" not in name.lower() else 256
@@ -132,6 +131,13 @@ def build(python: str, environ: Mapping[str, str]) -> str:
             "or name an interpreter that has it in PENSTOCK_ENGINE_PYTHON."
         )
     return str(version)
+
+
+def parts(arguments: Sequence[str]) -> int:
+    """The devices that one copy of the model is spread over."""
+    tensor = number(arguments, "--tensor-parallel-size") or number(arguments, "-tp") or 1
+    pipeline = number(arguments, "--pipeline-parallel-size") or number(arguments, "-pp") or 1
+    return tensor * pipeline
 
 
 def gpus() -> tuple[tuple[str, int], ...]:
