@@ -25,7 +25,8 @@ from worker.engines import echo_launch
 from penstock.blobs.store import Blobs
 from penstock.domain.batch import BatchState
 from penstock.domain.errors import NoSpace, Unavailable
-from penstock.service import dispatch, submit, upload, work
+from penstock.service import answer, dispatch, submit, upload, work
+from penstock.service.intake import Intake
 from penstock.service.once import Once
 from penstock.service.transaction import AsyncDatabase, Database
 from penstock.settings import Settings
@@ -90,6 +91,23 @@ class House:
             lambda: self.api.run(submit.create_batch, "acme", file.id, terms, second, self.settings)
         )
         return made.id
+
+    async def post(self) -> list[str]:
+        """A client creates small jobs; their model is fed by the keeper alone, so that calls come in one order."""
+        intake = Intake(self.api, self.settings)
+        terms, ids = submit.Terms(CHAT), []
+        for n in range(1, 4):
+            once = Once(uuid.uuid4().hex, bytes(32))
+            body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": f"say {n}"}]}).encode()
+            asks = [submit.Ask(None, body, "")]
+            made = await self._again(
+                lambda asks=asks, once=once: submit.create_job(
+                    self.api, self.blobs, intake, "acme", asks, None, terms, once, self.settings
+                )
+            )
+            await intake.close()
+            ids.append(made.id)
+        return ids
 
     async def _again(self, call: Callable[[], Any]) -> Any:
         for _ in range(3):
@@ -168,6 +186,23 @@ def life(house: House, runner: asyncio.Runner, at: int = 0, when: str = "", mess
     return result
 
 
+def small_jobs(house: House, runner: asyncio.Runner, at: int = 0, when: str = "", message: str = "") -> list[Any]:
+    """Small jobs from their POST to their ends in one bundle, with one failure; what their tenant is told."""
+    world = house.world
+    house.fault.set(at, when, message)
+    ids = runner.run(house.post())
+    for id in ids:
+        house.live(id)
+    house.calls = list(house.fault.calls)
+    assert at <= len(house.calls)
+    house.fault.set()
+    world.check()
+    views = [world.db.run(answer.view, "acme", "job", id, world.settings) for id in ids]
+    assert all(view.batch.completed == 1 for view in views)
+    assert world.one("select count(*) from batches where kind = 'job' and id >= :first", first=min(ids)) == 3
+    return [_told(line) for view in views for line in view.results or ()]
+
+
 def on_disk(settings: Settings) -> set[str]:
     """Keys of all blobs, and of those that are half written."""
     root = Path(settings.blob_url.removeprefix("file://"))
@@ -209,6 +244,25 @@ def test_one_failure_at_any_call_of_a_batchs_life_changes_nothing_of_what_it_giv
                     raise
         house.close(runner)
     print(f"{len(calls)} calls of {len(set(calls))} kinds failed in {time.monotonic() - began:.0f} s")
+
+
+@pytest.mark.timeout(300)
+def test_one_failure_at_any_call_of_small_jobs_lives_changes_nothing_of_what_they_give(
+    world: World, engine: Engine
+) -> None:
+    house = House(world, engine)
+    with asyncio.Runner() as runner:
+        small_jobs(house, runner)  # what the engine remembers of a prompt counts as cached tokens from now on
+        expected = small_jobs(house, runner)
+        assert len(expected) == 3
+        for number, call in enumerate(house.calls, 1):
+            for when, message in _failures(call):
+                try:
+                    assert small_jobs(house, runner, number, when, message) == expected
+                except BaseException as error:
+                    error.add_note(f"call {number} ({call}) failed {when}: {message}")
+                    raise
+        house.close(runner)
 
 
 def _failures(call: str) -> list[tuple[str, str]]:
