@@ -147,7 +147,7 @@ async def list_jobs(tenant: Tenant, here: Here, after: After = None, limit: Limi
 
 
 @router.get("/{job_id}", summary="Look at a job", response_model=JobShape)
-async def get_job(request: Request, job_id: str, tenant: Tenant, here: Here, wait: Wait = 0) -> Response:
+async def get_job(request: Request, job_id: str, tenant: Known, here: Here, wait: Wait = 0) -> Response:
     """State and counts as of now; with `?wait=`, as soon as it has ended. A small job's results come along."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
