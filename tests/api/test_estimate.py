@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api.live import CHAT, arrive, chat, error, upload
+from api.live import CHAT, arrive, chat, completion, error, settle_one, upload
 from api.scripted_door import TOKEN, ScriptedDoor
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -110,7 +110,21 @@ def test_a_priced_model_has_a_cost_before_and_an_unpriced_one_none(
     for name in ("low", "expected", "high"):
         wanted = seen["input_tokens"][name] * 0.20e-6 + 100 * 50 * 0.60e-6
         assert float(seen["cost"]["tokens"][name]) == pytest.approx(wanted, rel=1e-3)
-    assert seen["cost"]["currency"] == "USD"
+    assert (seen["cost"]["currency"], seen["cost"]["gpu"]) == ("USD", None)
+
+
+def test_the_gpus_time_is_priced_once_a_token_is_measured(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    db.run(prices.set_price, model, gpu_second="0.50")
+    worker = arrive(db, settings, "gpu", model)
+    assert client.post("/v1/jobs", json={"model": model, "body": chat()}).status_code == 200
+    settle_one(db, settings, worker, lambda n, _: (200, completion("yes")))  # of 8 tokens
+    with db.engine.begin() as conn:
+        conn.execute(text("update slices set gpu_microseconds = 8000"))
+    seen = estimate(client, upload(client, content(100, ignore_eos=True, max_tokens=50))["id"])
+    tokens = seen["input_tokens"]["expected"] + seen["output_tokens"]["expected"]
+    assert float(seen["cost"]["gpu"]["expected"]) == pytest.approx(tokens * 0.001 * 0.50, rel=1e-3)
 
 
 def test_what_lines_say_of_their_answers_is_heard(client: httpx.Client, model: str) -> None:

@@ -95,6 +95,7 @@ class EstimatedCost(BaseModel):
 
     currency: str
     tokens: MoneySpread
+    gpu: MoneySpread | None = Field(description="By the price of a GPU-second; null until a token's time is measured.")
 
 
 class EstimateShape(BaseModel):
@@ -176,10 +177,15 @@ def _shape(one: Forecast) -> EstimateShape:
 
 
 def _cost(one: Forecast) -> EstimatedCost | None:
-    if one.cost is None or one.currency is None:
+    if one.token_cost is None or one.currency is None:
         return None
-    low, expected, high = map(money, one.cost)
-    return EstimatedCost(currency=one.currency, tokens=MoneySpread(low=low, expected=expected, high=high))
+    gpu = None if one.gpu_cost is None else _money(one.gpu_cost)
+    return EstimatedCost(currency=one.currency, tokens=_money(one.token_cost), gpu=gpu)
+
+
+def _money(picos: tuple[int, int, int]) -> MoneySpread:
+    low, expected, high = map(money, picos)
+    return MoneySpread(low=low, expected=expected, high=high)
 
 
 def _tokens(one: Spread) -> SpreadShape:

@@ -20,7 +20,9 @@ def print_estimate(one: dict[str, Any], out: Console) -> None:
     if seconds:
         table.add_row("time", *map(duration, seconds.values()))
     if cost:
-        table.add_row(f"cost, {cost['currency']}", *(f"{float(value):.6f}" for value in cost["tokens"].values()))
+        for name in ("tokens", "gpu"):
+            if cost[name]:
+                table.add_row(f"{cost['currency']} by {name}", *(f"{float(one):.6f}" for one in cost[name].values()))
     out.print(table)
     if not seconds:
         out.print(f"time is not known: {one['reason'].replace('_', ' ')}")

@@ -28,7 +28,7 @@ from penstock.domain.forecast import (
     output_tokens,
     total,
 )
-from penstock.domain.foresight import Span, Unknown, Work, span
+from penstock.domain.foresight import FASTER, SLOWER, Span, Unknown, Work, span
 from penstock.domain.lane import Lane
 from penstock.domain.price import Price
 from penstock.formats import input as lines
@@ -86,8 +86,10 @@ class Forecast:
     """Until its last answer is recorded; None with a `reason`."""
     reason: Unknown | None
     meets_deadline: bool | None
-    cost: tuple[int, int, int] | None
-    """Of the tokens, in picounits of `currency`; None where a model has no price."""
+    token_cost: tuple[int, int, int] | None
+    """In picounits of `currency`; None where a model has no price."""
+    gpu_cost: tuple[int, int, int] | None
+    """The same of the GPUs' time; None also where nobody knows what a token takes of it."""
     currency: str | None
     sampled_lines: int
     bad_lines: int
@@ -167,7 +169,8 @@ async def forecast(
         seconds=seconds,
         reason=reason,
         meets_deadline=None if seconds is None else seconds.expected <= window.total_seconds(),
-        cost=_cost(parts, told.prices),
+        token_cost=_token_cost(parts, told.prices),
+        gpu_cost=_gpu_cost(parts, told),
         currency=next((price.currency for price in told.prices.values()), None),
         sampled_lines=len(found.lines),
         bad_lines=sum(bool(one.line) for one in found.lines) - len(good),
@@ -215,12 +218,15 @@ class _Told:
     works: Mapping[str, Work]
     facts: Mapping[str, Facts]
     prices: Mapping[str, Price]
+    gpu_per_token: Mapping[str, float]
+    """Microseconds."""
 
 
 def _ask(tx: Transaction, wanted: Wanted, names: set[str], window: timedelta, settings: Settings) -> _Told:
     named = sorted(names)
     works = foresight.ahead(tx, wanted.tenant, named, wanted.lane, window, settings)
-    return _Told(works, models.facts(tx.conn, named), prices.valid(tx.conn, named))
+    valid = prices.valid(tx.conn, named)
+    return _Told(works, models.facts(tx.conn, named), valid, prices.gpu_per_token(tx.conn, named) if valid else {})
 
 
 async def _count(calls: Calls, call_id: str, tenant: str, good: list[_Line]) -> dict[bytes, int]:
@@ -294,7 +300,7 @@ def _lines(found: Sample) -> Spread:
     return total([one.weight for one in found.lines], there, found.whole)
 
 
-def _cost(parts: Mapping[str, OfModel], valid: Mapping[str, Price]) -> tuple[int, int, int] | None:
+def _token_cost(parts: Mapping[str, OfModel], valid: Mapping[str, Price]) -> tuple[int, int, int] | None:
     """Of the tokens; what is read from a cache costs less, and nobody knows before how much that will be."""
     if not parts or not parts.keys() <= valid.keys():
         return None
@@ -311,6 +317,21 @@ def _cost(parts: Mapping[str, OfModel], valid: Mapping[str, Price]) -> tuple[int
         )
 
     return at("low"), at("expected"), at("high")
+
+
+def _gpu_cost(parts: Mapping[str, OfModel], told: _Told) -> tuple[int, int, int] | None:
+    """Of the time that such tokens took lately; how far that may be off is as with any speed."""
+    if not parts or not parts.keys() <= told.prices.keys() & told.gpu_per_token.keys():
+        return None
+
+    def at(how: str, factor: float) -> int:
+        spent = (
+            (getattr(part.input_tokens, how) + getattr(part.output_tokens, how)) * told.gpu_per_token[name]
+            * told.prices[name].gpu for name, part in parts.items()
+        )  # fmt: skip
+        return round(sum(spent) / factor)
+
+    return at("low", FASTER), at("expected", 1.0), at("high", SLOWER)
 
 
 def _seconds(

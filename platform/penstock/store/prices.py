@@ -22,6 +22,15 @@ _VALID = text("""
     select distinct on (model) model, valid_from, currency, input, cached_input, output, gpu from prices
     where valid_from <= now() and (cast(:models as text[]) is null or model = any(cast(:models as text[])))
     order by model, valid_from desc""")
+_GPU_PER_TOKEN = text("""
+    -- Of each model's latest slices.
+    select named.model, sum(s.gpu_microseconds)::float8 / sum(s.input_tokens + s.output_tokens) as microseconds
+    from unnest(cast(:models as text[])) as named(model)
+    cross join lateral (
+        select gpu_microseconds, input_tokens, output_tokens from slices
+        where model = named.model and state = 'done' and gpu_microseconds > 0 and input_tokens > 0
+        order by done_at desc limit :most) s
+    group by named.model""")
 _ALL = text("""
     select model, valid_from, currency, input, cached_input, output, gpu from prices
     order by model, valid_from desc limit :limit""")
@@ -56,6 +65,12 @@ def valid(conn: Connection, models: Sequence[str] | None = None) -> dict[str, Pr
     """What these models, or all, cost now; a model without a price is not in it."""
     found = conn.execute(_VALID, {"models": None if models is None else list(models)})
     return {row.model: Price(**row._mapping) for row in found}
+
+
+def gpu_per_token(conn: Connection, models: Sequence[str], *, most: int = 500) -> dict[str, float]:
+    """GPU-microseconds that a token took lately; a model that was not measured is not in it."""
+    rows = conn.execute(_GPU_PER_TOKEN, {"models": list(models), "most": most})
+    return {row.model: row.microseconds for row in rows}
 
 
 def page(conn: Connection, *, limit: int = 1_000) -> list[Price]:
