@@ -110,6 +110,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=600, help="lines of a file before times are taken")
     parser.add_argument("--warm-up-files", type=int, default=2, help="how many such files")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--off", action="store_true", help="B, C and D once more on ours without what they are about")
     parser.add_argument("--check", action="store_true", help="only compare answers, with everything on and off")
     parser.add_argument("--check-lines", type=int, default=200)
     parser.add_argument("--only-ours", action="store_true", help="without vllm run-batch")

@@ -21,6 +21,8 @@ _SHOWN: Final = 5
 ARMS: Final[dict[str, dict[str, Any]]] = {
     "as it comes": {},
     "without dedup": {"dedup": False},
+    "in file order": {"plan": False},
+    "in file order, without dedup": {"plan": False, "dedup": False},
     "cache, first": CACHED,
     "cache, again": CACHED,
     "as it comes, again": {},

@@ -23,6 +23,9 @@ def line(pair: dict[str, Any]) -> str:
             done = Done.read(pair[whose])
             words = pair.get("against", whose) if whose == "theirs" else whose
             shown.append(f"{words} {done.lines_per_second:.1f}/s, {done.load.mean_running:.0f} running")
+    if "without" in pair:
+        done = Done.read(pair["without"])
+        shown.append(f"ours without {pair['off']} {done.lines_per_second:.1f}/s, {done.load.hit_rate:.0%} prefix hits")
     ratio = f", ratio {_ratio(pair):.3f}" if pair["ours"] and pair["theirs"] else ""
     phases = (pair["ours"] or {}).get("phases", {})
     spent = "".join(f", {name} {value:.1f} s" for name, value in phases.items() if name in PHASES)
@@ -56,6 +59,12 @@ def table(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             phase: paired.percentile([one.phases[phase] for one in ours if phase in one.phases], 50)
             for phase in PHASES
             if any(phase in one.phases for one in ours)
+        }
+        without = [Done.read(pair["without"]) for pair in own if "without" in pair]
+        row["ours_without"] = {
+            "off": next((pair["off"] for pair in own if "without" in pair), None),
+            "lines_per_second": paired.median([one.lines_per_second for one in without]).json(),
+            "prefix_hit_rate": _median(without, lambda one: one.load.hit_rate),
         }
         row["transfer_seconds"] = _median(ours, lambda one: one.upload_seconds + one.download_seconds)
         found.append(row)
@@ -92,11 +101,15 @@ def _shown(estimate: dict[str, Any], digits: int) -> str:
     return Estimate(**estimate).text(digits) if estimate["repeats"] else "–"
 
 
+def _without(one: dict[str, Any]) -> str:
+    return f"{one['off']}: {one['lines_per_second']['value']:.1f}/s" if one["off"] else "–"
+
+
 def _ratios(found: dict[str, Any]) -> Table:
     title = "Lines/s, ours over `vllm run-batch` (F: over ours of A); medians with their 95 % interval"
     table = Table(title=title, caption=f"{found['trace']}; flags: {'; '.join(found.get('flags', []))}")
     table.add_column("file")
-    for name in ("run-batch/s", "ours/s", "ratio", "repeats", "target", "with up- and download"):
+    for name in ("run-batch/s", "ours/s", "ratio", "repeats", "target", "with transfers", "ours without"):
         table.add_column(name, justify="right")
     for row in found["table"]:
         table.add_row(
@@ -106,7 +119,8 @@ def _ratios(found: dict[str, Any]) -> Table:
             _shown(row["ratio"], 3),
             str(row["ratio"]["repeats"]),
             f"≥ {row['target']:g}",
-            _shown(row["ratio_with_transfers"], 3),
+            f"{row['ratio_with_transfers']['value']:.3f}" if row["ratio"]["repeats"] else "–",
+            _without(row["ours_without"]),
         )
     return table
 

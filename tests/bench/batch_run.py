@@ -15,7 +15,7 @@ import aiohttp
 import openai
 from bench import batch_files, batch_report, load, result
 from bench.arms import idle
-from bench.batch_files import MODEL, Maker
+from bench.batch_files import MODEL, ROWS, Maker
 from bench.batch_ours import Done, Refused, Side
 from bench.theirs import Theirs
 
@@ -132,7 +132,10 @@ class Sides:
         for whose in ("theirs", "ours") if repeat % 2 == 0 else ("ours", "theirs"):
             ran = await (self.ours.batch(data) if whose == "ours" else self.run_theirs(data))
             found[whose] = ran[0] if ran else None
-        self.bench.keep(name, repeat, found["ours"], found["theirs"], first="theirs" if repeat % 2 == 0 else "ours")
+        more: dict[str, Any] = {"first": "theirs" if repeat % 2 == 0 else "ours"}
+        if self.bench.given.off and not repeat and (off := ROWS[name].off):
+            more |= {"without": (await self.ours.batch(data, **off))[0].json(), "off": ", ".join(off)}
+        self.bench.keep(name, repeat, found["ours"], found["theirs"], **more)
 
     async def _cached(self, name: str, repeat: int) -> None:
         """A file as C's, sent once before any time is taken."""
