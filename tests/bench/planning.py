@@ -129,7 +129,7 @@ def main() -> None:
         head = [f"{run['lines']:,}", "on" if run["dedup"] else "off", f"{run['lines_per_second']:,}"]
         head.append(f"{run['lines_per_cpu_second']:,}")
         table.add_row(*head, *seconds, str(run["slices"]), f"{run['peak_mib']:.0f}")
-    Console(width=100).print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
