@@ -39,11 +39,13 @@ class Load:
     name: str
     lines: int
     id: str
+    copies: int = 1
+    """How many lines in a row ask the same, at temperature 0."""
 
     @classmethod
-    def submit(cls, house: House, name: str, lines: int, **extra: Any) -> Load:
+    def submit(cls, house: House, name: str, lines: int, copies: int = 1, **extra: Any) -> Load:
         """Upload and create it."""
-        return cls(name, lines, house.client.submit(requests(name, lines), **extra).id)
+        return cls(name, lines, house.client.submit(requests(name, lines, copies), **extra).id, copies)
 
     def asked(self, journal: Path) -> list[Asked]:
         """Every time that a line of it came to an engine, in order."""
@@ -75,7 +77,9 @@ class Load:
         assert (counts.total, counts.completed, counts.failed) == (self.lines, self.lines, 0)
         output = house.client.file(batch.output_file_id)
         assert [line["custom_id"] for line in output] == [f"{self.name}-{n}" for n in range(1, self.lines + 1)]
-        assert [said(line) for line in output] == [text(self.name, n) for n in range(1, self.lines + 1)]
+        assert [said(line) for line in output] == [
+            text(self.name, asked(n, self.copies)) for n in range(1, self.lines + 1)
+        ]
         usages = [line["response"]["body"]["usage"] for line in output]
         assert batch.usage
         assert batch.usage.input_tokens == sum(usage["prompt_tokens"] for usage in usages)
@@ -83,9 +87,15 @@ class Load:
         return batch
 
 
-def requests(name: str, lines: int) -> list[dict[str, Any]]:
+def requests(name: str, lines: int, copies: int = 1) -> list[dict[str, Any]]:
     """The lines of a load."""
-    return [chat(f"{name}-{n}", text(name, n)) for n in range(1, lines + 1)]
+    more = {"temperature": 0} if copies > 1 else {}
+    return [chat(f"{name}-{n}", text(name, asked(n, copies)), **more) for n in range(1, lines + 1)]
+
+
+def asked(line: int, copies: int) -> int:
+    """The first of the lines that ask what this one asks."""
+    return line - (line - 1) % copies
 
 
 def text(name: str, line: int) -> str:

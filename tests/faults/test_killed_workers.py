@@ -136,6 +136,25 @@ def test_a_worker_that_is_killed_anywhere_costs_only_what_was_in_its_hands(
     only_what_was_in_hand_is_asked_again(house, journal, load, dead)
 
 
+@pytest.mark.parametrize("point", ["slice.asking=kill", "segment.written=kill@3", "segment.recorded=kill@3"])
+def test_lines_that_share_an_answer_are_recorded_with_it_or_asked_again_together(
+    house: House, journal: Path, point: str
+) -> None:
+    arm(house, "gpu-1", point)
+    house.stop("gpu-2")
+    load = Load.submit(house, "twins-" + point.partition("=")[0].replace(".", "-"), LINES, copies=3)
+    dead = death(house, "gpu-1")
+    house.cont("gpu-2")
+    batch = load.has_each_answer_once(house)
+    cached = [line for line in house.client.file(batch.output_file_id) if "cached" in line["response"]]
+    assert len(cached) == LINES * 2 // 3
+    recorded = load.recorded_by(house, dead.holder)
+    assert all({leader, leader + 1, leader + 2} <= recorded for leader in recorded if leader % 3 == 1)
+    again = load.asked_again(journal)
+    assert set(again.values()) <= {2}
+    assert not set(again) & recorded
+
+
 def test_with_the_default_settings_work_of_a_killed_worker_runs_again_within_25_seconds(
     house: House, journal: Path
 ) -> None:
