@@ -37,6 +37,7 @@ from penstock.domain.address import networks, ports
 from penstock.domain.errors import Unavailable
 from penstock.service import keys
 from penstock.service.call import Calls
+from penstock.service.call_usage import CallUsage
 from penstock.service.callers import Callers
 from penstock.service.fleet import Fleet
 from penstock.service.intake import Intake
@@ -94,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
             async with (
                 Fleet(db, settings) as fleet,
                 DoorClient(token, settings.door_ca) as client,
+                CallUsage(db) as call_usage,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
                 app.state.platform = Platform(
@@ -105,6 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
                     intake=intake,
                     fleet=fleet,
                     calls=Calls(fleet, client, Poison(db, fleet, settings), settings, cache),
+                    call_usage=call_usage,
                     outbound=outbound,
                 )
                 yield

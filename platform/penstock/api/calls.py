@@ -20,6 +20,7 @@ from penstock.api.envelope import CLIENT_LEFT
 from penstock.api.errors import DOCUMENTED
 from penstock.api.platform import Here, Platform
 from penstock.domain.errors import PenstockError, Unauthorized
+from penstock.formats.output import usage_of
 from penstock.service.call import Answer, Ask
 from penstock.service.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS
 from penstock.service.offer import Broken, Offer
@@ -163,6 +164,7 @@ class Relayed(Response):
         self._held = held
         self._tier = ask.tier.value
         self._endpoint = ask.endpoint
+        self._whose = ask.tenant, ask.model
         self._status = 0
         self._began = time.perf_counter()
 
@@ -189,6 +191,7 @@ class Relayed(Response):
 
     async def _serve(self, send: Send, client: _Client) -> None:
         offer, answer = await self._find()
+        told = answer.whole or b""
         try:
             self._status = answer.status
             await send({"type": "http.response.start", "status": answer.status, "headers": self._head(answer)})
@@ -197,6 +200,7 @@ class Relayed(Response):
             if answer.pieces is not None:
                 async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
                     async for piece in pieces:
+                        told = piece if b'"usage"' in piece else told
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
             client.ignore()
             await send({"type": "http.response.body", "body": answer.whole or b"", "more_body": False})
@@ -205,6 +209,8 @@ class Relayed(Response):
         finally:
             if offer is not None:
                 offer.end()
+            if answer.status < 300 and self._endpoint != "/tokenize":
+                self._here.call_usage.count(*self._whose, usage_of(told, reused=offer is None))
 
     async def _find(self) -> tuple[Offer | None, Answer]:
         """A worker's answer, or the cache's; then the call's body is not needed any more."""

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from penstock.api.body import Room
 from penstock.blobs.store import Blobs
 from penstock.service.call import Calls
+from penstock.service.call_usage import CallUsage
 from penstock.service.callers import Callers
 from penstock.service.fleet import Fleet
 from penstock.service.intake import Intake
@@ -30,6 +31,7 @@ class Platform:
     intake: Intake
     fleet: Fleet
     calls: Calls
+    call_usage: CallUsage
     outbound: Outbound
 
 

@@ -137,6 +137,28 @@ def _one_lenient_line(body: bytes) -> tuple[bytes, Usage]:
         return line, Usage()
 
 
+class _Event(_Answer):
+    response: _Answer | None = None
+
+
+_read_event = msgspec.json.Decoder(_Event).decode
+
+
+def usage_of(answer: bytes, *, reused: bool = False) -> Usage:
+    """The usage of a whole answer, or of the events at a stream's end; nothing if it says none."""
+    for line in reversed(answer.split(b"\ndata: ")):
+        if b'"usage"' not in line:
+            continue
+        try:
+            event = _read_event(line.removeprefix(b"data: ").partition(b"\nevent: ")[0])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        found = event if event.usage is not None else event.response
+        if found is not None and found.usage is not None:
+            return _without_work(_usage(found)) if reused else _usage(found)
+    return Usage()
+
+
 def _without_work(usage: Usage) -> Usage:
     """The tokens of an answer that was there already."""
     return dataclasses.replace(usage, cached_tokens=usage.input_tokens, reused_output_tokens=usage.output_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
@@ -37,6 +38,26 @@ _USED = text("""
     from used
     where cast(:models as text[]) is null or model = any(cast(:models as text[]))
     group by 1, 2, 3 order by 1, 2, 3""")
+
+_ADD_CALLS = text("""
+    insert into usage_calls as u (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,
+                                  reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
+    values (:tenant, :model, date_trunc('hour', now(), 'UTC'), :calls, :input_tokens, :cached_tokens, :output_tokens,
+            :reasoning_tokens, :reused_output_tokens, 0, :cost, 0)
+    on conflict (tenant, hour, model) do update set
+        requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
+        cached_tokens = u.cached_tokens + excluded.cached_tokens,
+        output_tokens = u.output_tokens + excluded.output_tokens,
+        reasoning_tokens = u.reasoning_tokens + excluded.reasoning_tokens,
+        reused_output_tokens = u.reused_output_tokens + excluded.reused_output_tokens,
+        token_cost = u.token_cost + excluded.token_cost""")
+
+
+def add_calls(conn: Connection, tenant: str, model: str, calls: int, used: Usage, cost: int) -> None:
+    """Add so many waiting calls to the present hour."""
+    conn.execute(
+        _ADD_CALLS, {"tenant": tenant, "model": model, "calls": calls, "cost": cost, **dataclasses.asdict(used)}
+    )
 
 
 def used(
