@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines
+.PHONY: help install up demo test faults faults-slow lint lock clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-webhooks
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -81,6 +81,9 @@ bench-deadlines: install ## 30 jobs with mixed deadlines at 90 % load in real ti
 
 bench-estimate: install ## Estimates of three batches on the real vLLM against what they took (ARGS="--lines 1000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.estimate $(ARGS)
+
+bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half the time; then beside one that hangs (ARGS="--events 500")
+	@PYTHONPATH=tests $(BIN)/python -m bench.webhooks $(ARGS)
 
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock

@@ -84,6 +84,13 @@ class _Snapshot(Collector):
         yield _gauge("live_workers", "Processes that beat lately.", ["kind", "model", "state"], workers)
         leases = [((kind,), float(self._gauges.leases.get(kind, 0))) for kind in ("slice", "validate", "assemble")]
         yield _gauge("open_leases", "Leases that are held.", ["kind"], leases)
+        owed = self._gauges.webhooks
+        for name, words, value in (
+            ("webhook_pending", "Deliveries that are due or wait for their next attempt.", owed.pending),
+            ("webhook_due", "Deliveries whose time has come, and that nobody is sending.", owed.due),
+            ("webhook_late_seconds", "How long the oldest of these is due.", owed.late_seconds),
+        ):
+            yield _gauge(name, words, [], [((), float(value))])
         for name, count in self._gauges.counts.items():
             yield CounterMetricFamily(f"penstock_{name}", COUNTED[name], value=count)
 

@@ -6,13 +6,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from penstock.cli.mailbox import Mailbox
 from penstock.cli.up import Data, Engine, reporting_problems, stopping_on_signals
 from penstock.stack.problem import Problem
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LINES: Final = 240
 POLL_SECONDS: Final = 0.5
 PLAIN_NEWS_SECONDS: Final = 5.0
+WEBHOOK_SECONDS: Final = 30.0
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 SUBJECTS: Final = ("a reservoir", "a turbine", "the tide", "a queue", "a lantern", "the north wind", "a bridge", "snow")
 TASKS: Final = (
@@ -47,17 +49,23 @@ def demo(
 
     with reporting_problems(say), stopping_on_signals(_interrupted):
         wish = stack.Wish(data=data, port=layouts.preferred_port(port), engine=engine, ready_seconds=600)
-        with stack.platform(wish, os.environ, say) as running:
+        with Mailbox() as mailbox, stack.platform(wish, _allowing_loopback(os.environ), say) as running:
             try:
-                facts = _show(running, lines)
+                facts = _show(running, lines, mailbox)
             except (httpx.HTTPError, OSError, KeyError, ValueError) as error:
                 why = f"{type(error).__name__}: {error}"
                 raise Problem(f"{why} (logs: {running.layout.logs})") from error
         _print_table(running, facts)
 
 
-def _show(running: Running, lines: int) -> dict[str, str]:
-    """The demo itself: upload, batch, watch, download, check, and one job."""
+def _allowing_loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with webhooks to this machine: the demo receives one itself."""
+    allowed = [environment.get("PENSTOCK_OUTBOUND_ALLOW", ""), "127.0.0.1/32"]
+    return {**environment, "PENSTOCK_OUTBOUND_ALLOW": ",".join(filter(None, allowed))}
+
+
+def _show(running: Running, lines: int, mailbox: Mailbox) -> dict[str, str]:
+    """The demo itself: upload, batch, watch, its webhook, download, check, and one job."""
     import openai
 
     client = openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=60)
@@ -68,14 +76,19 @@ def _show(running: Running, lines: int) -> dict[str, str]:
         with sent.open("rb") as file:
             uploaded = client.files.create(file=file, purpose="batch")
         batch = client.batches.create(
-            input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
+            input_file_id=uploaded.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            extra_body={"webhook": {"url": mailbox.url}},
         )
+        secret = (batch.model_extra or {})["webhook"]["secret"]
         began = time.monotonic()
         say(f"created {batch.id}")
         batch = _watch(running, client, batch.id, lines)
         seconds = time.monotonic() - began
         if batch.status != "completed" or batch.output_file_id is None:
             raise Problem(f"The batch ended as {batch.status}: {_why(batch)} (logs: {running.layout.logs})")
+        event = _unwrap(running, client, mailbox, secret, batch.id)
         received = running.layout.data / "demo-output.jsonl"
         received.write_bytes(client.files.content(batch.output_file_id).content)
     except openai.OpenAIError as error:
@@ -92,8 +105,26 @@ def _show(running: Running, lines: int) -> dict[str, str]:
         "lines/s": f"{lines / seconds:.1f}",
         "requests": str(sent),
         "answers": str(received),
+        "webhook": event,
         "one job said": answer,
     }
+
+
+def _unwrap(running: Running, client: Any, mailbox: Mailbox, secret: str, batch: str) -> str:
+    """Receive the batch's webhook, and have OpenAI's SDK verify it; the event in words."""
+    import openai
+
+    letter = mailbox.next(WEBHOOK_SECONDS)
+    if letter is None:
+        raise Problem(f"No webhook came within {WEBHOOK_SECONDS:.0f} s of the end (logs: {running.layout.logs})")
+    try:
+        event = client.webhooks.unwrap(*letter, secret=secret)
+    except (openai.InvalidWebhookSignatureError, ValueError) as error:
+        raise Problem(f"The webhook is not signed as it should be: {error}") from error
+    if event.data.id != batch:
+        raise Problem(f"The webhook is about {event.data.id}, not about {batch}.")
+    say(f"received its webhook: {event.type}, signature verified by openai.webhooks.unwrap()")
+    return f"{event.type}, {event.id}, verified"
 
 
 def requests(model: str, count: int) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from penstock.cli import batches, keys, models, servers, tenants
+from penstock.cli import batches, keys, models, servers, tenants, webhooks
 from penstock.cli.demo import demo
 from penstock.cli.settings import settings
 from penstock.cli.up import up
@@ -25,6 +25,7 @@ app.add_typer(batches.app, name="batches")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(webhooks.app, name="webhooks")
 
 if __name__ == "__main__":
     app()

@@ -10,7 +10,8 @@ from penstock.blobs.store import Blobs
 from penstock.domain.errors import Unavailable
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
-from penstock.store import batches, counts, leases, slices, workers
+from penstock.store import batches, counts, deliveries, leases, slices, workers
+from penstock.store.deliveries import Backlog
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Gauges:
     leases: dict[str, int]
     counts: dict[str, int]
     """How often rare things happened, by name."""
+    webhooks: Backlog
+    """Events that are owed to webhook endpoints."""
 
 
 async def missing_to_be_ready(db: AsyncDatabase, blobs: Blobs) -> list[str]:
@@ -60,4 +63,5 @@ def gauges(tx: Transaction, settings: Settings) -> Gauges:
         workers=Counter((w.kind, w.model or "", w.state) for w in live),
         leases=leases.open_count(tx.conn),
         counts=counts.read(tx.conn),
+        webhooks=deliveries.backlog(tx.conn),
     )
