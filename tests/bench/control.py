@@ -19,7 +19,7 @@ from pathlib import Path
 import openai
 import psutil
 import psycopg
-from bench import jobs
+from bench import jobs, result
 from rich.console import Console
 from rich.table import Table
 
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2_000)
     parser.add_argument("--json", type=Path, default=Path("data/bench-control.json"))
     given = parser.parse_args()
+    head = result.begin(given) | {"engine": "echo (simulated)"}
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     wish = stack.Wish(data=folder / "data", port=layout.preferred_port(8000), engine="echo")
     try:
@@ -133,6 +134,7 @@ def main() -> None:
                 grown = round(database.mib() - before, 1)
                 runs.append(run | {"postgres_mib": grown, "peak_mib": peak_mib(running)})
                 print(f"[bench] {json.dumps(runs[-1])}", flush=True)
+                result.write(given.json, head | {"runs": runs})  # the next one is longer, and may be cut off
             api = next(psutil.Process(child.pid) for child in running.children if child.name == "api")
             busy = sum(api.cpu_times()[:2])
             posted = jobs.measure(running.url, running.key, given.jobs, database.jobs_left, model="tiny")
@@ -140,8 +142,8 @@ def main() -> None:
             print(f"[bench] {json.dumps(posted)}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps({"engine": "echo (simulated)", "runs": runs, "jobs": posted}, indent=2) + "\n")
+    result.write(given.json, head | {"runs": runs, "jobs": posted})
+    Console().print(result.told(head))
     table = Table(title="Control plane on the echo engine (simulated)")
     for name in ("lines", "lines/s", "upload s", "validate s", "generate s", "assemble s", "Postgres MiB"):
         table.add_column(name, justify="right")

@@ -7,13 +7,13 @@ missing or doubled ends it with an error; a bad ratio is only printed.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
+from bench import result
 from e2e.live import ENDED, chat, jsonl
 from faults.house import House
 from faults.servers import PostgresServer, ValkeyServer
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--every-seconds", type=float, default=2.0)
     parser.add_argument("--json", type=Path, default=Path("data/bench-redis.json"))
     given = parser.parse_args()
+    head = result.begin(given)
     data = jsonl([chat(f"line-{n}", f"question {n}", max_tokens=16) for n in range(given.lines)])
     rates: dict[str, list[float]] = {"undisturbed": [], "emptied": []}
     with (
@@ -60,8 +61,7 @@ def main() -> None:
     medians = {how: statistics.median(rate) for how, rate in rates.items()}
     ratio = medians["emptied"] / medians["undisturbed"]
     found = {"engine": "echo (simulated)", "lines": given.lines, "lines_per_second": rates, "ratio": round(ratio, 3)}
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(found, indent=2) + "\n")
+    result.write(given.json, head | found)
     print(f"[bench] {given.lines} lines, FLUSHALL every {given.every_seconds:g} s: {ratio:.2f} of the undisturbed rate")
 
 
