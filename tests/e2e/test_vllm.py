@@ -74,3 +74,27 @@ def test_each_answer_of_a_batch_equals_what_the_engine_answers_directly(vllm: Pl
     assert batch.usage
     assert batch.usage.input_tokens == sum(counted(answer)[0] for answer in direct)
     assert batch.usage.output_tokens == sum(counted(answer)[1] for answer in direct)
+
+
+def test_answers_are_the_same_with_every_reuse_on_and_off(vllm: Platform) -> None:
+    """Equal lines, asked each, once, and from the cache; and a call that waits."""
+    lines = [line | {"custom_id": f"{copy}-{n}"} for copy in range(3) for n, line in enumerate(requests()[:30])]
+    ways: list[dict[str, Any]] = [
+        {"dedup": False, "cache": {"mode": "off"}},
+        {"cache": {"mode": "off"}},
+        {"cache": {"mode": "refresh"}},
+        {"cache": {"mode": "on"}},
+    ]
+    cached, answers = [], []
+    for way in ways:
+        batch = vllm.ended(vllm.submit(lines, **way).id, 240)
+        output = vllm.file(batch.output_file_id)
+        assert [line["custom_id"] for line in output] == [line["custom_id"] for line in lines]
+        cached.append(sum("cached" in line["response"] for line in output))
+        answers.append([said(line) for line in output])
+    assert cached == [0, 60, 60, 90]
+    assert answers[0] == answers[1] == answers[2] == answers[3]
+    body = lines[7]["body"]
+    call = vllm.http.post("/chat/completions", json=body, headers={"x-penstock-cache": "on"})
+    assert call.headers["x-penstock-cache"] == "hit"
+    assert call.json()["choices"][0]["message"]["content"] == answers[0][7]
