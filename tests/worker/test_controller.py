@@ -25,6 +25,25 @@ def moves(budgets: list[int]) -> int:
     return sum(a != b for a, b in itertools.pairwise(budgets))
 
 
+def test_a_full_cache_is_no_harm_while_nobody_calls_and_seen_to_at_once_when_somebody_does() -> None:
+    engine = plant(slo=Slo(), calls=0.0, kv_per_line=0.99 / 128)
+    assert set(engine.run(40)) == {128}
+    engine.calls = 2.0
+    engine.run(10)
+    assert engine.decision.budget < 120
+    assert engine.decision.reason is Reason.KV
+    engine.calls = 0.0
+    engine.run(int(QUIET_SECONDS) + 30)
+    assert engine.decision.reason is not Reason.KV
+
+
+def test_an_engine_that_throws_out_much_of_what_it_runs_gets_less_whether_or_not_somebody_calls() -> None:
+    engine = plant(slo=Slo(), calls=0.0, kv_per_line=2 / 128)
+    engine.run(40)
+    assert engine.decision.budget <= 0.8 * 128
+    assert engine.decision.reason is Reason.KV
+
+
 def test_without_a_promise_batch_work_gets_everything_but_for_trials_of_the_knee() -> None:
     engine = plant(slo=Slo())
     assert set(engine.run(40)) == {128}

@@ -123,6 +123,9 @@ def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
     async def test(house: House) -> None:
         for _ in range(5):
             await house.step()
+        assert house.gate.budget == 32, "nobody calls: the engine lets in what fits"
+        for _ in range(5):
+            await house.step(0.1)
         assert house.gate.budget < 32
         assert house.governor.reason == "kv"
 

@@ -96,9 +96,13 @@ class Controller:
 
     def step(self, seen: Observation) -> Decision:
         """Look at one step's observation and decide."""
+        if seen.calls or seen.ttft or seen.gaps:
+            self._called_at, self._is_quiet = seen.at, False
+        elif seen.at - self._called_at >= QUIET_SECONDS:
+            self._is_quiet = True
         if seen.engine:
             engine = seen.engine
-            self._guard.step(seen.lines, engine.running, engine.kv_usage, engine.preemptions)
+            self._guard.step(seen.lines, engine.running, engine.kv_usage, engine.preemptions, patient=self._is_quiet)
         return self._least(self._promised(seen) if self.search.evidence else self._unpromised(seen))
 
     def call_came(self) -> Decision:
@@ -125,10 +129,6 @@ class Controller:
     def _promised(self, seen: Observation) -> Decision:
         """What the promise allows, whatever the cache bears."""
         search = self.search
-        if seen.calls or seen.ttft or seen.gaps:
-            self._called_at, self._is_quiet = seen.at, False
-        elif seen.at - self._called_at >= QUIET_SECONDS:
-            self._is_quiet = True
         if self._is_quiet:
             search.forget()
             return Decision(self._most, Reason.NO_CALLS)

@@ -38,9 +38,7 @@ class Reception:
         self._engine = engine
         self._meter = meter
         self._latencies = Latencies()
-        self._governor = Governor(
-            engine.gate, engine.client, self._latencies, engine.settings, pace=engine.pace
-        )
+        self._governor = Governor(engine.gate, engine.client, self._latencies, engine.settings, pace=engine.pace)
         self._door: Door | None = None
         self._pulse = Pulse(db, holder, self._load, self._governor, engine.settings.pulse_seconds)
         self._stack = ExitStack()
