@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +23,7 @@ from uuid import UUID
 import openai
 import psycopg
 from e2e.live import Client, said
+from faults.house import MODEL
 from store import invariants
 
 _REFUSED: Final = re.compile(r"\[\[status (\d+)\]\]")
@@ -104,6 +107,7 @@ def judge(
             verdict.broken(_judge_one(one, clients[one.tenant], database, verdict))
         for tenant, client in clients.items():
             verdict.broken(strangers(tenant, client, accepted))
+            verdict.broken(bills(tenant, client))
         for wrong in rows_that_must_not_be(database).values():
             verdict.broken(wrong)
         verdict.broken(blobs_that_must_not_be(database, blobs))
@@ -144,7 +148,7 @@ def _judge_one(one: Accepted, client: Client, database: psycopg.Connection[Any],
         counts = shown["request_counts"]
         return wrong + ([f"{one.id} was never planned and counts {counts}"] if any(counts.values()) else [])
     wrong += _judge_lines(one, state, written, verdict)
-    return wrong + _judge_sums(one, shown, written)
+    return wrong + _judge_sums(one, shown, written, _price(database))
 
 
 def _good(line: Mapping[str, Any]) -> bool:
@@ -205,7 +209,48 @@ def _may_end(sent: Line, state: str, line: Mapping[str, Any], ended: str) -> boo
     return ended == "200" and said(dict(line)) == sent.text
 
 
-def _judge_sums(one: Accepted, shown: Mapping[str, Any], written: Sequence[Any]) -> list[str]:
+def _price(database: psycopg.Connection[Any]) -> tuple[Decimal, Decimal, Decimal]:
+    """Of a token of each kind, exactly; a run has one price from its beginning on."""
+    rows = database.execute("select input, cached_input, output from prices where model = %s", [MODEL]).fetchall()
+    picos = rows[0] if rows else (0, 0, 0)
+    return Decimal(picos[0]).scaleb(-12), Decimal(picos[1]).scaleb(-12), Decimal(picos[2]).scaleb(-12)
+
+
+def _cost(lines: Sequence[Any], price: tuple[Decimal, Decimal, Decimal]) -> Decimal:
+    """What answers cost, counted again from the lines of the files: a reused one costs its input as cached."""
+    cost = Decimal(0)
+    for line in lines:
+        usage, reused = line["response"]["body"]["usage"], line["response"].get("cached", False)
+        read, made = usage["prompt_tokens"], 0 if reused else usage["completion_tokens"]
+        cached = read if reused else (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        cost += (read - cached) * price[0] + cached * price[1] + made * price[2]
+    return cost
+
+
+def bills(tenant: str, client: Client) -> list[str]:
+    """Where a tenant's usage is not the sum over its batches and jobs, to the token and the smallest part of a cent."""
+    answers = [client.http.get(f"/{path}/{id}") for path in ("batches", "jobs") for id in set(_listed(client, path))]
+    own = [answer.json() for answer in answers if answer.status_code == 200]
+    wrong = [f"{answer.url.path} is in the list of {tenant} and is now {answer.status_code}" for answer in answers
+             if answer.status_code != 200]  # fmt: skip
+    asked = {"start_time": int(time.time()) - 2 * 86_400, "limit": 4, "group_by": "batch"}
+    buckets = client.http.get("/usage", params=asked).json()["data"]
+    lines = [one for bucket in buckets for one in bucket["results"] if one["batch"]]
+    for name in ("input_tokens", "output_tokens"):
+        summed, told = sum(one["usage"][name] for one in own), sum(one[name] for one in lines)
+        if summed != told:
+            wrong.append(f"{tenant} used {told} {name} by its usage, and {summed} by its batches")
+    for name in ("tokens", "gpu", "gpu_seconds"):
+        of_batches = sum(Decimal(str(one["cost"][name])) for one in own if one["cost"])
+        of_usage = sum(Decimal(str(one["cost"][name])) for one in lines if one["cost"])
+        if of_batches != of_usage:
+            wrong.append(f"{tenant} was charged {of_usage} ({name}) by its usage, and {of_batches} by its batches")
+    return wrong
+
+
+def _judge_sums(
+    one: Accepted, shown: Mapping[str, Any], written: Sequence[Any], price: tuple[Decimal, Decimal, Decimal]
+) -> list[str]:
     wrong = []
     good = sum(_good(line) for line in written)
     counts = {"total": len(one.lines), "completed": good, "failed": len(written) - good}
@@ -216,6 +261,9 @@ def _judge_sums(one: Accepted, shown: Mapping[str, Any], written: Sequence[Any])
     told = shown["usage"] or {"input_tokens": 0, "output_tokens": 0}
     if (told["input_tokens"], told["output_tokens"]) != spent:
         wrong.append(f"{one.id} was billed {told} and its answers used {spent}")
+    cost = _cost([line for line in written if _good(line)], price)
+    if Decimal(shown["cost"]["tokens"] if shown["cost"] else 0) != cost:
+        wrong.append(f"{one.id} was charged {shown['cost']} and its answers cost {cost}")
     return wrong
 
 

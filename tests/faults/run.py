@@ -23,13 +23,13 @@ import structlog
 from e2e.live import Client, chat
 from faults import history
 from faults.history import Verdict
-from faults.house import House
+from faults.house import MODEL, House
 from faults.nemesis import LEASE_SECONDS, Nemesis
 from faults.proxy import Proxy
 from faults.servers import PostgresServer, ValkeyServer
 from faults.traffic import ABSENT, Tenant
 
-from penstock.service import models
+from penstock.service import models, prices
 from penstock.service.transaction import Database
 from penstock.store.engine import sync_engine
 
@@ -121,6 +121,8 @@ def built(folder: Path, journal: Path) -> Iterator[tuple[House, PostgresServer, 
         networks = {name: stack.enter_context(Proxy(postgres.socket)) for name in PROXIED}
         db = Database(sync_engine(postgres.url, connections=1), lambda hints: None)
         db.run(models.add, ABSENT)
+        db.run(models.add, MODEL)
+        db.run(prices.set_price, MODEL, input="0.15", cached_input="0.015", output="0.6", gpu_second="0.0008")
         db.close()
         house = stack.enter_context(
             House(

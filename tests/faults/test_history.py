@@ -16,7 +16,11 @@ import pytest
 from e2e.live import CHAT, chat
 from faults import history
 from faults.history import Accepted, Line, Verdict
-from faults.house import House
+from faults.house import MODEL, House
+
+from penstock.service import models, prices
+from penstock.service.transaction import Database
+from penstock.store.engine import sync_engine
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,6 +81,10 @@ def house(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.Te
         beat_seconds="0.5",
         slice_lines="20",
     ) as house:
+        db = Database(sync_engine(house.database_url, connections=1), lambda hints: None)
+        db.run(models.add, MODEL)
+        db.run(prices.set_price, MODEL, input="0.15", cached_input="0.015", output="0.6", gpu_second="0.0008")
+        db.close()
         yield house
 
 
@@ -146,6 +154,12 @@ IN_ROWS = {
         "update batches set completed = completed - 1, failed = failed + 1 where id = %(batch)s",
     ),
     "a wrong bill": ("was billed", "update batches set output_tokens = output_tokens + 1 where id = %(batch)s"),
+    "a wrong charge": ("was charged", "update batches set token_cost = token_cost + 1 where id = %(batch)s"),
+    "a segment that cost another price": ("costs what its price says", "update segments set gpu_cost = gpu_cost + 1"),
+    "usage that counts a line twice": (
+        "by its usage, and",
+        "insert into usage_lines select 'default', 'tiny', date_trunc('hour', now()), 1, 3, 0, 2, 0, 0, 0, 0, 0",
+    ),
     "a slice that counts wrong": ("counts and usage are the sums", "update slices set failed = 0 where failed > 0"),
     "a batch that was forgotten": ("is now 404", "update batches set id = 'batch_x' where id = %(batch)s"),
     "another's batch": ("another tenant and hears 200", "update batches set tenant = 'default' where id = %(job)s"),
@@ -250,7 +264,7 @@ def test_lost_and_doubled_lines_are_counted_and_only_a_few_spelled_out(past: Pas
     past.rewrite("output", lambda lines: [*lines[20:], lines[20]])
     verdict = past.judge()
     assert (verdict.lost, verdict.doubled) == (20, 1)
-    assert "… and 19 more like it" in verdict.breaches
+    assert "… and 20 more like it" in verdict.breaches  # the lines, and what they were charged
     assert len(verdict.breaches) < 15
 
 
