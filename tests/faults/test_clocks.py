@@ -63,6 +63,7 @@ def house(build: Callable[..., House], tmp_path_factory: pytest.TempPathFactory)
             keepers=2,
             gpus=2,
             own={name: {"shifted_clock_seconds": str(seconds)} for name, seconds in _SHIFTED.items()},
+            slice_lines="100",  # so that both workers have some of each batch
             lease_seconds=str(_LEASE_SECONDS),
             beat_seconds="1",
             worker_gone_seconds="6",

@@ -5,6 +5,7 @@ The disks are small filesystems in memory, which root may mount; elsewhere a lim
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -47,9 +48,16 @@ def disk(at: Path, bytes: int) -> Iterator[Path]:
 def full(folder: Path, leave_bytes: int = 0) -> Iterator[None]:
     """Fill its disk but for so many bytes."""
     stuffing = folder / "stuffing"
-    size = shutil.disk_usage(folder).free - leave_bytes
     with stuffing.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        for _ in range(100):  # whoever writes there meanwhile leaves less than was free a moment ago
+            held = os.fstat(file.fileno()).st_blocks * 512
+            size = held + shutil.disk_usage(folder).free - leave_bytes
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+                break
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
     try:
         yield
     finally:

@@ -64,6 +64,7 @@ def site(short_dir: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFact
             gpus=2,
             own={name: {"database_url": server.proxied(way.port)} for name, way in ways.items()},
             engine_arguments=[f"--journal={folder / 'journal'}"],
+            slice_lines="250",  # so that both workers have some of each batch
             lease_seconds="6",
             beat_seconds="1",
             close_grace_seconds="1",
