@@ -25,6 +25,7 @@ def platform(short_dir: Path) -> Iterator[Platform]:
         lease_seconds="5",
         beat_seconds="1",
         close_grace_seconds="1",
+        slice_lines="512",  # several slices of a file of some thousands of lines
         worker_gone_seconds="6",
         hint_again_seconds="2",
         poll_seconds="0.5" if WITHOUT_REDIS else "3",
