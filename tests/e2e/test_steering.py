@@ -73,7 +73,7 @@ def test_a_paused_batch_starts_no_slice_until_it_is_resumed(house: House) -> Non
 
 
 def test_a_batch_that_is_given_a_more_urgent_lane_goes_before_another(house: House) -> None:
-    first = house.client.submit(lines(300)).id
+    first = house.client.submit(lines(2_000)).id  # many times what the workers' hands and places hold at once
     until(lambda: completed(house, first) >= SLICE_LINES, "the first one's begin")
     other = house.client.submit(lines(60), lane="flex").id
     until(lambda: look(house, other)["status"] == "in_progress", "its validation")

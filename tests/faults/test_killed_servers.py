@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 from collections.abc import Callable, Iterator
@@ -124,7 +125,7 @@ def test_a_job_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeated
         body = {"model": house.model, "body": chat("", "a job that nobody heard of")["body"]}
         return house.client.http.post("/jobs", json=body, headers={"idempotency-key": "the unheard job"})
 
-    with pytest.raises(httpx.TransportError):
+    with contextlib.suppress(httpx.TransportError):  # the hint is said beside the answer, which may be out by then
         create()
     dies(house, "api-1")
     revive(house)
