@@ -48,12 +48,22 @@ def test_a_lane_is_fed_best_first(world: World) -> None:
     assert world.states(late) == ["ready", "queued"]
 
 
-def test_a_settle_feeds_the_next(world: World) -> None:
-    batch = world.batch(*[1] * 6)
-    claim = world.claimed(world.worker())
-    assert world.states(batch) == ["running"] + ["ready"] * 3 + ["queued"] * 2
-    world.finish(claim)
-    assert world.states(batch) == ["done"] + ["ready"] * 4 + ["queued"]
+def test_a_claim_feeds_the_next(world: World) -> None:
+    batch = world.batch(*[1] * 7)
+    worker = world.worker()
+    assert world.states(batch) == ["ready"] * 4 + ["queued"] * 3
+    world.claimed(worker)
+    assert world.states(batch) == ["running"] + ["ready"] * 4 + ["queued"] * 2
+    world.claimed(worker)
+    assert world.states(batch) == ["running"] * 2 + ["ready"] * 4 + ["queued"]
+
+
+def test_however_many_are_claimed_before_one_settles_no_less_urgent_one_is_taken(world: World) -> None:
+    world.batch(*[1] * 12)
+    world.batch(1, lane=Lane.FLEX)
+    worker = world.worker()
+    assert {world.claimed(worker).lane for _ in range(12)} == {Lane.STANDARD}
+    assert world.claimed(worker).lane is Lane.FLEX
 
 
 def test_a_plans_commit_feeds_live_workers(world: World) -> None:

@@ -89,7 +89,7 @@ def claim(
     `full`: tenants that hold as many of the holder's hands as they may, by lane; they are passed over.
     """
     assert holder.model is not None, "only gpu workers claim slices"
-    return leases.claim(
+    claims = leases.claim(
         tx.conn,
         holder.model,
         lanes,
@@ -101,6 +101,9 @@ def claim(
         lines=lines,
         tokens=settings.slice_tokens,
     )
+    if claims:  # a hand that finds nothing of its lane ready would take a less urgent slice while better ones are queued
+        dispatch.feed(tx, holder.model, settings)
+    return claims
 
 
 def intend(tx: Transaction, key: str) -> None:
