@@ -58,6 +58,14 @@ def test_a_trial_that_plainly_loses_ends_with_its_first_pair() -> None:
     assert 0 < sum(budget < 128 for budget in budgets) <= 2 * WINDOW_SECONDS
 
 
+def test_nothing_is_tried_while_nobody_calls_and_that_time_does_not_count_as_rest() -> None:
+    engine = plant(calls=0.0)
+    assert set(engine.run(1_000)) == {128}
+    engine.calls = 4.0
+    assert set(engine.run(int(FIRST_REST_SECONDS) - 5)) == {128}
+    assert min(engine.run(30)) < 128
+
+
 def test_nothing_is_tried_while_there_is_less_work_than_the_budget() -> None:
     engine = plant(demand=100)
     assert set(engine.run(1_000)) == {128}

@@ -3,7 +3,8 @@
     all         all n: more lines still bring more tokens, and no promise to waiting calls is broken by them
     knee        fewer than n: more were tried, and brought no more tokens a second; see knee.py
     trying      a trial of the knee is under way
-    no_calls    all n: nobody has called lately; the next call brings back what was learned
+    no_calls    all n: nobody has called lately, and fewer lines would serve nobody; the next call brings back what was
+                learned
     slo_ttft    what was learned: more lines broke the promise about the first token
     slo_itl     the same about the time between tokens
     probing     less than n, and nothing says that more would be too much: it rises as samples show that
@@ -103,6 +104,10 @@ class Controller:
         if seen.engine:
             engine = seen.engine
             self._guard.step(seen.lines, engine.running, engine.kv_usage, engine.preemptions, patient=self._is_quiet)
+        if self._is_quiet:
+            self._knee.stop()
+            self.search.forget()
+            return self._least(Decision(self._most, Reason.NO_CALLS))
         return self._least(self._promised(seen) if self.search.evidence else self._unpromised(seen))
 
     def call_came(self) -> Decision:
@@ -122,16 +127,11 @@ class Controller:
             knee.stop()
         elif seen.engine:
             knee.step(seen.at, seen.lines, seen.engine.tokens)
-        if knee.is_trying:
-            return Decision(knee.budget, Reason.TRYING)
-        return Decision(knee.standing, Reason.ALL if knee.standing == self._most else Reason.KNEE)
+        return self._learned()
 
     def _promised(self, seen: Observation) -> Decision:
         """What the promise allows, whatever the cache bears."""
         search = self.search
-        if self._is_quiet:
-            search.forget()
-            return Decision(self._most, Reason.NO_CALLS)
         if seen.trying:
             search.forget()
         else:
@@ -139,8 +139,12 @@ class Controller:
         return self._learned()
 
     def _learned(self) -> Decision:
-        search = self.search
-        if not search.evidence or search.budget == self._most:
+        search, knee = self.search, self._knee
+        if not search.evidence:
+            if knee.is_trying:
+                return Decision(knee.budget, Reason.TRYING)
+            return Decision(knee.standing, Reason.ALL if knee.standing == self._most else Reason.KNEE)
+        if search.budget == self._most:
             return Decision(self._most, Reason.ALL)
         if search.is_probing:
             return Decision(search.budget, Reason.PROBING)

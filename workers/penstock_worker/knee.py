@@ -6,7 +6,7 @@
 
 A step down is kept if it loses nothing, a step up if it gains. A trial costs what the worse side loses in its windows,
 so one that plainly loses ends with its first pair, and after one that changed nothing the next comes later, twice as
-late each time. Tokens a second are measured, as they
+late each time. While nobody calls there is nothing to win, and nothing is tried. Tokens a second are measured, as they
 depend on the hardware, the model and the lengths of the day; what the lines in flight should be is then no constant.
 """
 
@@ -67,9 +67,10 @@ class Knee:
 
     def step(self, at: float, lines: int, tokens: int) -> None:
         """What one control step saw: lines in flight at its end, tokens that the engine has processed in all."""
-        last, self._last = self._last, (at, tokens)
-        if last is None or tokens < last[1]:  # a new engine counts from 0
+        if self._last and tokens < self._last[1]:  # a new engine counts from 0
             self.stop()
+        last, self._last = self._last, (at, tokens)
+        if last is None:
             return
         passed, done = at - last[0], tokens - last[1]
         if not self.is_trying:
@@ -81,6 +82,7 @@ class Knee:
 
     def stop(self) -> None:
         """End a trial without a verdict: conditions changed, or what is measured is not the budget's doing."""
+        self._last = None
         self._rates = {}
         self._side = _Side.STANDING
         self._rested_seconds = 0.0

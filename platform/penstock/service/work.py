@@ -101,7 +101,7 @@ def claim(
         lines=lines,
         tokens=settings.slice_tokens,
     )
-    if claims:  # a hand that finds nothing of its lane ready would take a less urgent slice while better ones are queued
+    if claims:  # with none left ready, the next hand would take a less urgent batch's while better ones are queued
         dispatch.feed(tx, holder.model, settings)
     return claims
 
