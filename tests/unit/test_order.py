@@ -1,4 +1,4 @@
-"""The order of work: prompts that begin alike are neighbours, long answers come first, and no line is lost."""
+"""The order of work: prompts that begin alike are neighbours, long answers begin in time, and no line is lost."""
 
 from __future__ import annotations
 
@@ -101,21 +101,59 @@ def finished(lengths: Sequence[int], at_once: int) -> int:
     return max(slots)
 
 
+def in_time(lengths: Sequence[int], lines: Sequence[Sequence[int]], at_once: int = 128) -> tuple[list[int], list[int]]:
+    """The order of the tree, and what becomes of it."""
+    numbers, begin, longest = np.arange(len(lengths)), beginnings_of(lines), np.array(lengths, dtype=np.uint32)
+    ordered = order.by_prefix(numbers, begin, order.classes(longest, numbers))
+    return ordered.tolist(), order.in_time(ordered, longest, order.shared(ordered, begin), at_once).tolist()
+
+
+def lengths_of(places: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    return [lengths[index] for index in places]
+
+
 def test_long_answers_of_the_last_branches_do_not_come_in_after_everything_else() -> None:
-    lengths = np.array(([10] * 95 + [400] * 5) * 20, dtype=np.uint32)
-    random.Random(1).shuffle(lengths)
+    lengths = ([10] * 95 + [200] * 5) * 20 + ([10] * 95 + [39] * 5) * 20 + ([10] * 95 + [400] * 5)
     lines = [[1 + index // 100] for index in range(len(lengths))]
-    ordered = order.by_prefix(np.arange(len(lengths)), beginnings_of(lines), lengths)
-    moved = order.without_stragglers(ordered, lengths, 128)
-    assert sorted(moved.tolist()) == sorted(ordered.tolist())
-    assert finished(lengths[moved].tolist(), 128) < 0.8 * finished(lengths[ordered].tolist(), 128)
-    cuts = int((order.shared(moved, beginnings_of(lines)) == 0).sum())
-    assert cuts <= 2 * 20, "each branch is in two pieces at most"
+    _, moved = in_time(lengths, lines)
+    assert sorted(moved) == list(range(len(lengths)))
+    assert finished(lengths_of(moved, lengths), 128) < 1.1 * sum(lengths) / 128
+    cuts = int((order.shared(np.array(moved), beginnings_of(lines)) == 0).sum())
+    assert cuts <= 2 * 41, "each branch is in two pieces at most"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([[], [7]]))
+def test_where_nothing_or_everything_is_shared_the_engine_is_full_to_the_end(seed: int, common: list[int]) -> None:
+    chance = random.Random(seed)
+    lengths = [max(1, int(chance.lognormvariate(3, 1))) for _ in range(800)]
+    _, moved = in_time(lengths, [common] * len(lengths), at_once=32)
+    assert sorted(moved) == list(range(len(lengths)))
+    least = max(max(lengths), sum(lengths) / 32)
+    assert finished(lengths_of(moved, lengths), 32) <= 1.03 * least
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_lines_stay_in_file_order_until_near_the_end(seed: int) -> None:
+    chance = random.Random(seed)
+    lengths = [chance.randint(10, 39) for _ in range(500)]
+    _, moved = in_time(lengths, [[]] * len(lengths), at_once=8)
+    half = len(lengths) // 2
+    kept = [index for index in moved if index < half]
+    assert kept == sorted(kept), "answers of mixed lengths end one by one"
+
+
+def test_far_longer_answers_come_first() -> None:
+    lengths = [10] * 1_000 + [1_000] + [10] * 1_000 + [100] + [10] * 1_000
+    assert in_time(lengths, [[]] * len(lengths))[0][:2] == [1_000, 2_001]
 
 
 def test_where_answers_are_alike_nothing_is_moved() -> None:
-    ordered, lengths = np.arange(100)[::-1], np.full(100, 64, dtype=np.uint32)
-    assert order.without_stragglers(ordered, lengths, 32).tolist() == ordered.tolist()
+    assert in_time([64] * 100, [[]] * 100, at_once=32)[1] == list(range(100))
+    branches = [[1 + index % 20] for index in range(400)]
+    ordered, moved = in_time([32] * 400, branches)
+    assert ordered == moved
 
 
 def computed(texts: Sequence[str], blocks: int, block_bytes: int = 64) -> int:

@@ -37,11 +37,16 @@ def test_a_full_cache_is_no_harm_while_nobody_calls_and_seen_to_at_once_when_som
     assert engine.decision.reason is not Reason.KV
 
 
-def test_an_engine_that_throws_out_much_of_what_it_runs_gets_less_whether_or_not_somebody_calls() -> None:
-    engine = plant(slo=Slo(), calls=0.0, kv_per_line=2 / 128)
+def test_what_the_cache_bears_is_found_while_somebody_calls_and_remembered_for_the_next_call() -> None:
+    engine = plant(slo=Slo(), calls=2.0, kv_per_line=2 / 128)
     engine.run(40)
-    assert engine.decision.budget <= 0.8 * 128
+    learned = engine.decision.budget
+    assert learned <= 0.6 * 128
     assert engine.decision.reason is Reason.KV
+    engine.calls = 0.0
+    engine.run(int(QUIET_SECONDS) + 30)
+    assert (engine.decision.budget, engine.decision.reason) == (128, Reason.NO_CALLS)
+    assert engine.controller.call_came().budget <= 1.1 * learned
 
 
 def test_without_a_promise_batch_work_gets_everything_but_for_trials_of_the_knee() -> None:

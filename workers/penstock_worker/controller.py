@@ -101,13 +101,13 @@ class Controller:
             self._called_at, self._is_quiet = seen.at, False
         elif seen.at - self._called_at >= QUIET_SECONDS:
             self._is_quiet = True
-        if seen.engine:
-            engine = seen.engine
-            self._guard.step(seen.lines, engine.running, engine.kv_usage, engine.preemptions, patient=self._is_quiet)
         if self._is_quiet:
+            self._guard.look_away()
             self._knee.stop()
             self.search.forget()
-            return self._least(Decision(self._most, Reason.NO_CALLS))
+            return Decision(self._most, Reason.NO_CALLS)
+        if seen.engine:
+            self._guard.step(seen.lines, seen.engine.running, seen.engine.kv_usage, seen.engine.preemptions)
         return self._least(self._promised(seen) if self.search.evidence else self._unpromised(seen))
 
     def call_came(self) -> Decision:

@@ -5,9 +5,8 @@ nine tenths of what runs as soon as the cache is fuller than `high`, fills so fa
 or something was preempted; and falls again only once that is in force and did not help. It rises by a small step
 whenever the cache, as full as it is for each line now, would hold that many lines.
 
-While nobody calls, a full cache is no harm: the engine lets requests in as they fit, and each block that stays empty is
-throughput given away. Then only an engine that throws out much of what it runs is given less, and it rises in large
-steps, as the lines to come may share more of their prompts than those that went.
+While nobody calls it looks away, see controller.py: the engine lets requests in as they fit, and each block that stays
+empty would be throughput given away.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ _SHRINK: Final = 0.9
 # Room between where it may rise and where it falls, so that it does neither.
 _CALM: Final = 0.05
 _CALM_STEPS: Final = 5
-_PATIENT_STEPS: Final = 2
-_MUCH: Final = 1 / 8
 
 
 class KvGuard:
@@ -38,26 +35,23 @@ class KvGuard:
         self._calm_steps = 0
         self.limit = most_lines
 
-    def step(self, lines: int, running: int, usage: float, preemptions: int, *, patient: bool = False) -> None:
-        """What the engine said; `running` counts all its requests, `preemptions` since it began.
+    def look_away(self) -> None:
+        """The next step's rise and preemptions are not those of one step."""
+        self._usage = self._preemptions = None
+        self._calm_steps = 0
 
-        `patient`: nobody has called lately.
-        """
+    def step(self, lines: int, running: int, usage: float, preemptions: int) -> None:
+        """What the engine said; `running` counts all its requests, `preemptions` since it began."""
         rise = usage - self._usage if self._usage is not None else 0.0
         # A count that is smaller than before is of a new engine.
         thrown_out = 0 if self._preemptions is None else preemptions - self._preemptions
         self._usage, self._preemptions = usage, preemptions
-        full = usage > self._high or usage + rise > _FULL or thrown_out > 0
-        if thrown_out > _MUCH * running if patient else full:
+        if usage > self._high or usage + rise > _FULL or thrown_out > 0:
             self._calm_steps = 0
             if lines <= self.limit:
                 self.limit = max(self._least, int(min(lines, max(running, 1), self.limit) * _SHRINK))
             return
         self._calm_steps += 1
-        if patient:
-            if self._calm_steps >= _PATIENT_STEPS:
-                self.limit = min(self._most, self.limit + max(self._step, self.limit // 4))
-            return
         if self.limit < self._most and self._calm_steps >= _CALM_STEPS:
             wanted = min(self._most, self.limit + self._step)
             if usage * wanted / max(lines, 1) < self._high - _CALM:

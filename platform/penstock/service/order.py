@@ -1,9 +1,11 @@
-"""Order: lines whose prompts begin alike are neighbours, long answers come first, and so does nothing else.
+"""Order: lines whose prompts begin alike are neighbours, long answers begin in time, and else it is the file's.
 
 Prompts form a tree: lines that share a beginning are a branch, those of them that share a deeper one a branch of it.
 The order walks through the tree, so a branch stays whole and an engine's prefix cache meets each beginning once. Where
-it may choose, it takes the branch (or the single line) with the longest answer first, so that the last lines are short
-ones and the engine does not run empty behind a straggler. Where nothing is shared, length alone decides.
+it may choose, it takes first what has answers far longer than the mean, and then goes by the file: answers of mixed
+lengths end one by one and each leaves its slot to the next, while a run of equal ones ends at once and leaves the
+engine half empty (measured: longest first throughout loses what it wins). Only towards the end a line moves forward,
+as far as it must so that the engine does not run empty behind a straggler.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 TWIN: Final = 255
 """What a line shares with the one before it if the two are the same request."""
-_STRAGGLES: Final = 4
+_FAR_LONGER: Final = 4
+_IN_TIME: Final = 1.5
+"""A line should have so many times its own steps before the end: lengths are estimates, and steps are not alike."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Beginnings:
 
 
 def by_prefix(lines: Numbers, begin: Beginnings, longest: NDArray[np.uint32]) -> Numbers:
-    """The lines, in the order of the tree. `longest` is how many tokens each line's answer may have."""
+    """The lines, in the order of the tree. `longest` says whose answers are longer, in tokens or classes of them."""
     place = np.zeros(len(begin.counts), dtype=np.int64)  # where the line's branch begins in the order
     level, open_lines = 0, lines
     while len(open_lines) > 1 and (has := begin.counts[open_lines] > level).any():
@@ -69,20 +73,31 @@ def by_prefix(lines: Numbers, begin: Beginnings, longest: NDArray[np.uint32]) ->
     return lines[np.lexsort((lines, -longest[lines].astype(np.int64), place[lines]))]
 
 
-def without_stragglers(ordered: Numbers, longest: NDArray[np.uint32], at_once: int) -> Numbers:
-    """The same, with answers that would come in long after all others moved forward, to where enough work follows.
+def classes(longest: NDArray[np.uint32], lines: Numbers) -> NDArray[np.uint32]:
+    """0 for answers of up to four times the mean of these lines, and one more for each four times again."""
+    mean = max(1.0, float(longest[lines].mean()))
+    return np.ceil(np.log(np.maximum(longest / mean, 1.0)) / np.log(_FAR_LONGER) - 1.0).clip(0).astype(np.uint32)
 
-    An engine makes about one token of each of its lines in a step, so a line straggles if less than its own length
-    times the lines at once is left behind it. Only lines much longer than those around them are moved: each pays with
-    what it shared with its neighbours.
+
+def in_time(ordered: Numbers, longest: NDArray[np.uint32], shares: NDArray[np.uint8], at_once: int) -> Numbers:
+    """The same, with lines that would come in after all others moved forward, to where enough work follows.
+
+    An engine makes about one token of each of its lines in a step, so a line is late if less than its own length times
+    the lines at once follows. It moves if that costs no more of `shares` than all the lines there have in common, or if
+    it is far longer than they are.
     """
     answers = longest[ordered].astype(np.float64)
-    behind = answers[::-1].cumsum()[::-1] - answers
-    longest_left = np.maximum.accumulate(answers[::-1])[::-1]
-    end = int(np.argmax(behind < at_once * longest_left))  # the last line has nothing behind it
-    long = answers[end:] > _STRAGGLES * answers[end:].mean()
-    tail = ordered[end:]
-    return np.concatenate((ordered[:end], tail[long], tail[~long]))
+    begins = answers.cumsum() - answers
+    latest = answers.sum() - _IN_TIME * at_once * answers
+    (late,) = np.nonzero(latest < begins)
+    if not len(late):
+        return ordered
+    end = int(np.searchsorted(begins, latest[late].min()))
+    common = shares[end + 1 :].min(initial=TWIN)
+    own = np.maximum(shares[end:], np.r_[shares[end + 1 :], 0])
+    moves = (own <= common) | (answers[end:] > _FAR_LONGER * answers[end:].mean())
+    due = np.where(moves, np.minimum(begins, latest)[end:], begins[end:])
+    return np.concatenate((ordered[:end], ordered[end:][np.argsort(due, kind="stable")]))
 
 
 def shared(ordered: Numbers, begin: Beginnings) -> NDArray[np.uint8]:

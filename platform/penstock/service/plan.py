@@ -83,8 +83,9 @@ def make(found: Scan, speeds: Mapping[str, Speed], settings: Settings, *, reorde
         members = np.flatnonzero(model_of == model)
         ordered = members
         if reorder:
-            ordered = order.by_prefix(members[~follows[members]], begin, longest)
-            ordered = order.without_stragglers(ordered, longest, speeds[name].lines_at_once)
+            asked = members[~follows[members]]
+            ordered = order.by_prefix(asked, begin, order.classes(longest, asked))
+            ordered = order.in_time(ordered, longest, order.shared(ordered, begin), speeds[name].lines_at_once)
             ordered = order.with_followers(ordered, found.leaders, members)
         shares = order.shared(ordered, begin)
         shares[follows[ordered]] = order.TWIN
