@@ -24,6 +24,7 @@ from bench.occupancy import Load, watched
 
 from penstock.stack.child import Child, last_lines
 from penstock_worker.engine import kind as kinds
+from penstock_worker.engine import naps
 from penstock_worker.engine.launch import without
 
 _START_SECONDS: Final = 900.0
@@ -59,9 +60,10 @@ def starting(
     """Start it with the flags that ours is started with; gives what waits until it is ready. Nothing is left of it."""
     socket, log = folder / "theirs.sock", folder / "theirs.log"
     socket.unlink(missing_ok=True)
-    environment = kinds.launch(
+    launch = kinds.launch(
         "vllm", model=name, source=source, socket=socket, arguments=arguments, environ=os.environ, python=sys.executable
-    ).environment
+    )
+    environment = {key: value for key, value in launch.environment.items() if key != naps.VARIABLE}  # vLLM as it comes
     command = [sys.executable, "-m", "bench.theirs", str(socket), "--model", source, "--served-model-name", name]
     began = time.monotonic()
     with Child("theirs", [*command, *arguments], log=log, environment=environment, grace_seconds=20) as child:

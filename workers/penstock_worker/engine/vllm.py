@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock_worker.engine import naps
 from penstock_worker.engine.launch import (
     BadLaunch,
     Launch,
@@ -71,7 +72,7 @@ def launch(
         kind="vllm",
         model=model,
         command=tuple(command),
-        environment=environment(environ, on_cpu, Path(source).is_dir()),
+        environment=environment(environ, on_cpu, Path(source).is_dir()) | _naps(environ, ranks * parts(arguments)),
         socket=socket,
         # --max-num-seqs holds for each data-parallel rank.
         batch_slots=min(slots, total) * ranks,
@@ -172,6 +173,13 @@ def environment(environ: Mapping[str, str], on_cpu: bool, local: bool) -> dict[s
         env.setdefault("HF_HUB_OFFLINE", "1")
         env.setdefault("TRANSFORMERS_OFFLINE", "1")
     return env
+
+
+def _naps(environ: Mapping[str, str], parts: int) -> Mapping[str, str]:
+    try:
+        return naps.environment(environ, parts)
+    except ValueError as error:
+        raise BadLaunch(str(error)) from error
 
 
 def _kv_cache_gib() -> int:
