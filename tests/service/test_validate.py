@@ -216,7 +216,7 @@ def test_a_plan_keeps_prompts_that_begin_alike_and_equal_lines_together(desk: De
 
     batch = desk.validate(b"\n".join([line(n, n % 2) for n in range(8)] + [line(8, 1, max_tokens=1_000)]))
     numbers = [number for number, _ in plan.unframe(desk.plan(batch))]
-    # By far the longest answer first, and with it all of its prompt. Lines 2 and 4, 6 and 8, 1 and 3, 5 and 7 are equal.
+    # By far the longest answer first, and with it all of its prompt. 2 and 4, 6 and 8, 1 and 3, 5 and 7 are equal.
     assert numbers == [9, 2, 4, 6, 8, 1, 3, 5, 7]
 
 
