@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from store.world import World
 
 from penstock.service import work
+from penstock.service.transaction import Database
 from penstock.settings import Settings
 from penstock_worker.beat import Beat, now
 
@@ -20,6 +24,22 @@ def world(database_url: str) -> Iterator[World]:
     yield world
     world.check()
     world.close()
+
+
+class Settling:
+    """A database whose first transaction has to wait until something else was committed."""
+
+    def __init__(self, db: Database, before: Callable[[], object]) -> None:
+        self._db = db
+        self._before = [before]
+        self.heard: list[Any] = []
+
+    def run(self, *call: Any) -> Any:
+        """Run it after what was to come before it."""
+        while self._before:
+            self._before.pop()()
+        self.heard.append(self._db.run(*call))
+        return self.heard[-1]
 
 
 def until(sight: bool, look: object, seconds: float = 5.0) -> None:
@@ -70,3 +90,17 @@ def test_what_a_holder_does_not_name_is_given_back_at_its_second_beat(world: Wor
     beat.once()
     assert world.states(batch)[0] in ("queued", "ready")
     assert world.db.run(work.claim, holder, [], uuid4(), world.settings) == []
+
+
+def test_a_lease_that_is_settled_while_a_beat_is_under_way_is_not_reported_as_lost(world: World) -> None:
+    world.batch(2)
+    holder = world.worker()
+    claim = world.claimed(holder)
+    settling = Settling(world.db, lambda: (world.finish(claim), rest.close()))
+    beat = Beat(settling, holder, world.settings)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as said, ExitStack() as rest:
+        grip = rest.enter_context(beat.holding(claim.lease, now()))
+        beat.once()
+    assert settling.heard[0].lost == {claim.lease}
+    assert not grip.lost
+    assert "lease_lost" not in [line["event"] for line in said]

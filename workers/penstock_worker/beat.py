@@ -117,6 +117,9 @@ class Beat:
         asked_at = now()
         heard = self._db.run(work.beat, self._holder, list(named), self._settings)
         for lease in heard.lost:
+            with self._lock:
+                if lease not in self._grips:  # it was settled while this beat was under way
+                    continue
             log.warning("lease_lost", lease=lease)
             named[lease].lost = True
             named[lease].news.set()
