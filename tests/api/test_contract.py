@@ -6,7 +6,7 @@ import httpx
 from api import contract
 from api.live import create, upload
 
-from penstock.domain.batch import BatchState, LineError
+from penstock.domain.batch import BatchState, Ending, LineError
 from penstock.service.transaction import Database
 from penstock.store import batches
 
@@ -41,7 +41,8 @@ def test_a_batch_has_every_field_of_the_schema_and_unset_ones_are_null(client: h
 def test_a_failed_batch_lists_its_errors(client: httpx.Client, db: Database) -> None:
     batch = create(client, upload(client)["id"])
     errors = [LineError("invalid_json_line", "This line is not parseable as valid JSON.", None, 3)]
-    db.run(lambda tx: batches.end(tx.conn, batch["id"], BatchState.FAILED, event="evt_1", errors=errors, error_count=7))
+    how = Ending(BatchState.FAILED, errors=errors, error_count=7)
+    db.run(lambda tx: batches.end(tx.conn, {batch["id"]: "evt_1"}, how))
     failed = client.get(f"/v1/batches/{batch['id']}").json()
     contract.check("Batch", failed)
     assert failed["status"] == "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -99,6 +100,21 @@ class LineError:
     message: str
     param: str | None = None
     line: int | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a batch ends, and the files that hold its results; of a retry also those laid over its parent's."""
+
+    state: BatchState
+    output_file: str | None = None
+    error_file: str | None = None
+    merged_output_file: str | None = None
+    merged_error_file: str | None = None
+    errors: Sequence[LineError] = ()
+    """The first of them."""
+    error_count: int = 0
+    """How many there were in all."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from penstock.formats import output, plan
 from penstock.service import foresight
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
-from penstock.store import batches, retries, segments, slices, webhooks, workers
+from penstock.store import batches, due, retries, segments, slices, webhooks, workers
 
 FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -108,7 +108,7 @@ def results(tx: Transaction, batch: Batch) -> list[bytes]:
 def _waiting(tx: Transaction, batch: Batch, settings: Settings) -> Waiting | None:
     gone = timedelta(seconds=settings.worker_gone_seconds)
     if batch.state is BatchState.IN_PROGRESS:
-        models = batches.waiting_models(tx.conn, batch.id, gone=gone)
+        models = due.waiting_models(tx.conn, batch.id, gone=gone)
         return Waiting("no_worker", tuple(models)) if models else None
     if batch.state in (BatchState.VALIDATING, BatchState.FINALIZING):
         alive = any(worker.kind == "io" for worker in workers.live(tx.conn, gone=gone))

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.batch import Batch, BatchState
+from penstock.domain.batch import Batch, BatchState, Ending
 from penstock.domain.errors import LeaseLost
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
@@ -206,13 +206,12 @@ def commit(
                 blob_key=written.key,
                 ttl=None if batch.output_expires_seconds is None else timedelta(seconds=batch.output_expires_seconds),
             )
-    closing.end(
-        tx,
-        batch.id,
+    ending = Ending(
         finish_as,
         output_file=output_file.id if output_file else None,
         error_file=error_file.id if error_file else None,
         merged_output_file=merged_output.id if merged_output else None,
         merged_error_file=merged_error.id if merged_error else None,
     )
+    closing.end(tx, [batch.id], ending)
     leases.shut_batch_lease(tx.conn, lease)

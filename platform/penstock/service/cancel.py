@@ -6,7 +6,7 @@ from penstock.domain.batch import Batch, BatchState
 from penstock.domain.errors import Conflict, NotFound
 from penstock.service import closing
 from penstock.service.transaction import Transaction
-from penstock.store import batches
+from penstock.store import batches, due
 
 
 def cancel(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
@@ -36,7 +36,7 @@ def _get(tx: Transaction, tenant: str, id: str) -> Batch:
 
 def expire(tx: Transaction, id: str) -> bool:
     """Close a batch whose deadline has passed; False if it has not, if somebody is at it, or it is closing already."""
-    if not batches.try_lock(tx.conn, id) or not batches.past_deadline(tx.conn, id):
+    if not batches.try_lock(tx.conn, id) or not due.past_deadline(tx.conn, id):
         return False
     closed = closing.close(tx, id, BatchState.EXPIRED)
     closing.move_on(tx, id)

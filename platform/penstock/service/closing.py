@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.domain import hint
-from penstock.domain.batch import Batch, BatchState, LineError
+from penstock.domain.batch import Batch, BatchState, Ending
 from penstock.service import deliver
 from penstock.service.ids import fresh
 from penstock.service.transaction import Transaction
@@ -46,9 +46,7 @@ def move_on_all(tx: Transaction, ids: Sequence[str]) -> list[str]:
         else:
             tx.hint(hint.assemble(now.id))
     for state, those in ended.items():
-        events = {id: fresh("evt_") for id in those}
-        batches.end_all(tx.conn, events, state)
-        deliver.owe(tx, list(events.values()))
+        end(tx, those, Ending(state))
     return [now.id for now in due]
 
 
@@ -58,30 +56,8 @@ def _may_move_on(now: Batch) -> bool:
     return now.finish_as is not None or now.state in (BatchState.IN_PROGRESS, BatchState.PAUSED)
 
 
-def end(
-    tx: Transaction,
-    batch: str,
-    state: BatchState,
-    *,
-    output_file: str | None = None,
-    error_file: str | None = None,
-    merged_output_file: str | None = None,
-    merged_error_file: str | None = None,
-    errors: Sequence[LineError] = (),
-    error_count: int = 0,
-) -> None:
-    """Make the last move, with its event, and owe that to whoever wants to hear of it."""
-    event = fresh("evt_")
-    batches.end(
-        tx.conn,
-        batch,
-        state,
-        event=event,
-        output_file=output_file,
-        error_file=error_file,
-        merged_output_file=merged_output_file,
-        merged_error_file=merged_error_file,
-        errors=errors,
-        error_count=error_count,
-    )
-    deliver.owe(tx, [event])
+def end(tx: Transaction, ids: Sequence[str], how: Ending) -> None:
+    """Make the last move of each, with its event, and owe that to whoever wants to hear of it."""
+    events = {id: fresh("evt_") for id in ids}
+    batches.end(tx.conn, events, how)
+    deliver.owe(tx, list(events.values()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from penstock.blobs.store import Blobs
-from penstock.domain.batch import Batch, BatchState, LineError
+from penstock.domain.batch import Batch, BatchState, Ending, LineError
 from penstock.domain.errors import LeaseLost
 from penstock.domain.repeat import Repeat
 from penstock.failpoint import failpoint
@@ -76,5 +76,5 @@ def _refuse(tx: Transaction, batch: str, lease: int) -> None:
     batches.lock(tx.conn, batch)
     if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
         raise LeaseLost
-    closing.end(tx, batch, BatchState.FAILED, errors=[NOTHING], error_count=1)
+    closing.end(tx, [batch], Ending(BatchState.FAILED, errors=[NOTHING], error_count=1))
     leases.shut_batch_lease(tx.conn, lease)

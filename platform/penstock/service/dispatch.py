@@ -10,7 +10,7 @@ from penstock.domain.slack import Outlook
 from penstock.service import closing
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, counts, leases, promotion, slices
+from penstock.store import batches, counts, due, leases, promotion, slices
 
 _MOST_PER_TICK = 1_000
 
@@ -40,7 +40,7 @@ def hint_again(tx: Transaction, settings: Settings) -> int:
         hint.generate(model, lane)
         for model, lane in slices.stale(tx.conn, lines=settings.bundle_lines, again=again, limit=_MOST_PER_TICK)
     )
-    for batch, state in batches.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
+    for batch, state in due.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
         tx.hint(hint.validate(batch) if state is BatchState.VALIDATING else hint.assemble(batch))
     return len(tx.hints)
 
@@ -82,12 +82,12 @@ def silent_batches(tx: Transaction) -> list[str]:
 
 def overdue(tx: Transaction) -> list[str]:
     """Batches whose deadline has passed."""
-    return batches.overdue(tx.conn, limit=_MOST_PER_TICK)
+    return due.overdue(tx.conn, limit=_MOST_PER_TICK)
 
 
 def stuck(tx: Transaction) -> list[str]:
     """Batches that nobody moved on, because whoever should have done it died."""
-    return batches.stuck(tx.conn, limit=_MOST_PER_TICK)
+    return due.stuck(tx.conn, limit=_MOST_PER_TICK)
 
 
 def move_on(tx: Transaction, batch: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.batch import Batch, BatchState, LineError
+from penstock.domain.batch import Batch, BatchState, Ending, LineError
 from penstock.domain.errors import LeaseLost
 from penstock.domain.slice import Cut
 from penstock.failpoint import failpoint
@@ -108,7 +108,7 @@ def refuse(tx: Transaction, batch: str, lease: int, found: Scan) -> None:
     if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
         raise LeaseLost
     errors = sorted(found.errors, key=lambda error: error.line or 0)
-    closing.end(tx, batch, BatchState.FAILED, errors=errors, error_count=found.error_count)
+    closing.end(tx, [batch], Ending(BatchState.FAILED, errors=errors, error_count=found.error_count))
     leases.shut_batch_lease(tx.conn, lease)
 
 

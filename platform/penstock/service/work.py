@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from penstock.domain.batch import Batch, BatchState, LineError, Usage
+from penstock.domain.batch import Batch, BatchState, Ending, LineError, Usage
 from penstock.domain.errors import LeaseLost
 from penstock.domain.lane import Lane
 from penstock.domain.slice import Claim
@@ -16,7 +16,7 @@ from penstock.formats.output import Record
 from penstock.service import closing, dispatch
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, counts, files, leases, models, segments, slices, suspects, workers
+from penstock.store import batches, counts, due, files, leases, models, segments, slices, suspects, workers
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def claim_batch(
 
 def waiting_for_io(tx: Transaction) -> tuple[str, str] | None:
     """The most urgent batch that waits for an io worker, with what it waits for (`validate` or `assemble`)."""
-    found = batches.waiting_for_io(tx.conn)
+    found = due.waiting_for_io(tx.conn)
     if found is None:
         return None
     batch, state = found
@@ -296,5 +296,5 @@ def give_up(tx: Transaction, batch: str, lease: int) -> None:
     if now is None or not batches.holds(tx.conn, batch, lease, now.state):
         raise LeaseLost
     error = LineError("internal_error", f"The batch could not be worked on while {now.state}; see the logs.")
-    closing.end(tx, batch, BatchState.FAILED, errors=[error], error_count=1)
+    closing.end(tx, [batch], Ending(BatchState.FAILED, errors=[error], error_count=1))
     leases.shut_batch_lease(tx.conn, lease)
