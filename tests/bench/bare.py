@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final
 import aiohttp
 
 from penstock_worker.engine import kind as kinds
+from penstock_worker.engine import naps
 from penstock_worker.engine.launch import without
 from penstock_worker.engine.supervisor import EngineState, Supervisor
 
@@ -64,6 +65,11 @@ def read(page: str, at: float) -> Counts:
     )
 
 
+def as_it_comes(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an engine is started with that is not ours: its processes wait for each other as vLLM has them wait."""
+    return {name: value for name, value in environment.items() if name != naps.VARIABLE}
+
+
 @contextmanager
 def engine(
     name: str, source: str, folder: Path, arguments: Sequence[str], *, kind: str, seqs: int, say: Callable[[str], None]
@@ -79,7 +85,8 @@ def engine(
     )  # fmt: skip
     command = [*without(without(ours.command, "--max-num-seqs"), "--scheduling-policy")]
     command += ["--max-num-seqs", str(seqs), *(["--scheduling-policy", "priority"] if kind == "vllm" else [])]
-    launch = replace(ours, command=tuple(command), batch_slots=seqs, engine_slots=seqs)
+    environment = as_it_comes(ours.environment)
+    launch = replace(ours, command=tuple(command), environment=environment, batch_slots=seqs, engine_slots=seqs)
     began = time.monotonic()
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "bare.log") as supervisor:
         while supervisor.state is not EngineState.READY:

@@ -24,7 +24,6 @@ from bench.occupancy import Load, watched
 
 from penstock.stack.child import Child, last_lines
 from penstock_worker.engine import kind as kinds
-from penstock_worker.engine import naps
 from penstock_worker.engine.launch import without
 
 _START_SECONDS: Final = 900.0
@@ -63,7 +62,7 @@ def starting(
     launch = kinds.launch(
         "vllm", model=name, source=source, socket=socket, arguments=arguments, environ=os.environ, python=sys.executable
     )
-    environment = {key: value for key, value in launch.environment.items() if key != naps.VARIABLE}  # vLLM as it comes
+    environment = bare.as_it_comes(launch.environment)
     command = [sys.executable, "-m", "bench.theirs", str(socket), "--model", source, "--served-model-name", name]
     began = time.monotonic()
     with Child("theirs", [*command, *arguments], log=log, environment=environment, grace_seconds=20) as child:
