@@ -45,7 +45,7 @@ def test_three_of_each_do_everything_once(
     assert len(kinds) == 2 * BATCHES
     assert all((settled, every) == (1, 1) for _, _, settled, every in kinds), kinds
     slices = house.rows("select slice, count(*) from leases where kind = 'slice' and closed_as = 'settled' group by 1")
-    assert len(slices) == BATCHES * LINES // 20
+    assert len(slices) == house.ask("select count(*) from slices") >= BATCHES * LINES // 20  # the last are smaller
     assert all(count == 1 for _, count in slices)
     workers = house.ask("select count(distinct holder) from leases where kind = 'slice'")
     assert workers == 3
