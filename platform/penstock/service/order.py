@@ -4,8 +4,8 @@ Prompts form a tree: lines that share a beginning are a branch, those of them th
 The order walks through the tree, so a branch stays whole and an engine's prefix cache meets each beginning once. Where
 it may choose, it takes first what has answers far longer than the mean, and then goes by the file: answers of mixed
 lengths end one by one and each leaves its slot to the next, while a run of equal ones ends at once and leaves the
-engine half empty (measured: longest first throughout loses what it wins). Only towards the end a line moves forward,
-as far as it must so that the engine does not run empty behind a straggler.
+engine half empty until it is refilled (seen with longest first throughout: 75 of 128 running, again and again). Only
+towards the end a line moves forward, as far as it must so that the engine does not run empty behind a straggler.
 """
 
 from __future__ import annotations
