@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from penstock_worker.engine import naps
+from penstock_worker.engine.launch import BadLaunch
 
 # What each process of an engine does as it starts, and then how long a yield takes.
 _LOADED = """
@@ -33,7 +34,7 @@ def test_an_operators_word_stands() -> None:
     assert naps.environment({naps.VARIABLE: "0"}, 1, cores=2) == {naps.VARIABLE: "0"}
     assert naps.environment({naps.VARIABLE: "0.001"}, 1, cores=64) == {naps.VARIABLE: "0.001"}
     for wrong in ("soon", "-1", "1", "nan"):
-        with pytest.raises(ValueError, match=f"from 0 to 0.01, not '{wrong}'"):
+        with pytest.raises(BadLaunch, match=f"from 0 to 0.01, not '{wrong}'"):
             naps.environment({naps.VARIABLE: wrong}, 1, cores=2)
 
 

@@ -17,6 +17,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from penstock_worker.engine.launch import BadLaunch
+
 VARIABLE: Final = "PENSTOCK_ENGINE_NAP_SECONDS"
 _SECONDS: Final = 0.000_05
 """Short beside a step (milliseconds), long beside a yield (a third of a microsecond)."""
@@ -25,15 +27,15 @@ _OTHERS: Final = 4
 """Cores for who works beside an engine: its HTTP server, the gpu worker, Postgres and its clients, the API."""
 
 
-def environment(environ: Mapping[str, str], parts: int, cores: int | None = None) -> Mapping[str, str]:
+def environment(environ: Mapping[str, str], parts: int, cores: int | None = None) -> dict[str, str]:
     """What an engine's environment gets, whose model is spread over so many devices; nothing where cores suffice.
 
     A part's process and the scheduler spin: on cores of their own that costs nobody anything, and wins a few
-    microseconds a step. An operator's own word stands, 0 for never; raises ValueError if it is no number of seconds.
+    microseconds a step. An operator's own word stands, 0 for never; raises BadLaunch if it is no number of seconds.
     """
     if said := environ.get(VARIABLE):
         if not 0.0 <= _seconds(said) <= _MOST_SECONDS:
-            raise ValueError(f"{VARIABLE} must be a number of seconds from 0 to {_MOST_SECONDS}, not {said!r}.")
+            raise BadLaunch(f"{VARIABLE} must be a number of seconds from 0 to {_MOST_SECONDS}, not {said!r}.")
         return {VARIABLE: said}
     there = len(os.sched_getaffinity(0)) if cores is None else cores
     return {VARIABLE: f"{_SECONDS:f}"} if there < parts + 1 + _OTHERS else {}

@@ -68,11 +68,12 @@ def launch(
     command += ["--model", source, "--served-model-name", model, "--uds", str(socket)]
     command += ["--max-num-seqs", str(total), *_our_choices(arguments, on_cpu)]
     command += without(arguments, "--max-num-seqs")
+    env = environment(environ, on_cpu, Path(source).is_dir()) | naps.environment(environ, ranks * parts(arguments))
     return Launch(
         kind="vllm",
         model=model,
         command=tuple(command),
-        environment=environment(environ, on_cpu, Path(source).is_dir()) | _naps(environ, ranks * parts(arguments)),
+        environment=env,
         socket=socket,
         # --max-num-seqs holds for each data-parallel rank.
         batch_slots=min(slots, total) * ranks,
@@ -173,13 +174,6 @@ def environment(environ: Mapping[str, str], on_cpu: bool, local: bool) -> dict[s
         env.setdefault("HF_HUB_OFFLINE", "1")
         env.setdefault("TRANSFORMERS_OFFLINE", "1")
     return env
-
-
-def _naps(environ: Mapping[str, str], parts: int) -> Mapping[str, str]:
-    try:
-        return naps.environment(environ, parts)
-    except ValueError as error:
-        raise BadLaunch(str(error)) from error
 
 
 def _kv_cache_gib() -> int:
