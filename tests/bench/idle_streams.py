@@ -80,7 +80,7 @@ async def measure(house: House, streams: int, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=30.0)
@@ -105,6 +105,8 @@ def main() -> None:
             socket = house.engine_socket("gpu-1")
             until(lambda: asyncio.run(running(socket)) == 0, "the engine heard that all clients left")
     print(json.dumps(found, indent=2))
+    grown = found["grown_while_idle_mib"]
+    assert grown < 5, f"memory grew by {grown:.1f} MiB while nothing happened"
 
 
 async def running(socket: Path) -> float:

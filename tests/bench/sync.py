@@ -161,7 +161,7 @@ def idle_streams(seconds: float) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = done.stdout[done.stdout.find("{") :]
     found: dict[str, Any] = json.loads(told) if told.startswith("{") else {}
-    if done.returncode:
+    if done.returncode:  # It judges: what it says belongs to what it found.
         said = [line for line in done.stderr.splitlines() if "Error" in line]
         found["failed"] = said[-1] if said else f"status {done.returncode}"
     return found
