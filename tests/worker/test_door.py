@@ -95,6 +95,8 @@ def test_a_caller_that_leaves_aborts_its_request_in_the_engine(shared: Site) -> 
         async with caller.call(chat("hi [[tokens 100]] [[stall-after 3]]", stream=True), id="late") as response:
             await response.content.readuntil(b"\n\n")
             response.close()
+        await soon(lambda: shared.metric("echo:requests_aborted") == aborted + 1)  # else it is taken for the next one
+        await soon(lambda: not shared.gate.calls)
         silent = asyncio.create_task(caller.refusal(chat("[[hang]]"), id="early"))
         await soon(lambda: shared.metric("vllm:num_requests_running") == 1 and shared.gate.calls == 1)
         silent.cancel()
