@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 
 from penstock_worker.engine import kind as kinds
-from penstock_worker.engine import naps
+from penstock_worker.engine import naps, turns
 from penstock_worker.engine.launch import without
 from penstock_worker.engine.supervisor import EngineState, Supervisor
 
@@ -67,7 +67,7 @@ def read(page: str, at: float) -> Counts:
 
 def as_it_comes(environment: Mapping[str, str]) -> dict[str, str]:
     """What an engine is started with that is not ours: its processes wait for each other as vLLM has them wait."""
-    return {name: value for name, value in environment.items() if name != naps.VARIABLE}
+    return {name: value for name, value in environment.items() if name not in (naps.VARIABLE, turns.VARIABLE)}
 
 
 @contextmanager
@@ -83,7 +83,9 @@ def engine(
         kind, model=name, source=source, socket=socket, arguments=arguments, environ=os.environ,
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )  # fmt: skip
-    command = [*without(without(ours.command, "--max-num-seqs"), "--scheduling-policy")]
+    command = list(ours.command)
+    for ours_alone in ("--max-num-seqs", "--scheduling-policy", "--middleware"):
+        command = without(command, ours_alone)
     command += ["--max-num-seqs", str(seqs), *(["--scheduling-policy", "priority"] if kind == "vllm" else [])]
     environment = as_it_comes(ours.environment)
     launch = replace(ours, command=tuple(command), environment=environment, batch_slots=seqs, engine_slots=seqs)

@@ -38,8 +38,8 @@ def test_every_field_that_is_not_an_operators_arrives_as_it_was_written(fields: 
     wanted = {name: value for name, value in fields.items() if name not in OPERATORS}
     assert json.loads(for_call(written, CHAT, "a", isolate=False).body) == wanted
     assert json.loads(for_line(written, CHAT, "a", False, None)) == wanted
-    ranked = json.loads(for_line(written, CHAT, "a", True, Rank.FLEX))
-    assert (ranked.pop("priority"), len(ranked.pop("cache_salt"))) == (4, 32)
+    ranked = json.loads(for_line(written, CHAT, "a", True, Rank.FLEX.priority()))
+    assert (ranked.pop("priority"), len(ranked.pop("cache_salt"))) == (8, 32)
     assert ranked == wanted
 
 
@@ -89,7 +89,7 @@ def test_a_body_with_nothing_to_take_out_is_not_touched() -> None:
 
 @pytest.mark.parametrize("body", [b"{}", b" { } ", b'{"a":1}', b'\n{\t"a" : 1}'])
 def test_a_rank_is_said_at_the_front_of_any_object(body: bytes) -> None:
-    assert json.loads(with_priority(body, Rank.STANDARD)) == {"priority": 3, **json.loads(body)}
+    assert json.loads(with_priority(body, Rank.STANDARD.priority())) == {"priority": 6, **json.loads(body)}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'{"a":NaN}', b"\xff", b'"{}"', b"[" * 100_000, b"{1:2}"])

@@ -115,7 +115,9 @@ def engine_of_its_own(short_dir: Path, *arguments: str, **given: Any) -> Iterato
         loop = stack.enter_context(Loop())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
         stack.enter_context(loop.living(client))
-        yield Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings)
+        yield Engine(
+            client, Gate(launch.batch_slots, launch.engine_slots, launch.overtakers), supervisor, loop, settings
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from aiohttp import web
 from worker.engines import echo_launch
 
 from penstock.domain.lane import Lane
-from penstock.domain.rank import Rank
+from penstock.domain.rank import OF_LANE
 from penstock.domain.slice import Claim
 from penstock.formats.input import Line
 from penstock.formats.output import Record
@@ -22,7 +22,7 @@ from penstock_worker.asking import Asking, Engine, Loop
 from penstock_worker.beat import Grip, now
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.supervisor import Supervisor
-from penstock_worker.gate import Gate
+from penstock_worker.gate import Gate, Ticket
 from penstock_worker.reuse import each
 
 CHAT = "/v1/chat/completions"
@@ -77,29 +77,44 @@ def claim(lane: Lane, tenant: str) -> Claim:
     )
 
 
-def ask(supervisor: Supervisor, socket: Path, made: Claim, bodies: list[bytes]) -> tuple[list[dict], list[Record]]:
-    """What the engine saw, in any order, and what was recorded, by line."""
+def ask(
+    supervisor: Supervisor, socket: Path, made: Claim, bodies: list[bytes], others: int = 0
+) -> tuple[list[dict], list[Record]]:
+    """What the engine saw, in any order, and what was recorded, by line; `others` are lines of somebody else."""
     seen: list[dict] = []
     grip = Grip(1, now() + 60)
     with Loop() as loop, loop.living(recorder(socket, seen)), loop.living(client := EngineClient(socket=socket)):
-        engine = Engine(client, Gate(2), supervisor, loop, Settings())
+        engine = Engine(client, Gate(2, 3, overtakers=1), supervisor, loop, Settings())
+        other = Ticket(OF_LANE[made.lane], "somebody else")
+        for _ in range(others):
+            loop.run(engine.gate.admit(other)).result(5)
         lines = [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
         asking = Asking(engine, made, each(lines), grip)
         while not asking.done:
             assert grip.news.wait(20)
         assert asking.error is None
-        assert engine.gate.in_flight == 0
+        assert engine.gate.in_flight == others
     return seen, sorted(asking.collect(), key=lambda record: record.number)
 
 
-@pytest.mark.parametrize(("lane", "rank"), [(Lane.PRIORITY, 2), (Lane.STANDARD, 3), (Lane.FLEX, 4)])
-def test_each_line_carries_its_lanes_rank_whatever_it_says_itself(
-    supervisor: Supervisor, short_dir: Path, lane: Lane, rank: int
+def test_a_line_that_passes_another_tenants_at_the_gate_goes_ahead_of_them_in_the_engine(
+    supervisor: Supervisor, short_dir: Path
+) -> None:
+    bodies = [b'{"model":"m"}'] * 3
+    seen, _ = ask(supervisor, short_dir / "ahead.sock", claim(Lane.STANDARD, "a"), bodies, others=2)
+    assert [said["priority"] for said in seen] == [5, 5, 5]
+    seen, _ = ask(supervisor, short_dir / "alone.sock", claim(Lane.STANDARD, "a"), bodies)
+    assert [said["priority"] for said in seen] == [6, 6, 6]
+
+
+@pytest.mark.parametrize(("lane", "priority"), [(Lane.PRIORITY, 4), (Lane.STANDARD, 6), (Lane.FLEX, 8)])
+def test_each_line_carries_its_lanes_priority_whatever_it_says_itself(
+    supervisor: Supervisor, short_dir: Path, lane: Lane, priority: int
 ) -> None:
     bodies = [b'{"model":"m","seed":1}', b'{"model":"m","priority":-9,"service_tier":"priority","seed":2}']
     seen, records = ask(supervisor, short_dir / f"{lane}.sock", claim(lane, "a"), bodies)
     assert [record.failed for record in records] == [False, False]
-    assert {said["seed"]: said["priority"] for said in seen} == {1: rank, 2: rank} == {1: Rank(rank), 2: Rank(rank)}
+    assert {said["seed"]: said["priority"] for said in seen} == {1: priority, 2: priority}
     assert not any("service_tier" in said for said in seen)
 
 

@@ -272,3 +272,74 @@ def test_busy_time_is_counted_while_any_line_is_in_flight() -> None:
         assert gate.lines_busy_seconds == ended >= first
 
     run(test)
+
+
+def test_urgent_lines_pass_those_of_less_urgent_lanes_who_wait_until_all_are_within_the_budget_again() -> None:
+    async def test() -> None:
+        gate = Gate(8, 14, overtakers=4)
+        await fill(gate, FLEX, 8)
+        await fill(gate, LINE, 4)
+        waiting = {name: asyncio.create_task(gate.admit(t)) for name, t in {"line": LINE, "flex": FLEX}.items()}
+        await settle()
+        assert not any(task.done() for task in waiting.values()), "the overtakers' slots are taken"
+        await fill(gate, CALL, 2)
+        gate.release(FLEX)
+        await settle()
+        assert not waiting["line"].done(), "the calls have the slot now"
+        gate.release(CALL)
+        gate.release(CALL)
+        await settle()
+        assert waiting["line"].done()
+        for _ in range(4):
+            gate.release(LINE)
+        await settle()
+        assert not waiting["flex"].done(), "seven of flex and one line fill the budget"
+        gate.release(LINE)
+        await asyncio.wait_for(waiting["flex"], 1)
+
+    run(test)
+
+
+def test_a_tenant_passes_those_who_hold_more_than_an_equal_share_until_he_has_his() -> None:
+    async def test() -> None:
+        gate = Gate(8, 14, overtakers=6)
+        await fill(gate, LINE, 8)
+        other = Ticket(Rank.STANDARD, "b")
+        assert [await asyncio.wait_for(gate.admit(other), 1) for _ in range(4)] == [True] * 4
+        fifth = asyncio.create_task(gate.admit(other))
+        mine = asyncio.create_task(gate.admit(LINE))
+        for _ in range(4):
+            await settle()
+            assert not fifth.done()
+            assert not mine.done()
+            gate.release(LINE)
+        await settle()
+        assert not fifth.done(), "four each fill the budget"
+        gate.release(LINE)
+        await settle()
+        assert mine.done(), "who holds less goes first"
+        assert not mine.result(), "and within the budget nobody goes ahead"
+        assert not fifth.done()
+        gate.release(LINE)
+        await asyncio.wait_for(fifth, 1)
+
+    run(test)
+
+
+def test_nobody_overtakes_in_his_own_lane_alone_or_while_the_budget_keeps_a_promise() -> None:
+    async def test() -> None:
+        gate = Gate(8, 14, overtakers=4)
+        await fill(gate, LINE, 8)
+        alone = asyncio.create_task(gate.admit(LINE))
+        await settle()
+        assert not alone.done()
+        gate.budget = 6
+        urgent = asyncio.create_task(gate.admit(URGENT))
+        await settle()
+        assert not urgent.done()
+        gate.budget = 8
+        await asyncio.wait_for(urgent, 1)
+        assert not alone.done()
+        alone.cancel()
+
+    run(test)

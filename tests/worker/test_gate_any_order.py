@@ -25,6 +25,7 @@ STEPS = st.lists(
     max_size=80,
 )
 SIZES = st.tuples(st.integers(1, 5), st.integers(0, 3))
+OVERTAKERS = st.integers(0, 3)
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Crowd:
     """Everybody who came to one gate, who waits, who is inside, and what each waiter saw when he was admitted."""
 
     gate: Gate
+    overtakers: int
     tasks: list[tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=list)
     waiting: dict[int, Ticket] = field(default_factory=dict)
     inside: list[Ticket] = field(default_factory=list)
@@ -63,6 +65,13 @@ class Crowd:
             return
         if any(gate.waiting(rank) for rank in Rank if rank.is_realtime):
             assert gate.in_flight == gate.slots, "no call waits while a slot is free"
+        if gate.in_flight < gate.most_lines + self.overtakers and gate.budget >= gate.most_lines:
+            for rank in [rank for rank in Rank if not rank.is_realtime and gate.waiting(rank)]:
+                before = sum(gate.held(first) for first in Rank if not first.is_realtime and first <= rank)
+                assert before >= gate.budget, "a line waits for less urgent ones"
+                holders, next_one = gate._lines.by_tenant, gate._waiters[rank].next_tenant
+                share = gate.budget // len({*holders, next_one})
+                assert holders.get(next_one, 0) >= share, "a line waits for those who have more than their share"
         if any(gate.waiting(rank) for rank in Rank if not rank.is_realtime):
             reserved = gate.in_flight >= gate.most_lines and lines >= least_lines(gate.most_lines)
             assert lines >= gate.budget or reserved or gate.in_flight == gate.slots, "no line waits that may enter"
@@ -74,12 +83,13 @@ async def quiet() -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(SIZES, STEPS)
+@given(SIZES, OVERTAKERS, STEPS)
 def test_no_slot_is_lost_and_none_is_free_while_somebody_waits_who_may_have_it(
-    size: tuple[int, int], steps: list[tuple]
+    size: tuple[int, int], overtakers: int, steps: list[tuple]
 ) -> None:
     async def test() -> None:
-        crowd = Crowd(gate := Gate(size[0], sum(size)))
+        gate = Gate(size[0], sum(size) + overtakers, overtakers)
+        crowd = Crowd(gate, overtakers)
         async with AsyncExitStack() as trial:
             for what, *details in steps:
                 before = gate.lines
@@ -99,7 +109,8 @@ def test_no_slot_is_lost_and_none_is_free_while_somebody_waits_who_may_have_it(
                     _ = task.cancel() if what == "cancel" else finish.set()
                 crowd.check()
                 if gate.lines > before:
-                    assert gate.lines <= gate.budget, "nobody enters above the budget"
+                    whole = gate.budget >= gate.most_lines
+                    assert gate.lines <= gate.budget + (overtakers if whole else 0), "too many lines enter"
         await quiet()
         crowd.check()
         assert gate.in_flight == len(crowd.inside)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock_worker.engine import kind, vllm
-from penstock_worker.engine.launch import BadLaunch, Launch, with_room
+from penstock_worker.engine.launch import BadLaunch, Launch, slots_for
 
 H200 = (("NVIDIA H200", 143_771),)
 A100 = (("NVIDIA A100-SXM4-80GB", 81_920),)
@@ -37,9 +37,9 @@ def test_the_users_number_of_sequences_is_the_batch_budget_and_the_engine_gets_r
     said: tuple[str, ...], engine: str
 ) -> None:
     made = launch(*said, engine=engine)
-    assert (made.batch_slots, made.engine_slots) == (64, 72)
+    assert (made.batch_slots, made.overtakers, made.engine_slots) == (64, 32, 64 + 8 + 32)
     assert [word for word in made.command if "num" in word and "seqs" in word] == ["--max-num-seqs"]
-    assert value(made, "--max-num-seqs") == "72"
+    assert value(made, "--max-num-seqs") == "104"
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,15 @@ def test_without_one_on_a_cpu_it_is_128_for_each_part_of_the_model() -> None:
     assert launch().batch_slots == 128
     assert launch("--tensor-parallel-size", "2").batch_slots == 256
     assert launch("-tp", "2", "-pp", "2").batch_slots == 512
-    assert launch("-dp", "2").engine_slots == 2 * with_room(128)
+    both = launch("-dp", "2")
+    assert (both.engine_slots, both.overtakers) == (2 * slots_for(128).all, 128)
 
 
 def test_the_engine_is_never_told_more_sequences_than_tokens_of_a_step() -> None:
     made = launch("--max-num-seqs", "64", "--max-num-batched-tokens", "64")
-    assert (made.batch_slots, made.engine_slots) == (64, 64)
+    assert (made.batch_slots, made.overtakers, made.engine_slots) == (64, 0, 64)
+    made = launch("--max-num-seqs", "64", "--max-num-batched-tokens", "80")
+    assert (made.batch_slots, made.overtakers, made.engine_slots) == (64, 8, 80)
 
 
 def test_the_list_of_nvidia_smi_is_read() -> None:

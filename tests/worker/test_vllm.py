@@ -55,8 +55,8 @@ async def check_ranks_and_salts(socket: Path) -> None:
             raw = json.dumps({"model": "tiny", **body}).encode()
             call = for_call(raw, endpoint, "tenant", isolate=True)
             plain = await client.ask(endpoint, raw, 60)
-            ranked = await client.ask(endpoint, with_priority(call.body, Rank.REALTIME), 60)
-            line = await client.ask(endpoint, for_line(raw, endpoint, "tenant", True, Rank.FLEX), 60)
+            ranked = await client.ask(endpoint, with_priority(call.body, Rank.REALTIME.priority()), 60)
+            line = await client.ask(endpoint, for_line(raw, endpoint, "tenant", True, Rank.FLEX.priority()), 60)
             assert said(plain) == said(ranked) == said(line), endpoint
             assert plain.status == 200, endpoint
         assert await cached(client, "a") == 0

@@ -105,8 +105,6 @@ class Asking:
         self._gate = gate or engine.gate
         self._claim = claim
         self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp(), claim.slice)
-        # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
-        self._rank = self._ticket.rank if engine.supervisor.launch.priorities else None
         self._groups = groups
         self._ends: deque[list[Record]] = deque()
         self._stopping = False
@@ -143,31 +141,34 @@ class Asking:
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for one in self._groups:
-                if not await self._admitted():
+                entry = await self._admitted()
+                if entry is None:
                     break
-                tasks.create_task(self._end(one))
+                tasks.create_task(self._end(one, entry))
             self.fed = True
             self._grip.news.set()
 
-    async def _admitted(self) -> bool:
-        """Take a slot while the lease is trusted; False if nothing more is to be fed."""
+    async def _admitted(self) -> bool | None:
+        """Take a slot while the lease is trusted, and say if it goes ahead; None if nothing more is to be fed."""
         while not self._stopping:
             if not self._grip.trusted:
                 await asyncio.sleep(_DOUBT_SECONDS)
                 continue
-            await self._gate.admit(self._ticket)
+            ahead = await self._gate.admit(self._ticket)
             if self._grip.trusted and not self._stopping:
-                return True
+                return ahead
             self._gate.release(self._ticket)
-        return False
+        return None
 
-    async def _end(self, group: Group) -> None:
+    async def _end(self, group: Group, ahead: bool | None) -> None:
         """Bring a group to its end: a leader that ended by itself takes the others along, else the next is asked."""
         lines = group.lines
         for place, line in enumerate(lines):
-            if place and not await self._admitted():
+            if place:
+                ahead = await self._admitted()
+            if ahead is None:
                 return
-            outcome = await self._guarded(line)
+            outcome = await self._guarded(line, ahead=ahead)
             if outcome is None:
                 return
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
@@ -178,13 +179,13 @@ class Asking:
                 return
             self._ends.append([self._record(line, outcome) if isinstance(outcome, Outcome) else outcome])
 
-    async def _guarded(self, line: Line) -> Outcome | Record | None:
+    async def _guarded(self, line: Line, *, ahead: bool) -> Outcome | Record | None:
         """How a line ended that was admitted; None if the engine is gone, and nobody knows.
 
         A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever.
         """
         try:
-            asked = dataclasses.replace(line, body=self._body(line))
+            asked = dataclasses.replace(line, body=self._body(line, ahead=ahead))
         except ValueError as error:
             self._gate.release(self._ticket)
             return _refused(str(error))
@@ -196,10 +197,11 @@ class Asking:
         except Exception as error:
             return self._broken(line, error)
 
-    def _body(self, line: Line) -> bytes:
-        return for_line(
-            line.body, line.url, self._claim.tenant, self._engine.settings.isolate_prefix_caches, self._rank
-        )
+    def _body(self, line: Line, *, ahead: bool) -> bytes:
+        # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
+        engine, rank = self._engine, self._ticket.rank
+        priority = rank.priority(ahead=ahead) if engine.supervisor.launch.priorities else None
+        return for_line(line.body, line.url, self._claim.tenant, engine.settings.isolate_prefix_caches, priority)
 
     def _broken(self, line: Line, error: Exception) -> Record:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)

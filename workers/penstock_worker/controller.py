@@ -82,11 +82,11 @@ class Decision:
 class Controller:
     """One engine's batch budget, from 1/16 of n to n. `step` is called every `control_seconds`."""
 
-    def __init__(self, most_lines: int, kv_high: float = 0.9) -> None:
+    def __init__(self, most_lines: int, kv_high: float = 0.9, *, share: float = 1.0) -> None:
         self._most = most_lines
         self._guard = KvGuard(most_lines, kv_high)
         self._knee = Knee(most_lines)
-        self.search = Search(most_lines, Slo())
+        self.search = Search(most_lines, Slo(), share)
         self._called_at = -QUIET_SECONDS
         self._is_quiet = True
 

@@ -189,7 +189,7 @@ class Door:
             body = await self._body(request)
             if self._engine.supervisor.launch.priorities:
                 try:
-                    body = with_priority(body, call.rank)
+                    body = with_priority(body, call.rank.priority())
                 except ValueError as error:
                     return web.Response(status=400, text=str(error))
             ticket = await self._admitted(call)

@@ -8,6 +8,9 @@ needn't look at anyone else, and takes it without suspension.
     batch lines     (the others, flex calls included) while fewer than `budget` of them are in flight and the engine
                     has more slots free than are kept for waiting calls
     the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
+    overtakers      while the budget is whole, a batch line may pass those that go behind it and enter beyond it: less
+                    urgent lanes, and in its own lane tenants who hold more than an equal share; there is a number of
+                    slots for that, which calls don't need, and nobody else enters until all are within the budget again
 
 Waiters go by rank, then the tenant with the fewest in flight (calls and batch lines counted apart), then the earliest
 deadline, then the first slice, then first come. `alone` empties the engine for one who tries suspects: meanwhile
@@ -20,6 +23,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from enum import IntEnum
 
 from penstock.domain.rank import Rank
 from penstock_worker.waiters import Ticket, Turn, Waiters
@@ -30,6 +34,15 @@ __all__ = ["Gate", "Ticket", "least_lines"]
 def least_lines(most_lines: int) -> int:
     """The batch lines that may be in the engine whatever happens: a sixteenth, and one at least."""
     return max(1, most_lines // 16)
+
+
+class _Entry(IntEnum):
+    """Whether somebody may enter; true but for `NO`."""
+
+    NO = 0
+    YES = 1
+    AHEAD = 2
+    """Beyond the budget, since others of his own lane hold more than an equal share."""
 
 
 class _Group:
@@ -65,9 +78,10 @@ class _Group:
 class Gate:
     """The slots of one engine. `budget` can change at any time: fewer take effect as lines come back."""
 
-    def __init__(self, budget: int, slots: int | None = None) -> None:
+    def __init__(self, budget: int, slots: int | None = None, overtakers: int = 0) -> None:
         self._budget = self._most_lines = budget
         self._slots = budget if slots is None else max(slots, budget)
+        self._most_with_overtakers = min(budget + overtakers, self._slots)
         self._least_lines = least_lines(budget)
         self._calls = _Group(tuple(rank for rank in Rank if rank.is_realtime))
         self._lines = _Group(tuple(rank for rank in Rank if not rank.is_realtime))
@@ -135,19 +149,22 @@ class Gate:
         """How many of a rank wait for a slot."""
         return len(self._waiters[rank])
 
-    async def admit(self, ticket: Ticket) -> None:
-        """Take a slot, waiting for one if need be; give it back with `release`. A cancelled admission holds none."""
+    async def admit(self, ticket: Ticket) -> bool:
+        """Take a slot, waiting for one if need be; give it back with `release`. A cancelled admission holds none.
+
+        True says that he goes ahead of those of his own rank in the engine, too.
+        """
         if ticket.rank.is_realtime:
             self.on_call()
-        if self._may_enter(ticket.rank):
+        if entry := self._entry(ticket.rank, ticket.tenant):
             self._take(ticket)
-            return
+            return entry is _Entry.AHEAD
         self._came += 1
         turn = Turn(ticket, self._came, asyncio.get_running_loop().create_future())
         waiters = self._waiters[ticket.rank]
         waiters.add(turn)
         try:
-            await turn.admitted
+            return await turn.admitted
         except asyncio.CancelledError:
             if turn.admitted.done() and not turn.admitted.cancelled():
                 self.release(ticket)  # The slot came in the same moment as the cancellation.
@@ -186,15 +203,27 @@ class Gate:
                 self._shut = False
                 self._hand_out()
 
-    def _may_enter(self, rank: Rank) -> bool:
-        """Whether a slot is free for this rank. Calls come first by the order in which slots are handed out."""
+    def _entry(self, rank: Rank, tenant: str) -> _Entry:
+        """Whether a slot is free for him. Calls come first by the order in which slots are handed out."""
         in_flight = self._calls.in_flight + self._lines.in_flight
         if self._shut or in_flight >= self._slots:
-            return False
+            return _Entry.NO
         if self._groups[rank] is self._calls:
-            return True
+            return _Entry.YES
         lines = self._lines.in_flight
-        return lines < self._budget and (in_flight < self._most_lines or lines < self._least_lines)
+        if lines < self._budget and (in_flight < self._most_lines or lines < self._least_lines):
+            return _Entry.YES
+        if in_flight >= self._most_with_overtakers or self._budget < self._most_lines:
+            return _Entry.NO
+        return self._overtakes(rank, tenant)
+
+    def _overtakes(self, rank: Rank, tenant: str) -> _Entry:
+        """Whether a line needn't wait for those who fill the budget: some of them go behind it."""
+        if sum(self._held[first] for first in self._lines.ranks if first <= rank) < self._budget:
+            return _Entry.YES
+        holders = self._lines.by_tenant
+        mine = holders.get(tenant, 0)
+        return _Entry.AHEAD if mine < self._budget // (len(holders) + (not mine)) else _Entry.NO
 
     def _take(self, ticket: Ticket) -> None:
         group, tenant = self._groups[ticket.rank], ticket.tenant
@@ -210,8 +239,8 @@ class Gate:
 
     def _hand_out(self) -> None:
         for rank, waiters in self._in_order:
-            while waiters and self._may_enter(rank):
+            while waiters and (entry := self._entry(rank, waiters.next_tenant)):
                 turn = waiters.pop()
                 if not turn.admitted.done():  # It is done if its task was cancelled but has not run since.
                     self._take(turn.ticket)
-                    turn.admitted.set_result(None)
+                    turn.admitted.set_result(entry is _Entry.AHEAD)

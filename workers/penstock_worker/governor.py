@@ -27,6 +27,8 @@ from penstock_worker.pace import Pace
 log = structlog.get_logger()
 
 _MOST_ASKING_SECONDS: Final = 5.0
+_SHARE: Final = 0.9
+"""Of what callers were promised, what they may meet at the door: a tenth is for the way from there to them."""
 _ROW: Final = re.compile(
     r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total|prompt_tokens_total"
     r"|generation_tokens_total)(?:\{[^}]*\})? (\S+)",
@@ -52,7 +54,7 @@ class Governor(Collector):
         self._latencies = latencies
         self._settings = settings
         self._clock = clock
-        self._controller = Controller(gate.most_lines, settings.kv_high)
+        self._controller = Controller(gate.most_lines, settings.kv_high, share=_SHARE)
         self._calls = 0
         self._engine: EngineLoad | None = None
         self._changes = 0
@@ -135,11 +137,14 @@ class Governor(Collector):
             "penstock_slo_p95_seconds", "95th percentile that waiting calls were promised.", labels=["of"]
         )
         met = GaugeMetricFamily(
-            "penstock_slo_window_p95_seconds", "The same as it is met at the present budget.", labels=["of"]
+            "penstock_slo_window_p95_seconds",
+            "The same as it is met at the present budget, seen at the door.",
+            labels=["of"],
         )
         samples = GaugeMetricFamily("penstock_slo_window_samples", "Samples behind it.", labels=["of"])
+        limits = {"ttft": self.slo.ttft_p95_ms, "itl": self.slo.itl_p95_ms}
         for name, evidence in search.evidence.items():
-            promised.add_metric([name], evidence.limit_seconds)
+            promised.add_metric([name], (limits[name] or 0) / 1000)
             met.add_metric([name], evidence.p95)
             samples.add_metric([name], len(evidence))
         yield from (promised, met, samples)

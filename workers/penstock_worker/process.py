@@ -120,7 +120,8 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         )
         shelf = Shelf(stack.enter_context(closing(Cache(settings.cache_url or settings.redis_url, bounds(settings)))))
         pace = Pace(settings.engine_gpus or launch.gpus)
-        engine = Engine(client, Gate(launch.batch_slots, launch.engine_slots), supervisor, loop, settings, shelf, pace)
+        gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers)
+        engine = Engine(client, gate, supervisor, loop, settings, shelf, pace)
 
         def announce() -> None:
             shelf.revision = revision.of(launch)

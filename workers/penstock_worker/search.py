@@ -29,10 +29,14 @@ _EASY: Final = 0.8
 
 
 class Search:
-    """One promise, one engine, n lines at most; `budget` is what was learned."""
+    """One promise, one engine, n lines at most; `budget` is what was learned.
 
-    def __init__(self, most_lines: int, slo: Slo) -> None:
+    What is seen may last this `share` of what is promised: the rest is for what is not seen.
+    """
+
+    def __init__(self, most_lines: int, slo: Slo, share: float = 1.0) -> None:
         self._most = most_lines
+        self._share = share
         self._least = least_lines(most_lines)
         self.stride = max(1, most_lines // 32)
         """The smallest step up or down."""
@@ -45,7 +49,7 @@ class Search:
         """What is promised from now on: what was learned under another promise is forgotten, but for the budget."""
         self.slo = slo
         limits = {"ttft": slo.ttft_p95_ms, "itl": slo.itl_p95_ms}
-        self.evidence = {name: Evidence(ms / 1000) for name, ms in limits.items() if ms is not None}
+        self.evidence = {name: Evidence(self._share * ms / 1000) for name, ms in limits.items() if ms is not None}
         self._good = self._bad = self._last_bad = 0
         self._believed_until = 0.0
         self._belief_seconds = _FIRST_BELIEF_SECONDS

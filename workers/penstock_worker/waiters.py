@@ -33,11 +33,11 @@ class Ticket:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One who waits, and the future that says that the slot is his."""
+    """One who waits, and the future that says that the slot is his, and whether he goes ahead of his rank."""
 
     ticket: Ticket
     came: int
-    admitted: asyncio.Future[None]
+    admitted: asyncio.Future[bool]
     left: bool = False
 
 
@@ -99,16 +99,21 @@ class Waiters:
             del self._queues[tenant]
         self.moved(tenant)
 
-    def pop(self) -> Turn:
-        """Take out who is next; there is one."""
+    @property
+    def next_tenant(self) -> str:
+        """Whose turn it is; there is one."""
         while True:
             held, *head, tenant = self._order[0]
             queue = self._queues.get(tenant)
             if queue and self._held.get(tenant, 0) == held and queue.head == tuple(head):
-                turn = queue.turns[0][3]
-                self.drop(turn)
-                return turn
+                return tenant
             heappop(self._order)
+
+    def pop(self) -> Turn:
+        """Take out who is next; there is one."""
+        turn = self._queues[self.next_tenant].turns[0][3]
+        self.drop(turn)
+        return turn
 
     def moved(self, tenant: str) -> None:
         """A tenant's place has changed: what he has in flight, or his first waiter."""

@@ -39,6 +39,7 @@ from penstock.service import keys
 from penstock.service.call import Calls
 from penstock.service.call_usage import CallUsage
 from penstock.service.callers import Callers
+from penstock.service.ends import Ends
 from penstock.service.fleet import Fleet
 from penstock.service.intake import Intake
 from penstock.service.poison import Poison
@@ -88,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
         if ensuring.done():
             ensuring.result()
         token = settings.door_token.get_secret_value() if settings.door_token else ""
-        callers, intake = Callers(db, settings), Intake(db, settings)
+        callers, intake, ends = Callers(db, settings), Intake(db, settings), Ends(db)
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         try:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
@@ -105,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
                     room=Room(settings.max_bodies_bytes),
                     callers=callers,
                     intake=intake,
+                    ends=ends,
                     fleet=fleet,
                     calls=Calls(fleet, client, Poison(db, fleet, settings), settings, cache),
                     call_usage=call_usage,
@@ -115,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
             ensuring.cancel()
             await callers.close()
             await intake.close()
+            await ends.close()
             await cache.close()
             await db.close()
             hinter.close()

@@ -12,6 +12,7 @@ from penstock.blobs.store import Blobs
 from penstock.service.call import Calls
 from penstock.service.call_usage import CallUsage
 from penstock.service.callers import Callers
+from penstock.service.ends import Ends
 from penstock.service.fleet import Fleet
 from penstock.service.intake import Intake
 from penstock.service.transaction import AsyncDatabase
@@ -29,6 +30,7 @@ class Platform:
     room: Room
     callers: Callers
     intake: Intake
+    ends: Ends
     fleet: Fleet
     calls: Calls
     call_usage: CallUsage

@@ -1,4 +1,8 @@
-"""Ranks: the one order in which everything enters an engine, waiting calls and batch lines alike."""
+"""Ranks: the one order in which everything enters an engine, waiting calls and batch lines alike.
+
+In the engine a rank is a `priority`, vLLM's integer of which the lower goes first. There is one more between each two
+ranks, for lines that go ahead of others of their own rank.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ class Tier(StrEnum):
 
 
 class Rank(IntEnum):
-    """Lower goes first, at the gate and (as vLLM's `priority`) in the engine. The first two hold reserved slots."""
+    """Lower goes first, at the gate and in the engine. The first two hold reserved slots."""
 
     REALTIME_HEAD = 0
     REALTIME = 1
@@ -29,6 +33,10 @@ class Rank(IntEnum):
     def is_realtime(self) -> bool:
         """True for those whom somebody waits for: they may use the slots that batch work never enters."""
         return self <= Rank.REALTIME
+
+    def priority(self, *, ahead: bool = False) -> int:
+        """What the engine is told."""
+        return 2 * self - ahead
 
 
 OF_TIER: Final = {Tier.PRIORITY: Rank.REALTIME_HEAD, Tier.DEFAULT: Rank.REALTIME, Tier.FLEX: Rank.FLEX}

@@ -25,8 +25,6 @@ from typing import Final
 
 import msgspec
 
-from penstock.domain.rank import Rank
-
 _OPERATORS: Final = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params")
 _TAKEN_OUT: Final = (*_OPERATORS, "cache")
 _OPERATORS_IN_XARGS: Final = ("kv_transfer_params", "ec_transfer_params")
@@ -102,8 +100,8 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> Call:
     )
 
 
-def for_line(body: bytes, endpoint: str, tenant: str, isolate: bool, rank: Rank | None) -> bytes:
-    """A batch line's body for the engine; `rank` is None if the engine does not schedule by priority.
+def for_line(body: bytes, endpoint: str, tenant: str, isolate: bool, priority: int | None) -> bytes:
+    """A batch line's body for the engine; `priority` is None if the engine does not schedule by it.
 
     Raises ValueError on a `cache_salt` that vLLM would refuse.
     """
@@ -112,12 +110,12 @@ def for_line(body: bytes, endpoint: str, tenant: str, isolate: bool, rank: Rank 
         body = _rewritten(body, _fields(body), endpoint, tenant, isolate)
     elif isolate and endpoint in _SALTED:
         body = _spliced(body, b'"cache_salt":"%b"' % _salt(tenant, ""))
-    return body if rank is None else with_priority(body, rank)
+    return body if priority is None else with_priority(body, priority)
 
 
-def with_priority(body: bytes, rank: Rank) -> bytes:
+def with_priority(body: bytes, priority: int) -> bytes:
     """Say the engine's priority at the front of a body that has none."""
-    return _spliced(body, b'"priority":%d' % rank)
+    return _spliced(body, b'"priority":%d' % priority)
 
 
 def _spliced(body: bytes, field: bytes) -> bytes:

@@ -1,28 +1,23 @@
-"""Answers: what a caller sees of batches and jobs, waiting for their end included."""
+"""Answers: what a caller sees of batches and jobs."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from penstock.domain.batch import TERMINAL, Batch, BatchState
+from penstock.domain.batch import Batch, BatchState
 from penstock.domain.errors import NotFound
 from penstock.domain.foresight import Expectation
 from penstock.domain.webhook import Endpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service import foresight
-from penstock.service.transaction import AsyncDatabase, Transaction
+from penstock.service.transaction import Transaction
 from penstock.settings import Settings
 from penstock.store import batches, due, retries, segments, slices, webhooks, workers
 
-FIRST_PAUSE_SECONDS: Final = 0.02
-LONGEST_PAUSE_SECONDS: Final = 0.5
 MOST_CHILDREN: Final = 100
 
 
@@ -71,25 +66,6 @@ def page(tx: Transaction, tenant: str, kind: str, *, after: str | None, limit: i
     if after is not None and batches.state_of(tx.conn, tenant, kind, after) is None:
         raise NotFound(kind, after, param="after")
     return batches.page(tx.conn, tenant, kind=kind, after=after, limit=limit)
-
-
-async def until_ended(
-    db: AsyncDatabase, tenant: str, kind: str, id: str, seconds: float, left: Callable[[], Awaitable[bool]]
-) -> None:
-    """Return once the batch has ended, the time is over or the caller has left; no connection is held meanwhile."""
-    end = time.monotonic() + seconds
-    pause = FIRST_PAUSE_SECONDS
-    while not await db.run(_has_ended, tenant, kind, id):
-        remaining = end - time.monotonic()
-        if remaining <= 0 or await left():
-            return
-        await asyncio.sleep(min(pause, remaining))
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.25)
-
-
-def _has_ended(tx: Transaction, tenant: str, kind: str, id: str) -> bool:
-    state = batches.state_of(tx.conn, tenant, kind, id)
-    return state is None or state in TERMINAL
 
 
 def results(tx: Transaction, batch: Batch) -> list[bytes]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
+Places = NDArray[np.int32]
 TWIN: Final = 255
 """What a line shares with the one before it if the two are the same request."""
 _FAR_LONGER: Final = 4
@@ -48,29 +49,47 @@ class Beginnings:
 
 def by_prefix(lines: Numbers, begin: Beginnings, longest: NDArray[np.uint32]) -> Numbers:
     """The lines, in the order of the tree. `longest` says whose answers are longer, in tokens or classes of them."""
-    place = np.zeros(len(begin.counts), dtype=np.int64)  # where the line's branch begins in the order
-    level, open_lines = 0, lines
+    place = np.zeros(len(begin.counts), dtype=np.int32)  # where the line's branch begins in the order
+    level, open_lines = 0, lines.astype(np.int32)
     while len(open_lines) > 1 and (has := begin.counts[open_lines] > level).any():
-        # Lines of one branch with equal hashes are a branch of it; whoever has none of this level stands alone.
-        key = np.where(has, 0, open_lines + 1)
-        key[has] = -1 - begin.at(open_lines[has], level).astype(np.int64)
-        ordered = np.lexsort((key, place[open_lines]))
-        open_lines, key = open_lines[ordered], key[ordered]
-        parent = place[open_lines]
-        runs = np.flatnonzero(np.r_[True, (parent[1:] != parent[:-1]) | (key[1:] != key[:-1])])
-        sizes = np.diff(np.r_[runs, len(open_lines)])
-        reach = np.maximum.reduceat(longest[open_lines], runs).astype(np.int64)
-        first = np.minimum.reduceat(open_lines, runs)
-        best = np.lexsort((first, -reach, parent[runs]))
-        before = np.cumsum(sizes[best]) - sizes[best]
-        parents = parent[runs][best]
-        offset = before - before[np.searchsorted(parents, parents)]
-        begins = np.empty(len(runs), dtype=np.int64)
-        begins[best] = parents + offset
-        place[open_lines] = np.repeat(begins, sizes)
-        open_lines = open_lines[np.repeat(sizes > 1, sizes)]
+        open_lines = _placed(open_lines, has, place, begin, longest, level)
         level += 1
-    return lines[np.lexsort((lines, -longest[lines].astype(np.int64), place[lines]))]
+    return lines[np.lexsort((lines, -longest[lines].astype(np.int32), place[lines]))]
+
+
+def _placed(
+    open_lines: Places,
+    has: NDArray[np.bool_],
+    place: Places,
+    begin: Beginnings,
+    longest: NDArray[np.uint32],
+    level: int,
+) -> Places:
+    """Give the branches of one level their places within those of the level above; the lines that may be parted on.
+
+    Arrays of 4 bytes a line, and few of them at once: with a million lines they are what an io worker's memory is.
+    """
+    # Lines of one branch with equal hashes are a branch of it; whoever has none of this level stands alone.
+    key = np.where(has, 0, open_lines.astype(np.int64) + 1)
+    key[has] = -1 - begin.at(open_lines[has], level).astype(np.int64)
+    ordered = np.lexsort((key, place[open_lines]))
+    open_lines, key = open_lines[ordered], key[ordered]
+    del ordered
+    parent = place[open_lines]
+    runs = np.flatnonzero(np.r_[True, (parent[1:] != parent[:-1]) | (key[1:] != key[:-1])]).astype(np.int32)
+    del key
+    sizes = np.diff(runs, append=np.int32(len(open_lines)))
+    reach = np.maximum.reduceat(longest[open_lines], runs).astype(np.int32)
+    first = np.minimum.reduceat(open_lines, runs)
+    best = np.lexsort((first, -reach, parent[runs])).astype(np.int32)
+    del first, reach
+    before = np.cumsum(sizes[best], dtype=np.int32) - sizes[best]
+    parents = parent[runs][best]
+    before -= before[np.searchsorted(parents, parents)]
+    begins = np.empty(len(runs), dtype=np.int32)
+    begins[best] = parents + before
+    place[open_lines] = np.repeat(begins, sizes)
+    return open_lines[np.repeat(sizes > 1, sizes)]
 
 
 def classes(longest: NDArray[np.uint32], lines: Numbers) -> NDArray[np.uint32]:

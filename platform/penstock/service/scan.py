@@ -123,6 +123,7 @@ def _check_lines(
 def _let_follow(found: Scan) -> None:
     """A line that only follows an equal one costs next to nothing."""
     found.leaders = leaders(np.frombuffer(found.prints, dtype=np.uint64))
+    found.prints = array("Q")
     tokens = np.frombuffer(found.tokens, dtype=np.uint32)
     tokens[found.leaders != np.arange(len(tokens))] = 1
 
@@ -140,7 +141,7 @@ def _check_custom_ids(file: BinaryIO, found: Scan, settings: Settings) -> None:
     """Find equal hashes by sorting, and confirm each on the bytes of the two lines."""
     if len(found.numbers) < 2:
         return
-    halves = np.frombuffer(bytes(found.hashes), dtype=">u8").reshape(-1, 2)
+    halves = np.frombuffer(found.hashes, dtype=">u8").reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal hashes stay in file order
     ordered = halves[order]
     again = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1)) + 1

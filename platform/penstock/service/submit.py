@@ -237,7 +237,8 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    batch = await db.run(_insert_inline, order, cut, framed)
+    run = db.run if order.terms.webhook or order.once else db.single
+    batch = await run(_insert_inline, order, cut, framed)
     intake.feed(model)
     return batch
 

@@ -74,23 +74,37 @@ class AsyncDatabase:
 
     def __init__(self, engine: AsyncEngine, say: Callable[[Sequence[Hint]], None]) -> None:
         self.engine = engine
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._say = say
 
     async def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
         with _away_is_unavailable():
             async with self.engine.begin() as conn:
-
-                def call(sync: Connection) -> tuple[R, list[Hint]]:
-                    transaction = Transaction(sync)
-                    return use_case(transaction, *args, **kwargs), transaction.hints
-
-                result, hints = await conn.run_sync(call)
+                result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
         if hints:
             failpoint("hint.committed")
             self._say(hints)
         return result
 
+    async def single(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same for a use case that is a single statement and says nothing: it needs no begin and no commit."""
+        with _away_is_unavailable():
+            async with self._single.connect() as conn:
+                result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
+        assert not hints, "who says something runs in a transaction"
+        return result
+
     async def close(self) -> None:
         """Close the connections."""
         await self.engine.dispose()
+
+
+def _called(
+    use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[Connection], tuple[R, list[Hint]]]:
+    def call(conn: Connection) -> tuple[R, list[Hint]]:
+        transaction = Transaction(conn)
+        return use_case(transaction, *args, **kwargs), transaction.hints
+
+    return call

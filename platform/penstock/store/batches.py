@@ -6,11 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
-from penstock.domain.batch import Batch, BatchState, Ending, Usage
+from penstock.domain.batch import TERMINAL, Batch, BatchState, Ending, Usage
 from penstock.domain.cost import Cost
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
@@ -88,6 +88,12 @@ _PAGE = text(
     limit :limit"""
 )
 _STATE = text("select state from batches where tenant = :tenant and kind = :kind and id = :id")
+_ENDED_OR_GONE = text("""
+    -- By key, each in its tenant: however many are asked about, it is one statement.
+    select k.tenant, k.kind, k.id
+    from unnest(cast(:tenants as text[]), cast(:kinds as text[]), cast(:ids as text[])) as k(tenant, kind, id)
+    left join batches b on b.id = k.id and b.tenant = k.tenant and b.kind = k.kind
+    where b.id is null or b.state = any(cast(:terminal as text[]))""")
 _LOCK = text("select id from batches where id = any(cast(:ids as text[])) order by id for no key update")
 _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip locked")
 
@@ -301,9 +307,24 @@ def page(conn: Connection, tenant: str, *, kind: str, after: str | None, limit: 
 
 
 def state_of(conn: Connection, tenant: str, kind: str, id: str) -> BatchState | None:
-    """The state alone: cheap enough to be asked again and again by a caller that waits."""
+    """The state alone."""
     state = conn.execute(_STATE, {"tenant": tenant, "kind": kind, "id": id}).scalar()
     return BatchState(state) if state else None
+
+
+class Key(NamedTuple):
+    """A batch or job as a caller names it."""
+
+    tenant: str
+    kind: str
+    id: str
+
+
+def ended_or_gone(conn: Connection, keys: Sequence[Key]) -> list[Key]:
+    """Those of these that have ended, or that their tenant does not have."""
+    tenants, kinds, ids = zip(*keys, strict=True)
+    values = {"tenants": list(tenants), "kinds": list(kinds), "ids": list(ids), "terminal": sorted(TERMINAL)}
+    return [Key(*row) for row in conn.execute(_ENDED_OR_GONE, values)]
 
 
 def lock(conn: Connection, id: str) -> bool:

@@ -27,7 +27,7 @@ CONNECT_SECONDS: Final = 5
 TCP_SECONDS: Final = 10
 """Longest time that a peer may acknowledge nothing: half a lease, so that a beat still has a second try."""
 FIRST_ANSWER_SECONDS: Final = 5.0
-"""Longest wait for the answer to a ping or a BEGIN, which wait for nobody's lock."""
+"""Longest wait for the answer to a ping, a BEGIN or a statement without one, which wait for nobody's lock."""
 ANSWER_SECONDS: Final = 15.0
 """Longest wait for any other answer. It is longer than a stopped client may hold a lock (10 s, store/migrate.py), so
 that whoever waits for a lock is not taken for one whose server is gone."""

@@ -22,6 +22,8 @@ from typing import Final, Self
 
 import aiohttp
 
+from penstock_worker.engine.shortcut import HEADER
+
 # vLLM is told to keep idle connections for 600 s: ours must end first.
 _KEEPALIVE_SECONDS: Final = 300.0
 # Read ahead of a slow caller: twice this at most. Then the engine's writes wait.
@@ -120,9 +122,8 @@ class EngineClient:
             await self._session.close()
 
     async def ask(self, endpoint: str, body: bytes, timeout_seconds: float) -> Answer:
-        """POST a body to an endpoint such as `/v1/chat/completions`. Raises EngineGone and EngineTimeout."""
-        request_id = self._new_id()
-        return await self._send("POST", endpoint, body, timeout_seconds, request_id)
+        """POST a line's body to an endpoint such as `/v1/chat/completions`. Raises EngineGone and EngineTimeout."""
+        return await self._send("POST", endpoint, body, timeout_seconds, {"x-request-id": self._new_id(), HEADER: "1"})
 
     @asynccontextmanager
     async def open(self, endpoint: str, body: bytes, timeout_seconds: float, request_id: str) -> AsyncIterator[Stream]:
@@ -133,7 +134,7 @@ class EngineClient:
         """
         generation = self._generation()
         with _translated(endpoint, timeout_seconds, generation):
-            response = await self._request("POST", endpoint, body, timeout_seconds, request_id)
+            response = await self._request("POST", endpoint, body, timeout_seconds, {"x-request-id": request_id})
         try:
             yield Stream(
                 response.status,
@@ -157,13 +158,13 @@ class EngineClient:
 
     async def metrics(self, timeout_seconds: float = 5.0) -> str:
         """The engine's Prometheus page. Raises EngineGone and EngineTimeout."""
-        answer = await self._send("GET", "/metrics", None, timeout_seconds, self._new_id())
+        answer = await self._send("GET", "/metrics", None, timeout_seconds, {"x-request-id": self._new_id()})
         if answer.status != 200:
             raise EngineGone(f"/metrics answered {answer.status}")
         return answer.body.decode(errors="replace")
 
     async def _request(
-        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, request_id: str
+        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("the engine client is used with `async with`")
@@ -171,18 +172,18 @@ class EngineClient:
             method,
             self._base_url + endpoint,
             data=body,
-            headers={"x-request-id": request_id},
+            headers=headers,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             allow_redirects=False,
             read_bufsize=_STREAM_BUFFER_BYTES,
         )
 
     async def _send(
-        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, request_id: str
+        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, headers: dict[str, str]
     ) -> Answer:
         begun, generation = self._clock(), self._generation()
         with _translated(endpoint, timeout_seconds, generation):
-            response = await self._request(method, endpoint, body, timeout_seconds, request_id)
+            response = await self._request(method, endpoint, body, timeout_seconds, headers)
             try:
                 whole = await response.read()
             finally:
@@ -190,7 +191,7 @@ class EngineClient:
         return Answer(
             response.status,
             whole,
-            request_id,
+            headers["x-request-id"],
             self._clock() - begun,
             generation,
             _seconds(response.headers.get("retry-after")),

@@ -44,7 +44,7 @@ from penstock_worker.engine import echo_page, echo_script, echo_stream
 from penstock_worker.engine.echo_answers import ANSWERS, Answerer, Refusal, Voice
 from penstock_worker.engine.echo_body import Body, asked, decode, encode
 from penstock_worker.engine.echo_page import OWNED_BY
-from penstock_worker.engine.launch import Launch, check_socket, engine_environment, number, with_room, without
+from penstock_worker.engine.launch import Launch, check_socket, engine_environment, number, slots_for, without
 
 DEFAULT_SEQS: Final = 128
 _MOST_REMEMBERED: Final = 100_000
@@ -69,11 +69,22 @@ def launch(
     It runs in the worker's interpreter whatever `python` says: that one needs a vLLM, not Penstock.
     """
     check_socket(socket)
-    slots = number(arguments, "--max-num-seqs") or DEFAULT_SEQS
+    slots = slots_for(number(arguments, "--max-num-seqs") or DEFAULT_SEQS)
     command = [sys.executable, "-m", "penstock_worker.engine.echo", "--uds", str(socket), "--model", model]
-    command += ["--max-num-seqs", str(with_room(slots)), *without(arguments, "--max-num-seqs")]
+    command += ["--max-num-seqs", str(slots.all), *without(arguments, "--max-num-seqs")]
     environment = engine_environment(environ) | {"PYTHONUNBUFFERED": "1"}
-    return Launch("echo", model, tuple(command), environment, socket, slots, with_room(slots), 60.0, priorities=True)
+    return Launch(
+        kind="echo",
+        model=model,
+        command=tuple(command),
+        environment=environment,
+        socket=socket,
+        batch_slots=slots.lines,
+        engine_slots=slots.all,
+        overtakers=slots.overtakers,
+        start_timeout_seconds=60.0,
+        priorities=True,
+    )
 
 
 class Echo:

