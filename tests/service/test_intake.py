@@ -80,7 +80,7 @@ def test_jobs_are_fed_just_after_they_were_answered(world: World, clock: Clock) 
     async def use(intake: Intake, post: Poster) -> None:
         made = [await post() for _ in range(5)]
         for _ in range(1_000):
-            if all(world.states(job.id) == ["ready"] for job in made):
+            if all(world.states(job.id) == ["ready"] for job in made) and world.said:  # said after the commit
                 return
             await asyncio.sleep(0.01)
         raise AssertionError("they are not fed")

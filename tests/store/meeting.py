@@ -46,12 +46,8 @@ SLICE: dict[str, Move] = {
     "unreadable": lambda tx, w, a, s: work.unreadable(tx, s.claim),
     "beat": lambda tx, w, a, s: work.beat(tx, a.holder, [s.claim.lease], w.settings),
     "beat without": lambda tx, w, a, s: work.beat(tx, a.holder, [], w.settings),
-    "record": lambda tx, w, a, s: work.record(
-        tx, [work.Answers(s.claim, 7, records(s.claim, 2))], [s.claim], w.settings
-    ),
-    "record again": lambda tx, w, a, s: work.record(
-        tx, [work.Answers(s.claim, 1, records(s.claim, 1))], [s.claim], w.settings
-    ),
+    "record": lambda tx, w, a, s: work.record(tx, [work.Answers(s.claim, 7, records(s.claim, 2))], [s.claim]),
+    "record again": lambda tx, w, a, s: work.record(tx, [work.Answers(s.claim, 1, records(s.claim, 1))], [s.claim]),
     "give back all": lambda tx, w, a, s: work.give_back_all(tx, [(s.claim, [2])]),
     "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings, None, 8),
     "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),

@@ -154,7 +154,7 @@ class Lives(Life):
         sent = {one.lease: tuple(part(one.left, part_of) or one.left) for one in held}
         answers = [work.Answers(one.claim, len(one.sent) + 1, records(one.claim, *sent[one.lease])) for one in held]
         whole = [one for one in held if one.current and len(sent[one.lease]) == len(one.left)]
-        lost = self.run(work.record, answers, [one.claim for one in whole], self.settings)
+        lost = self.run(work.record, answers, [one.claim for one in whole])
         for one in held:
             seq = len(one.sent) + 1
             one.sent[seq] = (sent[one.lease], None)

@@ -22,7 +22,7 @@ def answers(*claims: Claim, seq: int = 1) -> list[work.Answers]:
 
 
 def record(world: World, answered: list[work.Answers], ends: list[Claim]) -> frozenset[int]:
-    return world.db.run(work.record, answered, ends, world.settings)
+    return world.db.run(work.record, answered, ends)
 
 
 def charged(world: World) -> dict[str, float]:

@@ -30,7 +30,9 @@ log = structlog.get_logger()
 R = TypeVar("R")
 
 _GATHER_SECONDS: Final = 0.2
-"""An answered job waits so long for others, to be recorded with them in one transaction; the last ones don't wait."""
+_GATHER_PART: Final = 0.1
+"""An answered job waits for others, to be recorded with them in one transaction: a tenth of the time since their bundle
+began, at least 0.2 s and at most `flush_seconds`. The last ones don't wait."""
 
 
 @dataclass(eq=False)
@@ -64,6 +66,7 @@ class Bundle:
         self._on_fed = on_fed
         self._held: list[tuple[Claim, Grip]] = []
         self._members: list[Member] = []
+        self._began = time.monotonic()
         self.let_go: Callable[[Claim], None] = lambda claim: None
         """Told of each member whose lease this worker holds no more."""
         self.tally = Tally()
@@ -135,7 +138,7 @@ class Bundle:
             for m in answered
         ]
         ends = [member.claim for member in ending]
-        lost = self._insist(lambda: self._bench.db.run(work.record, answers, ends, self._bench.settings))
+        lost = self._insist(lambda: self._bench.db.run(work.record, answers, ends))
         failpoint("segment.recorded")
         kept = [member for member in answered if member.claim.lease not in lost]
         for member in kept:
@@ -177,7 +180,8 @@ class Bundle:
         self._news.clear()
         failpoint("slice.asking")
         if not all(member.asking.done for member in self._members) and not self._bench.beat.draining:
-            time.sleep(min(_GATHER_SECONDS, self._bench.settings.flush_seconds))
+            part = _GATHER_PART * (time.monotonic() - self._began)
+            time.sleep(min(max(_GATHER_SECONDS, part), self._bench.settings.flush_seconds))
 
     def _lose(self, lost: Sequence[Member]) -> None:
         """Their answers are dropped, and counted: somebody else asks these lines again, or has."""

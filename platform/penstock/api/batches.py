@@ -64,7 +64,7 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
         await here.ends.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
-    return shapes.batch(await here.db.run(answer.view, tenant, "batch", batch_id, here.settings))
+    return shapes.batch(await here.db.autocommit(answer.view, tenant, "batch", batch_id, here.settings))
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch")

@@ -152,7 +152,7 @@ async def get_job(request: Request, job_id: str, tenant: Known, here: Here, wait
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
         await here.ends.wait(tenant, "job", job_id, seconds, request.is_disconnected)
-    return _respond(await here.db.run(answer.view, tenant, "job", job_id, here.settings))
+    return _respond(await here.db.autocommit(answer.view, tenant, "job", job_id, here.settings))
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", response_model=JobShape)

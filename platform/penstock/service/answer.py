@@ -16,7 +16,7 @@ from penstock.formats import output, plan
 from penstock.service import foresight
 from penstock.service.transaction import Transaction
 from penstock.settings import Settings
-from penstock.store import batches, due, retries, segments, slices, webhooks, workers
+from penstock.store import batches, due, looks, segments, webhooks, workers
 
 MOST_CHILDREN: Final = 100
 
@@ -47,13 +47,16 @@ class View:
 
 def view(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -> View:
     """One batch or job, why it waits, when it is expected, and its results if they are in rows; raise NotFound."""
-    batch = batches.get(tx.conn, tenant, id)
-    if batch is None or batch.kind != kind:
+    found = looks.look(tx.conn, tenant, id, children=MOST_CHILDREN)
+    if found is None or found.batch.kind != kind:
         raise NotFound(kind, id, param=f"{kind}_id")
-    found = tuple(results(tx, batch)) if batch.inline and batch.ended else None
-    children = tuple(retries.children(tx.conn, tenant, id, limit=MOST_CHILDREN)) if batch.ended else ()
-    webhook = webhooks.of_batch(tx.conn, tenant, id)
-    return dataclasses.replace(seen(tx, batch, settings), results=found, children=children, webhook=webhook)
+    batch = found.batch
+    return dataclasses.replace(
+        seen(tx, batch, settings),
+        results=tuple(results(tx, batch)) if batch.inline and batch.ended else None,
+        children=found.children if batch.ended else (),
+        webhook=webhooks.of_batch(tx.conn, tenant, id) if found.has_webhook else None,
+    )
 
 
 def seen(tx: Transaction, batch: Batch, settings: Settings) -> View:
@@ -70,14 +73,17 @@ def page(tx: Transaction, tenant: str, kind: str, *, after: str | None, limit: i
 
 def results(tx: Transaction, batch: Batch) -> list[bytes]:
     """The output lines of an ended inline job in input order; lines without an answer say why."""
-    recorded: dict[int, bytes] = {}
-    for segment in segments.of_batch(tx.conn, batch.id):
-        recorded.update(plan.unframe(segment.data or b""))
+    return [result for _, result in asked_and_answered(tx, batch)]
+
+
+def asked_and_answered(tx: Transaction, batch: Batch) -> list[tuple[bytes, bytes]]:
+    """The same with each line as it was asked."""
+    framed, pieces = segments.of_job(tx.conn, batch.id)
+    recorded = {number: line for data in pieces for number, line in plan.unframe(data)}
     reason = output.WHY_UNANSWERED[batch.state]
-    asked = sorted(plan.unframe(slices.inline_lines(tx.conn, batch.id)))
     return [
-        recorded.get(number) or output.unanswered_line(batch.id, number, lines.custom_id_of(line), reason)
-        for number, line in asked
+        (line, recorded.get(number) or output.unanswered_line(batch.id, number, lines.custom_id_of(line), reason))
+        for number, line in sorted(plan.unframe(framed))
     ]
 
 

@@ -91,7 +91,7 @@ class Callers:
     async def _look_up(self, hash: bytes) -> str | None:
         async with self._turn:
             asked_at = self._clock()
-            tenant = await self._db.single(keys.tenant_of_hash, hash)
+            tenant = await self._db.autocommit(keys.tenant_of_hash, hash)
         if tenant is not None:
             _remember(self._known, hash, _Known(tenant, asked_at))
         else:

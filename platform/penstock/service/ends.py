@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Final
 
 from penstock.service.transaction import AsyncDatabase, Transaction
-from penstock.store import batches
-from penstock.store.batches import Key
+from penstock.store import looks
+from penstock.store.looks import Key
 
 FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -71,7 +71,7 @@ class Ends:
             asked = list(self._waiting)
             self._looked_at = self._clock()
             try:
-                self._tell(await self._db.single(_ended, asked))
+                self._tell(await self._db.autocommit(_ended, asked))
             except Exception as error:  # those who wait hear of it, and whoever comes next looks anew
                 self._tell(asked, error)
 
@@ -99,4 +99,4 @@ class Ends:
 
 
 def _ended(tx: Transaction, keys: list[Key]) -> list[Key]:
-    return batches.ended_or_gone(tx.conn, keys)
+    return looks.ended_or_gone(tx.conn, keys)

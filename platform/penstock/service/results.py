@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from penstock.blobs.store import Blobs
 from penstock.domain.batch import Batch
 from penstock.domain.errors import Unreadable
-from penstock.formats import ended, plan
+from penstock.formats import ended
 from penstock.formats import input as lines
 from penstock.formats.ended import Ended
 from penstock.service import answer
-from penstock.service.transaction import Database, Transaction
-from penstock.store import batches, retries, slices
+from penstock.service.transaction import Database
+from penstock.store import batches, retries
 
 Braid = Iterator[tuple[bytes, Ended]]
 
@@ -24,8 +24,7 @@ Braid = Iterator[tuple[bytes, Ended]]
 def of(db: Database, blobs: Blobs, batch: Batch) -> Braid:
     """Each line of a batch as it was asked, and how it ended; raises Unreadable."""
     if batch.inline:
-        asked, found = db.run(_rows, batch)
-        return zip(asked, map(_read, found), strict=True)
+        return ((asked, _read(found)) for asked, found in db.run(answer.asked_and_answered, batch))
     return _braid(db, blobs, batch, _asked(db, blobs, batch), (batch.output_file, batch.error_file))
 
 
@@ -39,14 +38,9 @@ def merged(db: Database, blobs: Blobs, batch: Batch) -> Iterator[Ended]:
     return (one for _, one in _braid(db, blobs, batch, _asked(db, blobs, root), found))
 
 
-def _rows(tx: Transaction, batch: Batch) -> tuple[list[bytes], list[bytes]]:
-    asked = [line for _, line in sorted(plan.unframe(slices.inline_lines(tx.conn, batch.id)))]
-    return asked, answer.results(tx, batch)
-
-
 def _asked(db: Database, blobs: Blobs, batch: Batch) -> Iterator[bytes]:
     if batch.inline:
-        return iter(db.run(_rows, batch)[0])
+        return (asked for asked, _ in db.run(answer.asked_and_answered, batch))
     assert batch.input_key is not None, "it was validated"
     tidy = (lines.tidy(raw, number) for number, raw in enumerate(blobs.lines(batch.input_key), 1))
     return (line for line in tidy if line)

@@ -237,7 +237,7 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    run = db.run if order.terms.webhook or order.once else db.single
+    run = db.run if order.terms.webhook or order.once else db.autocommit
     batch = await run(_insert_inline, order, cut, framed)
     intake.feed(model)
     return batch

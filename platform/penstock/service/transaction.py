@@ -74,7 +74,7 @@ class AsyncDatabase:
 
     def __init__(self, engine: AsyncEngine, say: Callable[[Sequence[Hint]], None]) -> None:
         self.engine = engine
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._say = say
 
     async def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -87,10 +87,15 @@ class AsyncDatabase:
             self._say(hints)
         return result
 
-    async def single(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The same for a use case that is a single statement and says nothing: it needs no begin and no commit."""
+    async def autocommit(
+        self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same without begin and commit, for a use case that only reads, or is a single statement; it says nothing.
+
+        Each statement sees what was committed before it, as in any of our transactions.
+        """
         with _away_is_unavailable():
-            async with self._single.connect() as conn:
+            async with self._autocommit.connect() as conn:
                 result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
         assert not hints, "who says something runs in a transaction"
         return result

@@ -167,10 +167,11 @@ class Answers:
     """The time that the engine's GPUs took for them."""
 
 
-def record(tx: Transaction, answers: Sequence[Answers], ends: Sequence[Claim], settings: Settings) -> frozenset[int]:
+def record(tx: Transaction, answers: Sequence[Answers], ends: Sequence[Claim]) -> frozenset[int]:
     """Record answers of several small slices, and settle those that end with them: their jobs end here and now.
 
     Returns the leases that are lost; each is its own slice's affair, and the others are recorded. May be repeated.
+    It comes several times a second, so the next claim feeds the model, not this.
     """
     batches.lock_all(tx.conn, sorted({one.claim.batch for one in answers} | {claim.batch for claim in ends}))
     lost = {one.claim.lease for one in answers}
@@ -182,7 +183,6 @@ def record(tx: Transaction, answers: Sequence[Answers], ends: Sequence[Claim], s
         settled = leases.settle(tx.conn, [(claim.slice, claim.lease) for claim in ending])
         lost |= {claim.lease for claim in ending} - settled
         closing.move_on_all(tx, sorted({claim.batch for claim in ending if claim.lease in settled}))
-        dispatch.feed(tx, ending[0].model, settings)
     return frozenset(lost)
 
 

@@ -6,11 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from penstock.domain.batch import TERMINAL, Batch, BatchState, Ending, Usage
+from penstock.domain.batch import Batch, BatchState, Ending, Usage
 from penstock.domain.cost import Cost
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
@@ -54,11 +54,12 @@ _INSERT_INLINE = text("""
     from made""")
 
 # Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
-_SELECT = """
+COLUMNS = """
     select b.*, live.*, (select currency from prices limit 1) as currency,
            case when live_empty > 0 then array(
                select line from slices s, unnest(s.empty_lines) as line where s.batch = b.id order by line limit 10)
-           else '{}' end as live_empty_lines
+           else '{}' end as live_empty_lines"""
+FROM = """
     from batches b
     left join lateral (
         select coalesce(sum(s.completed), 0)::int as live_completed, coalesce(sum(s.failed), 0)::int as live_failed,
@@ -74,6 +75,7 @@ _SELECT = """
         where s.batch = b.id and b.state in ('in_progress', 'paused', 'cancelling', 'finalizing')) live on true
     """
 
+_SELECT = COLUMNS + FROM
 _GET = text(_SELECT + "where b.tenant = :tenant and b.id = :id")
 _BY_KEY = text("select id, fingerprint from batches where tenant = :tenant and idempotency_key = :key")
 _FIND = text(_SELECT + "where b.id = any(cast(:ids as text[]))")
@@ -88,12 +90,6 @@ _PAGE = text(
     limit :limit"""
 )
 _STATE = text("select state from batches where tenant = :tenant and kind = :kind and id = :id")
-_ENDED_OR_GONE = text("""
-    -- By key, each in its tenant: however many are asked about, it is one statement.
-    select k.tenant, k.kind, k.id
-    from unnest(cast(:tenants as text[]), cast(:kinds as text[]), cast(:ids as text[])) as k(tenant, kind, id)
-    left join batches b on b.id = k.id and b.tenant = k.tenant and b.kind = k.kind
-    where b.id is null or b.state = any(cast(:terminal as text[]))""")
 _LOCK = text("select id from batches where id = any(cast(:ids as text[])) order by id for no key update")
 _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip locked")
 
@@ -179,7 +175,8 @@ _COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
 
 
-def _batch(row: Row[Any]) -> Batch:
+def of_row(row: Row[Any]) -> Batch:
+    """A row of COLUMNS."""
     m = row._mapping
     state = BatchState(m["state"])
     live = "live_" if state in _LIVE else ""
@@ -274,7 +271,7 @@ def insert_inline(
         "inline": lines,
     }
     row = conn.execute(_INSERT_INLINE, values | dataclasses.asdict(cut)).first()
-    return _batch(row) if row else None
+    return of_row(row) if row else None
 
 
 def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
@@ -286,7 +283,7 @@ def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, by
 def get(conn: Connection, tenant: str, id: str) -> Batch | None:
     """A tenant's batch, with live counts."""
     row = conn.execute(_GET, {"tenant": tenant, "id": id}).first()
-    return _batch(row) if row else None
+    return of_row(row) if row else None
 
 
 def find(conn: Connection, id: str) -> Batch | None:
@@ -297,34 +294,19 @@ def find(conn: Connection, id: str) -> Batch | None:
 
 def find_all(conn: Connection, ids: Sequence[str]) -> list[Batch]:
     """Those of these batches that are there, of any tenant."""
-    return [_batch(row) for row in conn.execute(_FIND, {"ids": list(ids)})]
+    return [of_row(row) for row in conn.execute(_FIND, {"ids": list(ids)})]
 
 
 def page(conn: Connection, tenant: str, *, kind: str, after: str | None, limit: int) -> list[Batch]:
     """A tenant's batches (or jobs), newest first, after the one named."""
     rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "after": after, "limit": limit})
-    return [_batch(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 def state_of(conn: Connection, tenant: str, kind: str, id: str) -> BatchState | None:
     """The state alone."""
     state = conn.execute(_STATE, {"tenant": tenant, "kind": kind, "id": id}).scalar()
     return BatchState(state) if state else None
-
-
-class Key(NamedTuple):
-    """A batch or job as a caller names it."""
-
-    tenant: str
-    kind: str
-    id: str
-
-
-def ended_or_gone(conn: Connection, keys: Sequence[Key]) -> list[Key]:
-    """Those of these that have ended, or that their tenant does not have."""
-    tenants, kinds, ids = zip(*keys, strict=True)
-    values = {"tenants": list(tenants), "kinds": list(kinds), "ids": list(ids), "terminal": sorted(TERMINAL)}
-    return [Key(*row) for row in conn.execute(_ENDED_OR_GONE, values)]
 
 
 def lock(conn: Connection, id: str) -> bool:

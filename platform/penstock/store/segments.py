@@ -74,10 +74,9 @@ _FLUSHED = text("""
     join unnest(cast(:slices as bigint[]), cast(:leases as bigint[]), cast(:seqs as int[])) as given(slice, lease, seq)
         on (g.slice, g.lease, g.seq) = (given.slice, given.lease, given.seq)""")
 
-_OF_BATCH = text("""
-    select g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
-    from segments g join slices s on s.id = g.slice
-    where s.batch = :batch order by g.id""")
+_OF_JOB = text("""
+    select s.inline, array(select g.data from segments g where g.slice = s.id order by g.id) as recorded
+    from slices s where s.batch = :job order by s.id""")
 
 _BYTES = text("""
     select coalesce(sum(g.bytes), 0)::bigint from segments g join slices s on s.id = g.slice where s.batch = :batch""")
@@ -153,9 +152,10 @@ def _array(numbers: Sequence[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def of_batch(conn: Connection, batch: str) -> list[Segment]:
-    """A small batch's segments in the order in which they were accepted."""
-    return [_segment(row) for row in conn.execute(_OF_BATCH, {"batch": batch})]
+def of_job(conn: Connection, job: str) -> tuple[bytes, list[bytes]]:
+    """An inline job's framed input lines, and its segments' bytes in the order in which they were accepted."""
+    rows = conn.execute(_OF_JOB, {"job": job}).all()
+    return b"".join(bytes(row.inline) for row in rows), [bytes(data) for row in rows for data in row.recorded]
 
 
 def bytes_of_batch(conn: Connection, batch: str) -> int:

@@ -137,8 +137,6 @@ _WITH_OPEN = text("""
     select distinct batch from slices
     where batch = any(cast(:batches as text[])) and state in ('queued', 'ready', 'running')""")
 
-_INLINE = text("select inline from slices where batch = :batch order by id")
-
 _BACKLOG = text("""
     select model, lane, state, count(*)::int as slices, sum(lines)::bigint as lines, sum(tokens)::bigint as tokens
     from slices where state in ('queued', 'ready', 'running') group by 1, 2, 3""")
@@ -218,11 +216,6 @@ def move(conn: Connection, batch: str, lane: Lane | None, deadline: datetime | N
 def with_open(conn: Connection, batches: Sequence[str]) -> set[str]:
     """Those of the batches of which a slice is still open. They must be locked by an earlier statement."""
     return {row.batch for row in conn.execute(_WITH_OPEN, {"batches": list(batches)})}
-
-
-def inline_lines(conn: Connection, batch: str) -> bytes:
-    """The framed input lines of an inline job."""
-    return b"".join(bytes(row.inline) for row in conn.execute(_INLINE, {"batch": batch}))
 
 
 def backlog(conn: Connection) -> list[tuple[str, str, str, int, int, int]]:
