@@ -22,7 +22,12 @@ HOMES = {
     "celery": ["penstock/wire/hints.py", "penstock_worker/app.py"],
     "kombu": ["penstock/wire/hints.py", "penstock_worker/app.py"],
     "fastapi": ["penstock/api/", "penstock/console/", "penstock_worker/door.py"],
-    "starlette": ["penstock/api/", "penstock_worker/engine/shortcut.py", "penstock/console/", "penstock_worker/door.py"],
+    "starlette": [
+        "penstock/api/",
+        "penstock_worker/engine/shortcut.py",
+        "penstock/console/",
+        "penstock_worker/door.py",
+    ],
     "obstore": ["penstock/blobs/"],
     "vllm": ["penstock_worker/engine/"],
     "torch": ["penstock_worker/engine/tiny.py"],

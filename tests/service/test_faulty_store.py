@@ -166,16 +166,31 @@ def _told(line: bytes) -> Any:
     return answer["custom_id"], answer["error"], answer["response"]["status_code"], body["choices"], body["usage"]
 
 
+def struck(house: House, at: int, when: str, message: str, live: Callable[[], R]) -> R:
+    """A life in which the failure came: one that had fewer calls than the one that was counted is lived again.
+
+    Answers that come together are recorded together, so it may be a call more or less.
+    """
+    for _ in range(5):
+        house.fault.set(at, when, message)
+        result = live()
+        house.calls = list(house.fault.calls)
+        if at <= len(house.calls):
+            house.fault.set()
+            return result
+    raise AssertionError(f"five lives had less than {at} calls")
+
+
 def life(house: House, runner: asyncio.Runner, at: int = 0, when: str = "", message: str = "") -> tuple[Any, Any]:
     """A batch from upload to its files, with one failure, and the look that all is in order."""
     world = house.world
-    house.fault.set(at, when, message)
-    batch = runner.run(house.create())
-    house.live(batch)
-    result = house.result(batch)
-    house.calls = list(house.fault.calls)
-    assert at <= len(house.calls)
-    house.fault.set()
+
+    def lived() -> tuple[str, Any]:
+        batch = runner.run(house.create())
+        house.live(batch)
+        return batch, house.result(batch)
+
+    batch, result = struck(house, at, when, message, lived)
     ended = world.find(batch)
     assert (ended.state, ended.total, ended.completed) == (BatchState.COMPLETED, 6, 6)
     world.check()
@@ -189,13 +204,14 @@ def life(house: House, runner: asyncio.Runner, at: int = 0, when: str = "", mess
 def small_jobs(house: House, runner: asyncio.Runner, at: int = 0, when: str = "", message: str = "") -> list[Any]:
     """Small jobs from their POST to their ends in one bundle, with one failure; what their tenant is told."""
     world = house.world
-    house.fault.set(at, when, message)
-    ids = runner.run(house.post())
-    for id in ids:
-        house.live(id)
-    house.calls = list(house.fault.calls)
-    assert at <= len(house.calls)
-    house.fault.set()
+
+    def lived() -> list[str]:
+        ids = runner.run(house.post())
+        for id in ids:
+            house.live(id)
+        return ids
+
+    ids = struck(house, at, when, message, lived)
     world.check()
     views = [world.db.run(answer.view, "acme", "job", id, world.settings) for id in ids]
     assert all(view.batch.completed == 1 for view in views)

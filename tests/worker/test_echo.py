@@ -271,7 +271,7 @@ def test_no_more_run_than_it_has_sequences_for(engine: Supervisor) -> None:
     async def crowd() -> str:
         async with EngineClient(socket=engine.launch.socket) as client:
             body = b'{"messages":[{"role":"user","content":"[[hang]]"}]}'
-            hung = [asyncio.create_task(client.ask(CHAT, body, 60)) for _ in range(6)]
+            hung = [asyncio.create_task(client.ask(CHAT, body, 60)) for _ in range(7)]
             metrics = ""
             while "num_requests_waiting{" not in metrics or not metrics.count(" 2\n"):
                 metrics = await client.metrics()
@@ -281,7 +281,7 @@ def test_no_more_run_than_it_has_sequences_for(engine: Supervisor) -> None:
             return metrics
 
     metrics = asyncio.run(asyncio.wait_for(crowd(), 30))
-    assert 'vllm:num_requests_running{engine="0",model_name="echo"} 4' in metrics
+    assert 'vllm:num_requests_running{engine="0",model_name="echo"} 5' in metrics
 
 
 def test_a_hanging_request_is_a_timeout(engine: Supervisor) -> None:

@@ -326,6 +326,20 @@ def test_a_tenant_passes_those_who_hold_more_than_an_equal_share_until_he_has_hi
     run(test)
 
 
+def test_nobody_passes_a_more_urgent_lane_for_his_share() -> None:
+    async def test() -> None:
+        gate = Gate(8, 14, overtakers=6)
+        await fill(gate, LINE, 6)
+        await fill(gate, FLEX, 2)
+        assert await asyncio.wait_for(gate.admit(Ticket(Rank.FLEX, "b")), 1), "two slots are left for flex: one each"
+        second = asyncio.create_task(gate.admit(Ticket(Rank.FLEX, "b")))
+        await settle()
+        assert not second.done()
+        second.cancel()
+
+    run(test)
+
+
 def test_nobody_overtakes_in_his_own_lane_alone_or_while_the_budget_keeps_a_promise() -> None:
     async def test() -> None:
         gate = Gate(8, 14, overtakers=4)

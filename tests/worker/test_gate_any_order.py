@@ -67,10 +67,10 @@ class Crowd:
             assert gate.in_flight == gate.slots, "no call waits while a slot is free"
         if gate.in_flight < gate.most_lines + self.overtakers and gate.budget >= gate.most_lines:
             for rank in [rank for rank in Rank if not rank.is_realtime and gate.waiting(rank)]:
-                before = sum(gate.held(first) for first in Rank if not first.is_realtime and first <= rank)
-                assert before >= gate.budget, "a line waits for less urgent ones"
+                left = gate.budget - sum(gate.held(first) for first in Rank if not first.is_realtime and first < rank)
+                assert gate.held(rank) >= left, "a line waits for less urgent ones"
                 holders, next_one = gate._lines.by_tenant, gate._waiters[rank].next_tenant
-                share = gate.budget // len({*holders, next_one})
+                share = left // len({*holders, next_one})
                 assert holders.get(next_one, 0) >= share, "a line waits for those who have more than their share"
         if any(gate.waiting(rank) for rank in Rank if not rank.is_realtime):
             reserved = gate.in_flight >= gate.most_lines and lines >= least_lines(gate.most_lines)

@@ -50,7 +50,7 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
             return db.run(doors.table, Settings()).doors
 
         [door] = calling("", lambda _: soon(lambda: [door for door in found() if door.load.open]))
-        assert (door.serves, door.region, door.slots) == (("echo", "one"), "here", 10)
+        assert (door.serves, door.region, door.slots) == (("echo", "one"), "here", 8 + 2 + 4)
         assert (door.load.budget, door.load.lines, door.load.calls) == (8, 0, 0)
         assert calling(door.url, lambda one: one.refusal(chat("hi") | {"model": "one"})) == (200, None)
         reception.drain()

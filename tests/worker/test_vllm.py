@@ -83,7 +83,7 @@ def test_vllm_becomes_ready_answers_and_dies_with_its_worker(short_dir: Path, tm
         assert said["choices"][0]["message"]["content"]
         assert said["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
         assert 'vllm:num_requests_running{engine="0",model_name="tiny"}' in metrics
-        assert "--max-num-seqs 18 " in (folder / "engine.log").read_text()
+        assert "--max-num-seqs 26 " in (folder / "engine.log").read_text()
 
         asyncio.run(check_ranks_and_salts(folder / "e.sock"))
 

@@ -219,11 +219,12 @@ class Gate:
 
     def _overtakes(self, rank: Rank, tenant: str) -> _Entry:
         """Whether a line needn't wait for those who fill the budget: some of them go behind it."""
-        if sum(self._held[first] for first in self._lines.ranks if first <= rank) < self._budget:
+        left = self._budget - sum(self._held[first] for first in self._lines.ranks if first < rank)
+        if self._held[rank] < left:
             return _Entry.YES
         holders = self._lines.by_tenant
         mine = holders.get(tenant, 0)
-        return _Entry.AHEAD if mine < self._budget // (len(holders) + (not mine)) else _Entry.NO
+        return _Entry.AHEAD if mine < left // (len(holders) + (not mine)) else _Entry.NO
 
     def _take(self, ticket: Ticket) -> None:
         group, tenant = self._groups[ticket.rank], ticket.tenant
