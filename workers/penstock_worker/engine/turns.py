@@ -92,14 +92,16 @@ class Turns:
     def begin(self, scheduler: Any) -> list[Any]:
         """Let those who are not due sit out the next step; gives those of them who wait, taken out of their queue."""
         running = [request for request in scheduler.running if request.priority >= _FIRST_LINE]
-        waiting = list(scheduler.waiting) if 0 < len(scheduler.waiting) <= _MOST_WAITING else []
+        queue = scheduler.waiting
+        # In no order: iterating over vLLM's own queue sorts it, before each step.
+        waiting = list(getattr(queue, "_heap", queue)) if len(queue) <= _MOST_WAITING else []
         last = self.last([request.priority for request in running], [request.priority for request in waiting])
         for request in running:
             if request.priority > last:
                 request.next_decode_eligible_step = max(request.next_decode_eligible_step, scheduler.current_step + 2)
         aside = [request for request in waiting if request.priority > last]
         if aside:
-            scheduler.waiting.remove_requests(aside)
+            queue.remove_requests(aside)
         return aside
 
     def last(self, running: Sequence[int], waiting: Sequence[int] = ()) -> int:
@@ -156,9 +158,10 @@ def install(scheduler: Any, part: int) -> None:
     schedule, update = scheduler.schedule, scheduler.update_from_output
 
     def safely(scheduler: Any, call: Callable[[Turns], R], otherwise: R) -> R:
-        turns = scheduler.__dict__.setdefault("penstock_turns", Turns(part))
+        if not hasattr(scheduler, "penstock_turns"):
+            scheduler.penstock_turns = Turns(part)
         try:
-            return call(turns) if turns else otherwise
+            return call(scheduler.penstock_turns) if scheduler.penstock_turns else otherwise
         except Exception:
             scheduler.penstock_turns = None
             log.exception("Lanes take no turns any more.")
