@@ -19,7 +19,7 @@ from penstock.formats import output
 from penstock.service import derive, models, sweep, validate, webhooks, work
 from penstock.service.once import Once
 from penstock.service.retry import Again, retry
-from penstock.store import files, retries
+from penstock.store import files, looks, retries
 
 FAILED = Repeat(failed=True)
 CUT = b'{"choices":[{"finish_reason":"length","text":"on and"}]}'
@@ -99,7 +99,9 @@ def test_failed_lines_are_repeated_with_a_change_and_the_merged_result_is_whole_
     lines_ = {line["custom_id"]: line["id"] for line in file(desk, found.merged_output_file)}
     own = {line["custom_id"]: line["id"] for line in file(desk, found.output_file)}
     assert {name: lines_[name] for name in own} == own
-    assert world.db.run(lambda tx: retries.children(tx.conn, "acme", parent, limit=9)) == [child]
+    look = world.db.run(lambda tx: looks.look(tx.conn, "acme", parent, children=9))
+    assert look is not None
+    assert look.children == (child,)
     assert world.one("select count(*) from intents") == 0
 
 

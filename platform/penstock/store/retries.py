@@ -1,13 +1,10 @@
-"""Retries: the children of a batch, the input that is derived for one, and the blobs of files that it reads."""
+"""Retries: the input that is derived for a batch's child, and the blobs of files that it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
-
-_CHILDREN = text("""
-    select id from batches where tenant = :tenant and parent = :parent order by created_at, id limit :limit""")
 
 _ADOPT = text("""
     -- The derived input becomes the child's, if this holder still validates it and nobody closed it meanwhile.
@@ -18,12 +15,6 @@ _ADOPT = text("""
 _KEYS = text("""
     -- Expired ones too: they are not swept before whoever reads them has ended.
     select id, blob_key from files where tenant = :tenant and id = any(cast(:ids as text[]))""")
-
-
-def children(conn: Connection, tenant: str, parent: str, *, limit: int) -> list[str]:
-    """The batches that repeat lines of this one, oldest first."""
-    rows = conn.execute(_CHILDREN, {"tenant": tenant, "parent": parent, "limit": limit})
-    return [row.id for row in rows]
 
 
 def adopt(conn: Connection, id: str, lease: int, key: str) -> bool:
