@@ -141,10 +141,10 @@ class Asking:
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for one in self._groups:
-                entry = await self._admitted()
-                if entry is None:
+                ahead = await self._admitted()
+                if ahead is None:
                     break
-                tasks.create_task(self._end(one, entry))
+                tasks.create_task(self._end(one, ahead))
             self.fed = True
             self._grip.news.set()
 

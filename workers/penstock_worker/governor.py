@@ -142,9 +142,8 @@ class Governor(Collector):
             labels=["of"],
         )
         samples = GaugeMetricFamily("penstock_slo_window_samples", "Samples behind it.", labels=["of"])
-        limits = {"ttft": self.slo.ttft_p95_ms, "itl": self.slo.itl_p95_ms}
         for name, evidence in search.evidence.items():
-            promised.add_metric([name], (limits[name] or 0) / 1000)
+            promised.add_metric([name], search.slo.seconds[name])
             met.add_metric([name], evidence.p95)
             samples.add_metric([name], len(evidence))
         yield from (promised, met, samples)

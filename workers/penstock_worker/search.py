@@ -48,8 +48,7 @@ class Search:
     def promise(self, slo: Slo) -> None:
         """What is promised from now on: what was learned under another promise is forgotten, but for the budget."""
         self.slo = slo
-        limits = {"ttft": slo.ttft_p95_ms, "itl": slo.itl_p95_ms}
-        self.evidence = {name: Evidence(self._share * ms / 1000) for name, ms in limits.items() if ms is not None}
+        self.evidence = {name: Evidence(self._share * seconds) for name, seconds in slo.seconds.items()}
         self._good = self._bad = self._last_bad = 0
         self._believed_until = 0.0
         self._belief_seconds = _FIRST_BELIEF_SECONDS

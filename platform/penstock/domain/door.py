@@ -31,6 +31,12 @@ class Slo:
     ttft_p95_ms: int | None = None
     itl_p95_ms: int | None = None
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The promises that were made, `ttft` and `itl`, in seconds."""
+        limits = {"ttft": self.ttft_p95_ms, "itl": self.itl_p95_ms}
+        return {name: ms / 1000 for name, ms in limits.items() if ms is not None}
+
 
 @dataclass(frozen=True)
 class Door:
