@@ -286,11 +286,11 @@ def test_a_door_of_a_worker_that_ends_lets_calls_inside_finish_and_cuts_those_th
 ) -> None:
     async def ask(caller: Caller) -> None:
         async with (
-            caller.call(chat("hi [[tokens 40]]", stream=True), id="short") as short,
             caller.call(chat("hi [[tokens 40]] [[stall-after 3]]", stream=True), id="long") as long,
+            caller.call(chat("hi [[tokens 200]]", stream=True), id="short") as short,
         ):
             silent = asyncio.create_task(caller.refusal(chat("[[hang]]"), id="silent"))
-            await short.content.readuntil(b"\n\n")
+            await soon(lambda: one.gate.in_flight == 3)
             with one.holding(Rank.REALTIME, one.gate.slots - 3):
                 waiting = asyncio.create_task(caller.refusal(chat("hi"), id="waiting"))
                 await soon(lambda: one.gate.waiting(Rank.REALTIME) == 1)
@@ -306,7 +306,7 @@ def test_a_door_of_a_worker_that_ends_lets_calls_inside_finish_and_cuts_those_th
         for id, fate in (("short", "answered"), ("long", "unanswered"), ("silent", "unanswered")):
             assert await caller.get(f"/calls/{id}") == (200, {"fate": fate, "suspects": False})
 
-    with site(short_dir, "--itl-ms=20", "--max-num-seqs=8", door_grace_seconds=3.0) as one:
+    with site(short_dir, "--itl-ms=20", "--max-num-seqs=8", door_grace_seconds=8.0) as one:
         calling(one.door.url, ask)
         assert not one.gate.in_flight
 
