@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +19,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse, UsageInfo
 
+from penstock_worker.engine import shortcut
 from penstock_worker.engine.shortcut import HEADER, Shortcut
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
@@ -95,6 +96,17 @@ async def is_not_asked(asked: Any, raw: Any) -> Any:
     raise AssertionError("the handler was asked")
 
 
+@pytest.fixture
+def logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """What the shortcut logs; whether vLLM's loggers tell pytest's root depends on how vLLM was set up."""
+    monkeypatch.setattr(shortcut.log, "propagate", False)
+    shortcut.log.addHandler(caplog.handler)
+    yield caplog
+    shortcut.log.removeHandler(caplog.handler)
+
+
 def test_a_line_is_answered_by_the_handler_as_the_server_would_say_it() -> None:
     server, whole = ScriptedServer(chats), sent()
     client = Client(whole[:10], whole[10:])
@@ -142,19 +154,22 @@ def test_a_refusal_keeps_its_status() -> None:
         (b"", CHAT, LINE),
     ],
 )
-def test_what_is_no_ordinary_line_goes_the_usual_road_with_all_its_bytes(body: bytes, path: str, headers: Any) -> None:
+def test_what_is_no_ordinary_line_goes_the_usual_road_with_all_its_bytes(
+    logged: pytest.LogCaptureFixture, body: bytes, path: str, headers: Any
+) -> None:
     server, client = ScriptedServer(is_not_asked), Client(body[:7], body[7:])
     ask(server, client, path, headers)
-    assert (client.answer, server.usual) == ((418, b"usual"), [body])
+    assert (client.answer, server.usual, logged.messages) == ((418, b"usual"), [body], [])
 
 
-def test_a_handler_that_fails_leaves_the_answer_to_the_usual_road() -> None:
+def test_a_handler_that_fails_leaves_the_answer_to_the_usual_road_and_says_so(logged: pytest.LogCaptureFixture) -> None:
     async def fails(asked: Any, raw: Any) -> Any:
-        raise ValueError("This model does not do that.")
+        raise ValueError("This model does not do grüße.")
 
     server, client = ScriptedServer(fails), Client(sent())
     ask(server, client)
     assert (client.answer, server.usual) == ((418, b"usual"), [sent()])
+    assert logged.messages == [f"ValueError in {CHAT}: the line goes the usual road"]
 
 
 def test_a_client_that_leaves_ends_the_asking() -> None:

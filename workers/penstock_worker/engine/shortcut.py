@@ -10,6 +10,7 @@ equal answers; a vLLM that has no such handler is left as it is.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 HEADER: Final = "x-penstock-line"
 _HEADER: Final = HEADER.encode()
+log = logging.getLogger("vllm.penstock.shortcut")  # under vllm: where vLLM's own lines are written
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -117,7 +119,9 @@ async def _answered(road: Road, scope: Message, body: bytes, sent: _Sent) -> tup
         return (answer.error.code if hasattr(answer, "error") else 200), answer.model_dump_json().encode()
     except _Left:
         raise
-    except Exception:  # the usual road meets it again, and knows what to answer
+    except Exception as error:  # the usual road meets it again, and knows what to answer
+        # Without its words: they may be the caller's.
+        log.warning("%s in %s: the line goes the usual road", type(error).__name__, scope["path"])
         return None
     finally:
         asking.cancel()  # in the engine, too, if it runs
