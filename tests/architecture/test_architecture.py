@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from penstock.api.app import create_app
+from penstock.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = ROOT / "platform" / "penstock"
@@ -80,6 +85,21 @@ def test_a_tool_is_imported_only_at_home(tool: str) -> None:
 def test_a_batch_ends_in_one_place_where_its_event_is_owed_too() -> None:
     enders = [name(file) for file in SOURCES if re.search(r"batches\.end(_all)?\(", file.read_text())]
     assert enders == ["penstock/service/closing.py"]
+
+
+def test_no_request_pays_for_a_thread() -> None:
+    """FastAPI calls what is not async in a thread: a hop, and a wait for the interpreter, for each request."""
+
+    def all_of(dependant: Dependant) -> Iterator[Dependant]:
+        yield dependant
+        for one in dependant.dependencies:
+            yield from all_of(one)
+
+    routes = [route for route in create_app(Settings()).routes if isinstance(route, APIRoute)]
+    parts = [(route.path, one) for route in routes for one in all_of(route.dependant)]
+    assert len(parts) > len(routes) > 20
+    slow = [(path, one.call) for path, one in parts if not (one.is_coroutine_callable or one.is_async_gen_callable)]
+    assert slow == []
 
 
 def test_the_platform_folder_never_shadows_the_standard_library() -> None:

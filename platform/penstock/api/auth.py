@@ -33,7 +33,7 @@ Known = Annotated[str, Depends(_known)]
 """The same where many calls come: a key is remembered for seconds, as it is for waiting calls."""
 
 
-def _idempotency_key(
+async def _idempotency_key(
     idempotency_key: Annotated[
         str | None,
         Header(description="Up to 255 characters of your choice: the same request with the same key is done once."),

@@ -37,7 +37,7 @@ class Platform:
     outbound: Outbound
 
 
-def _platform(request: Request) -> Platform:
+async def _platform(request: Request) -> Platform:  # async: FastAPI would send it to a thread, for each request
     return request.app.state.platform
 
 
