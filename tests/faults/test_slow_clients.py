@@ -17,7 +17,8 @@ from e2e.live import until
 from faults.house import KEY, House
 
 MIB = 1024 * 1024
-PATIENCE_SECONDS = 2.0  # of api-2
+PATIENCE_SECONDS = 3.0  # of api-2
+IDLE_SECONDS = 7  # of its connections: longer than uvicorn's own 5
 FILE = os.urandom(MIB) * 32
 
 Open = Callable[..., socket.socket]
@@ -26,7 +27,8 @@ Open = Callable[..., socket.socket]
 @pytest.fixture(scope="module")
 def house(build: Callable[..., House]) -> House:
     """Two APIs: one with little room for JSON bodies, one with little patience."""
-    own = {"api-1": {"max_bodies_bytes": str(8 * MIB)}, "api-2": {"slow_body_seconds": str(PATIENCE_SECONDS)}}
+    impatient = {"slow_body_seconds": str(PATIENCE_SECONDS), "keep_alive_seconds": str(IDLE_SECONDS)}
+    own = {"api-1": {"max_bodies_bytes": str(8 * MIB)}, "api-2": impatient}
     house = build(apis=2, keepers=0, ios=0, gpus=0, own=own, wait=False)
     for name in ("api-1", "api-2"):
         house.until(lambda name=name: _answers(address(house, name)), f"{name} answers", 60)
@@ -182,9 +184,9 @@ def test_an_upload_that_is_slow_but_goes_on_is_fine(house: House, connect: Open)
     headers = (FORM[0], f"content-length: {len(PART) + len(data) + len(end)}")
     one = connect("api-2", "POST /v1/files", PART, *headers)
     began = time.monotonic()
-    for offset in range(0, len(data), 40_000):
-        one.sendall(data[offset : offset + 40_000])
-        time.sleep(0.6)  # in all longer than the API's patience
+    for offset in range(0, len(data), 20_000):
+        one.sendall(data[offset : offset + 20_000])
+        time.sleep(0.35)  # in all longer than the API's patience
     one.sendall(end)
     assert time.monotonic() - began > PATIENCE_SECONDS
     assert one.recv(65_536).startswith(b"HTTP/1.1 200")
@@ -210,7 +212,7 @@ def test_a_reader_that_is_slow_but_goes_on_gets_everything(house: House, file: s
         assert piece, f"cut after {size} bytes"
         size += len(piece)
         if time.monotonic() - began < PATIENCE_SECONDS * 2:
-            time.sleep(0.05)
+            time.sleep(0.1)
     assert time.monotonic() - began > PATIENCE_SECONDS
 
 
@@ -225,3 +227,14 @@ def test_a_head_that_does_not_come_is_given_up(house: House, subtests: pytest.Su
             answer = drip(one, 15) if head else rest(one)
             assert time.monotonic() - began < PATIENCE_SECONDS + 5
             assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_that_nobody_uses_stays_open_for_as_long_as_is_said(connect: Open) -> None:
+    kept, closed = connect("api-1", "GET /health/live"), connect("api-2", "GET /health/live")
+    for one in (kept, closed):
+        assert one.recv(65_536).startswith(b"HTTP/1.1 200")
+    began = time.monotonic()
+    assert closed.recv(1) == b""
+    assert time.monotonic() - began > IDLE_SECONDS - 1
+    kept.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert kept.recv(65_536).startswith(b"HTTP/1.1 200")

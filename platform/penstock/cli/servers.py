@@ -46,6 +46,7 @@ def api(
         server_header=False,
         http=given_up_after(loaded.slow_body_seconds),
         ws="none",
+        timeout_keep_alive=loaded.keep_alive_seconds,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 
