@@ -1,8 +1,8 @@
 """Intake: what small jobs need when they come, looked up once a second for all of them; and their way to the workers.
 
-So a POST is one short transaction of its own, however many come. What is a second old at most: a model's facts, the
-tokens that a tenant has open (what this process took in since then is added), and what the caller of a like job was
-told to expect.
+So a POST is a part of one short statement (`arrivals.py`), however many come. What is a second old at most: a model's
+facts, the tokens that a tenant has open (what this process took in since then is added), and what the caller of a like
+job was told to expect.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from penstock.domain.errors import NotFound, TooMany, Unavailable
 from penstock.domain.foresight import Expectation
 from penstock.service import answer, dispatch
 from penstock.service.answer import View
+from penstock.service.arrivals import Arrivals
 from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
 from penstock.store import batches, models
 from penstock.store.models import Facts
+from penstock.store.small_jobs import NewJob
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class Intake:
         self._told: OrderedDict[tuple[Any, ...], tuple[float, View]] = OrderedDict()
         self._feeding: dict[str, asyncio.Task[None]] = {}
         self._due: set[str] = set()
+        self._arrivals = Arrivals(db)
 
     async def facts(self, tenant: str, model: str) -> Facts | None:
         """What a known model's lines taught; raise NotFound (`model_not_found`)."""
@@ -67,6 +70,10 @@ class Intake:
             message = f"With this job, more than {most} estimated tokens would be queued."
             raise TooMany(message, code="token_limit_exceeded")
         looked.open_tokens += tokens
+
+    async def insert(self, job: NewJob) -> Batch:
+        """Make a job, with others that come at this moment; raise Unavailable (it may be there all the same)."""
+        return await self._arrivals.insert(job)
 
     async def _look(self, tenant: str, model: str) -> _Looked:
         known = self._looked.get((tenant, model))
@@ -109,7 +116,8 @@ class Intake:
         return View(made, told.waiting, told.expected and _shifted(told.expected, later))
 
     async def close(self) -> None:
-        """Feed no more."""
+        """Make and feed no more."""
+        await self._arrivals.close()
         tasks = list(self._feeding.values())
         for task in tasks:
             task.cancel()

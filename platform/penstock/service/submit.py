@@ -28,7 +28,8 @@ from penstock.service.transaction import AsyncDatabase, Transaction
 from penstock.service.upload import Sealed, Upload
 from penstock.service.webhooks import Wish
 from penstock.settings import Settings
-from penstock.store import batches, files
+from penstock.store import batches, files, small_jobs
+from penstock.store.small_jobs import NewJob
 
 DEFAULT_WINDOW: Final = "24h"
 
@@ -145,7 +146,8 @@ async def create_job(
 ) -> Batch:
     """Create a job: inline and in progress at once if it is small and has one model, else a file to be validated.
 
-    An inline one is one statement; what it must know comes from the intake, which also feeds its model afterwards.
+    An inline one shares a statement with those that come at the same time, unless it has a webhook or is made once
+    only; what it must know comes from the intake, which also feeds its model afterwards.
     Raises BadRequest, NotFound (`model_not_found`) or TooMany for an inline job; a large one fails as a batch does.
     """
     order = _Order(tenant, terms, _check(terms, settings), once)
@@ -237,21 +239,22 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    run = db.run if order.terms.webhook or order.once else db.autocommit
-    batch = await run(_insert_inline, order, cut, framed)
+    job = _new(order, cut, framed)
+    if order.terms.webhook or order.once:
+        batch = await db.run(_insert_inline, order, job)
+    else:
+        batch = await intake.insert(job)
     intake.feed(model)
     return batch
 
 
-def _insert_inline(tx: Transaction, order: _Order, cut: Cut, framed: bytes) -> Batch:
+def _new(order: _Order, cut: Cut, framed: bytes) -> NewJob:
     terms, once = order.terms, order.once
-    id = fresh("job_")
-    made = batches.insert_inline(
-        tx.conn,
-        order.tenant,
-        id=id,
+    return NewJob(
+        id=fresh("job_"),
+        tenant=order.tenant,
         cut=cut,
-        lines=framed,
+        inline=framed,
         endpoint=terms.endpoint,
         lane=terms.lane,
         completion_window=terms.completion_window,
@@ -264,9 +267,13 @@ def _insert_inline(tx: Transaction, order: _Order, cut: Cut, framed: bytes) -> B
         cache=terms.cache,
         cache_ttl_seconds=terms.cache_ttl_seconds,
     )
-    if made and terms.webhook:
-        webhooks.attach(tx, order.tenant, id, terms.webhook)
-    return made or _first(tx, order.tenant, once)
+
+
+def _insert_inline(tx: Transaction, order: _Order, job: NewJob) -> Batch:
+    [made] = small_jobs.insert(tx.conn, [job])
+    if made and order.terms.webhook:
+        webhooks.attach(tx, order.tenant, job.id, order.terms.webhook)
+    return made or _first(tx, order.tenant, order.once)
 
 
 def _create_filed(order: _Order, settings: Settings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:

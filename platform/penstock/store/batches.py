@@ -14,7 +14,6 @@ from penstock.domain.batch import Batch, BatchState, Ending, Usage
 from penstock.domain.cost import Cost
 from penstock.domain.lane import Lane
 from penstock.domain.repeat import Repeat
-from penstock.domain.slice import Cut
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
@@ -28,30 +27,6 @@ _INSERT = text("""
             :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
-
-_INSERT_INLINE = text("""
-    -- A small job and its one slice in one statement, in progress at once. A second create with the same idempotency
-    -- key inserts nothing.
-    with made as (
-        insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline,
-                             metadata, output_expires_seconds, total, in_progress_at, idempotency_key, fingerprint,
-                             dedup, cache, cache_ttl_seconds)
-        values (:id, :tenant, 'job', true, 'in_progress', :endpoint, :model, :lane, :completion_window,
-                now() + :window, cast(:metadata as jsonb), :output_expires_seconds, :lines, now(),
-                :idempotency_key, :fingerprint, :dedup, :cache, :cache_ttl_seconds)
-        on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
-        returning *),
-    cut as (
-        insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                            lines, first_line, last_line, tokens, inline)
-        select id, tenant, :model, lane, :lane_rank, deadline, 'queued', :plan_offset, :plan_bytes,
-               :lines, :first_line, :last_line, :tokens, :inline
-        from made)
-    select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{}' as int[]) as live_empty_lines,
-           0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,
-           0 as live_reused_output_tokens, 0 as live_gpu_microseconds, 0 as live_token_cost, 0 as live_gpu_cost,
-           (select currency from prices limit 1) as currency
-    from made""")
 
 # Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
 COLUMNS = """
@@ -231,47 +206,6 @@ def insert(
     values |= {"metadata": json.dumps(metadata), "reads": list(reads)}
     values["repeats"] = None if repeats is None else json.dumps(repeats.as_json())
     return conn.execute(_INSERT, values).first() is not None
-
-
-def insert_inline(
-    conn: Connection,
-    tenant: str,
-    *,
-    id: str,
-    cut: Cut,
-    lines: bytes,
-    endpoint: str,
-    lane: Lane,
-    completion_window: str,
-    window: timedelta,
-    metadata: dict[str, str],
-    output_expires_seconds: int | None,
-    idempotency_key: str | None = None,
-    fingerprint: bytes | None = None,
-    dedup: bool = True,
-    cache: str | None = None,
-    cache_ttl_seconds: int | None = None,
-) -> Batch | None:
-    """Insert a small job with its lines, in progress; None if the tenant has one with this idempotency key already."""
-    values = {
-        "id": id,
-        "tenant": tenant,
-        "endpoint": endpoint,
-        "lane": lane,
-        "lane_rank": lane.rank,
-        "completion_window": completion_window,
-        "window": window,
-        "metadata": json.dumps(metadata),
-        "output_expires_seconds": output_expires_seconds,
-        "idempotency_key": idempotency_key,
-        "fingerprint": fingerprint,
-        "dedup": dedup,
-        "cache": cache,
-        "cache_ttl_seconds": cache_ttl_seconds,
-        "inline": lines,
-    }
-    row = conn.execute(_INSERT_INLINE, values | dataclasses.asdict(cut)).first()
-    return of_row(row) if row else None
 
 
 def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:
