@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis as redis_client
@@ -16,6 +17,10 @@ import redis as redis_client
 from penstock.stack import postgres, valkey
 
 _numbers = itertools.count(1)
+
+# How long an example took, or was drawn, says nothing on a machine that may stall at any moment.
+hypothesis.settings.register_profile("penstock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("penstock")
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,9 @@ MakeDoor = Callable[..., ScriptedDoor]
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A quick table, and doors that need pulse only once."""
+    """A quick table, doors that need pulse only once, and a cache that may be slow and is no miss for that."""
     more = {"door_token": SecretStr(TOKEN), "door_gone_seconds": 600.0, "pulse_seconds": 0.1}
-    return settings.model_copy(update=more)
+    return settings.model_copy(update=more | {"cache_timeout_seconds": 10.0})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from api.live import CHAT, arrive, chat, completion, error, settle_one, upload
-from api.scripted_door import TOKEN, ScriptedDoor
+from api.scripted_door import TOKEN, ScriptedDoor, serves
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -86,7 +86,9 @@ def test_measured_facts_and_a_measured_worker_give_tokens_and_time(
 def test_the_engines_tokenizer_counts_the_sample(db: Database, settings: Settings, client: httpx.Client) -> None:
     with ScriptedDoor(db, settings) as door:
         door.whole = b'{"count": 17, "max_model_len": 512, "tokens": []}'
-        seen = estimate(client, upload(client, content(40))["id"])
+        file = upload(client, content(40))["id"]
+        serves(lambda: estimate(client, file)["based_on"]["input"] == "tokenizer")  # the API's table has the door
+        seen = estimate(client, file)
         assert seen["input_tokens"] == {"low": 680, "expected": 680, "high": 680}
         assert seen["based_on"]["input"] == "tokenizer"
         assert {endpoint for endpoint, _, _ in door.asked} == {"/tokenize"}

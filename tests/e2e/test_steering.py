@@ -53,13 +53,13 @@ def completed(house: House, batch: str) -> int:
 
 
 def test_a_paused_batch_starts_no_slice_until_it_is_resumed(house: House) -> None:
-    batch = house.client.submit(lines(400)).id
+    batch = house.client.submit(lines(1_000)).id
     until(lambda: completed(house, batch) >= 2 * SLICE_LINES, "some answers")
     assert steer(house, "POST", f"{batch}/pause")["paused"]
     slices = begun(house, batch)
     until(lambda: not running(house, batch), "the end of what runs")
     answered = completed(house, batch)
-    assert answered == slices * SLICE_LINES < 400
+    assert answered == slices * SLICE_LINES < 1_000
     # Meanwhile the workers are there for others.
     assert house.client.ended(house.client.submit(lines(40, 10)).id).status == "completed"
     assert (begun(house, batch), completed(house, batch)) == (slices, answered)
@@ -68,8 +68,8 @@ def test_a_paused_batch_starts_no_slice_until_it_is_resumed(house: House) -> Non
     ended = house.client.ended(batch)
     assert ended.status == "completed"
     assert ended.request_counts
-    assert ended.request_counts.completed == 400
-    assert begun(house, batch) == 400 // SLICE_LINES
+    assert ended.request_counts.completed == 1_000
+    assert begun(house, batch) == 1_000 // SLICE_LINES
 
 
 def test_a_batch_that_is_given_a_more_urgent_lane_goes_before_another(house: House) -> None:

@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module")
 def house(build: Callable[..., House]) -> Iterator[House]:
     """A house that still works when all is over, none of whose processes has grown or died."""
-    house = build(hint_again_seconds="1", slow_body_seconds="2", max_file_lines="100000")
+    house = build(hint_again_seconds="1", slow_body_seconds="5", max_file_lines="100000")
     assert house.client.ended(house.client.submit([chat("warm", "hello")]).id).status == "completed"
     pids = {name: house.pid(name) for name in house.residents}
     before = {name: peak_mib(house, name) for name in ("api-1", "io-1")}

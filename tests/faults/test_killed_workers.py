@@ -178,7 +178,7 @@ def test_an_engine_that_is_killed_alone_gives_its_slices_back_at_once_and_comes_
             house.start(name, lease_seconds=f"{LEASE_SECONDS}", beat_seconds="1")
         ready(house, name)
     worker, holder, engine = house.pid("gpu-1"), house.holder("gpu-1"), house.engine("gpu-1")
-    load = Load.submit(house, "engine", LINES)
+    load = Load.submit(house, "engine", 3 * LINES)  # enough for both, and for longer than we look
     house.until(
         lambda: sum(one.engine == engine[-1].pid for one in load.asked(journal)) > 3 * SLOTS, "the engine is at work"
     )

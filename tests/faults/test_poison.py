@@ -92,6 +92,8 @@ def test_a_job_of_one_poison_line_ends_too(house: House) -> None:
 def test_a_line_that_takes_worker_and_engine_down_together_is_found_and_ends(house: House) -> None:
     """What the kernel's OOM killer does: nobody is left to say what was in flight."""
     lines = [chat(f"line-{n}", f"question {n}" + " [[sleep 600000]]" * (n == 3)) for n in range(20)]
+    house.kill("gpu-1")
+    house.start("gpu-1", engine_stuck_seconds="60")  # else its watchdog may be quicker than we are
     batch = house.client.submit(lines)
     for time in range(1, 6):
         house.until(lambda time=time: asked(house, "question 3 ") == time, f"it is asked for the {time}th time", 60)

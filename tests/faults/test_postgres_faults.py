@@ -145,18 +145,18 @@ def submitted(house: House, texts: list[str]) -> str:
 
 def test_crashes_of_postgres_in_a_row_cost_503s_and_nothing_else(site: Site) -> None:
     house, server = site.house, site.server
-    texts = [f"text {n} [[sleep 1000]]" for n in range(2_000)]
+    texts = [f"text {n} [[sleep 1500]]" for n in range(2_000)]
     id, recorded = submitted(house, texts), 0
     with Caller(house.url) as caller:
         # The last time it is away for longer than a lease lives.
         for away_seconds in (0.0, 1.0, 8.0):
             before = recorded
             house.until(lambda before=before: site.recorded(id) > before, "answers are recorded after the outage", 25)
+            assert site.recorded(id) < len(texts), "the batch is over too early to test anything"
             server.end()
             time.sleep(away_seconds)
             server.start()
             recorded = site.recorded(id)
-            assert recorded < len(texts), "the batch is over too early to test anything"
         each_line_once(house, id, texts)
     again, crashes = site.asked(texts) - len(texts), site.crashes(id)
     print(f"statuses {caller.statuses}, longest {caller.longest_seconds:.1f} s, asked again {again}, reaped {crashes}")

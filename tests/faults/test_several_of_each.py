@@ -23,7 +23,7 @@ def test_three_of_each_do_everything_once(
         keepers=3,
         ios=3,
         gpus=3,
-        engine_arguments=[f"--journal={journal}", "--latency-ms=50", "--jitter=0.9", "--max-num-seqs=16"],
+        engine_arguments=[f"--journal={journal}", "--latency-ms=150", "--jitter=0.9", "--max-num-seqs=16"],
         tick_seconds="0.2",  # keepers that meet each other often,
         hint_again_seconds="0.5",  # and many hints for the same work
         poll_seconds="0.5",

@@ -23,7 +23,7 @@ from worker.doors import chat as call_body
 
 pytestmark = pytest.mark.timeout(240)
 
-GRACE_SECONDS = 4.0
+GRACE_SECONDS = 8.0
 
 
 @dataclass
@@ -105,7 +105,7 @@ def test_streams_finish_new_calls_are_refused_and_the_process_ends(house: House)
     holder = house.holder("gpu-1")
 
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 40]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 80]]"), token=DOOR_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             house.terminate("gpu-1")
             await draining(caller)
@@ -134,7 +134,7 @@ def test_a_stream_that_is_longer_than_the_grace_is_cut_and_the_process_still_end
 
 def test_slices_are_given_back_at_once_while_streams_go_on(house: House) -> None:
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 40]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 80]]"), token=DOOR_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             holder = house.holder("gpu-1")
             held = "select count(*) from leases where holder = %s and closed_at is null"
@@ -152,7 +152,7 @@ def test_slices_are_given_back_at_once_while_streams_go_on(house: House) -> None
 @pytest.mark.parametrize("away", ["postgres", "valkey"])
 def test_it_ends_also_while_a_server_hangs(house: House, site: Site, away: str) -> None:
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 40]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 80]]"), token=DOOR_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             site.hang(away)
             house.terminate("gpu-1")

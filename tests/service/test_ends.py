@@ -97,7 +97,8 @@ def test_a_wait_ends_with_its_time_or_with_its_caller_and_leaves_nothing_behind(
         await ends.wait("acme", "batch", batch, 0.3, stays)
         assert time.monotonic() - began >= 0.3
         await asyncio.wait_for(ends.wait("acme", "batch", batch, 30, leaves), 5)
-        await asyncio.sleep(0.6)  # a look that was due is over
+        assert ends._looking is not None
+        await asyncio.wait_for(ends._looking, 5)  # a look that was due is over
         seen = len(looks)
         await asyncio.sleep(0.6)
         assert len(looks) == seen
@@ -105,17 +106,21 @@ def test_a_wait_ends_with_its_time_or_with_its_caller_and_leaves_nothing_behind(
     run(world.settings.database_url, body)
 
 
-def test_looks_grow_apart_and_whoever_comes_brings_them_near_again(world: World) -> None:
+def test_looks_grow_apart_and_whoever_comes_brings_them_near_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch, late = world.batch(1), world.batch(1)
 
     async def body(ends: Ends, looks: list[str]) -> None:
         patient = asyncio.create_task(ends.wait("acme", "batch", batch, 30, stays))
         await asyncio.sleep(2.0)
         assert len(looks) <= 25  # one every 20 ms would be a hundred
+        monkeypatch.setattr("penstock.service.ends.LONGEST_PAUSE_SECONDS", 10.0)
+        monkeypatch.setattr("penstock.service.ends._GROWTH", 10.0)
         await asyncio.to_thread(world.drain, late)
         began = time.monotonic()
         await ends.wait("acme", "batch", late, 30, stays)
-        assert time.monotonic() - began < 0.45  # the next look would have been half a second after the last
+        assert time.monotonic() - began < 5  # the next look would have been ten seconds after the last
         patient.cancel()
 
     run(world.settings.database_url, body)

@@ -66,16 +66,16 @@ def test_an_answer_is_the_engines_own_byte_by_byte(shared: Site, endpoint: str, 
 
 def test_a_stream_comes_chunk_by_chunk_and_is_measured(shared: Site) -> None:
     async def listen(caller: Caller) -> None:
-        async with caller.call(chat("hi [[tokens 40]] [[stall-after 10]]", stream=True)) as response:
+        async with caller.call(chat("hi [[tokens 2000]] [[stall-after 1000]]", stream=True)) as response:
             for _ in range(10):  # they come although the last is never made
                 assert await response.content.readuntil(b"\n\n")
             assert shared.door.calls == 1
+            await soon(lambda: len(shared.heard.gaps) >= 5)  # on a busy machine many events come as one chunk
 
     shared.heard.ttfts.clear()
     shared.heard.gaps.clear()
     calling(shared.door.url, listen)
     assert len(shared.heard.ttfts) == 1
-    assert len(shared.heard.gaps) >= 5
 
 
 def test_whole_answers_and_flex_calls_teach_the_controller_nothing(shared: Site) -> None:
@@ -157,10 +157,13 @@ def test_what_is_no_call_is_refused(shared: Site) -> None:
     assert not shared.door.holds
 
 
-def test_a_call_waits_for_a_slot_and_no_longer_than_it_may(shared: Site) -> None:
+def test_a_call_waits_for_a_slot_and_no_longer_than_it_may(shared: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = shared.door._settings.model_copy(update={"call_wait_seconds": 30.0})
+
     async def wait(caller: Caller) -> None:
         with shared.holding(Rank.REALTIME, shared.gate.slots):
             assert await caller.refusal(chat("hi")) == (503, "waited")
+            monkeypatch.setattr(shared.door, "_settings", patient)
             waiting = asyncio.create_task(caller.refusal(chat("hi")))
             await soon(lambda: shared.gate.waiting(Rank.REALTIME) == 1)
         assert await waiting == (200, None)

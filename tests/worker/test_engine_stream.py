@@ -54,7 +54,7 @@ async def aborted(client: EngineClient) -> int:
 def test_the_bytes_come_as_they_are_sent_and_the_connection_is_used_again(engine: Supervisor) -> None:
     async def test(client: EngineClient) -> None:
         for _ in range(2):
-            async with client.open(CHAT, chat("hi [[tokens 20]]"), 20, "call-1") as stream:
+            async with client.open(CHAT, chat("hi [[tokens 200]]"), 20, "call-1") as stream:
                 assert stream.status == 200
                 assert stream.headers["Content-Type"].startswith("text/event-stream")
                 chunks = [chunk async for chunk in stream.chunks]

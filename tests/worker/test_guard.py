@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -51,7 +52,9 @@ def test_a_child_that_fled_into_its_own_session_is_killed_too() -> None:
 
 
 def test_what_a_dead_engine_leaves_behind_is_killed_and_its_status_is_handed_on() -> None:
-    guard, line, child = start("sleep 1000 & echo $!; exit 7")
+    guard, line, child = start("trap 'exit 7' USR1; sleep 1000 & echo $!; wait")
+    engine, _ = json.loads(line.recv(4096))
+    os.kill(engine, signal.SIGUSR1)  # not before its child was seen
     assert guard.wait(10) == 7
     assert ended(child)
     finish(guard, line)

@@ -122,7 +122,7 @@ def test_if_the_leader_ended_for_a_reason_that_is_not_its_own_the_next_is_asked(
 
 
 def test_each_is_asked_if_each_before_it_timed_out(supervisor: Supervisor, journal: Path) -> None:
-    records = ask(supervisor, [chat("never [[hang]]", temperature=0)] * 2, line_timeout_seconds=0.3)
+    records = ask(supervisor, [chat("never [[hang]]", temperature=0)] * 2, line_timeout_seconds=1.0)
     assert [json.loads(record.line)["error"]["code"] for record in records] == ["request_timeout"] * 2
     assert asked(journal, "never [[hang]]") == 2
 
@@ -164,7 +164,7 @@ def wants(mode: CacheMode = CacheMode.ON, tenant: str = "a", ttl_seconds: int | 
 @contextmanager
 def shelf(redis_url: str, revision: str = "r1") -> Iterator[Shelf]:
     """A worker's shelf; what was given is stored once it closes."""
-    cache = Cache(redis_url, bounds(Settings()))
+    cache = Cache(redis_url, bounds(Settings(cache_timeout_seconds=10.0)))
     one = Shelf(cache)
     one.revision = revision
     yield one
