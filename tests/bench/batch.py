@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from bench.batch_run import LOSSES, Bench, Sides
 from bench.theirs import Theirs
 
 from penstock.stack.problem import Problem
+from penstock_worker.engine.launch import without
 
 FLOAT32: Final = ("--dtype", "float32")
 _IDLE_SECONDS: Final = 5.0
@@ -44,7 +45,8 @@ def sides(bench: Bench, folder: Path, arguments: tuple[str, ...]) -> Iterator[tu
     """Both engines with these flags besides those that were given, each with its own front."""
     given = bench.given
     on_cpu = not shutil.which("nvidia-smi")
-    flags = theirs.flags([*given.engine_arg, *arguments], on_cpu) if given.engine == "vllm" else list(given.engine_arg)
+    wanted = [*given.engine_arg, *_unless_given(arguments, given.engine_arg)]
+    flags = theirs.flags(wanted, on_cpu) if given.engine == "vllm" else list(given.engine_arg)
     bench.found.setdefault("flags", []).append(" ".join(flags))
     folder.mkdir()
     source = _model(folder.parent) if given.engine == "vllm" else None
@@ -54,6 +56,15 @@ def sides(bench: Bench, folder: Path, arguments: tuple[str, ...]) -> Iterator[tu
         folder / "data", engine=given.engine, arguments=flags, source=source, say=bench.say
     ) as running:  # fmt: skip
         yield running, ready() if ready else None
+
+
+def _unless_given(arguments: Sequence[str], given: Sequence[str]) -> list[str]:
+    """A row's own flags, but for those that the caller chose otherwise."""
+    left = list(arguments)
+    for argument in given:
+        if argument.startswith("--"):
+            left = without(left, argument.partition("=")[0].replace("_", "-"))
+    return left
 
 
 def _model(folder: Path) -> str:
@@ -117,7 +128,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--engine", default="vllm", help="echo: only to try the benchmark itself, without run-batch")
     parser.add_argument(
         "--engine-arg", action="append", default=[],
-        help="given to both engines (--max-num-seqs 128 --max-num-batched-tokens 2048 unless told otherwise)",
+        help="given to both engines (--max-num-seqs 128 --max-num-batched-tokens 2048 unless told otherwise); "
+        "B's --block-size and --num-gpu-blocks-override can be chosen, too",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("data/bench-batch.json"))
     given = parser.parse_args()

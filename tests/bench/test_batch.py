@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import bare, batch_check, batch_files, batch_report, occupancy, result, trace
-from bench.batch_files import Maker
+from bench import bare, batch, batch_check, batch_files, batch_report, occupancy, result, trace
+from bench.batch_files import SMALL_CACHE, Maker
 from bench.batch_ours import Done
 from bench.load import Writer
 from bench.occupancy import Load
@@ -152,3 +152,9 @@ def pair(repeat: int, ours: float, theirs: float) -> dict[str, Any]:
         "ours": Done(ours, 100, Load(), 1.0, 1.0, {"validate": 0.5}).json(),
         "theirs": Done(theirs, 100, Load()).json(),
     }
+
+
+def test_a_rows_own_flags_stand_unless_they_are_given() -> None:
+    assert batch._unless_given(SMALL_CACHE, ["--max-num-seqs", "128"]) == list(SMALL_CACHE)
+    given = ["--block_size=16", "--num-gpu-blocks-override", "640"]
+    assert batch._unless_given((*SMALL_CACHE, "--x"), given) == ["--x"]
