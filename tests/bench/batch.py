@@ -21,16 +21,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from bench import batch_check, batch_report, load, ours, result, theirs, trace
 from bench.batch_files import MODEL, ROWS, Maker
 from bench.batch_ours import Side
 from bench.batch_run import LOSSES, Bench, Sides
+from bench.processes import cpu_seconds, family
 from bench.theirs import Theirs
 
 from penstock.stack.problem import Problem
@@ -101,12 +101,7 @@ async def _idle_cores(platform: ours.Ours, other: Theirs | None) -> dict[str, fl
 
 
 def _cpu_seconds(pids: list[int | None]) -> float:
-    seconds = 0.0
-    for parent in [psutil.Process(pid) for pid in pids if pid is not None]:
-        for one in [parent, *parent.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):  # a connection of Postgres that ended meanwhile
-                seconds += sum(one.cpu_times()[:2])
-    return seconds
+    return sum(cpu_seconds(one) for pid in pids if pid is not None for one in family(pid))
 
 
 def parsed() -> argparse.Namespace:

@@ -23,6 +23,7 @@ import openai
 import psutil
 import psycopg
 from bench import jobs, result
+from bench.processes import cpu_seconds, family
 from rich.console import Console
 from rich.table import Table
 
@@ -51,11 +52,9 @@ def processes(running: stack.Running) -> Iterator[tuple[str, psutil.Process]]:
     """Each child of `up` and each of its descendants, named by child and program."""
     for child in running.children:
         if child.pid is not None:
-            parent = psutil.Process(child.pid)
-            yield child.name, parent
-            for process in parent.children(recursive=True):
+            for process in family(child.pid):
                 with suppress(psutil.NoSuchProcess):
-                    yield f"{child.name}: {process.name()}", process
+                    yield child.name if process.pid == child.pid else f"{child.name}: {process.name()}", process
 
 
 def peak_mib(running: stack.Running) -> dict[str, float]:
@@ -71,12 +70,11 @@ def peak_mib(running: stack.Running) -> dict[str, float]:
     return peaks
 
 
-def cpu_seconds(running: stack.Running) -> Counter[str]:
+def cpu_by_name(running: stack.Running) -> Counter[str]:
     """Processor time so far: of processes with one name all together."""
     seconds: Counter[str] = Counter()
     for name, process in processes(running):
-        with suppress(psutil.NoSuchProcess):
-            seconds[name] += sum(process.cpu_times()[:2])
+        seconds[name] += cpu_seconds(process)
     return seconds
 
 
@@ -153,9 +151,9 @@ def main() -> None:
                 runs.append(run | {"postgres_mib": grown, "peak_mib": peak_mib(running)})
                 print(f"[bench] {json.dumps(runs[-1])}", flush=True)
                 result.write(given.json, head | {"runs": runs})  # the next one is longer, and may be cut off
-            before = cpu_seconds(running)
+            before = cpu_by_name(running)
             posted = jobs.measure(running.url, running.key, given.jobs, database.jobs_left, model="tiny")
-            busy = cpu_seconds(running) - before
+            busy = cpu_by_name(running) - before
             cpu = {name: round(1000 * seconds / given.jobs, 2) for name, seconds in busy.most_common()}
             print(f"[bench] {json.dumps(posted | {'cpu_ms_per_job': cpu})}", flush=True)
     finally:

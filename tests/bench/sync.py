@@ -34,6 +34,7 @@ import psutil
 from bench import load, ours, paired, result, sync_report, trace
 from bench.arms import Plan, warm_up
 from bench.paired import Estimate
+from bench.processes import cpu_seconds
 from bench.trace import Size
 
 PARTS: Final = ("latency", "rate", "idle")
@@ -139,19 +140,14 @@ async def _rate(session: aiohttp.ClientSession, plan: Plan, callers: int, kind: 
 
 def _cpu_seconds(platform: ours.Ours) -> dict[str, float]:
     """Processor time so far of this process, and of each child of the platform that a call passes."""
-    spent = {"caller": _cpu(psutil.Process())}
+    spent = {"caller": cpu_seconds(psutil.Process())}
     for child in platform.running.children:
         if child.name in ("api", "gpu") and child.pid is not None:
             process = psutil.Process(child.pid)
-            spent["worker" if child.name == "gpu" else child.name] = _cpu(process)
+            spent["worker" if child.name == "gpu" else child.name] = cpu_seconds(process)
             if child.name == "gpu":
-                spent["engine"] = sum(_cpu(one) for one in process.children(recursive=True))
+                spent["engine"] = sum(cpu_seconds(one) for one in process.children(recursive=True))
     return spent
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def idle_streams(seconds: float) -> dict[str, Any]:
