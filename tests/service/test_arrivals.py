@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import event
+from service.statements import Sent, heard
 from store.world import CHAT, MODEL, World
 
 from penstock.domain.errors import Unavailable
@@ -16,22 +15,7 @@ from penstock.domain.slice import Cut
 from penstock.formats import plan
 from penstock.service.arrivals import Arrivals
 from penstock.service.ids import fresh
-from penstock.service.transaction import AsyncDatabase
-from penstock.store.engine import async_engine
 from penstock.store.small_jobs import NewJob
-
-
-class Sent(list[str]):
-    """Statements as they are sent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = asyncio.Event()
-
-    def __call__(self, *said: Any) -> None:
-        self.append(said[2])
-        self.begun.set()
-
 
 Body = Callable[[Arrivals, Sent], Awaitable[None]]
 
@@ -40,15 +24,12 @@ def run(url: str, body: Body) -> None:
     """Run something with the arrivals of a process, and the statements that it sends."""
 
     async def main() -> None:
-        engine, sent = async_engine(url, connections=2), Sent()
-        event.listen(engine.sync_engine, "before_cursor_execute", sent)
-        db = AsyncDatabase(engine, lambda hints: None)
-        arrivals = Arrivals(db)
-        try:
-            await body(arrivals, sent)
-        finally:
-            await arrivals.close()
-            await db.close()
+        async with heard(url) as (db, sent):
+            arrivals = Arrivals(db)
+            try:
+                await body(arrivals, sent)
+            finally:
+                await arrivals.close()
 
     asyncio.run(main())
 

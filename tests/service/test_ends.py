@@ -7,13 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from sqlalchemy import event
+from service.statements import heard
 from store.world import World
 
 from penstock.domain.errors import Unavailable
 from penstock.service.ends import Ends
-from penstock.service.transaction import AsyncDatabase
-from penstock.store.engine import async_engine
 
 Body = Callable[[Ends, list[str]], Awaitable[None]]
 
@@ -22,15 +20,12 @@ def run(url: str, body: Body) -> None:
     """Run something with the ends of a process, and the statements that it sends."""
 
     async def main() -> None:
-        engine, looks = async_engine(url, connections=2), list[str]()
-        event.listen(engine.sync_engine, "before_cursor_execute", lambda *said: looks.append(said[2]))
-        db = AsyncDatabase(engine, lambda hints: None)
-        ends = Ends(db)
-        try:
-            await body(ends, looks)
-        finally:
-            await ends.close()
-            await db.close()
+        async with heard(url) as (db, looks):
+            ends = Ends(db)
+            try:
+                await body(ends, looks)
+            finally:
+                await ends.close()
 
     asyncio.run(main())
 

@@ -78,7 +78,7 @@ class Arrivals:
             batches = await self._db.autocommit(_insert, [job for job, _ in group])
         except Exception as error:
             if len(group) > 1 and not isinstance(error, Unavailable):
-                return False
+                return False  # whose it is, shows when each is sent alone: that one's caller hears it
             for _, made in group:
                 if not made.done():
                     made.set_exception(error)
