@@ -185,7 +185,7 @@ def test_a_line_that_does_not_come_back_within_the_grace_is_given_back_and_alone
     load = Load("hanging", 11, house.client.submit(lines).id)
     house.until(lambda: house.client.sdk.batches.retrieve(load.id).request_counts.completed == 10, "ten are recorded")
     ended = end(house, "gpu-1")
-    assert 1.0 <= ended.let_go_seconds < LEASE_SECONDS
+    assert 1.0 <= ended.let_go_seconds < 3.0
     house.start("gpu-2")
     house.until(lambda: load.asked_again(journal) == {11: 2}, "the line that hangs is asked again, and no other")
     house.client.sdk.batches.cancel(load.id)

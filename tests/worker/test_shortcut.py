@@ -97,9 +97,7 @@ async def is_not_asked(asked: Any, raw: Any) -> Any:
 
 
 @pytest.fixture
-def logged(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[pytest.LogCaptureFixture]:
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
     """What the shortcut logs; whether vLLM's loggers tell pytest's root depends on how vLLM was set up."""
     monkeypatch.setattr(shortcut.log, "propagate", False)
     shortcut.log.addHandler(caplog.handler)
