@@ -33,7 +33,7 @@ from penstock.service import doors, keys
 from penstock.settings import Settings
 from penstock.stack import layout
 from penstock.stack import up as stack
-from penstock.stack.valkey import free_port
+from penstock.stack.ports import free_port
 
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 _TEND_SECONDS: Final = 0.5

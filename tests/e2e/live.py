@@ -23,7 +23,7 @@ from openai.types import Batch
 from penstock.domain.lane import model_slug
 from penstock.stack import layout as layouts
 from penstock.stack import postgres
-from penstock.stack.valkey import free_port
+from penstock.stack.ports import free_port
 from penstock_worker.engine import record
 from penstock_worker.engine.guard import Process
 

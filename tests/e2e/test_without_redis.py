@@ -9,7 +9,7 @@ import pytest
 from e2e.live import CHAT, chat, said
 from faults.house import House
 
-from penstock.stack.valkey import free_port
+from penstock.stack.ports import free_port
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from penstock.domain.lane import model_slug
 from penstock.service import keys
 from penstock.service.transaction import Database
 from penstock.stack.child import last_lines, tie
-from penstock.stack.valkey import free_port
+from penstock.stack.ports import free_port
 from penstock.store.engine import sync_engine
 from penstock_worker.engine import record
 from penstock_worker.engine.guard import Process

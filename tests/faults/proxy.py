@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
+from penstock.stack.ports import free_port
+
 R = TypeVar("R")
 Target = Path | tuple[str, int]
 
@@ -68,7 +70,7 @@ class Proxy:
         self._losses_left, self._lose_every, self._losable = 0, 1, 0
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self.port = 0
+        self.port = free_port()  # it is left and opened again, and nobody else may get it meanwhile
         self.lost = 0
         """Answers that were lost so far."""
 
@@ -168,7 +170,6 @@ class Proxy:
         listener.bind(("127.0.0.1", self.port))
         listener.listen(512)
         listener.setblocking(False)
-        self.port = listener.getsockname()[1]
         self._accepting = self._spawn(self._accept(listener))
 
     def _shut(self) -> None:

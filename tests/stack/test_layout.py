@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from pathlib import Path
 
@@ -61,23 +60,6 @@ def test_a_second_platform_on_the_same_folder_is_refused_with_the_first_ones_pro
         pass
     with layouts.held(layout):
         pass
-
-
-def test_a_port_that_is_taken_is_one_clear_line() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(Problem, match=rf"^The API can't use 127\.0\.0\.1:{port} \(.*in use\): choose .*--port\.$"):
-            layouts.check_port("127.0.0.1", port, "The API", "--port")
-        assert layouts.preferred_port(port) != port
-
-
-def test_a_port_out_of_range_and_a_host_that_is_unknown_are_clear_lines_too() -> None:
-    with pytest.raises(Problem, match="choose another with --port"):
-        layouts.check_port("127.0.0.1", 70_000, "The API", "--port")
-    with pytest.raises(Problem, match="choose another with --port"):
-        layouts.check_port("no-such-host.invalid", 8000, "The API", "--port")
 
 
 def test_the_runtime_folder_is_short_private_and_the_same_each_time(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from penstock.stack.valkey import free_port
+from penstock.stack.ports import free_port
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 

@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 
 from penstock.domain import hint
 from penstock.domain.lane import LANES, Lane, generate_queue
-from penstock.stack.valkey import free_port
+from penstock.stack.ports import free_port
 from penstock.wire.hints import Hinter
 
 MODEL = "org/Some Model"

@@ -44,11 +44,11 @@ def demo(
     """Start the platform, send a batch of chat requests, check and show what comes back, stop."""
     import httpx
 
-    from penstock.stack import layout as layouts
+    from penstock.stack import ports
     from penstock.stack import up as stack
 
     with reporting_problems(say), stopping_on_signals(_interrupted):
-        wish = stack.Wish(data=data, port=layouts.preferred_port(port), engine=engine, ready_seconds=600)
+        wish = stack.Wish(data=data, port=ports.preferred_port(port), engine=engine, ready_seconds=600)
         with Mailbox() as mailbox, stack.platform(wish, _allowing_loopback(os.environ), say) as running:
             try:
                 facts = _show(running, lines, mailbox)

@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -142,27 +141,3 @@ def _secret(file: Path, prefix: str) -> tuple[str, bool]:
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         opened.write(made + "\n")
     return made, True
-
-
-def check_port(host: str, port: int, what: str, flag: str) -> None:
-    """Raise Problem if this port can't be opened."""
-    if not 0 < port < 65_536:
-        raise Problem(f"{what} can't use port {port} (it must be 1 to 65535): choose another with {flag}.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise Problem(f"{what} can't use {host}:{port} ({error.strerror}): choose another with {flag}.") from None
-
-
-def preferred_port(port: int, host: str = "127.0.0.1") -> int:
-    """This port if it is free, else a free one."""
-    try:
-        check_port(host, port, "", "")
-    except Problem:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            return int(probe.getsockname()[1])
-    return port

@@ -20,7 +20,7 @@ from typing import Final
 import httpx
 
 from penstock.stack import layout as layouts
-from penstock.stack import postgres, valkey
+from penstock.stack import ports, postgres, valkey
 from penstock.stack.child import Child, last_lines, tie
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
@@ -96,9 +96,9 @@ def parse_model(text: str | None) -> tuple[str, str | None]:
 def platform(wish: Wish, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Running]:
     """Start everything and wait until it can work; stop everything at the end of the `with`."""
     layout = layouts.at(wish.data)
-    layouts.check_port(wish.host, wish.port, "The API", "--port")
+    ports.check_port(wish.host, wish.port, "The API", "--port")
     if wish.flower_port is not None:
-        layouts.check_port("127.0.0.1", wish.flower_port, "Flower", "--flower-port")
+        ports.check_port("127.0.0.1", wish.flower_port, "Flower", "--flower-port")
     layout.make()
     with ExitStack() as stack:
         stack.enter_context(layouts.held(layout))
@@ -124,7 +124,7 @@ def _describe(wish: Wish, layout: Layout, environment: Mapping[str, str], say: C
         url=f"http://{f'[{host}]' if ':' in host else host}:{wish.port}",
         key=key,
         key_made=made,
-        flower_url=f"http://127.0.0.1:{wish.flower_port or layouts.preferred_port(5555)}" if wish.redis else None,
+        flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.redis else None,
         flower_password=layouts.flower_password(layout),
         door_token=layouts.door_token(layout, environment),
         model=wish.model,
@@ -240,7 +240,7 @@ def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
 
 def _start_api(running: Running, wish: Wish, settings: dict[str, str]) -> None:
     # Again: the engine took its time, and who took the port meanwhile would be taken for our API.
-    layouts.check_port(wish.host, wish.port, "The API", "--port")
+    ports.check_port(wish.host, wish.port, "The API", "--port")
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
     trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}

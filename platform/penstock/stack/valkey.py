@@ -7,7 +7,6 @@ password goes in by stdin: an argument would be readable by every user of the ma
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 import redis
 
 from penstock.stack.child import Child, last_lines
+from penstock.stack.ports import free_port
 from penstock.stack.problem import Problem
 
 
@@ -36,13 +36,6 @@ class Address:
 def new_address() -> Address:
     """A free port and a new password."""
     return Address(free_port(), secrets.token_urlsafe(24))
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def child(address: Address, folder: Path, log: Path) -> Child:
