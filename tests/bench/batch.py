@@ -113,6 +113,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=0, help="then begin no other repeat (0: no end)")
     parser.add_argument("--trace", type=Path, help="CSV of a trace (else sizes from its quantiles)")
     parser.add_argument("--scale", type=float, default=trace.SCALE, help="tokens of the trace times this")
+    parser.add_argument(
+        "--line-size", type=trace.Size.parse, metavar="PROMPTxANSWER",
+        help="of all lines but B's, instead of the trace's (D: answers of a quarter, or five times as long)",
+    )  # fmt: skip
     parser.add_argument("--warm-up", type=int, default=600, help="lines of a file before times are taken")
     parser.add_argument("--warm-up-files", type=int, default=2, help="how many such files")
     parser.add_argument("--seed", type=int, default=1)
@@ -160,7 +164,8 @@ def main() -> None:
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # vLLM's own way to reset its prefix cache over HTTP
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, a million tokens of the tiny model
     writer = load.Writer(MODEL, seed=given.seed)
-    maker = Maker(trace.of(given.trace), writer, given.scale, given.lines, given.seed)
+    sizes, scale = (trace.alike(given.line_size), 1.0) if given.line_size else (trace.of(given.trace), given.scale)
+    maker = Maker(sizes, writer, scale, given.lines, given.seed)
     bench = Bench(given, maker, found | {"trace": maker.trace.source})
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:

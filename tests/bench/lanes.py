@@ -105,11 +105,6 @@ async def reserve_only(
     return found
 
 
-def _size(text: str) -> trace.Size:
-    prompt, _, answer = text.partition("x")
-    return trace.Size(int(prompt), int(answer))
-
-
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,7 +112,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, help="CSV of a trace (else sizes from its quantiles, Poisson arrivals)")
     parser.add_argument("--scale", type=float, default=trace.SCALE, help="tokens of the trace times this")
     parser.add_argument(
-        "--lines", type=_size, metavar="PROMPTxANSWER",
+        "--lines", type=trace.Size.parse, metavar="PROMPTxANSWER",
         help="batch lines of one size, as a template's are: they run in step (else the trace's sizes, too)",
     )  # fmt: skip
     parser.add_argument("--rate", type=float, default=4.0, help="waiting calls a second")
@@ -129,7 +124,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
     parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128])
-    parser.add_argument("--long-lines", type=_size, metavar="PROMPTxANSWER", default=trace.Size(137, 512))
+    parser.add_argument("--long-lines", type=trace.Size.parse, metavar="PROMPTxANSWER", default=trace.Size(137, 512))
     parser.add_argument("--long-rounds", type=int, default=2)
     parser.add_argument("--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="objectives, in turn")
     parser.add_argument("--converge-seconds", type=float, default=60.0, help="for the controller to find its budget")

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ def test_two_of_five_lines_of_c_are_exact_copies_spread_over_the_file() -> None:
     assert len(seen) == 300
     first_half = Counter(prompts(bodies[:250]))
     assert 0 < sum(first_half.values()) - len(first_half) < 150
+
+
+def test_lines_of_one_size_are_as_long_as_asked_for_and_the_long_ones_of_d_twenty_times_longer() -> None:
+    alike = replace(maker(), trace=trace.alike(trace.Size.parse("137x128")), scale=1.0)
+    assert {body["max_tokens"] for body in alike.bodies("A", 0)} == {128}
+    assert Counter(body["max_tokens"] for body in alike.bodies("D", 0)) == {32: 475, 640: 25}
 
 
 def test_lines_of_b_share_twenty_system_prompts_and_neighbours_seldom_the_same() -> None:

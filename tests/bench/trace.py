@@ -42,6 +42,12 @@ class Size:
     prompt: int
     answer: int
 
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """`PROMPTxANSWER`; raises ValueError if it is something else."""
+        prompt, _, answer = text.partition("x")
+        return cls(int(prompt), int(answer))
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -83,6 +89,11 @@ def synthetic(seed: int = 2023) -> Trace:
     prompts = np.interp(rng.random(_SYNTHETIC_ROWS), QUANTILES, PROMPT_TOKENS)
     answers = np.interp(rng.random(_SYNTHETIC_ROWS), QUANTILES, ANSWER_TOKENS)
     return Trace(SYNTHETIC, prompts, answers)
+
+
+def alike(size: Size) -> Trace:
+    """One size for all, as the lines of a template have; to be scaled by 1."""
+    return Trace(f"every line {size.prompt}x{size.answer}", np.array([size.prompt]), np.array([size.answer]))
 
 
 def read(path: Path) -> Trace:
