@@ -54,10 +54,10 @@ class Standing:
         """The engine answers: say for which names calls may come, that slices may come, and then do this."""
         self._thread.submit(self._ready, announce, then)
 
-    def dead(self, reason: str) -> None:
-        """The engine is gone: nothing is dispatched to this worker until it is back."""
+    def dead(self, reason: str, trouble: work.Trouble | None) -> None:
+        """The engine is gone: nothing is dispatched to this worker until it is back; perhaps it does not start."""
         log.error("engine_died", model=self._holder.model, reason=reason)
-        self._thread.submit(self._dead)
+        self._thread.submit(self._dead, trouble)
 
     @property
     def holds(self) -> bool:
@@ -81,14 +81,18 @@ class Standing:
         except Exception:
             log.exception("standing_untold")
 
-    def _dead(self) -> None:
-        self._tell("starting")
+    def _dead(self, trouble: work.Trouble | None) -> None:
+        self._tell("starting", trouble)
         with suppress(Unavailable):  # what counts has been said
             self._db.run(work.count, "engine_death")
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: str, trouble: work.Trouble | None = None) -> None:
         """Repeat until the database heard it, or the worker ends."""
+
+        def mark() -> None:
+            self._db.run(work.mark, self._holder, state, self._settings, trouble)
+
         if self._beat.draining and state != "draining":
             return
         with suppress(Unavailable):
-            insist(lambda: self._db.run(work.mark, self._holder, state, self._settings), self._beat, grace_seconds=0)
+            insist(mark, self._beat, grace_seconds=0)

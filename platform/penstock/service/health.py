@@ -50,8 +50,11 @@ def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> l
     live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
     kinds = {worker.kind for worker in live}
     missing = [name for kind, name in (("keeper", "keeper"), ("io", "io worker")) if kind not in kinds]
-    if not any(w.kind == "gpu" and w.state == "ready" and model in (None, w.model) for w in live):
-        missing.append("gpu worker" if model is None else f"gpu worker for {model!r}")
+    gpus = [worker for worker in live if worker.kind == "gpu" and model in (None, worker.model)]
+    if not any(worker.state == "ready" for worker in gpus):
+        name = "gpu worker" if model is None else f"gpu worker for {model!r}"
+        failed = max((worker.failed_starts for worker in gpus), default=0)
+        missing.append(f"{name} (its engine did not start, {failed} times in a row: see its log)" if failed else name)
     return missing
 
 

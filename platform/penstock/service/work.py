@@ -55,9 +55,22 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
     )
 
 
-def mark(tx: Transaction, holder: Holder, state: str, settings: Settings, slots: int | None = None) -> None:
-    """Say that a process is ready, starting, draining or gone; a ready worker is fed at once."""
-    workers.mark(tx.conn, holder.id, state, slots)
+@dataclass(frozen=True)
+class Trouble:
+    """Why a worker's engine does not start."""
+
+    failed_starts: int
+    """In a row."""
+    why: str
+    """In the engine's words, as it has not seen a request yet; one line."""
+
+
+def mark(tx: Transaction, holder: Holder, state: str, settings: Settings, trouble: Trouble | None = None) -> None:
+    """Say that a process is ready, starting (with what keeps it from that), draining or gone; a ready one is fed."""
+    if trouble is None:
+        workers.mark(tx.conn, holder.id, state)
+    else:
+        workers.mark(tx.conn, holder.id, state, trouble.failed_starts, trouble.why)
     if state == "ready" and holder.model is not None:
         dispatch.feed(tx, holder.model, settings)
 

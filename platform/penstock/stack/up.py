@@ -19,6 +19,7 @@ from typing import Final
 
 import httpx
 
+from penstock.domain.lane import model_slug
 from penstock.stack import layout as layouts
 from penstock.stack import ports, postgres, valkey
 from penstock.stack.child import Child, last_lines, tie
@@ -218,20 +219,27 @@ def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
     began = told = time.monotonic()
     worker = next(child for child in running.children if child.name == "gpu")
     engine = sync_engine(database_url, connections=1)
+    engine_log = running.layout.logs / f"engine-{model_slug(wish.model)}.log"
+    failed = 0
     try:
         while True:
             _tend_or_give_up(running)
             with engine.connect() as connection:
                 found = workers.live(connection, gone=timedelta(seconds=20))
-            if any(one.kind == "gpu" and one.state == "ready" and one.pid == worker.pid for one in found):
+            ours = next((one for one in found if one.kind == "gpu" and one.pid == worker.pid), None)
+            if ours and ours.state == "ready":
                 running.say(f"the engine is ready ({time.monotonic() - began:.0f} s)")
                 return
+            if ours and ours.failed_starts > failed:
+                failed = ours.failed_starts
+                running.say(f"the engine did not start: {ours.trouble}")
+            if failed >= DEATHS_BEFORE_READY:
+                raise Problem(f"The engine does not start; its log: {engine_log}")
             now = time.monotonic()
             if now - began > wish.ready_seconds:
                 raise Problem(f"The engine was not ready after {wish.ready_seconds:.0f} s; see {running.layout.logs}.")
             if now - told >= NEWS_SECONDS:
-                logs = running.layout.logs / "engine-*.log"
-                running.say(f"waiting for the engine, {now - began:.0f} s so far (log: {logs})")
+                running.say(f"waiting for the engine, {now - began:.0f} s so far (log: {engine_log})")
                 told = now
             time.sleep(TEND_SECONDS)
     finally:

@@ -14,11 +14,11 @@ _REGISTER = text("""
     on conflict (id) do nothing""")
 _MARK = text("""
     -- A process that ends stays so: what was said before that may arrive after it.
-    update workers set state = :state, slots = coalesce(:slots, slots), seen_at = clock_timestamp()
+    update workers set state = :state, failed_starts = :failed_starts, trouble = :trouble, seen_at = clock_timestamp()
     where id = :id and (state in ('starting', 'ready') or :state = 'gone')""")
 _SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
 _LIVE = text("""
-    select id, kind, model, state, slots, host, pid, started_at, seen_at from workers
+    select id, kind, model, state, slots, host, pid, failed_starts, trouble, started_at, seen_at from workers
     where state <> 'gone' and seen_at > clock_timestamp() - :gone
     order by kind, model, started_at""")
 _PACES = text("""
@@ -45,6 +45,10 @@ class Worker:
     slots: int
     host: str
     pid: int
+    failed_starts: int
+    """How often in a row its engine has ended before it was ready."""
+    trouble: str | None
+    """Why it did so last, in the engine's own words."""
     started_at: datetime
     seen_at: datetime
 
@@ -68,9 +72,9 @@ def register(
     conn.execute(_REGISTER, values)
 
 
-def mark(conn: Connection, id: UUID, state: str, slots: int | None = None) -> None:
-    """Say that a process is ready, draining, starting again, or gone."""
-    conn.execute(_MARK, {"id": id, "state": state, "slots": slots})
+def mark(conn: Connection, id: UUID, state: str, failed_starts: int = 0, trouble: str | None = None) -> None:
+    """Say that a process is ready, draining, starting again (and why it has to), or gone."""
+    conn.execute(_MARK, {"id": id, "state": state, "failed_starts": failed_starts, "trouble": trouble})
 
 
 def seen(conn: Connection, id: UUID) -> None:

@@ -59,7 +59,7 @@ class Guarded:
         command = [sys.executable, "-S", "-E", guard_module.__file__, str(line.fileno()), *self._launch.command]
         with self._log_path.open("ab") as file:
             with contextlib.suppress(OSError):
-                file.write(f"--- start {self._generation}: {shlex.join(self._launch.command)}\n".encode())
+                file.write(f"{log_file.START}{self._generation}: {shlex.join(self._launch.command)}\n".encode())
                 file.flush()
             return subprocess.Popen(
                 command,

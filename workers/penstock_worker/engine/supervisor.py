@@ -100,6 +100,8 @@ class Supervisor:
         self._generation = 0
         self._reason = ""
         self._deaths_in_row = 0
+        self._failed_starts = 0
+        self._trouble = ""
         self._stopping = False
         self._grace_seconds = 10.0
         self._askers = Askers()
@@ -131,6 +133,16 @@ class Supervisor:
     def deaths_in_row(self) -> int:
         """Deaths since the engine was last well for a minute."""
         return self._deaths_in_row
+
+    @property
+    def failed_starts(self) -> int:
+        """How often in a row the engine ended before it was ready."""
+        return self._failed_starts
+
+    @property
+    def trouble(self) -> str:
+        """Why the last start that failed did so, on one line: the engine's own words where it had some."""
+        return self._trouble
 
     @property
     def engine_pid(self) -> int | None:
@@ -280,6 +292,7 @@ class Supervisor:
         if not why and not self._stopping:
             log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
             self._was_ready = True
+            self._failed_starts = 0
             self._become(EngineState.READY)
             _tell(self._on_ready, self._generation)
             why = self._until_death(one)
@@ -345,6 +358,9 @@ class Supervisor:
 
     def _mourn(self, why: str) -> None:
         self._deaths_in_row += 1
+        if not self._was_ready:
+            self._failed_starts += 1
+            self._trouble = log_file.cause(self.log_path) or why
         self._reason = f"{why} The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         log.error(
             "The %s engine of %s is dead (start %d, %d in a row). %s",
