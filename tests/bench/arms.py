@@ -21,6 +21,7 @@ from bench.trace import Size, Trace
 
 CALLS_FIRST: Final = 0
 BATCH_LAST: Final = 10
+MOST_SETTLING_SECONDS: Final = 45.0
 _IDLE_SECONDS: Final = 60.0
 
 
@@ -144,11 +145,22 @@ async def naive(arm: str, round: int, plan: Plan, engine: aiohttp.ClientSession,
     None in flight is the engine without a batch.
     """
     async with load.pump(engine, in_flight, plan.lines(round, priority=BATCH_LAST)):
-        await asyncio.sleep(plan.settle_seconds if in_flight else 0.5)
+        await settle(plan, engine)
         found = await window(arm, round, plan, engine, engine, priority=CALLS_FIRST)
         found.burst = await burst(round, plan, engine, priority=CALLS_FIRST) if plan.burst else ()
     await idle(engine)
     return found
+
+
+async def settle(plan: Plan, engine: aiohttp.ClientSession) -> None:
+    """Return once a batch that has just begun is in all its stages: the first requests begin together, and the engine
+    computes their prompts for a while, then only answers. So one whole set of them has to have come back."""
+    first = await bare.counts(engine)
+    await asyncio.sleep(plan.settle_seconds)
+    while (now := await bare.counts(engine)).answered - first.answered < now.running + now.waiting:
+        if now.at - first.at > plan.settle_seconds + MOST_SETTLING_SECONDS:
+            return
+        await asyncio.sleep(0.2)
 
 
 async def idle(engine: aiohttp.ClientSession) -> None:

@@ -96,10 +96,10 @@ async def reserve_only(
     arm: str,
 ) -> Window:
     """Both through the platform, which has no objective to keep."""
-    count = bench.lines_for(plan.seconds + plan.settle_seconds)
+    count = bench.lines_for(plan.seconds + plan.settle_seconds + arms.MOST_SETTLING_SECONDS)
     file = await asyncio.to_thread(ours_.upload, ours.lines(plan, round, count))
     async with ours_.batch(file, "standard", engine) as id:
-        await asyncio.sleep(plan.settle_seconds)
+        await arms.settle(plan, engine)
         found = await ours.window(arm, round, plan, ours_, engine, api, id)
         found.burst = await arms.burst(round, plan, api) if plan.burst else ()
     return found
@@ -119,7 +119,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=0, help="then begin no other round of a part (0: no end)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of one window")
-    parser.add_argument("--settle-seconds", type=float, default=4.0, help="between an arm's start and its window")
+    parser.add_argument("--settle-seconds", type=float, default=4.0, help="from an arm's start to its window, at least")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
