@@ -132,6 +132,13 @@ class WarningShape(BaseModel):
     lines: list[int] = Field(description="The first few, by their line in the input.")
 
 
+class CacheShape(BaseModel):
+    """What the lines of a batch or job do with the shared cache, as its create said."""
+
+    mode: Literal["on", "off", "refresh"]
+    ttl_seconds: int | None = Field(description="How long its answers are kept; null: the platform's default.")
+
+
 class WebhookShape(BaseModel):
     """Where the events of one batch or job go."""
 
@@ -177,6 +184,9 @@ class _Common(BaseModel):
         "among them, in the order of that input."
     )
     merged_error_file_id: str | None = Field(description="The lines of those that have no answer yet.")
+    dedup: bool = Field(description="Whether equal lines that have one answer are asked once.")
+    plan: bool = Field(description="Whether lines are asked in the order that costs the engine least, not the file's.")
+    cache: CacheShape | None = Field(description="Null: what its tenant has chosen.")
     webhook: WebhookShape | None = Field(description="Its own, if it was made with one; always null in lists.")
 
 
@@ -307,6 +317,9 @@ def _common(view: View) -> dict[str, Any]:
         "children": None if view.children is None else list(view.children),
         "merged_output_file_id": one.merged_output_file,
         "merged_error_file_id": one.merged_error_file,
+        "dedup": one.dedup,
+        "plan": one.plan,
+        "cache": CacheShape(mode=one.cache, ttl_seconds=one.cache_ttl_seconds) if one.cache else None,  # type: ignore[arg-type]
         "webhook": _webhook(view.webhook, view.secret) if view.webhook else None,
     }
 

@@ -264,6 +264,7 @@ def _new(order: _Order, cut: Cut, framed: bytes) -> NewJob:
         idempotency_key=once.key if once else None,
         fingerprint=once.fingerprint if once else None,
         dedup=terms.dedup,
+        plan=terms.plan,
         cache=terms.cache,
         cache_ttl_seconds=terms.cache_ttl_seconds,
     )

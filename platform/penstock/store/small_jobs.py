@@ -28,6 +28,7 @@ _TYPES: Final = {
     "idempotency_key": "text",
     "fingerprint": "bytea",
     "dedup": "bool",
+    "plan": "bool",
     "cache": "text",
     "cache_ttl_seconds": "int",
     "model": "text",
@@ -49,10 +50,10 @@ _INSERT = text(f"""
     made as (
         insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline,
                              metadata, output_expires_seconds, total, in_progress_at, idempotency_key, fingerprint,
-                             dedup, cache, cache_ttl_seconds)
+                             dedup, plan, cache, cache_ttl_seconds)
         select id, tenant, 'job', true, 'in_progress', endpoint, model, lane, completion_window,
                now() + "window", cast(metadata as jsonb), output_expires_seconds, lines, now(),
-               idempotency_key, fingerprint, dedup, cache, cache_ttl_seconds
+               idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds
         from given
         on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
         returning *),
@@ -90,6 +91,7 @@ class NewJob:
     fingerprint: bytes | None = None
     """Of the request that the key stands for."""
     dedup: bool = True
+    plan: bool = True
     cache: str | None = None
     cache_ttl_seconds: int | None = None
 
@@ -109,6 +111,7 @@ class NewJob:
             "idempotency_key": self.idempotency_key,
             "fingerprint": self.fingerprint,
             "dedup": self.dedup,
+            "plan": self.plan,
             "cache": self.cache,
             "cache_ttl_seconds": self.cache_ttl_seconds,
             "model": cut.model,
