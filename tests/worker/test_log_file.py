@@ -25,6 +25,7 @@ Exception: WorkerProc initialization failed due to an exception in a background 
         ("usage: api_server.py\napi_server.py: error: bad argument: -x\n", "error: bad argument: -x"),
         ("torch.OutOfMemoryError: CUDA out of memory.\n", "torch.OutOfMemoryError: CUDA out of memory."),
         (f"OSError: {'x' * 1_000}\n", f"OSError: {'x' * 391}"),
+        ("\x1b[31mx\nValueError: \x1b[1mbad\x00 \xe4\n", "ValueError: [1mbad \xe4"),
         ("INFO all is well\n", ""),
     ],
 )

@@ -34,7 +34,8 @@ def cause(path: Path) -> str:
     """The last error that the engine that was started last told of itself, on one line; empty if it told none."""
     lines = tail(path, _START_BYTES).rpartition(START)[2].splitlines()
     errors = [found[1] for line in lines if (found := _ERROR.search(line)) and not _OF_OTHERS.search(line)]
-    return errors[-1].strip()[:_MOST_CAUSE] if errors else ""
+    last = errors[-1].strip()[:_MOST_CAUSE] if errors else ""
+    return "".join(filter(str.isprintable, last))  # Postgres takes no NUL, a terminal no escape
 
 
 def turn_over(path: Path) -> None:
