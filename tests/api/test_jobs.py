@@ -212,12 +212,12 @@ def test_a_job_says_whether_its_equal_lines_share_an_answer(
     assert error(post(client, model="tiny", body=chat(), dedup="maybe"), 400)["param"] == "dedup"
 
 
-def test_a_job_shows_what_it_was_made_with(client: httpx.Client) -> None:
-    plain = made(client, model="tiny", body=chat())
+def test_a_job_shows_what_it_was_made_with(client: httpx.Client, model: str) -> None:
+    plain = made(client, model=model, body=chat())
     assert (plain["dedup"], plain["plan"], plain["cache"]) == (True, True, None)
-    told = made(client, model="tiny", body=chat(), dedup=False, plan=False, cache={"mode": "refresh"})
+    told = made(client, model=model, body=chat(), dedup=False, plan=False, cache={"mode": "refresh"})
     assert (told["dedup"], told["plan"], told["cache"]) == (False, False, {"mode": "refresh", "ttl_seconds": None})
-    lasting = made(client, model="tiny", body=chat(), cache={"mode": "on", "ttl_seconds": 60})
+    lasting = made(client, model=model, body=chat(), cache={"mode": "on", "ttl_seconds": 60})
     assert client.get(f"/v1/jobs/{lasting['id']}").json()["cache"] == {"mode": "on", "ttl_seconds": 60}
 
 
