@@ -27,7 +27,7 @@ from penstock_worker.engine import tiny
 
 CHAT: Final = "/v1/chat/completions"
 _WORDS: Final = tuple(f"{tiny.NOUNS} {tiny.VERBS} {tiny.ADJECTIVES}".split())
-_CALL_SECONDS: Final = 120.0
+_CALL_SECONDS: Final = 300.0
 _EVENT: Final = b"data: {"
 _BROKEN: Final = b'data: {"error"'
 _serials = count(1)
