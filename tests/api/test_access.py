@@ -9,6 +9,7 @@ import pytest
 from api.live import KEY, arrive, batch_of, chat, create, error, http, serving, upload
 from pydantic import SecretStr
 
+from penstock.domain.trouble import Trouble
 from penstock.service import keys, work
 from penstock.service.transaction import Database
 from penstock.settings import Settings
@@ -81,7 +82,7 @@ def test_work_says_what_is_missing_until_all_are_there(client: httpx.Client, db:
     arrive(db, settings, "io")
     assert missing("tiny") == ["gpu worker for 'tiny'"]
     worker = arrive(db, settings, "gpu", "tiny")
-    db.run(work.mark, worker, "starting", settings, work.Trouble(2, "ValueError: no such folder /secret"))
+    db.run(work.mark, worker, "starting", settings, Trouble(2, "ValueError: no such folder /secret"))
     failing = " (its engine did not start, 2 times in a row: see its log)"
     assert (missing("tiny"), missing()) == ([f"gpu worker for 'tiny'{failing}"], [f"gpu worker{failing}"])
     db.run(work.mark, worker, "gone", settings)

@@ -162,18 +162,18 @@ def test_an_engine_that_ignores_sigterm_is_killed_after_the_grace(folder: Path) 
 
 
 def test_an_engine_that_dies_at_each_start_is_tried_again_and_says_why(folder: Path) -> None:
-    launch = dataclasses.replace(
-        echo_launch(folder), command=(sys.executable, "-c", "import sys; sys.exit('OSError: no such weights')")
-    )
+    script = "import sys; print('OSError: no such weights'); sys.exit(3)"
+    launch = dataclasses.replace(echo_launch(folder), command=(sys.executable, "-c", script))
     watched = Watched(launch, folder, most_backoff_seconds=0.01)
     with watched.supervisor as supervisor:
         for generation in range(1, 6):
             seen, reason = watched.deaths.get(timeout=20)
             assert seen == generation
-            assert "exit status was 1" in reason
+            assert "exit status was 3" in reason
             assert "no such weights" in reason
-            assert supervisor.failed_starts >= generation
-            assert supervisor.trouble == "OSError: no such weights"
+            assert supervisor.trouble is not None
+            assert supervisor.trouble.failed_starts >= generation
+            assert supervisor.trouble.why == "OSError: no such weights"
         with pytest.raises(EngineNotReady, match="no such weights"):
             supervisor.wait_ready(0.1)
         assert supervisor.deaths_in_row >= 5
@@ -186,7 +186,8 @@ def test_an_engine_that_is_never_ready_is_given_up_in_time(folder: Path) -> None
     watched = Watched(launch, folder)
     with watched.supervisor as supervisor:
         assert "not ready after 0 s" in watched.deaths.get(timeout=20)[1]
-        assert supervisor.trouble.startswith("It was not ready after 0 s.")
+        assert supervisor.trouble is not None
+        assert supervisor.trouble.why.startswith("It was not ready after 0 s.")
 
 
 def test_a_command_that_is_not_there_is_a_death_with_a_reason(folder: Path) -> None:

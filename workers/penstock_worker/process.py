@@ -116,16 +116,12 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
             stuck_seconds=settings.engine_stuck_seconds,
             on_ready=lambda generation: standing.ready(announce, drain.say_owed),
-            on_death=lambda generation, reason: standing.dead(reason, trouble()),
+            on_death=lambda generation, reason: standing.dead(reason, supervisor.trouble),
         )
         shelf = Shelf(stack.enter_context(closing(Cache(settings.cache_url or settings.redis_url, bounds(settings)))))
         pace = Pace(settings.engine_gpus or launch.gpus)
         gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers)
         engine = Engine(client, gate, supervisor, loop, settings, shelf, pace)
-
-        def trouble() -> work.Trouble | None:
-            failed = supervisor.failed_starts
-            return work.Trouble(failed, supervisor.trouble) if failed else None
 
         def announce() -> None:
             shelf.revision = revision.of(launch)

@@ -13,6 +13,7 @@ from contextlib import suppress
 import structlog
 
 from penstock.domain.errors import Unavailable
+from penstock.domain.trouble import Trouble
 from penstock.service import work
 from penstock.service.transaction import Database
 from penstock.settings import Settings
@@ -54,7 +55,7 @@ class Standing:
         """The engine answers: say for which names calls may come, that slices may come, and then do this."""
         self._thread.submit(self._ready, announce, then)
 
-    def dead(self, reason: str, trouble: work.Trouble | None) -> None:
+    def dead(self, reason: str, trouble: Trouble | None) -> None:
         """The engine is gone: nothing is dispatched to this worker until it is back; perhaps it does not start."""
         log.error("engine_died", model=self._holder.model, reason=reason)
         self._thread.submit(self._dead, trouble)
@@ -81,12 +82,12 @@ class Standing:
         except Exception:
             log.exception("standing_untold")
 
-    def _dead(self, trouble: work.Trouble | None) -> None:
+    def _dead(self, trouble: Trouble | None) -> None:
         self._tell("starting", trouble)
         with suppress(Unavailable):  # what counts has been said
             self._db.run(work.count, "engine_death")
 
-    def _tell(self, state: str, trouble: work.Trouble | None = None) -> None:
+    def _tell(self, state: str, trouble: Trouble | None = None) -> None:
         """Repeat until the database heard it, or the worker ends."""
 
         def mark() -> None:

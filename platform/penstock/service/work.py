@@ -11,6 +11,7 @@ from penstock.domain.batch import Batch, BatchState, Ending, LineError, Usage
 from penstock.domain.errors import LeaseLost
 from penstock.domain.lane import Lane
 from penstock.domain.slice import Claim
+from penstock.domain.trouble import Trouble
 from penstock.formats import plan
 from penstock.formats.output import Record
 from penstock.service import closing, dispatch
@@ -55,22 +56,9 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """Why a worker's engine does not start."""
-
-    failed_starts: int
-    """In a row."""
-    why: str
-    """In the engine's words, as it has not seen a request yet; one line."""
-
-
 def mark(tx: Transaction, holder: Holder, state: str, settings: Settings, trouble: Trouble | None = None) -> None:
     """Say that a process is ready, starting (with what keeps it from that), draining or gone; a ready one is fed."""
-    if trouble is None:
-        workers.mark(tx.conn, holder.id, state)
-    else:
-        workers.mark(tx.conn, holder.id, state, trouble.failed_starts, trouble.why)
+    workers.mark(tx.conn, holder.id, state, trouble)
     if state == "ready" and holder.model is not None:
         dispatch.feed(tx, holder.model, settings)
 

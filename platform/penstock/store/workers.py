@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from penstock.domain.trouble import Trouble
+
 _REGISTER = text("""
     insert into workers (id, kind, model, state, slots, host, pid)
     values (:id, :kind, :model, :state, :slots, :host, :pid)
@@ -72,9 +74,10 @@ def register(
     conn.execute(_REGISTER, values)
 
 
-def mark(conn: Connection, id: UUID, state: str, failed_starts: int = 0, trouble: str | None = None) -> None:
+def mark(conn: Connection, id: UUID, state: str, trouble: Trouble | None = None) -> None:
     """Say that a process is ready, draining, starting again (and why it has to), or gone."""
-    conn.execute(_MARK, {"id": id, "state": state, "failed_starts": failed_starts, "trouble": trouble})
+    failed_starts, why = (trouble.failed_starts, trouble.why) if trouble else (0, None)
+    conn.execute(_MARK, {"id": id, "state": state, "failed_starts": failed_starts, "trouble": why})
 
 
 def seen(conn: Connection, id: UUID) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from penstock.domain.trouble import Trouble
 from penstock_worker.engine import log_file, probe, record
 from penstock_worker.engine.askers import Askers, settle
 from penstock_worker.engine.guard import Process
@@ -100,8 +101,7 @@ class Supervisor:
         self._generation = 0
         self._reason = ""
         self._deaths_in_row = 0
-        self._failed_starts = 0
-        self._trouble = ""
+        self._trouble: Trouble | None = None
         self._stopping = False
         self._grace_seconds = 10.0
         self._askers = Askers()
@@ -135,13 +135,8 @@ class Supervisor:
         return self._deaths_in_row
 
     @property
-    def failed_starts(self) -> int:
-        """How often in a row the engine ended before it was ready."""
-        return self._failed_starts
-
-    @property
-    def trouble(self) -> str:
-        """Why the last start that failed did so, on one line: the engine's own words where it had some."""
+    def trouble(self) -> Trouble | None:
+        """The starts that failed since the engine was last ready; None if none has."""
         return self._trouble
 
     @property
@@ -292,7 +287,7 @@ class Supervisor:
         if not why and not self._stopping:
             log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
             self._was_ready = True
-            self._failed_starts = 0
+            self._trouble = None
             self._become(EngineState.READY)
             _tell(self._on_ready, self._generation)
             why = self._until_death(one)
@@ -359,8 +354,8 @@ class Supervisor:
     def _mourn(self, why: str) -> None:
         self._deaths_in_row += 1
         if not self._was_ready:
-            self._failed_starts += 1
-            self._trouble = log_file.cause(self.log_path) or why
+            failed_before = self._trouble.failed_starts if self._trouble else 0
+            self._trouble = Trouble(failed_before + 1, log_file.cause(self.log_path) or why)
         self._reason = f"{why} The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         log.error(
             "The %s engine of %s is dead (start %d, %d in a row). %s",
