@@ -16,13 +16,18 @@ from typing import Final
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.errors import Unavailable
+from penstock.domain.api_errors import Unavailable
+from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
-from penstock.service import cancel, dispatch, doors, measure, sweep, work
-from penstock.service.transaction import Database
+from penstock.service.admin import sweep
+from penstock.service.calls import ingresses
+from penstock.service.control import cancel
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import dispatch, measure, work
 from penstock.settings import Settings, load
-from penstock.store import shares, workers
+from penstock.store.accounts import fair_turns
 from penstock.store.engine import sync_engine
+from penstock.store.fleet import workers
 from penstock.wire.hints import Hinter
 
 log = structlog.get_logger()
@@ -63,8 +68,8 @@ def promote(db: Database, settings: Settings) -> int:
 
 def forget(db: Database, settings: Settings) -> int:
     """Delete the rows of processes that are long gone, of calls that may be asked again, of shares that are even."""
-    db.run(doors.forget_suspects, settings)
-    db.run(lambda tx: shares.forget(tx.conn))
+    db.run(ingresses.forget_suspects, settings)
+    db.run(lambda tx: fair_turns.forget(tx.conn))
     return db.run(lambda tx: workers.forget(tx.conn))
 
 
@@ -119,7 +124,7 @@ def tick(db: Database, settings: Settings, view: View | None = None, number: int
 
 def run(db: Database, settings: Settings, stop: threading.Event) -> None:
     """Tick until told to stop."""
-    holder = work.Holder(uuid.uuid4(), "keeper", None, socket.gethostname(), os.getpid())
+    holder = Holder(uuid.uuid4(), "keeper", None, socket.gethostname(), os.getpid())
     registered, view = False, View()
     for number in itertools.count():
         if stop.is_set():

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from api.live import KEY, http, serving
 
-from penstock.domain.hint import Hint
-from penstock.service import keys, models
-from penstock.service.transaction import Database
+from penstock.domain.work.hint import Hint
+from penstock.service.admin import keys, models
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 

@@ -17,14 +17,14 @@ import structlog
 import uvicorn
 
 from penstock.api.app import create_app
-from penstock.domain.lane import Lane
-from penstock.domain.slice import Claim
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.slice import Claim
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.formats.output import Record
-from penstock.service import work
-from penstock.service.transaction import Database
-from penstock.service.work import Holder
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import work
 from penstock.settings import Settings
 
 # The server logs from its own thread, and pytest swaps sys.stdout meanwhile: so it is kept, and printed at the end.

@@ -9,9 +9,10 @@ import pytest
 from api.live import KEY, arrive, batch_of, chat, create, error, http, serving, upload
 from pydantic import SecretStr
 
-from penstock.domain.trouble import Trouble
-from penstock.service import keys, work
-from penstock.service.transaction import Database
+from penstock.domain.engine_trouble import EngineTrouble
+from penstock.service.admin import keys
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import work
 from penstock.settings import Settings
 
 ROUTES = ["/v1/files", "/v1/files/x", "/v1/files/x/content", "/v1/batches", "/v1/jobs/x", "/v1/models"]
@@ -82,7 +83,7 @@ def test_work_says_what_is_missing_until_all_are_there(client: httpx.Client, db:
     arrive(db, settings, "io")
     assert missing("tiny") == ["gpu worker for 'tiny'"]
     worker = arrive(db, settings, "gpu", "tiny")
-    db.run(work.mark, worker, "starting", settings, Trouble(2, "ValueError: no such folder /secret"))
+    db.run(work.mark, worker, "starting", settings, EngineTrouble(2, "ValueError: no such folder /secret"))
     failing = " (its engine did not start, 2 times in a row: see its log)"
     assert (missing("tiny"), missing()) == ([f"gpu worker for 'tiny'{failing}"], [f"gpu worker{failing}"])
     db.run(work.mark, worker, "gone", settings)

@@ -10,7 +10,7 @@ import redis
 from api.live import CHAT, arrive, batch_of, create, error, upload
 from sqlalchemy import text
 
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 

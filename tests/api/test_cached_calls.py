@@ -10,11 +10,11 @@ import httpx
 import pytest
 import redis as redis_client
 from api.live import CHAT, chat, error, http
-from api.scripted_door import ANSWER, TOKEN, ScriptedDoor, serves
+from api.scripted_ingress import ANSWER, TOKEN, ScriptedDoor, serves
 from pydantic import SecretStr
 
-from penstock.service import keys, tenants
-from penstock.service.transaction import Database
+from penstock.service.admin import keys, tenants
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 ON, OFF = {"x-penstock-cache": "on"}, {"x-penstock-cache": "off"}

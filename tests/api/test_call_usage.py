@@ -6,15 +6,15 @@ import time
 
 import httpx
 import pytest
-from api import scripted_door
+from api import scripted_ingress
 from api.live import CHAT, chat, http, serving
-from api.scripted_door import TOKEN, ScriptedDoor
+from api.scripted_ingress import TOKEN, ScriptedDoor
 from pydantic import SecretStr
 
-from penstock.domain.batch import Usage
+from penstock.domain.accounts.tokens import Usage
 from penstock.formats.output import usage_of
-from penstock.service import prices
-from penstock.service.transaction import Database
+from penstock.service.admin import prices
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 SAID = b'"usage":{"prompt_tokens":10,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":8}}'
@@ -34,8 +34,8 @@ def test_usage_is_read_of_whole_answers_and_of_the_ends_of_streams() -> None:
 def test_answered_calls_are_in_the_usage_once_the_process_wrote_them(
     db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scripted_door, "ANSWER", b'{"object":"chat.completion","choices":[],%b}' % SAID)
-    monkeypatch.setattr(scripted_door, "EVENTS", [*scripted_door.EVENTS[:-1], LAST])
+    monkeypatch.setattr(scripted_ingress, "ANSWER", b'{"object":"chat.completion","choices":[],%b}' % SAID)
+    monkeypatch.setattr(scripted_ingress, "EVENTS", [*scripted_ingress.EVENTS[:-1], LAST])
     settings = settings.model_copy(update={"door_token": SecretStr(TOKEN), "door_gone_seconds": 600.0})
     with ScriptedDoor(db, settings):
         db.run(prices.set_price, "tiny", input="1", cached_input="0.1", output="2")

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from api.live import CHAT, chat, error, http, serving
-from api.scripted_door import ANSWER, EVENTS, TOKEN, ScriptedDoor, said
+from api.scripted_ingress import ANSWER, EVENTS, TOKEN, ScriptedDoor, said
 from e2e.live import until
 from pydantic import SecretStr
 
-from penstock.service import keys
-from penstock.service.transaction import Database
+from penstock.service.admin import keys
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 MakeDoor = Callable[..., ScriptedDoor]

@@ -6,9 +6,9 @@ import httpx
 from api import contract
 from api.live import create, upload
 
-from penstock.domain.batch import BatchState, Ending, LineError
-from penstock.service.transaction import Database
-from penstock.store import batches
+from penstock.domain.work.batch import BatchEnd, BatchState, LineError
+from penstock.service.core.transaction import Database
+from penstock.store.batches import batches
 
 
 def test_a_file_has_every_field_of_the_schema(client: httpx.Client) -> None:
@@ -41,7 +41,7 @@ def test_a_batch_has_every_field_of_the_schema_and_unset_ones_are_null(client: h
 def test_a_failed_batch_lists_its_errors(client: httpx.Client, db: Database) -> None:
     batch = create(client, upload(client)["id"])
     errors = [LineError("invalid_json_line", "This line is not parseable as valid JSON.", None, 3)]
-    how = Ending(BatchState.FAILED, errors=errors, error_count=7)
+    how = BatchEnd(BatchState.FAILED, errors=errors, error_count=7)
     db.run(lambda tx: batches.end(tx.conn, {batch["id"]: "evt_1"}, how))
     failed = client.get(f"/v1/batches/{batch['id']}").json()
     contract.check("Batch", failed)

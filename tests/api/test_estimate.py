@@ -8,14 +8,15 @@ from typing import Any
 import httpx
 import pytest
 from api.live import CHAT, arrive, chat, completion, error, settle_one, upload
-from api.scripted_door import TOKEN, ScriptedDoor, serves
+from api.scripted_ingress import TOKEN, ScriptedDoor, serves
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from penstock.domain.door import Load
+from penstock.domain.calls.ingress import Load
 from penstock.formats import input as lines
-from penstock.service import doors, prices
-from penstock.service.transaction import Database
+from penstock.service.admin import prices
+from penstock.service.calls import ingresses
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 
@@ -66,7 +67,7 @@ def test_measured_facts_and_a_measured_worker_give_tokens_and_time(
     holder = arrive(db, settings, "gpu", model)
     assert estimate(client, file)["reason"] == "not_measured"
     load = Load(open=False, calls=0, lines=0, budget=8, reason="", tokens_per_second=1_000.0)
-    db.run(doors.pulse, holder, load)
+    db.run(ingresses.pulse, holder, load)
     seen = estimate(client, file)
     assert (seen["lines"]["count"], seen["lines"]["exact"]) == (300, True)
     assert seen["input_tokens"]["expected"] == pytest.approx(len(data) / 5, rel=0.01)

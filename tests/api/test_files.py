@@ -12,7 +12,7 @@ import pytest
 from api.live import KEY, create, error, upload
 from sqlalchemy import text
 
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 DATA = bytes(range(256)) * 64

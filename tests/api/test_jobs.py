@@ -12,8 +12,9 @@ from api.live import CHAT, arrive, chat, claim_one, completion, error, http, set
 
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service import models, work
-from penstock.service.transaction import Database
+from penstock.service.admin import models
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import work
 from penstock.settings import Settings
 
 

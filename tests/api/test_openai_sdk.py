@@ -8,8 +8,8 @@ import openai
 import pytest
 from api.live import CHAT, KEY
 
-from penstock.service import models
-from penstock.service.transaction import Database
+from penstock.service.admin import models
+from penstock.service.core.transaction import Database
 
 
 @pytest.fixture

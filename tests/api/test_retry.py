@@ -9,7 +9,7 @@ import pytest
 from api import contract
 from api.live import arrive, chat, completion, create, error, settle_one, upload
 
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 

@@ -12,7 +12,7 @@ from api import contract
 from api.live import CHAT, KEY, arrive, chat, completion, create, error, settle_one, upload
 from sqlalchemy import text
 
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 

@@ -15,11 +15,11 @@ from api.live import KEY, batch_of, chat, create, error, serving, upload
 from worker.receiver import Receiver
 
 from penstock.domain.webhook import EVENT_TYPES, secret_of
-from penstock.service.transaction import AsyncDatabase, Database
+from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.settings import Settings
 from penstock.store.engine import async_engine
 from penstock.wire.outbound import Outbound
-from penstock_worker.post import Post
+from penstock_worker.io.webhook_sender import WebhookSender
 
 OWN = secret_of(bytes(range(32)))
 
@@ -45,10 +45,10 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def post(settings: Settings) -> Iterator[Post]:
+def post(settings: Settings) -> Iterator[WebhookSender]:
     """What an io worker sends with."""
     db = AsyncDatabase(async_engine(settings.database_url, 2), lambda hints: None)
-    with Post(db, Outbound([ip_network("127.0.0.0/8")]), settings) as one:
+    with WebhookSender(db, Outbound([ip_network("127.0.0.0/8")]), settings) as one:
         yield one
 
 
@@ -64,7 +64,7 @@ def ok(answer: httpx.Response) -> Any:
 
 
 def test_openais_sdk_makes_changes_rotates_tests_lists_and_deletes_an_endpoint(
-    sdk: openai.OpenAI, receiver: Receiver, post: Post
+    sdk: openai.OpenAI, receiver: Receiver, post: WebhookSender
 ) -> None:
     made = sdk.webhooks.create(name="ours", url=receiver.url("/hook"), event_types=["batch.completed", "batch.failed"])
     assert made.signing_secret.startswith("whsec_")
@@ -89,7 +89,7 @@ def test_openais_sdk_makes_changes_rotates_tests_lists_and_deletes_an_endpoint(
 
 
 def test_rotate_signs_with_both_secrets_and_rotate_secret_with_the_new_one(
-    client: httpx.Client, sdk: openai.OpenAI, receiver: Receiver, post: Post
+    client: httpx.Client, sdk: openai.OpenAI, receiver: Receiver, post: WebhookSender
 ) -> None:
     made = ok(client.post("/v1/webhook_endpoints", json={"url": receiver.url("/hook"), "secret": OWN}))
     assert made["signing_secret"] == OWN
@@ -106,7 +106,7 @@ def test_rotate_signs_with_both_secrets_and_rotate_secret_with_the_new_one(
 
 
 def test_a_test_says_what_the_endpoint_answered_or_why_there_was_no_answer(
-    client: httpx.Client, receiver: Receiver, post: Post
+    client: httpx.Client, receiver: Receiver, post: WebhookSender
 ) -> None:
     receiver.answers("/hook", 503)
     made = ok(client.post("/v1/webhook_endpoints", json={"url": receiver.url("/hook")}))
@@ -123,7 +123,7 @@ def test_a_test_says_what_the_endpoint_answered_or_why_there_was_no_answer(
 
 
 def test_a_batch_and_a_job_have_webhooks_of_their_own_whose_secret_is_told_once(
-    client: httpx.Client, sdk: openai.OpenAI, receiver: Receiver, post: Post, model: str
+    client: httpx.Client, sdk: openai.OpenAI, receiver: Receiver, post: WebhookSender, model: str
 ) -> None:
     batch = create(client, upload(client)["id"], webhook={"url": receiver.url("/batch")})
     asked = {"model": model, "body": chat(), "webhook": {"url": receiver.url("/job"), "events": ["batch.cancelled"]}}
@@ -206,7 +206,7 @@ def test_a_tenant_has_so_many_endpoints_also_when_they_are_made_at_once(
 
 
 def test_nobody_sees_or_touches_what_is_anothers(
-    client: httpx.Client, stranger: httpx.Client, receiver: Receiver, post: Post
+    client: httpx.Client, stranger: httpx.Client, receiver: Receiver, post: WebhookSender
 ) -> None:
     made = ok(client.post("/v1/webhook_endpoints", json={"url": receiver.url("/hook")}))
     own = create(client, upload(client)["id"], webhook={"url": receiver.url("/own")})
@@ -231,7 +231,7 @@ def test_nobody_sees_or_touches_what_is_anothers(
 
 
 def test_the_log_is_filtered_and_a_range_of_it_is_replayed(
-    client: httpx.Client, receiver: Receiver, post: Post
+    client: httpx.Client, receiver: Receiver, post: WebhookSender
 ) -> None:
     good = ok(client.post("/v1/webhook_endpoints", json={"url": receiver.url("/good")}))
     bad = ok(client.post("/v1/webhook_endpoints", json={"url": receiver.url("/bad")}))

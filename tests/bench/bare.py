@@ -15,9 +15,9 @@ from typing import Final
 import aiohttp
 
 from penstock_worker.engine import kind as kinds
-from penstock_worker.engine import naps, turns
 from penstock_worker.engine.launch import without
-from penstock_worker.engine.supervisor import EngineState, Supervisor
+from penstock_worker.engine.process.supervisor import EngineState, Supervisor
+from penstock_worker.engine.vllm import idle_yield, step_time_slicing
 
 _START_SECONDS: Final = 900.0
 _SAMPLE: Final = re.compile(r"^(vllm:\w+)(?:\{([^}]*)\})? ([0-9.e+-]+)$", re.MULTILINE)
@@ -67,7 +67,11 @@ def read(page: str, at: float) -> Counts:
 
 def as_it_comes(environment: Mapping[str, str]) -> dict[str, str]:
     """What an engine is started with that is not ours: its processes wait for each other as vLLM has them wait."""
-    return {name: value for name, value in environment.items() if name not in (naps.VARIABLE, turns.VARIABLE)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in (idle_yield.VARIABLE, step_time_slicing.VARIABLE)
+    }
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.cli.database import opened
-from penstock.service.transaction import Transaction
+from penstock.service.core.transaction import Transaction
 from penstock.stack.up import SERVERS
 
 CALLERS: Final = 16

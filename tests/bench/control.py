@@ -140,7 +140,7 @@ def main() -> None:
     given = parser.parse_args()
     head = result.begin(given) | {"engine": "echo (simulated)"}
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
-    wish = stack.Wish(data=folder / "data", port=ports.preferred_port(8000), engine="echo")
+    wish = stack.StackOptions(data=folder / "data", port=ports.preferred_port(8000), engine="echo")
     try:
         with stack.platform(wish, os.environ, lambda words: print(f"[bench] {words}", flush=True)) as running:
             runs, database = [], Database(running)

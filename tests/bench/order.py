@@ -18,7 +18,7 @@ from bench.order_jobs import Job
 from rich.console import Console
 from rich.table import Table
 
-from penstock.domain.lane import LANES, Lane
+from penstock.domain.work.lane import LANES, Lane
 from penstock.settings import Settings
 
 _WORKERS: Final = 2

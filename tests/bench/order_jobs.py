@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from bench.trace import Trace
 
-from penstock.domain.lane import Lane
+from penstock.domain.work.lane import Lane
 
 T = TypeVar("T")
 

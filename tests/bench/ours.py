@@ -27,9 +27,10 @@ from bench.load import CHAT, Target
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.cli.database import opened
-from penstock.domain.door import Door
-from penstock.domain.lane import model_slug
-from penstock.service import doors, keys
+from penstock.domain.calls.ingress import Ingress
+from penstock.domain.work.lane import model_slug
+from penstock.service.admin import keys
+from penstock.service.calls import ingresses
 from penstock.settings import Settings
 from penstock.stack import layout
 from penstock.stack import up as stack
@@ -61,7 +62,7 @@ class Ours:
         with opened(self.running.layout.data) as db:
             return str(db.run(keys.create, tenant, "bench")[1])
 
-    def door(self) -> Door | None:
+    def door(self) -> Ingress | None:
         """The worker's door as its last pulse said it; None if it said nothing lately, or nobody could be asked.
 
         Whatever the engine leaves no processor for answers late, Postgres too: what is only noted may not end a run.
@@ -69,7 +70,7 @@ class Ours:
         for _ in range(_LOOKS):
             try:
                 with opened(self.running.layout.data) as db:
-                    found = db.run(doors.table, Settings()).doors
+                    found = db.run(ingresses.table, Settings()).doors
             except SQLAlchemyError as error:
                 self.running.say(f"the doors can't be read: {type(error).__name__}")
             else:
@@ -138,7 +139,7 @@ def platform(
 ) -> Iterator[Ours]:
     """Start everything in this folder, and end it."""
     # Not the usual port: a platform that was started meanwhile would have it before our API, which comes last.
-    wish = stack.Wish(
+    wish = stack.StackOptions(
         data=folder, port=free_port(), engine=engine, engine_args=tuple(arguments), source=source,
         flower_port=free_port(),
     )  # fmt: skip

@@ -51,11 +51,11 @@ def write_lines(path: Path, count: int, seed: int) -> None:
 
 def measure(folder: str, count: int, dedup: bool) -> dict[str, Any]:
     """Plan the file in this process; seconds of each step, and the peak of its memory."""
-    import penstock_worker.app  # noqa: F401 - so that memory is an io worker's
+    import penstock_worker.runtime.celery_app  # noqa: F401 - so that memory is an io worker's
     from penstock.blobs.store import Blobs
     from penstock.formats import plan as format
-    from penstock.service import plan, validate
-    from penstock.service.scan import scan
+    from penstock.service.planning import plan, validate
+    from penstock.service.planning.scan import scan
     from penstock.settings import Settings
 
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -6,7 +6,7 @@ import pytest
 from bench import order_jobs, trace, virtual
 from bench.order_jobs import Job
 
-from penstock.domain.lane import LANES, Lane
+from penstock.domain.work.lane import LANES, Lane
 from penstock.settings import Settings
 
 

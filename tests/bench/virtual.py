@@ -20,16 +20,21 @@ import psycopg
 from bench.order_jobs import Job
 from sqlalchemy import text
 
-from penstock.domain.batch import BatchState
-from penstock.domain.lane import LANES
-from penstock.domain.slice import Claim, Cut
+from penstock.domain.work.batch import BatchState
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import LANES
+from penstock.domain.work.slice import Claim, Cut
 from penstock.formats.output import Record
-from penstock.service import dispatch, models, work
-from penstock.service.transaction import Database, Transaction
+from penstock.service.admin import models
+from penstock.service.core.transaction import Database, Transaction
+from penstock.service.lifecycle import dispatch, work
 from penstock.settings import Settings
 from penstock.stack import postgres
-from penstock.store import batches, keys, migrate, slices
+from penstock.store import migrate
+from penstock.store.accounts import keys
+from penstock.store.batches import batches
 from penstock.store.engine import sync_engine
+from penstock.store.work import slices
 
 MODEL: Final = "virtual"
 _BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -101,8 +106,8 @@ class Hour:
 
         return self._db.run(run)
 
-    def _worker(self) -> work.Holder:
-        holder = work.Holder(uuid.uuid4(), "gpu", MODEL, "virtual", 0)
+    def _worker(self) -> Holder:
+        holder = Holder(uuid.uuid4(), "gpu", MODEL, "virtual", 0)
 
         def enter(tx: Transaction) -> None:
             models.add(tx, MODEL)

@@ -21,15 +21,15 @@ from store.world import World
 from worker.receiver import HANGS, Answer, Receiver
 
 from penstock.domain.webhook import EVENT_TYPES
-from penstock.service import webhooks
-from penstock.service.transaction import AsyncDatabase
+from penstock.service.core.transaction import AsyncDatabase
+from penstock.service.webhooks import endpoints
 from penstock.settings import Settings
 from penstock.stack import postgres
 from penstock.store import deliveries
 from penstock.store.engine import async_engine
 from penstock.store.migrate import upgrade
 from penstock.wire.outbound import Outbound
-from penstock_worker.post import Post
+from penstock_worker.io.webhook_sender import WebhookSender
 
 WAITS = (0.0, *[0.1] * 60)
 
@@ -65,10 +65,10 @@ def fails_half_the_time(world: World, settings: Settings, events: int, seed: int
     with Receiver() as receiver:
         script = [Answer(503 if chance.random() < 0.5 else 200) for _ in range(events * 4)]
         receiver.answers("/hook", *script, 200)
-        world.db.run(webhooks.create, "acme", "", receiver.url("/hook"), EVENT_TYPES, None, settings)
+        world.db.run(endpoints.create, "acme", "", receiver.url("/hook"), EVENT_TYPES, None, settings)
         owe(world, "acme", "job_half", events)
         began = time.monotonic()
-        with Post(AsyncDatabase(async_engine(settings.database_url, 2), lambda _: None), out(), settings):
+        with WebhookSender(AsyncDatabase(async_engine(settings.database_url, 2), lambda _: None), out(), settings):
             wait(world, "acme", 3_600)
         seconds = time.monotonic() - began
         attempts = Counter(got.id for got in receiver.got)
@@ -86,10 +86,10 @@ def beside_one_that_hangs(world: World, settings: Settings, hanging: int, others
     delays = []
     with Receiver() as good, Receiver() as bad:
         bad.answers("/hang", HANGS)
-        world.db.run(webhooks.create, "hung", "", bad.url("/hang"), EVENT_TYPES, None, settings)
-        world.db.run(webhooks.create, "quick", "", good.url("/hook"), EVENT_TYPES, None, settings)
+        world.db.run(endpoints.create, "hung", "", bad.url("/hang"), EVENT_TYPES, None, settings)
+        world.db.run(endpoints.create, "quick", "", good.url("/hook"), EVENT_TYPES, None, settings)
         owe(world, "hung", "job_hung", hanging)
-        with Post(AsyncDatabase(async_engine(settings.database_url, 2), lambda _: None), out(), settings):
+        with WebhookSender(AsyncDatabase(async_engine(settings.database_url, 2), lambda _: None), out(), settings):
             bad.wait("/hang")
             for number in range(others):
                 began = time.monotonic()

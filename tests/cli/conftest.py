@@ -11,7 +11,7 @@ from api.live import KEY, http, serving
 from typer.testing import CliRunner, Result
 
 from penstock.cli.main import app
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 

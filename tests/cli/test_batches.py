@@ -12,13 +12,13 @@ from api.live import KEY, arrive, chat, completion, create, settle_one, upload
 from cli.conftest import Penstock
 
 from penstock.cli.watch import duration, outlook
-from penstock.domain.batch import BatchState, Ending, LineError
+from penstock.domain.work.batch import BatchEnd, BatchState, LineError
 from penstock.formats import input as lines
 from penstock.formats.input import NOT_JSON
-from penstock.service import models
-from penstock.service.transaction import Database
+from penstock.service.admin import models
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
-from penstock.store import batches
+from penstock.store.batches import batches
 
 
 def jsonl(folder: Path, endpoint: str = "/v1/completions") -> Path:
@@ -68,7 +68,7 @@ def test_a_batch_that_waits_says_why(penstock: Penstock, client: httpx.Client) -
 def test_a_failed_batch_shows_its_errors(penstock: Penstock, client: httpx.Client, db: Database) -> None:
     batch = create(client, upload(client)["id"])["id"]
     errors = [LineError("invalid_json_line", NOT_JSON, None, n) for n in range(1, 31)]
-    how = Ending(BatchState.FAILED, errors=errors, error_count=40)
+    how = BatchEnd(BatchState.FAILED, errors=errors, error_count=40)
     db.run(lambda tx: batches.end(tx.conn, {batch: "evt_1"}, how))
     shown = penstock("batches", "show", batch).stdout
     assert "line 1: This line is not parseable as valid JSON. (invalid_json_line)" in shown
@@ -114,7 +114,7 @@ def test_results_in_files_come_as_they_are(penstock: Penstock, client: httpx.Cli
     batch, file = create(client, upload(client)["id"])["id"], upload(client, b'{"custom_id": "a"}\n' * 9_999)["id"]
     db.run(lambda tx: batches.close(tx.conn, batch, BatchState.COMPLETED))
     db.run(lambda tx: batches.finalize(tx.conn, [batch]))
-    db.run(lambda tx: batches.end(tx.conn, {batch: "evt_1"}, Ending(BatchState.COMPLETED, output_file=file)))
+    db.run(lambda tx: batches.end(tx.conn, {batch: "evt_1"}, BatchEnd(BatchState.COMPLETED, output_file=file)))
     assert penstock("batches", "results", batch).stdout == '{"custom_id": "a"}\n' * 9_999
 
 
@@ -212,7 +212,7 @@ def test_a_retry_is_made_of_what_failed_and_its_merged_results_are_fetched(
     good, bad = upload(client, b'{"custom_id": "a"}\n')["id"], upload(client, b'{"custom_id": "b"}\n')["id"]
     db.run(lambda tx: batches.close(tx.conn, child, BatchState.COMPLETED))
     db.run(lambda tx: batches.finalize(tx.conn, [child]))
-    how = Ending(BatchState.COMPLETED, merged_output_file=good, merged_error_file=bad)
+    how = BatchEnd(BatchState.COMPLETED, merged_output_file=good, merged_error_file=bad)
     db.run(lambda tx: batches.end(tx.conn, {child: "evt_1"}, how))
     shown = penstock("batches", "results", child, "--merged", "--errors", "bad.jsonl")
     assert shown.stdout == '{"custom_id": "a"}\n'

@@ -9,8 +9,8 @@ import pytest
 from cli.conftest import Penstock
 from typer.testing import CliRunner
 
+from penstock.cli.commands.settings import page
 from penstock.cli.main import app
-from penstock.cli.settings import page
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import pytest
 from api.live import create, upload
 from cli.conftest import Penstock
 
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
 

@@ -20,12 +20,12 @@ import psutil
 import psycopg
 from openai.types import Batch
 
-from penstock.domain.lane import model_slug
+from penstock.domain.work.lane import model_slug
 from penstock.stack import layout as layouts
 from penstock.stack import postgres
 from penstock.stack.ports import free_port
-from penstock_worker.engine import record
-from penstock_worker.engine.guard import Process
+from penstock_worker.engine.process import process_record
+from penstock_worker.engine.process.guard import Process
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 CHAT = "/v1/chat/completions"
@@ -137,7 +137,7 @@ class Platform(Client):
 
     def engine(self, model: str = "tiny") -> tuple[Process, ...]:
         """The engine's processes that were seen so far, guard first; empty while there is none."""
-        found = record.read(self.runtime / model_slug(model) / "engine.json")
+        found = process_record.read(self.runtime / model_slug(model) / "engine.json")
         return found.processes if found else ()
 
 

@@ -33,14 +33,14 @@ import psycopg
 from e2e import live
 from e2e.live import Client
 
-from penstock.domain.lane import model_slug
-from penstock.service import keys
-from penstock.service.transaction import Database
+from penstock.domain.work.lane import model_slug
+from penstock.service.admin import keys
+from penstock.service.core.transaction import Database
 from penstock.stack.child import last_lines, tie
 from penstock.stack.ports import free_port
 from penstock.store.engine import sync_engine
-from penstock_worker.engine import record
-from penstock_worker.engine.guard import Process
+from penstock_worker.engine.process import process_record
+from penstock_worker.engine.process.guard import Process
 
 KEY = "sk-penstock-the-key-of-the-house"
 DOOR_TOKEN = "the-token-between-the-house-and-its-doors"
@@ -236,7 +236,7 @@ class House:
 
     def engine(self, name: str) -> tuple[Process, ...]:
         """The processes of a gpu worker's engine that were seen so far, guard first; empty while there is none."""
-        found = record.read(self._runtime / name / model_slug(self.model) / "engine.json")
+        found = process_record.read(self._runtime / name / model_slug(self.model) / "engine.json")
         return found.processes if found else ()
 
     def engine_socket(self, name: str) -> Path:

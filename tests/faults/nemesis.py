@@ -23,8 +23,8 @@ from faults.house import House
 from faults.proxy import Proxy
 from faults.servers import PostgresServer, ValkeyServer
 
-from penstock.domain import hint
-from penstock.domain.lane import LANES
+from penstock.domain.work import hint
+from penstock.domain.work.lane import LANES
 from penstock.wire.hints import Hinter
 
 LEASE_SECONDS: Final = 5.0

@@ -29,8 +29,8 @@ from faults.proxy import Proxy
 from faults.servers import PostgresServer, ValkeyServer
 from faults.traffic import ABSENT, Tenant
 
-from penstock.service import models, prices
-from penstock.service.transaction import Database
+from penstock.service.admin import models, prices
+from penstock.service.core.transaction import Database
 from penstock.store.engine import sync_engine
 
 TENANTS: Final = ("default", "other")

@@ -20,8 +20,8 @@ from e2e.live import CHAT, until
 from faults.house import KEY, MODEL, House
 from faults.servers import PostgresServer, ValkeyServer
 
-from penstock.service import keys
-from penstock.service.transaction import Database
+from penstock.service.admin import keys
+from penstock.service.core.transaction import Database
 from penstock.store.engine import sync_engine
 
 pytestmark = pytest.mark.timeout(240)

@@ -22,7 +22,7 @@ from faults.servers import PostgresServer
 
 pytestmark = pytest.mark.timeout(240)
 
-# Scratch must have this much to spare (service/scratch.py), and some more.
+# Scratch must have this much to spare (service/core/scratch.py), and some more.
 _SCRATCH_BYTES = 100 * 1024 * 1024
 _BLOB_BYTES = 6 * 1024 * 1024
 

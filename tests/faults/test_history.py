@@ -18,8 +18,8 @@ from faults import history
 from faults.history import Accepted, Line, Verdict
 from faults.house import MODEL, House
 
-from penstock.service import models, prices
-from penstock.service.transaction import Database
+from penstock.service.admin import models, prices
+from penstock.service.core.transaction import Database
 from penstock.store.engine import sync_engine
 
 pytestmark = pytest.mark.timeout(300)

@@ -8,7 +8,7 @@ import psutil
 from e2e.live import chat, said, until
 from faults.house import House
 
-from penstock_worker.engine.guard import look_up
+from penstock_worker.engine.process.guard import look_up
 
 
 def test_processes_end_and_come_back_by_name_and_none_is_left(

@@ -14,8 +14,8 @@ import pytest
 from faults.proxy import Proxy
 from sqlalchemy import text
 
-from penstock.domain.errors import Unavailable
-from penstock.service.transaction import AsyncDatabase, Database, Transaction
+from penstock.domain.api_errors import Unavailable
+from penstock.service.core.transaction import AsyncDatabase, Database, Transaction
 from penstock.store.engine import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,

@@ -20,8 +20,8 @@ from e2e.live import chat
 from faults.house import House
 from faults.load import Load, check, requests
 
-from penstock.store import counts
 from penstock.store.engine import sync_engine
+from penstock.store.work import counts
 
 ROUNDS = int(os.environ.get("ROLLING_RESTARTS", "4"))
 pytestmark = pytest.mark.timeout(180 + 20 * ROUNDS)

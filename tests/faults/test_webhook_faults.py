@@ -20,7 +20,7 @@ from store.world import World
 from worker.receiver import Receiver
 
 from penstock.domain.webhook import EVENT_TYPES
-from penstock.service import webhooks
+from penstock.service.webhooks import endpoints
 from penstock.settings import Settings
 from penstock.store import deliveries
 
@@ -57,7 +57,7 @@ def io_worker(url: str, folder: Path, failpoints: str = "") -> Iterator[subproce
 
 def owe(world: World, receiver: Receiver) -> set[str]:
     """Ended jobs whose events are owed to an endpoint; the ids of the events."""
-    world.db.run(webhooks.create, "acme", "", receiver.url("/hook"), EVENT_TYPES, None, world.settings)
+    world.db.run(endpoints.create, "acme", "", receiver.url("/hook"), EVENT_TYPES, None, world.settings)
     world.sql(
         """
         insert into batches (id, tenant, kind, inline, state, finish_as, endpoint, lane, completion_window, deadline)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from security.receivers import OK, certificate, receiving, says
 
-from penstock.domain.errors import OutboundFailed, OutboundRefused
+from penstock.domain.api_errors import OutboundFailed, OutboundRefused
 from penstock.wire.outbound import Outbound, Reply, Resolve
 
 LOOPBACK = ip_network("127.0.0.0/8")

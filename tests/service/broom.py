@@ -9,11 +9,13 @@ from typing import Any
 from service.desk import Desk, request
 from store.world import World
 
-from penstock.service import sweep, work
-from penstock.service.ids import blob_key, fresh
-from penstock.service.transaction import Transaction
+from penstock.service.admin import sweep
+from penstock.service.core.ids import blob_key, fresh
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import work
 from penstock.settings import Settings
-from penstock.store import counts, files
+from penstock.store.batches import files
+from penstock.store.work import counts
 
 TWELVE = b"\n".join(request(f"q{n}") for n in range(1, 13))
 

@@ -11,13 +11,16 @@ import msgspec
 from store.world import CHAT, MODEL, World
 
 from penstock.blobs.store import Blobs
-from penstock.domain.lane import LANES
+from penstock.domain.work.lane import LANES
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service import assemble, submit, validate, work
-from penstock.service.ids import blob_key, fresh
-from penstock.service.transaction import Transaction
-from penstock.store import files
+from penstock.service.core.ids import blob_key, fresh
+from penstock.service.core.transaction import Transaction
+from penstock.service.intake import submit
+from penstock.service.lifecycle import work
+from penstock.service.planning import validate
+from penstock.service.results import assemble
+from penstock.store.batches import files
 
 
 def request(custom_id: Any, model: Any = MODEL, **changes: Any) -> bytes:

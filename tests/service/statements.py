@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from penstock.service.transaction import AsyncDatabase
+from penstock.service.core.transaction import AsyncDatabase
 from penstock.store.engine import async_engine
 
 

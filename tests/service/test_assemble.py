@@ -6,11 +6,13 @@ import pytest
 from service.desk import Desk, request
 from store.world import World
 
-from penstock.domain.batch import BatchState
-from penstock.domain.errors import LeaseLost
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.batch import BatchState
 from penstock.formats import output
-from penstock.service import assemble, models, work
-from penstock.service.ids import blob_key
+from penstock.service.admin import models
+from penstock.service.core.ids import blob_key
+from penstock.service.lifecycle import work
+from penstock.service.results import assemble
 from penstock.settings import Settings
 
 

@@ -23,23 +23,27 @@ from store.world import CHAT, World
 from worker.engines import echo_launch
 
 from penstock.blobs.store import Blobs
-from penstock.domain.batch import BatchState
-from penstock.domain.errors import NoSpace, Unavailable
-from penstock.service import answer, dispatch, submit, upload, work
-from penstock.service.intake import Intake
-from penstock.service.once import Once
-from penstock.service.transaction import AsyncDatabase, Database
+from penstock.domain.api_errors import NoSpace, Unavailable
+from penstock.domain.work.batch import BatchState
+from penstock.domain.work.holder import Holder
+from penstock.service.core.idempotency import Idempotency
+from penstock.service.core.transaction import AsyncDatabase, Database
+from penstock.service.intake import submit, upload
+from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.lifecycle import dispatch, work
+from penstock.service.views import batch_view
 from penstock.settings import Settings
-from penstock.store import files
+from penstock.store.batches import files
 from penstock.store.engine import async_engine, sync_engine
-from penstock_worker.asking import Engine, Loop
-from penstock_worker.beat import Beat
-from penstock_worker.drain import Drain
+from penstock_worker.admission.gate import Gate
 from penstock_worker.engine.client import EngineClient
-from penstock_worker.engine.supervisor import Supervisor
-from penstock_worker.gate import Gate
-from penstock_worker.holding import Bench
-from penstock_worker.io import Io
+from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine_context import EngineContext
+from penstock_worker.io.batch_tasks import BatchTasks
+from penstock_worker.runtime.beat import Beat
+from penstock_worker.runtime.loop_thread import LoopThread
+from penstock_worker.slices.slice_consumer import SliceConsumer
+from penstock_worker.slices.slice_run import RunContext
 
 R = TypeVar("R")
 
@@ -49,22 +53,25 @@ CONTENT = b"\n".join(
 
 
 @pytest.fixture(scope="module")
-def engine(short_dir: Path) -> Iterator[Engine]:
+def engine(short_dir: Path) -> Iterator[EngineContext]:
     """The echo engine as a worker has it, for all lives."""
     folder = short_dir / "faulty"
     settings = Settings()
-    with Loop() as loop, Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "e.log") as supervisor:
+    with (
+        LoopThread() as loop,
+        Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "e.log") as supervisor,
+    ):
         supervisor.wait_ready(30)
         client = EngineClient(socket=supervisor.launch.socket, generation=lambda: supervisor.generation)
         loop.run(client.__aenter__()).result()
-        yield Engine(client, Gate(8), supervisor, loop, settings)
+        yield EngineContext(client, Gate(8), supervisor, loop, settings)
         loop.run(client.__aexit__(None, None, None)).result()
 
 
 class House:
     """An API, an io worker and a gpu worker over one database and blob store that fail once."""
 
-    def __init__(self, world: World, engine: Engine) -> None:
+    def __init__(self, world: World, engine: EngineContext) -> None:
         settings, self.fault = world.settings, Fault()
         self.calls: list[str] = []
         self.world = world
@@ -76,15 +83,15 @@ class House:
         FailingDatabase(self.api.engine.sync_engine, self.fault)
         FailingDatabase(self.db.engine, self.fault)
         self.worker = world.worker("echo")
-        self.keeper = work.Holder(uuid.uuid4(), "io", None, "host", 1)
+        self.keeper = Holder(uuid.uuid4(), "io", None, "host", 1)
         world.db.run(work.register, self.keeper, "ready", 0)
-        self.io = Io(self.db, self.blobs, Beat(self.db, self.keeper, settings), self.keeper, settings)
-        bench = Bench(self.db, self.blobs, engine, Beat(self.db, self.worker, settings), settings)
-        self.drain = Drain(bench, self.worker, lambda hints: None)
+        self.io = BatchTasks(self.db, self.blobs, Beat(self.db, self.keeper, settings), self.keeper, settings)
+        bench = RunContext(self.db, self.blobs, engine, Beat(self.db, self.worker, settings), settings)
+        self.drain = SliceConsumer(bench, self.worker, lambda hints: None)
 
     async def create(self) -> str:
         """A client uploads a file and creates a batch; told to come again, it does, under the same keys."""
-        first, second = (Once(uuid.uuid4().hex, bytes(32)) for _ in range(2))
+        first, second = (Idempotency(uuid.uuid4().hex, bytes(32)) for _ in range(2))
         file = await self._again(lambda: self._upload(first))
         terms = submit.Terms(CHAT)
         made = await self._again(
@@ -94,12 +101,12 @@ class House:
 
     async def post(self) -> list[str]:
         """A client creates small jobs; their model is fed by the keeper alone, so that calls come in one order."""
-        intake = Intake(self.api, self.settings)
+        intake = SmallJobIntake(self.api, self.settings)
         terms, ids = submit.Terms(CHAT), []
         for n in range(1, 4):
-            once = Once(uuid.uuid4().hex, bytes(32))
+            once = Idempotency(uuid.uuid4().hex, bytes(32))
             body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": f"say {n}"}]}).encode()
-            asks = [submit.Ask(None, body, "")]
+            asks = [submit.JobLine(None, body, "")]
             made = await self._again(
                 lambda asks=asks, once=once: submit.create_job(
                     self.api, self.blobs, intake, "acme", asks, None, terms, once, self.settings
@@ -115,7 +122,7 @@ class House:
                 return await call()
         raise AssertionError("one failure, and three tries were not enough")
 
-    async def _upload(self, once: Once) -> files.File:
+    async def _upload(self, once: Idempotency) -> files.File:
         async with upload.Upload(self.api, self.blobs, "acme", 10_000) as sending:
             await sending.write(CONTENT)
             return await sending.publish(
@@ -213,7 +220,7 @@ def small_jobs(house: House, runner: asyncio.Runner, at: int = 0, when: str = ""
 
     ids = struck(house, at, when, message, lived)
     world.check()
-    views = [world.db.run(answer.view, "acme", "job", id, world.settings) for id in ids]
+    views = [world.db.run(batch_view.view, "acme", "job", id, world.settings) for id in ids]
     assert all(view.batch.completed == 1 for view in views)
     assert world.one("select count(*) from batches where kind = 'job' and id >= :first", first=min(ids)) == 3
     return [_told(line) for view in views for line in view.results or ()]
@@ -236,12 +243,12 @@ def named(world: World) -> set[str]:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for a server looks again soon."""
-    monkeypatch.setattr("penstock_worker.patience._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("penstock_worker.runtime.patience._PAUSE_SECONDS", 0.01)
 
 
 @pytest.mark.timeout(300)
 def test_one_failure_at_any_call_of_a_batchs_life_changes_nothing_of_what_it_gives(
-    world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    world: World, engine: EngineContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = House(world, engine)
     install(monkeypatch, FailingStore(house.fault))
@@ -264,7 +271,7 @@ def test_one_failure_at_any_call_of_a_batchs_life_changes_nothing_of_what_it_giv
 
 @pytest.mark.timeout(300)
 def test_one_failure_at_any_call_of_small_jobs_lives_changes_nothing_of_what_they_give(
-    world: World, engine: Engine
+    world: World, engine: EngineContext
 ) -> None:
     house = House(world, engine)
     with asyncio.Runner() as runner:

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from penstock.domain.batch import LineError
-from penstock.domain.rank import Rank
+from penstock.domain.work.batch import LineError
+from penstock.domain.work.rank import Rank
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.formats.engine_body import for_line

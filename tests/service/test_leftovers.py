@@ -10,14 +10,19 @@ from service.desk import Desk
 from store.two import held, until_done_or_blocked
 from store.world import World
 
-from penstock.domain.errors import Conflict, LeaseLost, TooSlow
+from penstock.domain.api_errors import Conflict, LeaseLost, TooSlow
 from penstock.domain.webhook import EVENT_TYPES
 from penstock.formats import output
-from penstock.service import assemble, sweep, upload, validate, webhooks, work
-from penstock.service.transaction import Transaction
+from penstock.service.admin import sweep
+from penstock.service.core.transaction import Transaction
+from penstock.service.intake import upload
+from penstock.service.lifecycle import work
+from penstock.service.planning import validate
+from penstock.service.results import assemble
+from penstock.service.webhooks import endpoints
 from penstock.settings import Settings
-from penstock.store import files
 from penstock.store import sweep as rows
+from penstock.store.batches import files
 
 # Files.
 
@@ -209,18 +214,18 @@ def test_an_event_stays_as_long_as_something_of_it_is_owed_and_endpoints_go_with
     world: World,
 ) -> None:
     everything = world.settings.model_copy(update={"events_seconds": 0})
-    lasting = world.db.run(webhooks.create, "acme", "", "https://a.example", EVENT_TYPES, None, world.settings)
+    lasting = world.db.run(endpoints.create, "acme", "", "https://a.example", EVENT_TYPES, None, world.settings)
     batch = world.validating()
-    world.db.run(webhooks.attach, "acme", batch, webhooks.wish("https://b.example", None, None))
+    world.db.run(endpoints.attach, "acme", batch, endpoints.wish("https://b.example", None, None))
     world.cancel(batch)
     for duty in (sweep.old_deliveries, sweep.old_events):
         assert world.db.run(duty, everything) == 0
-    world.db.run(webhooks.change, "acme", lasting.id, enabled=False)
+    world.db.run(endpoints.change, "acme", lasting.id, enabled=False)
     assert (world.db.run(sweep.old_deliveries, everything), world.db.run(sweep.old_events, everything)) == (1, 0)
     world.sql("update deliveries set state = 'failed', next_at = null, ended_at = clock_timestamp()")
     assert (world.db.run(sweep.old_deliveries, everything), world.db.run(sweep.old_events, everything)) == (1, 1)
     assert [row.id for row in world.rows("select id from webhook_endpoints")] == [lasting.id]
-    world.db.run(webhooks.delete, "acme", lasting.id)
+    world.db.run(endpoints.delete, "acme", lasting.id)
     world.db.run(sweep.old_deliveries, everything)
     assert world.rows("select id from webhook_endpoints") == []
     world.sql("insert into events select 'evt_1', tenant, id, 'batch.cancelled' from batches")  # as the invariants want

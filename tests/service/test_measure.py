@@ -6,11 +6,11 @@ import pytest
 from service.desk import Desk, request
 from store.world import World
 
-from penstock.domain.slice import Claim
+from penstock.domain.work.slice import Claim
 from penstock.formats import output
-from penstock.service import measure, work
-from penstock.store import models
-from penstock.store.models import Facts
+from penstock.service.lifecycle import measure, work
+from penstock.store.fleet import models
+from penstock.store.fleet.models import Facts
 
 
 def facts(world: World) -> Facts | None:

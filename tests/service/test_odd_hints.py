@@ -15,20 +15,20 @@ import pytest
 from service.desk import Desk, request
 from store.world import MODEL, World
 
-from penstock.domain.lane import LANES
-from penstock.service import work
-from penstock.service.work import Holder
-from penstock_worker.beat import Beat
-from penstock_worker.io import Io
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import LANES
+from penstock.service.lifecycle import work
+from penstock_worker.io.batch_tasks import BatchTasks
+from penstock_worker.runtime.beat import Beat
 
 CONTENT = b"\n".join(request(f"q{n}") for n in range(1, 6))
 ODD = ["", "batch_", "batch_" + "0" * 26, "job_unknown", "' or 1=1 --", "ä" * 300, "%s", "file-1", "\x01\t\n"]
 
 
 @pytest.fixture
-def io(desk: Desk, world: World) -> Io:
+def io(desk: Desk, world: World) -> BatchTasks:
     """An io worker's tasks."""
-    return Io(world.db, desk.blobs, Beat(world.db, world.keeper, world.settings), world.keeper, world.settings)
+    return BatchTasks(world.db, desk.blobs, Beat(world.db, world.keeper, world.settings), world.keeper, world.settings)
 
 
 def everything(world: World) -> list[Any]:
@@ -37,7 +37,7 @@ def everything(world: World) -> list[Any]:
     return [sorted(map(str, world.rows(f"select * from {table}"))) for table in tables]
 
 
-def test_a_thousand_hints_for_what_is_not_due_change_nothing(desk: Desk, world: World, io: Io) -> None:
+def test_a_thousand_hints_for_what_is_not_due_change_nothing(desk: Desk, world: World, io: BatchTasks) -> None:
     ended = desk.validate(CONTENT)
     desk.answer(ended)
     desk.assemble(ended)
@@ -63,7 +63,9 @@ def test_a_thousand_hints_for_what_is_not_due_change_nothing(desk: Desk, world: 
     assert everything(world) == before
 
 
-def test_a_thousand_hints_in_any_order_validate_and_assemble_each_batch_once(desk: Desk, world: World, io: Io) -> None:
+def test_a_thousand_hints_in_any_order_validate_and_assemble_each_batch_once(
+    desk: Desk, world: World, io: BatchTasks
+) -> None:
     batches = [desk.batch(CONTENT) for _ in range(4)]
     chance, told = random.Random(12), Counter[str]()
     for number in range(1_000):

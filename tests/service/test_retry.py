@@ -10,18 +10,21 @@ import pytest
 from service.desk import Desk, request
 from store.world import World, records
 
-from penstock.domain.batch import Batch, BatchState
-from penstock.domain.errors import Conflict, LeaseLost, NotFound
-from penstock.domain.lane import Lane
-from penstock.domain.repeat import Repeat
+from penstock.domain.api_errors import Conflict, LeaseLost, NotFound
+from penstock.domain.work.batch import Batch, BatchState
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.retry import Retry
 from penstock.formats import input as lines
 from penstock.formats import output
-from penstock.service import derive, models, sweep, validate, webhooks, work
-from penstock.service.once import Once
-from penstock.service.retry import Again, retry
-from penstock.store import files, looks, retries
+from penstock.service.admin import models, sweep
+from penstock.service.core.idempotency import Idempotency
+from penstock.service.intake.retry import RetryRequest, retry
+from penstock.service.lifecycle import work
+from penstock.service.planning import derive, validate
+from penstock.service.webhooks import endpoints
+from penstock.store.batches import batch_reads, files, retries
 
-FAILED = Repeat(failed=True)
+FAILED = Retry(failed=True)
 CUT = b'{"choices":[{"finish_reason":"length","text":"on and"}]}'
 EMPTY = b'{"choices":[{"finish_reason":"length","text":""}]}'
 
@@ -38,10 +41,10 @@ def ended(desk: Desk, content: bytes | None = None, **how: Any) -> str:
     return batch
 
 
-def again(world: World, batch: str, repeats: Repeat = FAILED, once: Once | None = None, **terms: Any) -> str:
+def again(world: World, batch: str, repeats: Retry = FAILED, once: Idempotency | None = None, **terms: Any) -> str:
     """A retry of it that waits to be validated."""
     kind = world.find(batch).kind
-    return world.db.run(retry, "acme", kind, batch, repeats, Again(**terms), once, world.settings).id
+    return world.db.run(retry, "acme", kind, batch, repeats, RetryRequest(**terms), once, world.settings).id
 
 
 def validated(desk: Desk, batch: str) -> Batch:
@@ -50,7 +53,7 @@ def validated(desk: Desk, batch: str) -> Batch:
     return desk.world.find(batch)
 
 
-def repaired(desk: Desk, batch: str, repeats: Repeat = FAILED, **how: Any) -> str:
+def repaired(desk: Desk, batch: str, repeats: Retry = FAILED, **how: Any) -> str:
     """A retry of it that has ended."""
     child = again(desk.world, batch, repeats)
     validated(desk, child)
@@ -85,7 +88,7 @@ def test_failed_lines_are_repeated_with_a_change_and_the_merged_result_is_whole_
     desk: Desk, world: World
 ) -> None:
     parent = ended(desk, failed=frozenset({3, 4, 11}))
-    child = again(world, parent, Repeat(failed=True, changes={"max_tokens": 512, "seed": 7}))
+    child = again(world, parent, Retry(failed=True, changes={"max_tokens": 512, "seed": 7}))
     assert world.find(child).state is BatchState.VALIDATING
     validated(desk, child)
     assert [(line["custom_id"], line["body"]) for line in asked(desk, child)] == [
@@ -99,7 +102,7 @@ def test_failed_lines_are_repeated_with_a_change_and_the_merged_result_is_whole_
     lines_ = {line["custom_id"]: line["id"] for line in file(desk, found.merged_output_file)}
     own = {line["custom_id"]: line["id"] for line in file(desk, found.output_file)}
     assert {name: lines_[name] for name in own} == own
-    look = world.db.run(lambda tx: looks.look(tx.conn, "acme", parent, children=9))
+    look = world.db.run(lambda tx: batch_reads.look(tx.conn, "acme", parent, children=9))
     assert look is not None
     assert look.children == (child,)
     assert world.one("select count(*) from intents") == 0
@@ -122,17 +125,17 @@ def test_what_a_line_says_otherwise_stays_byte_for_byte() -> None:
 
 REFUSED = b'{"error":{"message":"no","type":"BadRequestError","code":400}}'
 FILTERS = [
-    (Repeat(failed=True), [2, 3, 5, 12]),
-    (Repeat(status_codes=frozenset({400})), [2, 3]),
-    (Repeat(status_codes=frozenset({429, 500})), [5]),
-    (Repeat(error_codes=frozenset({"BadRequestError"})), [3]),
-    (Repeat(error_codes=frozenset({"400"})), [3]),
-    (Repeat(error_codes=frozenset({"batch_cancelled"}), status_codes=frozenset({500})), [5, 12]),
-    (Repeat(answered="truncated"), [7, 8]),
-    (Repeat(answered="empty"), [8]),
-    (Repeat(failed=True, answered="empty"), [2, 3, 5, 8, 12]),
-    (Repeat(failed=True, custom_ids=frozenset({"q2", "q7", "q12", "other"})), [2, 12]),
-    (Repeat(failed=True, answered="truncated", custom_ids=frozenset({"q2", "q7", "q9"})), [2, 7]),
+    (Retry(failed=True), [2, 3, 5, 12]),
+    (Retry(status_codes=frozenset({400})), [2, 3]),
+    (Retry(status_codes=frozenset({429, 500})), [5]),
+    (Retry(error_codes=frozenset({"BadRequestError"})), [3]),
+    (Retry(error_codes=frozenset({"400"})), [3]),
+    (Retry(error_codes=frozenset({"batch_cancelled"}), status_codes=frozenset({500})), [5, 12]),
+    (Retry(answered="truncated"), [7, 8]),
+    (Retry(answered="empty"), [8]),
+    (Retry(failed=True, answered="empty"), [2, 3, 5, 8, 12]),
+    (Retry(failed=True, custom_ids=frozenset({"q2", "q7", "q12", "other"})), [2, 12]),
+    (Retry(failed=True, answered="truncated", custom_ids=frozenset({"q2", "q7", "q9"})), [2, 7]),
 ]
 
 
@@ -163,7 +166,7 @@ def test_a_filter_chooses_by_how_lines_ended(desk: Desk, world: World, mixed: st
 
 
 def test_an_answer_is_never_replaced_by_a_failure(desk: Desk, world: World, mixed: str) -> None:
-    child = repaired(desk, mixed, Repeat(failed=True, answered="truncated"), failed=frozenset({1, 4}))
+    child = repaired(desk, mixed, Retry(failed=True, answered="truncated"), failed=frozenset({1, 4}))
     assert asked(desk, child)[3]["custom_id"] == "q7"
     assert merged(desk, child) == ([f"q{n}" for n in range(1, 13) if n != 2], ["q2"])
     seven = file(desk, world.find(child).merged_output_file)[5]
@@ -173,8 +176,8 @@ def test_an_answer_is_never_replaced_by_a_failure(desk: Desk, world: World, mixe
 def test_a_retry_of_a_retry_repeats_what_failed_again_and_merges_all_three(desk: Desk, world: World) -> None:
     first = ended(desk, b"\xef\xbb\xbf\n" + twelve().replace(b"\n", b"\r\n\n"), failed=frozenset({2, 6, 8, 24}))
     assert world.find(first).failed == 4
-    second = repaired(desk, first, Repeat(failed=True, changes={"max_tokens": 99}), failed=frozenset({2, 4}))
-    third = again(world, second, Repeat(failed=True, changes={"seed": 1}))
+    second = repaired(desk, first, Retry(failed=True, changes={"max_tokens": 99}), failed=frozenset({2, 4}))
+    third = again(world, second, Retry(failed=True, changes={"seed": 1}))
     validated(desk, third)
     bodies = [line["body"] for line in asked(desk, third)]
     assert bodies == [{"model": "tiny", "max_tokens": 99, "seed": 1}] * 2
@@ -201,7 +204,7 @@ def test_another_model_and_other_terms_or_the_parents(desk: Desk, world: World) 
     world.db.run(models.add, "other")
     parent = ended(desk, failed=frozenset({1}))
     child = again(
-        world, parent, Repeat(failed=True, changes={"model": "other"}), lane=Lane.FLEX, completion_window="2h",
+        world, parent, Retry(failed=True, changes={"model": "other"}), lane=Lane.FLEX, completion_window="2h",
         metadata={"a": "b"}, output_expires_seconds=3_600,
     )  # fmt: skip
     found = validated(desk, child)
@@ -213,21 +216,21 @@ def test_another_model_and_other_terms_or_the_parents(desk: Desk, world: World) 
 
 def test_a_retry_has_a_webhook_of_its_own_if_it_asks_for_one(desk: Desk, world: World) -> None:
     parent = ended(desk, failed=frozenset({1}))
-    child = again(world, parent, webhook=webhooks.wish("https://hooks.example/x", None, None))
-    endpoint = world.db.run(webhooks.of_batch, "acme", child)
+    child = again(world, parent, webhook=endpoints.wish("https://hooks.example/x", None, None))
+    endpoint = world.db.run(endpoints.of_batch, "acme", child)
     assert endpoint is not None
     assert endpoint.url == "https://hooks.example/x"
 
 
 def test_a_retry_under_the_same_key_is_one_batch(desk: Desk, world: World) -> None:
-    parent, once = ended(desk, failed=frozenset({1})), Once("k", b"f")
+    parent, once = ended(desk, failed=frozenset({1})), Idempotency("k", b"f")
     assert again(world, parent, once=once) == again(world, parent, once=once)
     with pytest.raises(Conflict, match="used before"):
-        again(world, parent, once=Once("k", b"g"))
+        again(world, parent, once=Idempotency("k", b"g"))
 
 
 def test_what_can_not_be_repeated_is_said_at_once(desk: Desk, world: World) -> None:
-    def refused(batch: str, repeats: Repeat = FAILED) -> str | None:
+    def refused(batch: str, repeats: Retry = FAILED) -> str | None:
         with pytest.raises(Conflict) as told:
             again(world, batch, repeats)
         return told.value.code
@@ -237,11 +240,11 @@ def test_what_can_not_be_repeated_is_said_at_once(desk: Desk, world: World) -> N
     world.cancel(running)
     assert refused(desk.validate(b"not json")) == "nothing_to_retry"
     whole = ended(desk)
-    assert refused(whole) == refused(whole, Repeat(answered="empty")) == "nothing_to_retry"
+    assert refused(whole) == refused(whole, Retry(answered="empty")) == "nothing_to_retry"
     with pytest.raises(NotFound):
-        world.db.run(retry, "stranger", "batch", whole, FAILED, Again(), None, world.settings)
+        world.db.run(retry, "stranger", "batch", whole, FAILED, RetryRequest(), None, world.settings)
     with pytest.raises(NotFound):
-        world.db.run(retry, "acme", "job", whole, FAILED, Again(), None, world.settings)
+        world.db.run(retry, "acme", "job", whole, FAILED, RetryRequest(), None, world.settings)
     for name in ("input_file", "error_file"):
         parent = ended(desk, failed=frozenset({1}))
         gone = getattr(world.find(parent), name)
@@ -251,7 +254,7 @@ def test_what_can_not_be_repeated_is_said_at_once(desk: Desk, world: World) -> N
 
 def test_a_filter_that_meets_no_line_fails_the_retry_and_says_so(desk: Desk, world: World) -> None:
     parent = ended(desk, failed=frozenset({1}))
-    found = validated(desk, again(world, parent, Repeat(status_codes=frozenset({418}))))
+    found = validated(desk, again(world, parent, Retry(status_codes=frozenset({418}))))
     assert (found.state, found.errors[0]["code"]) == (BatchState.FAILED, "nothing_to_retry")
     assert world.events(found.id) == ["batch.failed"]
 

@@ -9,8 +9,8 @@ import pytest
 from service.desk import request
 
 from penstock.blobs.store import Blobs
-from penstock.service import sample
-from penstock.service.sample import Sample
+from penstock.service.estimates import sample
+from penstock.service.estimates.sample import Sample
 
 MIB = 1024 * 1024
 

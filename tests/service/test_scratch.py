@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.service import scratch
+from penstock.service.core import scratch
 
 HOLDING = """
 import sys

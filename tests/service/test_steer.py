@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from store.world import World
 
-from penstock.domain import hint
-from penstock.domain.batch import Batch, BatchState
-from penstock.domain.errors import BadRequest, Conflict, NotFound
-from penstock.domain.lane import Lane
-from penstock.service import steer
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.domain.work import hint
+from penstock.domain.work.batch import Batch, BatchState
+from penstock.domain.work.lane import Lane
+from penstock.service.control import steer
 
 
 def pause(world: World, batch: str, kind: str = "batch") -> Batch:

@@ -16,10 +16,12 @@ from service.desk import Desk
 from store.two import held, until_done_or_blocked
 from store.world import World, records
 
-from penstock.domain.errors import LeaseLost, TooSlow
-from penstock.service import sweep, validate, work
-from penstock.service.ids import blob_key
-from penstock.service.transaction import Transaction
+from penstock.domain.api_errors import LeaseLost, TooSlow
+from penstock.service.admin import sweep
+from penstock.service.core.ids import blob_key
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import work
+from penstock.service.planning import validate
 from penstock.settings import Settings
 from penstock.store import sweep as rows
 

@@ -9,11 +9,11 @@ from service import broom
 from service.desk import Desk
 from store.world import ANSWER, World
 
-from penstock.domain.usage import Used
-from penstock.service import usage
+from penstock.domain.accounts.usage_report import UsageRow
+from penstock.service.admin import usage
 
 
-def used(world: World, tenant: str = "acme", **more: Any) -> list[Used]:
+def used(world: World, tenant: str = "acme", **more: Any) -> list[UsageRow]:
     now = datetime.now(UTC)
     span = {"start": now - timedelta(hours=1), "end": now, "width": timedelta(hours=1), "limit": 9} | more
     return [one for span in world.db.run(usage.report, tenant, **span).spans for one in span.used]

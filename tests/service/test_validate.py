@@ -6,10 +6,11 @@ import pytest
 from service.desk import Desk, request
 from store.world import CHAT, World
 
-from penstock.domain.batch import BatchState
-from penstock.domain.errors import LeaseLost
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.batch import BatchState
 from penstock.formats import plan
-from penstock.service import models, validate
+from penstock.service.admin import models
+from penstock.service.planning import validate
 from penstock.settings import Settings
 
 MISSING, INVALID = "missing_required_parameter", "invalid_request"

@@ -17,12 +17,17 @@ from store.meeting import outlook
 from store.model import Held, Model, Person, Task
 from store.world import CHAT, MODEL, World
 
-from penstock.domain.batch import BatchState, LineError
-from penstock.domain.errors import BadRequest, Conflict, LeaseLost, NotFound
-from penstock.domain.lane import LANES, Lane
-from penstock.service import assemble, cancel, dispatch, models, submit, sweep, upload, validate, work
-from penstock.service.ids import fresh
-from penstock.service.scan import Scan
+from penstock.domain.api_errors import BadRequest, Conflict, LeaseLost, NotFound
+from penstock.domain.work.batch import BatchState, LineError
+from penstock.domain.work.lane import LANES, Lane
+from penstock.service.admin import models, sweep
+from penstock.service.control import cancel
+from penstock.service.core.ids import fresh
+from penstock.service.intake import submit, upload
+from penstock.service.lifecycle import dispatch, work
+from penstock.service.planning import validate
+from penstock.service.planning.scan import Scan
+from penstock.service.results import assemble
 
 OTHER = "other"
 MOST_BATCHES = 5

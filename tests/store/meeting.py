@@ -16,14 +16,17 @@ from store.scenes import Scene, Scenes
 from store.steps import Stage
 from store.world import MODEL, World, records, remaining
 
-from penstock.domain.batch import BatchState, LineError
-from penstock.domain.errors import Conflict, LeaseLost
-from penstock.domain.lane import LANES, Lane
-from penstock.domain.slack import Outlook
-from penstock.service import assemble, cancel, dispatch, steer, validate, work
-from penstock.service.scan import Scan
-from penstock.service.transaction import Transaction
-from penstock.store import batches
+from penstock.domain.api_errors import Conflict, LeaseLost
+from penstock.domain.work.batch import BatchState, LineError
+from penstock.domain.work.lane import LANES, Lane
+from penstock.domain.work.slack import Outlook
+from penstock.service.control import cancel, steer
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import dispatch, work
+from penstock.service.planning import validate
+from penstock.service.planning.scan import Scan
+from penstock.service.results import assemble
+from penstock.store.batches import batches
 
 Move = Callable[[Transaction, World, Scenes, Scene], Any]
 
@@ -46,8 +49,10 @@ SLICE: dict[str, Move] = {
     "unreadable": lambda tx, w, a, s: work.unreadable(tx, s.claim),
     "beat": lambda tx, w, a, s: work.beat(tx, a.holder, [s.claim.lease], w.settings),
     "beat without": lambda tx, w, a, s: work.beat(tx, a.holder, [], w.settings),
-    "record": lambda tx, w, a, s: work.record(tx, [work.Answers(s.claim, 7, records(s.claim, 2))], [s.claim]),
-    "record again": lambda tx, w, a, s: work.record(tx, [work.Answers(s.claim, 1, records(s.claim, 1))], [s.claim]),
+    "record": lambda tx, w, a, s: work.record(tx, [work.SliceAnswers(s.claim, 7, records(s.claim, 2))], [s.claim]),
+    "record again": lambda tx, w, a, s: work.record(
+        tx, [work.SliceAnswers(s.claim, 1, records(s.claim, 1))], [s.claim]
+    ),
     "give back all": lambda tx, w, a, s: work.give_back_all(tx, [(s.claim, [2])]),
     "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings, None, 8),
     "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from store.world import remaining
 
-from penstock.domain.batch import Batch
-from penstock.domain.slice import Claim
-from penstock.service.work import Holder
+from penstock.domain.work.batch import Batch
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.slice import Claim
 
 
 @dataclass

@@ -14,10 +14,10 @@ from uuid import UUID
 import psycopg
 from store.world import MODEL, World
 
-from penstock.domain.batch import Batch
-from penstock.domain.slice import Claim
-from penstock.service import work
-from penstock.service.work import Holder
+from penstock.domain.work.batch import Batch
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.slice import Claim
+from penstock.service.lifecycle import work
 
 _SHIFT = 10_000
 

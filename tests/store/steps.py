@@ -15,7 +15,7 @@ import psycopg
 from sqlalchemy import Connection, event
 from store.world import World
 
-from penstock.service.transaction import Transaction
+from penstock.service.core.transaction import Transaction
 
 Use = Callable[[Transaction], Any]
 

@@ -20,11 +20,11 @@ from store.life import Life, part, pick, some
 from store.model import Slice
 from store.world import World, records
 
-from penstock.domain.batch import BatchState
-from penstock.domain.lane import LANES, Lane
-from penstock.service import dispatch, work
-from penstock.service.transaction import Transaction
-from penstock.store import files
+from penstock.domain.work.batch import BatchState
+from penstock.domain.work.lane import LANES, Lane
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import dispatch, work
+from penstock.store.batches import files
 
 ENDED = ["completed", "cancelled", "expired", "failed"]
 
@@ -152,7 +152,9 @@ class Lives(Life):
         """A bundle's answers: several slices in one transaction, each under its own lease."""
         held = list({one.claim.slice: one for one in part(self.model.slices, bits) if one.left}.values())
         sent = {one.lease: tuple(part(one.left, part_of) or one.left) for one in held}
-        answers = [work.Answers(one.claim, len(one.sent) + 1, records(one.claim, *sent[one.lease])) for one in held]
+        answers = [
+            work.SliceAnswers(one.claim, len(one.sent) + 1, records(one.claim, *sent[one.lease])) for one in held
+        ]
         whole = [one for one in held if one.current and len(sent[one.lease]) == len(one.left)]
         lost = self.run(work.record, answers, [one.claim for one in whole])
         for one in held:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from store.world import World
 
-from penstock.domain import hint
-from penstock.domain.batch import Batch, BatchState
-from penstock.domain.errors import Conflict, LeaseLost, NotFound
-from penstock.service import assemble, cancel, dispatch, work
+from penstock.domain.api_errors import Conflict, LeaseLost, NotFound
+from penstock.domain.work import hint
+from penstock.domain.work.batch import Batch, BatchState
+from penstock.service.control import cancel
+from penstock.service.lifecycle import dispatch, work
+from penstock.service.results import assemble
 
 
 def counts(batch: Batch) -> tuple[int, int, int]:

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from store.world import MODEL, World, records
 
-from penstock.domain.cost import Cost
-from penstock.domain.errors import BadRequest, LeaseLost, NotFound
-from penstock.service import dispatch, prices, work
-from penstock.store import prices as price_rows
+from penstock.domain.accounts.cost import Cost
+from penstock.domain.api_errors import BadRequest, LeaseLost, NotFound
+from penstock.service.admin import prices
+from penstock.service.lifecycle import dispatch, work
+from penstock.store.accounts import prices as price_rows
 
 # Line 3 is reused: 3 input tokens are cached, 2 output tokens cost nothing. Any other: 3 input and 2 output tokens.
 ASKED = 3 * 2_000_000 + 2 * 3_000_000

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from store.world import MODEL, World
 
-from penstock.domain import hint
-from penstock.domain.lane import Lane
-from penstock.service import dispatch
-from penstock.service.transaction import Transaction
+from penstock.domain.work import hint
+from penstock.domain.work.lane import Lane
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import dispatch
 
 
 def ready(world: World) -> Counter[str]:

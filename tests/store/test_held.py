@@ -6,8 +6,9 @@ import pytest
 from store.two import held, until_done_or_blocked
 from store.world import MODEL, World
 
-from penstock.domain.lane import LANES, Lane
-from penstock.service import dispatch, steer, work
+from penstock.domain.work.lane import LANES, Lane
+from penstock.service.control import steer
+from penstock.service.lifecycle import dispatch, work
 
 
 def ready_of(world: World, batch: str) -> int:

@@ -8,8 +8,8 @@ import pytest
 from store.two import held, until_done_or_blocked
 from store.world import World
 
-from penstock.domain.errors import LeaseLost
-from penstock.service import dispatch, work
+from penstock.domain.api_errors import LeaseLost
+from penstock.service.lifecycle import dispatch, work
 
 
 def test_a_late_settle_does_not_end_a_slice_that_another_holds(world: World) -> None:

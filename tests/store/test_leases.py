@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from store.world import World, records, remaining
 
-from penstock.domain.batch import BatchState
-from penstock.domain.errors import LeaseLost
-from penstock.domain.lane import Lane
-from penstock.service import dispatch, work
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.batch import BatchState
+from penstock.domain.work.lane import Lane
+from penstock.service.lifecycle import dispatch, work
 
 
 def test_a_claim_takes_the_best_by_lane_then_deadline_then_id(world: World) -> None:

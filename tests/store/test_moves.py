@@ -11,10 +11,10 @@ import sqlalchemy.exc
 from sqlalchemy import text
 from store.world import World
 
-from penstock.domain.batch import MOVES as BATCH_MOVES
-from penstock.domain.batch import TERMINAL, BatchState
-from penstock.domain.slice import MOVES as SLICE_MOVES
-from penstock.domain.slice import SliceState
+from penstock.domain.work.batch import MOVES as BATCH_MOVES
+from penstock.domain.work.batch import TERMINAL, BatchState
+from penstock.domain.work.slice import MOVES as SLICE_MOVES
+from penstock.domain.work.slice import SliceState
 
 
 @contextmanager

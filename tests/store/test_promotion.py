@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from store.test_shares import served
+from store.test_fair_turns import served
 from store.world import MODEL, World
 
 from penstock import keeper
-from penstock.domain import hint
-from penstock.domain.lane import LANES, Lane
-from penstock.domain.slack import Outlook, rises
-from penstock.service import dispatch
-from penstock.service.work import Holder
+from penstock.domain.work import hint
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import LANES, Lane
+from penstock.domain.work.slack import Outlook, rises
+from penstock.service.lifecycle import dispatch
 
 
 def fast(world: World, tokens_per_second: float = 1.0) -> Holder:

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 from store.world import World
 
-from penstock.domain.errors import LeaseLost
-from penstock.domain.slice import Claim
-from penstock.service import dispatch, work
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.slice import Claim
+from penstock.service.lifecycle import dispatch, work
 
 
 def again(world: World, batch: str) -> Claim:

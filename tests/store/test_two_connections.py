@@ -19,12 +19,14 @@ from store.steps import Stage
 from store.two import Use, held, interleave, until_done_or_blocked
 from store.world import MODEL, World, records, remaining
 
-from penstock.domain.batch import BatchState
-from penstock.domain.errors import LeaseLost
-from penstock.domain.lane import LANES
-from penstock.domain.slice import Claim
-from penstock.service import assemble, cancel, dispatch, work
-from penstock.service.transaction import Transaction
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.batch import BatchState
+from penstock.domain.work.lane import LANES
+from penstock.domain.work.slice import Claim
+from penstock.service.control import cancel
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import dispatch, work
+from penstock.service.results import assemble
 from penstock.settings import Settings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, event, text
 from store.world import World
 
-from penstock.service.transaction import Transaction
+from penstock.service.core.transaction import Transaction
 
 Use = Callable[[Transaction], Any]
 

@@ -12,20 +12,26 @@ import msgspec
 from sqlalchemy import text
 from store import invariants
 
-from penstock.domain.batch import Batch, BatchState
-from penstock.domain.hint import Hint
-from penstock.domain.lane import LANES, Lane
-from penstock.domain.slice import Claim, Cut
+from penstock.domain.work.batch import Batch, BatchState
+from penstock.domain.work.hint import Hint
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import LANES, Lane
+from penstock.domain.work.slice import Claim, Cut
 from penstock.formats import output
 from penstock.formats.output import Record
-from penstock.service import assemble, cancel, dispatch, models, prices, steer, submit, validate, work
-from penstock.service.ids import fresh
-from penstock.service.intake import Intake
-from penstock.service.scan import Scan
-from penstock.service.transaction import AsyncDatabase, Database, Transaction
-from penstock.service.work import Holder
+from penstock.service.admin import models, prices
+from penstock.service.control import cancel, steer
+from penstock.service.core.ids import fresh
+from penstock.service.core.transaction import AsyncDatabase, Database, Transaction
+from penstock.service.intake import submit
+from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.lifecycle import dispatch, work
+from penstock.service.planning import validate
+from penstock.service.planning.scan import Scan
+from penstock.service.results import assemble
 from penstock.settings import Settings
-from penstock.store import batches, files, keys
+from penstock.store.accounts import keys
+from penstock.store.batches import batches, files
 from penstock.store.engine import async_engine, sync_engine
 
 CHAT = "/v1/chat/completions"
@@ -148,10 +154,10 @@ class World:
         """An inline job with so many requests."""
 
         async def create() -> str:
-            asks = [submit.Ask(f"q-{n}", body, "") for n in range(1, size + 1)]
+            asks = [submit.JobLine(f"q-{n}", body, "") for n in range(1, size + 1)]
             no_blobs: Any = None  # a small job writes none
             terms = submit.Terms(CHAT, lane, window)
-            intake = Intake(self._async, self.settings)
+            intake = SmallJobIntake(self._async, self.settings)
             made = await submit.create_job(
                 self._async, no_blobs, intake, tenant, asks, None, terms, None, self.settings
             )

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.domain import address
 from penstock.domain.address import Reach
-from penstock.domain.errors import OutboundRefused
+from penstock.domain.api_errors import OutboundRefused
 
 
 @pytest.mark.parametrize(

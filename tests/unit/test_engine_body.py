@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.domain.rank import Rank
-from penstock.formats.engine_body import Call, for_call, for_line, with_priority
+from penstock.domain.work.rank import Rank
+from penstock.formats.engine_body import CallBody, for_call, for_line, with_priority
 
 CHAT = "/v1/chat/completions"
 OPERATORS = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params")
@@ -24,7 +24,7 @@ names = st.text(max_size=6) | st.sampled_from([*OPERATORS, "caches", "model_", "
 plain = {"model", "cache", "service_tier", "cache_salt", "background", "vllm_xargs"}
 
 
-def call(fields: object, endpoint: str = CHAT, tenant: str = "a", isolate: bool = False) -> Call:
+def call(fields: object, endpoint: str = CHAT, tenant: str = "a", isolate: bool = False) -> CallBody:
     return for_call(fields if isinstance(fields, bytes) else json.dumps(fields).encode(), endpoint, tenant, isolate)
 
 

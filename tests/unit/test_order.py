@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.formats.prefix import LEAST_BYTES, PromptFields, beginnings
-from penstock.service import order
-from penstock.service.order import Beginnings
+from penstock.service.planning import order
+from penstock.service.planning.order import Beginnings
 
 _read = msgspec.json.Decoder(PromptFields).decode
 

@@ -8,15 +8,15 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.domain import affinity, breaker
-from penstock.domain.breaker import CLOSED, Breaker
-from penstock.domain.door import Door, Load
-from penstock.domain.routing import calls, choose, slots, within_share
+from penstock.domain.calls import affinity, breaker
+from penstock.domain.calls.breaker import CLOSED, Breaker
+from penstock.domain.calls.ingress import Ingress, Load
+from penstock.domain.calls.routing import calls, choose, slots, within_share
 
 
-def door(number: int, calls: int = 0, slots: int = 8, region: str = "", open: bool = True) -> Door:
+def door(number: int, calls: int = 0, slots: int = 8, region: str = "", open: bool = True) -> Ingress:
     load = Load(open=open, calls=calls, lines=0, budget=slots, reason="", tokens_per_second=0.0)
-    return Door(UUID(int=number), "m", ("m",), f"http://door-{number}", region, slots, load)
+    return Ingress(UUID(int=number), "m", ("m",), f"http://door-{number}", region, slots, load)
 
 
 doors = st.lists(
@@ -36,7 +36,7 @@ keys = st.none() | st.binary(min_size=1, max_size=16)
 
 @given(doors, keys, st.sets(st.integers(1, 50).map(lambda n: UUID(int=n))), st.randoms(use_true_random=False))
 def test_a_call_goes_to_an_open_door_if_there_is_one_that_was_not_asked(
-    there: list[Door], key: bytes | None, excluded: set[UUID], chance: Random
+    there: list[Ingress], key: bytes | None, excluded: set[UUID], chance: Random
 ) -> None:
     chosen = choose(there, key, {}, "near", excluded, chance)
     left = [one for one in there if one.load.open and one.worker not in excluded]
@@ -46,7 +46,7 @@ def test_a_call_goes_to_an_open_door_if_there_is_one_that_was_not_asked(
 
 @given(doors, keys, st.randoms(use_true_random=False))
 def test_nobody_waits_while_a_worker_has_room_and_ones_own_region_goes_first(
-    there: list[Door], key: bytes | None, chance: Random
+    there: list[Ingress], key: bytes | None, chance: Random
 ) -> None:
     chosen = choose(there, key, {}, "near", (), chance)
     roomy = [one for one in there if one.load.open and calls(one, {}) < slots(one)]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.domain import batch, ids, lane, slice
-from penstock.domain.errors import BadRequest, Conflict
-from penstock.domain.suspicion import FEW, GUILTY_DEATHS, trial
-from penstock.service.once import Once, remembered
+from penstock.domain.api_errors import BadRequest, Conflict
+from penstock.domain.work import batch, ids, lane, slice
+from penstock.domain.work.suspicion import FEW, GUILTY_DEATHS, trial
+from penstock.service.core.idempotency import Idempotency, remembered
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_whatever_is_no_window_is_refused(text: str) -> None:
 
 @given(st.text(max_size=20), st.text(max_size=20), st.binary(max_size=32), st.binary(max_size=32))
 def test_a_key_stands_for_the_request_that_it_came_with_first(key: str, id: str, first: bytes, again: bytes) -> None:
-    assert remembered(Once(key, first), None) is None
+    assert remembered(Idempotency(key, first), None) is None
     if first == again:
-        assert remembered(Once(key, again), (id, first)) == id
+        assert remembered(Idempotency(key, again), (id, first)) == id
     else:
         with pytest.raises(Conflict):
-            remembered(Once(key, again), (id, first))
+            remembered(Idempotency(key, again), (id, first))
 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60), st.sampled_from(lane.LANES))

@@ -14,7 +14,7 @@ from api import contract
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.domain.errors import BadRequest
+from penstock.domain.api_errors import BadRequest
 from penstock.domain.webhook import (
     EVENT_TYPES,
     LONGEST_RETRY_AFTER_SECONDS,

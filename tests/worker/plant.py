@@ -11,15 +11,15 @@ import random
 import statistics
 from dataclasses import dataclass, field
 
-from penstock.domain.door import Slo
-from penstock_worker.controller import Controller, Decision, EngineLoad, Observation
+from penstock.domain.calls.ingress import Slo
+from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget, Observation
 
 
 @dataclass
 class Plant:
     """p95 of TTFT is `base_ms + per_line_ms × lines`; a step is a second. Everything can be changed between steps."""
 
-    controller: Controller
+    controller: LineBudget
     base_ms: float = 50.0
     per_line_ms: float = 4.0
     spread: float = 0.4
@@ -100,7 +100,7 @@ def main() -> None:
         for slo, spread in ((200, 0.4), (300, 0.4), (400, 0.4), (300, 0.2), (300, 0.7)):
             shares, over, moves = [], [], []
             for seed in range(12):
-                plant = Plant(Controller(128), calls=calls, spread=spread, slo=Slo(ttft_p95_ms=slo), seed=seed)
+                plant = Plant(LineBudget(128), calls=calls, spread=spread, slo=Slo(ttft_p95_ms=slo), seed=seed)
                 plant.run(300)
                 budgets = plant.run(600)
                 shares.append(statistics.mean(budgets) / plant.best)

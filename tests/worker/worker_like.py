@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from penstock_worker.engine import kind
-from penstock_worker.engine.supervisor import Supervisor
+from penstock_worker.engine.process.supervisor import Supervisor
 
 
 def main(engine: str, model: str, source: str, folder: Path, arguments: list[str]) -> None:

@@ -13,35 +13,37 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
-from penstock.domain.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
-from penstock.domain.lane import HANDS, LANES, PLACES, generate_queue, model_slug
-from penstock.service import work
-from penstock.service.reuse import bounds
-from penstock.service.transaction import AsyncDatabase, Database
+from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import HANDS, LANES, PLACES, generate_queue, model_slug
+from penstock.service.calls.reuse import bounds
+from penstock.service.core.transaction import AsyncDatabase, Database
+from penstock.service.lifecycle import work
 from penstock.settings import Settings
 from penstock.store.engine import async_engine, sync_engine
 from penstock.wire.cache import Cache
 from penstock.wire.hints import Hinter
 from penstock.wire.outbound import Outbound
-from penstock_worker import app as celery_app
-from penstock_worker.asking import Engine, Loop
-from penstock_worker.beat import Beat
-from penstock_worker.drain import Drain
-from penstock_worker.ending import Ending
+from penstock_worker.admission.gate import Gate
+from penstock_worker.answer_cache import AnswerCache
+from penstock_worker.budget.meter import Meter
+from penstock_worker.budget.pace import Pace
 from penstock_worker.engine import kind, revision
 from penstock_worker.engine.client import EngineClient
-from penstock_worker.engine.supervisor import Supervisor
-from penstock_worker.gate import Gate
-from penstock_worker.holding import Bench
-from penstock_worker.io import Io
-from penstock_worker.meter import Meter
-from penstock_worker.pace import Pace
-from penstock_worker.patience import insist
-from penstock_worker.poller import Poller
-from penstock_worker.post import Post
-from penstock_worker.reception import Reception
-from penstock_worker.reuse import Shelf
-from penstock_worker.standing import Standing, say_goodbye
+from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine_context import EngineContext
+from penstock_worker.ingress.ingress import WorkerIngress
+from penstock_worker.io.batch_tasks import BatchTasks
+from penstock_worker.io.webhook_sender import WebhookSender
+from penstock_worker.runtime import celery_app
+from penstock_worker.runtime.beat import Beat
+from penstock_worker.runtime.loop_thread import LoopThread
+from penstock_worker.runtime.patience import insist
+from penstock_worker.runtime.poller import Poller
+from penstock_worker.runtime.shutdown import Shutdown
+from penstock_worker.runtime.worker_status import WorkerStatus, say_goodbye
+from penstock_worker.slices.slice_consumer import SliceConsumer
+from penstock_worker.slices.slice_run import RunContext
 
 log = structlog.get_logger()
 
@@ -65,14 +67,14 @@ def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with _database(settings, connections=2 * _IO_THREADS + 2) as (db, hinter):
-        holder = work.Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
+        holder = Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
         with beat:
-            tasks = Io(db, Blobs(settings.blob_url), beat, holder, settings)
+            tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
             poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
             post = _post(settings, hinter)
-            end = Ending(beat, poller, lambda: say_goodbye(db, holder, settings), also=(post,))
+            end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(post,))
             end.listen()
             with post, poller:
                 run = _heard(poller, tasks.run)
@@ -81,10 +83,10 @@ def io(settings: Settings) -> None:
         say_goodbye(db, holder, settings)
 
 
-def _post(settings: Settings, hinter: Hinter) -> Post:
+def _post(settings: Settings, hinter: Hinter) -> WebhookSender:
     db = AsyncDatabase(async_engine(settings.database_url, _POST_CONNECTIONS), hinter.say)
     allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
-    return Post(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
+    return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
 
 def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:
@@ -102,12 +104,12 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
     with ExitStack() as stack:
         # A connection for each slice in work, the beat, the standing, the pulse, and one for whoever else asks.
         db, hinter = stack.enter_context(_database(settings, connections=PLACES + 5))
-        holder = work.Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
+        holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
-        standing = stack.enter_context(Standing(db, beat, holder, settings))
+        standing = stack.enter_context(WorkerStatus(db, beat, holder, settings))
         standing.register(launch.batch_slots)
         stack.enter_context(beat)
-        loop = stack.enter_context(Loop())
+        loop = stack.enter_context(LoopThread())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
         stack.enter_context(loop.living(client))
         supervisor = Supervisor(
@@ -118,21 +120,24 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             on_ready=lambda generation: standing.ready(announce, drain.say_owed),
             on_death=lambda generation, reason: standing.dead(reason, supervisor.trouble),
         )
-        shelf = Shelf(stack.enter_context(closing(Cache(settings.cache_url or settings.redis_url, bounds(settings)))))
+        cache = Cache(settings.cache_url or settings.redis_url, bounds(settings))
+        answer_cache = AnswerCache(stack.enter_context(closing(cache)))
         pace = Pace(settings.engine_gpus or launch.gpus)
         gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers)
-        engine = Engine(client, gate, supervisor, loop, settings, shelf, pace)
+        engine = EngineContext(client, gate, supervisor, loop, settings, answer_cache, pace)
 
         def announce() -> None:
-            shelf.revision = revision.of(launch)
+            answer_cache.revision = revision.of(launch)
             reception.announce()
 
         meter = Meter()
-        drain = Drain(Bench(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say)
-        reception = stack.enter_context(Reception(db, holder, engine, meter))
+        drain = SliceConsumer(
+            RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say
+        )
+        reception = stack.enter_context(WorkerIngress(db, holder, engine, meter))
         stack.enter_context(supervisor)
         poller = Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds)
-        end = Ending(beat, poller, standing.goodbye, also=(standing, reception))
+        end = Shutdown(beat, poller, standing.goodbye, also=(standing, reception))
         end.listen()
         stack.enter_context(poller)
         celery_app.doers.update(generate=_heard(poller, drain.one))
@@ -152,7 +157,7 @@ def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:
     return run
 
 
-def _consume(name: str, queues: Sequence[str], threads: int, end: Ending) -> None:
+def _consume(name: str, queues: Sequence[str], threads: int, end: Shutdown) -> None:
     """Hear hints until SIGTERM.
 
     Celery ends by itself when Redis is full (kombu can't note an unacknowledged message). That is no reason to end an

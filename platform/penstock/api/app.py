@@ -13,43 +13,43 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
-from penstock.api import (
+from penstock.api.http import errors
+from penstock.api.http.body import Room
+from penstock.api.http.request_middleware import RequestMiddleware
+from penstock.api.platform import Platform
+from penstock.api.routes import (
     batches,
     calls,
     deliveries,
-    errors,
     estimate,
     files,
     health,
     jobs,
     metrics,
     models,
-    repair,
+    retry,
     steering,
     usage,
     webhooks,
 )
-from penstock.api.body import Room
-from penstock.api.envelope import Envelope
-from penstock.api.platform import Platform
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
-from penstock.domain.errors import Unavailable
-from penstock.service import keys
-from penstock.service.call import Calls
-from penstock.service.call_usage import CallUsage
-from penstock.service.callers import Callers
-from penstock.service.ends import Ends
-from penstock.service.fleet import Fleet
-from penstock.service.intake import Intake
-from penstock.service.poison import Poison
-from penstock.service.reuse import bounds
-from penstock.service.transaction import AsyncDatabase
+from penstock.domain.api_errors import Unavailable
+from penstock.service.admin import keys
+from penstock.service.calls.api_key_cache import ApiKeyCache
+from penstock.service.calls.call import Calls
+from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.poison import Poison
+from penstock.service.calls.reuse import bounds
+from penstock.service.calls.worker_directory import WorkerDirectory
+from penstock.service.core.transaction import AsyncDatabase
+from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
 from penstock.store.engine import async_engine
 from penstock.wire.cache import AsyncCache
-from penstock.wire.doors import DoorClient
 from penstock.wire.hints import Hinter
+from penstock.wire.ingress_client import IngressClient
 from penstock.wire.outbound import Outbound
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ _BODIES = (
     batches.CreateBatch,
     jobs.CreateJob,
     steering.Change,
-    repair.Retry,
+    retry.CreateRetry,
     estimate.EstimateBatch,
     *webhooks.BODIES,
     *deliveries.BODIES,
@@ -89,13 +89,13 @@ def create_app(settings: Settings) -> FastAPI:
         if ensuring.done():
             ensuring.result()
         token = settings.door_token.get_secret_value() if settings.door_token else ""
-        callers, intake, ends = Callers(db, settings), Intake(db, settings), Ends(db)
+        callers, intake, ends = ApiKeyCache(db, settings), SmallJobIntake(db, settings), CompletionWaiter(db)
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         try:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
             async with (
-                Fleet(db, settings) as fleet,
-                DoorClient(token, settings.door_ca) as client,
+                WorkerDirectory(db, settings) as fleet,
+                IngressClient(token, settings.door_ca) as client,
                 CallUsage(db) as call_usage,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
@@ -133,7 +133,7 @@ def create_app(settings: Settings) -> FastAPI:
     for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics):
         app.include_router(room.router)
     errors.install(app)
-    app.add_middleware(Envelope)
+    app.add_middleware(RequestMiddleware)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

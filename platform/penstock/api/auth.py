@@ -8,8 +8,8 @@ from fastapi import Depends, Header
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penstock.api.platform import Here
-from penstock.domain.errors import BadRequest, Unauthorized
-from penstock.service import keys
+from penstock.domain.api_errors import BadRequest, Unauthorized
+from penstock.service.admin import keys
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-penstock-…`.")
 

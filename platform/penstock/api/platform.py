@@ -7,15 +7,15 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from penstock.api.body import Room
+from penstock.api.http.body import Room
 from penstock.blobs.store import Blobs
-from penstock.service.call import Calls
-from penstock.service.call_usage import CallUsage
-from penstock.service.callers import Callers
-from penstock.service.ends import Ends
-from penstock.service.fleet import Fleet
-from penstock.service.intake import Intake
-from penstock.service.transaction import AsyncDatabase
+from penstock.service.calls.api_key_cache import ApiKeyCache
+from penstock.service.calls.call import Calls
+from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.worker_directory import WorkerDirectory
+from penstock.service.core.transaction import AsyncDatabase
+from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
 from penstock.wire.outbound import Outbound
 
@@ -28,10 +28,10 @@ class Platform:
     blobs: Blobs
     settings: Settings
     room: Room
-    callers: Callers
-    intake: Intake
-    ends: Ends
-    fleet: Fleet
+    callers: ApiKeyCache
+    intake: SmallJobIntake
+    ends: CompletionWaiter
+    fleet: WorkerDirectory
     calls: Calls
     call_usage: CallUsage
     outbound: Outbound

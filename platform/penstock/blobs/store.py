@@ -13,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from penstock.domain.errors import NoSpace, Unavailable, Unreadable
+from penstock.domain.api_errors import NoSpace, Unavailable, Unreadable
 
 CHUNK_BYTES = 4 * 1024 * 1024
 

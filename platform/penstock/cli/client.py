@@ -14,7 +14,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from penstock.domain.errors import PenstockError
+from penstock.domain.api_errors import PenstockError
 from penstock.stack.problem import Problem
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from penstock.service.transaction import Database
+from penstock.service.core.transaction import Database
 from penstock.settings import load
 from penstock.stack import layout, postgres
 from penstock.stack.problem import Problem

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from penstock.cli import batches, keys, models, servers, tenants, webhooks
-from penstock.cli.demo import demo
-from penstock.cli.settings import settings
-from penstock.cli.up import up
-from penstock.cli.usage import usage
+from penstock.cli.commands import batches, keys, models, servers, tenants, webhooks
+from penstock.cli.commands.demo import demo
+from penstock.cli.commands.settings import settings
+from penstock.cli.commands.up import up
+from penstock.cli.commands.usage import usage
 
 app = typer.Typer(
     name="penstock",

@@ -36,7 +36,7 @@ _read_refusal = msgspec.json.Decoder(_Refusal).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedLine:
     """One line's end. `status` is the engine's, None if it said nothing."""
 
     custom_id: str
@@ -72,7 +72,7 @@ class Ended:
         return finish(self.body)
 
 
-def read(line: bytes) -> Ended:
+def read(line: bytes) -> EndedLine:
     """Read an output line; raise ValueError if it is none."""
     try:
         found = _read(line)
@@ -83,7 +83,7 @@ def read(line: bytes) -> Ended:
             body = json.dumps(value["response"]["body"]).encode()
             found.response = _Response(value["response"]["status_code"], msgspec.Raw(body))
     response, error = found.response, found.error
-    return Ended(
+    return EndedLine(
         custom_id=found.custom_id,
         line=line,
         status=None if response is None else response.status_code,

@@ -59,7 +59,7 @@ _read_flag = msgspec.json.Decoder(bool, strict=False).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallBody:
     """A waiting call's body as an engine may get it, and what routing needs to know of it."""
 
     body: bytes
@@ -78,7 +78,7 @@ class Call:
     """What it says about the shared cache; None: nothing."""
 
 
-def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> Call:
+def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> CallBody:
     """Read a waiting call's body once; raises ValueError, with a sentence for the client, on what can't be one."""
     fields = _fields(body)
     model = _text(fields, "model")
@@ -88,7 +88,7 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> Call:
         # It would go on in the engine after its answer, outside the gate. A job is what the client wants.
         raise ValueError("background is not supported; submit the request as a job instead.")
     limits = (_value(fields, name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
-    return Call(
+    return CallBody(
         body=_rewritten(body, fields, endpoint, tenant, isolate),
         model=model,
         stream=_asked(fields.get("stream")),

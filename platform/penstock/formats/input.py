@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.domain.batch import LineError
+from penstock.domain.work.batch import LineError
 from penstock.formats.prefix import PromptFields
 
 BOM: Final = b"\xef\xbb\xbf"

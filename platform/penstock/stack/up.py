@@ -19,14 +19,14 @@ from typing import Final
 
 import httpx
 
-from penstock.domain.lane import model_slug
+from penstock.domain.work.lane import model_slug
 from penstock.stack import layout as layouts
 from penstock.stack import ports, postgres, valkey
 from penstock.stack.child import Child, last_lines, tie
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
-from penstock.store import workers
 from penstock.store.engine import sync_engine
+from penstock.store.fleet import workers
 
 TINY: Final = "tiny"
 SERVERS: Final = ("postgres", "valkey")
@@ -37,7 +37,7 @@ NEWS_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class StackOptions:
     """What to start: the flags of `penstock up`. `source` None means that the project makes the model `tiny`."""
 
     data: Path
@@ -94,7 +94,7 @@ def parse_model(text: str | None) -> tuple[str, str | None]:
 
 
 @contextmanager
-def platform(wish: Wish, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Running]:
+def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Running]:
     """Start everything and wait until it can work; stop everything at the end of the `with`."""
     layout = layouts.at(wish.data)
     ports.check_port(wish.host, wish.port, "The API", "--port")
@@ -117,7 +117,9 @@ def platform(wish: Wish, environment: Mapping[str, str], say: Callable[[str], No
         yield running
 
 
-def _describe(wish: Wish, layout: Layout, environment: Mapping[str, str], say: Callable[[str], None]) -> Running:
+def _describe(
+    wish: StackOptions, layout: Layout, environment: Mapping[str, str], say: Callable[[str], None]
+) -> Running:
     key, made = layouts.api_key(layout, environment)
     host = "127.0.0.1" if wish.host in ("0.0.0.0", "::", "localhost") else wish.host
     return Running(
@@ -133,7 +135,7 @@ def _describe(wish: Wish, layout: Layout, environment: Mapping[str, str], say: C
     )
 
 
-def _begin_tiny_model(wish: Wish, layout: Layout, say: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
+def _begin_tiny_model(wish: StackOptions, layout: Layout, say: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
     """Make the tiny model beside everything else, since importing torch takes seconds."""
     if wish.source is not None or wish.engine == "echo" or (layout.tiny_model / "config.json").exists():
         return None
@@ -150,7 +152,9 @@ def _end_tiny_model(maker: subprocess.Popen[bytes] | None, layout: Layout) -> st
     return str(layout.tiny_model)
 
 
-def _start_servers(running: Running, wish: Wish, runtime: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def _start_servers(
+    running: Running, wish: StackOptions, runtime: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
     """Start PostgreSQL and Valkey, and give the environment that all other children share."""
     layout, say = running.layout, running.say
     say("starting PostgreSQL and Valkey" if wish.redis else "starting PostgreSQL; no Valkey, no Flower")
@@ -191,7 +195,7 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
         raise Problem(f"The database could not be migrated: {last_lines(log, 1)} (log: {log})")
 
 
-def _start_workers(running: Running, wish: Wish, source: str, settings: dict[str, str]) -> None:
+def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:
     running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
     logs = running.layout.logs
     trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}
@@ -208,13 +212,19 @@ def _start_workers(running: Running, wish: Wish, source: str, settings: dict[str
 
 
 def _flower(running: Running, url: str, settings: dict[str, str]) -> Child:
-    command = ["-A", "penstock_worker.app", "flower", "--address=127.0.0.1", f"--port={url.rpartition(':')[2]}"]
+    command = [
+        "-A",
+        "penstock_worker.runtime.celery_app",
+        "flower",
+        "--address=127.0.0.1",
+        f"--port={url.rpartition(':')[2]}",
+    ]
     secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
     log = running.layout.logs / "flower.log"
     return Child("flower", _python("celery", *command), log=log, environment=settings | secrets)
 
 
-def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
+def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) -> None:
     """Return once the gpu worker that was started here is ready, by its own row."""
     began = told = time.monotonic()
     worker = next(child for child in running.children if child.name == "gpu")
@@ -246,7 +256,7 @@ def _wait_for_engine(running: Running, wish: Wish, database_url: str) -> None:
         engine.dispose()
 
 
-def _start_api(running: Running, wish: Wish, settings: dict[str, str]) -> None:
+def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -> None:
     # Again: the engine took its time, and who took the port meanwhile would be taken for our API.
     ports.check_port(wish.host, wish.port, "The API", "--port")
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))

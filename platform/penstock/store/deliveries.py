@@ -165,7 +165,7 @@ _BACKLOG = text("""
 
 
 @dataclass(frozen=True)
-class Told:
+class AttemptOutcome:
     """How one claimed attempt went, and what follows from it."""
 
     id: str
@@ -255,7 +255,7 @@ def claim(
     ]
 
 
-def record(conn: Connection, told: Sequence[Told]) -> list[Recorded]:
+def record(conn: Connection, told: Sequence[AttemptOutcome]) -> list[Recorded]:
     """Record attempts; those that somebody else has taken over meanwhile are missing from the answer."""
     values = {
         "ids": [one.id for one in told],

@@ -29,7 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from penstock.domain.breaker import CLOSED, Breaker
+from penstock.domain.calls.breaker import CLOSED, Breaker
 
 log = structlog.get_logger()
 

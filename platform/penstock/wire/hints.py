@@ -11,7 +11,7 @@ import structlog
 from celery import Celery
 from prometheus_client import Counter
 
-from penstock.domain.hint import Hint
+from penstock.domain.work.hint import Hint
 
 log = structlog.get_logger()
 

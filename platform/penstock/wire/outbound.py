@@ -26,7 +26,7 @@ from yarl import URL
 
 from penstock.domain import address
 from penstock.domain.address import Address, Network, Reach, Target
-from penstock.domain.errors import OutboundFailed, OutboundRefused
+from penstock.domain.api_errors import OutboundFailed, OutboundRefused
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """All addresses of a host, as text; raises OSError."""

@@ -22,7 +22,7 @@ from typing import Final, Self
 
 import aiohttp
 
-from penstock_worker.engine.shortcut import HEADER
+from penstock_worker.engine import headers
 
 # vLLM is told to keep idle connections for 600 s: ours must end first.
 _KEEPALIVE_SECONDS: Final = 300.0
@@ -48,7 +48,7 @@ class EngineTimeout(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class EngineAnswer:
     """What the engine said to one request."""
 
     status: int
@@ -121,9 +121,11 @@ class EngineClient:
         if self._session:
             await self._session.close()
 
-    async def ask(self, endpoint: str, body: bytes, timeout_seconds: float) -> Answer:
+    async def ask(self, endpoint: str, body: bytes, timeout_seconds: float) -> EngineAnswer:
         """POST a line's body to an endpoint such as `/v1/chat/completions`. Raises EngineGone and EngineTimeout."""
-        return await self._send("POST", endpoint, body, timeout_seconds, {"x-request-id": self._new_id(), HEADER: "1"})
+        return await self._send(
+            "POST", endpoint, body, timeout_seconds, {"x-request-id": self._new_id(), headers.LINE: "1"}
+        )
 
     @asynccontextmanager
     async def open(self, endpoint: str, body: bytes, timeout_seconds: float, request_id: str) -> AsyncIterator[Stream]:
@@ -180,7 +182,7 @@ class EngineClient:
 
     async def _send(
         self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, headers: dict[str, str]
-    ) -> Answer:
+    ) -> EngineAnswer:
         begun, generation = self._clock(), self._generation()
         with _translated(endpoint, timeout_seconds, generation):
             response = await self._request(method, endpoint, body, timeout_seconds, headers)
@@ -188,7 +190,7 @@ class EngineClient:
                 whole = await response.read()
             finally:
                 response.close()
-        return Answer(
+        return EngineAnswer(
             response.status,
             whole,
             headers["x-request-id"],

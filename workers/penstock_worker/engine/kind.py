@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock_worker.engine import echo, vllm
+from penstock_worker.engine.echo import launch as echo
 from penstock_worker.engine.launch import BadLaunch, Launch
+from penstock_worker.engine.vllm import vllm_server
 
-KINDS: Final = {"vllm": vllm.launch, "echo": echo.launch}
+KINDS: Final = {"vllm": vllm_server.launch, "echo": echo.launch}
 
 
 def launch(

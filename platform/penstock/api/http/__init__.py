@@ -1,0 +1,1 @@
+"""HTTP itself: connections, bodies, errors, and the middleware around every request."""

@@ -1,0 +1,158 @@
+"""Bodies: read up to a limit and not a byte further, from clients that get on with it; JSON checked against a model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from fastapi import Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from penstock.api.http import errors
+from penstock.domain.api_errors import BadRequest, NotSupported, TooLarge, TooSlow, Unavailable
+
+M = TypeVar("M", bound="Asked")
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it holds a NUL character")
+    return text
+
+
+# Postgres keeps no NUL in its text; what is not text (requests, answers) goes elsewhere as bytes.
+Text = Annotated[str, AfterValidator(_no_nul)]
+
+
+class Asked(BaseModel):
+    """A request's body: no silent conversions, no field that is not known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def check_head(request: Request, max_bytes: int) -> None:
+    """Refuse, before a byte is read, a body that is compressed or says that it is too large."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise NotSupported("Send the body without Content-Encoding.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
+        raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+
+
+PROGRESS_BYTES: Final = 16 * 1024
+
+
+async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """The body as it comes; raise TooSlow if waiting for the next 16 KiB of it, or its end, takes longer than this."""
+    stream = request.stream()
+    left, came = seconds, 0
+    while True:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(left):  # unlike wait_for, without a task for each piece
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TooSlow from None
+        left, came = max(0.0, left - (time.monotonic() - began)), came + len(piece)
+        if came >= PROGRESS_BYTES:
+            left, came = seconds, 0
+        yield piece
+
+
+class Room:
+    """Memory for bodies that are being read, of all requests together; small bodies always find some."""
+
+    SMALL_BYTES: Final = 64 * 1024
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+
+    @contextmanager
+    def held(self) -> Iterator[list[int]]:
+        """What one body holds, in a list of one number that grows by `grow`; it is given back at the end."""
+        holds = [0]
+        try:
+            yield holds
+        finally:
+            self._left += holds[0]
+
+    def grow(self, holds: list[int], size: int) -> None:
+        """Let a body hold so many bytes; raise Unavailable if others hold too much."""
+        more = size - holds[0]
+        if size <= self.SMALL_BYTES or more <= 0:
+            return
+        if more > self._left:
+            raise Unavailable("Too many large requests are being sent at this moment; try again shortly.")
+        self._left -= more
+        holds[0] = size
+
+
+async def read(request: Request, max_bytes: int) -> bytes:
+    """Read the body; raise TooLarge as soon as it is known to be larger, TooSlow, or Unavailable without room."""
+    with request.app.state.platform.room.held() as holds:
+        return await read_into(request, max_bytes, holds)
+
+
+async def read_into(request: Request, max_bytes: int, holds: list[int]) -> bytes:
+    """The same in room that its caller holds, and keeps for as long as the body is needed."""
+    check_head(request, max_bytes)
+    here = request.app.state.platform
+    body = bytearray()
+    async for piece in pieces(request, here.settings.slow_body_seconds):
+        body += piece
+        if len(body) > max_bytes:
+            raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+        here.room.grow(holds, len(body))
+    return bytes(body)
+
+
+def decode(raw: bytes, type: Any = Any, where: str = "") -> Any:
+    """Decode JSON strictly (no NaN, UTF-8 only, sane depth); raise BadRequest with what is at fault below `where`."""
+    try:
+        return msgspec.json.decode(raw, type=type)
+    except msgspec.ValidationError as error:
+        raise _misshapen(str(error), where) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadRequest(f"The body is not valid JSON: {why}", code="invalid_json") from None
+
+
+_AT: Final = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_FIELD: Final = re.compile(r"Object (?P<how>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+
+
+def _misshapen(message: str, where: str) -> BadRequest:
+    """msgspec's words about JSON of the wrong shape, as an error that names the parameter."""
+    found = _AT.fullmatch(message)
+    assert found is not None, "it matches anything"
+    place = (where + (found["path"] or "")).removeprefix(".")
+    field = _FIELD.fullmatch(found["what"])
+    if field is None:
+        return BadRequest(f"Invalid '{place or 'body'}': {found['what'][:200]}.", param=place or None)
+    param = f"{place}.{field['name'][:100]}".removeprefix(".")
+    if field["how"].startswith("missing"):
+        return BadRequest(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
+    return BadRequest(f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
+
+
+def check(model: type[M], value: Any) -> M:
+    """Check decoded JSON against a model; raise BadRequest with the first fault."""
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object.")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise errors.from_validation(error.errors(include_url=False, include_input=False)) from None
+
+
+def documented(model: type[Asked]) -> dict[str, Any]:
+    """What the OpenAPI page says of a body that the route reads by itself."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,101 @@
+"""Content: a file's bytes on their way out, in pieces, with ETag and Range (RFC 9110), gzipped for who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+
+from penstock.blobs.store import Blobs
+from penstock.store.batches.files import File
+
+GZIP_FROM_BYTES: Final = 1_024
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+async def respond(request: Request, blobs: Blobs, file: File) -> Response:
+    """Answer 200, 206, 304 or 416; raise Unreadable if the first piece can't be read."""
+    etag = f'"{file.id}"'  # a file never changes
+    gzip = file.bytes >= GZIP_FROM_BYTES and "range" not in request.headers and _accepts_gzip(request)
+    headers = {
+        "etag": f'"{file.id}-gzip"' if gzip else etag,
+        "accept-ranges": "bytes",
+        "vary": "accept-encoding",
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}",
+        "x-content-type-options": "nosniff",
+        "cache-control": "private, no-cache",
+    }
+    if _matches(request.headers.get("if-none-match"), etag, f'"{file.id}-gzip"'):
+        return Response(status_code=304, headers=headers)
+    part = _range(request, etag, file.bytes)
+    if part is None:
+        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{file.bytes}"})
+    status, start, end = part
+    if status == 206:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{file.bytes}"
+    pieces = await _begun(blobs.stream(file.blob_key, start, end))
+    if gzip:
+        headers["content-encoding"] = "gzip"
+        pieces = _gzipped(pieces)
+    else:
+        headers["content-length"] = str(end - start)
+    return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
+
+
+def _matches(given: str | None, *etags: str) -> bool:
+    if given is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in given.split(",")]
+    return "*" in tags or any(etag in tags for etag in etags)
+
+
+def _range(request: Request, etag: str, size: int) -> tuple[int, int, int] | None:
+    """206 and the wanted bytes as [start, end), or 200 and all of them; None if the file has none such.
+
+    What is not one range of bytes, or is of another version of the file, is passed over, as RFC 9110 allows.
+    """
+    wanted = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if wanted is None or request.headers.get("if-range", etag) != etag:
+        return 200, 0, size
+    first, last = wanted.groups()
+    if not first:
+        start, end = max(0, size - int(last or 0)), size
+        return (206, start, end) if last and start < end else (None if last else (200, 0, size))
+    start, end = int(first), min(int(last) + 1, size) if last else size
+    if last and int(last) < start:
+        return 200, 0, size
+    return (206, start, end) if start < size else None
+
+
+def _accepts_gzip(request: Request) -> bool:
+    for coding in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, quality = coding.strip().partition(";")
+        if name.strip() == "gzip":
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same pieces, the first one read already: what can't be read is an error and not a cut answer."""
+    first = await anext(pieces, b"")
+
+    async def chained() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return chained()
+
+
+async def _gzipped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    squeeze = zlib.compressobj(level=1, wbits=31)
+    async for piece in pieces:
+        if squeezed := await asyncio.to_thread(squeeze.compress, piece):
+            yield squeezed
+    yield squeeze.flush()

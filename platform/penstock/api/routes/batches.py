@@ -1,0 +1,108 @@
+"""`/v1/batches`: OpenAI's Batch API, with lanes, steering and a long poll beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+
+from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.http import body
+from penstock.api.http.body import Text
+from penstock.api.http.errors import DOCUMENTED
+from penstock.api.platform import Here
+from penstock.api.routes import retry, steering, webhooks
+from penstock.api.routes.steering import Change
+from penstock.api.schemas import shapes
+from penstock.api.schemas.shapes import BatchShape, Page
+from penstock.api.schemas.terms import Create
+from penstock.service.control import cancel
+from penstock.service.core.idempotency import Idempotency
+from penstock.service.intake import submit
+from penstock.service.views import batch_view
+from penstock.service.views.batch_view import BatchView
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
+
+MAX_BATCH_JSON_BYTES = 256 * 1024
+
+Wait = Annotated[
+    float,
+    Query(ge=0, allow_inf_nan=False, description="Answer once it has ended, or after so many seconds (at most 60)."),
+]
+After = Annotated[str | None, Query(description="The last id of the page before.", max_length=200)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+class CreateBatch(Create):
+    """A batch to be made of an uploaded file."""
+
+    input_file_id: Text = Field(description="A file with the purpose `batch`: JSONL, one request a line.")
+    endpoint: Text = Field(description="What every line asks, e.g. `/v1/chat/completions`.")
+    completion_window: Text = Field(description="`24h`, or any `<n>m`, `<n>h`, `<n>d`; then it expires.")
+
+
+@router.post("", summary="Create a batch", openapi_extra=body.documented(CreateBatch))
+async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> BatchShape:
+    """Start a batch: it is validated, planned, run lane by lane, and answered in files, in the order of its lines."""
+    raw = await body.read(request, MAX_BATCH_JSON_BYTES)
+    asked = body.check(CreateBatch, body.decode(raw))
+    once = Idempotency(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
+    wish = await webhooks.wished(here, asked.webhook)
+    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, asked.terms(wish), once, here.settings)
+    return shapes.batch(await webhooks.seen(here, tenant, BatchView(made), wish))
+
+
+@router.get("", summary="List batches")
+async def list_batches(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[BatchShape]:
+    """Your batches, newest first."""
+    found = await here.db.run(batch_view.page, tenant, "batch", after=after, limit=limit + 1)
+    return shapes.page([shapes.batch(BatchView(one)) for one in found], limit, BatchShape)
+
+
+@router.get("/{batch_id}", summary="Look at a batch")
+async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here, wait: Wait = 0) -> BatchShape:
+    """State, counts and usage as of now; with `?wait=`, as soon as it has ended."""
+    if wait:
+        seconds = min(wait, here.settings.max_wait_seconds)
+        await here.ends.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
+    return shapes.batch(await here.db.autocommit(batch_view.view, tenant, "batch", batch_id, here.settings))
+
+
+@router.post("/{batch_id}/cancel", summary="Cancel a batch")
+async def cancel_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Stop a batch: what is answered is kept, the rest goes to the error file. 409 if it has ended."""
+    return shapes.batch(BatchView(await here.db.run(cancel.cancel, tenant, "batch", batch_id)))
+
+
+@router.post("/{batch_id}/retry", summary="Retry lines of a batch", openapi_extra=body.documented(retry.CreateRetry))
+async def retry_batch(
+    request: Request, batch_id: str, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey
+) -> BatchShape:
+    """Ask failed (or empty) lines of an ended batch again, with other parameters if wanted, as a batch of their own.
+
+    The new batch names this one in `parent_batch_id`. When it has ended, `merged_output_file_id` and
+    `merged_error_file_id` hold every line of this one once, in its order: with the new answer where one came. It can
+    be retried in turn. 409 if this batch has not ended, has no such line, or its files are gone.
+    """
+    return shapes.batch(await retry.retry(request, here, tenant, "batch", batch_id, idempotency_key))
+
+
+@router.patch("/{batch_id}", summary="Change a batch", openapi_extra=body.documented(Change))
+async def change_batch(request: Request, batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Give a batch another lane, window or metadata, in force within one slice. 409 if it is closing or has ended."""
+    return shapes.batch(await steering.change(request, here, tenant, "batch", batch_id))
+
+
+@router.post("/{batch_id}/pause", summary="Pause a batch")
+async def pause_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Start nothing more of a batch in progress; what runs (some hundreds of lines) ends. Its deadline stays."""
+    return shapes.batch(await steering.pause(here, tenant, "batch", batch_id))
+
+
+@router.post("/{batch_id}/resume", summary="Resume a batch")
+async def resume_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+    """Let a paused batch go on at once."""
+    return shapes.batch(await steering.resume(here, tenant, "batch", batch_id))

@@ -1,0 +1,234 @@
+"""Waiting calls: OpenAI's endpoints and the engine's own, answered by a live worker while the client waits.
+
+Bodies and answers pass as bytes; nothing here knows their fields but what routing needs. A client that leaves is
+noticed, whether it waits for a whole answer or reads a stream, and its request is aborted in the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack, aclosing
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from penstock.api.http import body
+from penstock.api.http.errors import DOCUMENTED
+from penstock.api.http.request_middleware import CLIENT_LEFT
+from penstock.api.platform import Here, Platform
+from penstock.domain.api_errors import PenstockError, Unauthorized
+from penstock.formats.output import usage_of
+from penstock.service.calls.call import CallAnswer, CallRequest
+from penstock.service.calls.call_attempt import Broken, CallAttempt
+from penstock.service.calls.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS
+
+router = APIRouter(tags=["calls"], responses=DOCUMENTED)
+
+_MOST_SESSION_CHARACTERS: Final = 256
+_BODY: Final[dict[str, Any]] = {
+    "security": [{"HTTPBearer": []}],
+    "parameters": [
+        {
+            "name": "x-session-id",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": _MOST_SESSION_CHARACTERS},
+            "description": "Calls with the same value meet on one worker while it has room, where caches are warm.",
+        },
+        {
+            "name": "x-penstock-cache",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "enum": ["on", "off", "refresh"]},
+            "description": "Whether a call that has one answer (temperature 0 or a seed, no stream) takes it from the "
+            "shared cache and leaves it there; `refresh` asks anew. Left out, as the tenant chose.",
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model"],
+                    "properties": {
+                        "model": {"type": "string"},
+                        "service_tier": {"type": "string", "enum": ["auto", "default", "priority", "flex", "scale"]},
+                        "cache": {
+                            "type": "object",
+                            "description": "The same as the header x-penstock-cache, and how long the answer is kept.",
+                            "properties": {
+                                "mode": {"type": "string", "enum": ["on", "off", "refresh"]},
+                                "ttl_seconds": {"type": "integer", "minimum": 1},
+                            },
+                        },
+                    },
+                    "additionalProperties": True,
+                }
+            }
+        },
+    },
+}
+_STREAMED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The engine's answer; with `stream`, its events as they come.",
+        "headers": {
+            "x-penstock-worker": {"schema": {"type": "string"}, "description": "Which worker answered."},
+            "x-penstock-queue-ms": {"schema": {"type": "integer"}, "description": "Time in line at its gate."},
+            "x-penstock-service-tier": {"schema": {"type": "string"}, "description": "The tier that was used."},
+            "x-penstock-cache": {
+                "schema": {"type": "string", "enum": ["hit", "miss"]},
+                "description": "Whether the answer came from the shared cache, of a call that may be there.",
+            },
+        },
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+    }
+}
+
+
+def _route(endpoint: str, summary: str, words: str) -> None:
+    async def call(request: Request, here: Here) -> Response:
+        return await _call(request, here, endpoint)
+
+    call.__doc__ = words
+    router.post(endpoint, summary=summary, openapi_extra=_BODY, responses=_STREAMED, response_class=Response)(call)
+
+
+_TOLD: Final = "It passes to the engine as it is, and so does the answer."
+_route("/v1/chat/completions", "Answer a conversation", f"OpenAI's chat completions, streamed or not. {_TOLD}")
+_route("/v1/completions", "Complete a prompt", f"OpenAI's completions, streamed or not. {_TOLD}")
+_route("/v1/embeddings", "Embed texts", f"OpenAI's embeddings, where the model has them. {_TOLD}")
+_route("/v1/responses", "Answer an input", f"OpenAI's responses, streamed or not, without `background`. {_TOLD}")
+_route("/v1/score", "Score pairs of texts", f"vLLM's scores, where the model has them. {_TOLD}")
+_route("/v1/rerank", "Rank documents", f"vLLM's rerank, where the model has it. {_TOLD}")
+_route("/tokenize", "Split a text into tokens", f"vLLM's tokenizer. {_TOLD}")
+
+
+async def _call(request: Request, here: Platform, endpoint: str) -> Response:
+    tenant = await here.callers.tenant_of(_key(request))
+    session = request.headers.get("x-session-id", "")[:_MOST_SESSION_CHARACTERS]
+    with ExitStack() as stack:
+        stack.enter_context(here.calls.counted(tenant))
+        room = stack.enter_context(ExitStack())
+        raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held()))
+        cache = request.headers.get("x-penstock-cache")
+        ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None, cache)
+        return Relayed(here, ask, room, stack.pop_all())
+
+
+def _key(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Unauthorized
+    return key.strip()
+
+
+class _Client:
+    """Looks whether the client is there; if it leaves, the task that serves it is cancelled."""
+
+    def __init__(self, receive: Receive) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None, "it is served by a task"
+        self._serving = serving
+        self._gone = False
+        self._looking = asyncio.create_task(self._look(receive))
+
+    async def _look(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._serving.cancel()
+
+    def left(self) -> bool:
+        """Whether the cancellation that was just caught is this one."""
+        if self._gone:
+            self._serving.uncancel()
+        return self._gone
+
+    def ignore(self) -> None:
+        """Whether it is there makes no difference any more: the end of an answer looks like a client that leaves."""
+        self._looking.cancel()
+
+
+class Relayed(Response):
+    """One call's answer, found and passed on while its client is there."""
+
+    def __init__(self, here: Platform, ask: CallRequest, room: ExitStack, held: ExitStack) -> None:
+        super().__init__()
+        self._here = here
+        self._ask: CallRequest | None = ask
+        self._room = room
+        self._held = held
+        self._tier = ask.tier.value
+        self._endpoint = ask.endpoint
+        self._whose = ask.tenant, ask.model
+        self._status = 0
+        self._began = time.perf_counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it; a client that leaves ends it."""
+        client = _Client(receive)
+        try:
+            with self._held:
+                await self._serve(send, client)
+        except asyncio.CancelledError:
+            if not client.left():
+                raise
+            self._status = CLIENT_LEFT
+            raise ClientDisconnect from None
+        except PenstockError as error:
+            self._status = error.status
+            error.headers = {**error.headers, "x-penstock-service-tier": self._tier}
+            raise
+        finally:
+            client.ignore()
+            status = str(CLIENT_LEFT) if self._status == CLIENT_LEFT else f"{self._status // 100}xx"
+            seconds = time.perf_counter() - self._began
+            CALL_SECONDS.labels(self._endpoint, self._tier, status).observe(seconds)
+
+    async def _serve(self, send: Send, client: _Client) -> None:
+        offer, answer = await self._find()
+        told = answer.whole or b""
+        try:
+            self._status = answer.status
+            await send({"type": "http.response.start", "status": answer.status, "headers": self._head(answer)})
+            if answer.status < 400:
+                CALL_TTFT_SECONDS.labels(self._endpoint, self._tier).observe(time.perf_counter() - self._began)
+            if answer.pieces is not None:
+                async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        told = piece if b'"usage"' in piece else told
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            client.ignore()
+            await send({"type": "http.response.body", "body": answer.whole or b"", "more_body": False})
+        except Broken:
+            client.ignore()  # without the body's end: uvicorn cuts the connection, and so the client knows
+        finally:
+            if offer is not None:
+                offer.end()
+            if answer.status < 300 and self._endpoint != "/tokenize":
+                self._here.call_usage.count(*self._whose, usage_of(told, reused=offer is None))
+
+    async def _find(self) -> tuple[CallAttempt | None, CallAnswer]:
+        """A worker's answer, or the cache's; then the call's body is not needed any more."""
+        assert self._ask is not None, "it is served once"
+        ask, self._ask = self._ask, None
+        found = await self._here.calls.begin(ask)
+        self._room.close()
+        return found
+
+    def _head(self, answer: CallAnswer) -> list[tuple[bytes, bytes]]:
+        head = [
+            (b"content-type", answer.content_type.encode("latin-1")),
+            (b"x-penstock-service-tier", self._tier.encode()),
+            *((name.encode(), value.encode("latin-1")) for name, value in answer.headers),
+        ]
+        if answer.whole is not None:
+            head.append((b"content-length", b"%d" % len(answer.whole)))
+        elif answer.content_type.startswith("text/event-stream"):
+            # Proxies that collect an answer before they pass it on don't, then.
+            head += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        return head

@@ -1,0 +1,54 @@
+"""`/health`: is this process alive, can it answer, could a batch run now. It needs no key: it shows nothing private."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from penstock.api.platform import Here
+from penstock.domain.api_errors import Unavailable
+from penstock.service.admin import health
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+class Health(BaseModel):
+    """200 and `ok`, or 503 and what is missing."""
+
+    status: Literal["ok", "unavailable"]
+    missing: list[str] = Field(description="For people: `postgres`, `blobs`, `keeper`, `io worker`, `gpu worker`.")
+
+
+def _health(response: Response, missing: list[str]) -> Health:
+    if not missing:
+        return Health(status="ok", missing=[])
+    response.status_code = 503
+    response.headers["retry-after"] = "2"
+    return Health(status="unavailable", missing=missing)
+
+
+@router.get("/live", summary="Is the process alive?")
+async def live(response: Response) -> Health:
+    """Always 200: the event loop turns."""
+    return _health(response, [])
+
+
+@router.get("/ready", summary="Can it answer?")
+async def ready(response: Response, here: Here) -> Health:
+    """200 if Postgres and the blob store answer. Redis is not needed for that."""
+    return _health(response, await health.missing_to_be_ready(here.db, here.blobs))
+
+
+@router.get("/work", summary="Could a batch run now?")
+async def work(
+    response: Response,
+    here: Here,
+    model: Annotated[str | None, Query(description="A batch of this model.", max_length=200)] = None,
+) -> Health:
+    """200 if a keeper, an io worker and a ready gpu worker (of this model) are live."""
+    try:
+        return _health(response, await here.db.run(health.missing_to_work, model, here.settings))
+    except Unavailable:
+        return _health(response, ["postgres"])

@@ -1,0 +1,130 @@
+"""Metrics: what a Prometheus scrape sees of this process and of the platform's queue.
+
+They count over all tenants, so they are the operator's: read with `PENSTOCK_METRICS_TOKEN` as a Bearer token, or,
+where none is set, from loopback only (an address that a proxy forwards is not loopback).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Iterable, Iterator
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.api.platform import Here
+from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
+from penstock.domain.calls.ingress import Ingress
+from penstock.service.admin import health
+from penstock.service.admin.health import Gauges
+from penstock.service.calls.worker_directory import WorkerDirectory
+from penstock.settings import Settings
+from penstock.store.work.counts import COUNTED
+
+router = APIRouter(tags=["health"])
+
+
+class _Doors(Collector):
+    """What this process knows of the workers that take calls; each of them says more at its own door."""
+
+    def __init__(self, fleet: WorkerDirectory) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        """One value for each door of the table."""
+        age = self._fleet.age_seconds
+        yield _gauge(
+            "fleet_age_seconds",
+            "Age of the table of doors; -1: none was read.",
+            [],
+            [((), -1.0 if age is None else age)],
+        )
+        doors = self._fleet.doors
+        labels = ["worker", "model", "region"]
+        for name, words, value in (
+            ("door_open", "1 if the worker takes calls.", lambda load: load.open),
+            ("door_calls", "Waiting calls inside, in the engine or in line.", lambda load: load.calls),
+            ("door_lines", "Batch lines in the engine.", lambda load: load.lines),
+            ("door_tokens_per_second", "Batch tokens recorded a second.", lambda load: load.tokens_per_second),
+        ):
+            yield _gauge(name, words, labels, [(_labels(door), float(value(door.load))) for door in doors])
+        budgets = [((*_labels(door), door.load.reason), float(door.load.budget)) for door in doors]
+        words = "Batch lines that may be in the engine, and why no more and no fewer."
+        yield _gauge("door_budget", words, [*labels, "reason"], budgets)
+
+
+def _labels(door: Ingress) -> tuple[str, str, str]:
+    return str(door.worker)[:8], door.model, door.region
+
+
+class _Snapshot(Collector):
+    def __init__(self, gauges: Gauges | None) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        """One value for each label set that exists now."""
+        yield _gauge("database_up", "1 if Postgres answered this scrape.", [], [((), float(self._gauges is not None))])
+        if self._gauges is None:
+            return
+        labels = ["model", "lane", "state"]
+        for index, what in ((3, "slices"), (4, "lines"), (5, "tokens")):
+            values = [(row[:3], float(row[index])) for row in self._gauges.backlog]
+            yield _gauge(f"backlog_{what}", f"Open {what}: queued, ready (hinted) and running.", labels, values)
+        workers = [(key, float(count)) for key, count in self._gauges.workers.items()]
+        yield _gauge("live_workers", "Processes that beat lately.", ["kind", "model", "state"], workers)
+        leases = [((kind,), float(self._gauges.leases.get(kind, 0))) for kind in ("slice", "validate", "assemble")]
+        yield _gauge("open_leases", "Leases that are held.", ["kind"], leases)
+        owed = self._gauges.webhooks
+        for name, words, value in (
+            ("webhook_pending", "Deliveries that are due or wait for their next attempt.", owed.pending),
+            ("webhook_due", "Deliveries whose time has come, and that nobody is sending.", owed.due),
+            ("webhook_late_seconds", "How long the oldest of these is due.", owed.late_seconds),
+        ):
+            yield _gauge(name, words, [], [((), float(value))])
+        for name, count in self._gauges.counts.items():
+            yield CounterMetricFamily(f"penstock_{name}", COUNTED[name], value=count)
+
+
+def _gauge(
+    name: str, words: str, labels: list[str], values: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"penstock_{name}", words, labels=labels)
+    for key, value in values:
+        family.add_metric(list(key), value)
+    return family
+
+
+@router.get("/metrics", response_class=Response, summary="Prometheus metrics of this process and of the queue")
+async def metrics(request: Request, here: Here) -> Response:
+    """Text in the Prometheus format: requests, backlog by model, lane and state, live workers, leases, hints."""
+    _allow(request, here.settings)
+    try:
+        gauges = await here.db.run(health.gauges, here.settings)
+    except Unavailable:
+        gauges = None
+    now = CollectorRegistry()
+    now.register(_Snapshot(gauges))
+    now.register(_Doors(here.fleet))
+    return Response(generate_latest(REGISTRY) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
+
+
+def _allow(request: Request, settings: Settings) -> None:
+    if settings.metrics_token is not None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        wanted = settings.metrics_token.get_secret_value()
+        if not secrets.compare_digest(given.encode(), wanted.encode()):
+            raise Unauthorized("Send PENSTOCK_METRICS_TOKEN as 'Authorization: Bearer <token>'.")
+    elif not _is_loopback(request):
+        raise Forbidden("Metrics are read from loopback, or with PENSTOCK_METRICS_TOKEN set.")
+
+
+def _is_loopback(request: Request) -> bool:
+    if any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip")):
+        return False
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,124 @@
+"""Repair over HTTP: lines of an ended batch or job are asked again, with other parameters where that helps."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import Request
+from pydantic import Field, StringConstraints
+
+from penstock.api.http import body
+from penstock.api.http.body import Asked, Text
+from penstock.api.platform import Platform
+from penstock.api.routes import webhooks
+from penstock.api.schemas.batch_webhook import BatchWebhook
+from penstock.api.schemas.terms import ExpiresAfter, LaneName, Metadata
+from penstock.domain.api_errors import BadRequest
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.retry import OF_THE_LINE, Retry
+from penstock.service.core.idempotency import Idempotency
+from penstock.service.intake.retry import RetryRequest
+from penstock.service.intake.retry import retry as make
+from penstock.service.views import batch_view
+from penstock.service.views.batch_view import BatchView
+from penstock.service.webhooks.endpoints import WebhookRequest
+
+_MAX_JSON_BYTES: Final = 1024 * 1024
+_MOST_SET_FIELDS: Final = 32
+_MOST_SET_BYTES: Final = 64 * 1024
+_MOST_CUSTOM_IDS: Final = 10_000
+
+
+class Chosen(Asked):
+    """Which lines. Reasons add up; without any, every line without an answer. `custom_ids` narrows what they choose."""
+
+    failed: bool | None = Field(None, description="Every line without an answer; for beside `answered`.")
+    status_codes: list[Annotated[int, Field(ge=100, le=599)]] | None = Field(
+        None, description="Lines that the engine refused with one of these.", max_length=100
+    )
+    error_codes: list[Annotated[Text, StringConstraints(max_length=200)]] | None = Field(
+        None,
+        description="Lines with one of these in `error.code`, or as `code` or `type` in the engine's refusal: "
+        "`batch_expired`, `request_timeout`, `BadRequestError`, …",
+        max_length=100,
+    )
+    answered: Literal["empty", "truncated"] | None = Field(
+        None,
+        description="Also answers that `max_tokens` cut: `truncated` all of them, `empty` those that say nothing.",
+    )
+    custom_ids: list[Annotated[Text, StringConstraints(min_length=1, max_length=512)]] | None = Field(
+        None, description="Of all those only these lines.", min_length=1, max_length=_MOST_CUSTOM_IDS
+    )
+
+
+class CreateRetry(Asked):
+    """What is repeated, and how. Without a body: every line without an answer, as it was."""
+
+    lines: Chosen | None = None
+    set: dict[str, Any] | None = Field(
+        None,
+        description="Merged shallowly into each line's body; null takes a field out: "
+        '`{"max_tokens": 512, "max_completion_tokens": null}`. Not ' + ", ".join(sorted(OF_THE_LINE)) + ".",
+    )
+    model: Annotated[Text, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None, description="Asks another model."
+    )
+    lane: LaneName | None = Field(None, description="The parent's, unless told otherwise; so are the next three.")
+    completion_window: Text | None = Field(None, description="Counted from now.")
+    metadata: Metadata | None = None
+    output_expires_after: ExpiresAfter | None = None
+    webhook: BatchWebhook | None = Field(
+        None, description="Where the events of the retry go; the parent's stay its own."
+    )
+
+    def repeats(self) -> Retry:
+        """Which lines, and what is changed in them; raise BadRequest."""
+        lines = self.lines or Chosen()
+        reasons = (lines.status_codes, lines.error_codes, lines.answered)
+        changes = dict(self.set or {})
+        _check(changes)
+        if self.model is not None:
+            changes["model"] = self.model
+        return Retry(
+            failed=lines.failed if lines.failed is not None else not any(reasons),
+            status_codes=frozenset(lines.status_codes or ()),
+            error_codes=frozenset(lines.error_codes or ()),
+            answered=lines.answered,
+            custom_ids=None if lines.custom_ids is None else frozenset(lines.custom_ids),
+            changes=changes,
+        )
+
+    def again(self, webhook: WebhookRequest | None) -> RetryRequest:
+        """On which terms."""
+        return RetryRequest(
+            lane=Lane(self.lane) if self.lane else None,
+            completion_window=self.completion_window,
+            metadata=self.metadata,
+            output_expires_seconds=self.output_expires_after.seconds if self.output_expires_after else None,
+            webhook=webhook,
+        )
+
+
+def _check(changes: dict[str, Any]) -> None:
+    for name in changes:
+        if name in OF_THE_LINE:
+            message = f"'set' can't change {name!r}: {'use the field model' if name == 'model' else 'it is the line'}."
+            raise BadRequest(message, param=f"set.{name}")
+    written = msgspec.json.encode(changes)
+    if len(changes) > _MOST_SET_FIELDS or len(written) > _MOST_SET_BYTES:
+        raise BadRequest(f"'set' has at most {_MOST_SET_FIELDS} fields and {_MOST_SET_BYTES} bytes.", param="set")
+    if b"\\u0000" in written:  # Postgres keeps none in its JSON
+        raise BadRequest("'set' holds a NUL character.", param="set")
+
+
+async def retry(request: Request, here: Platform, tenant: str, kind: str, id: str, key: str | None) -> BatchView:
+    """Make a batch or job that repeats lines of this one, once for an idempotency key."""
+    raw = await body.read(request, _MAX_JSON_BYTES)
+    asked = body.check(CreateRetry, body.decode(raw)) if raw.strip() else CreateRetry()
+    once = Idempotency(key, hashlib.sha256(b"retry" + id.encode() + b"\0" + raw).digest()) if key else None
+    repeats, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
+    made = await here.db.run(make, tenant, kind, id, repeats, asked.again(wish), once, here.settings)
+    view = await here.db.run(batch_view.view, tenant, kind, made.id, here.settings)
+    return await webhooks.seen(here, tenant, view, wish)

@@ -1,0 +1,126 @@
+"""`/v1/usage`: what a tenant's work took and cost, in the shape of OpenAI's organization usage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from penstock.api.auth import Tenant
+from penstock.api.http.errors import DOCUMENTED
+from penstock.api.platform import Here
+from penstock.api.schemas import shapes
+from penstock.api.schemas.shapes import CostShape
+from penstock.domain.accounts.usage_report import UsageRow
+from penstock.domain.api_errors import BadRequest
+from penstock.service.admin import usage
+
+router = APIRouter(prefix="/v1", tags=["usage"], responses=DOCUMENTED)
+
+_WIDTHS: Final = {"1h": timedelta(hours=1), "1d": timedelta(days=1)}
+_LIMITS: Final = {"1h": (24, 168), "1d": (7, 31)}
+_LATEST: Final = 4_102_444_800
+"""The year 2100."""
+
+Group = Literal["model", "batch"]
+
+
+class Result(BaseModel):
+    """What was used in one bucket, or the part of it that its group names."""
+
+    object: Literal["organization.usage.completions.result"] = "organization.usage.completions.result"
+    num_model_requests: int = Field(description="Answered lines, and waiting calls.")
+    input_tokens: int
+    input_cached_tokens: int = Field(description="Of the input tokens.")
+    output_tokens: int
+    output_reused_tokens: int = Field(description="Of the output tokens: those of answers that were there already.")
+    cost: CostShape | None = Field(description="Null without any price.")
+    model: str | None = Field(description="Null unless grouped by it.")
+    batch: bool | None = Field(description="Lines of batches and jobs, or waiting calls; null unless grouped by it.")
+    project_id: None = None
+    user_id: None = None
+    api_key_id: None = None
+
+
+class Bucket(BaseModel):
+    """One span of time."""
+
+    object: Literal["bucket"] = "bucket"
+    start_time: int
+    end_time: int
+    results: list[Result]
+
+
+class UsagePage(BaseModel):
+    """Buckets in the order of time."""
+
+    object: Literal["page"] = "page"
+    data: list[Bucket]
+    has_more: bool
+    next_page: str | None
+
+
+Start = Annotated[int, Query(ge=0, le=_LATEST, description="Unix seconds; cut to a whole hour.")]
+End = Annotated[int | None, Query(ge=0, le=_LATEST, description="Unix seconds; now unless told.")]
+Width = Annotated[Literal["1h", "1d"], Query(description="Length of a bucket.")]
+Limit = Annotated[int | None, Query(ge=1, description="Buckets: 24 of at most 168 hours, 7 of at most 31 days.")]
+GroupBy = Annotated[list[Group] | None, Query(description="Results apart by these.")]
+Models = Annotated[list[str] | None, Query(max_length=100, description="Of these models only.")]
+PageToken = Annotated[str | None, Query(max_length=20, description="`next_page` of the page before.")]
+
+
+@router.get("/usage", summary="What was used, and its cost")
+@router.get("/organization/usage/completions", summary="The same under OpenAI's path")
+async def get_usage(
+    tenant: Tenant,
+    here: Here,
+    start_time: Start,
+    end_time: End = None,
+    bucket_width: Width = "1d",
+    limit: Limit = None,
+    group_by: GroupBy = None,
+    models: Models = None,
+    page: PageToken = None,
+) -> UsagePage:
+    """Tokens, GPU-seconds and cost of the tenant's recorded lines and waiting calls, in buckets of time."""
+    usual, most = _LIMITS[bucket_width]
+    if limit is not None and limit > most:
+        raise BadRequest(f"limit must be at most {most} for buckets of {bucket_width}.", param="limit")
+    if page is not None and not (page.isascii() and page.isdigit() and int(page) <= _LATEST):
+        raise BadRequest("page must be the next_page of an answer.", param="page")
+    found = await here.db.run(
+        usage.report,
+        tenant,
+        start=datetime.fromtimestamp(int(page) if page else start_time, UTC),
+        end=datetime.now(UTC) if end_time is None else datetime.fromtimestamp(end_time, UTC),
+        width=_WIDTHS[bucket_width],
+        limit=limit or usual,
+        by_model="model" in (group_by or ()),
+        by_batch="batch" in (group_by or ()),
+        models=models,
+    )
+    buckets = [
+        Bucket(
+            start_time=int(span.start.timestamp()),
+            end_time=int(span.end.timestamp()),
+            results=[_result(one, found.currency) for one in span.used],
+        )
+        for span in found.spans
+    ]
+    following = None if found.next_start is None else str(int(found.next_start.timestamp()))
+    return UsagePage(data=buckets, has_more=following is not None, next_page=following)
+
+
+def _result(one: UsageRow, currency: str | None) -> Result:
+    return Result(
+        num_model_requests=one.requests,
+        input_tokens=one.usage.input_tokens,
+        input_cached_tokens=one.usage.cached_tokens,
+        output_tokens=one.usage.output_tokens,
+        output_reused_tokens=one.usage.reused_output_tokens,
+        cost=shapes.cost(one.cost, currency),
+        model=one.model,
+        batch=one.batch,
+    )

@@ -1,0 +1,30 @@
+"""The webhook of one batch or job, as its create says it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from penstock.api.http.body import Asked, Text
+from penstock.domain.webhook import EVENT_TYPES, check_secret
+from penstock.service.webhooks import endpoints
+from penstock.service.webhooks.endpoints import WebhookRequest
+
+EventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
+
+
+SomeEvents = Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))]
+
+
+class BatchWebhook(Asked):
+    """Where the events of this batch or job go, beside the tenant's endpoints."""
+
+    url: Text
+    secret: Text | None = Field(None, description="Your own; else one is made, and told in the answer to this create.")
+    events: SomeEvents | None = Field(None, description="All, unless told.")
+
+    def wish(self) -> WebhookRequest:
+        """As the service takes it."""
+        secret = None if self.secret is None else check_secret(self.secret, "webhook.secret")
+        return endpoints.wish(self.url, self.events, secret)

@@ -1,0 +1,377 @@
+"""Shapes: what files, batches, jobs, models and lists look like on the wire. Unset fields are null, never absent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from penstock.domain.accounts.cost import Cost
+from penstock.domain.accounts.eta import Expectation
+from penstock.domain.accounts.price import money
+from penstock.domain.accounts.tokens import Usage
+from penstock.domain.webhook import Endpoint
+from penstock.domain.work.batch import Batch, BatchState
+from penstock.service.views.batch_view import BatchView
+from penstock.store.batches.files import File
+from penstock.store.fleet.models import Model
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class FileShape(BaseModel):
+    """A file: bytes that were uploaded, or that a batch produced."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int | None = Field(description="Unix seconds; null if it never expires.")
+    filename: str
+    purpose: str = Field(description="`batch` (uploaded) or `batch_output` (produced).")
+    status: Literal["processed"] = "processed"
+    status_details: str | None = None
+
+
+class DeletedFile(BaseModel):
+    """Confirms a deletion."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+class BatchErrorShape(BaseModel):
+    """Why validation refuses a line, or (with `line` null) the whole file."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(BaseModel):
+    """The first errors, in the order of lines; `total` counts all of them."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchErrorShape]
+    total: int
+
+
+class RequestCounts(BaseModel):
+    """Lines: all of them, those answered with 2xx, and those that failed in any way."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class InputDetails(BaseModel):
+    """Of the input tokens."""
+
+    cached_tokens: int
+
+
+class OutputDetails(BaseModel):
+    """Of the output tokens."""
+
+    reasoning_tokens: int
+    reused_tokens: int = Field(description="Of answers that were there already: of an equal line, or from the cache.")
+
+
+class UsageShape(BaseModel):
+    """Tokens that the engine counted for the lines that are answered so far."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class CostShape(BaseModel):
+    """What the recorded lines cost, exactly: amounts are decimal numbers as text."""
+
+    currency: str
+    tokens: str = Field(description="By the price of tokens; cached input has its own, reused output costs nothing.")
+    gpu: str = Field(description="By the price of a GPU-second.")
+    gpu_seconds: float = Field(description="Engine wall time by GPUs, shared out by tokens.")
+
+
+class WaitingShape(BaseModel):
+    """Why nothing happens at the moment."""
+
+    reason: Literal["no_worker", "no_io_worker"] = Field(
+        description="`no_worker`: no live worker serves `models`. `no_io_worker`: nobody validates or assembles."
+    )
+    models: list[str]
+
+
+class ExpectedShape(BaseModel):
+    """When the last answer is expected, from the tokens that are left and the tokens that go before them."""
+
+    completion_at: int | None = Field(description="Unix seconds; null with a `reason`.")
+    earliest_at: int | None = Field(description="If nothing went before it.")
+    latest_at: int | None = Field(description="If all that waits in its lane and above goes before it.")
+    meets_deadline: bool | None = Field(description="Whether `completion_at` is before `expires_at`.")
+    reason: Literal["not_measured", "no_worker", "paused"] | None = Field(
+        description="Why it is not known: no worker of its model has measured its speed yet, none is live, or paused."
+    )
+
+
+class WarningShape(BaseModel):
+    """What may be wrong with answers that count as answered."""
+
+    code: Literal["empty_answers"] = Field(
+        description="`empty_answers`: `max_tokens` ran out before anything was said. `/retry` repeats them with more."
+    )
+    message: str
+    count: int
+    lines: list[int] = Field(description="The first few, by their line in the input.")
+
+
+class CacheShape(BaseModel):
+    """What the lines of a batch or job do with the shared cache, as its create said."""
+
+    mode: Literal["on", "off", "refresh"]
+    ttl_seconds: int | None = Field(description="How long its answers are kept; null: the platform's default.")
+
+
+class WebhookShape(BaseModel):
+    """Where the events of one batch or job go."""
+
+    id: str = Field(description="An endpoint of `/v1/webhook_endpoints/{id}`, to change, rotate or delete it.")
+    url: str
+    events: list[str]
+    secret: str | None = Field(description="In the answer to the create, if it was made there; never again.")
+
+
+class _Common(BaseModel):
+    id: str
+    object: str
+    endpoint: str
+    model: str | None = Field(description="Null until it is known, and where lines name different models.")
+    errors: BatchErrors | None = Field(description="What validation found, of a failed one.")
+    input_file_id: str | None
+    completion_window: str
+    status: str
+    output_file_id: str | None = Field(description="Null as long as there is none, and if no line was answered.")
+    error_file_id: str | None = Field(description="Null as long as there is none, and if no line failed.")
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    usage: UsageShape
+    cost: CostShape | None = Field(description="Of the lines that are recorded so far; null without any price.")
+    metadata: dict[str, str] | None
+    lane: Literal["priority", "standard", "flex"]
+    paused: bool = Field(description="Paused by `/pause`: its status is `in_progress` then.")
+    waiting: WaitingShape | None = Field(description="Why it makes no progress, if so; always null in lists.")
+    expected: ExpectedShape | None = Field(description="While it is in progress; null before, after, and in lists.")
+    warnings: list[WarningShape] | None = Field(description="So far; null if there is nothing to warn of.")
+    parent_batch_id: str | None = Field(description="What it repeats lines of, if `/retry` made it.")
+    children: list[str] | None = Field(description="What repeats lines of it, oldest first; null in lists.")
+    merged_output_file_id: str | None = Field(
+        description="Of a retry that has ended: the answers of all lines where the chain of parents begins, its own "
+        "among them, in the order of that input."
+    )
+    merged_error_file_id: str | None = Field(description="The lines of those that have no answer yet.")
+    dedup: bool = Field(description="Whether equal lines that have one answer are asked once.")
+    plan: bool = Field(description="Whether lines are asked in the order that costs the engine least, not the file's.")
+    cache: CacheShape | None = Field(description="Null: what its tenant has chosen.")
+    webhook: WebhookShape | None = Field(description="Its own, if it was made with one; always null in lists.")
+
+
+class BatchShape(_Common):
+    """A batch, with every field of OpenAI's; from `lane` on they are ours."""
+
+    object: Literal["batch"] = "batch"
+
+
+class JobShape(_Common):
+    """A job: a batch whose requests came in the body. A small one brings its results along once it has ended."""
+
+    object: Literal["job"] = "job"
+    results: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Output lines `{id, custom_id, response, error}` in the order of the requests, once it has ended; "
+        "null before, in lists, and of a large job, whose results are in its files.",
+    )
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ModelShape(BaseModel):
+    """A model that batches and jobs may name."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "penstock"
+    live_workers: int = Field(description="Workers that serve it now; with none, its work waits.")
+    ttft_p95_ms: int | None = Field(description="Time to first token that batch work leaves to waiting calls, if set.")
+    itl_p95_ms: int | None = Field(description="The same for the time between tokens.")
+
+
+class ModelList(BaseModel):
+    """All known models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelShape]
+
+
+def file(one: File) -> FileShape:
+    """A file's shape."""
+    return FileShape(
+        id=one.id,
+        bytes=one.bytes,
+        created_at=unix(one.created_at),
+        expires_at=time(one.expires_at),
+        filename=one.filename,
+        purpose=one.purpose,
+    )
+
+
+def batch(view: BatchView) -> BatchShape:
+    """A batch's shape."""
+    return BatchShape(**_common(view))
+
+
+def job(view: BatchView) -> JobShape:
+    """A job's shape, without its results: those are spliced in as the bytes that were recorded."""
+    return JobShape(**_common(view))
+
+
+def page(data: Sequence[T], limit: int, of: type[T], empty: str | None = None) -> Page[T]:
+    """A page from one more object than it may hold; `empty` stands for the ids of an empty one."""
+    shown = list(data[:limit])
+    ids = [getattr(one, "id", None) for one in shown]
+    return Page[of](  # type: ignore[valid-type]
+        data=shown,
+        first_id=ids[0] if ids else empty,
+        last_id=ids[-1] if ids else empty,
+        has_more=len(data) > limit,
+    )
+
+
+def model(one: Model) -> ModelShape:
+    """A model's shape."""
+    return ModelShape(
+        id=one.name,
+        created=unix(one.created_at),
+        live_workers=one.workers,
+        ttft_p95_ms=one.ttft_p95_ms,
+        itl_p95_ms=one.itl_p95_ms,
+    )
+
+
+def _common(view: BatchView) -> dict[str, Any]:
+    one = view.batch
+    paused = one.state is BatchState.PAUSED
+    errors = [BatchErrorShape(**error) for error in one.errors]
+    return {
+        "id": one.id,
+        "endpoint": one.endpoint,
+        "model": one.model,
+        "errors": BatchErrors(data=errors, total=one.error_count) if errors else None,
+        "input_file_id": one.input_file,
+        "completion_window": one.completion_window,
+        "status": str(BatchState.IN_PROGRESS if paused else one.state),  # OpenAI's clients know no pause
+        "output_file_id": one.output_file,
+        "error_file_id": one.error_file,
+        "created_at": unix(one.created_at),
+        "in_progress_at": time(one.in_progress_at),
+        "expires_at": unix(one.deadline),
+        "finalizing_at": time(one.finalizing_at),
+        "completed_at": time(one.completed_at),
+        "failed_at": time(one.failed_at),
+        "expired_at": time(one.expired_at),
+        "cancelling_at": time(one.cancelling_at),
+        "cancelled_at": time(one.cancelled_at),
+        "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
+        "usage": _usage(one.usage),
+        "cost": cost(one.cost, one.currency),
+        "metadata": one.metadata or None,
+        "lane": str(one.lane),
+        "paused": paused,
+        "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
+        "expected": _expected(view.expected) if view.expected else None,
+        "warnings": _warnings(one),
+        "parent_batch_id": one.parent,
+        "children": None if view.children is None else list(view.children),
+        "merged_output_file_id": one.merged_output_file,
+        "merged_error_file_id": one.merged_error_file,
+        "dedup": one.dedup,
+        "plan": one.plan,
+        "cache": CacheShape(mode=one.cache, ttl_seconds=one.cache_ttl_seconds) if one.cache else None,  # type: ignore[arg-type]
+        "webhook": _webhook(view.webhook, view.secret) if view.webhook else None,
+    }
+
+
+def _warnings(one: Batch) -> list[WarningShape] | None:
+    if not one.empty:
+        return None
+    some = "1 answer is" if one.empty == 1 else f"{one.empty:,} answers are"
+    message = f"{some} empty because max_tokens ran out, on thoughts for instance; retry with a larger max_tokens."
+    return [WarningShape(code="empty_answers", message=message, count=one.empty, lines=list(one.empty_lines))]
+
+
+def _webhook(one: Endpoint, secret: str | None) -> WebhookShape:
+    return WebhookShape(id=one.id, url=one.url, events=list(one.event_types), secret=secret)
+
+
+def _expected(one: Expectation) -> ExpectedShape:
+    return ExpectedShape(
+        completion_at=time(one.expected_at),
+        earliest_at=time(one.earliest_at),
+        latest_at=None if one.latest_at is None else math.ceil(one.latest_at.timestamp()),
+        meets_deadline=one.meets_deadline,
+        reason=one.reason,
+    )
+
+
+def _usage(usage: Usage) -> UsageShape:
+    return UsageShape(
+        input_tokens=usage.input_tokens,
+        input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens),
+        output_tokens=usage.output_tokens,
+        output_tokens_details=OutputDetails(
+            reasoning_tokens=usage.reasoning_tokens, reused_tokens=usage.reused_output_tokens
+        ),
+        total_tokens=usage.total_tokens,
+    )
+
+
+def cost(one: Cost, currency: str | None) -> CostShape | None:
+    """A cost as it is told."""
+    if currency is None:
+        return None
+    seconds = one.gpu_microseconds / 1_000_000
+    return CostShape(currency=currency, tokens=money(one.tokens), gpu=money(one.gpu), gpu_seconds=seconds)
+
+
+def unix(time: datetime) -> int:
+    """Unix seconds."""
+    return int(time.timestamp())
+
+
+def time(moment: datetime | None) -> int | None:
+    """Unix seconds, or nothing."""
+    return None if moment is None else unix(moment)

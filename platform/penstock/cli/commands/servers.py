@@ -1,0 +1,87 @@
+"""`penstock migrate`, `api`, `keeper`, `io`, `worker`: one process each, for whoever starts them one by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from penstock import failpoint, logs, settings
+
+_GRACE_SECONDS = 10
+
+
+def migrate() -> None:
+    """Bring the database to the newest revision."""
+    from penstock.store.migrate import upgrade
+
+    upgrade(settings.load().database_url)
+    print("the database is up to date", flush=True)
+
+
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=0, max=65_535)] = 8000,
+) -> None:
+    """Serve the HTTP API in this process."""
+    import uvicorn
+
+    from penstock.api.app import create_app
+    from penstock.api.http.connection import given_up_after
+
+    loaded = settings.load()
+    logs.configure(loaded.log_level)
+    failpoint.arm(loaded.failpoints)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done: that shall end in 0
+        signal.signal(number, lambda *_: None)
+    uvicorn.run(
+        create_app(loaded),
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        http=given_up_after(loaded.slow_body_seconds),
+        ws="none",
+        timeout_keep_alive=loaded.keep_alive_seconds,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def keeper() -> None:
+    """Run the keeper: dispatch, reap, expire, finish. Several may run."""
+    from penstock import keeper as keeping
+
+    logs.configure(settings.load().log_level)
+    keeping.main()
+
+
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def io(context: typer.Context) -> None:
+    """Run an io worker: validate and assemble."""
+    _become_worker("io", context.args)
+
+
+def worker(context: typer.Context) -> None:
+    """Run a GPU worker and its engine; `penstock worker --help` lists its options."""
+    _become_worker("gpu", context.args)
+
+
+def _become_worker(kind: str, arguments: list[str]) -> None:
+    # The platform never imports the worker's package: this process becomes it.
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "penstock_worker", kind, *arguments])
+
+
+def install(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(migrate)
+    app.command()(api)
+    app.command()(keeper)
+    app.command(context_settings=_PASSED_ON)(io)
+    app.command(context_settings=_PASSED_ON)(worker)

@@ -1,0 +1,62 @@
+"""`penstock tenants`: who shares the lanes, and whose answers are kept. The operator's word: it needs the database."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from penstock.cli.client import DEFAULT_DATA, Data, console, told
+from penstock.cli.database import opened
+from penstock.service.admin import tenants
+
+app = typer.Typer(no_args_is_help=True, help="List tenants, weigh them, keep their answers (needs the database).")
+out = console()
+
+
+@app.command("list")
+def list_(data: Data = DEFAULT_DATA) -> None:
+    """List tenants with their weights. A tenant is made with its first key."""
+    table = Table("tenant", "weight", "cache", "created", box=None, pad_edge=False)
+    with told(), opened(data) as db:
+        for tenant in db.run(tenants.page):
+            table.add_row(
+                tenant.id,
+                f"{tenant.weight:g}",
+                "on" if tenant.cache else "off",
+                tenant.created_at.isoformat(" ", "seconds"),
+            )
+        out.print(table)
+
+
+@app.command()
+def weight(
+    tenant: Annotated[str, typer.Argument(help="Whose.", metavar="NAME")],
+    weight: Annotated[float, typer.Argument(help="1 unless told; 2 gets twice the tokens in a shared lane.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Set a tenant's weight: its share of a lane where several tenants have work."""
+    with told(), opened(data) as db:
+        db.run(tenants.weigh, tenant, weight)
+        out.print(f"{tenant} weighs {weight:g}")
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command()
+def cache(
+    tenant: Annotated[str, typer.Argument(help="Whose.", metavar="NAME")],
+    switch: Annotated[Switch, typer.Argument(help="Whether its requests use it, unless they say otherwise.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Let a tenant's requests that have one answer take it from the shared cache, and leave it there."""
+    with told(), opened(data) as db:
+        db.run(tenants.set_cache, tenant, switch is Switch.ON)
+        out.print(f"the cache is {switch.value} for {tenant}")

@@ -1,0 +1,102 @@
+"""`penstock up`: the whole platform on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from penstock.stack.problem import Problem
+
+if TYPE_CHECKING:
+    from penstock.stack.up import Running
+
+Data = Annotated[Path, typer.Option(help="The folder of everything that is kept.", envvar="PENSTOCK_DATA")]
+Engine = Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLLM, or a simulation for tests.")]
+
+
+def up(
+    data: Data = Path("data/up"),
+    port: Annotated[int, typer.Option(help="The port of the API.")] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, or `tiny`.")] = "tiny",
+    engine: Engine = "vllm",
+    engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
+    flower_port: Annotated[int | None, typer.Option(help="Flower's port; 5555 or a free one unless told.")] = None,
+    redis: Annotated[bool, typer.Option(help="Hints over Valkey, and Flower; without, workers ask Postgres.")] = True,
+) -> None:
+    """Start the whole platform on this machine and stay until Ctrl-C."""
+    # Here, since every command of the CLI imports this module: it takes a second of CPU.
+    from penstock.stack import up as stack
+
+    with reporting_problems(say), stopping_on_signals(say):
+        name, source = stack.parse_model(model)
+        wish = stack.StackOptions(
+            data=data, port=port, host=host, model=name, source=source, engine=engine,
+            engine_args=tuple(engine_arg or ()), flower_port=flower_port, redis=redis,
+        )  # fmt: skip
+        with stack.platform(wish, os.environ, say) as running:
+            _greet(running)
+            while True:
+                running.tend()
+                time.sleep(stack.TEND_SECONDS)
+
+
+def _greet(running: Running) -> None:
+    layout = running.layout
+    if running.key_made:
+        key = f"{running.key}  (shown once, kept in {layout.key_file})"
+    elif os.environ.get("PENSTOCK_BOOTSTRAP_KEY"):
+        key = "the one in PENSTOCK_BOOTSTRAP_KEY"
+    else:
+        key = f"in {layout.key_file}"
+    say(f"ready: {running.url}/v1 answers for the model {running.model}")
+    say(f"  API key   {key}")
+    say(f"  API docs  {running.url}/docs")
+    if running.flower_url:
+        say(f"  Flower    {running.flower_url}  (user penstock, password in {layout.flower_password_file})")
+    say("  Ctrl-C stops it")
+
+
+def say(words: str) -> None:
+    """Say what is being done."""
+    print(f"[up] {words}", flush=True)
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM came."""
+
+
+@contextmanager
+def stopping_on_signals(say: Callable[[str], None]) -> Iterator[None]:
+    """Leave the `with` quietly at the first SIGINT or SIGTERM; later ones don't disturb the clean-up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
+
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, stop)
+    try:
+        yield
+    except Stopped as stopped:
+        say(f"stopped ({stopped})")
+
+
+@contextmanager
+def reporting_problems(say: Callable[[str], None]) -> Iterator[None]:
+    """Turn a Problem into one line and exit status 1."""
+    try:
+        yield
+    except Problem as problem:
+        say(f"FAILED: {problem}")
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Accounts: tokens, prices and cost, and what work will take."""

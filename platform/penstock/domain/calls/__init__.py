@@ -1,0 +1,1 @@
+"""Waiting calls: where workers take them, and which worker gets one."""

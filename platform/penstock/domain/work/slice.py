@@ -1,0 +1,79 @@
+"""Slices: the parts of a batch that one Celery task runs, and how their state may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from penstock.domain.reuse import Reuse
+from penstock.domain.work.lane import Lane
+
+
+class SliceState(StrEnum):
+    """queued: in the backlog · ready: hinted · running: under a lease · done: settled · dropped: will not run."""
+
+    QUEUED = "queued"
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    DROPPED = "dropped"
+
+
+# queued → ready → running → done; back to queued by demotion, reap or release; any open one may be dropped.
+MOVES: Final = {
+    SliceState.QUEUED: {SliceState.READY, SliceState.DROPPED},
+    SliceState.READY: {SliceState.QUEUED, SliceState.RUNNING, SliceState.DROPPED},
+    SliceState.RUNNING: {SliceState.QUEUED, SliceState.DONE, SliceState.DROPPED},
+    SliceState.DONE: set(),
+    SliceState.DROPPED: set(),
+}
+
+OPEN: Final = frozenset(state for state, becomes in MOVES.items() if becomes)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A slice as the plan cuts it: a byte range of the plan copy, and what is in it."""
+
+    model: str
+    plan_offset: int
+    plan_bytes: int
+    lines: int
+    first_line: int
+    last_line: int
+    tokens: int
+    """Estimated: input bytes over the model's bytes per token, plus the expected answer."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A slice in a holder's hand: what to read, under which lease, and what earlier holders already recorded."""
+
+    slice: int
+    lease: int
+    batch: str
+    tenant: str
+    endpoint: str
+    model: str
+    lane: Lane
+    """Where it was claimed: one above its batch's own, if it was promoted."""
+    deadline: datetime
+    tokens: int
+    """Estimated, of all its lines."""
+    plan_key: str | None
+    plan_offset: int
+    plan_bytes: int
+    inline: bytes | None
+    lines: int
+    first_line: int
+    last_line: int
+    recorded: frozenset[int]
+    """Line numbers that are in accepted segments already: they are not asked again."""
+    suspects: Mapping[int, int]
+    """Lines that were in flight at engine deaths, with how many; see domain/work/suspicion.py."""
+    crashes: int
+    """How often a holder of this slice fell silent."""
+    reuse: Reuse = field(default_factory=Reuse)

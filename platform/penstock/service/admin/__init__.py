@@ -1,0 +1,1 @@
+"""The operator's use cases: keys, models, tenants, prices, usage, health, sweeps."""

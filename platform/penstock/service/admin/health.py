@@ -1,0 +1,73 @@
+"""Health: whether this process can answer, and whether a batch could run now; what is missing is named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+
+from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import Unavailable
+from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.settings import Settings
+from penstock.store import deliveries
+from penstock.store.batches import batches
+from penstock.store.deliveries import Backlog
+from penstock.store.fleet import workers
+from penstock.store.work import counts, leases, slices
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """The platform at one moment, for metrics."""
+
+    backlog: list[tuple[str, str, str, int, int, int]]
+    """(model, lane, state, slices, lines, tokens)"""
+    workers: Counter[tuple[str, str, str]]
+    """(kind, model, state)"""
+    leases: dict[str, int]
+    counts: dict[str, int]
+    """How often rare things happened, by name."""
+    webhooks: Backlog
+    """Events that are owed to webhook endpoints."""
+
+
+async def missing_to_be_ready(db: AsyncDatabase, blobs: Blobs) -> list[str]:
+    """What keeps the API from answering: `postgres`, `blobs`."""
+    missing = []
+    try:
+        await db.run(_ask)
+    except Unavailable:
+        missing.append("postgres")
+    if not await blobs.ready():
+        missing.append("blobs")
+    return missing
+
+
+def _ask(tx: Transaction) -> None:
+    batches.now(tx.conn)
+
+
+def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> list[str]:
+    """What keeps a batch (of this model) from running now: `keeper`, `io worker`, `gpu worker`."""
+    live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
+    kinds = {worker.kind for worker in live}
+    missing = [name for kind, name in (("keeper", "keeper"), ("io", "io worker")) if kind not in kinds]
+    gpus = [worker for worker in live if worker.kind == "gpu" and model in (None, worker.model)]
+    if not any(worker.state == "ready" for worker in gpus):
+        name = "gpu worker" if model is None else f"gpu worker for {model!r}"
+        failed = max((worker.failed_starts for worker in gpus), default=0)
+        missing.append(f"{name} (its engine did not start, {failed} times in a row: see its log)" if failed else name)
+    return missing
+
+
+def gauges(tx: Transaction, settings: Settings) -> Gauges:
+    """Count what is open and who is live."""
+    live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
+    return Gauges(
+        backlog=slices.backlog(tx.conn),
+        workers=Counter((w.kind, w.model or "", w.state) for w in live),
+        leases=leases.open_count(tx.conn),
+        counts=counts.read(tx.conn),
+        webhooks=deliveries.backlog(tx.conn),
+    )

@@ -1,0 +1,154 @@
+"""Sweeps: what nobody needs any more goes, a bounded amount at a time; safe to run twice, and from several keepers.
+
+A blob is deleted in three steps, and a keeper that dies between two of them leaves the rest to the next one:
+its intent is doomed in a transaction (from then on nobody can publish it), the blob is deleted, the intent goes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from penstock.blobs.store import Blobs, away_is_unavailable
+from penstock.domain.api_errors import PenstockError, Unavailable
+from penstock.failpoint import failpoint
+from penstock.service.core.transaction import Database, Transaction
+from penstock.settings import Settings
+from penstock.store import sweep
+from penstock.store.batches import files
+from penstock.store.work import counts
+
+log = structlog.get_logger()
+
+MOST: Final = 1_000
+"""Rows, or blobs, that one duty takes at a time."""
+
+_AGAIN: Final = timedelta(seconds=60)
+_BATCHES: Final = 100
+_AT_ONCE: Final = 8  # an object store takes some 30 ms for a deletion
+_GROUP: Final = 64
+
+
+def unfinished(tx: Transaction, settings: Settings) -> int:
+    """Give up blobs whose writer never published them; a late writer has another 24th of the time to hear of it."""
+    after = timedelta(seconds=settings.unfinished_blob_seconds)
+    return sweep.doom_unfinished(tx.conn, after=after, late=after / 24, limit=MOST)
+
+
+def expired_files(tx: Transaction, settings: Settings) -> int:
+    """Delete files that have expired."""
+    return _counted(tx, "file_swept", sweep.delete_expired_files(tx.conn, limit=MOST))
+
+
+def pieces(tx: Transaction, settings: Settings) -> int:
+    """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
+    ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
+    if not ended:
+        return 0
+    deleted = sweep.delete_segments(tx.conn, ended, limit=MOST)
+    if deleted < MOST:
+        sweep.delete_leftovers(tx.conn, ended)
+    _counted(tx, "segment_swept", deleted)
+    return MOST if len(ended) == _BATCHES else deleted
+
+
+def old_leases(tx: Transaction, settings: Settings) -> int:
+    """Delete leases that are long closed."""
+    return _counted(tx, "lease_swept", sweep.delete_leases(tx.conn, limit=MOST))
+
+
+def old_deliveries(tx: Transaction, settings: Settings) -> int:
+    """Delete deliveries that are over and old, and endpoints that nothing is left of."""
+    after = timedelta(seconds=settings.events_seconds)
+    deleted = sweep.delete_deliveries(tx.conn, after=after, limit=MOST)
+    sweep.delete_endpoints(tx.conn, after=after, limit=MOST)
+    return _counted(tx, "delivery_swept", deleted)
+
+
+def old_events(tx: Transaction, settings: Settings) -> int:
+    """Delete events that are old."""
+    after = timedelta(seconds=settings.events_seconds)
+    return _counted(tx, "event_swept", sweep.delete_events(tx.conn, after=after, limit=MOST))
+
+
+def old_trail(tx: Transaction, settings: Settings) -> int:
+    """Delete the oldest part of the trail of state moves."""
+    after = timedelta(seconds=settings.trail_seconds)
+    return _counted(tx, "trail_swept", sweep.delete_trail(tx.conn, after=after, limit=MOST))
+
+
+def _counted(tx: Transaction, name: str, by: int) -> int:
+    counts.add(tx.conn, name, by)
+    return by
+
+
+def doomed_blobs(db: Database, blobs: Blobs) -> int:
+    """Delete doomed blobs, outside of any transaction, then forget them; what can't be deleted is left for later."""
+    due = db.run(lambda tx: sweep.due(tx.conn, again=_AGAIN, limit=MOST))
+    if due:
+        failpoint("sweep.taken")
+    deleted = 0
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sweep") as pool:
+        for first in range(0, len(due), _GROUP):
+            group = due[first : first + _GROUP]
+            gone = list(filter(None, pool.map(lambda key: _delete(blobs, key), group)))
+            if not gone:
+                break  # the blob store is away
+            failpoint("sweep.deleted")
+            deleted += db.run(_forget, gone)
+    return deleted
+
+
+def _delete(blobs: Blobs, key: str) -> str | None:
+    try:
+        with away_is_unavailable():
+            blobs.delete(key)
+    except (PenstockError, OSError) as error:
+        log.warning("blob_not_deleted", key=key, error=str(error.__cause__ or error))
+        return None
+    return key
+
+
+def _forget(tx: Transaction, keys: list[str]) -> int:
+    return _counted(tx, "blob_swept", files.forget(tx.conn, keys))
+
+
+DUTIES: Final[tuple[Callable[[Transaction, Settings], int], ...]] = (
+    unfinished,
+    expired_files,
+    pieces,
+    old_leases,
+    old_deliveries,
+    old_events,
+    old_trail,
+)
+
+
+def once(db: Database, blobs: Blobs, settings: Settings) -> dict[str, int]:
+    """Do each duty once; one that fails does not keep the others from their turn. How much each did."""
+    turns = {duty.__name__: lambda duty=duty: db.run(duty, settings) for duty in DUTIES}
+    turns["doomed_blobs"] = lambda: doomed_blobs(db, blobs)
+    done = {}
+    for name, turn in turns.items():
+        try:
+            done[name] = turn()
+        except Unavailable as error:
+            log.warning("sweep_waits", duty=name, error=error.message)
+        except Exception:
+            log.exception("sweep_failed", duty=name)
+    return {name: count for name, count in done.items() if count}
+
+
+def run(db: Database, blobs: Blobs, settings: Settings, stop: threading.Event) -> None:
+    """Sweep every now and then, and at once again while there is more, until told to stop."""
+    while not stop.wait(settings.sweep_seconds):
+        done = {"": MOST}
+        while max(done.values(), default=0) >= MOST and not stop.is_set():
+            done = once(db, blobs, settings)
+            if done:
+                log.info("swept", **done)

@@ -1,0 +1,65 @@
+"""Usage: a tenant asks what its work took, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from penstock.domain.accounts.usage_report import UsageRow
+from penstock.service.core.transaction import Transaction
+from penstock.store.accounts import prices, usage
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class UsageSpan:
+    """One bucket of time, and what was used in it; nothing if it is empty."""
+
+    start: datetime
+    end: datetime
+    used: tuple[UsageRow, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Spans in order, the currency of their costs, and where the next page begins."""
+
+    spans: tuple[UsageSpan, ...]
+    currency: str | None
+    next_start: datetime | None
+
+
+def report(
+    tx: Transaction,
+    tenant: str,
+    *,
+    start: datetime,
+    end: datetime,
+    width: timedelta,
+    limit: int,
+    by_model: bool = False,
+    by_batch: bool = False,
+    models: Sequence[str] | None = None,
+) -> Report:
+    """What was used from `start` on, which is cut to a whole hour (UTC), in at most so many spans before `end`."""
+    first = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    starts = []
+    while first < end and len(starts) < limit:
+        starts.append(first)
+        first += width
+    found: list[UsageRow] = []
+    if starts:
+        found = usage.used(
+            tx.conn,
+            tenant,
+            start=starts[0],
+            stop=first,
+            width=width,
+            by_model=by_model,
+            by_batch=by_batch,
+            models=None if models is None else list(models),
+        )
+    spans = tuple(UsageSpan(at, at + width, tuple(one for one in found if one.start == at)) for at in starts)
+    return Report(spans, prices.currency(tx.conn), first if first < end else None)

@@ -1,0 +1,361 @@
+"""Waiting calls: read, offered to a worker, offered again where that is safe, and passed on as the answer comes.
+
+nothing of the answer is with the client    full · closed · draining · not-ready · unreachable · unanswered
+                                                → another worker, `call_tries` in all
+                                            engine-died · worker-lost → once on another worker
+                                            waited → 503
+its answer is in the shared cache           no worker is asked
+some of it is with the client               a stream ends with an error event; what is no stream is cut
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+from penstock.domain.api_errors import (
+    BadRequest,
+    CallTimeout,
+    EngineCrash,
+    Internal,
+    NoEndpoint,
+    NotFound,
+    PenstockError,
+    TooMany,
+    Unavailable,
+)
+from penstock.domain.calls import affinity
+from penstock.domain.calls.ingress import Ingress
+from penstock.domain.reuse import CacheMode
+from penstock.domain.work.rank import TIERS, Tier
+from penstock.formats import call_answer, canonical, engine_body
+from penstock.formats.call_answer import Events
+from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, NotTaken
+from penstock.service.calls.call_metrics import CALLS, OFFERED_AGAIN
+from penstock.service.calls.poison import Poison, fingerprint
+from penstock.service.calls.reuse import Choice, choice
+from penstock.service.calls.worker_directory import WorkerDirectory
+from penstock.settings import Settings
+from penstock.wire.cache import AsyncCache, Entry, key_of
+from penstock.wire.ingress_client import IngressClient
+
+_JSON: Final = "application/json"
+_WHOLE_BYTES: Final = 256 * 1024
+"""An answer that is no stream is collected up to this size, so that it can still be asked for elsewhere."""
+_WHOLE_WITH_TIER_BYTES: Final = 4 * 1024 * 1024
+_LONG_BODY_BYTES: Final = 256 * 1024
+"""Reading and hashing a longer body holds an event loop up for milliseconds: a thread does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """A call that was read and may be made."""
+
+    id: str
+    tenant: str
+    endpoint: str
+    model: str
+    body: bytes
+    """As the engine gets it."""
+    tier: Tier
+    says_tier: bool
+    """The client named a tier, and reads in the answer which one it got."""
+    key: bytes | None
+    """What it shares with calls that should meet on one worker."""
+    fingerprint: bytes
+    deadline: float
+    """On the event loop's clock."""
+    cache: Choice
+    lasting: bytes | None
+    """The canonical request's fingerprint, if its answer may be kept; see formats/canonical.py."""
+
+    @property
+    def told_tier(self) -> Tier | None:
+        """The tier that its answer says."""
+        return self.tier if self.says_tier and call_answer.has_tier(self.endpoint) else None
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswer:
+    """An answer that has begun."""
+
+    status: int
+    content_type: str
+    headers: tuple[tuple[str, str], ...]
+    whole: bytes | None
+    """All of it; None if it comes in pieces."""
+    pieces: AsyncIterator[bytes] | None = None
+    """Raises Broken where it can't say in the answer itself that it broke off."""
+
+
+class Calls:
+    """The waiting calls of one process, on one event loop."""
+
+    def __init__(
+        self,
+        fleet: WorkerDirectory,
+        client: IngressClient,
+        poison: Poison,
+        settings: Settings,
+        cache: AsyncCache | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._client = client
+        self._poison = poison
+        self._settings = settings
+        self._cache = cache
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, tenant: str) -> Iterator[None]:
+        """A call of this tenant is open; raise TooMany if it has too many."""
+        if self._open[tenant] >= self._settings.tenant_calls:
+            raise TooMany(
+                f"You have {self._settings.tenant_calls} calls open here: wait for one of them.",
+                headers={"retry-after": "1"},
+            )
+        self._open[tenant] += 1
+        CALLS.inc()
+        try:
+            yield
+        finally:
+            CALLS.dec()
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
+
+    async def read(
+        self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, cache: str | None = None
+    ) -> CallRequest:
+        """Read a call's body; `cache` is its header's word about that.
+
+        Raises BadRequest, NotFound for an unknown model, or Unavailable if none is known yet.
+        """
+        deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
+        isolate = self._settings.isolate_prefix_caches
+        arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._fleet.caches(tenant))
+        ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
+        if not await self._fleet.knows(ask.model):
+            raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
+        return ask
+
+    async def begin(self, ask: CallRequest) -> tuple[CallAttempt | None, CallAnswer]:
+        """Find a worker that answers, and return when its answer has begun; the offer is to be ended by the caller.
+
+        There is none if the answer was in the shared cache.
+
+        Raises EngineCrash, Unavailable and CallTimeout.
+        """
+        try:
+            async with asyncio.timeout_at(ask.deadline):
+                there = await self._look_up(ask)
+                return (None, there) if there else await self._find(ask)
+        except TimeoutError:
+            raise CallTimeout from None
+
+    async def _look_up(self, ask: CallRequest) -> CallAnswer | None:
+        """The answer that the shared cache has, if workers of the model agree on what they are."""
+        if self._cache is None or ask.lasting is None or ask.cache.mode is not CacheMode.ON:
+            return None
+        revision = self._fleet.revision(ask.model)
+        body = await self._cache.get(key_of(ask.tenant, ask.model, revision, ask.lasting)) if revision else None
+        if body is None:
+            return None
+        whole = call_answer.with_tier(body, ask.told_tier) if ask.told_tier else body
+        return CallAnswer(200, _JSON, (("x-penstock-cache", "hit"),), whole)
+
+    def _keep(self, ask: CallRequest, offer: CallAttempt, body: bytes) -> None:
+        """Store an answer for whoever asks the same again."""
+        if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not offer.revision:
+            return
+        key = key_of(ask.tenant, ask.model, offer.revision, ask.lasting)
+        self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
+
+    async def _find(self, ask: CallRequest) -> tuple[CallAttempt, CallAnswer]:
+        excluded: set[UUID] = set()
+        unlucky: set[UUID] = set()  # asked again only if nobody else can be
+        reasons: list[str] = []
+        while len(reasons) < self._settings.call_tries:
+            self._poison.check(ask.fingerprint)
+            door, last_resort = self._pick(ask, excluded, unlucky)
+            if door is None:
+                break
+            if reasons:
+                OFFERED_AGAIN.labels(reasons[-1]).inc()
+            offer = CallAttempt(
+                self._client, self._fleet, self._poison, door, f"{ask.id}-{len(reasons)}", ask.fingerprint
+            )
+            try:
+                await offer.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
+                return offer, await self._begun(ask, offer)
+            except NotTaken as not_taken:
+                offer.end()
+                reasons.append(not_taken.reason)
+            except BaseException:
+                offer.end()
+                raise
+            if reasons[-1] == "waited" or sum(reason in DEATHS for reason in reasons) > 1:
+                break
+            if reasons[-1] == "unanswered":
+                unlucky.add(door.worker)
+            elif reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
+                excluded.add(door.worker)
+        raise _nobody(ask.model, reasons)
+
+    def _pick(self, ask: CallRequest, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Ingress | None, bool]:
+        only = self._poison.only(ask.fingerprint)
+        door = self._fleet.choose(ask.model, ask.key, excluded | unlucky, only)
+        if door is None and unlucky:
+            door = self._fleet.choose(ask.model, ask.key, excluded, only)
+        if door is not None or only is not None:
+            return door, False
+        return self._fleet.last_resort(ask.model, excluded), True
+
+    async def _begun(self, ask: CallRequest, offer: CallAttempt) -> CallAnswer:
+        """The answer, once its first bytes are here. Raises NotTaken: nothing of it was passed on."""
+        reply = offer.reply
+        headers: tuple[tuple[str, str], ...] = (
+            ("x-penstock-worker", str(offer.worker)[:8]),
+            ("x-penstock-queue-ms", reply.headers.get("x-penstock-queue-ms", "0")),
+        )
+        if ask.lasting is not None and ask.cache.mode is not CacheMode.OFF:
+            headers += (("x-penstock-cache", "miss"),)
+        answer = CallAnswer(reply.status, reply.content_type, headers, None)
+        tier = ask.told_tier
+        first = await offer.first()
+        if reply.status < 400 and reply.content_type.startswith(call_answer.EVENT_STREAM):
+            if call_answer.has_error(first) and call_answer.before_error(first) == 0:
+                try:
+                    first += await offer.rest_after_error()
+                except Broken as broken:
+                    raise NotTaken(broken.reason) from None
+            return replace(answer, pieces=_events(offer, first, tier, ask.deadline))
+        most = _WHOLE_WITH_TIER_BYTES if tier else _WHOLE_BYTES
+        body = bytearray(first)
+        while first and len(body) < most:
+            first = await offer.first()
+            body += first
+        if reply.status >= 300:
+            return self._failed(ask, answer, bytes(body), reply.headers.get("retry-after"))
+        if first:  # there is more: it passes as it comes
+            return replace(answer, pieces=_pass_on(offer, bytes(body), ask.deadline))
+        whole = bytes(body)
+        if reply.content_type.startswith(_JSON):
+            self._keep(ask, offer, whole)
+        return replace(answer, whole=call_answer.with_tier(whole, tier) if tier else whole)
+
+    def _failed(self, ask: CallRequest, answer: CallAnswer, body: bytes, retry_after: str | None) -> CallAnswer:
+        """An engine's refusal, as its client should read it."""
+        if call_answer.lacks_endpoint(answer.status, body):
+            raise NoEndpoint(f"The model {ask.model!r} has no {ask.endpoint}.")
+        if answer.status < 400 or answer.status in (401, 403):
+            raise Internal(f"The engine of {ask.model!r} does not take calls from this platform.")
+        more = (("retry-after", retry_after),) if retry_after and retry_after.isdecimal() else ()
+        whole = call_answer.reshaped(answer.status, body)
+        return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
+
+
+async def _events(offer: CallAttempt, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
+    """Whole events as they come; a break becomes one more event."""
+    events = Events()
+
+    def passed(whole: bytes) -> bytes:
+        return call_answer.events_with_tier(whole, tier) if tier else whole
+
+    try:
+        while piece:
+            whole = events.feed(piece)
+            if call_answer.has_error(whole):
+                good = call_answer.before_error(whole)
+                if good:
+                    yield passed(whole[:good])
+                async with asyncio.timeout_at(deadline):
+                    whole = whole[good:] + events.feed(await offer.rest_after_error())
+                yield call_answer.events_with_envelope(whole)
+            elif whole:
+                yield passed(whole)
+            async with asyncio.timeout_at(deadline):
+                piece = await offer.more()
+        if events.held:
+            yield events.rest()
+    except (Broken, EngineCrash, TimeoutError) as error:
+        said = _said(error)
+        body = call_answer.error_body(said.message, said.type, said.code)
+        yield call_answer.error_event(body, torn=events.torn)
+
+
+async def _pass_on(offer: CallAttempt, piece: bytes, deadline: float) -> AsyncIterator[bytes]:
+    """Bytes as they come."""
+    while piece:
+        yield piece
+        try:
+            async with asyncio.timeout_at(deadline):
+                piece = await offer.more()
+        except (TimeoutError, EngineCrash) as error:
+            raise Broken("engine-died" if isinstance(error, EngineCrash) else "too-long") from None
+
+
+def _read(
+    id: str,
+    tenant: str,
+    endpoint: str,
+    raw: bytes,
+    session: str | None,
+    isolate: bool,
+    deadline: float,
+    cache: str | None,
+    tenant_caches: bool,
+) -> CallRequest:
+    try:
+        call = engine_body.for_call(raw, endpoint, tenant, isolate)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    if not call.model:
+        message = "Missing required parameter: 'model'."
+        raise BadRequest(message, code="missing_required_parameter", param="model")
+    tier = TIERS.get(call.tier or "auto")
+    if tier is None:
+        raise BadRequest(f"service_tier must be one of {', '.join(TIERS)}.", param="service_tier")
+    chosen = choice(cache, call.cache, tenant_caches)
+    lasting = None if chosen.mode is CacheMode.OFF or call.stream else canonical.fingerprint(endpoint, raw)
+    return CallRequest(
+        id=id,
+        tenant=tenant,
+        endpoint=endpoint,
+        model=call.model,
+        body=call.body,
+        tier=tier,
+        says_tier=call.tier is not None,
+        key=affinity.key(tenant, call.model, session, call.user, call.prefix),
+        fingerprint=fingerprint(tenant, endpoint, call.body),
+        deadline=deadline,
+        cache=chosen,
+        lasting=lasting,
+    )
+
+
+def _nobody(model: str, reasons: list[str]) -> PenstockError:
+    """Why no worker answered."""
+    if any(reason in DEATHS for reason in reasons):
+        message = "The engine died while it worked on this request, and no other worker could take it over."
+        return Unavailable(message, code="engine_crash", retry_after_seconds=5)
+    if "waited" in reasons or "full" in reasons:
+        return Unavailable(f"All workers of {model!r} are busy; try again shortly.", code="workers_busy")
+    message = f"No worker of {model!r} takes calls at the moment; try again shortly."
+    return Unavailable(message, code="no_worker", retry_after_seconds=5)
+
+
+def _said(error: Exception) -> PenstockError:
+    """What a client reads of an answer that broke off."""
+    if isinstance(error, PenstockError):
+        return error
+    if isinstance(error, TimeoutError):
+        return CallTimeout()
+    if isinstance(error, Broken) and error.reason == "engine-died":
+        return Internal("The engine died before the answer was whole.", code="engine_crash")
+    return Internal("The worker was lost before the answer was whole.", code="worker_lost")

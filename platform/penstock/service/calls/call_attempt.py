@@ -1,0 +1,168 @@
+"""Offers: one call at one door, and what became of it.
+
+NotTaken    no answer came from this worker; the reason says whether another may be asked
+Broken      the answer broke off, and some of it is with the client
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from penstock.domain.calls.ingress import Ingress
+from penstock.domain.work.rank import Tier
+from penstock.formats.call_answer import MOST_HELD_BYTES
+from penstock.service.calls.poison import Flight, Poison
+from penstock.service.calls.worker_directory import WorkerDirectory
+from penstock.wire.ingress_client import IngressClient, IngressLost, IngressReply, IngressUnreachable
+
+# Refusals that hold for other calls too, until the worker says otherwise.
+_SHUT: Final = frozenset({"full", "closed", "draining", "not-ready"})
+DEATHS: Final = frozenset({"engine-died", "worker-lost"})
+
+
+class NotTaken(Exception):
+    """No answer came: a door's own reason, or `unreachable`, `worker-lost`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Broken(Exception):
+    """The answer broke off: `engine-died`, `worker-lost`, or `unanswered` where only the connection broke."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CallAttempt:
+    """A call that is with one worker. Whoever made one ends it."""
+
+    def __init__(
+        self,
+        client: IngressClient,
+        fleet: WorkerDirectory,
+        poison: Poison,
+        door: Ingress,
+        call_id: str,
+        fingerprint: bytes,
+    ) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._poison = poison
+        self._door = door
+        self._call_id = call_id
+        self._fingerprint = fingerprint
+        self._reply: IngressReply | None = None
+        self._answered = False
+        self._flight: Flight | None = poison.depart(fingerprint, door.worker)
+        fleet.sent(door.worker)
+
+    @property
+    def revision(self) -> str:
+        """What makes its engine's answers its own."""
+        return self._door.revision
+
+    @property
+    def worker(self) -> UUID:
+        """Who was asked."""
+        return self._door.worker
+
+    @property
+    def reply(self) -> IngressReply:
+        """The engine's answer, once `send` has returned."""
+        assert self._reply is not None, "it was sent"
+        return self._reply
+
+    async def send(self, endpoint: str, body: bytes, tenant: str, tier: Tier, last_resort: bool) -> None:
+        """Send the call, and return when the engine's answer begins. Raises NotTaken, and EngineCrash."""
+        headers = {"x-penstock-call": self._call_id, "x-penstock-tenant": tenant, "x-penstock-tier": tier.value}
+        if last_resort:
+            headers["x-penstock-last-resort"] = "1"
+        try:
+            reply = self._reply = await self._client.offer(self._door.url, endpoint, body, headers)
+        except IngressUnreachable:
+            self._fleet.failed(self.worker)
+            raise NotTaken("unreachable") from None
+        except IngressLost:
+            raise NotTaken(await self._ask_why()) from None
+        if reply.refusal is not None:
+            await self._refused(reply, reply.refusal)
+        if "x-penstock-worker" not in reply.headers:
+            # Not a door, or one with another token.
+            self._fleet.failed(self.worker)
+            raise NotTaken("unreachable")
+        self._fleet.worked(self.worker)
+
+    async def _refused(self, reply: IngressReply, reason: str) -> None:
+        if reason in _SHUT:
+            self._fleet.shut(self.worker)
+        elif reason == "engine-died":
+            await self._died(reply.suspects)
+        raise NotTaken(reason)
+
+    async def first(self) -> bytes:
+        """The first bytes of the answer; nothing of it is with the client yet. Raises NotTaken, and EngineCrash."""
+        try:
+            return await self._next()
+        except IngressLost:
+            raise NotTaken(await self._ask_why()) from None
+
+    async def more(self) -> bytes:
+        """Further bytes, empty at the end. Raises Broken, and EngineCrash."""
+        try:
+            return await self._next()
+        except IngressLost:
+            why = await self._ask_why()
+            raise Broken("worker-lost" if why == "unreachable" else why) from None
+
+    async def rest_after_error(self) -> bytes:
+        """The rest of a stream in which the engine told of an error: an engine that dies may still say goodbye.
+
+        Raises Broken if it has died, and EngineCrash.
+        """
+        rest = bytearray()
+        while (piece := await self.more()) and len(rest) < MOST_HELD_BYTES:
+            rest += piece
+        why = await self._ask_why()
+        if why in DEATHS:
+            raise Broken(why)
+        return bytes(rest)
+
+    async def _next(self) -> bytes:
+        piece = await self.reply.piece()
+        if not piece:
+            self._answered = True
+        return piece
+
+    async def _ask_why(self) -> str:
+        """The connection broke: ask the door why. One that can't be asked is gone, and its engine with it."""
+        try:
+            told = await self._client.fate(self._door.url, self._call_id)
+        except (IngressUnreachable, IngressLost):
+            await self._died(suspects=False)
+            return "worker-lost"
+        if told.fate == "engine-died":
+            await self._died(told.suspects)
+            return "engine-died"
+        # It never came in there; or it did, and only the connection between us broke.
+        return "unreachable" if told.fate == "unknown" else "unanswered"
+
+    async def _died(self, suspects: bool) -> None:
+        assert self._flight is not None, "it has not ended"
+        if self._flight.noting is None:
+            self._fleet.failed(self.worker)  # once, however many equal calls were inside
+        if not suspects:
+            await self._poison.died(self._fingerprint, self._flight)
+
+    def end(self) -> None:
+        """Let go; a worker that still answers hears that nobody listens any more. Safe to repeat."""
+        if self._flight is None:
+            return
+        if self._reply is not None:
+            self._reply.close()
+        self._fleet.ended(self.worker)
+        self._poison.arrive(self._fingerprint, self._flight, answered=self._answered)
+        self._flight = None

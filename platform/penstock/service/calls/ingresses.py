@@ -1,0 +1,82 @@
+"""Doors: workers announce where they take waiting calls and pulse how loaded they are; APIs read the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from penstock.domain.calls.ingress import Ingress, Load, Slo
+from penstock.domain.work.holder import Holder
+from penstock.service.core.transaction import Transaction
+from penstock.settings import Settings
+from penstock.store.accounts import tenants
+from penstock.store.fleet import ingresses, models
+from penstock.store.work import call_suspects
+
+DEATHS_TO_REFUSE: Final = 2
+"""A call that was in flight at so many engine deaths is not asked a third time."""
+_MOST_REFUSED: Final = 10_000
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """What an API process needs to know to route a call."""
+
+    ingresses: tuple[Ingress, ...]
+    models: frozenset[str]
+    """Every known name, served or not."""
+    refused: frozenset[bytes]
+    """Fingerprints of calls that took engines down."""
+    caching: frozenset[str] = frozenset()
+    """Tenants whose calls use the shared cache unless they say otherwise."""
+
+
+def announce(
+    tx: Transaction,
+    holder: Holder,
+    url: str,
+    serves: Sequence[str],
+    slots: int,
+    settings: Settings,
+    revision: str = "",
+) -> None:
+    """Say where this worker takes calls, for which names, and what makes its engine's answers its own."""
+    for name in serves:
+        models.add(tx.conn, name, "registered")
+    ingresses.announce(
+        tx.conn, holder.id, url=url, region=settings.region, serves=serves, slots=slots, revision=revision
+    )
+
+
+def pulse(tx: Transaction, holder: Holder, load: Load) -> Slo:
+    """Note how loaded a worker is; hear what its model's callers were promised."""
+    return ingresses.pulse(tx.conn, holder.id, load)
+
+
+def table(tx: Transaction, settings: Settings) -> RoutingTable:
+    """Open and closed doors of live workers, known models, and calls that are refused."""
+    return RoutingTable(
+        doors=tuple(ingresses.page(tx.conn, gone=timedelta(seconds=settings.door_gone_seconds))),
+        models=frozenset(models.names(tx.conn)),
+        refused=frozenset(
+            call_suspects.refused(
+                tx.conn,
+                deaths=DEATHS_TO_REFUSE,
+                within=timedelta(seconds=settings.poison_call_seconds),
+                limit=_MOST_REFUSED,
+            )
+        ),
+        caching=frozenset(tenants.caching(tx.conn)),
+    )
+
+
+def note_death(tx: Transaction, fingerprint: bytes, settings: Settings) -> int:
+    """An engine died with this call in flight; how many deaths it met lately."""
+    return call_suspects.note(tx.conn, fingerprint, within=timedelta(seconds=settings.poison_call_seconds))
+
+
+def forget_suspects(tx: Transaction, settings: Settings) -> int:
+    """Forget calls that may be asked again."""
+    return call_suspects.forget(tx.conn, within=timedelta(seconds=settings.poison_call_seconds))

@@ -1,0 +1,252 @@
+"""The fleet: the doors that this process can offer waiting calls to, as the last table said it and calls found it.
+
+The table is read from Postgres every second. While Postgres is away the last one stands; so calls go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
+from types import TracebackType
+from typing import Final, Self
+from uuid import UUID
+
+import structlog
+
+from penstock.domain.api_errors import Unavailable
+from penstock.domain.calls import routing
+from penstock.domain.calls.breaker import CLOSED, Breaker
+from penstock.domain.calls.ingress import Ingress
+from penstock.service.calls import ingresses
+from penstock.service.calls.ingresses import RoutingTable
+from penstock.service.core.transaction import AsyncDatabase
+from penstock.settings import Settings
+
+log = structlog.get_logger()
+
+_LEAST_SECONDS_BETWEEN: Final = 0.2
+
+
+class WorkerDirectory:
+    """One process's view of all doors; used with `async with`, on one event loop."""
+
+    def __init__(
+        self,
+        db: AsyncDatabase,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Random | None = None,
+    ) -> None:
+        self._db = db
+        self._settings = settings
+        self._clock = clock
+        self._chance = chance or Random()
+        self._table = RoutingTable((), frozenset(), frozenset())
+        self._of_name: dict[str, tuple[Ingress, ...]] = {}
+        self._read_at: float | None = None
+        self._seen_at = -math.inf
+        """When the last look at the table began."""
+        self._away = False
+        self._lenient_until = 0.0
+        self._reading: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._inside: dict[UUID, int] = {}
+        """Calls of this process in each door."""
+        self._since: dict[UUID, int] = {}
+        """Calls that went in, less those that came out, since the table was read."""
+        self._shut: set[UUID] = set()
+        """Doors that refused a call since the table was read."""
+        self._breakers: dict[UUID, Breaker] = {}
+
+    async def __aenter__(self) -> Self:
+        self._keeping = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in (self._keeping, self._reading):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    # The table.
+
+    async def refresh(self) -> None:
+        """Read the table now; who asks while it is being read waits for the same one. Never raises."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        await asyncio.shield(self._reading)
+
+    async def _keep(self) -> None:
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self._settings.pulse_seconds)
+
+    async def _read(self) -> None:
+        began = self._clock()
+        try:
+            table = await self._db.run(ingresses.table, self._settings)
+        except Unavailable as error:
+            if not self._away:
+                log.warning("fleet_table_stands_still", error=error.message)
+            self._away = True
+        except Exception:
+            log.exception("fleet_table_failed")
+            self._away = True
+        else:
+            self._take(table)
+        self._seen_at = began
+
+    def _take(self, table: RoutingTable) -> None:
+        now = self._clock()
+        if self._away:
+            # Workers could not pulse either: their rows look old until each has come back.
+            self._lenient_until = now + self._settings.door_gone_seconds
+            self._away = False
+            log.info("fleet_table_moves_again")
+        if now < self._lenient_until:
+            fresh = {door.worker for door in table.doors}
+            kept = tuple(door for door in self._table.doors if door.worker not in fresh)
+            table = replace(table, doors=table.doors + kept)
+        self._table = table
+        self._read_at = now
+        self._since.clear()
+        self._shut.clear()
+        of_name: dict[str, list[Ingress]] = {}
+        for door in table.doors:
+            for name in door.serves:
+                of_name.setdefault(name, []).append(door)
+        self._of_name = {name: tuple(found) for name, found in of_name.items()}
+        listed = {door.worker for door in table.doors}
+        self._breakers = {worker: breaker for worker, breaker in self._breakers.items() if worker in listed}
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How old the table is; None if none was read yet."""
+        return None if self._read_at is None else self._clock() - self._read_at
+
+    @property
+    def doors(self) -> tuple[Ingress, ...]:
+        """All doors of the table."""
+        return self._table.doors
+
+    async def knows(self, model: str) -> bool:
+        """Whether there is such a model; a name that is not in the table is looked for once more.
+
+        Raises Unavailable while that can't be known.
+        """
+        if model not in self._table.models and not self._away:
+            asked_at = self._clock()
+            await asyncio.sleep(self._seen_at + _LEAST_SECONDS_BETWEEN - asked_at)
+            for _ in range(2):  # one that was under way may have begun before the model was there
+                if self._seen_at < asked_at:
+                    await self.refresh()
+        if model in self._table.models:
+            return True
+        if self._read_at is None or self._away:
+            raise Unavailable("The database is away; try again shortly.")
+        return False
+
+    def refuses(self, fingerprint: bytes) -> bool:
+        """Whether a call took engines down lately, as all API processes know."""
+        return fingerprint in self._table.refused
+
+    def caches(self, tenant: str) -> bool:
+        """Whether this tenant's calls use the shared cache unless they say otherwise."""
+        return tenant in self._table.caching
+
+    def revision(self, model: str) -> str:
+        """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""
+        revisions = {door.revision for door in self._of_name.get(model, ())}
+        return revisions.pop() if len(revisions) == 1 else ""
+
+    # Doors.
+
+    def choose(
+        self, model: str, key: bytes | None, excluded: Collection[UUID] = (), only: Collection[UUID] | None = None
+    ) -> Ingress | None:
+        """The door that a call of this model is offered to; None if none is open (of these only, if they are named)."""
+        now = self._clock()
+        there = [door for door in self._of_name.get(model, ()) if self._may_be_asked(door, now)]
+        if only is not None:
+            there = [door for door in there if door.worker in only]
+        chosen = routing.choose(there, key, self._corrections(there), self._settings.region, excluded, self._chance)
+        if chosen is not None:
+            self._note_try(chosen.worker, now)
+        return chosen
+
+    def last_resort(self, model: str, excluded: Collection[UUID] = ()) -> Ingress | None:
+        """A door that is closed, if no door of this model is open: its worker may let a call in all the same."""
+        now = self._clock()
+        there = self._of_name.get(model, ())
+        if any(door.load.open and door.worker not in self._shut for door in there):
+            return None
+        closed = [door for door in there if door.worker not in excluded and self._breaker(door.worker).allows(now)]
+        mine = self._corrections(closed)
+        chosen = min(closed, key=lambda door: routing.calls(door, mine) / routing.slots(door), default=None)
+        if chosen is not None:
+            self._note_try(chosen.worker, now)
+        return chosen
+
+    def _note_try(self, worker: UUID, now: float) -> None:
+        if worker in self._breakers:
+            self._breakers[worker] = self._breakers[worker].tried(now)
+
+    def has_room(self, workers: Collection[UUID]) -> bool:
+        """Whether one of these workers has a free slot, as far as is known here."""
+        there = [door for door in self._table.doors if door.worker in workers]
+        mine = self._corrections(there)
+        return any(routing.calls(door, mine) < routing.slots(door) for door in there)
+
+    def _may_be_asked(self, door: Ingress, now: float) -> bool:
+        return door.worker not in self._shut and self._breaker(door.worker).allows(now)
+
+    def _breaker(self, worker: UUID) -> Breaker:
+        return self._breakers.get(worker, CLOSED)
+
+    def _corrections(self, there: Collection[Ingress]) -> dict[UUID, int]:
+        """What is to be added to the calls that doors said; never below what this process knows to be inside."""
+        return {
+            door.worker: max(self._since.get(door.worker, 0), self._inside.get(door.worker, 0) - door.load.calls)
+            for door in there
+        }
+
+    # What calls find out.
+
+    def sent(self, worker: UUID) -> None:
+        """A call of ours goes in."""
+        self._inside[worker] = self._inside.get(worker, 0) + 1
+        self._since[worker] = self._since.get(worker, 0) + 1
+
+    def ended(self, worker: UUID) -> None:
+        """It came out."""
+        self._since[worker] = self._since.get(worker, 0) - 1
+        left = self._inside[worker] - 1
+        if left:
+            self._inside[worker] = left
+        else:
+            del self._inside[worker]
+
+    def shut(self, worker: UUID) -> None:
+        """It refused a call for a reason that holds for others too: none is offered until the next table."""
+        self._shut.add(worker)
+
+    def failed(self, worker: UUID) -> None:
+        """It could not be reached, or its engine died."""
+        breaker = self._breaker(worker).failed(self._clock())
+        if breaker.pause_seconds and not self._breaker(worker).pause_seconds:
+            log.warning("door_breaker_opened", worker=str(worker), seconds=breaker.pause_seconds)
+        self._breakers[worker] = breaker
+
+    def worked(self, worker: UUID) -> None:
+        """It answered a call."""
+        if worker in self._breakers:
+            del self._breakers[worker]

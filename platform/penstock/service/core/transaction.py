@@ -1,0 +1,115 @@
+"""Transactions: one connection, and the hints that are said only once it has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+import sqlalchemy.exc
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from penstock.domain.api_errors import Unavailable
+from penstock.domain.work.hint import Hint
+from penstock.failpoint import failpoint
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+# idle_in_transaction_session_timeout and transaction_timeout: this process was stopped in the middle of one.
+_ENDED_BY_SERVER: Final = ("25P03", "25P04")
+
+
+class Transaction:
+    """What a use case works in. Its caller commits; hints wait until then."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.hints: list[Hint] = []
+
+    def hint(self, hint: Hint) -> None:
+        """Say this after the commit; the same hint is said once."""
+        if hint not in self.hints:
+            self.hints.append(hint)
+
+
+@contextmanager
+def _away_is_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError) as error:
+        raise Unavailable("The database is away; try again shortly.") from error
+    except sqlalchemy.exc.InternalError as error:
+        if getattr(error.orig, "sqlstate", None) not in _ENDED_BY_SERVER:
+            raise
+        raise Unavailable("The database ended a transaction that stood still; try again.") from error
+
+
+class Database:
+    """Runs use cases, each in a transaction, from threads. `say` publishes hints and never raises."""
+
+    def __init__(self, engine: Engine, say: Callable[[Sequence[Hint]], None]) -> None:
+        self.engine = engine
+        self._say = say
+
+    def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
+        with _away_is_unavailable(), self.engine.begin() as conn:
+            transaction = Transaction(conn)
+            result = use_case(transaction, *args, **kwargs)
+        if transaction.hints:
+            failpoint("hint.committed")
+            self._say(transaction.hints)
+        return result
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.engine.dispose()
+
+
+class AsyncDatabase:
+    """The same from an event loop: use cases run on the async driver, hints are said off the loop by `say`."""
+
+    def __init__(self, engine: AsyncEngine, say: Callable[[Sequence[Hint]], None]) -> None:
+        self.engine = engine
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._say = say
+
+    async def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
+        with _away_is_unavailable():
+            async with self.engine.begin() as conn:
+                result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
+        if hints:
+            failpoint("hint.committed")
+            self._say(hints)
+        return result
+
+    async def autocommit(
+        self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """The same without begin and commit, for a use case that only reads, or is a single statement; it says nothing.
+
+        Each statement sees what was committed before it, as in any of our transactions.
+        """
+        with _away_is_unavailable():
+            async with self._autocommit.connect() as conn:
+                result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
+        assert not hints, "who says something runs in a transaction"
+        return result
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.engine.dispose()
+
+
+def _called(
+    use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[Connection], tuple[R, list[Hint]]]:
+    def call(conn: Connection) -> tuple[R, list[Hint]]:
+        transaction = Transaction(conn)
+        return use_case(transaction, *args, **kwargs), transaction.hints
+
+    return call

@@ -1,0 +1,1 @@
+"""Before and meanwhile: what a batch would take, and when it will be done."""

@@ -1,0 +1,1 @@
+"""How work comes in: uploads, batches, jobs, retries."""

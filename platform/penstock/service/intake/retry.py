@@ -1,0 +1,129 @@
+"""Retry: failed lines of an ended batch become a batch of their own, which knows its parent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.domain.api_errors import Conflict, NotFound
+from penstock.domain.work import hint
+from penstock.domain.work.batch import Batch, BatchState, parse_window
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.retry import EMPTY, Retry
+from penstock.service.core.idempotency import Idempotency, remembered
+from penstock.service.core.ids import fresh
+from penstock.service.core.transaction import Transaction
+from penstock.service.webhooks import endpoints
+from penstock.service.webhooks.endpoints import WebhookRequest
+from penstock.settings import Settings
+from penstock.store.batches import batches, files
+
+NOTHING = "nothing_to_retry"
+GONE = "file_gone"
+
+
+@dataclass(frozen=True)
+class RetryRequest:
+    """On which terms lines are asked again; None: as the parent's."""
+
+    lane: Lane | None = None
+    completion_window: str | None = None
+    metadata: dict[str, str] | None = None
+    output_expires_seconds: int | None = None
+    webhook: WebhookRequest | None = None
+    """None: none of its own."""
+
+
+def retry(
+    tx: Transaction,
+    tenant: str,
+    kind: str,
+    id: str,
+    repeats: Retry,
+    terms: RetryRequest,
+    once: Idempotency | None,
+    settings: Settings,
+) -> Batch:
+    """Make a batch (of a job: a job) that repeats lines of this one; its input is derived by whoever validates it.
+
+    Raises NotFound, and Conflict if it has not ended, has no such lines, or files that are needed are gone.
+    """
+    if once and (earlier := remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))):
+        return _get(tx, tenant, earlier)
+    parent = batches.get(tx.conn, tenant, id)
+    if parent is None or parent.kind != kind:
+        raise NotFound(kind, id, param=f"{kind}_id")
+    _check(parent, repeats)
+    root = parent if parent.root is None else batches.get(tx.conn, tenant, parent.root)
+    assert root is not None, "batches are never deleted"
+    window = terms.completion_window or parent.completion_window
+    made = fresh("batch_" if kind == "batch" else "job_")
+    inserted = batches.insert(
+        tx.conn,
+        tenant,
+        id=made,
+        kind=kind,
+        inline=False,
+        state=BatchState.VALIDATING,
+        endpoint=parent.endpoint,
+        model=None,
+        lane=terms.lane or parent.lane,
+        completion_window=window,
+        window=parse_window(window, settings.max_window_seconds),
+        metadata=parent.metadata if terms.metadata is None else terms.metadata,
+        input_file=fresh("file-"),
+        output_expires_seconds=terms.output_expires_seconds or parent.output_expires_seconds,
+        idempotency_key=once.key if once else None,
+        fingerprint=once.fingerprint if once else None,
+        dedup=parent.dedup,
+        plan=parent.plan,
+        cache=parent.cache,
+        cache_ttl_seconds=parent.cache_ttl_seconds,
+        parent=parent.id,
+        root=root.id,
+        repeats=repeats,
+        reads=_read(tx, parent, root),
+    )
+    if not inserted:  # the same request at once, which was first
+        assert once is not None, "only an idempotency key can be taken"
+        made = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key)) or made
+        return _get(tx, tenant, made)
+    if terms.webhook:
+        endpoints.attach(tx, tenant, made, terms.webhook)
+    tx.hint(hint.validate(made))
+    return _get(tx, tenant, made)
+
+
+def _check(parent: Batch, repeats: Retry) -> None:
+    if not parent.ended:
+        message = f"The {parent.kind} is {parent.state}: its lines can be repeated once it has ended."
+        raise Conflict(parent.state, "retried", message)
+    failed = parent.failed if repeats.wants_failed else 0
+    answered = 0
+    if repeats.answered is not None:
+        answered = parent.empty if repeats.answered == EMPTY else parent.completed
+    if failed + answered == 0:
+        message = f"The {parent.kind} has no such line: {parent.completed} are answered and {parent.failed} failed."
+        raise Conflict(parent.state, "retried", message, code=NOTHING)
+    if not parent.inline and parent.output_file is None and parent.error_file is None:
+        message = f"The {parent.kind} failed before its results were put together: create it anew."
+        raise Conflict(parent.state, "retried", message, code=NOTHING)
+
+
+def _read(tx: Transaction, parent: Batch, root: Batch) -> list[str]:
+    """Hold what the child reads until it has ended; raise Conflict if it is gone."""
+    wanted = [parent.output_file, parent.error_file, parent.merged_output_file, parent.merged_error_file]
+    for one in {parent.id: parent, root.id: root}.values():
+        if not one.inline:
+            wanted.append(one.input_file)
+    found = [id for id in wanted if id is not None]
+    for id in found:
+        if files.share(tx.conn, parent.tenant, id) is None:
+            message = f"The file {id} was deleted or has expired; without it these lines can't be repeated."
+            raise Conflict(parent.state, "retried", message, code=GONE)
+    return found
+
+
+def _get(tx: Transaction, tenant: str, id: str) -> Batch:
+    batch = batches.get(tx.conn, tenant, id)
+    assert batch is not None, "it is there"
+    return batch

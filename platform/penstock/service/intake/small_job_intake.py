@@ -1,0 +1,148 @@
+"""Intake: what small jobs need when they come, looked up once a second for all of them; and their way to the workers.
+
+So a POST is a part of one short statement (`arrivals.py`), however many come. What is a second old at most: a model's
+facts, the tokens that a tenant has open (what this process took in since then is added), and what the caller of a like
+job was told to expect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from penstock.domain.accounts.eta import Expectation
+from penstock.domain.api_errors import NotFound, TooMany, Unavailable
+from penstock.domain.work.batch import Batch
+from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.service.intake.insert_batcher import InsertBatcher
+from penstock.service.lifecycle import dispatch
+from penstock.service.views import batch_view
+from penstock.service.views.batch_view import BatchView
+from penstock.settings import Settings
+from penstock.store.batches import batches
+from penstock.store.fleet import models
+from penstock.store.fleet.models import Facts
+from penstock.store.work.small_jobs import NewJob
+
+log = structlog.get_logger()
+
+_FRESH_SECONDS: Final = 1.0
+_MOST_REMEMBERED: Final = 1_000
+
+
+@dataclass
+class _Looked:
+    """What was found for a tenant and a model, and what the tenant's jobs added since."""
+
+    at: float
+    facts: Facts | None
+    open_tokens: int
+
+
+class SmallJobIntake:
+    """One API process's, on its event loop."""
+
+    def __init__(self, db: AsyncDatabase, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._db = db
+        self._settings = settings
+        self._clock = clock
+        self._looked: OrderedDict[tuple[str, str], _Looked] = OrderedDict()
+        self._told: OrderedDict[tuple[Any, ...], tuple[float, BatchView]] = OrderedDict()
+        self._feeding: dict[str, asyncio.Task[None]] = {}
+        self._due: set[str] = set()
+        self._arrivals = InsertBatcher(db)
+
+    async def facts(self, tenant: str, model: str) -> Facts | None:
+        """What a known model's lines taught; raise NotFound (`model_not_found`)."""
+        return (await self._look(tenant, model)).facts
+
+    async def reserve(self, tenant: str, model: str, tokens: int) -> None:
+        """Count a job's tokens as open; raise TooMany if the tenant had more than it may with them."""
+        looked = await self._look(tenant, model)
+        most = self._settings.max_queued_tokens
+        if looked.open_tokens + tokens > most:
+            message = f"With this job, more than {most} estimated tokens would be queued."
+            raise TooMany(message, code="token_limit_exceeded")
+        looked.open_tokens += tokens
+
+    async def insert(self, job: NewJob) -> Batch:
+        """Make a job, with others that come at this moment; raise Unavailable (it may be there all the same)."""
+        return await self._arrivals.insert(job)
+
+    async def _look(self, tenant: str, model: str) -> _Looked:
+        known = self._looked.get((tenant, model))
+        if known is None or self._clock() - known.at > _FRESH_SECONDS:
+            at = self._clock()
+            known = _Looked(at, *await self._db.run(_look, tenant, model))
+            _remember(self._looked, (tenant, model), known)
+        return known
+
+    def feed(self, model: str) -> None:
+        """Feed a model soon: at once, or as soon as the feed that runs has ended, once for all that came meanwhile.
+
+        Should this process die first, the keeper's next tick does it.
+        """
+        self._due.add(model)
+        if model not in self._feeding:
+            self._feeding[model] = asyncio.create_task(self._feed(model))
+
+    async def _feed(self, model: str) -> None:
+        try:
+            while model in self._due:
+                self._due.discard(model)
+                await self._db.run(dispatch.feed, model, self._settings)
+        except Unavailable as error:
+            log.warning("not_fed", model=model, error=error.message)
+        finally:
+            del self._feeding[model]
+
+    async def seen(self, made: Batch) -> BatchView:
+        """A job that was just made: why it waits, and when it is expected, as a like one was told a moment ago."""
+        if not made.inline:
+            return await self._db.run(batch_view.seen, made, self._settings)
+        like = (made.tenant, made.model, made.lane, made.completion_window, made.total)
+        at, told = self._told.get(like, (0.0, None))
+        if told is None or self._clock() - at > _FRESH_SECONDS:
+            told = await self._db.run(batch_view.seen, made, self._settings)
+            _remember(self._told, like, (self._clock(), told))
+            return told
+        later = made.created_at - told.batch.created_at
+        return BatchView(made, told.waiting, told.expected and _shifted(told.expected, later))
+
+    async def close(self) -> None:
+        """Make and feed no more."""
+        await self._arrivals.close()
+        tasks = list(self._feeding.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _look(tx: Transaction, tenant: str, model: str) -> tuple[Facts | None, int]:
+    if not models.known(tx.conn, [model]):
+        raise NotFound("model", model, param="model", code="model_not_found")
+    return models.facts(tx.conn, [model]).get(model), batches.open_tokens(tx.conn, tenant)
+
+
+def _shifted(expected: Expectation, later: timedelta) -> Expectation:
+    moved = {
+        name: at + later
+        for name in ("expected_at", "earliest_at", "latest_at")
+        if (at := getattr(expected, name)) is not None
+    }
+    return dataclasses.replace(expected, **moved)
+
+
+def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _MOST_REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,185 @@
+"""Uploads: bytes stream to their final key while they are counted and hashed; what makes them visible comes last.
+
+A cut upload leaves an intent row and perhaps a blob that nobody can name; both are taken away here or by a sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from penstock.blobs.store import Blobs, away_is_unavailable
+from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
+from penstock.failpoint import failpoint
+from penstock.service.core.idempotency import Idempotency, remembered
+from penstock.service.core.ids import blob_key, fresh
+from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.store.batches import files
+from penstock.store.batches.files import File
+
+log = structlog.get_logger()
+
+PIECE_BYTES: Final = 128 * 1024
+"""What waits here for each upload: small, since hundreds may be slow at once."""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Bytes that are whole in the blob store and not yet visible."""
+
+    key: str
+    bytes: int
+    sha256: bytes
+
+
+class Upload:
+    """Bytes on their way to the blob store: `async with`, which discards what was not published."""
+
+    def __init__(self, db: AsyncDatabase, blobs: Blobs, tenant: str, max_bytes: int) -> None:
+        self.key = blob_key(tenant, "files")
+        self._db = db
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._sha256 = hashlib.sha256()
+        self._piece = bytearray()
+        self._discard = True
+        self._writer: Any = None
+
+    async def __aenter__(self) -> Self:
+        await self._db.run(_intend, self.key)
+        with away_is_unavailable():
+            self._writer = self._blobs.open_upload(self.key)
+        return self
+
+    async def write(self, data: bytes) -> None:
+        """Take some bytes; raise TooLarge once there are more than the limit."""
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            raise TooLarge(f"The file is larger than {self._max_bytes} bytes.", param="file")
+        self._sha256.update(data)
+        self._piece += data
+        if len(self._piece) >= PIECE_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if self._piece:
+            with away_is_unavailable():
+                await self._writer.write(bytes(self._piece))
+            self._piece.clear()
+            failpoint("upload.writing")
+
+    async def publish(self, make_visible: Callable[[Transaction, Sealed], tuple[Any, bool]]) -> Any:
+        """Complete the blob and run the transaction that names it; it says what it made, and if it took the blob."""
+        await self._flush()
+        with away_is_unavailable():
+            await self._writer.close()
+        sealed = Sealed(self.key, self._size, self._sha256.digest())
+        self._discard = False  # from here on its row may be committed, even if nobody lives to hear it
+        try:
+            made, taken = await self._db.run(make_visible, sealed)
+        except PenstockError as error:
+            self._discard = not isinstance(error, Unavailable)
+            raise
+        self._discard = not taken
+        return made
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer = None  # an open writer that is dropped makes nothing visible
+        if self._discard:
+            await asyncio.shield(discard(self._db, self._blobs, self.key))
+
+
+async def discard(db: AsyncDatabase, blobs: Blobs, key: str) -> None:
+    """Doom a blob that no row names, delete it, forget it; what fails here is left to the sweep."""
+    try:
+        await db.run(_doom, key)
+        with away_is_unavailable():
+            await asyncio.to_thread(blobs.delete, key)
+        await db.run(_forget, key)
+    except (PenstockError, OSError) as error:
+        log.warning("blob_left_to_the_sweep", key=key, error=str(error))
+
+
+def publish_file(
+    tx: Transaction,
+    sealed: Sealed,
+    tenant: str,
+    *,
+    purpose: str,
+    filename: str,
+    ttl: timedelta,
+    once: Idempotency | None,
+) -> tuple[File, bool]:
+    """Make an upload visible; the same upload with the same idempotency key is the file that is there already."""
+    id = fresh("file-")
+    taken = files.insert(
+        tx.conn,
+        tenant,
+        id=id,
+        purpose=purpose,
+        filename=filename,
+        bytes=sealed.bytes,
+        sha256=sealed.sha256,
+        blob_key=sealed.key,
+        ttl=ttl,
+        idempotency_key=once.key if once else None,
+        fingerprint=once.fingerprint if once else None,
+    )
+    if not taken:
+        assert once is not None, "only an idempotency key can be taken"
+        earlier = remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))
+        assert earlier is not None, "the insert met it"
+        id = earlier
+    return get(tx, tenant, id), taken
+
+
+def get(tx: Transaction, tenant: str, id: str) -> File:
+    """A tenant's file; raise NotFound."""
+    file = files.get(tx.conn, tenant, id)
+    if file is None:
+        raise NotFound("file", id, param="file_id")
+    return file
+
+
+def page(tx: Transaction, tenant: str, *, purpose: str | None, after: str | None, limit: int, order: str) -> list[File]:
+    """A tenant's files, after the one named; raise NotFound if that one is not there."""
+    if after is not None and not files.exists(tx.conn, tenant, after):
+        raise NotFound("file", after, param="after")
+    return files.page(tx.conn, tenant, purpose=purpose, after=after, limit=limit, order=order)
+
+
+async def delete(db: AsyncDatabase, blobs: Blobs, tenant: str, id: str) -> None:
+    """Delete a file and its bytes; raise NotFound, or Conflict while a batch reads it."""
+    await discard(db, blobs, await db.run(_delete, tenant, id))
+
+
+def _delete(tx: Transaction, tenant: str, id: str) -> str:
+    if not files.lock(tx.conn, tenant, id):
+        raise NotFound("file", id, param="file_id")
+    if batch := files.reading_batch(tx.conn, tenant, id):
+        raise Conflict("in use", "deleted", f"The batch {batch} still reads this file.", code="file_in_use")
+    key = files.delete(tx.conn, tenant, id)
+    assert key is not None, "a locked file is there"
+    return key
+
+
+def _intend(tx: Transaction, key: str) -> None:
+    files.intend(tx.conn, key)
+
+
+def _doom(tx: Transaction, key: str) -> None:
+    files.doom(tx.conn, [key])
+
+
+def _forget(tx: Transaction, key: str) -> None:
+    files.forget(tx.conn, [key])

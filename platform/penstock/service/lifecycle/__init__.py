@@ -1,0 +1,1 @@
+"""How work goes on: dispatch, claim, flush, settle, close."""

@@ -1,0 +1,294 @@
+"""Work: what a holder does with slices: claim, beat, flush, settle, release."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from penstock.domain.accounts.tokens import Usage
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.slice import Claim
+from penstock.formats import plan
+from penstock.formats.output import Record
+from penstock.service.core.transaction import Transaction
+from penstock.service.lifecycle import closing, dispatch
+from penstock.settings import Settings
+from penstock.store.batches import batches, files
+from penstock.store.fleet import models, workers
+from penstock.store.work import counts, leases, pending_batches, segments, slices, suspects
+
+
+@dataclass(frozen=True)
+class Beaten:
+    """The database's answer to a beat: leases that are lost, and leases whose batch is closing, with how."""
+
+    lost: frozenset[int]
+    closing: dict[int, BatchState]
+    forgotten: tuple[int, ...]
+
+
+def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
+    """Enter a process that starts; its model becomes known."""
+    if holder.model is not None:
+        models.add(tx.conn, holder.model, "registered")
+    workers.register(
+        tx.conn,
+        holder.id,
+        kind=holder.kind,
+        model=holder.model,
+        state=state,
+        slots=slots,
+        host=holder.host,
+        pid=holder.pid,
+    )
+
+
+def mark(tx: Transaction, holder: Holder, state: str, settings: Settings, trouble: EngineTrouble | None = None) -> None:
+    """Say that a process is ready, starting (with what keeps it from that), draining or gone; a ready one is fed."""
+    workers.mark(tx.conn, holder.id, state, trouble)
+    if state == "ready" and holder.model is not None:
+        dispatch.feed(tx, holder.model, settings)
+
+
+def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: Settings) -> Beaten:
+    """Prolong the named leases and hear orders. What was forgotten is to be released by the caller."""
+    ttl = timedelta(seconds=settings.lease_seconds)
+    orders = leases.beat(tx.conn, list(held), holder=holder.id, ttl=ttl)
+    kept = {order.lease for order in orders if order.named}
+    return Beaten(
+        lost=frozenset(held) - kept,
+        closing={order.lease: order.closing for order in orders if order.named and order.closing},
+        forgotten=tuple(order.lease for order in orders if not order.named),
+    )
+
+
+def claim(
+    tx: Transaction,
+    holder: Holder,
+    lanes: Sequence[Lane],
+    nonce: UUID,
+    settings: Settings,
+    full: Mapping[Lane, Collection[str]] | None = None,
+    lines: int = 1,
+) -> list[Claim]:
+    """Take the best ready slice of the holder's model in these lanes; empty if there is none.
+
+    Small jobs' slices come together, up to so many lines and a slice's tokens, each under a lease of its own.
+    `full`: tenants that hold as many of the holder's hands as they may, by lane; they are passed over.
+    """
+    assert holder.model is not None, "only gpu workers claim slices"
+    claims = leases.claim(
+        tx.conn,
+        holder.model,
+        lanes,
+        holder=holder.id,
+        nonce=nonce,
+        ttl=timedelta(seconds=settings.lease_seconds),
+        promoted_share=settings.promoted_share,
+        full=full or {},
+        lines=lines,
+        tokens=settings.slice_tokens,
+    )
+    if claims:  # with none left ready, the next hand would take a less urgent batch's while better ones are queued
+        dispatch.feed(tx, holder.model, settings)
+    return claims
+
+
+def intend(tx: Transaction, key: str) -> None:
+    """Note that a blob is about to be written, so that a sweep finds it if we die."""
+    files.intend(tx.conn, key)
+
+
+def flush(
+    tx: Transaction,
+    claim: Claim,
+    seq: int,
+    records: Sequence[Record],
+    blob_key: str | None,
+    framed: bytes | None = None,
+    gpu_microseconds: int = 0,
+) -> None:
+    """Record answers, from a blob that is written or (inline) in the row; raise LeaseLost if they must be dropped.
+
+    `framed` is what `frame` made of the records, where the caller has it already. `gpu_microseconds` is the time that
+    the engine's GPUs took for them.
+    """
+    if not segments.flush(tx.conn, [_piece(claim, seq, records, gpu_microseconds, blob_key, framed)]):
+        raise LeaseLost
+
+
+def _piece(
+    claim: Claim,
+    seq: int,
+    records: Sequence[Record],
+    gpu_microseconds: int,
+    blob_key: str | None = None,
+    framed: bytes | None = None,
+) -> segments.Piece:
+    usage = Usage()
+    for record in records:
+        usage += record.usage
+    data = frame(records) if framed is None else framed
+    return segments.Piece(
+        claim.slice,
+        claim.lease,
+        seq,
+        lines=[record.number for record in records],
+        failed_lines=[record.number for record in records if record.failed],
+        empty_lines=[record.number for record in records if record.empty],
+        usage=usage,
+        gpu_microseconds=gpu_microseconds,
+        bytes=len(data),
+        blob_key=blob_key,
+        data=None if blob_key else data,
+    )
+
+
+@dataclass(frozen=True)
+class SliceAnswers:
+    """What came back of one small slice since its last segment, which was one less than `seq`."""
+
+    claim: Claim
+    seq: int
+    records: Sequence[Record]
+    gpu_microseconds: int = 0
+    """The time that the engine's GPUs took for them."""
+
+
+def record(tx: Transaction, answers: Sequence[SliceAnswers], ends: Sequence[Claim]) -> frozenset[int]:
+    """Record answers of several small slices, and settle those that end with them: their jobs end here and now.
+
+    Returns the leases that are lost; each is its own slice's affair, and the others are recorded. May be repeated.
+    It comes several times a second, so the next claim feeds the model, not this.
+    """
+    batches.lock_all(tx.conn, sorted({one.claim.batch for one in answers} | {claim.batch for claim in ends}))
+    lost = {one.claim.lease for one in answers}
+    if answers:
+        pieces = [_piece(one.claim, one.seq, one.records, one.gpu_microseconds) for one in answers]
+        lost -= segments.flush(tx.conn, pieces)
+    ending = [claim for claim in ends if claim.lease not in lost]
+    if ending:
+        settled = leases.settle(tx.conn, [(claim.slice, claim.lease) for claim in ending])
+        lost |= {claim.lease for claim in ending} - settled
+        closing.move_on_all(tx, sorted({claim.batch for claim in ending if claim.lease in settled}))
+    return frozenset(lost)
+
+
+def frame(records: Sequence[Record]) -> bytes:
+    """A segment's bytes."""
+    return b"".join(plan.frame(record.number, record.line) for record in records)
+
+
+def settle(tx: Transaction, claim: Claim, settings: Settings) -> None:
+    """Mark the slice done, let its batch move on, and feed its model; raise LeaseLost if it is somebody else's."""
+    batches.lock(tx.conn, claim.batch)
+    if not leases.settle(tx.conn, [(claim.slice, claim.lease)]):
+        raise LeaseLost
+    closing.move_on(tx, claim.batch)
+    dispatch.feed(tx, claim.model, settings)
+
+
+def release(tx: Transaction, lease: int, how: str = "released") -> None:
+    """Give back what a lease holds, without penalty; nothing happens if it is closed already."""
+    batch = leases.batch_of(tx.conn, lease)
+    if batch is None:
+        return
+    batches.lock(tx.conn, batch)
+    leases.give_back(tx.conn, lease, how)
+    closing.move_on(tx, batch)
+
+
+def note_trial(tx: Transaction, claim: Claim, lines: Sequence[int]) -> None:
+    """Note that these suspects are about to be asked; raise LeaseLost. May be repeated."""
+    if not suspects.note(tx.conn, claim.slice, claim.lease, list(lines)):
+        raise LeaseLost
+
+
+def crash(tx: Transaction, claim: Claim, in_flight: Sequence[int]) -> None:
+    """The engine died: charge the lines that were in flight, and give the slice back without penalty. Once a lease."""
+    if leases.batch_of(tx.conn, claim.lease) is None:
+        return
+    batches.lock(tx.conn, claim.batch)
+    suspects.charge(tx.conn, claim.slice, claim.lease, list(in_flight))
+    leases.give_back(tx.conn, claim.lease, "released")
+    closing.move_on(tx, claim.batch)
+
+
+def give_back_all(tx: Transaction, held: Sequence[tuple[Claim, Sequence[int]]]) -> None:
+    """Give several small slices back, without penalty, and charge those of their lines that an engine died with."""
+    batches.lock_all(tx.conn, sorted({claim.batch for claim, _ in held}))
+    for claim, in_flight in held:
+        if leases.batch_of(tx.conn, claim.lease) is not None:
+            suspects.charge(tx.conn, claim.slice, claim.lease, list(in_flight))
+            leases.give_back(tx.conn, claim.lease, "released")
+    closing.move_on_all(tx, sorted({claim.batch for claim, _ in held}))
+
+
+def lost(tx: Transaction, dropped: int, leases: int = 1) -> None:
+    """Count leases that were found gone, and the answers that are dropped with them."""
+    counts.add(tx.conn, "answers_dropped", dropped)
+    counts.add(tx.conn, "lease_lost", leases)
+
+
+def count(tx: Transaction, name: str, by: int = 1) -> None:
+    """Count a rare event for the whole platform."""
+    counts.add(tx.conn, name, by)
+
+
+def unreadable(tx: Transaction, claim: Claim) -> None:
+    """The slice can't be worked on, its bytes or our code being broken: give it back; fail the batch the third time."""
+    batches.lock(tx.conn, claim.batch)
+    if slices.count_unreadable(tx.conn, claim.slice, claim.lease) >= 3:
+        closing.close(tx, claim.batch, BatchState.FAILED)
+    leases.give_back(tx.conn, claim.lease, "released")
+    closing.move_on(tx, claim.batch)
+
+
+def seen(tx: Transaction, holder: Holder) -> None:
+    """Note that a process is alive."""
+    workers.seen(tx.conn, holder.id)
+
+
+def claim_batch(
+    tx: Transaction, holder: Holder, batch: str, kind: str, nonce: UUID, settings: Settings
+) -> tuple[Batch, leases.BatchLease] | None:
+    """Take a batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
+    state = BatchState.VALIDATING if kind == "validate" else BatchState.FINALIZING
+    ttl = timedelta(seconds=settings.lease_seconds)
+    lease = leases.claim_batch(tx.conn, batch, kind, state, holder=holder.id, nonce=nonce, ttl=ttl)
+    found = batches.find(tx.conn, batch)
+    return (found, lease) if lease and found else None
+
+
+def waiting_for_io(tx: Transaction) -> tuple[str, str] | None:
+    """The most urgent batch that waits for an io worker, with what it waits for (`validate` or `assemble`)."""
+    found = pending_batches.waiting_for_io(tx.conn)
+    if found is None:
+        return None
+    batch, state = found
+    return ("validate" if state is BatchState.VALIDATING else "assemble"), batch
+
+
+def put_off(tx: Transaction, lease: int) -> None:
+    """Give a validation or assembly back that can't go on now: a server is away, a disk full. No attempt is counted."""
+    batch = leases.batch_of(tx.conn, lease)
+    if batch is not None:
+        batches.lock(tx.conn, batch)
+        leases.put_off_batch(tx.conn, lease)
+
+
+def give_up(tx: Transaction, batch: str, lease: int) -> None:
+    """End a batch as failed, after its validation or assembly died too often. What was recorded is kept."""
+    batches.lock(tx.conn, batch)
+    now = batches.find(tx.conn, batch)
+    if now is None or not batches.holds(tx.conn, batch, lease, now.state):
+        raise LeaseLost
+    error = LineError("internal_error", f"The batch could not be worked on while {now.state}; see the logs.")
+    closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=[error], error_count=1))
+    leases.shut_batch_lease(tx.conn, lease)

@@ -1,0 +1,82 @@
+"""Derive: a retry's input, from its parent's lines and how they ended; then it is validated as every batch is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import timedelta
+
+from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
+from penstock.domain.work.retry import Retry
+from penstock.failpoint import failpoint
+from penstock.formats import input as lines
+from penstock.formats.ended import EndedLine
+from penstock.service.core.transaction import Database, Transaction
+from penstock.service.lifecycle import closing
+from penstock.service.results import results
+from penstock.service.results.result_file import ResultFile, Written
+from penstock.settings import Settings
+from penstock.store.batches import batches, files, retries
+from penstock.store.work import leases
+
+NOTHING = LineError("nothing_to_retry", "No line of the parent is what this retry asks for.")
+
+
+def derive(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Batch | None:
+    """Write the input of a retry and make it the batch's own; None if no line is to be repeated: then it has failed.
+
+    Raises LeaseLost, and Unreadable.
+    """
+    assert batch.repeats is not None, "only a retry has no input of its own yet"
+    parent = db.run(lambda tx: batches.find(tx.conn, batch.parent or ""))
+    assert parent is not None, "batches are never deleted"
+    with ResultFile(db, blobs, batch.tenant, f"{batch.id}_input.jsonl") as sheet:
+        for line in chosen(results.of(db, blobs, parent), batch.repeats):
+            sheet.line(line)
+    failpoint("retry.derived")
+    if sheet.written is None:
+        db.run(_refuse, batch.id, lease)
+        return None
+    db.run(_adopt, batch, lease, sheet.written, settings)
+    return dataclasses.replace(batch, input_key=sheet.written.key)
+
+
+def chosen(found: results.Braid, repeats: Retry) -> Iterator[bytes]:
+    """The lines that are asked again, as they are asked."""
+    for line, end in found:
+        if _takes(repeats, end):
+            yield lines.changed(line, repeats.changes)
+
+
+def _takes(repeats: Retry, end: EndedLine) -> bool:
+    if repeats.custom_ids is not None and end.custom_id not in repeats.custom_ids:
+        return False
+    if not end.failed:
+        return repeats.answered is not None and repeats.takes_answered(end.finish)
+    return repeats.takes_failed(end.status, end.codes if repeats.error_codes else frozenset())
+
+
+def _adopt(tx: Transaction, batch: Batch, lease: int, written: Written, settings: Settings) -> None:
+    if not retries.adopt(tx.conn, batch.id, lease, written.key):
+        raise LeaseLost
+    files.insert(
+        tx.conn,
+        batch.tenant,
+        id=batch.input_file or written.id,
+        purpose="batch",
+        filename=written.filename,
+        bytes=written.bytes,
+        sha256=written.sha256,
+        blob_key=written.key,
+        ttl=timedelta(seconds=settings.file_ttl_seconds),
+    )
+
+
+def _refuse(tx: Transaction, batch: str, lease: int) -> None:
+    batches.lock(tx.conn, batch)
+    if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
+        raise LeaseLost
+    closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=[NOTHING], error_count=1))
+    leases.shut_batch_lease(tx.conn, lease)

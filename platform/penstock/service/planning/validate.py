@@ -1,0 +1,132 @@
+"""Validate: spool → scan → check models and limits → plan → commit, or fail the batch with all its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
+from penstock.domain.work.slice import Cut
+from penstock.failpoint import failpoint
+from penstock.service.core import scratch
+from penstock.service.core.ids import blob_key
+from penstock.service.core.transaction import Database, Transaction
+from penstock.service.lifecycle import closing, dispatch
+from penstock.service.planning import plan
+from penstock.service.planning.derive import derive
+from penstock.service.planning.scan import Scan, scan
+from penstock.settings import Settings
+from penstock.store.batches import batches, files
+from penstock.store.fleet import models, workers
+from penstock.store.fleet.models import Facts
+from penstock.store.work import leases, slices
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Validated:
+    """How a validation ended; `lines` of a plan in `slices`, or `errors` found."""
+
+    batch: str
+    lines: int = 0
+    slices: int = 0
+    errors: int = 0
+
+
+def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Validated:
+    """Validate and plan a batch under a lease; raise LeaseLost if the batch was closed or taken meanwhile."""
+    if batch.parent is not None and batch.input_key is None:
+        derived = derive(db, blobs, batch, lease, settings)
+        if derived is None:
+            return Validated(batch.id, errors=1)
+        batch = derived
+    assert batch.input_key is not None, "inline jobs are validated in their POST"
+    with spooled(blobs, batch.input_key, settings.scratch_dir) as path:
+        facts = db.run(lambda tx: models.facts(tx.conn))
+        # Equal lines of one slice are asked once, and only a plan puts them there.
+        found = scan(path, batch.endpoint, facts, settings, dedup=batch.dedup and batch.plan)
+        db.run(check_models, found, settings)
+        if not found.error_count:
+            db.run(check_limit, batch.tenant, found, settings)
+        if found.error_count:
+            db.run(refuse, batch.id, lease, found)
+            return Validated(batch.id, errors=found.error_count)
+        key = blob_key(batch.tenant, "plans")
+        db.run(lambda tx: files.intend(tx.conn, key))
+        made = plan.make(found, db.run(speeds, found.models, facts, settings), settings, reorder=batch.plan)
+        cuts = plan.write(path, made, blobs, key)
+        failpoint("validate.planned")
+        db.run(begin, batch, lease, found, key, cuts, settings)
+    return Validated(batch.id, lines=len(found.numbers), slices=len(cuts))
+
+
+@contextmanager
+def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
+    """The blob as a local file that goes away afterwards."""
+    with scratch.folder(folder, "validate-") as inside:
+        path = inside / "input"
+        with path.open("wb") as file:
+            for piece in blobs.pieces(key):
+                scratch.check(folder, len(piece))
+                file.write(piece)
+        yield path
+
+
+def check_models(tx: Transaction, found: Scan, settings: Settings) -> None:
+    """Refuse every line that names a model which is neither added nor was ever registered by a worker."""
+    known = models.known(tx.conn, found.models)
+    unknown = {index for index, name in enumerate(found.models) if name not in known}
+    if not unknown:
+        return
+    for number, model in zip(found.numbers, found.model_of, strict=True):
+        if model in unknown:
+            message = f"The model {found.models[model]!r} does not exist."
+            found.refuse(LineError("model_not_found", message, "body.model", number), settings.max_errors_listed)
+
+
+def check_limit(tx: Transaction, tenant: str, found: Scan, settings: Settings) -> None:
+    """Refuse the file if the tenant would have too many estimated tokens open."""
+    tokens = sum(found.tokens)
+    if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
+        message = f"With this file's {tokens} estimated tokens, more than {settings.max_queued_tokens} would be queued."
+        found.refuse(LineError("token_limit_exceeded", message), settings.max_errors_listed)
+
+
+def speeds(tx: Transaction, names: list[str], facts: Mapping[str, Facts], settings: Settings) -> dict[str, plan.Speed]:
+    """How much work a slice of each model should be."""
+    paces = workers.paces(tx.conn, names, gone=timedelta(seconds=settings.worker_gone_seconds))
+    return {name: plan.speed(paces.get(name), facts.get(name), settings) for name in names}
+
+
+def refuse(tx: Transaction, batch: str, lease: int, found: Scan) -> None:
+    """End the batch as failed with its errors, if the lease is still its own."""
+    batches.lock(tx.conn, batch)
+    if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
+        raise LeaseLost
+    errors = sorted(found.errors, key=lambda error: error.line or 0)
+    closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=errors, error_count=found.error_count))
+    leases.shut_batch_lease(tx.conn, lease)
+
+
+def begin(
+    tx: Transaction, batch: Batch, lease: int, found: Scan, key: str, cuts: list[Cut], settings: Settings
+) -> None:
+    """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it."""
+    model = found.models[0] if len(found.models) == 1 else None
+    lane = batches.begin(tx.conn, batch.id, lease=lease, model=model, total=len(found.numbers), plan_key=key)
+    if lane is None:
+        raise LeaseLost
+    slices.insert(tx.conn, batch.id, cuts, lane)
+    if not files.published(tx.conn, [key]):
+        raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
+    leases.shut_batch_lease(tx.conn, lease)
+    for name in found.models:
+        dispatch.feed(tx, name, settings)

@@ -1,0 +1,1 @@
+"""Results: output and error files, and how each line ended."""

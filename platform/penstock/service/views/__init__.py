@@ -1,0 +1,1 @@
+"""How callers see a batch, and how they wait for its end."""

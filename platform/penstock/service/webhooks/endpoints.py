@@ -1,0 +1,136 @@
+"""Webhook endpoints: made, changed, rotated and deleted by their tenant; or made with one batch, for it alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from penstock.domain.api_errors import NotFound, TooMany
+from penstock.domain.webhook import EVENT_TYPES, MADE_SECRET_BYTES, Endpoint, receiver_of, secret_of
+from penstock.service.core.ids import fresh
+from penstock.service.core.transaction import Transaction
+from penstock.settings import Settings
+from penstock.store import deliveries, webhooks
+
+BOTH_SECRETS: Final = timedelta(hours=24)
+"""So long after a rotation everything is signed with the old secret too."""
+
+
+@dataclass(frozen=True)
+class WebhookRequest:
+    """A webhook for one batch; `made` says that its secret is ours, and was never told to anybody yet."""
+
+    url: str
+    event_types: tuple[str, ...]
+    secret: str
+    made: bool
+
+
+def wish(url: str, event_types: Sequence[str] | None, secret: str | None) -> WebhookRequest:
+    """A webhook for a batch that is about to be made."""
+    return WebhookRequest(url, tuple(event_types or EVENT_TYPES), secret or _fresh_secret(), made=secret is None)
+
+
+def attach(tx: Transaction, tenant: str, batch: str, wished: WebhookRequest) -> None:
+    """Make a batch's own endpoint, in the transaction that makes the batch."""
+    webhooks.insert(
+        tx.conn,
+        tenant,
+        id=fresh("we_"),
+        batch=batch,
+        name="",
+        url=wished.url,
+        receiver=receiver_of(wished.url),
+        event_types=wished.event_types,
+        secret=wished.secret,
+    )
+
+
+def of_batch(tx: Transaction, tenant: str, batch: str) -> Endpoint | None:
+    """A batch's own endpoint."""
+    return webhooks.of_batch(tx.conn, tenant, batch)
+
+
+def create(
+    tx: Transaction,
+    tenant: str,
+    name: str,
+    url: str,
+    event_types: Sequence[str],
+    secret: str | None,
+    settings: Settings,
+) -> Endpoint:
+    """Make an endpoint; raise TooMany. Its secret is told this once."""
+    if webhooks.count(tx.conn, tenant) >= settings.max_webhook_endpoints:
+        raise TooMany(f"A tenant may have {settings.max_webhook_endpoints} webhook endpoints.")
+    return webhooks.insert(
+        tx.conn,
+        tenant,
+        id=fresh("we_"),
+        batch=None,
+        name=name,
+        url=url,
+        receiver=receiver_of(url),
+        event_types=event_types,
+        secret=secret or _fresh_secret(),
+    )
+
+
+def get(tx: Transaction, tenant: str, id: str) -> Endpoint:
+    """An endpoint of the tenant, or of one of its batches; raise NotFound."""
+    return _found(webhooks.get(tx.conn, tenant, id), id)
+
+
+def page(tx: Transaction, tenant: str, *, after: str | None, limit: int) -> list[Endpoint]:
+    """The tenant's endpoints, newest first, after the one named; raise NotFound if that one is not there."""
+    if after is not None:
+        get(tx, tenant, after)
+    return webhooks.page(tx.conn, tenant, after=after, limit=limit)
+
+
+def change(
+    tx: Transaction,
+    tenant: str,
+    id: str,
+    *,
+    name: str | None = None,
+    url: str | None = None,
+    event_types: Sequence[str] | None = None,
+    enabled: bool | None = None,
+) -> Endpoint:
+    """Change what is given, for what is still owed too; to disable is to give up what is owed. Raises NotFound."""
+    receiver = None if url is None else receiver_of(url)
+    changed = webhooks.change(
+        tx.conn, tenant, id, name=name, url=url, receiver=receiver, event_types=event_types, enabled=enabled
+    )
+    if receiver is not None:
+        deliveries.move(tx.conn, id, receiver)
+    if enabled is False:
+        deliveries.fail_all(tx.conn, id)
+    return _found(changed, id)
+
+
+def rotate(tx: Transaction, tenant: str, id: str, keep_old: bool) -> Endpoint:
+    """A new secret, told this once; with `keep_old`, both sign for 24 hours. Raises NotFound."""
+    keep = BOTH_SECRETS if keep_old else timedelta()
+    return _found(webhooks.rotate(tx.conn, tenant, id, secret=_fresh_secret(), keep=keep), id)
+
+
+def delete(tx: Transaction, tenant: str, id: str) -> None:
+    """Send nothing more to it; its log stays until it is old. Raises NotFound."""
+    if not webhooks.disable(tx.conn, tenant, id, "deleted"):
+        raise NotFound("webhook endpoint", id)
+    deliveries.fail_all(tx.conn, id)
+
+
+def _found(endpoint: Endpoint | None, id: str) -> Endpoint:
+    if endpoint is None:
+        raise NotFound("webhook endpoint", id)
+    return endpoint
+
+
+def _fresh_secret() -> str:
+    return secret_of(secrets.token_bytes(MADE_SECRET_BYTES))

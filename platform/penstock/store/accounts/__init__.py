@@ -1,0 +1,1 @@
+"""Rows of tenants: keys, prices, usage and fair turns."""

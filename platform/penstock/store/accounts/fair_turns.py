@@ -1,0 +1,118 @@
+"""Shares: whose turn it is in a lane. Tenants take turns by tokens over weight, and being idle saves nothing up.
+
+Start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996). A lane's clock is the start tag of what was served last; an
+account that comes (back) starts there, not at what it was served long ago. The account with the least start tag is
+next, and its next start tag is this one plus the tokens over its weight.
+
+All work that was promoted into a lane is one account, `*`, with a weight that leaves the lane's own work its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.work.lane import Lane
+
+PROMOTED: Final = "*"
+
+ACCOUNT: Final = "case when s.promoted then '*' else s.tenant end"
+"""Who is charged for a slice, word by word as the indexes have it."""
+
+_TURNS = text(f"""
+    -- From one account to the next in the index: as many steps as there are accounts, however long their lists are.
+    with recursive accounts(rank, account) as (
+        select lanes.rank, first.account
+        from unnest(cast(:ranks as smallint[])) as lanes(rank)
+        cross join lateral (
+            select {ACCOUNT} as account from slices s
+            where s.model = :model and s.lane_rank = lanes.rank and s.state = 'ready'
+            order by {ACCOUNT} limit 1) first
+        union all
+        select a.rank, next.account
+        from accounts a
+        cross join lateral (
+            select {ACCOUNT} as account from slices s
+            where s.model = :model and s.lane_rank = a.rank and s.state = 'ready' and {ACCOUNT} > a.account
+            order by {ACCOUNT} limit 1) next)
+    select a.rank, a.account, t.weight, greatest(own.served, clock.served, 0) as start
+    from accounts a
+    left join shares own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
+    left join shares clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''
+    left join tenants t on t.id = a.account
+    cross join lateral (
+        select s.deadline, s.id from slices s
+        where s.model = :model and s.lane_rank = a.rank and s.state = 'ready' and {ACCOUNT} = a.account
+        order by s.deadline, s.id limit 1) head
+    order by a.rank, start, head.deadline, head.id""")
+
+_CHARGE = text("""
+    -- The clock's row first, in every claim: two at once take turns. Each adds to what it finds, so neither is lost.
+    insert into shares (model, lane_rank, tenant, served)
+    select :model, :rank, who.account, who.start + who.cost
+    from unnest(cast(:accounts as text[]), cast(:starts as float8[]), cast(:costs as float8[]))
+        as who(account, start, cost)
+    order by who.account
+    on conflict (model, lane_rank, tenant) do update set served = greatest(
+        excluded.served, shares.served + (
+            select cost from unnest(cast(:accounts as text[]), cast(:costs as float8[])) as paid(account, cost)
+            where paid.account = shares.tenant))""")
+
+_FORGET = text("""
+    -- Who is behind its lane's clock starts at the clock, as one that was never there.
+    delete from shares where (model, lane_rank, tenant) in (
+        select own.model, own.lane_rank, own.tenant
+        from shares own join shares clock using (model, lane_rank)
+        where own.tenant <> '' and clock.tenant = '' and own.served <= clock.served
+        limit 1000 for no key update of own skip locked)""")
+
+
+@dataclass(frozen=True)
+class FairTurn:
+    """An account that has ready slices in a lane: where it stands, and what it pays for a token."""
+
+    rank: int
+    account: str
+    start: float
+    weight: float
+
+
+def turns(conn: Connection, model: str, lanes: Sequence[Lane], *, promoted_share: float) -> list[FairTurn]:
+    """The accounts with ready slices in these lanes, in the order in which they are to be served."""
+    rows = conn.execute(_TURNS, {"model": model, "ranks": [lane.rank for lane in lanes]}).all()
+    own: dict[int, float] = {}
+    for row in rows:
+        own[row.rank] = own.get(row.rank, 0.0) + (row.weight or 0.0)
+    share = min(max(promoted_share, 1e-6), 1 - 1e-6)
+    return [
+        FairTurn(
+            row.rank,
+            row.account,
+            row.start,
+            # So that promoted work is this part of it and the lane's own work together; alone, any weight will do.
+            (own[row.rank] or 1.0) * share / (1 - share) if row.account == PROMOTED else row.weight,
+        )
+        for row in rows
+    ]
+
+
+def charge(conn: Connection, model: str, served: Mapping[FairTurn, float], clock: float) -> None:
+    """Accounts of one lane were served so many tokens each, the last at this start tag.
+
+    The last statement of its transaction, or nearly: the next claim of the lane may wait.
+    """
+    accounts = [
+        ("", clock, 0.0),
+        *((turn.account, turn.start, tokens / turn.weight) for turn, tokens in served.items()),
+    ]
+    names, starts, costs = zip(*accounts, strict=True)
+    values = {"accounts": list(names), "starts": list(starts), "costs": list(costs)}
+    conn.execute(_CHARGE, values | {"model": model, "rank": next(iter(served)).rank})
+
+
+def forget(conn: Connection) -> int:
+    """Delete rows that say no more than their absence would."""
+    return conn.execute(_FORGET).rowcount

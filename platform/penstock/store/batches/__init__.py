@@ -1,0 +1,1 @@
+"""Rows of batches and files, and how callers see them."""

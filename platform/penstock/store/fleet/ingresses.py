@@ -1,0 +1,61 @@
+"""Doors: what the rows of gpu workers say about taking waiting calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.calls.ingress import Ingress, Load, Slo
+
+_ANNOUNCE = text("""
+    update workers set door = :url, region = :region, serves = :serves, engine_slots = :slots,
+        revision = :revision where id = :id""")
+
+_PULSE = text("""
+    -- A worker that is gone, or draining, stays so: a pulse that was under way says nothing about that.
+    update workers w set seen_at = clock_timestamp(), pulsed_at = clock_timestamp(),
+        open = :open and w.state = 'ready', calls = :calls, lines = :lines, budget = :budget,
+        budget_reason = :reason, tokens_per_second = :tokens_per_second
+    from models m where w.id = :id and m.name = w.model
+    returning m.ttft_p95_ms, m.itl_p95_ms""")
+
+_PAGE = text("""
+    select id, model, serves, door, region, engine_slots, open, calls, lines, budget, budget_reason, tokens_per_second,
+           revision
+    from workers
+    where kind = 'gpu' and door is not null and state = 'ready' and pulsed_at > clock_timestamp() - :gone
+    order by id""")
+
+
+def announce(
+    conn: Connection, id: UUID, *, url: str, region: str, serves: Sequence[str], slots: int, revision: str
+) -> None:
+    """Say where a worker takes calls, for which names, and what makes its engine's answers its own."""
+    values = {"id": id, "url": url, "region": region, "serves": list(serves), "slots": slots, "revision": revision}
+    conn.execute(_ANNOUNCE, values)
+
+
+def pulse(conn: Connection, id: UUID, load: Load) -> Slo:
+    """Note a worker's load; what its model's callers were promised."""
+    row = conn.execute(_PULSE, {"id": id, **vars(load)}).first()
+    return Slo(row.ttft_p95_ms, row.itl_p95_ms) if row else Slo()
+
+
+def page(conn: Connection, *, gone: timedelta) -> list[Ingress]:
+    """Doors of ready workers whose last pulse is not older than this."""
+    return [
+        Ingress(
+            worker=row.id,
+            model=row.model,
+            serves=tuple(row.serves) or (row.model,),
+            url=row.door,
+            region=row.region,
+            slots=row.engine_slots,
+            load=Load(row.open, row.calls, row.lines, row.budget, row.budget_reason, row.tokens_per_second),
+            revision=row.revision,
+        )
+        for row in conn.execute(_PAGE, {"gone": gone})
+    ]

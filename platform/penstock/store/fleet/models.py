@@ -1,0 +1,126 @@
+"""Models: names that the platform knows, because they were added or a worker registered them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.calls.ingress import Slo
+
+_ADD = text("insert into models (name, source) values (:name, :source) on conflict (name) do nothing returning name")
+_KNOWN = text("select name from models where name = any(cast(:names as text[]))")
+_NAMES = text("select name from models order by name limit :limit")
+_MOST_NAMES = 10_000
+_MOST_MEASURED = 100
+_LIST = text("""
+    select m.name, m.source, m.created_at, m.ttft_p95_ms, m.itl_p95_ms,
+           (select count(*)::int from workers w where w.kind = 'gpu' and w.model = m.name and w.state = 'ready'
+            and w.seen_at > clock_timestamp() - :gone) as workers
+    from models m order by m.name""")
+_PROMISE = text("""
+    update models set
+        ttft_p95_ms = case when cast(:ttft as int) is null then ttft_p95_ms else nullif(cast(:ttft as int), 0) end,
+        itl_p95_ms = case when cast(:itl as int) is null then itl_p95_ms else nullif(cast(:itl as int), 0) end
+    where name = :name
+    returning ttft_p95_ms, itl_p95_ms""")
+_FACTS = text("""
+    select name, bytes_per_token, output_tokens, tokens_scale from models
+    where measured_at is not null and (cast(:names as text[]) is null or name = any(cast(:names as text[])))
+    order by name limit :limit""")
+
+_MEASURE = text("""
+    -- What settled slices teach about their model's lines: the latest few of each model of which some settled since the
+    -- last look. Only answered lines count, since the others cost no tokens; their part of a slice's bytes and of its
+    -- estimate is by number. Two keepers that look at once pass over each other's models.
+    with due as (
+        select m.name from models m
+        where (m.measured_at is null or m.measured_at < clock_timestamp() - :every)
+          and (select max(s.done_at) from slices s where s.model = m.name and s.state = 'done')
+              > greatest(m.measured_at, now() - :within)
+        order by m.name limit :limit
+        for no key update skip locked),
+    taught as (
+        select due.name, count(s.*)::int as slices,
+            sum(s.plan_bytes::float8 * s.completed / s.lines) / nullif(sum(s.input_tokens), 0) as bytes_per_token,
+            sum(s.output_tokens)::float8 / nullif(sum(s.completed), 0) as output_tokens,
+            sum(s.input_tokens + s.output_tokens)
+                / nullif(sum(s.tokens::float8 * s.completed / s.lines), 0) as tokens_scale
+        from due left join lateral (
+            select * from slices
+            where model = due.name and state = 'done' and done_at > now() - :within
+              and completed > 0 and input_tokens > 0
+            order by done_at desc limit :most) s on true
+        group by due.name)
+    update models m set measured_at = clock_timestamp(),
+        bytes_per_token = coalesce(t.bytes_per_token, m.bytes_per_token),
+        output_tokens = coalesce(t.output_tokens, m.output_tokens),
+        tokens_scale = coalesce(t.tokens_scale, m.tokens_scale)
+    from taught t where m.name = t.name
+    returning m.name""")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A known model, what its waiting calls were promised, and how many live workers serve it now."""
+
+    name: str
+    source: str
+    created_at: datetime
+    ttft_p95_ms: int | None
+    itl_p95_ms: int | None
+    workers: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's lately settled slices taught about its lines; None: nothing yet."""
+
+    bytes_per_token: float | None = None
+    """Bytes of a whole line (custom_id, url and all) over its input tokens, chat template included."""
+    output_tokens: float | None = None
+    """Mean length of an answer."""
+    tokens_scale: float | None = None
+    """Real over estimated tokens."""
+
+
+def add(conn: Connection, name: str, source: str) -> bool:
+    """Make a model known; False if it was already."""
+    return conn.execute(_ADD, {"name": name, "source": source}).first() is not None
+
+
+def known(conn: Connection, names: list[str]) -> set[str]:
+    """Those of the names that are known models."""
+    return {row.name for row in conn.execute(_KNOWN, {"names": names})}
+
+
+def names(conn: Connection) -> list[str]:
+    """Every known name."""
+    return [row.name for row in conn.execute(_NAMES, {"limit": _MOST_NAMES})]
+
+
+def page(conn: Connection, *, gone: timedelta) -> list[Model]:
+    """All known models by name."""
+    return [Model(**row._mapping) for row in conn.execute(_LIST, {"gone": gone})]
+
+
+def promise(conn: Connection, name: str, *, ttft_p95_ms: int | None, itl_p95_ms: int | None) -> Slo | None:
+    """Set what waiting calls are promised: 0 clears one, None leaves it. What holds now; None if no such model."""
+    row = conn.execute(_PROMISE, {"name": name, "ttft": ttft_p95_ms, "itl": itl_p95_ms}).first()
+    return Slo(row.ttft_p95_ms, row.itl_p95_ms) if row else None
+
+
+def facts(conn: Connection, names: list[str] | None = None) -> dict[str, Facts]:
+    """What is known about the lines of those of these models (None: of all) that were measured."""
+    rows = conn.execute(_FACTS, {"names": names, "limit": _MOST_NAMES})
+    return {row.name: Facts(row.bytes_per_token, row.output_tokens, row.tokens_scale) for row in rows}
+
+
+def measure(conn: Connection, *, every: timedelta, within: timedelta, most: int) -> list[str]:
+    """Learn from slices that settled within the last while, at most so many of each model; models that were looked at.
+
+    A model that was looked at less than `every` ago waits.
+    """
+    rows = conn.execute(_MEASURE, {"every": every, "within": within, "most": most, "limit": _MOST_MEASURED})
+    return [row.name for row in rows]

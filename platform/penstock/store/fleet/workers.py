@@ -1,0 +1,101 @@
+"""Workers: processes that do work, each start with a new id; they are live while they beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.engine_trouble import EngineTrouble
+
+_REGISTER = text("""
+    insert into workers (id, kind, model, state, slots, host, pid)
+    values (:id, :kind, :model, :state, :slots, :host, :pid)
+    on conflict (id) do nothing""")
+_MARK = text("""
+    -- A process that ends stays so: what was said before that may arrive after it.
+    update workers set state = :state, failed_starts = :failed_starts, trouble = :trouble, seen_at = clock_timestamp()
+    where id = :id and (state in ('starting', 'ready') or :state = 'gone')""")
+_SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
+_LIVE = text("""
+    select id, kind, model, state, slots, host, pid, failed_starts, trouble, started_at, seen_at from workers
+    where state <> 'gone' and seen_at > clock_timestamp() - :gone
+    order by kind, model, started_at""")
+_PACES = text("""
+    -- How fast a model's live workers are; one that has not measured itself yet counts as the mean of the others.
+    select model, count(*)::int as workers, avg(nullif(tokens_per_second, 0))::float8 as tokens_per_second,
+        sum(case when budget > 0 then budget else slots end)::int as lines_at_once
+    from workers
+    where kind = 'gpu' and model = any(cast(:models as text[])) and state = 'ready'
+      and seen_at > clock_timestamp() - :gone
+    group by model""")
+_FORGET = text("""
+    -- A process that did not say goodbye stays in the list as gone for a day, then its row goes.
+    delete from workers where seen_at < clock_timestamp() - interval '1 day'""")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One live process: kind gpu, io or keeper; `slots` is the batch budget of a gpu worker's engine."""
+
+    id: UUID
+    kind: str
+    model: str | None
+    state: str
+    slots: int
+    host: str
+    pid: int
+    failed_starts: int
+    """How often in a row its engine has ended before it was ready."""
+    trouble: str | None
+    """Why it did so last, in the engine's own words."""
+    started_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True)
+class WorkerPace:
+    """How much the live workers of a model do; as it stands, none is known."""
+
+    workers: int = 0
+    tokens_per_second: float | None = None
+    """Of one of them; None if none has measured itself."""
+    lines_at_once: int = 0
+    """Of all of them together; 0 if it is not known."""
+
+
+def register(
+    conn: Connection, id: UUID, *, kind: str, model: str | None, state: str, slots: int, host: str, pid: int
+) -> None:
+    """Enter a process that starts, once; `host` is for people, the id is the identity."""
+    values = {"id": id, "kind": kind, "model": model, "state": state, "slots": slots, "host": host, "pid": pid}
+    conn.execute(_REGISTER, values)
+
+
+def mark(conn: Connection, id: UUID, state: str, trouble: EngineTrouble | None = None) -> None:
+    """Say that a process is ready, draining, starting again (and why it has to), or gone."""
+    failed_starts, why = (trouble.failed_starts, trouble.why) if trouble else (0, None)
+    conn.execute(_MARK, {"id": id, "state": state, "failed_starts": failed_starts, "trouble": why})
+
+
+def seen(conn: Connection, id: UUID) -> None:
+    """Note that a process without leases is alive."""
+    conn.execute(_SEEN, {"id": id})
+
+
+def live(conn: Connection, *, gone: timedelta) -> list[Worker]:
+    """Processes that beat within the last while."""
+    return [Worker(**row._mapping) for row in conn.execute(_LIVE, {"gone": gone})]
+
+
+def paces(conn: Connection, models: list[str], *, gone: timedelta) -> dict[str, WorkerPace]:
+    """How fast those of these models are that live workers serve."""
+    rows = conn.execute(_PACES, {"models": models, "gone": gone})
+    return {row.model: WorkerPace(row.workers, row.tokens_per_second, row.lines_at_once) for row in rows}
+
+
+def forget(conn: Connection) -> int:
+    """Delete the rows of processes that were last seen a day ago."""
+    return conn.execute(_FORGET).rowcount

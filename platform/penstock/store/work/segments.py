@@ -1,0 +1,174 @@
+"""Segments: recorded answers. A row is accepted only from the slice's present lease holder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from penstock.domain.accounts.tokens import Usage
+
+_FLUSH = text("""
+    -- Accept segments only from their slices' present lease holders; the locks make reap and flush take turns.
+    -- What they cost is decided here, by the price of this moment: money is counted exactly as often as its lines.
+    -- A blob's intent goes in the same statement: without one (or doomed) the blob may be deleted at any time.
+    with given as (
+        select * from unnest(
+            cast(:slices as bigint[]), cast(:leases as bigint[]), cast(:seqs as int[]), cast(:blob_keys as text[]),
+            cast(:data as bytea[]), cast(:bytes as int[]), cast(:lines as text[]), cast(:failed_lines as text[]),
+            cast(:input_tokens as bigint[]), cast(:cached_tokens as bigint[]), cast(:output_tokens as bigint[]),
+            cast(:reasoning_tokens as bigint[]), cast(:reused_output_tokens as bigint[]), cast(:empty_lines as text[]),
+            cast(:gpu_microseconds as bigint[]))
+        as g(slice, lease, seq, blob_key, data, bytes, lines, failed_lines,
+             input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines,
+             gpu_microseconds)),
+    held as (
+        select s.id, s.model from slices s join given g on g.slice = s.id
+        where s.id = any(cast(:slices as bigint[])) and s.state = 'running' and s.lease = g.lease
+        order by s.id for no key update of s),
+    taken as (
+        delete from intents i using given g
+        where i.blob_key = g.blob_key and i.doomed_at is null and g.slice in (select id from held)
+        returning i.blob_key),
+    new as (
+        insert into segments (slice, lease, seq, blob_key, data, bytes, lines, failed_lines, empty_lines,
+                              completed, failed, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+                              reused_output_tokens, price, gpu_microseconds, token_cost, gpu_cost)
+        select g.slice, g.lease, g.seq, g.blob_key, g.data, g.bytes, cast(g.lines as int[]),
+               cast(g.failed_lines as int[]), cast(g.empty_lines as int[]),
+               cardinality(cast(g.lines as int[])) - cardinality(cast(g.failed_lines as int[])),
+               cardinality(cast(g.failed_lines as int[])),
+               g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens, g.reused_output_tokens,
+               p.id, g.gpu_microseconds,
+               coalesce(greatest(g.input_tokens - g.cached_tokens, 0)::numeric * p.input
+                        + g.cached_tokens::numeric * p.cached_input
+                        + (g.output_tokens - g.reused_output_tokens)::numeric * p.output, 0),
+               coalesce(g.gpu_microseconds::numeric * p.gpu, 0)
+        from given g join held on held.id = g.slice
+        left join lateral (
+            select * from prices
+            where prices.model = held.model and valid_from <= now() order by valid_from desc limit 1) p on true
+        where g.blob_key is null or g.blob_key in (select blob_key from taken)
+        on conflict (slice, lease, seq) do nothing
+        returning slice, lease, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens,
+                  reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost),
+    counted as (
+        update slices s set completed = s.completed + new.completed, failed = s.failed + new.failed,
+            input_tokens = s.input_tokens + new.input_tokens, cached_tokens = s.cached_tokens + new.cached_tokens,
+            output_tokens = s.output_tokens + new.output_tokens,
+            reasoning_tokens = s.reasoning_tokens + new.reasoning_tokens,
+            reused_output_tokens = s.reused_output_tokens + new.reused_output_tokens,
+            gpu_microseconds = s.gpu_microseconds + new.gpu_microseconds,
+            token_cost = s.token_cost + new.token_cost, gpu_cost = s.gpu_cost + new.gpu_cost,
+            empty = s.empty + cardinality(new.empty_lines),
+            empty_lines = case when new.empty_lines = '{}' then s.empty_lines else array(
+                select line from unnest(s.empty_lines || new.empty_lines) as line order by line limit 10) end
+        from new where s.id = new.slice)
+    select lease from new""")
+
+_FLUSHED = text("""
+    -- A statement of its own, so that it sees what the same flush on another connection has committed meanwhile.
+    select g.lease from segments g
+    join unnest(cast(:slices as bigint[]), cast(:leases as bigint[]), cast(:seqs as int[])) as given(slice, lease, seq)
+        on (g.slice, g.lease, g.seq) = (given.slice, given.lease, given.seq)""")
+
+_OF_JOB = text("""
+    select s.inline, array(select g.data from segments g where g.slice = s.id order by g.id) as recorded
+    from slices s where s.batch = :job order by s.id""")
+
+_BYTES = text("""
+    select coalesce(sum(g.bytes), 0)::bigint from segments g join slices s on s.id = g.slice where s.batch = :batch""")
+
+_PAGE = text("""
+    -- By slice, and by acceptance within one: both in the order of an index, so a page costs its own rows.
+    select g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
+    from slices s join segments g on g.slice = s.id
+    where s.batch = :batch and s.id >= :slice and (s.id > :slice or g.id > :after)
+    order by s.id, g.id limit :limit""")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An accepted piece of results: where its bytes are, and which lines they hold in that order."""
+
+    id: int
+    slice: int
+    blob_key: str | None
+    data: bytes | None
+    bytes: int
+    lines: list[int]
+    failed_lines: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Answers of one slice, to be recorded under its lease as its segment number `seq`."""
+
+    slice: int
+    lease: int
+    seq: int
+    lines: list[int]
+    failed_lines: list[int]
+    empty_lines: list[int]
+    usage: Usage
+    bytes: int
+    gpu_microseconds: int = 0
+    blob_key: str | None = None
+    data: bytes | None = None
+
+
+def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:
+    """Record answers, each piece under its lease, and take their blobs' intents back; the leases of those accepted.
+
+    Each piece is of another slice. May be repeated with the same (slice, lease, seq).
+    """
+    values = {
+        "slices": [piece.slice for piece in pieces],
+        "leases": [piece.lease for piece in pieces],
+        "seqs": [piece.seq for piece in pieces],
+        "blob_keys": [piece.blob_key for piece in pieces],
+        "data": [piece.data for piece in pieces],
+        "bytes": [piece.bytes for piece in pieces],
+        "lines": [_array(piece.lines) for piece in pieces],
+        "failed_lines": [_array(piece.failed_lines) for piece in pieces],
+        "input_tokens": [piece.usage.input_tokens for piece in pieces],
+        "cached_tokens": [piece.usage.cached_tokens for piece in pieces],
+        "output_tokens": [piece.usage.output_tokens for piece in pieces],
+        "reasoning_tokens": [piece.usage.reasoning_tokens for piece in pieces],
+        "reused_output_tokens": [piece.usage.reused_output_tokens for piece in pieces],
+        "gpu_microseconds": [piece.gpu_microseconds for piece in pieces],
+        "empty_lines": [_array(piece.empty_lines) for piece in pieces],
+    }
+    accepted = {row.lease for row in conn.execute(_FLUSH, values)}
+    if len(accepted) < len(pieces):
+        accepted |= {row.lease for row in conn.execute(_FLUSHED, values)}
+    return accepted
+
+
+def _array(numbers: Sequence[int]) -> str:
+    """Numbers as Postgres writes an array: an array of arrays of unlike lengths is none."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def of_job(conn: Connection, job: str) -> tuple[bytes, list[bytes]]:
+    """An inline job's framed input lines, and its segments' bytes in the order in which they were accepted."""
+    rows = conn.execute(_OF_JOB, {"job": job}).all()
+    return b"".join(bytes(row.inline) for row in rows), [bytes(data) for row in rows for data in row.recorded]
+
+
+def bytes_of_batch(conn: Connection, batch: str) -> int:
+    """The bytes of all segments of a batch."""
+    return conn.execute(_BYTES, {"batch": batch}).scalar_one()
+
+
+def page(conn: Connection, batch: str, *, after: Segment | None, limit: int) -> list[Segment]:
+    """The batch's next segments, slice by slice, each slice's in the order in which they were accepted."""
+    place = {"slice": after.slice, "after": after.id} if after else {"slice": 0, "after": 0}
+    return [_segment(row) for row in conn.execute(_PAGE, place | {"batch": batch, "limit": limit})]
+
+
+def _segment(row: Row[Any]) -> Segment:
+    data = None if row.data is None else bytes(row.data)
+    return Segment(row.id, row.slice, row.blob_key, data, row.bytes, row.lines, frozenset(row.failed_lines))

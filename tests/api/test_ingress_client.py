@@ -1,0 +1,97 @@
+"""The client of doors: certificates are checked, nothing is followed, and what breaks is told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from penstock.wire.ingress_client import IngressClient, IngressLost, IngressUnreachable
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def served(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls, shutdown_timeout=0.01)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def hello(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text=request.headers["authorization"])
+
+
+def test_a_door_with_tls_is_trusted_by_its_ca_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    certificate, key = tmp_path / "door.pem", tmp_path / "door.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=door", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+
+    async def main() -> None:
+        async with served(hello, tls) as url:
+            async with IngressClient("secret", certificate) as client:
+                reply = await client.offer(url, "/v1/completions", b"{}", {})
+                assert await reply.piece() == b"Bearer secret"
+                assert await reply.piece() == b""
+                reply.close()
+            async with IngressClient("secret") as client:
+                with pytest.raises(IngressUnreachable):
+                    await client.offer(url, "/v1/completions", b"{}", {})
+
+    asyncio.run(main())
+
+
+def test_a_redirect_is_not_followed_and_a_head_without_an_end_is_not_read_on() -> None:
+    async def odd(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/elsewhere":
+            return web.Response(status=307, headers={"location": "http://127.0.0.1:1/"})
+        return web.Response(headers={"x-long": "x" * 60_000})
+
+    async def main() -> None:
+        async with served(odd) as url, IngressClient("secret") as client:
+            reply = await client.offer(url, "/elsewhere", b"{}", {})
+            assert reply.status == 307
+            reply.close()
+            with pytest.raises(IngressLost):
+                await client.offer(url, "/long", b"{}", {})
+
+    asyncio.run(main())
+
+
+def test_a_fate_that_is_not_understood_is_no_fate() -> None:
+    async def odd(request: web.BaseRequest) -> web.StreamResponse:
+        return {
+            "/calls/a": web.Response(text="oh"),
+            "/calls/b": web.Response(text='{"fate": "sunk", "suspects": false}'),
+            "/calls/c": web.Response(text='{"fate": "left", "suspects": true}'),
+        }.get(request.path, web.Response(status=404))
+
+    async def main() -> None:
+        async with served(odd) as url, IngressClient("secret") as client:
+            for call in ("a", "b"):
+                with pytest.raises(IngressLost):
+                    await client.fate(url, call)
+            told = await client.fate(url, "c")
+            assert (told.fate, told.suspects) == ("left", True)
+            assert (await client.fate(url, "d")).fate == "unknown"
+        async with IngressClient("secret") as client:
+            with pytest.raises(IngressUnreachable):
+                await client.fate(url, "a")
+
+    asyncio.run(main())

@@ -1,0 +1,128 @@
+"""Engine answers: whole events, errors in OpenAI's envelope, and the tier that was used."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.formats import call_answer
+from penstock.formats.call_answer import MOST_HELD_BYTES, Events
+
+event = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20).map(
+    lambda text: f"data: {text}".encode()
+)
+
+
+@given(st.lists(event, max_size=8), st.sampled_from([b"\n\n", b"\r\n\r\n"]), event, st.data())
+def test_only_whole_events_pass_however_they_are_cut_and_no_byte_is_lost(
+    sent: list[bytes], end: bytes, begun: bytes, data: st.DataObject
+) -> None:
+    stream = b"".join(one + end for one in sent) + begun
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
+    events, passed = Events(), []
+    for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        whole = events.feed(stream[start:stop])
+        assert whole == b"" or whole.endswith(end)
+        passed.append(whole)
+    assert b"".join(passed) == b"".join(one + end for one in sent)
+    assert b"".join(passed) + events.rest() == stream
+
+
+def test_an_event_without_an_end_is_not_held_without_an_end() -> None:
+    events, passed = Events(), 0
+    for _ in range(3 * MOST_HELD_BYTES // 65_536):
+        passed += len(events.feed(b"x" * 65_536))
+        assert len(events.held) <= MOST_HELD_BYTES
+    assert passed > MOST_HELD_BYTES
+    assert events.torn
+    assert events.feed(b"\n\ndata: 1\n\n").endswith(b"data: 1\n\n")
+    assert not events.torn
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "wanted"),
+    [
+        (
+            400,
+            {"error": {"message": "no", "type": "BadRequestError", "param": "n", "code": 400}},
+            {"message": "no", "type": "BadRequestError", "param": "n", "code": None},
+        ),
+        (
+            404,
+            {"error": {"message": "no such model", "type": "NotFoundError", "param": None, "code": 404}},
+            {"message": "no such model", "type": "NotFoundError", "param": None, "code": "model_not_found"},
+        ),
+        (
+            400,
+            {"error": {"message": "no", "type": "t", "code": "context_length_exceeded"}},
+            {"message": "no", "type": "t", "param": None, "code": "context_length_exceeded"},
+        ),
+        (
+            422,
+            {"detail": "odd"},
+            {"message": "odd", "type": "invalid_request_error", "param": None, "code": None},
+        ),
+        (
+            500,
+            {"object": "error", "message": "old", "type": "InternalServerError", "param": [], "code": 500},
+            {"message": "old", "type": "InternalServerError", "param": None, "code": None},
+        ),
+    ],
+)
+def test_an_engines_error_gets_openais_envelope(status: int, said: object, wanted: object) -> None:
+    assert json.loads(call_answer.reshaped(status, json.dumps(said).encode())) == {"error": wanted}
+
+
+@given(st.integers(300, 599), st.binary(max_size=60))
+def test_whatever_an_engine_says_becomes_an_envelope(status: int, said: bytes) -> None:
+    error = json.loads(call_answer.reshaped(status, said))["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert error["code"] is None or isinstance(error["code"], str)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "lacks"),
+    [
+        (404, b'{"detail":"Not Found"}', True),
+        (404, b'{"error":{"message":"Not Found","type":"Not Found","param":null,"code":404}}', True),
+        (404, b'{"error":{"message":"The model `x` does not exist.","type":"NotFoundError","code":404}}', False),
+        (501, b'{"error":{"message":"The model does not support Rerank (Score) API","code":501}}', True),
+        (400, b'{"detail":"Not Found"}', False),
+    ],
+)
+def test_an_engine_without_an_endpoint_is_told_from_one_without_a_model(status: int, said: bytes, lacks: bool) -> None:
+    assert call_answer.lacks_endpoint(status, said) is lacks
+
+
+def test_the_tier_is_set_and_all_else_stays_as_it_was_written() -> None:
+    assert call_answer.with_tier(b'{"a":1e999,"service_tier":null,"b":"\\u00e9"}', "flex") == (
+        b'{"a":1e999,"service_tier":"flex","b":"\\u00e9"}'
+    )
+    assert call_answer.with_tier(b'{"a": 1}', "default") == b'{"a":1,"service_tier":"default"}'
+    assert call_answer.with_tier(b"no JSON", "flex") == b"no JSON"
+
+
+def test_each_event_carries_the_tier_and_a_responses_event_carries_it_inside() -> None:
+    chunks = b'data: {"object":"chat.completion.chunk","x":1.0}\n\ndata: [DONE]\n\n'
+    assert call_answer.events_with_tier(chunks, "priority") == (
+        b'data: {"object":"chat.completion.chunk","x":1.0,"service_tier":"priority"}\n\ndata: [DONE]\n\n'
+    )
+    events = (
+        b'event: response.created\ndata: {"type":"response.created","response":{"id":"r","service_tier":"auto"}}\n\n'
+        b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a"}\n\n'
+    )
+    assert call_answer.events_with_tier(events, "flex") == events.replace(b'"auto"', b'"flex"')
+
+
+def test_an_engines_error_in_a_stream_gets_the_envelope_and_other_events_stay() -> None:
+    stream = b'data: {"a": 1}\n\ndata: {"error": {"message": "m", "type": "t", "code": 500}}\n\ndata: [DONE]\n\n'
+    first, error, end = call_answer.events_with_envelope(stream).split(b"\n\n")[:3]
+    assert (first, end) == (b'data: {"a": 1}', b"data: [DONE]")
+    assert json.loads(error[6:]) == {"error": {"message": "m", "type": "t", "param": None, "code": None}}
+    quoted = b'data: {"text":"data: {\\"error\\""}\n\n'
+    assert call_answer.has_error(stream)
+    assert not call_answer.has_error(quoted)

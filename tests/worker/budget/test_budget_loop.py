@@ -1,0 +1,187 @@
+"""The governor moves a real gate's budget by what calls, gate and engine say, and shows why on the metrics page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from worker.engines import echo_launch
+
+from penstock.domain.calls.ingress import Slo
+from penstock.domain.work.rank import Rank
+from penstock.settings import Settings
+from penstock_worker.admission.gate import Gate, Ticket
+from penstock_worker.budget.budget_loop import BudgetLoop, engine_load
+from penstock_worker.budget.latency import MOST_SAMPLES, Latencies
+from penstock_worker.budget.line_budget import QUIET_SECONDS, EngineLoad
+from penstock_worker.engine.client import EngineClient
+from penstock_worker.engine.process.supervisor import Supervisor
+
+CALL, LINE = Ticket(Rank.REALTIME, "a"), Ticket(Rank.STANDARD, "a")
+
+
+class House:
+    """A gate full of lines, its governor, and a clock."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self.gate = Gate(32, 36)
+        self.latencies = Latencies()
+        self.now = 1_000.0
+        self.governor = BudgetLoop(self.gate, client, self.latencies, Settings(), clock=lambda: self.now)
+        self.held = 0
+
+    async def step(self, *ttft: float) -> None:
+        """A second: lines fill or leave the gate, calls have their first bytes, the governor looks."""
+        while self.held < self.gate.budget:
+            await self.gate.admit(LINE)
+            self.held += 1
+        while self.held > self.gate.budget:
+            self.gate.release(LINE)
+            self.held -= 1
+        for seconds in ttft:
+            await self.gate.admit(CALL)
+            self.latencies.ttft(seconds)
+            self.gate.release(CALL)
+        self.now += 1.0
+        await self.governor.step()
+
+    @property
+    def page(self) -> str:
+        registry = CollectorRegistry()
+        registry.register(self.governor)
+        return generate_latest(registry).decode()
+
+
+@pytest.fixture(scope="module")
+def engine(short_dir: Path) -> Iterator[Supervisor]:
+    folder = short_dir / "governor"
+    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        supervisor.wait_ready(30)
+        yield supervisor
+
+
+def run(socket: Path, test: Callable[[House], Awaitable[None]]) -> None:
+    async def inside() -> None:
+        async with EngineClient(socket=socket) as client:
+            await test(House(client))
+
+    asyncio.run(asyncio.wait_for(inside(), 60))
+
+
+def test_slow_calls_shrink_the_budget_and_the_page_says_why(engine: Supervisor) -> None:
+    async def test(house: House) -> None:
+        house.governor.slo = Slo(ttft_p95_ms=100)
+        for _ in range(12):
+            await house.step(0.2, 0.2)
+        assert house.gate.budget <= 16
+        assert house.governor.reason == "slo_ttft"
+        for row in (
+            'penstock_batch_budget_reason{reason="slo_ttft"} 1.0',
+            'penstock_batch_budget_reason{reason="all"} 0.0',
+            'penstock_slo_p95_seconds{of="ttft"} 0.1',
+            "penstock_batch_lines_most 32.0",
+            "penstock_engine_kv_usage 0.0",
+        ):
+            assert row in house.page
+
+    run(engine.launch.socket, test)
+
+
+def test_the_first_call_after_a_quiet_while_brings_the_learned_budget_back_before_it_is_admitted(
+    engine: Supervisor,
+) -> None:
+    async def test(house: House) -> None:
+        house.governor.slo = Slo(ttft_p95_ms=100)
+        for _ in range(12):
+            await house.step(0.2, 0.2)
+        learned = house.gate.budget
+        for _ in range(int(QUIET_SECONDS) + 2):
+            await house.step()
+        assert (house.gate.budget, house.governor.reason) == (32, "no_calls")
+        await house.gate.admit(CALL)
+        assert (house.gate.budget, house.governor.reason) == (learned, "slo_ttft")
+
+    run(engine.launch.socket, test)
+
+
+def test_without_a_promise_or_without_calls_all_lines_may_enter(engine: Supervisor) -> None:
+    async def test(house: House) -> None:
+        for _ in range(12):
+            await house.step(9.0, 9.0)
+        assert (house.gate.budget, house.governor.reason) == (32, "all")
+
+    run(engine.launch.socket, test)
+
+
+def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
+    folder = short_dir / "governor-full"
+    launch = echo_launch(folder, "--kv-usage=0.95")
+
+    async def test(house: House) -> None:
+        for _ in range(5):
+            await house.step()
+        assert house.gate.budget == 32, "nobody calls: the engine lets in what fits"
+        for _ in range(5):
+            await house.step(0.1)
+        assert house.gate.budget < 32
+        assert house.governor.reason == "kv"
+
+    with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        supervisor.wait_ready(30)
+        run(launch.socket, test)
+
+
+def test_an_engine_that_does_not_answer_stops_nobody(short_dir: Path) -> None:
+    async def test(house: House) -> None:
+        await house.step(0.1)
+        assert (house.gate.budget, house.governor.reason) == (32, "all")
+        assert "penstock_engine_running" not in house.page
+
+    run(short_dir / "nobody.sock", test)
+
+
+def test_it_goes_on_until_it_is_cancelled(engine: Supervisor) -> None:
+    async def inside() -> None:
+        async with EngineClient(socket=engine.launch.socket) as client:
+            governor = BudgetLoop(Gate(32), client, Latencies(), Settings(control_seconds=0.01))
+            running = asyncio.create_task(governor.run())
+            governor.slo = Slo(ttft_p95_ms=100)
+            while governor.reason != "no_calls":
+                await client.metrics()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+    asyncio.run(asyncio.wait_for(inside(), 30))
+
+
+def test_vllms_page_is_read_and_data_parallel_engines_add_up() -> None:
+    page = """# HELP vllm:num_requests_running Number of requests
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 4.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 1.0
+vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 99.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5
+vllm:num_preemptions_total{engine="0",model_name="m"} 1e+01
+vllm:prompt_tokens_total{engine="0",model_name="m"} 100.0
+vllm:generation_tokens_total{engine="0",model_name="m"} 20.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 3.0
+vllm:num_preemptions_created{engine="0",model_name="m"} 1.7e+09
+"""
+    assert engine_load(page) == EngineLoad(7, 1, 0.5, 10, 123)
+    assert engine_load("# nothing of vLLM's\n") is None
+
+
+def test_no_number_of_samples_grows_what_is_kept() -> None:
+    latencies = Latencies()
+    for n in range(50_000):
+        latencies.gap(float(n))
+    latencies.ttft(1.0)
+    ttft, gaps = latencies.take()
+    assert (ttft, len(gaps)) == ((1.0,), MOST_SAMPLES)
+    assert 20_000 < sum(gaps) / len(gaps) < 30_000, "a fair sample, not the first or the last"
+    assert latencies.take() == ((), ())

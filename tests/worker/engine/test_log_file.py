@@ -1,0 +1,39 @@
+"""The cause of a failed start is found in what the engine and its processes print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock_worker.engine.process import log_file
+
+VLLM = """(APIServer pid=1) WARNING 18:45:59 This can cause fd limit errors like `OSError: [Errno 24]`.
+(EngineCore pid=2) ERROR 18:47:55 [core.py:1510] EngineCore failed to start.
+(EngineCore pid=2) ERROR 18:47:55 [core.py:1510] Traceback (most recent call last):
+(EngineCore pid=2) ERROR 18:47:55 [core.py:1510] ValueError: Block size 16 is not supported.
+Process EngineCore:
+Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'x': 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (VLLM, "ValueError: Block size 16 is not supported."),
+        ("usage: api_server.py\napi_server.py: error: bad argument: -x\n", "error: bad argument: -x"),
+        ("torch.OutOfMemoryError: CUDA out of memory.\n", "torch.OutOfMemoryError: CUDA out of memory."),
+        (f"OSError: {'x' * 1_000}\n", f"OSError: {'x' * 391}"),
+        ("\x1b[31mx\nValueError: \x1b[1mbad\x00 \xe4\n", "ValueError: [1mbad \xe4"),
+        ("INFO all is well\n", ""),
+    ],
+)
+def test_the_cause_is_the_last_error_that_is_not_about_another(tmp_path: Path, said: str, cause: str) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(f"--- start 1: python\nValueError: of the start before\n--- start 2: python\n{said}")
+    assert log_file.cause(log) == cause
+
+
+def test_a_log_that_is_not_there_has_no_cause(tmp_path: Path) -> None:
+    assert log_file.cause(tmp_path / "none") == ""

@@ -1,0 +1,193 @@
+"""A bundle of small jobs over the echo engine: all are asked at once, and what befalls one befalls no other."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store.world import World
+from worker.engines import echo_launch
+
+from penstock.blobs.store import Blobs
+from penstock.domain.work.hint import Hint
+from penstock.domain.work.lane import Lane
+from penstock.service.lifecycle import dispatch
+from penstock.service.views import batch_view
+from penstock.settings import Settings
+from penstock_worker.admission.gate import Gate
+from penstock_worker.engine.client import EngineClient
+from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine_context import EngineContext
+from penstock_worker.runtime.beat import Beat
+from penstock_worker.runtime.loop_thread import LoopThread
+from penstock_worker.slices.slice_consumer import SliceConsumer
+from penstock_worker.slices.slice_run import RunContext
+
+MODEL = "echo"
+
+
+@pytest.fixture(scope="module")
+def supervisor(short_dir: Path) -> Iterator[Supervisor]:
+    folder = short_dir / "bundle"
+    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        supervisor.wait_ready(30)
+        yield supervisor
+
+
+@pytest.fixture
+def engine(supervisor: Supervisor) -> Iterator[EngineContext]:
+    supervisor.wait_ready(30)
+    with LoopThread() as loop:
+        client = EngineClient(socket=supervisor.launch.socket, generation=lambda: supervisor.generation)
+        with loop.living(client):
+            yield EngineContext(client, Gate(64), supervisor, loop, Settings())
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path) -> Iterator[World]:
+    one = World(
+        database_url,
+        Settings(database_url=database_url, blob_url=f"file://{tmp_path}", flush_seconds=0.2, close_grace_seconds=0.2),
+    )
+    yield one
+    one.check()
+    one.close()
+
+
+class Worker:
+    """A gpu worker's drain and beat, without Celery."""
+
+    def __init__(self, world: World, engine: EngineContext) -> None:
+        self.world = world
+        self.said: list[Hint] = []
+        self.holder = world.worker(MODEL)
+        self.beat = Beat(world.db, self.holder, world.settings)
+        bench = RunContext(world.db, Blobs(world.settings.blob_url), engine, self.beat, world.settings)
+        self.drain = SliceConsumer(bench, self.holder, self.said.extend)
+
+    def look(self) -> str:
+        """One hint's work; what it says."""
+        self.world.db.run(dispatch.feed, MODEL, self.world.settings)
+        return self.drain.one(Lane.FLEX)
+
+
+@pytest.fixture
+def worker(world: World, engine: EngineContext) -> Worker:
+    return Worker(world, engine)
+
+
+def job(world: World, prompt: str) -> str:
+    """A job of one request."""
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": prompt}]})
+    return world.job(1, body=body.encode())
+
+
+def results(world: World, job: str) -> list[Any]:
+    """What its tenant is told."""
+    view = world.db.run(batch_view.view, "acme", "job", job, world.settings)
+    assert view.results is not None, view.batch
+    return [json.loads(line) for line in view.results]
+
+
+def said(world: World, job: str) -> str:
+    [result] = results(world, job)
+    return str(result["response"]["body"]["choices"][0]["message"]["content"])
+
+
+def test_small_jobs_are_answered_in_one_hand(world: World, worker: Worker) -> None:
+    jobs = [job(world, f"say {n}") for n in range(20)]
+    assert worker.look().startswith("20 small jobs · 20 answered")
+    assert [said(world, one) for one in jobs] == [f"say {n}" for n in range(20)]
+    assert not any(worker.drain.hands.held.values())
+    assert worker.look() == "nothing ready"
+
+
+def test_a_quick_job_does_not_wait_for_a_slow_one(world: World, worker: Worker) -> None:
+    quick, slow = job(world, "quick"), job(world, "slow [[sleep 5000]]")
+    running = threading.Thread(target=worker.look)
+    running.start()
+    deadline = time.monotonic() + 20
+    while not world.find(quick).ended:
+        assert time.monotonic() < deadline
+    assert not world.find(slow).ended
+    running.join(30)
+    assert world.find(slow).completed == 1
+
+
+def test_a_member_that_is_reaped_loses_nothing_of_the_others(world: World, worker: Worker) -> None:
+    others = [job(world, f"other {n}") for n in range(5)]
+    slow = job(world, "slow [[sleep 5000]]")
+    running = threading.Thread(target=worker.look)
+    running.start()
+    deadline = time.monotonic() + 20
+    while not all(world.find(one).ended for one in others):
+        assert time.monotonic() < deadline
+    world.reap(slow)
+    worker.beat.once()
+    running.join(30)
+    assert world.states(slow) == ["queued"]
+    assert world.one("select value from counts where name = 'lease_lost'") == 1
+    assert worker.look().startswith(slow)
+    assert said(world, slow).startswith("slow")
+
+
+def test_a_cancelled_member_ends_and_the_others_go_on(world: World, worker: Worker) -> None:
+    slow, other = job(world, "slow [[sleep 600000]]"), job(world, "other [[sleep 1500]]")
+    running = threading.Thread(target=worker.look)
+    running.start()
+    deadline = time.monotonic() + 20
+    while len(worker.beat._grips) < 2:  # the lease is the worker's before the beat knows of it
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    world.cancel(slow, "job")
+    worker.beat.once()
+    running.join(30)
+    assert world.find(slow).state == "cancelled"
+    assert said(world, other).startswith("other")
+
+
+def test_an_engines_death_gives_all_back_that_were_in_it_and_each_ends_in_a_claim_of_its_own(
+    world: World, worker: Worker, supervisor: Supervisor
+) -> None:
+    others = [job(world, f"other {n} [[sleep 300]]") for n in range(4)]
+    poison = job(world, "poison [[die]]")  # the last to be asked: the others are in the engine then
+    assert "given back" in worker.look()
+    assert world.one("select count(*) from suspects where deaths = 1") == 5
+    deadline = time.monotonic() + 100
+    while not all(world.find(one).ended for one in (poison, *others)):
+        assert time.monotonic() < deadline
+        supervisor.wait_ready(30)
+        worker.look()
+    assert [said(world, one).startswith("other") for one in others] == [True] * 4
+    assert [result["error"]["code"] for result in results(world, poison)] == ["engine_crash"]
+    assert supervisor.generation <= 1 + 4
+
+
+def test_what_is_not_answered_when_the_process_ends_is_given_back(world: World, worker: Worker) -> None:
+    jobs = [job(world, f"slow {n} [[sleep 600000]]") for n in range(3)]
+    running = threading.Thread(target=worker.look)
+    running.start()
+    deadline = time.monotonic() + 20
+    while world.one("select count(*) from slices where state = 'running'") < 3:
+        assert time.monotonic() < deadline
+    worker.beat.drain()
+    running.join(30)
+    assert [world.states(one) for one in jobs] == [["queued"]] * 3
+    assert world.one("select count(*) from suspects") == 0
+
+
+def test_a_full_claim_leads_to_the_next(world: World, engine: EngineContext) -> None:
+    world.settings = world.settings.model_copy(update={"bundle_lines": 4})
+    worker = Worker(world, engine)
+    for n in range(6):
+        job(world, f"say {n}")
+    worker.look()
+    assert [hint.kwargs["lane"] for hint in worker.said] == ["flex"]
+    worker.said.clear()
+    worker.look()
+    assert worker.said == []

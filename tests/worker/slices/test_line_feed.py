@@ -1,0 +1,139 @@
+"""A slice's lines reach the engine with their lane's rank and their tenant's salt, and each becomes one record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from worker.engines import echo_launch
+
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.rank import OF_LANE
+from penstock.domain.work.slice import Claim
+from penstock.formats.input import Line
+from penstock.formats.output import Record
+from penstock.settings import Settings
+from penstock_worker.admission.gate import Gate, Ticket
+from penstock_worker.engine.client import EngineClient
+from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine_context import EngineContext
+from penstock_worker.runtime.beat import Grip, now
+from penstock_worker.runtime.loop_thread import LoopThread
+from penstock_worker.slices.line_feed import LineFeed
+from penstock_worker.slices.reuse import each
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def supervisor(short_dir: Path) -> Iterator[Supervisor]:
+    folder = short_dir / "asking"
+    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        supervisor.wait_ready(30)
+        yield supervisor
+
+
+@asynccontextmanager
+async def recorder(socket: Path, seen: list[dict]) -> AsyncIterator[None]:
+    """An engine that notes what it is sent."""
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(await request.json())
+        return web.json_response({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+
+    app = web.Application()
+    app.router.add_post(CHAT, answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    yield
+    await runner.cleanup()
+
+
+def claim(lane: Lane, tenant: str) -> Claim:
+    return Claim(
+        slice=1,
+        lease=1,
+        batch="batch_1",
+        tenant=tenant,
+        endpoint=CHAT,
+        model="m",
+        lane=lane,
+        deadline=datetime(2030, 1, 1, tzinfo=UTC),
+        tokens=1,
+        plan_key=None,
+        plan_offset=0,
+        plan_bytes=0,
+        inline=b"",
+        lines=3,
+        first_line=1,
+        last_line=3,
+        recorded=frozenset(),
+        suspects={},
+        crashes=0,
+    )
+
+
+def ask(
+    supervisor: Supervisor, socket: Path, made: Claim, bodies: list[bytes], others: int = 0
+) -> tuple[list[dict], list[Record]]:
+    """What the engine saw, in any order, and what was recorded, by line; `others` are lines of somebody else."""
+    seen: list[dict] = []
+    grip = Grip(1, now() + 60)
+    with LoopThread() as loop, loop.living(recorder(socket, seen)), loop.living(client := EngineClient(socket=socket)):
+        engine = EngineContext(client, Gate(2, 3, overtakers=1), supervisor, loop, Settings())
+        other = Ticket(OF_LANE[made.lane], "somebody else")
+        for _ in range(others):
+            loop.run(engine.gate.admit(other)).result(5)
+        lines = [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
+        asking = LineFeed(engine, made, each(lines), grip)
+        while not asking.done:
+            assert grip.news.wait(20)
+        assert asking.error is None
+        assert engine.gate.in_flight == others
+    return seen, sorted(asking.collect(), key=lambda record: record.number)
+
+
+def test_a_line_that_passes_another_tenants_at_the_gate_goes_ahead_of_them_in_the_engine(
+    supervisor: Supervisor, short_dir: Path
+) -> None:
+    bodies = [b'{"model":"m"}'] * 3
+    seen, _ = ask(supervisor, short_dir / "ahead.sock", claim(Lane.STANDARD, "a"), bodies, others=2)
+    assert [said["priority"] for said in seen] == [5, 5, 5]
+    seen, _ = ask(supervisor, short_dir / "alone.sock", claim(Lane.STANDARD, "a"), bodies)
+    assert [said["priority"] for said in seen] == [6, 6, 6]
+
+
+@pytest.mark.parametrize(("lane", "priority"), [(Lane.PRIORITY, 4), (Lane.STANDARD, 6), (Lane.FLEX, 8)])
+def test_each_line_carries_its_lanes_priority_whatever_it_says_itself(
+    supervisor: Supervisor, short_dir: Path, lane: Lane, priority: int
+) -> None:
+    bodies = [b'{"model":"m","seed":1}', b'{"model":"m","priority":-9,"service_tier":"priority","seed":2}']
+    seen, records = ask(supervisor, short_dir / f"{lane}.sock", claim(lane, "a"), bodies)
+    assert [record.failed for record in records] == [False, False]
+    assert {said["seed"]: said["priority"] for said in seen} == {1: priority, 2: priority}
+    assert not any("service_tier" in said for said in seen)
+
+
+def test_tenants_caches_are_apart(supervisor: Supervisor, short_dir: Path) -> None:
+    body = b'{"model":"m"}'
+    one, _ = ask(supervisor, short_dir / "one.sock", claim(Lane.FLEX, "a"), [body, body])
+    two, _ = ask(supervisor, short_dir / "two.sock", claim(Lane.FLEX, "b"), [body])
+    assert one[0]["cache_salt"] == one[1]["cache_salt"] != two[0]["cache_salt"]
+
+
+def test_a_line_that_cannot_be_sent_is_refused_and_the_others_are_asked(
+    supervisor: Supervisor, short_dir: Path
+) -> None:
+    bodies = [b'{"model":"m","cache_salt":"a/b"}', b'{"model":"m"}']
+    seen, records = ask(supervisor, short_dir / "bad.sock", claim(Lane.FLEX, "a"), bodies)
+    assert len(seen) == 1
+    assert [record.failed for record in records] == [True, False]
+    refused = json.loads(records[0].line)["response"]
+    assert refused["status_code"] == 400
+    assert "cache_salt" in refused["body"]["error"]["message"]

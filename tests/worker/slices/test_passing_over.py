@@ -1,0 +1,113 @@
+"""Passing over: a worker's claims leave a hand for other tenants, and hints that found none are said again in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from store.world import MODEL, World
+
+from penstock.domain.work import hint
+from penstock.domain.work.hint import Hint
+from penstock.domain.work.lane import Lane
+from penstock.domain.work.slice import Claim
+from penstock.service.lifecycle import dispatch
+from penstock.settings import Settings
+from penstock_worker.runtime.beat import Beat
+from penstock_worker.slices.slice_consumer import SliceConsumer
+from penstock_worker.slices.slice_run import RunContext
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[World]:
+    one = World(database_url, Settings(database_url=database_url))
+    yield one
+    one.check()
+    one.close()
+
+
+@pytest.fixture
+def said() -> list[Hint]:
+    return []
+
+
+@pytest.fixture
+def drain(world: World, said: list[Hint]) -> SliceConsumer:
+    """A worker's claims and hands; nothing is asked here, so there are no blobs and no engine."""
+    holder = world.worker()
+    nothing: Any = None
+    return SliceConsumer(
+        RunContext(world.db, nothing, nothing, Beat(world.db, holder, world.settings), world.settings),
+        holder,
+        said.extend,
+    )
+
+
+def claim(drain: SliceConsumer, lane: Lane) -> Claim | None:
+    """What a hint for this lane gets."""
+    assert drain.hands.take(lane)
+    found = drain._claim(lane)
+    if found is None:
+        drain.hands.give(lane)
+        drain.say_owed()
+    return found and found[0][0]
+
+
+def end(world: World, drain: SliceConsumer, one: Claim) -> None:
+    """The slice is done, and its hand free."""
+    world.finish(one)
+    drain.hands.give(one.lane, one.tenant)
+    drain.say_owed()
+
+
+@pytest.mark.parametrize(("lane", "most"), [(Lane.FLEX, 2), (Lane.STANDARD, 3), (Lane.PRIORITY, 4)])
+def test_one_tenant_leaves_a_hand_of_each_lane_and_another_finds_it(
+    world: World, drain: SliceConsumer, lane: Lane, most: int
+) -> None:
+    world.batch(*[1] * 20, lane=lane)
+    for _ in range(most):
+        found = claim(drain, lane)
+        assert found is not None
+        assert found.tenant == "acme"
+        world.db.run(dispatch.feed, MODEL, world.settings)
+    assert claim(drain, lane) is None
+    world.batch(1, lane=lane, tenant="globex")
+    other = claim(drain, lane)
+    assert other is not None
+    assert other.tenant == "globex"
+    assert not drain.hands.take(lane)
+
+
+def test_a_hint_that_found_only_a_full_tenants_work_is_said_again_when_that_gives_a_hand_back(
+    world: World, drain: SliceConsumer, said: list[Hint]
+) -> None:
+    world.batch(*[1] * 4, lane=Lane.FLEX)
+    first = claim(drain, Lane.FLEX)
+    claim(drain, Lane.FLEX)
+    assert first is not None
+    assert claim(drain, Lane.FLEX) is None
+    assert said == [], "it would only pass over the same tenant again"
+    end(world, drain, first)
+    assert said == [hint.generate(MODEL, Lane.FLEX)]
+    assert claim(drain, Lane.FLEX) is not None
+
+
+def test_a_tenant_that_is_full_of_flex_still_gets_a_hand_for_urgent_work(world: World, drain: SliceConsumer) -> None:
+    world.batch(*[1] * 4, lane=Lane.FLEX)
+    claim(drain, Lane.FLEX)
+    claim(drain, Lane.FLEX)
+    urgent = world.batch(1, lane=Lane.PRIORITY)
+    found = claim(drain, Lane.FLEX)
+    assert found is not None
+    assert found.batch == urgent
+
+
+def test_work_that_was_promoted_counts_for_the_lane_where_it_is_claimed(world: World, drain: SliceConsumer) -> None:
+    batch = world.batch(*[1] * 4, lane=Lane.FLEX)
+    world.sql("update slices set promoted = true, lane_rank = 1 where batch = :batch", batch=batch)
+    for _ in range(3):
+        found = claim(drain, Lane.STANDARD)
+        assert found is not None
+        assert found.lane is Lane.STANDARD
+    assert claim(drain, Lane.STANDARD) is None

@@ -1,0 +1,178 @@
+"""The governor: looks at gate, waiting calls and engine every second or so, and sets the gate's budget.
+
+It lives on the gate's loop. What it decides, and by what rules, is in controller.py; what it saw last, and why the
+budget stands where it stands, is in its metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn
+
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.domain.calls.ingress import Slo
+from penstock.settings import Settings
+from penstock_worker.admission.gate import Gate
+from penstock_worker.budget.latency import Latencies
+from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget, Observation, Reason
+from penstock_worker.budget.pace import Pace
+from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeout
+
+log = structlog.get_logger()
+
+_MOST_ASKING_SECONDS: Final = 5.0
+_SHARE: Final = 0.9
+"""Of what callers were promised, what they may meet at the door: a tenth is for the way from there to them."""
+_ROW: Final = re.compile(
+    r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total|prompt_tokens_total"
+    r"|generation_tokens_total)(?:\{[^}]*\})? (\S+)",
+    re.MULTILINE,
+)
+
+
+class BudgetLoop(Collector):
+    """Sets one gate's budget until it is cancelled."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        client: EngineClient,
+        latencies: Latencies,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
+    ) -> None:
+        self._gate = gate
+        self._pace = pace
+        self._client = client
+        self._latencies = latencies
+        self._settings = settings
+        self._clock = clock
+        self._controller = LineBudget(gate.most_lines, settings.kv_high, share=_SHARE)
+        self._calls = 0
+        self._engine: EngineLoad | None = None
+        self._changes = 0
+        self._reason = Reason.ALL
+        self.slo = Slo()
+        """What the model's callers were promised; set from any thread."""
+        gate.on_call = self._call_came
+
+    @property
+    def reason(self) -> str:
+        """Why the budget stands where it stands; see controller.py."""
+        return self._reason
+
+    async def run(self) -> NoReturn:
+        """Take a step every `control_seconds`; a step that fails is logged, and the next one is taken."""
+        while True:
+            await asyncio.sleep(self._settings.control_seconds)
+            try:
+                await self.step()
+            except Exception as error:  # a bug of ours must not leave the budget where it stands for ever
+                log.error("governor_broken", exc_info=error)
+
+    async def step(self) -> None:
+        """Look once, and set the budget."""
+        self._engine = await self._ask()
+        gate = self._gate
+        if self._pace and self._engine:
+            self._pace.seen(gate.lines_busy_seconds, self._engine.tokens)
+        calls, self._calls = self._calls, 0
+        ttft, gaps = self._latencies.take()
+        self._controller.promise(self.slo)
+        seen = Observation(
+            at=self._clock(),
+            lines=gate.lines,
+            calls=calls + gate.calls,
+            ttft=ttft,
+            gaps=gaps,
+            engine=self._engine,
+            trying=gate.trying,
+        )
+        self._set(self._controller.step(seen))
+
+    def _call_came(self) -> None:
+        self._calls += 1
+        if self._reason is Reason.NO_CALLS:
+            self._set(self._controller.call_came())
+
+    def _set(self, decision: Decision) -> None:
+        if (decision.budget, decision.reason) == (self._gate.budget, self._reason):
+            return
+        log.info("budget", lines=decision.budget, reason=str(decision.reason), before=self._gate.budget)
+        self._changes += decision.budget != self._gate.budget
+        self._reason = decision.reason
+        if decision.budget != self._gate.budget:
+            self._gate.budget = decision.budget
+
+    async def _ask(self) -> EngineLoad | None:
+        try:
+            return engine_load(
+                await self._client.metrics(min(_MOST_ASKING_SECONDS, 4 * self._settings.control_seconds))
+            )
+        except (EngineGone, EngineTimeout):
+            return None  # The supervisor finds out why.
+
+    def collect(self) -> Iterator[Metric]:
+        """What the metrics page says of the controller."""
+        search, engine = self._controller.search, self._engine
+        yield _gauge("batch_lines_most", "Batch lines that may be in the engine at most (n).", self._gate.most_lines)
+        yield _gauge(
+            "batch_budget_learned", "The most batch lines that keep the promise, as far as is known.", search.budget
+        )
+        standing = GaugeMetricFamily(
+            "penstock_batch_budget_reason", "1 for why the budget stands where it stands.", labels=["reason"]
+        )
+        for reason in Reason:
+            standing.add_metric([reason], float(reason is self._reason))
+        yield standing
+        yield CounterMetricFamily("penstock_batch_budget_changes", "Moves of the budget.", value=self._changes)
+        promised = GaugeMetricFamily(
+            "penstock_slo_p95_seconds", "95th percentile that waiting calls were promised.", labels=["of"]
+        )
+        met = GaugeMetricFamily(
+            "penstock_slo_window_p95_seconds",
+            "The same as it is met at the present budget, seen at the door.",
+            labels=["of"],
+        )
+        samples = GaugeMetricFamily("penstock_slo_window_samples", "Samples behind it.", labels=["of"])
+        for name, evidence in search.evidence.items():
+            promised.add_metric([name], search.slo.seconds[name])
+            met.add_metric([name], evidence.p95)
+            samples.add_metric([name], len(evidence))
+        yield from (promised, met, samples)
+        if engine:
+            yield _gauge("engine_running", "Requests that run in the engine.", engine.running)
+            yield _gauge("engine_waiting", "Requests that wait in the engine.", engine.waiting)
+            yield _gauge("engine_kv_usage", "Part of the engine's KV cache in use.", engine.kv_usage)
+            yield CounterMetricFamily(
+                "penstock_engine_preemptions",
+                "Requests that the engine threw out of its cache.",
+                value=engine.preemptions,
+            )
+
+
+def engine_load(page: str) -> EngineLoad | None:
+    """Read vLLM's metrics; None if they are not there. Data-parallel engines add up, the fullest cache counts."""
+    found: dict[str, list[float]] = {}
+    for name, value in _ROW.findall(page):
+        found.setdefault(name, []).append(float(value))
+    if not found:
+        return None
+    return EngineLoad(
+        running=int(sum(found.get("num_requests_running", ()))),
+        waiting=int(sum(found.get("num_requests_waiting", ()))),
+        kv_usage=max(found.get("kv_cache_usage_perc", (0.0,))),
+        preemptions=int(sum(found.get("num_preemptions_total", ()))),
+        tokens=int(sum(found.get("prompt_tokens_total", ())) + sum(found.get("generation_tokens_total", ()))),
+    )
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"penstock_{name}", words, value=float(value))

@@ -1,0 +1,46 @@
+"""Bodies as the echo engine reads and writes them: JSON, also with what strict JSON does not know."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+from penstock_worker.engine.echo.answers import EchoRefusal
+
+_NOTED_CHARACTERS: Final = 80
+
+Body = dict[str, Any]
+
+
+def asked(body: Body) -> str:
+    """The beginning of what is asked, on one line."""
+    messages = body.get("messages")
+    users = (
+        [m for m in messages if isinstance(m, dict) and m.get("role") == "user"] if isinstance(messages, list) else []
+    )
+    text = users[-1].get("content") if users else body.get("prompt", body.get("input", ""))
+    return " ".join(str(text)[:_NOTED_CHARACTERS].splitlines()).replace("\t", " ")
+
+
+def decode(raw: bytes) -> Body:
+    """A request's body. Raises Refusal."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            body = json.loads(raw)  # Slower, but it takes lone surrogates.
+        except (ValueError, RecursionError) as error:
+            raise EchoRefusal(400, f"The body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise EchoRefusal(400, "The body must be a JSON object.")
+    return body
+
+
+def encode(body: Body) -> bytes:
+    """An answer's body."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body).encode()

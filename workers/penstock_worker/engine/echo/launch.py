@@ -1,0 +1,44 @@
+"""How the echo engine is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from penstock_worker.engine.launch import Launch, check_socket, engine_environment, number, slots_for, without
+
+DEFAULT_SEQS: Final = 128
+
+
+def launch(
+    *,
+    model: str,
+    source: str,
+    socket: Path,
+    arguments: Sequence[str] = (),
+    environ: Mapping[str, str],
+    python: str,
+) -> Launch:
+    """Describe how to start the echo engine; it has no weights, so `source` is not used.
+
+    It runs in the worker's interpreter whatever `python` says: that one needs a vLLM, not Penstock.
+    """
+    check_socket(socket)
+    slots = slots_for(number(arguments, "--max-num-seqs") or DEFAULT_SEQS)
+    command = [sys.executable, "-m", "penstock_worker.engine.echo.echo_server", "--uds", str(socket), "--model", model]
+    command += ["--max-num-seqs", str(slots.all), *without(arguments, "--max-num-seqs")]
+    environment = engine_environment(environ) | {"PYTHONUNBUFFERED": "1"}
+    return Launch(
+        kind="echo",
+        model=model,
+        command=tuple(command),
+        environment=environment,
+        socket=socket,
+        batch_slots=slots.lines,
+        engine_slots=slots.all,
+        overtakers=slots.overtakers,
+        start_timeout_seconds=60.0,
+        priorities=True,
+    )

@@ -1,0 +1,1 @@
+"""An engine as processes: started, guarded, probed, ended."""

@@ -1,0 +1,60 @@
+"""The watchdog: an engine that has requests but makes no step is hung, and a hung engine is a dead engine.
+
+Health probes do not see it: vLLM's HTTP server answers them while its EngineCore stands still. Its counters do: every
+step of the scheduler moves one of them (`vllm:iteration_tokens_total` counts steps, the others what they brought).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from penstock_worker.engine.process import probe
+
+_BUSY: Final = {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+_STEPS: Final = {
+    "vllm:iteration_tokens_total_count",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:request_success_total",
+}
+
+
+class Watchdog:
+    """Looks at one engine start's counters from time to time."""
+
+    def __init__(self, socket: Path, stuck_seconds: float, now: float) -> None:
+        self._socket = socket
+        self._stuck_seconds = stuck_seconds
+        self._steps = -1.0
+        self._moved_at = now
+
+    def look(self, now: float) -> str:
+        """Why the engine counts as hung, or nothing. An engine that shows no counters is left to the health probe."""
+        answer = probe.get(self._socket, "/metrics", 2.0)
+        read = None if answer is None or answer[0] != 200 else _read(answer[1])
+        if read is None:
+            return ""
+        busy, steps = read
+        if not busy or steps != self._steps:
+            self._steps, self._moved_at = steps, now
+        if now - self._moved_at > self._stuck_seconds:
+            return f"It has made no step for {self._stuck_seconds:.0f} s, with {busy:.0f} requests in it."
+        return ""
+
+
+def _read(page: bytes) -> tuple[float, float] | None:
+    """Requests in the engine, and a number that every step makes larger; None if the page does not tell."""
+    busy, steps, told = 0.0, 0.0, False
+    try:
+        for family in text_string_to_metric_families(page.decode(errors="replace")):
+            for sample in family.samples:
+                if sample.name in _BUSY:
+                    busy, told = busy + sample.value, True
+                elif sample.name in _STEPS:
+                    steps += sample.value
+    except ValueError:
+        return None
+    return (busy, steps) if told else None

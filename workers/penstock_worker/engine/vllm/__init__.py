@@ -1,0 +1,1 @@
+"""vLLM: how it is started, and what runs inside it."""

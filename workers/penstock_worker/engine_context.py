@@ -1,0 +1,33 @@
+"""The engine context: what whoever asks the engine works with: client, gate, supervisor, cache and pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from penstock.formats.output import Record
+from penstock.settings import Settings
+from penstock_worker.admission.gate import Gate
+from penstock_worker.answer_cache import AnswerCache
+from penstock_worker.budget.pace import Pace
+from penstock_worker.engine.client import EngineClient
+from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.runtime.loop_thread import LoopThread
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """One worker's engine and what stands around it; slices and waiting calls share it."""
+
+    client: EngineClient
+    gate: Gate
+    supervisor: Supervisor
+    loop: LoopThread
+    settings: Settings
+    answer_cache: AnswerCache | None = None
+    pace: Pace = field(default_factory=Pace)
+
+    def gpu_microseconds(self, records: Sequence[Record]) -> int:
+        """The GPU time that answers took which are about to be recorded; reused ones took none."""
+        tokens = sum(record.usage.total_tokens for record in records if not record.reused)
+        return self.pace.gpu_microseconds(tokens, self.gate.lines_busy_seconds)

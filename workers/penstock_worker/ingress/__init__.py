@@ -1,0 +1,1 @@
+"""The worker's HTTP entry for waiting calls."""

@@ -1,0 +1,92 @@
+"""A waiting call at the door: what its head says, and why the door itself may refuse it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from aiohttp import web
+
+from penstock.domain.work.batch import ENDPOINTS as BATCH_ENDPOINTS
+from penstock.domain.work.rank import OF_TIER, Rank, Tier
+
+ENDPOINTS: Final = frozenset({*BATCH_ENDPOINTS, "/tokenize"})
+_MOST_NAME_CHARACTERS: Final = 200
+
+
+class Refusal(StrEnum):
+    """Why no engine's bytes come. All but the last three mean: never sent, offer it elsewhere."""
+
+    FULL = "full"
+    """As many calls are inside as may be."""
+    CLOSED = "closed"
+    """Suspects are tried, which may cost this engine its life."""
+    DRAINING = "draining"
+    """The worker ends."""
+    NOT_READY = "not-ready"
+    """The engine is not up."""
+    WAITED = "waited"
+    """The engine had no slot, or no answer, for as long as a call may wait."""
+    ENGINE_DIED = "engine-died"
+    """The engine died with this call in it, before the first byte."""
+    UNANSWERED = "unanswered"
+    """The engine lives, but its connection broke before the first byte."""
+
+
+class Refused(Exception):
+    """The door's own answer, in place of the engine's."""
+
+    def __init__(self, refusal: Refusal, *, suspects: bool = False) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+        self.suspects = suspects
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One call inside, or about to be."""
+
+    id: str
+    endpoint: str
+    tenant: str
+    rank: Rank
+    last_resort: bool
+    """No other worker lives: it comes in although suspects are tried, and waits."""
+    task: asyncio.Task[object] | None = None
+    came_at: float = field(default_factory=time.monotonic)
+    waiting: asyncio.Timeout | None = None
+    """Set while it waits at the gate."""
+    away: Refusal = Refusal.WAITED
+    """Why it waits no longer, if its wait is ended."""
+    began: bool = False
+    """Its caller has some of the answer's bytes."""
+    cut: bool = False
+    """The worker's grace is over."""
+    queue_seconds: float = 0.0
+
+    def turn_away(self, why: Refusal) -> None:
+        """Let it wait at the gate no longer."""
+        if self.waiting is not None and not self.waiting.expired():
+            self.away = why
+            self.waiting.reschedule(asyncio.get_running_loop().time())
+
+    @classmethod
+    def of(cls, endpoint: str, headers: Mapping[str, str]) -> Call:
+        """Read a call's head. Raises ValueError."""
+        id, tenant = headers.get("x-penstock-call", ""), headers.get("x-penstock-tenant", "")
+        if not (0 < len(id) <= _MOST_NAME_CHARACTERS and 0 < len(tenant) <= _MOST_NAME_CHARACTERS):
+            raise ValueError("x-penstock-call and x-penstock-tenant are needed.")
+        rank = OF_TIER[Tier(headers.get("x-penstock-tier", Tier.DEFAULT))]
+        return cls(id, endpoint, tenant, rank, headers.get("x-penstock-last-resort") == "1")
+
+
+def refuse(refused: Refused) -> web.Response:
+    """The door's refusal as an answer."""
+    headers = {"x-penstock-door": str(refused.refusal)}
+    if refused.suspects:
+        headers["x-penstock-suspects"] = "1"
+    return web.Response(status=503, headers=headers)

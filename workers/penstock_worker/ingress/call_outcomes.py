@@ -1,0 +1,51 @@
+"""Fates: how the latest calls at this door ended, for whoever lost the connection before the end."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+_MOST: Final = 1_000
+
+
+class CallOutcome(StrEnum):
+    """answered: to the end · engine-died: with the call in it · unanswered: the engine lives, but its answer broke off
+    or its worker ended · left: by the client."""
+
+    ANSWERED = "answered"
+    ENGINE_DIED = "engine-died"
+    UNANSWERED = "unanswered"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCall:
+    """A call's end."""
+
+    fate: CallOutcome
+    suspects: bool
+    """Whether batch lines under suspicion were on trial when the engine died."""
+
+
+class CallOutcomes:
+    """The latest ends, at most so many of them; who asks later than that asks in vain."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._ended: OrderedDict[str, EndedCall] = OrderedDict()
+
+    def note(self, call: str, fate: CallOutcome, *, suspects: bool = False) -> None:
+        """A call has ended; the last word on it counts."""
+        self._ended.pop(call, None)
+        self._ended[call] = EndedCall(fate, suspects)
+        if len(self._ended) > self._most:
+            self._ended.popitem(last=False)
+
+    def find(self, call: str) -> EndedCall | None:
+        """How a call ended; None if it has not, was never here, or is forgotten."""
+        return self._ended.get(call)
+
+    def __len__(self) -> int:
+        return len(self._ended)

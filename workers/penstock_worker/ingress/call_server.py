@@ -1,0 +1,265 @@
+"""The door: waiting calls come in here over HTTP, from the router alone, and their answers leave as they come.
+
+    authorise → refuse, if this is no time to come in → wait at the gate → ask the engine → pass its bytes on
+
+It lives on the worker's one asyncio loop. What a call costs is given back on every way out, and nothing is kept of an
+answer: a reader who is slow makes the engine's connection wait. Until the engine's first byte the door can refuse, and
+says why (`door_call.Refusal`); after it a broken answer ends by breaking the router's connection, and its fate is told
+to whoever asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from penstock.formats.engine_body import with_priority
+from penstock.settings import Settings
+from penstock_worker.admission.gate import Ticket
+from penstock_worker.engine.process.supervisor import EngineState
+from penstock_worker.engine_context import EngineContext
+from penstock_worker.ingress.call import ENDPOINTS, Call, Refusal, Refused, refuse
+from penstock_worker.ingress.call_outcomes import CallOutcomes
+from penstock_worker.ingress.ingress_metrics import IngressMetrics
+from penstock_worker.ingress.response_relay import ResponseRelay
+
+log = structlog.get_logger()
+
+_LOOK_SECONDS: Final = 0.1
+_KEEPALIVE_SECONDS: Final = 60.0  # the router's own is shorter: it never meets a door that closes at that moment
+_BACKLOG: Final = 4_096
+_VANISHED_SECONDS: Final = 15
+"""A router's machine that acknowledges no probe for so long is gone, and so are its calls that wait for tokens. What
+fills the buffers of one that is gone is stopped by `slow_body_seconds`."""
+
+
+class CallServer:
+    """One worker's door, from `opened` to its end. `changed` is called (on the loop) when it opens or shuts."""
+
+    def __init__(
+        self, engine: EngineContext, worker: UUID, metrics: IngressMetrics, changed: Callable[[], None]
+    ) -> None:
+        settings = engine.settings
+        assert settings.door_token is not None, "without a token there is no door"
+        self._engine = engine
+        self._settings = settings
+        self._worker = {"x-penstock-worker": str(worker)}
+        self._bearer = f"Bearer {settings.door_token.get_secret_value()}".encode()
+        self._metrics = metrics
+        self._changed = changed
+        self._inside: dict[Call, None] = {}
+        self._draining = False
+        self.fates = CallOutcomes(
+            max(1_000, 2 * settings.door_calls)
+        )  # all who are inside may lose their engine at once
+        self.url = ""
+
+    # What others may know, from any thread.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a new call may come in."""
+        return self._why_shut(last_resort=False) is None
+
+    @property
+    def calls(self) -> int:
+        """Calls inside: in the engine or in line for it."""
+        return len(self._inside)
+
+    @property
+    def holds(self) -> bool:
+        """Whether any call is inside."""
+        return bool(self._inside)
+
+    def drain(self) -> None:
+        """The worker ends: nobody comes in, who has not been sent goes elsewhere, the others have their grace."""
+        if not self._draining:
+            self._draining = True
+            self._engine.loop.loop.call_soon_threadsafe(self._begin_to_drain)
+
+    def _why_shut(self, last_resort: bool) -> Refusal | None:
+        if self._draining:
+            return Refusal.DRAINING
+        if self._engine.supervisor.state is not EngineState.READY:
+            return Refusal.NOT_READY
+        if self._engine.gate.trying and not last_resort:
+            return Refusal.CLOSED
+        return None
+
+    # Its life.
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[CallServer]:
+        """Listen."""
+        server = web.Server(
+            self._handle,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            auto_decompress=False,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=0.5)
+        await runner.setup()
+        settings = self._settings
+        tls = None
+        if settings.door_cert is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(settings.door_cert, settings.door_key)
+        listening = _listening(settings.door_host, settings.door_port)
+        await web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG).start()
+        self.url = settings.door_url or _url(settings, listening.getsockname()[1], tls is not None)
+        looking = asyncio.create_task(self._look())
+        log.info("door_listens", url=self.url)
+        try:
+            yield self
+        finally:
+            looking.cancel()
+            await runner.cleanup()
+
+    async def _look(self) -> None:
+        """See that the door opens or shuts; those at the gate needn't wait behind one that is shut."""
+        was_open = None
+        while True:
+            if self.is_open is not was_open:
+                was_open = self.is_open
+                self._changed()
+            if not was_open:
+                for call in self._inside:
+                    if why := self._why_shut(call.last_resort):
+                        call.turn_away(why)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _begin_to_drain(self) -> None:
+        for call in self._inside:
+            call.turn_away(Refusal.DRAINING)
+        asyncio.get_running_loop().call_later(self._settings.door_grace_seconds, self._cut)
+
+    def _cut(self) -> None:
+        """The grace is over."""
+        for call in self._inside:
+            call.cut = True
+            if call.task:
+                call.task.cancel()
+
+    # Requests.
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        given = request.headers.get("authorization", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, self._bearer):
+            return web.Response(status=401, headers={"connection": "close"})
+        if request.method == "GET":
+            return self._tell(request.path)
+        if request.method != "POST" or request.path not in ENDPOINTS:
+            return web.Response(status=404)
+        try:
+            call = Call.of(request.path, request.headers)
+        except ValueError as error:
+            return web.Response(status=400, text=str(error))
+        try:
+            return await self._let_in(request, call)
+        except Refused as refused:
+            self._metrics.refused(refused.refusal)
+            return refuse(refused)
+
+    def _tell(self, path: str) -> web.Response:
+        if path == "/health":
+            return _json({"open": self.is_open})
+        if path == "/metrics":
+            return web.Response(body=self._metrics.page(self.calls), headers={"content-type": self._metrics.TYPE})
+        if path.startswith("/calls/") and (ended := self.fates.find(path.removeprefix("/calls/"))):
+            return _json({"fate": ended.fate, "suspects": ended.suspects})
+        return web.Response(status=404)
+
+    async def _let_in(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        """One call's stay, from its admission at the door to its end. Raises Refused."""
+        if why := self._why_shut(call.last_resort):
+            raise Refused(why)
+        if self.calls >= self._settings.door_calls:
+            raise Refused(Refusal.FULL)
+        call.task = asyncio.current_task()
+        self._inside[call] = None
+        try:
+            body = await self._body(request)
+            if self._engine.supervisor.launch.priorities:
+                try:
+                    body = with_priority(body, call.rank.priority())
+                except ValueError as error:
+                    return web.Response(status=400, text=str(error))
+            ticket = await self._admitted(call)
+            try:
+                passing = ResponseRelay(self._engine, call, self.fates, self._metrics)
+                return await passing.through(request, body, self._worker)
+            finally:
+                self._engine.gate.release(ticket)
+        except asyncio.CancelledError:
+            # By the connection's end, or by `_cut` before the engine was asked.
+            if not call.cut or call.task is None:
+                raise
+            call.task.uncancel()
+            raise Refused(Refusal.DRAINING) from None
+        finally:
+            del self._inside[call]
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """A request's body, if it is not too long and does not take too long."""
+        most = self._settings.max_json_bytes
+        pieces, size = [], 0
+        try:
+            async with asyncio.timeout(self._settings.slow_body_seconds):
+                while piece := await request.content.readany():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > most:
+                        raise web.HTTPRequestEntityTooLarge(most, size, headers={"connection": "close"})
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(headers={"connection": "close"}) from None
+        return b"".join(pieces)
+
+    async def _admitted(self, call: Call) -> Ticket:
+        """Wait for a slot. Raises Refused."""
+        ticket, came = Ticket(call.rank, call.tenant), time.monotonic()
+        try:
+            async with asyncio.timeout(self._settings.call_wait_seconds) as call.waiting:
+                await self._engine.gate.admit(ticket)
+        except TimeoutError:
+            raise Refused(call.away) from None
+        finally:
+            call.waiting = None
+        call.queue_seconds = time.monotonic() - came
+        self._metrics.queued(call.rank, call.queue_seconds)
+        return ticket
+
+
+def _json(body: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket whose connections (they inherit this on Linux) notice a peer that vanished."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for name, value in (("TCP_KEEPIDLE", _VANISHED_SECONDS - 6), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    made.bind(address)
+    return made
+
+
+def _url(settings: Settings, port: int, tls: bool) -> str:
+    """Where the door is reached: where it listens, or by this machine's name if it listens everywhere."""
+    host = socket.gethostname() if settings.door_host in ("", "0.0.0.0", "::") else settings.door_host
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,111 @@
+"""What the door's metrics page says: calls by how they ended, refusals, waits, the gate, and what the governor says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock.domain.work.rank import Rank
+from penstock_worker.admission.gate import Gate
+from penstock_worker.ingress.call import Refusal
+from penstock_worker.ingress.call_outcomes import CallOutcome
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_GAP_SECONDS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+
+
+class Latencies(Protocol):
+    """Who steers by what waiting calls meet."""
+
+    def ttft(self, seconds: float) -> None: ...
+    def gap(self, seconds: float) -> None: ...
+
+
+class IngressMetrics:
+    """Counts of one door, in a registry of its own."""
+
+    TYPE: Final = CONTENT_TYPE_LATEST
+
+    def __init__(self, gate: Gate, latencies: Latencies, governor: Collector) -> None:
+        self._latencies = latencies
+        registry = self._registry = CollectorRegistry()
+        calls = Counter("penstock_door_calls", "Waiting calls by how they ended.", ["fate"], registry=registry)
+        self._ended = {fate: calls.labels(fate) for fate in CallOutcome}
+        refusals = Counter("penstock_door_refusals", "Calls that the door refused.", ["reason"], registry=registry)
+        self._refused = {refusal: refusals.labels(refusal) for refusal in Refusal}
+        queue = Histogram(
+            "penstock_door_queue_seconds", "Time of calls at the gate.", ["rank"], buckets=_SECONDS, registry=registry
+        )
+        self._queued = {rank: queue.labels(rank.name.lower()) for rank in Rank}
+        self._ttft = Histogram(
+            "penstock_door_ttft_seconds",
+            "Time of streamed realtime calls from the door to the engine's first byte.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._gap = Histogram(
+            "penstock_door_gap_seconds",
+            "Time between two chunks of streamed realtime calls.",
+            buckets=_GAP_SECONDS,
+            registry=registry,
+        )
+        self._standing = _Standing(gate)
+        registry.register(self._standing)
+        registry.register(governor)
+
+    def ended(self, fate: CallOutcome) -> None:
+        """A call that was asked has ended."""
+        self._ended[fate].inc()
+
+    def refused(self, refusal: Refusal) -> None:
+        """The door answered itself."""
+        self._refused[refusal].inc()
+
+    def queued(self, rank: Rank, seconds: float) -> None:
+        """A call had its slot after so long."""
+        self._queued[rank].observe(seconds)
+
+    def ttft(self, seconds: float) -> None:
+        """A streamed call had its first byte after so long."""
+        self._latencies.ttft(seconds)
+        self._ttft.observe(seconds)
+
+    def gap(self, seconds: float) -> None:
+        """So long passed between two chunks of a stream."""
+        self._latencies.gap(seconds)
+        self._gap.observe(seconds)
+
+    def page(self, inside: int) -> bytes:
+        """The page in Prometheus' format."""
+        self._standing.inside = inside
+        return generate_latest(self._registry)
+
+
+class _Standing(Collector):
+    """Door and gate at the moment of the scrape."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.inside = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """One value each."""
+        gate = self._gate
+        yield _one("door_inside", "Calls inside, in the engine or in line for it.", self.inside)
+        yield _one("gate_calls", "Realtime calls in the engine.", gate.calls)
+        yield _one("gate_lines", "Batch lines and flex calls in the engine.", gate.lines)
+        yield _one("gate_slots", "Requests that the engine runs at once.", gate.slots)
+        yield _one("gate_trying", "1 while suspects have the engine to themselves.", gate.trying)
+        yield _one("gate_budget", "Batch lines that may be in the engine.", gate.budget)
+        waiting = GaugeMetricFamily("penstock_gate_waiting", "Who waits at the gate.", labels=["rank"])
+        for rank in Rank:
+            waiting.add_metric([rank.name.lower()], gate.waiting(rank))
+        yield waiting
+
+
+def _one(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"penstock_{name}", words, value=float(value))

@@ -1,0 +1,1 @@
+"""The io worker: validates, assembles, sends webhooks."""

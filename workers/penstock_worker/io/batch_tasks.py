@@ -1,0 +1,95 @@
+"""The io worker's tasks: validate and assemble, each under a lease like a slice."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
+from penstock.domain.work.batch import Batch
+from penstock.domain.work.holder import Holder
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import work
+from penstock.service.planning.validate import validate
+from penstock.service.results.assemble import assemble
+from penstock.settings import Settings
+from penstock.store.work.leases import BatchLease
+from penstock_worker.runtime.beat import Beat, now
+from penstock_worker.runtime.patience import insist
+
+log = structlog.get_logger()
+R = TypeVar("R")
+
+MOST_ATTEMPTS = 3
+
+
+class BatchTasks:
+    """What validation and assembly need in this process."""
+
+    def __init__(self, db: Database, blobs: Blobs, beat: Beat, holder: Holder, settings: Settings) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._beat = beat
+        self._holder = holder
+        self._settings = settings
+
+    def look(self) -> bool:
+        """Validate or assemble the next batch that nobody holds, without having heard of it; say if there was one.
+
+        Raises Unavailable or NoSpace if it was put off: there is no use in looking again at once.
+        """
+        if self._beat.draining:
+            return False
+        waiting = self._db.run(work.waiting_for_io)
+        if waiting is not None:
+            self._run(*waiting)
+        return waiting is not None
+
+    def run(self, kind: str, batch: str) -> str:
+        """Validate or assemble one batch if nobody else does; a sentence for Flower says what happened."""
+        try:
+            return self._run(kind, batch)
+        except (Unavailable, NoSpace) as error:
+            log.warning("put_off", kind=kind, batch=batch, error=error.message)
+            return f"{batch} · put off: {error.message}"
+
+    def _run(self, kind: str, batch: str) -> str:
+        began, asked_at, nonce = time.monotonic(), now(), uuid.uuid4()
+        taken = self._insist(lambda: self._db.run(work.claim_batch, self._holder, batch, kind, nonce, self._settings))
+        if taken is None:
+            return f"{batch} · nothing to {kind}"
+        found, lease = taken
+        with self._beat.holding(lease.lease, asked_at):
+            try:
+                told = self._do(kind, found, lease)
+            except LeaseLost:
+                self._db.run(work.release, lease.lease)
+                self._db.run(work.lost, 0)
+                return f"{batch} · taken over or closed meanwhile"
+            except (Unavailable, NoSpace):  # not its fault: it must not die of a disk that is full for an hour
+                self._insist(lambda: self._db.run(work.put_off, lease.lease))
+                raise
+            except BaseException:
+                self._db.run(work.release, lease.lease)
+                raise
+        seconds = time.monotonic() - began
+        log.info(kind, batch=batch, told=told, seconds=round(seconds, 3))
+        return f"{batch} · {told} · {seconds:.1f} s"
+
+    def _do(self, kind: str, found: Batch, lease: BatchLease) -> str:
+        if lease.attempt > MOST_ATTEMPTS:
+            self._db.run(work.give_up, found.id, lease.lease)
+            return f"failed after {MOST_ATTEMPTS} attempts"
+        if kind == "validate":
+            done = validate(self._db, self._blobs, found, lease.lease, self._settings)
+            return f"{done.lines} lines · {done.slices} slices" if not done.errors else f"{done.errors} errors"
+        ended = assemble(self._db, self._blobs, found, lease.lease, self._settings)
+        return f"{ended.state} · {ended.answered} answered · {ended.failed} failed"
+
+    def _insist(self, call: Callable[[], R]) -> R:
+        return insist(call, self._beat, self._settings.close_grace_seconds)

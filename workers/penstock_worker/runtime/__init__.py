@@ -1,0 +1,1 @@
+"""What every worker process stands on: Celery, beat, poller, loop, shutdown, status."""

@@ -1,0 +1,137 @@
+"""The beat: names the leases that this process holds, every few seconds, from a thread and a connection of its own.
+
+A holder distrusts itself before the database does: a lease is trusted for nine tenths of its time, counted from before
+the claim or beat that prolonged it was sent, on a clock that also runs while the machine is suspended. Without trust
+nothing new is asked and nothing is recorded, until a beat says whose the lease is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+
+from penstock.domain.api_errors import Unavailable
+from penstock.domain.work.batch import BatchState
+from penstock.domain.work.holder import Holder
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import work
+from penstock.settings import Settings
+
+log = structlog.get_logger()
+
+_TRUSTED_PART: Final = 0.9
+
+
+def now() -> float:
+    """Seconds on the clock that leases are trusted by."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Grip:
+    """One lease in this process's hands, and what the beat heard about it."""
+
+    def __init__(self, lease: int, trusted_until: float, news: threading.Event | None = None) -> None:
+        self.lease = lease
+        self.trusted_until = trusted_until
+        self.lost = False
+        self.closing: BatchState | None = None
+        self.news = news or threading.Event()
+        """Set when there is something new to look at: the lease is lost, the batch closes, the process ends."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the holder may act on it now."""
+        return not self.lost and now() < self.trusted_until
+
+
+class Beat:
+    """A thread that beats from `with` to its end."""
+
+    def __init__(self, db: Database, holder: Holder, settings: Settings) -> None:
+        self._db = db
+        self._holder = holder
+        self._settings = settings
+        self._trusted_seconds = settings.lease_seconds * _TRUSTED_PART
+        self._grips: dict[int, Grip] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+        self.draining = False
+
+    def __enter__(self) -> Beat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def holding(self, lease: int, asked_at: float, news: threading.Event | None = None) -> Iterator[Grip]:
+        """Name this lease in every beat meanwhile; its claim was first sent at `asked_at` (by `now`).
+
+        Several grips may share their `news`.
+        """
+        grip = Grip(lease, asked_at + self._trusted_seconds, news)
+        with self._lock:
+            self._grips[lease] = grip
+        if self.draining:
+            grip.news.set()
+        try:
+            yield grip
+        finally:
+            with self._lock:
+                del self._grips[lease]
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is in hand."""
+        with self._lock:
+            return bool(self._grips)
+
+    def drain(self) -> None:
+        """Tell every holder that the process is about to end."""
+        log.info("worker_ending", kind=self._holder.kind)
+        self.draining = True
+        with self._lock:
+            for grip in self._grips.values():
+                grip.news.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.beat_seconds):
+            try:
+                self.once()
+            except Unavailable as error:
+                log.warning("beat_unheard", error=error.message)
+            except Exception:
+                log.exception("beat_failed")
+
+    def once(self) -> None:
+        """Beat, and pass on what was heard; raise Unavailable."""
+        with self._lock:
+            named = dict(self._grips)
+        asked_at = now()
+        heard = self._db.run(work.beat, self._holder, list(named), self._settings)
+        for lease in heard.lost:
+            with self._lock:
+                if lease not in self._grips:  # it was settled while this beat was under way
+                    continue
+            log.warning("lease_lost", lease=lease)
+            named[lease].lost = True
+            named[lease].news.set()
+        for lease in named.keys() - heard.lost:
+            named[lease].trusted_until = asked_at + self._trusted_seconds
+        for lease, finish_as in heard.closing.items():
+            named[lease].closing = finish_as
+            named[lease].news.set()
+        for lease in heard.forgotten:
+            with self._lock:
+                if lease in self._grips:  # its claim was answered late, while this beat was under way
+                    continue
+            log.warning("lease_forgotten", lease=lease)
+            self._db.run(work.release, lease, "forgotten")

@@ -1,0 +1,75 @@
+"""The Celery app and its tasks, thin: each calls what the process has set up, and returns a sentence for Flower."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+from celery.worker import state
+
+from penstock.domain.work.lane import Lane
+from penstock.settings import load
+from penstock.wire.hints import celery_settings
+
+_settings = load()
+
+app = Celery("penstock")
+app.conf.update(celery_settings(_settings.redis_url, _settings.hint_timeout_seconds))
+app.conf.update(
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_enable_remote_control=True,
+    # Flower shows a task's result from its success event, at this length.
+    resultrepr_maxsize=1024,
+)
+
+# What the tasks call; set by the worker process before it consumes, empty in Flower and in publishers.
+doers: dict[str, Callable[..., str]] = {}
+
+
+@app.task(name="penstock.generate")
+def generate(model: str, lane: str, **_: Any) -> str:
+    """Run the best ready slice of the worker's model."""
+    return doers["generate"](Lane(lane))
+
+
+@app.task(name="penstock.validate")
+def validate(batch: str, **_: Any) -> str:
+    """Validate and plan a batch."""
+    return doers["validate"]("validate", batch)
+
+
+@app.task(name="penstock.assemble")
+def assemble(batch: str, **_: Any) -> str:
+    """Put a batch's files together."""
+    return doers["assemble"]("assemble", batch)
+
+
+@app.task(name="penstock.deliver")
+def deliver(batch: str, **_: Any) -> str:
+    """Send what is owed to webhook endpoints."""
+    return doers["deliver"](batch)
+
+
+def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[[], None]) -> None:
+    """Consume the queues strictly in this order until SIGTERM; then call `on_ending` and wait for running tasks.
+
+    Returns also if Celery gives up by itself; it may be called again then.
+    """
+    state.should_stop = state.should_terminate = None
+    worker_shutting_down.connect(lambda **_: on_ending(), weak=False, dispatch_uid="ending")
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={threads}",
+            f"--queues={','.join(queues)}",
+            f"--hostname={name}.{os.getpid()}@%h",
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel=WARNING",
+        ]
+    )

@@ -1,0 +1,100 @@
+"""Standing: what Postgres is told of a gpu worker: starting → ready → starting … → draining → gone.
+
+One thread tells, one thing after the other, so that neither the engine's supervisor nor a signal waits for a database,
+and the last word is the latest. Once the worker ends, nothing makes it ready again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import structlog
+
+from penstock.domain.api_errors import Unavailable
+from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.work.holder import Holder
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import work
+from penstock.settings import Settings
+from penstock_worker.runtime.beat import Beat
+from penstock_worker.runtime.patience import insist
+
+log = structlog.get_logger()
+
+
+def say_goodbye(db: Database, holder: Holder, settings: Settings) -> None:
+    """A worker of any kind is gone; tried once."""
+    try:
+        db.run(work.mark, holder, "gone", settings)
+    except Unavailable as error:  # it will be seen as gone by its silence
+        log.warning("goodbye_unheard", error=error.message)
+
+
+class WorkerStatus:
+    """One worker's standing, from `with` to its end."""
+
+    def __init__(self, db: Database, beat: Beat, holder: Holder, settings: Settings) -> None:
+        self._db = db
+        self._beat = beat
+        self._holder = holder
+        self._settings = settings
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="standing")
+
+    def __enter__(self) -> WorkerStatus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+
+    def register(self, slots: int) -> None:
+        """Enter the worker as starting; waits for a database that is away."""
+        insist(lambda: self._db.run(work.register, self._holder, "starting", slots), self._beat, grace_seconds=0)
+
+    def ready(self, announce: Callable[[], None], then: Callable[[], None]) -> None:
+        """The engine answers: say for which names calls may come, that slices may come, and then do this."""
+        self._thread.submit(self._ready, announce, then)
+
+    def dead(self, reason: str, trouble: EngineTrouble | None) -> None:
+        """The engine is gone: nothing is dispatched to this worker until it is back; perhaps it does not start."""
+        log.error("engine_died", model=self._holder.model, reason=reason)
+        self._thread.submit(self._dead, trouble)
+
+    @property
+    def holds(self) -> bool:
+        """Nothing of it has to be waited for."""
+        return False
+
+    def drain(self) -> None:
+        """The worker ends: nothing new comes."""
+        self._thread.submit(self._tell, "draining")
+
+    def goodbye(self) -> None:
+        """The worker is gone; tried once."""
+        say_goodbye(self._db, self._holder, self._settings)
+
+    def _ready(self, announce: Callable[[], None], then: Callable[[], None]) -> None:
+        try:
+            with suppress(Unavailable):
+                insist(announce, self._beat, grace_seconds=0)
+            self._tell("ready")
+            then()
+        except Exception:
+            log.exception("standing_untold")
+
+    def _dead(self, trouble: EngineTrouble | None) -> None:
+        self._tell("starting", trouble)
+        with suppress(Unavailable):  # what counts has been said
+            self._db.run(work.count, "engine_death")
+
+    def _tell(self, state: str, trouble: EngineTrouble | None = None) -> None:
+        """Repeat until the database heard it, or the worker ends."""
+
+        def mark() -> None:
+            self._db.run(work.mark, self._holder, state, self._settings, trouble)
+
+        if self._beat.draining and state != "draining":
+            return
+        with suppress(Unavailable):
+            insist(mark, self._beat, grace_seconds=0)

@@ -1,0 +1,1 @@
+"""Batch work in a worker: a claim becomes lines, lines become answers, answers are recorded."""

@@ -1,0 +1,183 @@
+"""Draining: hints and looks become claims, each in a hand of its own, and each claim is held to its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+import structlog
+
+from penstock.domain.api_errors import LeaseLost, Unavailable
+from penstock.domain.work import hint
+from penstock.domain.work.hint import Hint
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import LANES, Lane
+from penstock.domain.work.slice import Claim
+from penstock.failpoint import failpoint
+from penstock.service.lifecycle import work
+from penstock_worker.engine.process.supervisor import EngineState
+from penstock_worker.runtime.beat import now
+from penstock_worker.runtime.patience import insist
+from penstock_worker.slices.bundle_run import BundleRun
+from penstock_worker.slices.slice_run import RunContext, SliceRun, Tally
+from penstock_worker.slices.slice_slots import SliceSlot, SliceSlots
+
+log = structlog.get_logger()
+R = TypeVar("R")
+
+
+class SliceConsumer:
+    """Everything that a slice meets in this worker."""
+
+    def __init__(self, bench: RunContext, holder: Holder, say: Callable[[list[Hint]], None]) -> None:
+        self._bench = bench
+        self._holder = holder
+        self._say = say
+        self.hands = SliceSlots()
+        self._claiming = threading.Lock()
+
+    def look(self) -> bool:
+        """Run the best ready slice unasked, in the least urgent lane that has a hand; say if there was one."""
+        if self._bench.beat.draining or self._bench.engine.supervisor.state is not EngineState.READY:
+            return False
+        lane = next((lane for lane in reversed(LANES) if self.hands.take(lane)), None)
+        return lane is not None and self._with_hand(lane) is not None
+
+    def one(self, lane: Lane) -> str:
+        """Run the best ready slice of this lane or a more urgent one; a sentence for Flower says what happened."""
+        if self._bench.beat.draining:
+            return "the worker is ending"
+        if self._bench.engine.supervisor.state is not EngineState.READY:
+            self.hands.owe(lane)
+            return "the engine is not ready"
+        if not self.hands.take(lane):
+            self.hands.owe(lane)
+            return f"no free hand for {lane}"
+        return self._with_hand(lane) or "nothing ready"
+
+    def _with_hand(self, lane: Lane) -> str | None:
+        """Fill a hand that was taken for a lane, and give it back once the slice is fed; None if nothing is ready."""
+        claimed = None
+        try:
+            claimed = self._claim(lane)
+        finally:
+            if claimed is None:
+                self.hands.give(lane)
+                self.say_owed()
+        if claimed is None:
+            return None
+        claims, asked_at = claimed
+        place = SliceSlot(self.hands, claims[0].lane, *_tenants(claims))
+        if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
+            self.hands.owe(lane)
+            self.say_owed()
+        run = self._run if len(claims) == 1 else self._run_bundle
+        try:
+            return run(claims, asked_at, lambda: place.rest() and self.say_owed())
+        finally:
+            place.leave()
+            self.say_owed()
+
+    def _is_full(self, claims: Sequence[Claim]) -> bool:
+        """Small slices that fill most of a claim: there may be more."""
+        settings = self._bench.settings
+        lines, tokens = sum(claim.lines for claim in claims), sum(claim.tokens for claim in claims)
+        return len(claims) > 1 and (2 * lines > settings.bundle_lines or 2 * tokens > settings.slice_tokens)
+
+    def say_owed(self) -> None:
+        """Say the hints again that found no hand or no engine before."""
+        if self._holder.model and (due := self.hands.due()):
+            self._say([hint.generate(self._holder.model, lane) for lane in due])
+
+    def _claim(self, lane: Lane) -> tuple[list[Claim], float] | None:
+        """Claims, and when first asked for; one after the other, so that no tenant gets more than its hands."""
+        with self._claiming:
+            if self._bench.beat.draining:  # meanwhile
+                return None
+            nonce, asked_at, full = uuid.uuid4(), now(), self.hands.full()
+            bench, lanes = self._bench, LANES[: lane.rank + 1]
+            most = bench.settings.bundle_lines
+            claims = self._insist(
+                lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full, most)
+            )
+            if claims:
+                self.hands.turn(lane, claims[0].lane, *_tenants(claims))
+                return claims, asked_at
+            if full:
+                self.hands.pass_over(lane, full)
+            return None
+
+    def _run(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
+        [claim] = claims
+        began = time.monotonic()
+        failpoint("slice.claimed")
+        with self._bench.beat.holding(claim.lease, asked_at) as grip:
+            holding = SliceRun(self._bench, claim, grip, on_fed=on_fed)
+            try:
+                how = holding.run()
+            except LeaseLost:
+                how = self._lost(holding)
+            except Unavailable as error:  # the process ends while a server is away: the lease will be reaped
+                how = f"left behind: {error.message}"
+            except Exception as error:  # bytes that can't be read, or a bug of ours: counted, so that it ends
+                log.exception("slice_broken", batch=claim.batch, slice=claim.slice)
+                self._insist(lambda: self._bench.db.run(work.unreadable, claim))
+                how = f"it can't be worked on: {type(error).__name__}"
+        return self._told(claim, holding.tally, time.monotonic() - began, how)
+
+    def _run_bundle(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
+        began = time.monotonic()
+        failpoint("slice.claimed")
+        news = threading.Event()
+        bundle = BundleRun(self._bench, news, on_fed)
+        with ExitStack() as rest:
+            grips = {}
+            for claim in claims:
+                grips[claim.lease] = rest.enter_context(ExitStack())
+                grip = grips[claim.lease].enter_context(self._bench.beat.holding(claim.lease, asked_at, news))
+                bundle.hold(claim, grip)
+            bundle.let_go = lambda claim: grips[claim.lease].close()
+            try:
+                how = bundle.run()
+            except Unavailable as error:
+                how = f"left behind: {error.message}"
+            except Exception as error:  # a bug of ours: each that is left is tried alone
+                log.exception("bundle_broken")
+                for claim in bundle.left:
+                    self._insist(lambda claim=claim: self._bench.db.run(work.unreadable, claim))
+                how = f"it can't be worked on: {type(error).__name__}"
+        seconds = time.monotonic() - began
+        log.info("bundle", jobs=len(claims), lane=claims[0].lane, answered=bundle.tally.answered,
+                 failed=bundle.tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
+        return _sentence(f"{len(claims)} small jobs", None, bundle.tally, seconds, how)
+
+    def _lost(self, holding: SliceRun) -> str:
+        """The answers that are in hand are dropped, and counted: somebody else asks these lines again, or has."""
+        dropped = len(holding.unrecorded)
+        try:
+            self._bench.db.run(work.lost, dropped)
+        except Unavailable as error:
+            log.warning("uncounted", error=error.message)
+        return f"the lease was lost; {dropped} unrecorded answers are dropped"
+
+    def _told(self, claim: Claim, tally: Tally, seconds: float, how: str) -> str:
+        """One sentence for Flower and the log."""
+        log.info("slice", batch=claim.batch, slice=claim.slice, lease=claim.lease, answered=tally.answered,
+                 failed=tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
+        return _sentence(claim.batch, f"lines {claim.first_line}–{claim.last_line}", tally, seconds, how)
+
+    def _insist(self, call: Callable[[], R]) -> R:
+        return insist(call, self._bench.beat, self._bench.settings.close_grace_seconds)
+
+
+def _tenants(claims: Sequence[Claim]) -> list[str]:
+    return sorted({claim.tenant for claim in claims})
+
+
+def _sentence(what: str, lines: str | None, tally: Tally, seconds: float, how: str) -> str:
+    counts = f"{tally.answered} answered" + (f", {tally.failed} failed" if tally.failed else "")
+    return " · ".join(part for part in (what, lines, counts, f"{seconds:.1f} s", how) if part)

@@ -1,0 +1,146 @@
+"""Hands: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
+
+And so does another tenant's: one tenant's slices may hold all but one of the hands that a lane may. A hand is what
+feeds a slice's lines to the engine: once they are all there, the slice rests as a tail, and the hand takes the next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+from penstock.domain.work.lane import LANES, MOST_HANDS, TAILS, Lane
+
+
+class SliceSlots:
+    """Counts hands by lane and tenant. The limits nest: flex may hold 3, with standard 4, all together 5.
+
+    A tenant may hold one less of each. Whose slice a hand will hold is known once it is claimed: until then a hand
+    that is taken counts for its lane alone, and claims must come one after the other for the tenants' limits to hold.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: Counter[Lane] = Counter()
+        self._of: dict[str, Counter[Lane]] = {}
+        self._owed: Counter[Lane] = Counter()
+        self._passed: Counter[Lane] = Counter()
+        self._tails = 0
+
+    def take(self, lane: Lane) -> bool:
+        """Take a hand for a slice of this lane or a more urgent one; False if the lane has none left now."""
+        with self._lock:
+            free = self._free(lane)
+            if free:
+                self._held[lane] += 1
+            return free
+
+    def _free(self, lane: Lane) -> bool:
+        return _fits(self._held, lane)
+
+    def turn(self, taken: Lane, lane: Lane, *tenants: str) -> None:
+        """A hand that was taken for one lane holds a slice, or several small ones, of the same or a more urgent one."""
+        with self._lock:
+            self._held[taken] -= 1
+            self._held[lane] += 1
+            for tenant in tenants:
+                self._of.setdefault(tenant, Counter())[lane] += 1
+
+    def give(self, lane: Lane, *tenants: str) -> None:
+        """Give a hand back, with its tenants if it held slices: those who passed over them may try again."""
+        with self._lock:
+            self._held[lane] -= 1
+            if not tenants:
+                return
+            for tenant in tenants:
+                self._of[tenant][lane] -= 1
+                if not self._of[tenant].total():
+                    del self._of[tenant]
+            for passed, times in self._passed.items():
+                self._owe(passed, times)
+            self._passed.clear()
+
+    def rest(self, lane: Lane, *tenants: str) -> bool:
+        """A slice only waits for its last answers: give its hand back; False, and nothing changes, if too many rest."""
+        with self._lock:
+            if self._tails >= TAILS:
+                return False
+            self._tails += 1
+        self.give(lane, *tenants)
+        return True
+
+    def end(self) -> None:
+        """A slice that rested is over."""
+        with self._lock:
+            self._tails -= 1
+
+    def full(self) -> dict[Lane, frozenset[str]]:
+        """The tenants that may hold no more hands of each lane; lanes without any are left out."""
+        with self._lock:
+            return self._full()
+
+    def _full(self) -> dict[Lane, frozenset[str]]:
+        full = {lane: frozenset(who for who, held in self._of.items() if not _fits(held, lane, 1)) for lane in LANES}
+        return {lane: tenants for lane, tenants in full.items() if tenants}
+
+    def owe(self, lane: Lane) -> None:
+        """Remember a hint that found no hand, or no engine; more than hands there are would be no use."""
+        with self._lock:
+            self._owe(lane, 1)
+
+    def _owe(self, lane: Lane, times: int) -> None:
+        self._owed[lane] = min(self._owed[lane] + times, MOST_HANDS[lane])
+
+    def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
+        """Remember a hint that found only slices of tenants that were full: owed once a tenant gives a hand back."""
+        with self._lock:
+            if all(tenants <= self._full().get(of, frozenset()) for of, tenants in full.items()):
+                self._passed[lane] = min(self._passed[lane] + 1, MOST_HANDS[lane])
+            else:  # one gave a hand back meanwhile
+                self._owe(lane, 1)
+
+    def due(self) -> list[Lane]:
+        """Hints to say again now that a hand may be free: at most one for each lane that has one."""
+        with self._lock:
+            lanes = [lane for lane in LANES if self._owed[lane] and self._free(lane)]
+            for lane in lanes:
+                self._owed[lane] -= 1
+            return lanes
+
+    @property
+    def held(self) -> dict[Lane, int]:
+        """Hands in use, by lane."""
+        with self._lock:
+            return dict(self._held)
+
+
+class SliceSlot:
+    """One slice's place in this worker: a hand while its lines are fed, then a tail, and nothing once it is left."""
+
+    def __init__(self, hands: SliceSlots, lane: Lane, *tenants: str) -> None:
+        self._hands = hands
+        self._lane = lane
+        self._tenants = tenants
+        self._rests = False
+
+    def rest(self) -> bool:
+        """Its lines are all in the engine; says whether that set its hand free just now."""
+        if self._rests or not self._hands.rest(self._lane, *self._tenants):
+            return False
+        self._rests = True
+        return True
+
+    def leave(self) -> None:
+        """The slice is over; called once."""
+        if self._rests:
+            self._hands.end()
+        else:
+            self._hands.give(self._lane, *self._tenants)
+
+
+def _fits(held: Counter[Lane], lane: Lane, less: int = 0) -> bool:
+    """One more fits if every limit that counts this lane has room."""
+    return all(
+        sum(held[other] for other in LANES[limit.rank :]) < MOST_HANDS[limit] - less for limit in LANES[: lane.rank + 1]
+    )
