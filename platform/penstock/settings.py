@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     slice_tokens: int = Field(60_000, description="Estimated tokens of one slice where no worker has measured itself.")
     slice_lines: int = Field(4_096, description="Most lines of one slice.")
     slice_bytes: int = Field(16 * MIB, description="Most bytes of one slice: a worker holds several in memory.")
-    bundle_lines: int = Field(256, description="Most lines of small jobs that a worker takes at once, as one slice.")
+    small_job_lines: int = Field(256, description="Most lines of small jobs that a worker takes at once, as one slice.")
     expected_output_tokens: int = Field(256, description="Tokens of an answer that nothing is known about.")
     bytes_per_token: float = Field(4.0, description="Bytes of body per input token until a model's own is measured.")
     ready_per_worker: int = Field(4, description="Slices of a lane that are hinted ahead for each live worker.")
@@ -93,10 +93,10 @@ class Settings(BaseSettings):
 
     # Waiting calls: the API's side.
     region: str = Field("", description="Where this process stands; calls go to workers of the same region first.")
-    door_token: SecretStr | None = Field(
+    ingress_token: SecretStr | None = Field(
         None, description="Secret that API and workers share; without it workers take no waiting calls."
     )
-    door_ca: Path | None = Field(None, description="CA that signed the doors' certificates, if they speak TLS.")
+    ingress_ca: Path | None = Field(None, description="CA that signed the ingresses' certificates, if they speak TLS.")
     tenant_calls: int = Field(1_000, description="Waiting calls that one tenant may have open in one API process.")
     call_seconds: float = Field(600.0, description="Longest time of one waiting call, from its head to its end.")
     call_tries: int = Field(3, description="Workers that a call is offered to at most, before one takes it.")
@@ -107,20 +107,22 @@ class Settings(BaseSettings):
         True, description="No tenant's answer time tells what another asked: prefix caches are salted by tenant."
     )
 
-    # Waiting calls: the worker's door.
-    door_host: str = Field("127.0.0.1", description="Address that the door listens on.")
-    door_port: int = Field(0, description="Port that the door listens on; 0 finds a free one.")
-    door_url: str = Field("", description="Where APIs reach the door, if it is not where it listens.")
-    door_cert: Path | None = Field(None, description="Certificate of the door (PEM): it speaks TLS then.")
-    door_key: Path | None = Field(None, description="The certificate's key (PEM).")
-    door_calls: int = Field(2_000, description="Waiting calls inside one door, in the engine or in line; more are 503.")
+    # Waiting calls: the worker's ingress.
+    ingress_host: str = Field("127.0.0.1", description="Address that the ingress listens on.")
+    ingress_port: int = Field(0, description="Port that the ingress listens on; 0 finds a free one.")
+    ingress_url: str = Field("", description="Where APIs reach the ingress, if it is not where it listens.")
+    ingress_cert: Path | None = Field(None, description="Certificate of the ingress (PEM): it speaks TLS then.")
+    ingress_key: Path | None = Field(None, description="The certificate's key (PEM).")
+    ingress_calls: int = Field(
+        2_000, description="Waiting calls inside one ingress, in the engine or in line; more are 503."
+    )
     call_wait_seconds: float = Field(30.0, description="A call that found no slot in the engine for so long is a 503.")
-    door_grace_seconds: float = Field(20.0, description="A worker that ends waits so long for the calls inside.")
-    pulse_seconds: float = Field(1.0, description="A worker says how loaded it is this often.")
-    door_gone_seconds: float = Field(5.0, description="A door whose last pulse is older gets no calls.")
+    ingress_grace_seconds: float = Field(20.0, description="A worker that ends waits so long for the calls inside.")
+    load_report_seconds: float = Field(1.0, description="A worker says how loaded it is this often.")
+    ingress_gone_seconds: float = Field(5.0, description="An ingress whose last load report is older gets no calls.")
 
-    # The controller of the batch budget.
-    control_seconds: float = Field(1.0, description="The budget of batch lines in the engine is looked at this often.")
+    # How many batch lines may be in the engine.
+    budget_seconds: float = Field(1.0, description="The budget of batch lines in the engine is looked at this often.")
     kv_high: float = Field(0.9, description="Part of the KV cache above which the batch budget shrinks.")
 
     # The shared cache.
@@ -152,10 +154,10 @@ class Settings(BaseSettings):
         description="Waits before each attempt, from the one before (JSON); after the last one it is given up.",
         min_length=1,
     )
-    webhook_look_seconds: float = Field(0.5, description="An io worker looks for due deliveries this often.")
-    webhook_places: int = Field(256, description="Deliveries that one io worker sends at once.")
-    webhook_tenant_places: int = Field(64, description="Of these, deliveries of one tenant.")
-    webhook_receiver_places: int = Field(16, description="Of these, deliveries to one receiver (host and port).")
+    webhook_poll_seconds: float = Field(0.5, description="An io worker looks for due deliveries this often.")
+    webhook_concurrency: int = Field(256, description="Deliveries that one io worker sends at once.")
+    webhook_tenant_concurrency: int = Field(64, description="Of these, deliveries of one tenant.")
+    webhook_receiver_concurrency: int = Field(16, description="Of these, deliveries to one receiver (host and port).")
     webhook_answer_kept_bytes: int = Field(512, description="Bytes of a receiver's answer that are read, and logged.")
 
     # Connections, per process.

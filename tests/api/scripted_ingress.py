@@ -1,8 +1,8 @@
-"""A scripted door: a real HTTP server that speaks the doors' contract and does what a test tells it; no worker.
+"""A scripted ingress: a real HTTP server that speaks the ingresses' contract and does what a test tells it; no worker.
 
-with ScriptedDoor(db, settings) as door:
-    door.will("full")                # the next call is refused; then it answers again
-    door.will("break-after 2", die=True)
+with ScriptedDoor(db, settings) as ingress:
+    ingress.will("full")                # the next call is refused; then it answers again
+    ingress.will("break-after 2", die=True)
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from penstock.service.calls import ingresses
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
-TOKEN = "the-doors-token-of-the-tests"
+TOKEN = "the-ingresses-token-of-the-tests"
 EVENTS = [b'data: {"object":"chat.completion.chunk","n": %d}\n\n' % n for n in range(5)] + [b"data: [DONE]\n\n"]
 GOODBYE = b'data: {"error": {"message": "EngineCore died", "type": "t", "code": 500}}\n\ndata: [DONE]\n\n'
 ANSWER = b'{"id": "chatcmpl-1",  "object":"chat.completion", "service_tier":null, "choices":[]}'
 
 
-class ScriptedDoor:
-    """One door, on a thread of its own, and its worker's row."""
+class ScriptedIngress:
+    """One ingress, on a thread of its own, and its worker's row."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ScriptedDoor:
         """Every call that came: endpoint, headers, body."""
         self.left = 0
         """Callers that went away before their answer's end."""
-        self.fates: dict[str, dict[str, Any]] = {}
+        self.outcomes: dict[str, dict[str, Any]] = {}
         self.whole = ANSWER
         self.status = 200
         self.url = ""
@@ -126,8 +126,8 @@ class ScriptedDoor:
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return web.Response(status=401)
         if request.method == "GET":
-            fate = self.fates.get(request.path.removeprefix("/calls/"))
-            return web.json_response(fate) if fate else web.Response(status=404)
+            outcome = self.outcomes.get(request.path.removeprefix("/calls/"))
+            return web.json_response(outcome) if outcome else web.Response(status=404)
         body = await request.read()
         self.asked.append((request.path, dict(request.headers), body))
         act = self._acts.popleft() if self._acts else self.usual
@@ -149,7 +149,7 @@ class ScriptedDoor:
             return self._break(request)
         if act in ("stream", "pause-after", "break-after", "goodbye-after", "broken-whole"):
             return await self._stream(request, mine, act, more)
-        refusal = {"x-penstock-door": act}
+        refusal = {"x-penstock-refusal": act}
         if "suspects" in more:
             refusal["x-penstock-suspects"] = "1"
         return web.Response(status=503, headers=refusal)
@@ -179,10 +179,10 @@ class ScriptedDoor:
         await response.write_eof()
         return response
 
-    def _note(self, request: web.BaseRequest, fate: tuple[str, ...]) -> None:
-        if fate:
+    def _note(self, request: web.BaseRequest, outcome: tuple[str, ...]) -> None:
+        if outcome:
             call = request.headers["x-penstock-call"]
-            self.fates[call] = {"fate": fate[0], "suspects": "suspects" in fate}
+            self.outcomes[call] = {"outcome": outcome[0], "suspects": "suspects" in outcome}
 
     def _break(self, request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None

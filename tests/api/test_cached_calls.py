@@ -10,7 +10,7 @@ import httpx
 import pytest
 import redis as redis_client
 from api.live import CHAT, chat, error, http
-from api.scripted_ingress import ANSWER, TOKEN, ScriptedDoor, serves
+from api.scripted_ingress import ANSWER, TOKEN, ScriptedIngress, serves
 from pydantic import SecretStr
 
 from penstock.service.admin import keys, tenants
@@ -19,33 +19,33 @@ from penstock.settings import Settings
 
 ON, OFF = {"x-penstock-cache": "on"}, {"x-penstock-cache": "off"}
 ASKED = {"model": "tiny", **chat("hello"), "temperature": 0}
-MakeDoor = Callable[..., ScriptedDoor]
+MakeDoor = Callable[..., ScriptedIngress]
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A quick table, doors that need pulse only once, and a cache that may be slow and is no miss for that."""
-    more = {"door_token": SecretStr(TOKEN), "door_gone_seconds": 600.0, "pulse_seconds": 0.1}
+    """A quick table, ingresses that need pulse only once, and a cache that may be slow and is no miss for that."""
+    more = {"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.1}
     return settings.model_copy(update=more | {"cache_timeout_seconds": 10.0})
 
 
 @pytest.fixture
-def make_door(db: Database, settings: Settings) -> Iterator[MakeDoor]:
+def make_ingress(db: Database, settings: Settings) -> Iterator[MakeDoor]:
     with ExitStack() as stack:
 
-        def made(**more: object) -> ScriptedDoor:
-            return stack.enter_context(ScriptedDoor(db, settings, **more))  # type: ignore[arg-type]
+        def made(**more: object) -> ScriptedIngress:
+            return stack.enter_context(ScriptedIngress(db, settings, **more))  # type: ignore[arg-type]
 
         yield made
 
 
 @pytest.fixture
-def door(make_door: MakeDoor) -> ScriptedDoor:
-    return make_door(revision="r1")
+def ingress(make_ingress: MakeDoor) -> ScriptedIngress:
+    return make_ingress(revision="r1")
 
 
 @pytest.fixture
-def api(door: ScriptedDoor, url: str) -> Iterator[httpx.Client]:
+def api(ingress: ScriptedIngress, url: str) -> Iterator[httpx.Client]:
     with http(url) as client:
         yield client
 
@@ -65,28 +65,28 @@ def hits(client: httpx.Client, headers: dict[str, str] | None = ON, **more: obje
     serves(lambda: came(ask(client, headers, **more)) == "hit")
 
 
-def test_an_answer_that_was_given_is_given_again_without_a_worker(api: httpx.Client, door: ScriptedDoor) -> None:
+def test_an_answer_that_was_given_is_given_again_without_a_worker(api: httpx.Client, ingress: ScriptedIngress) -> None:
     first = ask(api, ON)
     assert (came(first), first.content) == ("miss", ANSWER)
     hits(api)
-    asked = len(door.asked)
+    asked = len(ingress.asked)
     again = api.post(CHAT, headers=ON, json=dict(reversed(ASKED.items())) | {"metadata": {"n": "2"}, "user": "me"})
     assert (came(again), again.content, again.headers["content-type"]) == ("hit", ANSWER, "application/json")
     assert "x-penstock-worker" not in again.headers
-    assert len(door.asked) == asked
+    assert len(ingress.asked) == asked
 
 
-def test_unless_somebody_wants_it_nothing_is_kept(api: httpx.Client, door: ScriptedDoor, redis_url: str) -> None:
+def test_unless_somebody_wants_it_nothing_is_kept(api: httpx.Client, ingress: ScriptedIngress, redis_url: str) -> None:
     for headers in (None, OFF):
         for _ in range(2):
             assert came(ask(api, headers)) is None
-    assert len(door.asked) == 4
+    assert len(ingress.asked) == 4
     with redis_client.Redis.from_url(redis_url) as server:
         assert not list(server.scan_iter(b"{penstock-cache}*"))
 
 
 def test_a_tenants_choice_holds_unless_its_call_says_otherwise(
-    api: httpx.Client, door: ScriptedDoor, db: Database
+    api: httpx.Client, ingress: ScriptedIngress, db: Database
 ) -> None:
     db.run(tenants.set_cache, "default", True)
     hits(api, None)
@@ -97,9 +97,9 @@ def test_a_tenants_choice_holds_unless_its_call_says_otherwise(
     serves(lambda: came(ask(api)) is None)
 
 
-def test_the_body_can_say_it_too_and_the_engine_never_reads_that(api: httpx.Client, door: ScriptedDoor) -> None:
+def test_the_body_can_say_it_too_and_the_engine_never_reads_that(api: httpx.Client, ingress: ScriptedIngress) -> None:
     hits(api, None, cache={"mode": "on", "ttl_seconds": 30})
-    assert all("cache" not in json.loads(body) for _, _, body in door.asked)
+    assert all("cache" not in json.loads(body) for _, _, body in ingress.asked)
 
 
 def test_an_answer_lives_as_long_as_its_request_says(api: httpx.Client, redis_url: str) -> None:
@@ -109,34 +109,34 @@ def test_an_answer_lives_as_long_as_its_request_says(api: httpx.Client, redis_ur
         assert 0 < server.ttl(key) <= 33
 
 
-def test_refresh_asks_anew_and_keeps_what_came(api: httpx.Client, door: ScriptedDoor) -> None:
+def test_refresh_asks_anew_and_keeps_what_came(api: httpx.Client, ingress: ScriptedIngress) -> None:
     hits(api)
-    door.whole = ANSWER.replace(b"chatcmpl-1", b"chatcmpl-2")
+    ingress.whole = ANSWER.replace(b"chatcmpl-1", b"chatcmpl-2")
     assert ask(api, ON).content == ANSWER
     refreshed = ask(api, {"x-penstock-cache": "refresh"})
-    assert (came(refreshed), refreshed.content) == ("miss", door.whole)
-    serves(lambda: ask(api, ON).content == door.whole)
+    assert (came(refreshed), refreshed.content) == ("miss", ingress.whole)
+    serves(lambda: ask(api, ON).content == ingress.whole)
 
 
 @pytest.mark.parametrize(
     "more", [{"temperature": 1}, {"temperature": None}, {"temperature": 0, "stream": True}], ids=str
 )
 def test_what_may_be_answered_otherwise_is_always_asked(
-    api: httpx.Client, door: ScriptedDoor, more: dict[str, object]
+    api: httpx.Client, ingress: ScriptedIngress, more: dict[str, object]
 ) -> None:
     for asked in (1, 2, 3):
         assert came(ask(api, ON, **more)) is None
-        assert len(door.asked) == asked
+        assert len(ingress.asked) == asked
 
 
-def test_a_refusal_is_not_kept(api: httpx.Client, door: ScriptedDoor) -> None:
-    door.status, door.whole = 400, b'{"error":{"message":"no","type":"BadRequestError","param":null,"code":400}}'
+def test_a_refusal_is_not_kept(api: httpx.Client, ingress: ScriptedIngress) -> None:
+    ingress.status, ingress.whole = 400, b'{"error":{"message":"no","type":"BadRequestError","param":null,"code":400}}'
     for asked in (1, 2, 3):
         assert api.post(CHAT, json=ASKED, headers=ON).status_code == 400
-        assert len(door.asked) == asked
+        assert len(ingress.asked) == asked
 
 
-def test_another_tenant_gets_nothing_of_it(api: httpx.Client, url: str, db: Database, door: ScriptedDoor) -> None:
+def test_another_tenant_gets_nothing_of_it(api: httpx.Client, url: str, db: Database, ingress: ScriptedIngress) -> None:
     hits(api)
     _, key = db.run(keys.create, "stranger", "test")
     with http(url, key) as stranger:
@@ -144,17 +144,17 @@ def test_another_tenant_gets_nothing_of_it(api: httpx.Client, url: str, db: Data
         hits(stranger)
 
 
-def test_another_revision_of_the_model_has_answers_of_its_own(api: httpx.Client, door: ScriptedDoor) -> None:
+def test_another_revision_of_the_model_has_answers_of_its_own(api: httpx.Client, ingress: ScriptedIngress) -> None:
     hits(api)
-    door.announce("r2")
+    ingress.announce("r2")
     serves(lambda: came(ask(api, ON)) == "miss")
-    door.announce("")
+    ingress.announce("")
     serves(lambda: [came(ask(api, ON)) for _ in range(3)] == ["miss"] * 3)
 
 
-def test_workers_that_do_not_agree_share_nothing(api: httpx.Client, make_door: MakeDoor) -> None:
+def test_workers_that_do_not_agree_share_nothing(api: httpx.Client, make_ingress: MakeDoor) -> None:
     hits(api)
-    make_door(revision="r2")
+    make_ingress(revision="r2")
     serves(lambda: [came(ask(api, ON)) for _ in range(5)] == ["miss"] * 5)
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from api import scripted_ingress
 from api.live import CHAT, chat, http, serving
-from api.scripted_ingress import TOKEN, ScriptedDoor
+from api.scripted_ingress import TOKEN, ScriptedIngress
 from pydantic import SecretStr
 
 from penstock.domain.accounts.tokens import Usage
@@ -36,8 +36,8 @@ def test_answered_calls_are_in_the_usage_once_the_process_wrote_them(
 ) -> None:
     monkeypatch.setattr(scripted_ingress, "ANSWER", b'{"object":"chat.completion","choices":[],%b}' % SAID)
     monkeypatch.setattr(scripted_ingress, "EVENTS", [*scripted_ingress.EVENTS[:-1], LAST])
-    settings = settings.model_copy(update={"door_token": SecretStr(TOKEN), "door_gone_seconds": 600.0})
-    with ScriptedDoor(db, settings):
+    settings = settings.model_copy(update={"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0})
+    with ScriptedIngress(db, settings):
         db.run(prices.set_price, "tiny", input="1", cached_input="0.1", output="2")
         with serving(settings) as url, http(url) as client:
             for more in ({}, {"stream": True}):

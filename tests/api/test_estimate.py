@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from api.live import CHAT, arrive, chat, completion, error, settle_one, upload
-from api.scripted_ingress import TOKEN, ScriptedDoor, serves
+from api.scripted_ingress import TOKEN, ScriptedIngress, serves
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -22,9 +22,9 @@ from penstock.settings import Settings
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Doors that need to pulse only once."""
+    """Ingresses that need to pulse only once."""
     return settings.model_copy(
-        update={"door_token": SecretStr(TOKEN), "door_gone_seconds": 600.0, "pulse_seconds": 0.2}
+        update={"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
     )
 
 
@@ -85,20 +85,20 @@ def test_measured_facts_and_a_measured_worker_give_tokens_and_time(
 
 
 def test_the_engines_tokenizer_counts_the_sample(db: Database, settings: Settings, client: httpx.Client) -> None:
-    with ScriptedDoor(db, settings) as door:
-        door.whole = b'{"count": 17, "max_model_len": 512, "tokens": []}'
+    with ScriptedIngress(db, settings) as ingress:
+        ingress.whole = b'{"count": 17, "max_model_len": 512, "tokens": []}'
         file = upload(client, content(40))["id"]
-        serves(lambda: estimate(client, file)["based_on"]["input"] == "tokenizer")  # the API's table has the door
+        serves(lambda: estimate(client, file)["based_on"]["input"] == "tokenizer")  # the API's table has the ingress
         seen = estimate(client, file)
         assert seen["input_tokens"] == {"low": 680, "expected": 680, "high": 680}
         assert seen["based_on"]["input"] == "tokenizer"
-        assert {endpoint for endpoint, _, _ in door.asked} == {"/tokenize"}
-        assert set(json.loads(door.asked[0][2])) == {"model", "messages"}
-        door.asked.clear()
+        assert {endpoint for endpoint, _, _ in ingress.asked} == {"/tokenize"}
+        assert set(json.loads(ingress.asked[0][2])) == {"model", "messages"}
+        ingress.asked.clear()
         answer = client.post("/v1/batches/estimate", json={"model": "tiny", "requests": [{"body": chat()}] * 3})
         assert answer.json()["input_tokens"]["expected"] == 51
-        assert len(door.asked) == 3, "custom_ids differ, so the lines do"
-        door.status = 500
+        assert len(ingress.asked) == 3, "custom_ids differ, so the lines do"
+        ingress.status = 500
         assert estimate(client, upload(client, content(40))["id"])["based_on"]["input"] == "assumed"
 
 

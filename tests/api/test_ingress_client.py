@@ -1,4 +1,4 @@
-"""The client of doors: certificates are checked, nothing is followed, and what breaks is told apart."""
+"""The client of ingresses: certificates are checked, nothing is followed, and what breaks is told apart."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def hello(request: web.BaseRequest) -> web.StreamResponse:
 
 def test_a_door_with_tls_is_trusted_by_its_ca_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    certificate, key = tmp_path / "door.pem", tmp_path / "door.key"
+    certificate, key = tmp_path / "ingress.pem", tmp_path / "ingress.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=door", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-days", "2", "-subj", "/CN=ingress", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
@@ -78,20 +78,20 @@ def test_a_fate_that_is_not_understood_is_no_fate() -> None:
     async def odd(request: web.BaseRequest) -> web.StreamResponse:
         return {
             "/calls/a": web.Response(text="oh"),
-            "/calls/b": web.Response(text='{"fate": "sunk", "suspects": false}'),
-            "/calls/c": web.Response(text='{"fate": "left", "suspects": true}'),
+            "/calls/b": web.Response(text='{"outcome": "sunk", "suspects": false}'),
+            "/calls/c": web.Response(text='{"outcome": "left", "suspects": true}'),
         }.get(request.path, web.Response(status=404))
 
     async def main() -> None:
         async with served(odd) as url, IngressClient("secret") as client:
             for call in ("a", "b"):
                 with pytest.raises(IngressLost):
-                    await client.fate(url, call)
-            told = await client.fate(url, "c")
-            assert (told.fate, told.suspects) == ("left", True)
-            assert (await client.fate(url, "d")).fate == "unknown"
+                    await client.outcome(url, call)
+            told = await client.outcome(url, "c")
+            assert (told.outcome, told.suspects) == ("left", True)
+            assert (await client.outcome(url, "d")).outcome == "unknown"
         async with IngressClient("secret") as client:
             with pytest.raises(IngressUnreachable):
-                await client.fate(url, "a")
+                await client.outcome(url, "a")
 
     asyncio.run(main())

@@ -32,7 +32,7 @@ def settings(settings: Settings) -> Settings:
             "outbound_allow": "127.0.0.0/8",
             "max_webhook_endpoints": 3,
             "webhook_timeout_seconds": 10.0,
-            "webhook_look_seconds": 0.05,
+            "webhook_poll_seconds": 0.05,
             "webhook_waits_seconds": (0.0, 0.05),
         }
     )

@@ -113,7 +113,7 @@ class Side:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
         end = time.monotonic() + _WAKE_SECONDS
-        while await asyncio.to_thread(self.platform.door) is None:
+        while await asyncio.to_thread(self.platform.ingress) is None:
             if time.monotonic() > end:
                 raise RuntimeError("our worker did not wake up")
             await asyncio.sleep(0.2)

@@ -95,12 +95,12 @@ def main() -> None:
                 valkey.url,
                 own / "house",
                 engine_arguments=[f"--max-num-seqs={options.streams + 100}"],
-                door_token="the-token-of-the-house",
+                ingress_token="the-token-of-the-house",
                 tenant_calls=str(options.streams + 100),
             ) as house,
         ):
             count = "select count(*) from workers where open"
-            house.until(lambda: house.ask(count) == 1, "the door is open")
+            house.until(lambda: house.ask(count) == 1, "the ingress is open")
             found = asyncio.run(measure(house, options.streams, options.seconds))
             socket = house.engine_socket("gpu-1")
             until(lambda: asyncio.run(running(socket)) == 0, "the engine heard that all clients left")

@@ -127,7 +127,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--long-lines", type=trace.Size.parse, metavar="PROMPTxANSWER", default=trace.Size(137, 512))
     parser.add_argument("--long-rounds", type=int, default=2)
     parser.add_argument("--slo", nargs="+", choices=objective.KINDS, default=["itl"], help="objectives, in turn")
-    parser.add_argument("--converge-seconds", type=float, default=60.0, help="for the controller to find its budget")
+    parser.add_argument("--converge-seconds", type=float, default=60.0, help="for the line budget to settle")
     parser.add_argument("--behind", type=int, default=20_000, help="lines of the large batch")
     parser.add_argument("--repeats", type=int, default=4, help="of the small job in each situation")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")

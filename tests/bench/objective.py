@@ -1,4 +1,4 @@
-"""An objective: a latency that waiting calls are promised, what the controller makes of it, and the best fixed budget.
+"""An objective: a latency that waiting calls are promised, what the line budget makes of it, and the best fixed budget.
 
 The target lies between what the least and the middle of the fixed budgets gave in this run (32 and 112 in flight), at
 their geometric mean. The fixed budget that is compared is the one with the most lines/s among those whose p95 held
@@ -28,7 +28,7 @@ _FIRST_ROUND: Final = 100
 async def measure(
     bench: Bench, platform: ours.Ours, engine: aiohttp.ClientSession, api: aiohttp.ClientSession, kind: str
 ) -> dict[str, Any]:
-    """Set the objective, let the controller find its budget, measure, and compare."""
+    """Set the objective, let the line budget settle, measure, and compare."""
     rounds = range(_FIRST_ROUND, _FIRST_ROUND + bench.given.rounds)
     for n in (LEAST, MIDDLE):
         if not bench.of(f"naive {n}"):
@@ -66,7 +66,7 @@ async def _ours(
     found = []
     async with platform.batch(file, "standard", engine) as id, asyncio.TaskGroup() as group:
         watching = group.create_task(_watch(platform))
-        # The controller sees calls only when there are some.
+        # The line budget sees calls only when there are some.
         learning = plan.trace.arrivals(plan.seed + rounds[0] - 1, plan.rate, seconds)
         await load.waiting_calls(api, learning, plan.sizes(rounds[0] - 1, 0), plan.writer.chat)
         for round in rounds:
@@ -81,8 +81,8 @@ async def _watch(platform: ours.Ours) -> list[list[Any]]:
     began = time.monotonic()
     try:
         while True:
-            if door := await asyncio.to_thread(platform.door):
-                path.append([round(time.monotonic() - began, 1), door.load.budget, door.load.reason])
+            if ingress := await asyncio.to_thread(platform.ingress):
+                path.append([round(time.monotonic() - began, 1), ingress.load.budget, ingress.load.reason])
             await asyncio.sleep(1.0)
     except asyncio.CancelledError:
         return path

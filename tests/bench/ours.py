@@ -62,17 +62,17 @@ class Ours:
         with opened(self.running.layout.data) as db:
             return str(db.run(keys.create, tenant, "bench")[1])
 
-    def door(self) -> Ingress | None:
-        """The worker's door as its last pulse said it; None if it said nothing lately, or nobody could be asked.
+    def ingress(self) -> Ingress | None:
+        """The worker's ingress as its last load report said it; None if there is none, or nobody could be asked.
 
         Whatever the engine leaves no processor for answers late, Postgres too: what is only noted may not end a run.
         """
         for _ in range(_LOOKS):
             try:
                 with opened(self.running.layout.data) as db:
-                    found = db.run(ingresses.table, Settings()).doors
+                    found = db.run(ingresses.table, Settings()).ingresses
             except SQLAlchemyError as error:
-                self.running.say(f"the doors can't be read: {type(error).__name__}")
+                self.running.say(f"the ingresses can't be read: {type(error).__name__}")
             else:
                 return found[0] if found else None
         return None
@@ -118,8 +118,8 @@ class Ours:
 
     async def _full(self, engine: aiohttp.ClientSession) -> bool:
         now = await bare.counts(engine)
-        door = await asyncio.to_thread(self.door)
-        return door is not None and now.running + now.waiting >= 0.9 * door.load.budget > 0
+        ingress = await asyncio.to_thread(self.ingress)
+        return ingress is not None and now.running + now.waiting >= 0.9 * ingress.load.budget > 0
 
     async def _ended(self, batch: str) -> bool:
         return (await asyncio.to_thread(self.client.batches.retrieve, batch)).status in ENDED
@@ -187,12 +187,12 @@ async def window(
     began, (before, _) = time.monotonic(), await asyncio.to_thread(platform.counts, id)
     found = await arms.window(arm, round, plan, engine, api)
     seconds, (after, left) = time.monotonic() - began, await asyncio.to_thread(platform.counts, id)
-    door = await asyncio.to_thread(platform.door)
+    ingress = await asyncio.to_thread(platform.ingress)
     found.notes = {
         "recorded_per_second": float(f"{(after - before) / seconds:.1f}"),
-        "budget": door.load.budget if door else None,
-        "reason": door.load.reason if door else None,
+        "budget": ingress.load.budget if ingress else None,
+        "reason": ingress.load.reason if ingress else None,
     }
-    if left < 2 * (door.slots if door else 1):
+    if left < 2 * (ingress.slots if ingress else 1):
         found.notes["ran_dry"] = True
     return found

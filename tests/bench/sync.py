@@ -1,4 +1,4 @@
-"""`make bench-sync`: what the path of a waiting call costs: API, router, door and gate, against the engine itself.
+"""`make bench-sync`: what the path of a waiting call costs: API, router, ingress and gate, against the engine itself.
 
 Three parts, each on a platform of its own:
 

@@ -1,4 +1,4 @@
-"""Waiting calls through API, router, door and gate equal those to the real vLLM's own socket, as the SDK sees them."""
+"""Waiting calls through API, router, ingress and gate equal those to the real vLLM's own socket, as SDKs see them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def path(short_dir: Path) -> Iterator[Platform]:
     flags = [f"--engine-arg={argument}" for argument in engine]
     with up(short_dir / "vc", *flags, ready_seconds=420) as platform:
         count = "select count(*) from workers where open"
-        until(lambda: platform.ask(count) == 1, "the door is open", 60)
+        until(lambda: platform.ask(count) == 1, "the ingress is open", 60)
         yield platform
 
 

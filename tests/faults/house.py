@@ -43,7 +43,7 @@ from penstock_worker.engine.process import process_record
 from penstock_worker.engine.process.guard import Process
 
 KEY = "sk-penstock-the-key-of-the-house"
-DOOR_TOKEN = "the-token-between-the-house-and-its-doors"
+INGRESS_TOKEN = "the-token-between-the-house-and-its-ingresses"
 MODEL = "tiny"
 R = TypeVar("R")
 
@@ -106,7 +106,7 @@ class House:
             "redis_url": redis_url,
             "blob_url": f"file://{self.blobs}",
             "bootstrap_key": KEY,
-            "door_token": DOOR_TOKEN,
+            "ingress_token": INGRESS_TOKEN,
             **settings,
         }
         for number in range(1, apis + 1):

@@ -26,7 +26,7 @@ from penstock.store.engine import sync_engine
 
 pytestmark = pytest.mark.timeout(240)
 
-# A call whose worker died has a fate to hear and a death to note; a poison one waits for a pulse and a half more.
+# A call whose worker died has an outcome to hear and a death to note; a poison one waits for more load reports.
 _SOON_SECONDS = 15.0
 
 
@@ -55,7 +55,7 @@ class Site:
     def all_open(self) -> None:
         """Wait until all workers take calls."""
         count = "select count(*) from workers where open and pulsed_at > now() - interval '3 seconds'"
-        self.house.until(lambda: self.house.ask(count) == 3, "all doors are open")
+        self.house.until(lambda: self.house.ask(count) == 3, "all ingresses are open")
 
         def known() -> bool:
             try:
@@ -68,7 +68,7 @@ class Site:
 
 
 def _open(page: str) -> int:
-    return sum(line.startswith("penstock_door_open{") and line.endswith(" 1.0") for line in page.splitlines())
+    return sum(line.startswith("penstock_ingress_open{") and line.endswith(" 1.0") for line in page.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,9 @@ def site(short_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             apis=2,
             gpus=3,
             engine_arguments=["--latency-ms=20", "--itl-ms=40", "--max-num-seqs=96", f"--journal={journal}"],
-            door_token="the-token-of-the-house",
+            ingress_token="the-token-of-the-house",
             key_cache_seconds="1",
-            door_gone_seconds="3",
+            ingress_gone_seconds="3",
             slow_body_seconds="4",
         ) as house,
     ):

@@ -80,7 +80,7 @@ def test_a_worker_that_is_told_to_end_gives_its_jobs_back_without_a_penalty(hous
     ids = post(house, "term", "[[sleep 700]]")
     house.start("gpu-1")
     running = "select count(*) from slices where state = 'running' and batch = any(%s)"
-    house.until(lambda: house.ask(running, ids) >= 2, "a bundle is in hand")
+    house.until(lambda: house.ask(running, ids) >= 2, "a group of small jobs is in hand")
     house.terminate("gpu-1")
     house.wait("gpu-1", 30)
     assert house.ask(running, ids) == 0

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from e2e.live import chat
-from faults.house import DOOR_TOKEN, MODEL, House
+from faults.house import INGRESS_TOKEN, MODEL, House
 from faults.proxy import Proxy
 from faults.servers import PostgresServer, ValkeyServer
 from worker.ingresses import Caller, caller
@@ -49,15 +49,15 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(short_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = short_dir / "doors"
+    folder = short_dir / "ingresses"
     folder.mkdir()
     with PostgresServer(folder) as postgres, Proxy(postgres.socket) as network, ValkeyServer(folder) as valkey:
         house = House(
             postgres.url,
             valkey.url,
-            tmp_path_factory.mktemp("doors"),
+            tmp_path_factory.mktemp("ingresses"),
             engine_arguments=["--itl-ms=50", "--max-num-seqs=8"],
-            door_grace_seconds=f"{GRACE_SECONDS}",
+            ingress_grace_seconds=f"{GRACE_SECONDS}",
             own={"gpu-1": {"database_url": postgres.proxied(network.port)}},
         )
         with house:
@@ -75,15 +75,15 @@ def house(site: Site) -> House:
     return site.house
 
 
-def door(house: House) -> str:
+def ingress(house: House) -> str:
     """Where the worker that runs now takes calls, once it is open."""
-    query = "select door from workers where id = %s and open and state = 'ready'"
-    return str(house.until(lambda: house.ask(query, house.holder("gpu-1")), "the door is open"))
+    query = "select ingress from workers where id = %s and open and state = 'ready'"
+    return str(house.until(lambda: house.ask(query, house.holder("gpu-1")), "the ingress is open"))
 
 
 def calling(house: House, do: Callable[[Caller], Any]) -> None:
     async def run() -> None:
-        async with caller(door(house)) as one:
+        async with caller(ingress(house)) as one:
             await asyncio.wait_for(do(one), 60)
 
     asyncio.run(run())
@@ -94,18 +94,18 @@ def stream(text: str) -> dict[str, Any]:
 
 
 async def draining(caller: Caller) -> None:
-    """Return once the door says that its worker ends."""
+    """Return once the ingress says that its worker ends."""
     said = None
     while said != "draining":
-        async with caller.call(stream("hi"), token=DOOR_TOKEN) as response:
-            said = response.headers.get("x-penstock-door")
+        async with caller.call(stream("hi"), token=INGRESS_TOKEN) as response:
+            said = response.headers.get("x-penstock-refusal")
 
 
 def test_streams_finish_new_calls_are_refused_and_the_process_ends(house: House) -> None:
     holder = house.holder("gpu-1")
 
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 80]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 80]]"), token=INGRESS_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             house.terminate("gpu-1")
             await draining(caller)
@@ -120,7 +120,7 @@ def test_streams_finish_new_calls_are_refused_and_the_process_ends(house: House)
 
 def test_a_stream_that_is_longer_than_the_grace_is_cut_and_the_process_still_ends(house: House) -> None:
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 10000]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 10000]]"), token=INGRESS_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             at = time.monotonic()
             house.terminate("gpu-1")
@@ -134,7 +134,7 @@ def test_a_stream_that_is_longer_than_the_grace_is_cut_and_the_process_still_end
 
 def test_slices_are_given_back_at_once_while_streams_go_on(house: House) -> None:
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 80]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 80]]"), token=INGRESS_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             holder = house.holder("gpu-1")
             held = "select count(*) from leases where holder = %s and closed_at is null"
@@ -152,7 +152,7 @@ def test_slices_are_given_back_at_once_while_streams_go_on(house: House) -> None
 @pytest.mark.parametrize("away", ["postgres", "valkey"])
 def test_it_ends_also_while_a_server_hangs(house: House, site: Site, away: str) -> None:
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 80]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 80]]"), token=INGRESS_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             site.hang(away)
             house.terminate("gpu-1")
@@ -165,7 +165,7 @@ def test_it_ends_also_while_a_server_hangs(house: House, site: Site, away: str) 
 
 def test_a_worker_that_is_killed_leaves_no_stream_hanging(house: House) -> None:
     async def end(caller: Caller) -> None:
-        async with caller.call(stream("hi [[tokens 10000]]"), token=DOOR_TOKEN) as response:
+        async with caller.call(stream("hi [[tokens 10000]]"), token=INGRESS_TOKEN) as response:
             await response.content.readuntil(b"\n\n")
             with suppress(ProcessLookupError):
                 os.kill(house.pid("gpu-1"), signal.SIGKILL)

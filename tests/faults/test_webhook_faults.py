@@ -39,7 +39,7 @@ def io_worker(url: str, folder: Path, failpoints: str = "") -> Iterator[subproce
         "PENSTOCK_SCRATCH_DIR": str(folder),
         "PENSTOCK_OUTBOUND_ALLOW": "127.0.0.0/8",
         "PENSTOCK_WEBHOOK_TIMEOUT_SECONDS": "1",
-        "PENSTOCK_WEBHOOK_RECEIVER_PLACES": "8",
+        "PENSTOCK_WEBHOOK_RECEIVER_CONCURRENCY": "8",
         # The receiver is in our own process: while that stalls, attempts are given up after a second each.
         "PENSTOCK_WEBHOOK_WAITS_SECONDS": f"[0{', 0.1' * 11}]",
         "PENSTOCK_FAILPOINTS": failpoints,

@@ -43,7 +43,7 @@ class Place:
     """A process's memory, its database over a network that can be cut, and the statements that it sent."""
 
     callers: ApiKeyCache
-    fleet: WorkerDirectory
+    directory: WorkerDirectory
     clock: Clock
     network: Proxy
     statements: list[str]
@@ -58,7 +58,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    return Settings(database_url=database_url, door_gone_seconds=60.0)
+    return Settings(database_url=database_url, ingress_gone_seconds=60.0)
 
 
 @asynccontextmanager
@@ -73,9 +73,9 @@ async def place(settings: Settings) -> AsyncIterator[Place]:
             statements.append(statement)
 
         callers = ApiKeyCache(db, settings, clock=clock)
-        fleet = WorkerDirectory(db, settings, clock=clock, chance=Random(0))
+        directory = WorkerDirectory(db, settings, clock=clock, chance=Random(0))
         try:
-            yield Place(callers, fleet, clock, network, statements)
+            yield Place(callers, directory, clock, network, statements)
         finally:
             await callers.close()
             await db.close()
@@ -193,7 +193,7 @@ def pulse(db: Database, holder: Holder, calls: int = 0) -> None:
 
 
 def age(db: Database, worker: UUID) -> None:
-    """Its last pulse was long ago."""
+    """Its last load report was long ago."""
     with db.engine.begin() as conn:
         conn.exec_driver_sql("update workers set pulsed_at = now() - interval '1 hour' where id = %s", (worker,))
 
@@ -204,34 +204,34 @@ def test_a_fleet_keeps_its_last_table_while_postgres_is_away_and_waits_for_pulse
     holder = open_door(db, settings)
 
     async def body(here: Place) -> None:
-        fleet = here.fleet
-        await fleet.refresh()
-        assert fleet.choose("adapter", None).worker == holder.id
+        directory = here.directory
+        await directory.refresh()
+        assert directory.choose("adapter", None).worker == holder.id
         here.network.cut()
         here.clock.now += 3_600
-        await fleet.refresh()
-        assert fleet.choose("tiny", None).worker == holder.id
-        assert await fleet.knows("tiny")
+        await directory.refresh()
+        assert directory.choose("tiny", None).worker == holder.id
+        assert await directory.knows("tiny")
         with pytest.raises(Unavailable):
-            await fleet.knows("none")
+            await directory.knows("none")
         age(db, holder.id)
         here.network.heal()
-        await fleet.refresh()
-        assert fleet.choose("tiny", None).worker == holder.id, "it could not pulse either"
-        here.clock.now += settings.door_gone_seconds + 1
-        await fleet.refresh()
-        assert fleet.choose("tiny", None) is None, "it had its time to come back"
+        await directory.refresh()
+        assert directory.choose("tiny", None).worker == holder.id, "it could not pulse either"
+        here.clock.now += settings.ingress_gone_seconds + 1
+        await directory.refresh()
+        assert directory.choose("tiny", None) is None, "it had its time to come back"
 
     run(settings, body)
 
 
 def test_a_model_that_is_new_is_found_at_once(db: Database, settings: Settings) -> None:
     async def body(here: Place) -> None:
-        await here.fleet.refresh()
-        assert not await here.fleet.knows("new")
+        await here.directory.refresh()
+        assert not await here.directory.knows("new")
         await asyncio.to_thread(db.run, models.add, "new")
         here.clock.now += 1
-        assert await here.fleet.knows("new")
+        assert await here.directory.knows("new")
 
     run(settings, body)
 
@@ -240,18 +240,18 @@ def test_calls_of_this_process_count_until_pulses_tell_of_them(db: Database, set
     one, other = open_door(db, settings), open_door(db, settings, calls=2)
 
     async def body(here: Place) -> None:
-        fleet = here.fleet
-        await fleet.refresh()
-        assert fleet.choose("tiny", None).worker == one.id
+        directory = here.directory
+        await directory.refresh()
+        assert directory.choose("tiny", None).worker == one.id
         for _ in range(4):
-            fleet.sent(one.id)
-        assert fleet.choose("tiny", None).worker == other.id
-        await fleet.refresh()
-        assert fleet.choose("tiny", None).worker == other.id, "they are inside, whatever an old pulse says"
+            directory.sent(one.id)
+        assert directory.choose("tiny", None).worker == other.id
+        await directory.refresh()
+        assert directory.choose("tiny", None).worker == other.id, "they are inside, whatever an old pulse says"
         for _ in range(4):
-            fleet.ended(one.id)
-        await fleet.refresh()
-        assert fleet.choose("tiny", None).worker == one.id
+            directory.ended(one.id)
+        await directory.refresh()
+        assert directory.choose("tiny", None).worker == one.id
 
     run(settings, body)
 
@@ -262,20 +262,20 @@ def test_a_door_that_refused_is_left_alone_until_the_next_table_and_a_broken_one
     holder = open_door(db, settings)
 
     async def body(here: Place) -> None:
-        fleet = here.fleet
-        await fleet.refresh()
-        fleet.shut(holder.id)
-        assert fleet.choose("tiny", None) is None
-        await fleet.refresh()
-        assert fleet.choose("tiny", None) is not None
+        directory = here.directory
+        await directory.refresh()
+        directory.shut(holder.id)
+        assert directory.choose("tiny", None) is None
+        await directory.refresh()
+        assert directory.choose("tiny", None) is not None
         for _ in range(3):
-            fleet.failed(holder.id)
-        await fleet.refresh()
-        assert fleet.choose("tiny", None) is None
+            directory.failed(holder.id)
+        await directory.refresh()
+        assert directory.choose("tiny", None) is None
         here.clock.now += 5
-        assert fleet.choose("tiny", None) is not None, "one call tries"
-        assert fleet.choose("tiny", None) is None
-        fleet.worked(holder.id)
-        assert fleet.choose("tiny", None) is not None
+        assert directory.choose("tiny", None) is not None, "one call tries"
+        assert directory.choose("tiny", None) is None
+        directory.worked(holder.id)
+        assert directory.choose("tiny", None) is not None
 
     run(settings, body)

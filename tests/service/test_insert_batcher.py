@@ -1,4 +1,4 @@
-"""Arrivals: what comes at the same time shares a statement, and nothing else: not its tenant, its fate or its error."""
+"""Arrivals: what comes at the same time shares a statement, and nothing else: not its tenant, its end or its error."""
 
 from __future__ import annotations
 

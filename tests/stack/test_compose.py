@@ -57,8 +57,8 @@ def test_only_the_api_and_flower_are_reachable_from_the_host_and_only_on_loopbac
 
 
 def test_only_the_api_and_the_gpu_worker_know_the_doors_token(services: dict[str, Any]) -> None:
-    knowing = {name for name, service in services.items() if "PENSTOCK_DOOR_TOKEN" in service.get("environment", {})}
+    knowing = {name for name, service in services.items() if "PENSTOCK_INGRESS_TOKEN" in service.get("environment", {})}
     assert knowing == {"api", "gpu"}
     gpu = services["gpu"]["environment"]
-    assert (gpu["PENSTOCK_DOOR_HOST"], gpu["PENSTOCK_DOOR_PORT"]) == ("0.0.0.0", 8400)
+    assert (gpu["PENSTOCK_INGRESS_HOST"], gpu["PENSTOCK_INGRESS_PORT"]) == ("0.0.0.0", 8400)
     assert set(services["keeper"]["environment"]) < set(gpu), "what all others are told, these two are told too"

@@ -46,12 +46,12 @@ def test_flowers_password_is_kept_and_closed(layout: layouts.Layout) -> None:
 
 
 def test_the_doors_token_is_made_once_and_closed_and_the_environments_wins(layout: layouts.Layout) -> None:
-    token = layouts.door_token(layout, {})
+    token = layouts.ingress_token(layout, {})
     assert len(token) > 40
-    assert layouts.door_token(layout, {}) == token
+    assert layouts.ingress_token(layout, {}) == token
     assert stat.S_IMODE(layout.door_token_file.stat().st_mode) == 0o600
-    assert layouts.door_token(layout, {"PENSTOCK_DOOR_TOKEN": "mine"}) == "mine"
-    assert layouts.door_token(layout, {}) == token
+    assert layouts.ingress_token(layout, {"PENSTOCK_INGRESS_TOKEN": "mine"}) == "mine"
+    assert layouts.ingress_token(layout, {}) == token
 
 
 def test_a_second_platform_on_the_same_folder_is_refused_with_the_first_ones_process(layout: layouts.Layout) -> None:

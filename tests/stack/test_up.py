@@ -99,13 +99,13 @@ def test_it_prints_the_key_that_it_keeps_for_its_owner_only(up: Up) -> None:
 
 
 def test_no_secret_stands_in_a_command_line(up: Up) -> None:
-    secrets = [(up.data / name).read_text().strip() for name in ("key", "flower-password", "door-token")]
+    secrets = [(up.data / name).read_text().strip() for name in ("key", "flower-password", "ingress-token")]
     for process in up.family():
         assert not any(secret in word for secret in secrets for word in process.cmdline())
 
 
 def test_nobody_is_told_the_doors_token_who_needs_it_not(up: Up) -> None:
-    token = (up.data / "door-token").read_text().strip()
+    token = (up.data / "ingress-token").read_text().strip()
     # A gpu worker's can't be read: Celery writes its command line over it.
     names = ("api", "keeper", "valkey", "postgres")
     assert {name for name in names if token in up.child(name).environ().values()} == {"api"}

@@ -149,7 +149,7 @@ class Lives(Life):
     @precondition(lambda self: self.model.slices)
     @rule(bits=some, part_of=some)
     def record(self, bits: int, part_of: int) -> None:
-        """A bundle's answers: several slices in one transaction, each under its own lease."""
+        """The answers of a group of small jobs: several slices in one transaction, each under its own lease."""
         held = list({one.claim.slice: one for one in part(self.model.slices, bits) if one.left}.values())
         sent = {one.lease: tuple(part(one.left, part_of) or one.left) for one in held}
         answers = [

@@ -14,14 +14,14 @@ from penstock.domain.calls.ingress import Ingress, Load
 from penstock.domain.calls.routing import calls, choose, slots, within_share
 
 
-def door(number: int, calls: int = 0, slots: int = 8, region: str = "", open: bool = True) -> Ingress:
+def ingress(number: int, calls: int = 0, slots: int = 8, region: str = "", open: bool = True) -> Ingress:
     load = Load(open=open, calls=calls, lines=0, budget=slots, reason="", tokens_per_second=0.0)
-    return Ingress(UUID(int=number), "m", ("m",), f"http://door-{number}", region, slots, load)
+    return Ingress(UUID(int=number), "m", ("m",), f"http://ingress-{number}", region, slots, load)
 
 
-doors = st.lists(
+ingresses = st.lists(
     st.builds(
-        door,
+        ingress,
         st.integers(1, 50),
         calls=st.integers(0, 30),
         slots=st.integers(0, 20),
@@ -34,7 +34,7 @@ doors = st.lists(
 keys = st.none() | st.binary(min_size=1, max_size=16)
 
 
-@given(doors, keys, st.sets(st.integers(1, 50).map(lambda n: UUID(int=n))), st.randoms(use_true_random=False))
+@given(ingresses, keys, st.sets(st.integers(1, 50).map(lambda n: UUID(int=n))), st.randoms(use_true_random=False))
 def test_a_call_goes_to_an_open_door_if_there_is_one_that_was_not_asked(
     there: list[Ingress], key: bytes | None, excluded: set[UUID], chance: Random
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_call_goes_to_an_open_door_if_there_is_one_that_was_not_asked(
     assert chosen is None or chosen in left
 
 
-@given(doors, keys, st.randoms(use_true_random=False))
+@given(ingresses, keys, st.randoms(use_true_random=False))
 def test_nobody_waits_while_a_worker_has_room_and_ones_own_region_goes_first(
     there: list[Ingress], key: bytes | None, chance: Random
 ) -> None:
@@ -64,7 +64,7 @@ def test_nobody_waits_while_a_worker_has_room_and_ones_own_region_goes_first(
 def test_no_worker_gets_more_than_its_bounded_share_however_keys_fall(
     sizes: list[int], coming: list[bytes], chance: Random
 ) -> None:
-    there = [door(number, slots=size) for number, size in enumerate(sizes)]
+    there = [ingress(number, slots=size) for number, size in enumerate(sizes)]
     mine = dict.fromkeys((one.worker for one in there), 0)
     for key in coming:
         chosen = choose(there, key, mine, "", (), chance)
@@ -76,7 +76,7 @@ def test_no_worker_gets_more_than_its_bounded_share_however_keys_fall(
 
 @given(st.integers(2, 12), st.lists(st.binary(min_size=1, max_size=8), unique=True, min_size=1, max_size=40), st.data())
 def test_a_worker_that_leaves_moves_its_own_keys_only(count: int, held: list[bytes], data: st.DataObject) -> None:
-    there = [door(number) for number in range(count)]
+    there = [ingress(number) for number in range(count)]
     before = {key: choose(there, key, {}, "", (), Random(0)) for key in held}
     gone = data.draw(st.sampled_from(there))
     after = {key: choose([one for one in there if one is not gone], key, {}, "", (), Random(0)) for key in held}
@@ -84,13 +84,13 @@ def test_a_worker_that_leaves_moves_its_own_keys_only(count: int, held: list[byt
 
 
 def test_keys_spread_over_all_workers() -> None:
-    there = [door(number) for number in range(8)]
+    there = [ingress(number) for number in range(8)]
     found = [choose(there, str(n).encode(), {}, "", (), Random(0)) for n in range(800)]
     assert all(50 < found.count(one) < 160 for one in there)
 
 
 def test_without_a_key_the_less_loaded_of_two_is_taken() -> None:
-    there = [door(1, calls=6), door(2, calls=1)]
+    there = [ingress(1, calls=6), ingress(2, calls=1)]
     assert {choose(there, None, {}, "", (), Random(n)) for n in range(20)} == {there[1]}
     corrected = {there[1].worker: 6}
     assert {choose(there, None, corrected, "", (), Random(n)) for n in range(20)} == {there[0]}

@@ -1,4 +1,4 @@
-"""What the tests of the door share: a door on a real engine under a real supervisor, and callers."""
+"""What the tests of the ingress share: an ingress on a real engine under a real supervisor, and callers."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from penstock_worker.ingress.call_server import CallServer
 from penstock_worker.ingress.ingress_metrics import IngressMetrics
 from penstock_worker.runtime.loop_thread import LoopThread
 
-TOKEN = "the-door's-token"
+TOKEN = "the-ingress's-token"
 CHAT = "/v1/chat/completions"
 
 
 @dataclass
 class Heard:
-    """What the door tells the controller."""
+    """What the ingress tells the line budget."""
 
     ttfts: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
@@ -50,9 +50,9 @@ class Heard:
 
 @dataclass
 class Site:
-    """A door, and what is behind it."""
+    """An ingress, and what is behind it."""
 
-    door: CallServer
+    ingress: CallServer
     gate: Gate
     supervisor: Supervisor
     loop: LoopThread
@@ -108,7 +108,7 @@ class Site:
 @contextmanager
 def engine_of_its_own(short_dir: Path, *arguments: str, **given: Any) -> Iterator[EngineContext]:
     """An echo engine with a gate before it; keywords are settings."""
-    settings = Settings(**{"door_token": TOKEN, **given})
+    settings = Settings(**{"ingress_token": TOKEN, **given})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=short_dir)))
         launch = echo_launch(folder, *arguments)
@@ -123,19 +123,19 @@ def engine_of_its_own(short_dir: Path, *arguments: str, **given: Any) -> Iterato
 
 @contextmanager
 def site(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Site]:
-    """A door on an echo engine of its own; keywords are settings."""
+    """An ingress on an echo engine of its own; keywords are settings."""
     with ExitStack() as stack:
         engine = stack.enter_context(engine_of_its_own(short_dir, *arguments, **given))
         heard, worker, changes = Heard(), uuid.uuid4(), list[bool]()
-        governor = BudgetLoop(
+        budget_loop = BudgetLoop(
             engine.gate, engine.client, Latencies(), engine.settings
         )  # it says what it sees, and never looks
-        door = CallServer(
-            engine, worker, IngressMetrics(engine.gate, heard, governor), lambda: changes.append(door.is_open)
+        ingress = CallServer(
+            engine, worker, IngressMetrics(engine.gate, heard, budget_loop), lambda: changes.append(ingress.is_open)
         )
-        stack.enter_context(engine.loop.living(door.opened()))
+        stack.enter_context(engine.loop.living(ingress.opened()))
         engine.supervisor.wait_ready(60)
-        yield Site(door, engine.gate, engine.supervisor, engine.loop, heard, worker, changes)
+        yield Site(ingress, engine.gate, engine.supervisor, engine.loop, heard, worker, changes)
 
 
 def chat(text: str, **more: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
 
 
 class Caller:
-    """The router's side of a door."""
+    """The router's side of an ingress."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -166,13 +166,13 @@ class Caller:
             yield response
 
     async def refusal(self, body: Any, **more: str) -> tuple[int, str | None]:
-        """The status of a call, and what the door says."""
+        """The status of a call, and what the ingress says."""
         async with self.call(body, **more) as response:
             await response.read()
-            return response.status, response.headers.get("x-penstock-door")
+            return response.status, response.headers.get("x-penstock-refusal")
 
     async def get(self, path: str, token: str = TOKEN) -> tuple[int, Any]:
-        """A question to the door itself."""
+        """A question to the ingress itself."""
         told = {"authorization": f"Bearer {token}"}
         async with self._session.get(self.url + path, headers=told) as response:
             raw = await response.read()

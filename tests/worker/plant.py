@@ -1,6 +1,6 @@
-"""A simulated plant for the controller: an engine whose waiting calls are the slower the more batch lines are in it.
+"""A simulated plant for the line budget: an engine whose waiting calls are the slower the more batch lines are in it.
 
-`python -m worker.plant` (in tests/) prints how the controller does over many seeds: the table behind its constants.
+`python -m worker.plant` (in tests/) prints how the line budget does over many seeds: the table behind its constants.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget,
 class Plant:
     """p95 of TTFT is `base_ms + per_line_ms × lines`; a step is a second. Everything can be changed between steps."""
 
-    controller: LineBudget
+    line_budget: LineBudget
     base_ms: float = 50.0
     per_line_ms: float = 4.0
     spread: float = 0.4
@@ -62,18 +62,18 @@ class Plant:
         return p95_seconds * math.exp(self.spread * (self._chance.gauss(0, 1) - 1.645))
 
     def step(self, *, trying: bool = False) -> Decision:
-        """One second: calls are answered, lines come back, the controller decides, lines go in."""
+        """One second: calls are answered, lines come back, the line budget decides, lines go in."""
         times = tuple(self._time() for _ in range(self._calls()))
         self.asked += len(times)
         self.over += sum(time > (self.slo.ttft_p95_ms or math.inf) / 1000 for time in times)
         usage = self.kv_per_line * self.lines
         if usage > 1.0:
             self.preemptions += math.ceil(self.lines * (1.0 - 1.0 / usage))
-        self.controller.promise(self.slo)
+        self.line_budget.promise(self.slo)
         self.tokens += int(100 * min(self.lines, self.knee) * max(0.0, self._noise.gauss(1.0, self.noise)))
         engine = EngineLoad(self.lines, 0, min(usage, 1.0), self.preemptions, self.tokens)
         seen = Observation(self.at, self.lines, len(times), times, (), engine, trying)
-        self.decision = self.controller.step(seen)
+        self.decision = self.line_budget.step(seen)
         self.budgets.append(self.decision.budget)
         self.at += 1.0
         most = min(self.decision.budget, self.demand)

@@ -15,7 +15,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
-from penstock.domain.work.lane import HANDS, LANES, PLACES, generate_queue, model_slug
+from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.lifecycle import work
@@ -48,7 +48,7 @@ from penstock_worker.slices.slice_run import RunContext
 log = structlog.get_logger()
 
 _IO_THREADS = 2
-_POST_CONNECTIONS = 2
+_SENDER_CONNECTIONS = 2
 _HEAR_AGAIN_SECONDS = 5.0
 
 
@@ -73,18 +73,18 @@ def io(settings: Settings) -> None:
         with beat:
             tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
             poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
-            post = _post(settings, hinter)
-            end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(post,))
+            sender = _sender(settings, hinter)
+            end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
             end.listen()
-            with post, poller:
+            with sender, poller:
                 run = _heard(poller, tasks.run)
-                celery_app.doers.update(validate=run, assemble=run, deliver=post.hear)
+                celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear)
                 _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
         say_goodbye(db, holder, settings)
 
 
-def _post(settings: Settings, hinter: Hinter) -> WebhookSender:
-    db = AsyncDatabase(async_engine(settings.database_url, _POST_CONNECTIONS), hinter.say)
+def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
+    db = AsyncDatabase(async_engine(settings.database_url, _SENDER_CONNECTIONS), hinter.say)
     allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
     return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
@@ -103,11 +103,11 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
     )
     with ExitStack() as stack:
         # A connection for each slice in work, the beat, the standing, the pulse, and one for whoever else asks.
-        db, hinter = stack.enter_context(_database(settings, connections=PLACES + 5))
+        db, hinter = stack.enter_context(_database(settings, connections=SLICE_PLACES + 5))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
-        standing = stack.enter_context(WorkerStatus(db, beat, holder, settings))
-        standing.register(launch.batch_slots)
+        worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
+        worker_status.register(launch.batch_slots)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
@@ -117,8 +117,8 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             runtime_dir=folder,
             log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
             stuck_seconds=settings.engine_stuck_seconds,
-            on_ready=lambda generation: standing.ready(announce, drain.say_owed),
-            on_death=lambda generation, reason: standing.dead(reason, supervisor.trouble),
+            on_ready=lambda generation: worker_status.ready(announce, consumer.say_owed),
+            on_death=lambda generation, reason: worker_status.dead(reason, supervisor.trouble),
         )
         cache = Cache(settings.cache_url or settings.redis_url, bounds(settings))
         answer_cache = AnswerCache(stack.enter_context(closing(cache)))
@@ -128,23 +128,23 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
 
         def announce() -> None:
             answer_cache.revision = revision.of(launch)
-            reception.announce()
+            ingress.announce()
 
         meter = Meter()
-        drain = SliceConsumer(
+        consumer = SliceConsumer(
             RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say
         )
-        reception = stack.enter_context(WorkerIngress(db, holder, engine, meter))
+        ingress = stack.enter_context(WorkerIngress(db, holder, engine, meter))
         stack.enter_context(supervisor)
-        poller = Poller(drain.look, places=HANDS, poll_seconds=settings.poll_seconds)
-        end = Shutdown(beat, poller, standing.goodbye, also=(standing, reception))
+        poller = Poller(consumer.look, places=SLICE_SLOTS, poll_seconds=settings.poll_seconds)
+        end = Shutdown(beat, poller, worker_status.goodbye, also=(worker_status, ingress))
         end.listen()
         stack.enter_context(poller)
-        celery_app.doers.update(generate=_heard(poller, drain.one))
+        celery_app.doers.update(generate=_heard(poller, consumer.one))
         queues = [generate_queue(model, lane) for lane in LANES]
-        _consume(f"gpu-{model_slug(model)}", queues, PLACES + 2, end)
+        _consume(f"gpu-{model_slug(model)}", queues, SLICE_PLACES + 2, end)
         end.wait_until_empty()
-        standing.goodbye()
+        worker_status.goodbye()
 
 
 def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:

@@ -88,14 +88,18 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.wait({ensuring}, timeout=_PATIENCE_SECONDS)
         if ensuring.done():
             ensuring.result()
-        token = settings.door_token.get_secret_value() if settings.door_token else ""
-        callers, intake, ends = ApiKeyCache(db, settings), SmallJobIntake(db, settings), CompletionWaiter(db)
+        token = settings.ingress_token.get_secret_value() if settings.ingress_token else ""
+        key_cache, intake, completion_waiter = (
+            ApiKeyCache(db, settings),
+            SmallJobIntake(db, settings),
+            CompletionWaiter(db),
+        )
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         try:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
             async with (
-                WorkerDirectory(db, settings) as fleet,
-                IngressClient(token, settings.door_ca) as client,
+                WorkerDirectory(db, settings) as directory,
+                IngressClient(token, settings.ingress_ca) as client,
                 CallUsage(db) as call_usage,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
@@ -104,20 +108,20 @@ def create_app(settings: Settings) -> FastAPI:
                     blobs=Blobs(settings.blob_url),
                     settings=settings,
                     room=Room(settings.max_bodies_bytes),
-                    callers=callers,
+                    key_cache=key_cache,
                     intake=intake,
-                    ends=ends,
-                    fleet=fleet,
-                    calls=Calls(fleet, client, Poison(db, fleet, settings), settings, cache),
+                    completion_waiter=completion_waiter,
+                    directory=directory,
+                    calls=Calls(directory, client, Poison(db, directory, settings), settings, cache),
                     call_usage=call_usage,
                     outbound=outbound,
                 )
                 yield
         finally:
             ensuring.cancel()
-            await callers.close()
+            await key_cache.close()
             await intake.close()
-            await ends.close()
+            await completion_waiter.close()
             await cache.close()
             await db.close()
             hinter.close()

@@ -26,7 +26,7 @@ Tenant = Annotated[str, Depends(_tenant)]
 async def _known(here: Here, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
     if given is None:
         raise Unauthorized
-    return await here.callers.tenant_of(given.credentials)
+    return await here.key_cache.tenant_of(given.credentials)
 
 
 Known = Annotated[str, Depends(_known)]

@@ -28,10 +28,10 @@ class Platform:
     blobs: Blobs
     settings: Settings
     room: Room
-    callers: ApiKeyCache
+    key_cache: ApiKeyCache
     intake: SmallJobIntake
-    ends: CompletionWaiter
-    fleet: WorkerDirectory
+    completion_waiter: CompletionWaiter
+    directory: WorkerDirectory
     calls: Calls
     call_usage: CallUsage
     outbound: Outbound

@@ -1,7 +1,7 @@
 """The data folder of `penstock up`: where everything lies, who may read it, and that only one platform uses it.
 
     DIR/key               the API key of the first tenant (0600), unless PENSTOCK_BOOTSTRAP_KEY is set
-    DIR/door-token        what API and gpu worker know each other by (0600), unless PENSTOCK_DOOR_TOKEN is set
+    DIR/ingress-token        what API and gpu worker know each other by (0600), unless PENSTOCK_INGRESS_TOKEN is set
     DIR/flower-password   0600
     DIR/postgres, valkey, blobs, scratch, models, logs
     DIR/lock              held while a platform runs here
@@ -25,7 +25,7 @@ from typing import Final
 from penstock.stack.problem import Problem
 
 KEY_VARIABLE: Final = "PENSTOCK_BOOTSTRAP_KEY"
-DOOR_TOKEN_VARIABLE: Final = "PENSTOCK_DOOR_TOKEN"
+DOOR_TOKEN_VARIABLE: Final = "PENSTOCK_INGRESS_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Layout:
     @property
     def door_token_file(self) -> Path:
         """The secret between API and gpu worker, by which waiting calls come in."""
-        return self.data / "door-token"
+        return self.data / "ingress-token"
 
     @property
     def flower_password_file(self) -> Path:
@@ -122,7 +122,7 @@ def api_key(layout: Layout, environment: Mapping[str, str]) -> tuple[str, bool]:
     return _secret(layout.key_file, "sk-penstock-")
 
 
-def door_token(layout: Layout, environment: Mapping[str, str]) -> str:
+def ingress_token(layout: Layout, environment: Mapping[str, str]) -> str:
     """The secret between API and gpu worker, made at the first start."""
     return environment.get(DOOR_TOKEN_VARIABLE) or _secret(layout.door_token_file, "")[0]
 

@@ -64,7 +64,7 @@ class Running:
     flower_url: str | None
     """None if it was started without Redis."""
     flower_password: str
-    door_token: str
+    ingress_token: str
     """Only the API and the gpu worker are told."""
     model: str
     say: Callable[[str], None]
@@ -129,7 +129,7 @@ def _describe(
         key_made=made,
         flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.redis else None,
         flower_password=layouts.flower_password(layout),
-        door_token=layouts.door_token(layout, environment),
+        ingress_token=layouts.ingress_token(layout, environment),
         model=wish.model,
         say=say,
     )
@@ -198,7 +198,7 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
 def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:
     running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
     logs = running.layout.logs
-    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}
+    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.ingress_token}
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
     gpu += [f"--engine-arg={argument}" for argument in wish.engine_args]
     _start(
@@ -242,7 +242,7 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) ->
                 return
             if ours and ours.failed_starts > failed:
                 failed = ours.failed_starts
-                running.say(f"the engine did not start: {ours.trouble}")
+                running.say(f"the engine did not start: {ours.engine_trouble}")
             if failed >= DEATHS_BEFORE_READY:
                 raise Problem(f"The engine does not start; its log: {engine_log}")
             now = time.monotonic()
@@ -261,7 +261,7 @@ def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -
     ports.check_port(wish.host, wish.port, "The API", "--port")
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
-    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.door_token}
+    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.ingress_token}
     _start(running, Child("api", command, log=log, environment=trusted, grace_seconds=15))
     end = time.monotonic() + 60
     while True:

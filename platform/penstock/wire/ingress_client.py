@@ -1,4 +1,4 @@
-"""Doors over HTTP: calls are offered to workers, and their answers come back as bytes as they come.
+"""Ingresses over HTTP: calls are offered to workers, and their answers come back as bytes as they come.
 
 DoorUnreachable   the call certainly never got there
 DoorLost          the connection broke before the answer's end: the call may have run
@@ -21,18 +21,18 @@ import msgspec
 _CONNECT_SECONDS: Final = 1.0
 _FATE_SECONDS: Final = 2.0
 _IDLE_SECONDS: Final = 15.0
-"""Connections that nobody uses are closed by this side first: a request on one that the door closes at that very
+"""Connections that nobody uses are closed by this side first: a request on one that the ingress closes at that very
 moment would look like a worker's death."""
 _VANISHED_SECONDS: Final = 15
 """A machine that acknowledges nothing for so long is gone: a quiet stream must not wait for it forever."""
 
 
 class IngressUnreachable(Exception):
-    """The door could not be reached."""
+    """The ingress could not be reached."""
 
 
 class IngressLost(Exception):
-    """The connection to the door broke."""
+    """The connection to the ingress broke."""
 
 
 Fate = Literal["engine-died", "unanswered", "answered", "left", "unknown"]
@@ -40,14 +40,14 @@ Fate = Literal["engine-died", "unanswered", "answered", "left", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class ReportedOutcome:
-    """What became of a call, as its door says; `unknown` if it never came in there."""
+    """What became of a call, as its ingress says; `unknown` if it never came in there."""
 
-    fate: Fate
+    outcome: Fate
     suspects: bool
 
 
 class IngressReply:
-    """A door's answer, whose body is read piece by piece. Whoever got one closes it."""
+    """An ingress's answer, whose body is read piece by piece. Whoever got one closes it."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -56,8 +56,8 @@ class IngressReply:
 
     @property
     def refusal(self) -> str | None:
-        """Why the door itself refused the call; None if the engine answered."""
-        return self.headers.get("x-penstock-door")
+        """Why the ingress itself refused the call; None if the engine answered."""
+        return self.headers.get("x-penstock-refusal")
 
     @property
     def suspects(self) -> bool:
@@ -77,12 +77,12 @@ class IngressReply:
             raise IngressLost(repr(error)) from error
 
     def close(self) -> None:
-        """Let go; an answer that is not at its end loses its connection, and so the door hears of it."""
+        """Let go; an answer that is not at its end loses its connection, and so the ingress hears of it."""
         self._response.close()
 
 
 class IngressClient:
-    """A pool of connections to all doors, on one event loop; used with `async with`. It has no limit of its own."""
+    """A pool of connections to all ingresses, on one event loop; used with `async with`. It has no limit of its own."""
 
     def __init__(self, token: str, ca: Path | None = None) -> None:
         self._token = token
@@ -116,12 +116,12 @@ class IngressClient:
             await self._session.close()
 
     async def offer(self, url: str, endpoint: str, body: bytes, headers: Mapping[str, str]) -> IngressReply:
-        """Send a call to a door, and return with the head of its answer. Raises DoorUnreachable and DoorLost."""
+        """Send a call to an ingress, and return with the head of its answer. Raises DoorUnreachable and DoorLost."""
         told = {"content-type": "application/json", **headers}
         return IngressReply(await self._request("POST", url + endpoint, headers=told, data=body))
 
-    async def fate(self, url: str, call_id: str) -> ReportedOutcome:
-        """Ask a door what became of a call. Raises DoorUnreachable and DoorLost."""
+    async def outcome(self, url: str, call_id: str) -> ReportedOutcome:
+        """Ask an ingress what became of a call. Raises DoorUnreachable and DoorLost."""
         try:
             async with asyncio.timeout(_FATE_SECONDS):
                 response = await self._request("GET", f"{url}/calls/{call_id}")
@@ -140,7 +140,7 @@ class IngressClient:
 
     async def _request(self, method: str, url: str, **more: Any) -> aiohttp.ClientResponse:
         if self._session is None:
-            raise RuntimeError("the door client is used with `async with`")
+            raise RuntimeError("the ingress client is used with `async with`")
         try:
             return await self._session.request(method, url, allow_redirects=False, **more)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:

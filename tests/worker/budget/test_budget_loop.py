@@ -1,4 +1,4 @@
-"""The governor moves a real gate's budget by what calls, gate and engine say, and shows why on the metrics page."""
+"""The budget loop moves a real gate's budget by what calls, gate and engine say, and shows why on the metrics page."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ CALL, LINE = Ticket(Rank.REALTIME, "a"), Ticket(Rank.STANDARD, "a")
 
 
 class House:
-    """A gate full of lines, its governor, and a clock."""
+    """A gate full of lines, its budget loop, and a clock."""
 
     def __init__(self, client: EngineClient) -> None:
         self.gate = Gate(32, 36)
         self.latencies = Latencies()
         self.now = 1_000.0
-        self.governor = BudgetLoop(self.gate, client, self.latencies, Settings(), clock=lambda: self.now)
+        self.budget_loop = BudgetLoop(self.gate, client, self.latencies, Settings(), clock=lambda: self.now)
         self.held = 0
 
     async def step(self, *ttft: float) -> None:
-        """A second: lines fill or leave the gate, calls have their first bytes, the governor looks."""
+        """A second: lines fill or leave the gate, calls have their first bytes, the budget loop looks."""
         while self.held < self.gate.budget:
             await self.gate.admit(LINE)
             self.held += 1
@@ -46,18 +46,18 @@ class House:
             self.latencies.ttft(seconds)
             self.gate.release(CALL)
         self.now += 1.0
-        await self.governor.step()
+        await self.budget_loop.step()
 
     @property
     def page(self) -> str:
         registry = CollectorRegistry()
-        registry.register(self.governor)
+        registry.register(self.budget_loop)
         return generate_latest(registry).decode()
 
 
 @pytest.fixture(scope="module")
 def engine(short_dir: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "governor"
+    folder = short_dir / "budget"
     with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
         supervisor.wait_ready(30)
         yield supervisor
@@ -73,11 +73,11 @@ def run(socket: Path, test: Callable[[House], Awaitable[None]]) -> None:
 
 def test_slow_calls_shrink_the_budget_and_the_page_says_why(engine: Supervisor) -> None:
     async def test(house: House) -> None:
-        house.governor.slo = Slo(ttft_p95_ms=100)
+        house.budget_loop.slo = Slo(ttft_p95_ms=100)
         for _ in range(12):
             await house.step(0.2, 0.2)
         assert house.gate.budget <= 16
-        assert house.governor.reason == "slo_ttft"
+        assert house.budget_loop.reason == "slo_ttft"
         for row in (
             'penstock_batch_budget_reason{reason="slo_ttft"} 1.0',
             'penstock_batch_budget_reason{reason="all"} 0.0',
@@ -94,15 +94,15 @@ def test_the_first_call_after_a_quiet_while_brings_the_learned_budget_back_befor
     engine: Supervisor,
 ) -> None:
     async def test(house: House) -> None:
-        house.governor.slo = Slo(ttft_p95_ms=100)
+        house.budget_loop.slo = Slo(ttft_p95_ms=100)
         for _ in range(12):
             await house.step(0.2, 0.2)
         learned = house.gate.budget
         for _ in range(int(QUIET_SECONDS) + 2):
             await house.step()
-        assert (house.gate.budget, house.governor.reason) == (32, "no_calls")
+        assert (house.gate.budget, house.budget_loop.reason) == (32, "no_calls")
         await house.gate.admit(CALL)
-        assert (house.gate.budget, house.governor.reason) == (learned, "slo_ttft")
+        assert (house.gate.budget, house.budget_loop.reason) == (learned, "slo_ttft")
 
     run(engine.launch.socket, test)
 
@@ -111,13 +111,13 @@ def test_without_a_promise_or_without_calls_all_lines_may_enter(engine: Supervis
     async def test(house: House) -> None:
         for _ in range(12):
             await house.step(9.0, 9.0)
-        assert (house.gate.budget, house.governor.reason) == (32, "all")
+        assert (house.gate.budget, house.budget_loop.reason) == (32, "all")
 
     run(engine.launch.socket, test)
 
 
 def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
-    folder = short_dir / "governor-full"
+    folder = short_dir / "budget-full"
     launch = echo_launch(folder, "--kv-usage=0.95")
 
     async def test(house: House) -> None:
@@ -127,7 +127,7 @@ def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
         for _ in range(5):
             await house.step(0.1)
         assert house.gate.budget < 32
-        assert house.governor.reason == "kv"
+        assert house.budget_loop.reason == "kv"
 
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
         supervisor.wait_ready(30)
@@ -137,7 +137,7 @@ def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
 def test_an_engine_that_does_not_answer_stops_nobody(short_dir: Path) -> None:
     async def test(house: House) -> None:
         await house.step(0.1)
-        assert (house.gate.budget, house.governor.reason) == (32, "all")
+        assert (house.gate.budget, house.budget_loop.reason) == (32, "all")
         assert "penstock_engine_running" not in house.page
 
     run(short_dir / "nobody.sock", test)
@@ -146,10 +146,10 @@ def test_an_engine_that_does_not_answer_stops_nobody(short_dir: Path) -> None:
 def test_it_goes_on_until_it_is_cancelled(engine: Supervisor) -> None:
     async def inside() -> None:
         async with EngineClient(socket=engine.launch.socket) as client:
-            governor = BudgetLoop(Gate(32), client, Latencies(), Settings(control_seconds=0.01))
-            running = asyncio.create_task(governor.run())
-            governor.slo = Slo(ttft_p95_ms=100)
-            while governor.reason != "no_calls":
+            budget_loop = BudgetLoop(Gate(32), client, Latencies(), Settings(budget_seconds=0.01))
+            running = asyncio.create_task(budget_loop.run())
+            budget_loop.slo = Slo(ttft_p95_ms=100)
+            while budget_loop.reason != "no_calls":
                 await client.metrics()
             running.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The controller finds the largest batch budget that keeps a promise, stays there, and says why it stands there."""
+"""The line budget finds the most batch lines that keep a promise, stays there, and says why it stands there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_the_cache_bears_is_found_while_somebody_calls_and_remembered_for_t
     engine.calls = 0.0
     engine.run(int(QUIET_SECONDS) + 30)
     assert (engine.decision.budget, engine.decision.reason) == (128, Reason.NO_CALLS)
-    assert engine.controller.call_came().budget <= 1.1 * learned
+    assert engine.line_budget.call_came().budget <= 1.1 * learned
 
 
 def test_without_a_promise_batch_work_gets_everything_but_for_trials_of_the_knee() -> None:
@@ -141,7 +141,7 @@ def test_after_a_while_without_calls_batch_gets_everything_and_the_first_call_br
     engine.run(int(QUIET_SECONDS) + 1)
     assert (engine.decision.budget, engine.decision.reason) == (128, Reason.NO_CALLS)
     engine.run(1_000)
-    now = engine.controller.call_came()
+    now = engine.line_budget.call_came()
     assert now.budget == learned
     engine.calls = calls
     engine.run(20)
@@ -182,23 +182,23 @@ def test_slow_calls_beside_an_empty_engine_are_not_the_lines_fault() -> None:
 
 
 def test_gaps_between_tokens_have_a_promise_of_their_own() -> None:
-    controller = LineBudget(64)
-    controller.promise(Slo(itl_p95_ms=50))
+    line_budget = LineBudget(64)
+    line_budget.promise(Slo(itl_p95_ms=50))
     lines = 64
     for at in range(400):
         gap = 0.001 * lines  # 50 lines keep the promise
-        decision = controller.step(Observation(float(at), lines, 2, (9.9,), (gap,) * 40))
+        decision = line_budget.step(Observation(float(at), lines, 2, (9.9,), (gap,) * 40))
         lines = decision.budget
     assert 45 <= lines <= 52
     assert decision.reason is Reason.SLO_ITL
 
 
 def test_a_single_slow_engine_step_is_no_reason() -> None:
-    controller = LineBudget(64)
-    controller.promise(Slo(itl_p95_ms=50))
+    line_budget = LineBudget(64)
+    line_budget.promise(Slo(itl_p95_ms=50))
     for at in range(200):
         gaps = (0.4,) * 8 + (0.02,) * 400 if at % 20 == 0 else (0.02,) * 400
-        assert controller.step(Observation(float(at), 64, 2, (), gaps)).budget == 64
+        assert line_budget.step(Observation(float(at), 64, 2, (), gaps)).budget == 64
 
 
 def test_a_full_cache_shrinks_the_budget_before_anything_is_thrown_out() -> None:

@@ -1,4 +1,4 @@
-"""The shortcut asks vLLM's handlers for lines and only for lines; what it can't answer goes the usual road, whole."""
+"""The direct handler asks vLLM's handlers for lines and only for lines; what it can't answer goes the usual road."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def is_not_asked(asked: Any, raw: Any) -> Any:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
-    """What the shortcut logs; whether vLLM's loggers tell pytest's root depends on how vLLM was set up."""
+    """What the direct handler logs; whether vLLM's loggers tell pytest's root depends on how vLLM was set up."""
     monkeypatch.setattr(direct_handler.log, "propagate", False)
     direct_handler.log.addHandler(caplog.handler)
     yield caplog

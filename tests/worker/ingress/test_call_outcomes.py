@@ -6,17 +6,17 @@ from penstock_worker.ingress.call_outcomes import CallOutcome, CallOutcomes, End
 
 
 def test_the_last_word_on_a_call_counts() -> None:
-    fates = CallOutcomes()
-    assert fates.find("one") is None
-    fates.note("one", CallOutcome.ANSWERED)
-    fates.note("one", CallOutcome.ENGINE_DIED, suspects=True)
-    assert fates.find("one") == EndedCall(CallOutcome.ENGINE_DIED, True)
+    outcomes = CallOutcomes()
+    assert outcomes.find("one") is None
+    outcomes.note("one", CallOutcome.ANSWERED)
+    outcomes.note("one", CallOutcome.ENGINE_DIED, suspects=True)
+    assert outcomes.find("one") == EndedCall(CallOutcome.ENGINE_DIED, True)
 
 
 def test_only_the_latest_are_kept() -> None:
-    fates = CallOutcomes(3)
+    outcomes = CallOutcomes(3)
     for number in range(1_000):
-        fates.note(f"call-{number}", CallOutcome.LEFT)
-    assert len(fates) == 3
-    assert fates.find("call-996") is None
-    assert fates.find("call-997") == EndedCall(CallOutcome.LEFT, False)
+        outcomes.note(f"call-{number}", CallOutcome.LEFT)
+    assert len(outcomes) == 3
+    assert outcomes.find("call-996") is None
+    assert outcomes.find("call-997") == EndedCall(CallOutcome.LEFT, False)

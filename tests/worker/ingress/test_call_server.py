@@ -1,4 +1,4 @@
-"""The door passes an engine's answers on byte by byte as they come, and refuses in words that a router understands."""
+"""The ingress passes an engine's answers on byte by byte as they come, and refuses in a router's words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def shared(short_dir: Path) -> Iterator[Site]:
-    """A door whose engine nobody kills."""
+    """An ingress whose engine nobody kills."""
     with site(short_dir, "--max-num-seqs=8", "--itl-ms=5", max_json_bytes=1_000, call_wait_seconds=0.3) as one:
         yield one
 
@@ -61,7 +61,7 @@ def test_an_answer_is_the_engines_own_byte_by_byte(shared: Site, endpoint: str, 
             assert int(response.headers["x-penstock-queue-ms"]) < 1_000
         assert through == await own_answer(shared, endpoint, body, "same")
 
-    calling(shared.door.url, both)
+    calling(shared.ingress.url, both)
 
 
 def test_a_stream_comes_chunk_by_chunk_and_is_measured(shared: Site) -> None:
@@ -69,12 +69,12 @@ def test_a_stream_comes_chunk_by_chunk_and_is_measured(shared: Site) -> None:
         async with caller.call(chat("hi [[tokens 2000]] [[stall-after 1000]]", stream=True)) as response:
             for _ in range(10):  # they come although the last is never made
                 assert await response.content.readuntil(b"\n\n")
-            assert shared.door.calls == 1
+            assert shared.ingress.calls == 1
             await soon(lambda: len(shared.heard.gaps) >= 5)  # on a busy machine many events come as one chunk
 
     shared.heard.ttfts.clear()
     shared.heard.gaps.clear()
-    calling(shared.door.url, listen)
+    calling(shared.ingress.url, listen)
     assert len(shared.heard.ttfts) == 1
 
 
@@ -84,7 +84,7 @@ def test_whole_answers_and_flex_calls_teach_the_controller_nothing(shared: Site)
         assert await caller.refusal(chat("hi", stream=True), tier="flex") == (200, None)
 
     shared.heard.ttfts.clear()
-    calling(shared.door.url, ask)
+    calling(shared.ingress.url, ask)
     assert not shared.heard.ttfts
 
 
@@ -101,16 +101,16 @@ def test_a_caller_that_leaves_aborts_its_request_in_the_engine(shared: Site) -> 
         await soon(lambda: shared.metric("vllm:num_requests_running") == 1 and shared.gate.calls == 1)
         silent.cancel()
         await soon(lambda: shared.metric("echo:requests_aborted") == aborted + 2)
-        await soon(lambda: not shared.door.holds and not shared.gate.in_flight)
+        await soon(lambda: not shared.ingress.holds and not shared.gate.in_flight)
         for id in ("early", "late"):
-            assert await caller.get(f"/calls/{id}") == (200, {"fate": "left", "suspects": False})
+            assert await caller.get(f"/calls/{id}") == (200, {"outcome": "left", "suspects": False})
 
-    calling(shared.door.url, leave)
+    calling(shared.ingress.url, leave)
 
 
 def test_only_who_knows_the_token_is_heard(shared: Site) -> None:
     async def knock(caller: Caller) -> None:
-        for token in ("", "wrong", "the-door's-token-and-more", "é"):
+        for token in ("", "wrong", "the-ingress's-token-and-more", "é"):
             assert await caller.refusal(chat("hi"), token=token) == (401, None)
             for path in ("/health", "/metrics", "/calls/one"):
                 assert (await caller.get(path, token=token))[0] == 401
@@ -120,18 +120,18 @@ def test_only_who_knows_the_token_is_heard(shared: Site) -> None:
         assert "penstock_gate_budget 8.0" in page
         assert "penstock_batch_budget_reason" in page
 
-    calling(shared.door.url, knock)
+    calling(shared.ingress.url, knock)
 
 
 def test_a_door_with_a_certificate_speaks_tls(short_dir: Path, tmp_path: Path) -> None:
-    certificate, key = tmp_path / "door.pem", tmp_path / "door.key"
+    certificate, key = tmp_path / "ingress.pem", tmp_path / "ingress.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=door", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-days", "2", "-subj", "/CN=ingress", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     trusting = ssl.create_default_context(cafile=certificate)
 
     async def ask() -> None:
-        async with caller(one.door.url, ssl=trusting) as trusted, caller(one.door.url) as other:
+        async with caller(one.ingress.url, ssl=trusting) as trusted, caller(one.ingress.url) as other:
             assert await trusted.refusal(chat("hi")) == (200, None)
             with pytest.raises(aiohttp.ClientConnectorCertificateError):
                 await other.refusal(chat("hi"))
@@ -139,8 +139,8 @@ def test_a_door_with_a_certificate_speaks_tls(short_dir: Path, tmp_path: Path) -
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await response.read()
 
-    with site(short_dir, door_cert=certificate, door_key=key) as one:
-        assert one.door.url.startswith("https://127.0.0.1:")
+    with site(short_dir, ingress_cert=certificate, ingress_key=key) as one:
+        assert one.ingress.url.startswith("https://127.0.0.1:")
         asyncio.run(asyncio.wait_for(ask(), 60))
 
 
@@ -153,22 +153,22 @@ def test_what_is_no_call_is_refused(shared: Site) -> None:
         assert await caller.refusal(chat("x" * 2_000)) == (413, None)
         assert await caller.refusal(chat("hi"), id="x" * 201) == (400, None)
 
-    calling(shared.door.url, ask)
-    assert not shared.door.holds
+    calling(shared.ingress.url, ask)
+    assert not shared.ingress.holds
 
 
 def test_a_call_waits_for_a_slot_and_no_longer_than_it_may(shared: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    patient = shared.door._settings.model_copy(update={"call_wait_seconds": 30.0})
+    patient = shared.ingress._settings.model_copy(update={"call_wait_seconds": 30.0})
 
     async def wait(caller: Caller) -> None:
         with shared.holding(Rank.REALTIME, shared.gate.slots):
             assert await caller.refusal(chat("hi")) == (503, "waited")
-            monkeypatch.setattr(shared.door, "_settings", patient)
+            monkeypatch.setattr(shared.ingress, "_settings", patient)
             waiting = asyncio.create_task(caller.refusal(chat("hi")))
             await soon(lambda: shared.gate.waiting(Rank.REALTIME) == 1)
         assert await waiting == (200, None)
 
-    calling(shared.door.url, wait)
+    calling(shared.ingress.url, wait)
 
 
 def test_calls_enter_slots_that_batch_lines_do_not(shared: Site) -> None:
@@ -178,7 +178,7 @@ def test_calls_enter_slots_that_batch_lines_do_not(shared: Site) -> None:
             assert await caller.refusal(chat("hi"), tier="priority") == (200, None)
             assert await caller.refusal(chat("hi"), tier="flex") == (503, "waited")
 
-    calling(shared.door.url, ask)
+    calling(shared.ingress.url, ask)
 
 
 def test_while_suspects_are_tried_calls_go_elsewhere_unless_there_is_no_elsewhere(short_dir: Path) -> None:
@@ -199,22 +199,22 @@ def test_while_suspects_are_tried_calls_go_elsewhere_unless_there_is_no_elsewher
         await soon(lambda: one.changes == [False, True, False, True])
 
     with site(short_dir) as one:
-        calling(one.door.url, ask)
+        calling(one.ingress.url, ask)
 
 
 def test_a_full_door_says_so(short_dir: Path) -> None:
     async def fill(caller: Caller) -> None:
         inside = [asyncio.create_task(caller.refusal(chat("[[hang]]"))) for _ in range(3)]
-        await soon(lambda: one.door.calls == 3)
+        await soon(lambda: one.ingress.calls == 3)
         assert await caller.refusal(chat("hi")) == (503, "full")
         inside[0].cancel()
-        await soon(lambda: one.door.calls == 2)
+        await soon(lambda: one.ingress.calls == 2)
         assert await caller.refusal(chat("hi")) == (200, None)
         for task in inside:
             task.cancel()
 
-    with site(short_dir, door_calls=3) as one:
-        calling(one.door.url, fill)
+    with site(short_dir, ingress_calls=3) as one:
+        calling(one.ingress.url, fill)
 
 
 @pytest.mark.parametrize("fault", ["die", "core-dies"])
@@ -225,13 +225,13 @@ def test_an_engine_that_dies_before_the_first_byte_is_a_refusal_that_says_so(sho
         assert await caller.refusal(chat(f"[[{fault}]]"), id="poison") == (503, "engine-died")
         assert await bystander == (503, "engine-died")
         for id in ("poison", "bystander"):
-            assert await caller.get(f"/calls/{id}") == (200, {"fate": "engine-died", "suspects": False})
+            assert await caller.get(f"/calls/{id}") == (200, {"outcome": "engine-died", "suspects": False})
         assert await caller.refusal(chat("hi")) == (503, "not-ready")
         one.supervisor.wait_ready(60, generation=2)
         assert await caller.refusal(chat("hi")) == (200, None)
 
     with site(short_dir) as one:
-        calling(one.door.url, ask)
+        calling(one.ingress.url, ask)
         assert not one.gate.in_flight
 
 
@@ -240,10 +240,10 @@ def test_an_engine_that_dies_in_mid_stream_breaks_the_connection_and_its_fate_is
         async with caller.call(chat("hi [[tokens 40]] [[die-after 5]]", stream=True), id="one") as response:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.read()
-        assert await caller.get("/calls/one") == (200, {"fate": "engine-died", "suspects": False})
+        assert await caller.get("/calls/one") == (200, {"outcome": "engine-died", "suspects": False})
 
     with site(short_dir) as one:
-        calling(one.door.url, ask)
+        calling(one.ingress.url, ask)
 
 
 def test_a_stream_that_the_engine_itself_ends_with_an_error_event_is_passed_on_and_its_fate_noted(
@@ -254,20 +254,20 @@ def test_a_stream_that_the_engine_itself_ends_with_an_error_event_is_passed_on_a
             *_, error, done, _ = (await response.read()).split(b"\n\n")
             assert error.startswith(b'data: {"error":')
             assert done == b"data: [DONE]"
-        assert await caller.get("/calls/one") == (200, {"fate": "engine-died", "suspects": False})
+        assert await caller.get("/calls/one") == (200, {"outcome": "engine-died", "suspects": False})
 
     with site(short_dir) as one:
-        calling(one.door.url, ask)
+        calling(one.ingress.url, ask)
 
 
 def test_an_error_event_of_a_dying_engine_before_anything_else_is_a_refusal(short_dir: Path) -> None:
     async def ask(caller: Caller) -> None:
         asked = chat("hi [[tokens 40]] [[core-dies-after 0]]", stream=True)
         assert await caller.refusal(asked, id="one") == (503, "engine-died")
-        assert await caller.get("/calls/one") == (200, {"fate": "engine-died", "suspects": False})
+        assert await caller.get("/calls/one") == (200, {"outcome": "engine-died", "suspects": False})
 
     with site(short_dir) as one:
-        calling(one.door.url, ask)
+        calling(one.ingress.url, ask)
 
 
 def test_a_connection_that_breaks_while_the_engine_lives_is_unanswered(shared: Site) -> None:
@@ -277,11 +277,11 @@ def test_a_connection_that_breaks_while_the_engine_lives_is_unanswered(shared: S
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.read()
         for id in ("early", "late"):
-            assert await caller.get(f"/calls/{id}") == (200, {"fate": "unanswered", "suspects": False})
+            assert await caller.get(f"/calls/{id}") == (200, {"outcome": "unanswered", "suspects": False})
         assert await caller.refusal(chat("[[status 500]]"), id="fine") == (500, None)
-        assert await caller.get("/calls/fine") == (200, {"fate": "answered", "suspects": False})
+        assert await caller.get("/calls/fine") == (200, {"outcome": "answered", "suspects": False})
 
-    calling(shared.door.url, ask)
+    calling(shared.ingress.url, ask)
 
 
 def test_a_door_of_a_worker_that_ends_lets_calls_inside_finish_and_cuts_those_that_take_too_long(
@@ -297,20 +297,20 @@ def test_a_door_of_a_worker_that_ends_lets_calls_inside_finish_and_cuts_those_th
             with one.holding(Rank.REALTIME, one.gate.slots - 3):
                 waiting = asyncio.create_task(caller.refusal(chat("hi"), id="waiting"))
                 await soon(lambda: one.gate.waiting(Rank.REALTIME) == 1)
-                one.door.drain()
+                one.ingress.drain()
                 assert await waiting == (503, "draining")
             assert await caller.refusal(chat("hi")) == (503, "draining")
             assert (await short.read()).endswith(b"data: [DONE]\n\n")
-            assert one.door.holds
+            assert one.ingress.holds
             with pytest.raises(aiohttp.ClientPayloadError):
                 await long.read()
         assert await silent == (503, "unanswered")
-        await soon(lambda: not one.door.holds)
-        for id, fate in (("short", "answered"), ("long", "unanswered"), ("silent", "unanswered")):
-            assert await caller.get(f"/calls/{id}") == (200, {"fate": fate, "suspects": False})
+        await soon(lambda: not one.ingress.holds)
+        for id, outcome in (("short", "answered"), ("long", "unanswered"), ("silent", "unanswered")):
+            assert await caller.get(f"/calls/{id}") == (200, {"outcome": outcome, "suspects": False})
 
-    with site(short_dir, "--itl-ms=20", "--max-num-seqs=8", door_grace_seconds=8.0) as one:
-        calling(one.door.url, ask)
+    with site(short_dir, "--itl-ms=20", "--max-num-seqs=8", ingress_grace_seconds=8.0) as one:
+        calling(one.ingress.url, ask)
         assert not one.gate.in_flight
 
 
@@ -332,13 +332,13 @@ def test_no_slot_is_lost_by_five_hundred_calls_that_leave_whenever_they_like(sha
         waves = [one_call(caller) for _ in range(500)]
         for start in range(0, 500, 50):
             await asyncio.gather(*waves[start : start + 50])
-        await soon(lambda: not shared.door.holds)
+        await soon(lambda: not shared.ingress.holds)
         assert shared.gate.in_flight == 0
         assert all(shared.gate.waiting(rank) == 0 for rank in Rank)
         await soon(lambda: shared.metric("vllm:num_requests_running") == 0)
         assert await caller.refusal(chat("hi")) == (200, None)
 
-    calling(shared.door.url, crowd)
+    calling(shared.ingress.url, crowd)
 
 
 def test_a_reader_who_takes_nothing_holds_no_memory_and_is_given_up(short_dir: Path) -> None:
@@ -347,15 +347,15 @@ def test_a_reader_who_takes_nothing_holds_no_memory_and_is_given_up(short_dir: P
         async with caller.call(chat("hi [[tokens 400000]]", stream=True), id="slow") as response:
             await response.content.readuntil(b"\n\n")
             before = psutil.Process().memory_info().rss
-            await soon(lambda: not one.door.holds)
+            await soon(lambda: not one.ingress.holds)
             assert psutil.Process().memory_info().rss - before < 16 * 1024 * 1024
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
-        assert await caller.get("/calls/slow") == (200, {"fate": "left", "suspects": False})
+        assert await caller.get("/calls/slow") == (200, {"outcome": "left", "suspects": False})
         await soon(lambda: one.metric("echo:requests_aborted") == 1)
 
     with site(short_dir, slow_body_seconds=1.0) as one:
-        calling(one.door.url, dawdle)
+        calling(one.ingress.url, dawdle)
         assert not one.gate.in_flight
 
 
@@ -368,7 +368,7 @@ def test_an_engine_that_was_killed_outright_loses_nobody_silently(short_dir: Pat
                     await response.read()
                 except aiohttp.ClientPayloadError:
                     return "broken"
-                return response.headers.get("x-penstock-door", "whole")
+                return response.headers.get("x-penstock-refusal", "whole")
 
         began: list[int] = []
         tasks = [asyncio.create_task(listen(number)) for number in range(20)]
@@ -377,7 +377,7 @@ def test_an_engine_that_was_killed_outright_loses_nobody_silently(short_dir: Pat
         os.kill(one.supervisor.engine_pid, signal.SIGKILL)
         assert await asyncio.gather(*tasks) == ["broken"] * 20
         for number in range(20):
-            assert (await caller.get(f"/calls/call-{number}"))[1]["fate"] == "engine-died"
+            assert (await caller.get(f"/calls/call-{number}"))[1]["outcome"] == "engine-died"
 
     with site(short_dir, "--itl-ms=10") as one:
-        calling(one.door.url, ask)
+        calling(one.ingress.url, ask)

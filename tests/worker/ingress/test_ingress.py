@@ -41,7 +41,7 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
 ) -> None:
     more = ("--max-num-seqs=8", "--lora-modules", "one=/some/path")
     with (
-        engine_of_its_own(short_dir, *more, pulse_seconds=0.1, region="here") as engine,
+        engine_of_its_own(short_dir, *more, load_report_seconds=0.1, region="here") as engine,
         WorkerIngress(db, holder, engine, Meter()) as reception,
     ):
         engine.supervisor.wait_ready(60)
@@ -49,12 +49,12 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
         db.run(work.mark, holder, "ready", engine.settings)
 
         def found() -> tuple[Ingress, ...]:
-            return db.run(ingresses.table, Settings()).doors
+            return db.run(ingresses.table, Settings()).ingresses
 
-        [door] = calling("", lambda _: soon(lambda: [door for door in found() if door.load.open]))
-        assert (door.serves, door.region, door.slots) == (("echo", "one"), "here", 8 + 2 + 4)
-        assert (door.load.budget, door.load.lines, door.load.calls) == (8, 0, 0)
-        assert calling(door.url, lambda one: one.refusal(chat("hi") | {"model": "one"})) == (200, None)
+        [ingress] = calling("", lambda _: soon(lambda: [ingress for ingress in found() if ingress.load.open]))
+        assert (ingress.serves, ingress.region, ingress.slots) == (("echo", "one"), "here", 8 + 2 + 4)
+        assert (ingress.load.budget, ingress.load.lines, ingress.load.calls) == (8, 0, 0)
+        assert calling(ingress.url, lambda one: one.refusal(chat("hi") | {"model": "one"})) == (200, None)
         reception.drain()
         calling("", lambda _: soon(lambda: not found()[0].load.open))
 
@@ -63,7 +63,7 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
 def test_without_a_token_nobody_comes_in_and_the_log_says_so_once(
     short_dir: Path, db: Database, holder: Holder, token: str | None
 ) -> None:
-    with engine_of_its_own(short_dir, door_token=token) as engine, capture_logs() as logs:
+    with engine_of_its_own(short_dir, ingress_token=token) as engine, capture_logs() as logs:
         engine.supervisor.wait_ready(60)
         with WorkerIngress(db, holder, engine, Meter()) as reception:
             reception.announce()
@@ -71,15 +71,18 @@ def test_without_a_token_nobody_comes_in_and_the_log_says_so_once(
             assert not reception.holds
             reception.drain()
     assert [line["event"] for line in logs].count("no_door") == 1
-    assert db.run(lambda tx: tx.conn.exec_driver_sql("select door from workers").scalar()) is None
+    assert db.run(lambda tx: tx.conn.exec_driver_sql("select ingress from workers").scalar()) is None
 
 
 def test_a_door_that_listens_everywhere_is_reached_by_the_machines_name(
     short_dir: Path, db: Database, holder: Holder
 ) -> None:
-    for given, start in (({"door_host": "0.0.0.0"}, "http://"), ({"door_url": "https://door.example"}, "https://door")):
+    for given, start in (
+        ({"ingress_host": "0.0.0.0"}, "http://"),
+        ({"ingress_url": "https://ingress.example"}, "https://ingress"),
+    ):
         with engine_of_its_own(short_dir, **given) as engine, WorkerIngress(db, holder, engine, Meter()) as reception:
             reception.announce()
-            url = db.run(lambda tx: tx.conn.exec_driver_sql("select door from workers").scalar())
+            url = db.run(lambda tx: tx.conn.exec_driver_sql("select ingress from workers").scalar())
             assert url.startswith(start)
             assert "0.0.0.0" not in url

@@ -51,7 +51,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def holder(db: Database) -> Holder:
-    """A gpu worker that is ready, with a door."""
+    """A gpu worker that is ready, with an ingress."""
     holder = Holder(uuid.uuid4(), "gpu", "tiny", "host", 1)
     db.run(work.register, holder, "starting", 112)
     db.run(ingresses.announce, holder, "http://there:8400", ["tiny", "an-adapter"], 128, SETTINGS)
@@ -77,21 +77,21 @@ def until(look: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def page(db: Database) -> list[Any]:
-    return list(db.run(ingresses.table, SETTINGS).doors)
+    return list(db.run(ingresses.table, SETTINGS).ingresses)
 
 
 def test_a_router_sees_the_door_and_its_load(db: Database, holder: Holder) -> None:
     assert page(db) == []
-    with LoadReport(db, holder, lambda: LOAD, Promised(Slo()), pulse_seconds=60):
-        [door] = until(lambda: page(db))
-    assert (door.worker, door.model, door.serves) == (holder.id, "tiny", ("tiny", "an-adapter"))
-    assert (door.url, door.region, door.slots) == ("http://there:8400", "here", 128)
-    assert door.load == LOAD
+    with LoadReport(db, holder, lambda: LOAD, Promised(Slo()), load_report_seconds=60):
+        [ingress] = until(lambda: page(db))
+    assert (ingress.worker, ingress.model, ingress.serves) == (holder.id, "tiny", ("tiny", "an-adapter"))
+    assert (ingress.url, ingress.region, ingress.slots) == ("http://there:8400", "here", 128)
+    assert ingress.load == LOAD
 
 
 def test_a_change_is_said_at_once(db: Database, holder: Holder) -> None:
     loads = [LOAD]
-    with LoadReport(db, holder, lambda: loads[0], Promised(Slo()), pulse_seconds=60) as pulse:
+    with LoadReport(db, holder, lambda: loads[0], Promised(Slo()), load_report_seconds=60) as pulse:
         until(lambda: page(db) and page(db)[0].load.open)
         loads[0] = replace(LOAD, open=False)
         pulse.at_once()
@@ -100,14 +100,14 @@ def test_a_change_is_said_at_once(db: Database, holder: Holder) -> None:
 
 def test_a_promise_is_heard_with_the_next_pulse(db: Database, holder: Holder) -> None:
     promised = Promised(Slo())
-    with LoadReport(db, holder, lambda: LOAD, promised, pulse_seconds=0.05):
+    with LoadReport(db, holder, lambda: LOAD, promised, load_report_seconds=0.05):
         with db.engine.begin() as connection:
             models.promise(connection, "tiny", ttft_p95_ms=300, itl_p95_ms=None)
         until(lambda: promised.slo == Slo(300, None))
 
 
 def test_a_worker_that_ends_is_on_no_routers_table_whatever_its_pulse_says(db: Database, holder: Holder) -> None:
-    with LoadReport(db, holder, lambda: LOAD, Promised(Slo()), pulse_seconds=0.05):
+    with LoadReport(db, holder, lambda: LOAD, Promised(Slo()), load_report_seconds=0.05):
         until(lambda: page(db))
         db.run(work.mark, holder, "draining", SETTINGS)
         assert page(db) == []
@@ -131,7 +131,7 @@ def test_it_survives_the_databases_absence_and_keeps_the_last_promise(
         calls.append(1)
         return replace(LOAD, calls=len(calls))
 
-    with LoadReport(far, holder, load, promised, pulse_seconds=0.05):
+    with LoadReport(far, holder, load, promised, load_report_seconds=0.05):
         until(lambda: promised.slo == Slo(300, None))
         network.cut()
         said = len(calls)

@@ -34,10 +34,10 @@ def settings(database_url: str) -> Settings:
         database_url=database_url,
         webhook_waits_seconds=WAITS,
         webhook_timeout_seconds=10.0,
-        webhook_look_seconds=0.05,
-        webhook_places=24,
-        webhook_tenant_places=16,
-        webhook_receiver_places=4,
+        webhook_poll_seconds=0.05,
+        webhook_concurrency=24,
+        webhook_tenant_concurrency=16,
+        webhook_receiver_concurrency=4,
         close_grace_seconds=0.3,
         max_webhook_endpoints=1_000,
     )
@@ -280,7 +280,7 @@ def test_receivers_that_hang_delay_nobody_by_a_second(world: World, settings: Se
         world.tenant("stranger")
         endpoint(world, good.url("/stranger"), tenant="stranger")
         with post(settings) as sending:
-            bad.wait("/hang", settings.webhook_receiver_places)
+            bad.wait("/hang", settings.webhook_receiver_concurrency)
             endpoint(world, good.url("/hook"))
             for number in range(10):
                 end(world)
@@ -291,7 +291,7 @@ def test_receivers_that_hang_delay_nobody_by_a_second(world: World, settings: Se
                 began = time.monotonic()
                 assert good.wait("/stranger", number + 1)[-1].at - began < 1.0
             in_hand = sum(due.receiver.endswith(str(bad.port)) for due, _ in sending._in_hand.values())
-            assert in_hand <= settings.webhook_receiver_places
+            assert in_hand <= settings.webhook_receiver_concurrency
             until(lambda: bad.url("").removeprefix("http://") in sending._silent)
             until(lambda: len(sending._in_hand) == 1)  # one place is left to it, until it answers
 
@@ -361,6 +361,6 @@ def test_a_claim_takes_no_more_of_a_receiver_or_tenant_than_it_has_places(world:
     by_receiver = {port: sum(due.receiver == f"127.0.0.1:{port}" for due in taken) for port in range(1, 7)}
     assert by_receiver[1] == 0
     assert by_receiver[2] <= 1
-    assert max(by_receiver.values()) <= settings.webhook_receiver_places
+    assert max(by_receiver.values()) <= settings.webhook_receiver_concurrency
     assert sum(due.tenant == "stranger" for due in taken) <= 5
     assert sum(due.tenant == "acme" for due in taken) >= 8

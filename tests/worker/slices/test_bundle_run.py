@@ -1,4 +1,4 @@
-"""A bundle of small jobs over the echo engine: all are asked at once, and what befalls one befalls no other."""
+"""A group of small jobs over the echo engine: all are asked at once, and what befalls one befalls no other."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_small_jobs_are_answered_in_one_hand(world: World, worker: Worker) -> No
     jobs = [job(world, f"say {n}") for n in range(20)]
     assert worker.look().startswith("20 small jobs · 20 answered")
     assert [said(world, one) for one in jobs] == [f"say {n}" for n in range(20)]
-    assert not any(worker.drain.hands.held.values())
+    assert not any(worker.drain.slice_slots.held.values())
     assert worker.look() == "nothing ready"
 
 
@@ -182,7 +182,7 @@ def test_what_is_not_answered_when_the_process_ends_is_given_back(world: World, 
 
 
 def test_a_full_claim_leads_to_the_next(world: World, engine: EngineContext) -> None:
-    world.settings = world.settings.model_copy(update={"bundle_lines": 4})
+    world.settings = world.settings.model_copy(update={"small_job_lines": 4})
     worker = Worker(world, engine)
     for n in range(6):
         job(world, f"say {n}")

@@ -46,10 +46,10 @@ def drain(world: World, said: list[Hint]) -> SliceConsumer:
 
 def claim(drain: SliceConsumer, lane: Lane) -> Claim | None:
     """What a hint for this lane gets."""
-    assert drain.hands.take(lane)
+    assert drain.slice_slots.take(lane)
     found = drain._claim(lane)
     if found is None:
-        drain.hands.give(lane)
+        drain.slice_slots.give(lane)
         drain.say_owed()
     return found and found[0][0]
 
@@ -57,7 +57,7 @@ def claim(drain: SliceConsumer, lane: Lane) -> Claim | None:
 def end(world: World, drain: SliceConsumer, one: Claim) -> None:
     """The slice is done, and its hand free."""
     world.finish(one)
-    drain.hands.give(one.lane, one.tenant)
+    drain.slice_slots.give(one.lane, one.tenant)
     drain.say_owed()
 
 
@@ -76,7 +76,7 @@ def test_one_tenant_leaves_a_hand_of_each_lane_and_another_finds_it(
     other = claim(drain, lane)
     assert other is not None
     assert other.tenant == "globex"
-    assert not drain.hands.take(lane)
+    assert not drain.slice_slots.take(lane)
 
 
 def test_a_hint_that_found_only_a_full_tenants_work_is_said_again_when_that_gives_a_hand_back(

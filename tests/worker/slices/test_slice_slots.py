@@ -8,45 +8,45 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.domain.work.lane import LANES, MOST_HANDS, TAILS, Lane
+from penstock.domain.work.lane import LANES, MOST_SLICE_SLOTS, TAILS, Lane
 from penstock_worker.slices.slice_slots import SliceSlot, SliceSlots
 
 lanes = st.sampled_from(LANES)
 tenants = st.sampled_from(["acme", "globex", "initech"])
 
 
-def taken(hands: SliceSlots, *wanted: Lane) -> list[bool]:
-    return [hands.take(lane) for lane in wanted]
+def taken(slice_slots: SliceSlots, *wanted: Lane) -> list[bool]:
+    return [slice_slots.take(lane) for lane in wanted]
 
 
 def held_by(tenant: str, *lanes: Lane) -> SliceSlots:
     """Hands of which a tenant's slices hold these."""
-    hands = SliceSlots()
+    slice_slots = SliceSlots()
     for lane in lanes:
-        assert hands.take(lane)
-        hands.turn(lane, lane, tenant)
-    return hands
+        assert slice_slots.take(lane)
+        slice_slots.turn(lane, lane, tenant)
+    return slice_slots
 
 
 def test_flex_holds_three_hands_flex_and_standard_four_and_all_five() -> None:
-    hands = SliceSlots()
-    assert taken(hands, *[Lane.FLEX] * 4) == [True] * 3 + [False]
-    assert taken(hands, Lane.STANDARD, Lane.STANDARD) == [True, False]
-    assert taken(hands, Lane.PRIORITY, Lane.PRIORITY) == [True, False]
-    assert hands.held == {Lane.FLEX: 3, Lane.STANDARD: 1, Lane.PRIORITY: 1}
+    slice_slots = SliceSlots()
+    assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 3 + [False]
+    assert taken(slice_slots, Lane.STANDARD, Lane.STANDARD) == [True, False]
+    assert taken(slice_slots, Lane.PRIORITY, Lane.PRIORITY) == [True, False]
+    assert slice_slots.held == {Lane.FLEX: 3, Lane.STANDARD: 1, Lane.PRIORITY: 1}
 
 
 def test_priority_alone_may_hold_all_five_and_then_nobody_else_any() -> None:
-    hands = SliceSlots()
-    assert taken(hands, *[Lane.PRIORITY] * 6) == [True] * 5 + [False]
-    assert taken(hands, Lane.STANDARD, Lane.FLEX) == [False, False]
+    slice_slots = SliceSlots()
+    assert taken(slice_slots, *[Lane.PRIORITY] * 6) == [True] * 5 + [False]
+    assert taken(slice_slots, Lane.STANDARD, Lane.FLEX) == [False, False]
 
 
 def test_a_hand_that_turned_to_a_more_urgent_slice_is_free_for_its_first_lane_again() -> None:
-    hands = SliceSlots()
-    assert taken(hands, *[Lane.FLEX] * 4) == [True] * 3 + [False]
-    hands.turn(Lane.FLEX, Lane.PRIORITY, "acme")
-    assert taken(hands, Lane.FLEX) == [True]
+    slice_slots = SliceSlots()
+    assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 3 + [False]
+    slice_slots.turn(Lane.FLEX, Lane.PRIORITY, "acme")
+    assert taken(slice_slots, Lane.FLEX) == [True]
 
 
 def test_a_tenant_alone_is_full_one_hand_before_its_lane_is() -> None:
@@ -61,57 +61,57 @@ def test_a_tenant_alone_is_full_one_hand_before_its_lane_is() -> None:
 
 
 def test_while_one_tenant_is_full_another_finds_a_hand() -> None:
-    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
-    assert hands.take(Lane.FLEX)
-    hands.turn(Lane.FLEX, Lane.FLEX, "globex")
-    assert hands.full() == {Lane.FLEX: {"acme"}}
+    slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
+    assert slice_slots.take(Lane.FLEX)
+    slice_slots.turn(Lane.FLEX, Lane.FLEX, "globex")
+    assert slice_slots.full() == {Lane.FLEX: {"acme"}}
 
 
 def test_a_hint_that_passed_a_full_tenant_over_comes_due_once_a_hand_is_given_back() -> None:
-    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
-    assert hands.take(Lane.FLEX)
-    hands.pass_over(Lane.FLEX, hands.full())
-    hands.give(Lane.FLEX)
-    assert hands.due() == [], "its own hand is free again, and nothing has changed"
-    hands.give(Lane.FLEX, "acme")
-    assert hands.due() == [Lane.FLEX]
-    assert hands.due() == []
+    slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
+    assert slice_slots.take(Lane.FLEX)
+    slice_slots.pass_over(Lane.FLEX, slice_slots.full())
+    slice_slots.give(Lane.FLEX)
+    assert slice_slots.due() == [], "its own hand is free again, and nothing has changed"
+    slice_slots.give(Lane.FLEX, "acme")
+    assert slice_slots.due() == [Lane.FLEX]
+    assert slice_slots.due() == []
 
 
 def test_a_hint_that_passed_over_whoever_is_not_full_any_more_comes_due_at_once() -> None:
-    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
-    full = hands.full()
-    hands.give(Lane.FLEX, "acme")
-    hands.pass_over(Lane.FLEX, full)
-    assert hands.due() == [Lane.FLEX]
+    slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
+    full = slice_slots.full()
+    slice_slots.give(Lane.FLEX, "acme")
+    slice_slots.pass_over(Lane.FLEX, full)
+    assert slice_slots.due() == [Lane.FLEX]
 
 
 def test_an_owed_hint_comes_due_once_and_only_when_its_lane_has_a_hand() -> None:
-    hands = SliceSlots()
-    assert taken(hands, *[Lane.FLEX] * 3) == [True] * 3
-    hands.owe(Lane.FLEX)
-    assert hands.due() == []
-    hands.give(Lane.FLEX)
-    assert hands.due() == [Lane.FLEX]
-    assert hands.due() == []
+    slice_slots = SliceSlots()
+    assert taken(slice_slots, *[Lane.FLEX] * 3) == [True] * 3
+    slice_slots.owe(Lane.FLEX)
+    assert slice_slots.due() == []
+    slice_slots.give(Lane.FLEX)
+    assert slice_slots.due() == [Lane.FLEX]
+    assert slice_slots.due() == []
 
 
 def test_owed_hints_come_due_most_urgent_lane_first_and_one_a_lane_at_a_time() -> None:
-    hands = SliceSlots()
+    slice_slots = SliceSlots()
     for lane in (Lane.FLEX, Lane.STANDARD, Lane.PRIORITY, Lane.FLEX):
-        hands.owe(lane)
-    assert hands.due() == [Lane.PRIORITY, Lane.STANDARD, Lane.FLEX]
-    assert hands.due() == [Lane.FLEX]
-    assert hands.due() == []
+        slice_slots.owe(lane)
+    assert slice_slots.due() == [Lane.PRIORITY, Lane.STANDARD, Lane.FLEX]
+    assert slice_slots.due() == [Lane.FLEX]
+    assert slice_slots.due() == []
 
 
 def test_threads_that_take_at_once_never_hold_more_than_the_limits() -> None:
-    hands, start, got = SliceSlots(), threading.Barrier(24), Counter[Lane]()
+    slice_slots, start, got = SliceSlots(), threading.Barrier(24), Counter[Lane]()
     lock = threading.Lock()
 
     def grab(lane: Lane) -> None:
         start.wait()
-        if hands.take(lane):
+        if slice_slots.take(lane):
             with lock:
                 got[lane] += 1
 
@@ -120,37 +120,37 @@ def test_threads_that_take_at_once_never_hold_more_than_the_limits() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert got == Counter(hands.held)
+    assert got == Counter(slice_slots.held)
     assert got.total() == 5, "with eight takers a lane no hand stays free"
     assert got[Lane.FLEX] <= 3
     assert got[Lane.FLEX] + got[Lane.STANDARD] <= 4
 
 
 def test_a_slice_whose_lines_are_all_fed_sets_its_hand_free_once_and_leaves_without_giving_it_again() -> None:
-    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
-    place = SliceSlot(hands, Lane.FLEX, "acme")
+    slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
+    place = SliceSlot(slice_slots, Lane.FLEX, "acme")
     assert [place.rest(), place.rest()] == [True, False]
-    assert hands.held[Lane.FLEX] == 1
+    assert slice_slots.held[Lane.FLEX] == 1
     place.leave()
-    assert hands.held[Lane.FLEX] == 1
+    assert slice_slots.held[Lane.FLEX] == 1
 
 
 def test_a_slice_that_was_never_fed_gives_its_hand_back_when_it_leaves() -> None:
-    hands = held_by("acme", Lane.FLEX, Lane.FLEX)
-    SliceSlot(hands, Lane.FLEX, "acme").leave()
-    assert hands.held[Lane.FLEX] == 1
+    slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
+    SliceSlot(slice_slots, Lane.FLEX, "acme").leave()
+    assert slice_slots.held[Lane.FLEX] == 1
 
 
 def test_only_so_many_slices_rest_at_once_and_the_next_does_when_one_is_over() -> None:
-    hands, places = SliceSlots(), list[SliceSlot]()
+    slice_slots, places = SliceSlots(), list[SliceSlot]()
     for _ in range(TAILS + 1):
-        assert hands.take(Lane.STANDARD)
-        hands.turn(Lane.STANDARD, Lane.STANDARD, "acme")
-        places.append(SliceSlot(hands, Lane.STANDARD, "acme"))
+        assert slice_slots.take(Lane.STANDARD)
+        slice_slots.turn(Lane.STANDARD, Lane.STANDARD, "acme")
+        places.append(SliceSlot(slice_slots, Lane.STANDARD, "acme"))
         assert places[-1].rest() is (len(places) <= TAILS)
     places[0].leave()
     assert places[-1].rest()
-    assert hands.held[Lane.STANDARD] == 0
+    assert slice_slots.held[Lane.STANDARD] == 0
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -158,7 +158,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hands = SliceSlots()
+        self.slice_slots = SliceSlots()
         self.held: list[tuple[Lane, str | None]] = []
         self.owed: Counter[Lane] = Counter()
         self.passed: Counter[Lane] = Counter()
@@ -182,7 +182,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(lane=lanes)
     def take(self, lane: Lane) -> None:
         fits = self.fits(lane)
-        assert self.hands.take(lane) is fits
+        assert self.slice_slots.take(lane) is fits
         if fits:
             self.held.append((lane, None))
 
@@ -193,12 +193,12 @@ class Interleavings(RuleBasedStateMachine):
         place = data.draw(st.sampled_from([at for at, (_, of) in enumerate(self.held) if of is None]))
         old, _ = self.held[place]
         new = data.draw(st.sampled_from(LANES[: old.rank + 1]))
-        full = self.hands.full()
+        full = self.slice_slots.full()
         if tenant in full.get(new, ()):
-            self.hands.pass_over(old, full)
-            self.passed[old] = min(self.passed[old] + 1, MOST_HANDS[old])
+            self.slice_slots.pass_over(old, full)
+            self.passed[old] = min(self.passed[old] + 1, MOST_SLICE_SLOTS[old])
         else:
-            self.hands.turn(old, new, tenant)
+            self.slice_slots.turn(old, new, tenant)
             self.held[place] = (new, tenant)
 
     @precondition(lambda self: self.held)
@@ -208,31 +208,33 @@ class Interleavings(RuleBasedStateMachine):
 
     def give_back(self, place: int) -> None:
         lane, tenant = self.held.pop(place)
-        self.hands.give(lane, *([tenant] if tenant else []))
+        self.slice_slots.give(lane, *([tenant] if tenant else []))
         if tenant is not None:
             for passed, times in self.passed.items():
-                self.owed[passed] = min(self.owed[passed] + times, MOST_HANDS[passed])
+                self.owed[passed] = min(self.owed[passed] + times, MOST_SLICE_SLOTS[passed])
             self.passed.clear()
 
     @rule(lane=lanes)
     def owe(self, lane: Lane) -> None:
-        self.hands.owe(lane)
-        self.owed[lane] = min(self.owed[lane] + 1, MOST_HANDS[lane])  # the debt is bounded, however long it lasts
+        self.slice_slots.owe(lane)
+        self.owed[lane] = min(self.owed[lane] + 1, MOST_SLICE_SLOTS[lane])  # the debt is bounded, however long it lasts
 
     @rule()
     def due(self) -> None:
         wanted = [lane for lane in LANES if self.owed[lane] and self.fits(lane)]
-        assert self.hands.due() == wanted
+        assert self.slice_slots.due() == wanted
         self.owed.subtract(wanted)
 
     @invariant()
     def the_limits_nest(self) -> None:
         assert within([lane for lane, _ in self.held], 3, 4, 5)
-        assert {lane: n for lane, n in self.hands.held.items() if n} == dict(Counter(lane for lane, _ in self.held))
+        assert {lane: n for lane, n in self.slice_slots.held.items() if n} == dict(
+            Counter(lane for lane, _ in self.held)
+        )
 
     @invariant()
     def a_tenant_never_holds_the_last_hand_of_a_lane(self) -> None:
-        assert self.hands.full() == self.full()
+        assert self.slice_slots.full() == self.full()
         assert all(within(self.of(tenant), 2, 3, 4) for _, tenant in self.held if tenant)
 
     @invariant()
@@ -250,7 +252,7 @@ class Interleavings(RuleBasedStateMachine):
         for _ in range(max(self.owed.values(), default=0)):
             self.due()
         assert not any(self.owed.values())
-        assert self.hands.due() == []
+        assert self.slice_slots.due() == []
 
 
 def within(lanes: list[Lane], flex: int, standard: int, priority: int) -> bool:

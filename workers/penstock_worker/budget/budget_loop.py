@@ -1,4 +1,4 @@
-"""The governor: looks at gate, waiting calls and engine every second or so, and sets the gate's budget.
+"""The budget loop: looks at gate, waiting calls and engine every second or so, and sets the gate's budget.
 
 It lives on the gate's loop. What it decides, and by what rules, is in controller.py; what it saw last, and why the
 budget stands where it stands, is in its metrics.
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 _MOST_ASKING_SECONDS: Final = 5.0
 _SHARE: Final = 0.9
-"""Of what callers were promised, what they may meet at the door: a tenth is for the way from there to them."""
+"""Of what callers were promised, what they may meet at the ingress: a tenth is for the way from there to them."""
 _ROW: Final = re.compile(
     r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total|prompt_tokens_total"
     r"|generation_tokens_total)(?:\{[^}]*\})? (\S+)",
@@ -54,7 +54,7 @@ class BudgetLoop(Collector):
         self._latencies = latencies
         self._settings = settings
         self._clock = clock
-        self._controller = LineBudget(gate.most_lines, settings.kv_high, share=_SHARE)
+        self._line_budget = LineBudget(gate.most_lines, settings.kv_high, share=_SHARE)
         self._calls = 0
         self._engine: EngineLoad | None = None
         self._changes = 0
@@ -69,9 +69,9 @@ class BudgetLoop(Collector):
         return self._reason
 
     async def run(self) -> NoReturn:
-        """Take a step every `control_seconds`; a step that fails is logged, and the next one is taken."""
+        """Take a step every `budget_seconds`; a step that fails is logged, and the next one is taken."""
         while True:
-            await asyncio.sleep(self._settings.control_seconds)
+            await asyncio.sleep(self._settings.budget_seconds)
             try:
                 await self.step()
             except Exception as error:  # a bug of ours must not leave the budget where it stands for ever
@@ -85,7 +85,7 @@ class BudgetLoop(Collector):
             self._pace.seen(gate.lines_busy_seconds, self._engine.tokens)
         calls, self._calls = self._calls, 0
         ttft, gaps = self._latencies.take()
-        self._controller.promise(self.slo)
+        self._line_budget.promise(self.slo)
         seen = Observation(
             at=self._clock(),
             lines=gate.lines,
@@ -95,12 +95,12 @@ class BudgetLoop(Collector):
             engine=self._engine,
             trying=gate.trying,
         )
-        self._set(self._controller.step(seen))
+        self._set(self._line_budget.step(seen))
 
     def _call_came(self) -> None:
         self._calls += 1
         if self._reason is Reason.NO_CALLS:
-            self._set(self._controller.call_came())
+            self._set(self._line_budget.call_came())
 
     def _set(self, decision: Decision) -> None:
         if (decision.budget, decision.reason) == (self._gate.budget, self._reason):
@@ -113,15 +113,13 @@ class BudgetLoop(Collector):
 
     async def _ask(self) -> EngineLoad | None:
         try:
-            return engine_load(
-                await self._client.metrics(min(_MOST_ASKING_SECONDS, 4 * self._settings.control_seconds))
-            )
+            return engine_load(await self._client.metrics(min(_MOST_ASKING_SECONDS, 4 * self._settings.budget_seconds)))
         except (EngineGone, EngineTimeout):
             return None  # The supervisor finds out why.
 
     def collect(self) -> Iterator[Metric]:
-        """What the metrics page says of the controller."""
-        search, engine = self._controller.search, self._engine
+        """What the metrics page says of the line budget."""
+        search, engine = self._line_budget.search, self._engine
         yield _gauge("batch_lines_most", "Batch lines that may be in the engine at most (n).", self._gate.most_lines)
         yield _gauge(
             "batch_budget_learned", "The most batch lines that keep the promise, as far as is known.", search.budget
@@ -138,7 +136,7 @@ class BudgetLoop(Collector):
         )
         met = GaugeMetricFamily(
             "penstock_slo_window_p95_seconds",
-            "The same as it is met at the present budget, seen at the door.",
+            "The same as it is met at the present budget, seen at the ingress.",
             labels=["of"],
         )
         samples = GaugeMetricFamily("penstock_slo_window_samples", "Samples behind it.", labels=["of"])

@@ -29,14 +29,14 @@ class _Sample:
 
 
 class Latencies:
-    """Lives on one loop; the door adds, the governor takes."""
+    """Lives on one loop; the ingress adds, the budget loop takes."""
 
     def __init__(self, seed: int = 0) -> None:
         chance = random.Random(seed)
         self._ttft, self._gaps = _Sample(chance), _Sample(chance)
 
     def ttft(self, seconds: float) -> None:
-        """A streamed call had its first byte so long after it came to the door."""
+        """A streamed call had its first byte so long after it came to the ingress."""
         self._ttft.add(seconds)
 
     def gap(self, seconds: float) -> None:

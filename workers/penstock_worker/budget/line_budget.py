@@ -1,4 +1,4 @@
-"""The controller: how many batch lines may be in the engine now, and why. Pure: it is told what was seen.
+"""The line budget: how many batch lines may be in the engine now, and why. Pure: it is told what was seen.
 
     all         all n: more lines still bring more tokens, and no promise to waiting calls is broken by them
     knee        fewer than n: more were tried, and brought no more tokens a second; see knee.py
@@ -80,7 +80,7 @@ class Decision:
 
 
 class LineBudget:
-    """One engine's batch budget, from 1/16 of n to n. `step` is called every `control_seconds`."""
+    """One engine's batch budget, from 1/16 of n to n. `step` is called every `budget_seconds`."""
 
     def __init__(self, most_lines: int, kv_high: float = 0.9, *, share: float = 1.0) -> None:
         self._most = most_lines

@@ -1,4 +1,4 @@
-"""A waiting call at the door: what its head says, and why the door itself may refuse it."""
+"""A waiting call at the ingress: what its head says, and why the ingress itself may refuse it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refusal(StrEnum):
 
 
 class Refused(Exception):
-    """The door's own answer, in place of the engine's."""
+    """The ingress's own answer, in place of the engine's."""
 
     def __init__(self, refusal: Refusal, *, suspects: bool = False) -> None:
         super().__init__(refusal)
@@ -85,8 +85,8 @@ class Call:
 
 
 def refuse(refused: Refused) -> web.Response:
-    """The door's refusal as an answer."""
-    headers = {"x-penstock-door": str(refused.refusal)}
+    """The ingress's refusal as an answer."""
+    headers = {"x-penstock-refusal": str(refused.refusal)}
     if refused.suspects:
         headers["x-penstock-suspects"] = "1"
     return web.Response(status=503, headers=headers)

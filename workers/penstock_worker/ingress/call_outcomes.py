@@ -1,4 +1,4 @@
-"""Fates: how the latest calls at this door ended, for whoever lost the connection before the end."""
+"""Fates: how the latest calls at this ingress ended, for whoever lost the connection before the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CallOutcome(StrEnum):
 class EndedCall:
     """A call's end."""
 
-    fate: CallOutcome
+    outcome: CallOutcome
     suspects: bool
     """Whether batch lines under suspicion were on trial when the engine died."""
 
@@ -36,10 +36,10 @@ class CallOutcomes:
         self._most = most
         self._ended: OrderedDict[str, EndedCall] = OrderedDict()
 
-    def note(self, call: str, fate: CallOutcome, *, suspects: bool = False) -> None:
+    def note(self, call: str, outcome: CallOutcome, *, suspects: bool = False) -> None:
         """A call has ended; the last word on it counts."""
         self._ended.pop(call, None)
-        self._ended[call] = EndedCall(fate, suspects)
+        self._ended[call] = EndedCall(outcome, suspects)
         if len(self._ended) > self._most:
             self._ended.popitem(last=False)
 

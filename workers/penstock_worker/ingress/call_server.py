@@ -1,11 +1,11 @@
-"""The door: waiting calls come in here over HTTP, from the router alone, and their answers leave as they come.
+"""The ingress: waiting calls come in here over HTTP, from the router alone, and their answers leave as they come.
 
     authorise → refuse, if this is no time to come in → wait at the gate → ask the engine → pass its bytes on
 
 It lives on the worker's one asyncio loop. What a call costs is given back on every way out, and nothing is kept of an
-answer: a reader who is slow makes the engine's connection wait. Until the engine's first byte the door can refuse, and
-says why (`door_call.Refusal`); after it a broken answer ends by breaking the router's connection, and its fate is told
-to whoever asks for it.
+answer: a reader who is slow makes the engine's connection wait. Until the engine's first byte the ingress can refuse,
+and says why (`call.Refusal`); after it a broken answer ends by breaking the router's connection, and its outcome is
+told to whoever asks for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from penstock_worker.ingress.response_relay import ResponseRelay
 log = structlog.get_logger()
 
 _LOOK_SECONDS: Final = 0.1
-_KEEPALIVE_SECONDS: Final = 60.0  # the router's own is shorter: it never meets a door that closes at that moment
+_KEEPALIVE_SECONDS: Final = 60.0  # the router's own is shorter: it never meets an ingress that closes at that moment
 _BACKLOG: Final = 4_096
 _VANISHED_SECONDS: Final = 15
 """A router's machine that acknowledges no probe for so long is gone, and so are its calls that wait for tokens. What
@@ -45,23 +45,23 @@ fills the buffers of one that is gone is stopped by `slow_body_seconds`."""
 
 
 class CallServer:
-    """One worker's door, from `opened` to its end. `changed` is called (on the loop) when it opens or shuts."""
+    """One worker's ingress, from `opened` to its end. `changed` is called (on the loop) when it opens or shuts."""
 
     def __init__(
         self, engine: EngineContext, worker: UUID, metrics: IngressMetrics, changed: Callable[[], None]
     ) -> None:
         settings = engine.settings
-        assert settings.door_token is not None, "without a token there is no door"
+        assert settings.ingress_token is not None, "without a token there is no ingress"
         self._engine = engine
         self._settings = settings
         self._worker = {"x-penstock-worker": str(worker)}
-        self._bearer = f"Bearer {settings.door_token.get_secret_value()}".encode()
+        self._bearer = f"Bearer {settings.ingress_token.get_secret_value()}".encode()
         self._metrics = metrics
         self._changed = changed
         self._inside: dict[Call, None] = {}
         self._draining = False
-        self.fates = CallOutcomes(
-            max(1_000, 2 * settings.door_calls)
+        self.outcomes = CallOutcomes(
+            max(1_000, 2 * settings.ingress_calls)
         )  # all who are inside may lose their engine at once
         self.url = ""
 
@@ -113,12 +113,12 @@ class CallServer:
         await runner.setup()
         settings = self._settings
         tls = None
-        if settings.door_cert is not None:
+        if settings.ingress_cert is not None:
             tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(settings.door_cert, settings.door_key)
-        listening = _listening(settings.door_host, settings.door_port)
+            tls.load_cert_chain(settings.ingress_cert, settings.ingress_key)
+        listening = _listening(settings.ingress_host, settings.ingress_port)
         await web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG).start()
-        self.url = settings.door_url or _url(settings, listening.getsockname()[1], tls is not None)
+        self.url = settings.ingress_url or _url(settings, listening.getsockname()[1], tls is not None)
         looking = asyncio.create_task(self._look())
         log.info("door_listens", url=self.url)
         try:
@@ -128,7 +128,7 @@ class CallServer:
             await runner.cleanup()
 
     async def _look(self) -> None:
-        """See that the door opens or shuts; those at the gate needn't wait behind one that is shut."""
+        """See that the ingress opens or shuts; those at the gate needn't wait behind one that is shut."""
         was_open = None
         while True:
             if self.is_open is not was_open:
@@ -143,7 +143,7 @@ class CallServer:
     def _begin_to_drain(self) -> None:
         for call in self._inside:
             call.turn_away(Refusal.DRAINING)
-        asyncio.get_running_loop().call_later(self._settings.door_grace_seconds, self._cut)
+        asyncio.get_running_loop().call_later(self._settings.ingress_grace_seconds, self._cut)
 
     def _cut(self) -> None:
         """The grace is over."""
@@ -177,15 +177,15 @@ class CallServer:
             return _json({"open": self.is_open})
         if path == "/metrics":
             return web.Response(body=self._metrics.page(self.calls), headers={"content-type": self._metrics.TYPE})
-        if path.startswith("/calls/") and (ended := self.fates.find(path.removeprefix("/calls/"))):
-            return _json({"fate": ended.fate, "suspects": ended.suspects})
+        if path.startswith("/calls/") and (ended := self.outcomes.find(path.removeprefix("/calls/"))):
+            return _json({"outcome": ended.outcome, "suspects": ended.suspects})
         return web.Response(status=404)
 
     async def _let_in(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
-        """One call's stay, from its admission at the door to its end. Raises Refused."""
+        """One call's stay, from its admission at the ingress to its end. Raises Refused."""
         if why := self._why_shut(call.last_resort):
             raise Refused(why)
-        if self.calls >= self._settings.door_calls:
+        if self.calls >= self._settings.ingress_calls:
             raise Refused(Refusal.FULL)
         call.task = asyncio.current_task()
         self._inside[call] = None
@@ -198,8 +198,8 @@ class CallServer:
                     return web.Response(status=400, text=str(error))
             ticket = await self._admitted(call)
             try:
-                passing = ResponseRelay(self._engine, call, self.fates, self._metrics)
-                return await passing.through(request, body, self._worker)
+                relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics)
+                return await relay.through(request, body, self._worker)
             finally:
                 self._engine.gate.release(ticket)
         except asyncio.CancelledError:
@@ -260,6 +260,6 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def _url(settings: Settings, port: int, tls: bool) -> str:
-    """Where the door is reached: where it listens, or by this machine's name if it listens everywhere."""
-    host = socket.gethostname() if settings.door_host in ("", "0.0.0.0", "::") else settings.door_host
+    """Where the ingress is reached: where it listens, or by this machine's name if it listens everywhere."""
+    host = socket.gethostname() if settings.ingress_host in ("", "0.0.0.0", "::") else settings.ingress_host
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

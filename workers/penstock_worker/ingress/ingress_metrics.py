@@ -1,4 +1,4 @@
-"""What the door's metrics page says: calls by how they ended, refusals, waits, the gate, and what the governor says."""
+"""What the ingress's metrics page says: calls by how they ended, refusals, waits, the gate, and the budget."""
 
 from __future__ import annotations
 
@@ -26,43 +26,47 @@ class Latencies(Protocol):
 
 
 class IngressMetrics:
-    """Counts of one door, in a registry of its own."""
+    """Counts of one ingress, in a registry of its own."""
 
     TYPE: Final = CONTENT_TYPE_LATEST
 
-    def __init__(self, gate: Gate, latencies: Latencies, governor: Collector) -> None:
+    def __init__(self, gate: Gate, latencies: Latencies, budget_loop: Collector) -> None:
         self._latencies = latencies
         registry = self._registry = CollectorRegistry()
-        calls = Counter("penstock_door_calls", "Waiting calls by how they ended.", ["fate"], registry=registry)
-        self._ended = {fate: calls.labels(fate) for fate in CallOutcome}
-        refusals = Counter("penstock_door_refusals", "Calls that the door refused.", ["reason"], registry=registry)
+        calls = Counter("penstock_ingress_calls", "Waiting calls by how they ended.", ["outcome"], registry=registry)
+        self._ended = {outcome: calls.labels(outcome) for outcome in CallOutcome}
+        refusals = Counter("penstock_ingress_refusals", "Calls that it refused.", ["reason"], registry=registry)
         self._refused = {refusal: refusals.labels(refusal) for refusal in Refusal}
         queue = Histogram(
-            "penstock_door_queue_seconds", "Time of calls at the gate.", ["rank"], buckets=_SECONDS, registry=registry
+            "penstock_ingress_queue_seconds",
+            "Time of calls at the gate.",
+            ["rank"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._queued = {rank: queue.labels(rank.name.lower()) for rank in Rank}
         self._ttft = Histogram(
-            "penstock_door_ttft_seconds",
-            "Time of streamed realtime calls from the door to the engine's first byte.",
+            "penstock_ingress_ttft_seconds",
+            "Time of streamed realtime calls from the ingress to the engine's first byte.",
             buckets=_SECONDS,
             registry=registry,
         )
         self._gap = Histogram(
-            "penstock_door_gap_seconds",
+            "penstock_ingress_gap_seconds",
             "Time between two chunks of streamed realtime calls.",
             buckets=_GAP_SECONDS,
             registry=registry,
         )
         self._standing = _Standing(gate)
         registry.register(self._standing)
-        registry.register(governor)
+        registry.register(budget_loop)
 
-    def ended(self, fate: CallOutcome) -> None:
+    def ended(self, outcome: CallOutcome) -> None:
         """A call that was asked has ended."""
-        self._ended[fate].inc()
+        self._ended[outcome].inc()
 
     def refused(self, refusal: Refusal) -> None:
-        """The door answered itself."""
+        """The ingress answered itself."""
         self._refused[refusal].inc()
 
     def queued(self, rank: Rank, seconds: float) -> None:
@@ -86,7 +90,7 @@ class IngressMetrics:
 
 
 class _Standing(Collector):
-    """Door and gate at the moment of the scrape."""
+    """Ingress and gate at the moment of the scrape."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -95,7 +99,7 @@ class _Standing(Collector):
     def collect(self) -> Iterator[Metric]:
         """One value each."""
         gate = self._gate
-        yield _one("door_inside", "Calls inside, in the engine or in line for it.", self.inside)
+        yield _one("ingress_inside", "Calls inside, in the engine or in line for it.", self.inside)
         yield _one("gate_calls", "Realtime calls in the engine.", gate.calls)
         yield _one("gate_lines", "Batch lines and flex calls in the engine.", gate.lines)
         yield _one("gate_slots", "Requests that the engine runs at once.", gate.slots)

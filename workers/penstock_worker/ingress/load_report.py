@@ -1,7 +1,8 @@
 """The pulse: says every second how loaded this worker is, and hears what its model's callers were promised.
 
 A thread with a connection of its own. Nobody waits for it: while Postgres is away, routers keep their last table for a
-while, and the gate its last objective. A change of the door is said at once: a router learns of it with its next look.
+while, and the gate its last objective. When the ingress opens or shuts, that is said at once: a router learns of it
+with its next look.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ class Promised(Protocol):
 
 
 class LoadReport:
-    """A thread that pulses from `with` to its end. `load` is asked in that thread."""
+    """A thread that reports the load, from `with` to its end. `load` is asked in that thread."""
 
     def __init__(
-        self, db: Database, holder: Holder, load: Callable[[], Load], promised: Promised, pulse_seconds: float
+        self, db: Database, holder: Holder, load: Callable[[], Load], promised: Promised, load_report_seconds: float
     ) -> None:
         self._db = db
         self._holder = holder
         self._load = load
         self._promised = promised
-        self._pulse_seconds = pulse_seconds
+        self._pulse_seconds = load_report_seconds
         self._now = threading.Event()
         self._stop = False
         self._heard = True

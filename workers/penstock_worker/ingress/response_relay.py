@@ -28,10 +28,10 @@ _STALLED_SECONDS: Final = 0.01
 class ResponseRelay:
     """The way of one call's answer. `through` is called once."""
 
-    def __init__(self, engine: EngineContext, call: Call, fates: CallOutcomes, metrics: IngressMetrics) -> None:
+    def __init__(self, engine: EngineContext, call: Call, outcomes: CallOutcomes, metrics: IngressMetrics) -> None:
         self._engine = engine
         self._call = call
-        self._fates = fates
+        self._outcomes = outcomes
         self._metrics = metrics
         self._response: web.StreamResponse | None = None
         self._has_error_event = False
@@ -128,19 +128,19 @@ class ResponseRelay:
         return self._end(request, CallOutcome.ENGINE_DIED, Refusal.ENGINE_DIED, suspects=suspects)
 
     def _end(
-        self, request: web.BaseRequest, fate: CallOutcome, refusal: Refusal, *, suspects: bool = False
+        self, request: web.BaseRequest, outcome: CallOutcome, refusal: Refusal, *, suspects: bool = False
     ) -> web.StreamResponse:
         """Refuse, if nothing was passed on; else break the caller's connection, so that no answer looks whole."""
-        self._note(fate, suspects=suspects)
+        self._note(outcome, suspects=suspects)
         if self._response is None or not self._call.began:
             raise Refused(refusal, suspects=suspects)
         if request.transport is not None:
             request.transport.abort()
         return self._response
 
-    def _note(self, fate: CallOutcome, *, suspects: bool = False) -> None:
+    def _note(self, outcome: CallOutcome, *, suspects: bool = False) -> None:
         if self._is_noted:  # who leaves at the very end has his answer, or his engine's death, all the same
             return
         self._is_noted = True
-        self._fates.note(self._call.id, fate, suspects=suspects)
-        self._metrics.ended(fate)
+        self._outcomes.note(self._call.id, outcome, suspects=suspects)
+        self._metrics.ended(outcome)

@@ -138,12 +138,12 @@ class WebhookSender:
             except Exception:
                 log.exception("looking_failed")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), self._settings.webhook_look_seconds)
+                await asyncio.wait_for(self._look_now.wait(), self._settings.webhook_poll_seconds)
 
     async def _take(self) -> int:
         """Claim what is due, and begin to send it; how much."""
         async with self._taking:
-            free = self._settings.webhook_places - len(self._in_hand)
+            free = self._settings.webhook_concurrency - len(self._in_hand)
             if free <= 0 or self._unheard or self._ending:
                 return 0
             taken = await self._db.run(webhook_queue.claim, free, self._rooms(), self._tenant_rooms(), self._settings)
@@ -157,14 +157,14 @@ class WebhookSender:
     def _rooms(self) -> dict[str, int]:
         """Places that are left to receivers which have not all of theirs."""
         held = Counter(due.receiver for due, _ in self._in_hand.values())
-        each = self._settings.webhook_receiver_places
+        each = self._settings.webhook_receiver_concurrency
         return {
             receiver: (1 if receiver in self._silent else each) - held[receiver] for receiver in {*held, *self._silent}
         }
 
     def _tenant_rooms(self) -> dict[str, int]:
         held = Counter(due.tenant for due, _ in self._in_hand.values())
-        return {tenant: self._settings.webhook_tenant_places - count for tenant, count in held.items()}
+        return {tenant: self._settings.webhook_tenant_concurrency - count for tenant, count in held.items()}
 
     # Sending: one attempt.
 

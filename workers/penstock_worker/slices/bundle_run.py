@@ -37,7 +37,7 @@ began, at least 0.2 s and at most `flush_seconds`. The last ones don't wait."""
 
 @dataclass(eq=False)
 class Member:
-    """One small slice of a bundle."""
+    """One small slice of a group of small jobs."""
 
     claim: Claim
     grip: Grip

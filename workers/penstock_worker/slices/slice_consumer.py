@@ -37,14 +37,14 @@ class SliceConsumer:
         self._bench = bench
         self._holder = holder
         self._say = say
-        self.hands = SliceSlots()
+        self.slice_slots = SliceSlots()
         self._claiming = threading.Lock()
 
     def look(self) -> bool:
         """Run the best ready slice unasked, in the least urgent lane that has a hand; say if there was one."""
         if self._bench.beat.draining or self._bench.engine.supervisor.state is not EngineState.READY:
             return False
-        lane = next((lane for lane in reversed(LANES) if self.hands.take(lane)), None)
+        lane = next((lane for lane in reversed(LANES) if self.slice_slots.take(lane)), None)
         return lane is not None and self._with_hand(lane) is not None
 
     def one(self, lane: Lane) -> str:
@@ -52,10 +52,10 @@ class SliceConsumer:
         if self._bench.beat.draining:
             return "the worker is ending"
         if self._bench.engine.supervisor.state is not EngineState.READY:
-            self.hands.owe(lane)
+            self.slice_slots.owe(lane)
             return "the engine is not ready"
-        if not self.hands.take(lane):
-            self.hands.owe(lane)
+        if not self.slice_slots.take(lane):
+            self.slice_slots.owe(lane)
             return f"no free hand for {lane}"
         return self._with_hand(lane) or "nothing ready"
 
@@ -66,14 +66,14 @@ class SliceConsumer:
             claimed = self._claim(lane)
         finally:
             if claimed is None:
-                self.hands.give(lane)
+                self.slice_slots.give(lane)
                 self.say_owed()
         if claimed is None:
             return None
         claims, asked_at = claimed
-        place = SliceSlot(self.hands, claims[0].lane, *_tenants(claims))
+        place = SliceSlot(self.slice_slots, claims[0].lane, *_tenants(claims))
         if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
-            self.hands.owe(lane)
+            self.slice_slots.owe(lane)
             self.say_owed()
         run = self._run if len(claims) == 1 else self._run_bundle
         try:
@@ -86,11 +86,11 @@ class SliceConsumer:
         """Small slices that fill most of a claim: there may be more."""
         settings = self._bench.settings
         lines, tokens = sum(claim.lines for claim in claims), sum(claim.tokens for claim in claims)
-        return len(claims) > 1 and (2 * lines > settings.bundle_lines or 2 * tokens > settings.slice_tokens)
+        return len(claims) > 1 and (2 * lines > settings.small_job_lines or 2 * tokens > settings.slice_tokens)
 
     def say_owed(self) -> None:
         """Say the hints again that found no hand or no engine before."""
-        if self._holder.model and (due := self.hands.due()):
+        if self._holder.model and (due := self.slice_slots.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
     def _claim(self, lane: Lane) -> tuple[list[Claim], float] | None:
@@ -98,17 +98,17 @@ class SliceConsumer:
         with self._claiming:
             if self._bench.beat.draining:  # meanwhile
                 return None
-            nonce, asked_at, full = uuid.uuid4(), now(), self.hands.full()
+            nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
             bench, lanes = self._bench, LANES[: lane.rank + 1]
-            most = bench.settings.bundle_lines
+            most = bench.settings.small_job_lines
             claims = self._insist(
                 lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full, most)
             )
             if claims:
-                self.hands.turn(lane, claims[0].lane, *_tenants(claims))
+                self.slice_slots.turn(lane, claims[0].lane, *_tenants(claims))
                 return claims, asked_at
             if full:
-                self.hands.pass_over(lane, full)
+                self.slice_slots.pass_over(lane, full)
             return None
 
     def _run(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 
-from penstock.domain.work.lane import LANES, MOST_HANDS, TAILS, Lane
+from penstock.domain.work.lane import LANES, MOST_SLICE_SLOTS, TAILS, Lane
 
 
 class SliceSlots:
@@ -90,13 +90,13 @@ class SliceSlots:
             self._owe(lane, 1)
 
     def _owe(self, lane: Lane, times: int) -> None:
-        self._owed[lane] = min(self._owed[lane] + times, MOST_HANDS[lane])
+        self._owed[lane] = min(self._owed[lane] + times, MOST_SLICE_SLOTS[lane])
 
     def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
         """Remember a hint that found only slices of tenants that were full: owed once a tenant gives a hand back."""
         with self._lock:
             if all(tenants <= self._full().get(of, frozenset()) for of, tenants in full.items()):
-                self._passed[lane] = min(self._passed[lane] + 1, MOST_HANDS[lane])
+                self._passed[lane] = min(self._passed[lane] + 1, MOST_SLICE_SLOTS[lane])
             else:  # one gave a hand back meanwhile
                 self._owe(lane, 1)
 
@@ -118,15 +118,15 @@ class SliceSlots:
 class SliceSlot:
     """One slice's place in this worker: a hand while its lines are fed, then a tail, and nothing once it is left."""
 
-    def __init__(self, hands: SliceSlots, lane: Lane, *tenants: str) -> None:
-        self._hands = hands
+    def __init__(self, slice_slots: SliceSlots, lane: Lane, *tenants: str) -> None:
+        self._slice_slots = slice_slots
         self._lane = lane
         self._tenants = tenants
         self._rests = False
 
     def rest(self) -> bool:
         """Its lines are all in the engine; says whether that set its hand free just now."""
-        if self._rests or not self._hands.rest(self._lane, *self._tenants):
+        if self._rests or not self._slice_slots.rest(self._lane, *self._tenants):
             return False
         self._rests = True
         return True
@@ -134,13 +134,14 @@ class SliceSlot:
     def leave(self) -> None:
         """The slice is over; called once."""
         if self._rests:
-            self._hands.end()
+            self._slice_slots.end()
         else:
-            self._hands.give(self._lane, *self._tenants)
+            self._slice_slots.give(self._lane, *self._tenants)
 
 
 def _fits(held: Counter[Lane], lane: Lane, less: int = 0) -> bool:
     """One more fits if every limit that counts this lane has room."""
     return all(
-        sum(held[other] for other in LANES[limit.rank :]) < MOST_HANDS[limit] - less for limit in LANES[: lane.rank + 1]
+        sum(held[other] for other in LANES[limit.rank :]) < MOST_SLICE_SLOTS[limit] - less
+        for limit in LANES[: lane.rank + 1]
     )

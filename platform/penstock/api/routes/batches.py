@@ -67,7 +67,7 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
     """State, counts and usage as of now; with `?wait=`, as soon as it has ended."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
-        await here.ends.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
+        await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
     return shapes.batch(await here.db.autocommit(batch_view.view, tenant, "batch", batch_id, here.settings))
 
 

@@ -108,7 +108,7 @@ _route("/tokenize", "Split a text into tokens", f"vLLM's tokenizer. {_TOLD}")
 
 
 async def _call(request: Request, here: Platform, endpoint: str) -> Response:
-    tenant = await here.callers.tenant_of(_key(request))
+    tenant = await here.key_cache.tenant_of(_key(request))
     session = request.headers.get("x-session-id", "")[:_MOST_SESSION_CHARACTERS]
     with ExitStack() as stack:
         stack.enter_context(here.calls.counted(tenant))

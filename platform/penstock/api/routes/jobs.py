@@ -155,7 +155,7 @@ async def get_job(request: Request, job_id: str, tenant: Known, here: Here, wait
     """State and counts as of now; with `?wait=`, as soon as it has ended. A small job's results come along."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
-        await here.ends.wait(tenant, "job", job_id, seconds, request.is_disconnected)
+        await here.completion_waiter.wait(tenant, "job", job_id, seconds, request.is_disconnected)
     return _respond(await here.db.autocommit(batch_view.view, tenant, "job", job_id, here.settings))
 
 

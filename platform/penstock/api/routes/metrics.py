@@ -27,37 +27,37 @@ from penstock.store.work.counts import COUNTED
 router = APIRouter(tags=["health"])
 
 
-class _Doors(Collector):
-    """What this process knows of the workers that take calls; each of them says more at its own door."""
+class _Ingresses(Collector):
+    """What this process knows of the workers that take calls; each of them says more at its own ingress."""
 
-    def __init__(self, fleet: WorkerDirectory) -> None:
-        self._fleet = fleet
+    def __init__(self, directory: WorkerDirectory) -> None:
+        self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
-        """One value for each door of the table."""
-        age = self._fleet.age_seconds
+        """One value for each ingress of the table."""
+        age = self._directory.age_seconds
         yield _gauge(
-            "fleet_age_seconds",
-            "Age of the table of doors; -1: none was read.",
+            "worker_directory_age_seconds",
+            "Age of the table of ingresses; -1: none was read.",
             [],
             [((), -1.0 if age is None else age)],
         )
-        doors = self._fleet.doors
+        ingresses = self._directory.ingresses
         labels = ["worker", "model", "region"]
         for name, words, value in (
-            ("door_open", "1 if the worker takes calls.", lambda load: load.open),
-            ("door_calls", "Waiting calls inside, in the engine or in line.", lambda load: load.calls),
-            ("door_lines", "Batch lines in the engine.", lambda load: load.lines),
-            ("door_tokens_per_second", "Batch tokens recorded a second.", lambda load: load.tokens_per_second),
+            ("ingress_open", "1 if the worker takes calls.", lambda load: load.open),
+            ("ingress_calls", "Waiting calls inside, in the engine or in line.", lambda load: load.calls),
+            ("ingress_lines", "Batch lines in the engine.", lambda load: load.lines),
+            ("ingress_tokens_per_second", "Batch tokens recorded a second.", lambda load: load.tokens_per_second),
         ):
-            yield _gauge(name, words, labels, [(_labels(door), float(value(door.load))) for door in doors])
-        budgets = [((*_labels(door), door.load.reason), float(door.load.budget)) for door in doors]
+            yield _gauge(name, words, labels, [(_labels(ingress), float(value(ingress.load))) for ingress in ingresses])
+        budgets = [((*_labels(ingress), ingress.load.reason), float(ingress.load.budget)) for ingress in ingresses]
         words = "Batch lines that may be in the engine, and why no more and no fewer."
-        yield _gauge("door_budget", words, [*labels, "reason"], budgets)
+        yield _gauge("ingress_budget", words, [*labels, "reason"], budgets)
 
 
-def _labels(door: Ingress) -> tuple[str, str, str]:
-    return str(door.worker)[:8], door.model, door.region
+def _labels(ingress: Ingress) -> tuple[str, str, str]:
+    return str(ingress.worker)[:8], ingress.model, ingress.region
 
 
 class _Snapshot(Collector):
@@ -107,7 +107,7 @@ async def metrics(request: Request, here: Here) -> Response:
         gauges = None
     now = CollectorRegistry()
     now.register(_Snapshot(gauges))
-    now.register(_Doors(here.fleet))
+    now.register(_Ingresses(here.directory))
     return Response(generate_latest(REGISTRY) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
 
 

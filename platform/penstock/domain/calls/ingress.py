@@ -1,4 +1,4 @@
-"""Doors: where gpu workers take waiting calls, how loaded each is, and what its model's callers were promised."""
+"""Ingresses: where gpu workers take waiting calls, how loaded each is, and what its model's callers were promised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Load:
-    """A worker at one moment, as its pulse says it."""
+    """A worker at one moment, as its load report says it."""
 
     open: bool
     """Whether it takes new calls: its engine is ready, it is not ending, and no suspects are tried."""

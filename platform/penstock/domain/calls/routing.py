@@ -19,45 +19,45 @@ _SHARE: Final = 1.25
 
 
 def choose(
-    doors: Sequence[Ingress],
+    ingresses: Sequence[Ingress],
     key: bytes | None,
     mine: Mapping[UUID, int],
     region: str,
     excluded: Collection[UUID],
     chance: Random,
 ) -> Ingress | None:
-    """The open door that a call is offered to; None if there is none.
+    """The open ingress that a call is offered to; None if there is none.
 
-    `doors` serve the call's model; `mine` corrects the calls that each said at its pulse. One's own region goes first,
-    and a worker with a free slot before one where the call would wait.
+    `ingresses` serve the call's model; `mine` corrects the calls that each reported. One's own region goes first, and a
+    worker with a free slot before one where the call would wait.
     """
-    there = [door for door in doors if door.load.open and door.worker not in excluded]
-    roomy = [door for door in there if calls(door, mine) < slots(door)]
-    candidates = [door for door in roomy if door.region == region] or roomy or there
+    there = [ingress for ingress in ingresses if ingress.load.open and ingress.worker not in excluded]
+    roomy = [ingress for ingress in there if calls(ingress, mine) < slots(ingress)]
+    candidates = [ingress for ingress in roomy if ingress.region == region] or roomy or there
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     if key is not None:
         return _drawn(candidates, key, mine)
     one, other = chance.sample(candidates, 2)
-    return min(one, other, key=lambda door: calls(door, mine) / slots(door))
+    return min(one, other, key=lambda ingress: calls(ingress, mine) / slots(ingress))
 
 
-def calls(door: Ingress, mine: Mapping[UUID, int]) -> int:
+def calls(ingress: Ingress, mine: Mapping[UUID, int]) -> int:
     """How many calls are inside, as far as is known here."""
-    return max(0, door.load.calls + mine.get(door.worker, 0))
+    return max(0, ingress.load.calls + mine.get(ingress.worker, 0))
 
 
-def slots(door: Ingress) -> int:
+def slots(ingress: Ingress) -> int:
     """How many requests it runs at once."""
-    return max(1, door.slots)
+    return max(1, ingress.slots)
 
 
-def within_share(doors: Sequence[Ingress], mine: Mapping[UUID, int]) -> list[Ingress]:
-    """Doors with at most 1.25 times the mean load and one call; never none, for one is at the mean or below."""
-    mean = sum(calls(door, mine) for door in doors) / sum(slots(door) for door in doors)
-    return [door for door in doors if calls(door, mine) <= _SHARE * mean * slots(door) + 1]
+def within_share(ingresses: Sequence[Ingress], mine: Mapping[UUID, int]) -> list[Ingress]:
+    """Ingresses with at most 1.25 times the mean load and one call; never none, for one is at the mean or below."""
+    mean = sum(calls(ingress, mine) for ingress in ingresses) / sum(slots(ingress) for ingress in ingresses)
+    return [ingress for ingress in ingresses if calls(ingress, mine) <= _SHARE * mean * slots(ingress) + 1]
 
 
-def _drawn(doors: Sequence[Ingress], key: bytes, mine: Mapping[UUID, int]) -> Ingress:
-    below = within_share(doors, mine)
-    return max(below, key=lambda door: affinity.weight(key, door.worker))
+def _drawn(ingresses: Sequence[Ingress], key: bytes, mine: Mapping[UUID, int]) -> Ingress:
+    below = within_share(ingresses, mine)
+    return max(below, key=lambda ingress: affinity.weight(key, ingress.worker))

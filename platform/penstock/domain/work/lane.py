@@ -42,12 +42,12 @@ def noted(metadata: Mapping[str, str]) -> Lane | None:
 
 # A lane may hold at most this many of a worker's hands, so that an urgent slice always finds one free; and one tenant
 # one less of them, so that another's small job does too.
-MOST_HANDS: Final = {Lane.PRIORITY: 5, Lane.STANDARD: 4, Lane.FLEX: 3}
-HANDS: Final = max(MOST_HANDS.values())
+MOST_SLICE_SLOTS: Final = {Lane.PRIORITY: 5, Lane.STANDARD: 4, Lane.FLEX: 3}
+SLICE_SLOTS: Final = max(MOST_SLICE_SLOTS.values())
 # A hand is free again once its slice's lines are all in the engine, where so many slices may wait for their last
 # answers: else one long answer would keep a hand from feeding.
 TAILS: Final = 8
-PLACES: Final = HANDS + TAILS
+SLICE_PLACES: Final = SLICE_SLOTS + TAILS
 
 
 def model_slug(model: str) -> str:

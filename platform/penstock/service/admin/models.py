@@ -25,7 +25,7 @@ def add(tx: Transaction, name: str) -> bool:
 def promise(tx: Transaction, name: str, *, ttft_p95_ms: int | None = None, itl_p95_ms: int | None = None) -> Slo:
     """Promise a model's waiting calls a time to first token and between tokens: 0 clears one, None leaves it.
 
-    What is promised from now on; workers hear it in their next pulse. Raises NotFound or BadRequest.
+    What is promised from now on; workers hear it in their next load report. Raises NotFound or BadRequest.
     """
     for param, ms in (("ttft_p95_ms", ttft_p95_ms), ("itl_p95_ms", itl_p95_ms)):
         if ms is not None and not 0 <= ms <= _MOST_PROMISED_MS:

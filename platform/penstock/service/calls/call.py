@@ -98,13 +98,13 @@ class Calls:
 
     def __init__(
         self,
-        fleet: WorkerDirectory,
+        directory: WorkerDirectory,
         client: IngressClient,
         poison: Poison,
         settings: Settings,
         cache: AsyncCache | None = None,
     ) -> None:
-        self._fleet = fleet
+        self._directory = directory
         self._client = client
         self._poison = poison
         self._settings = settings
@@ -138,9 +138,9 @@ class Calls:
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
         isolate = self._settings.isolate_prefix_caches
-        arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._fleet.caches(tenant))
+        arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._directory.caches(tenant))
         ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
-        if not await self._fleet.knows(ask.model):
+        if not await self._directory.knows(ask.model):
             raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
         return ask
 
@@ -162,18 +162,18 @@ class Calls:
         """The answer that the shared cache has, if workers of the model agree on what they are."""
         if self._cache is None or ask.lasting is None or ask.cache.mode is not CacheMode.ON:
             return None
-        revision = self._fleet.revision(ask.model)
+        revision = self._directory.revision(ask.model)
         body = await self._cache.get(key_of(ask.tenant, ask.model, revision, ask.lasting)) if revision else None
         if body is None:
             return None
         whole = call_answer.with_tier(body, ask.told_tier) if ask.told_tier else body
         return CallAnswer(200, _JSON, (("x-penstock-cache", "hit"),), whole)
 
-    def _keep(self, ask: CallRequest, offer: CallAttempt, body: bytes) -> None:
+    def _keep(self, ask: CallRequest, attempt: CallAttempt, body: bytes) -> None:
         """Store an answer for whoever asks the same again."""
-        if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not offer.revision:
+        if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not attempt.revision:
             return
-        key = key_of(ask.tenant, ask.model, offer.revision, ask.lasting)
+        key = key_of(ask.tenant, ask.model, attempt.revision, ask.lasting)
         self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
 
     async def _find(self, ask: CallRequest) -> tuple[CallAttempt, CallAnswer]:
@@ -182,71 +182,71 @@ class Calls:
         reasons: list[str] = []
         while len(reasons) < self._settings.call_tries:
             self._poison.check(ask.fingerprint)
-            door, last_resort = self._pick(ask, excluded, unlucky)
-            if door is None:
+            ingress, last_resort = self._pick(ask, excluded, unlucky)
+            if ingress is None:
                 break
             if reasons:
                 OFFERED_AGAIN.labels(reasons[-1]).inc()
-            offer = CallAttempt(
-                self._client, self._fleet, self._poison, door, f"{ask.id}-{len(reasons)}", ask.fingerprint
+            attempt = CallAttempt(
+                self._client, self._directory, self._poison, ingress, f"{ask.id}-{len(reasons)}", ask.fingerprint
             )
             try:
-                await offer.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
-                return offer, await self._begun(ask, offer)
+                await attempt.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
+                return attempt, await self._begun(ask, attempt)
             except NotTaken as not_taken:
-                offer.end()
+                attempt.end()
                 reasons.append(not_taken.reason)
             except BaseException:
-                offer.end()
+                attempt.end()
                 raise
             if reasons[-1] == "waited" or sum(reason in DEATHS for reason in reasons) > 1:
                 break
             if reasons[-1] == "unanswered":
-                unlucky.add(door.worker)
+                unlucky.add(ingress.worker)
             elif reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
-                excluded.add(door.worker)
+                excluded.add(ingress.worker)
         raise _nobody(ask.model, reasons)
 
     def _pick(self, ask: CallRequest, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Ingress | None, bool]:
         only = self._poison.only(ask.fingerprint)
-        door = self._fleet.choose(ask.model, ask.key, excluded | unlucky, only)
-        if door is None and unlucky:
-            door = self._fleet.choose(ask.model, ask.key, excluded, only)
-        if door is not None or only is not None:
-            return door, False
-        return self._fleet.last_resort(ask.model, excluded), True
+        ingress = self._directory.choose(ask.model, ask.key, excluded | unlucky, only)
+        if ingress is None and unlucky:
+            ingress = self._directory.choose(ask.model, ask.key, excluded, only)
+        if ingress is not None or only is not None:
+            return ingress, False
+        return self._directory.last_resort(ask.model, excluded), True
 
-    async def _begun(self, ask: CallRequest, offer: CallAttempt) -> CallAnswer:
+    async def _begun(self, ask: CallRequest, attempt: CallAttempt) -> CallAnswer:
         """The answer, once its first bytes are here. Raises NotTaken: nothing of it was passed on."""
-        reply = offer.reply
+        reply = attempt.reply
         headers: tuple[tuple[str, str], ...] = (
-            ("x-penstock-worker", str(offer.worker)[:8]),
+            ("x-penstock-worker", str(attempt.worker)[:8]),
             ("x-penstock-queue-ms", reply.headers.get("x-penstock-queue-ms", "0")),
         )
         if ask.lasting is not None and ask.cache.mode is not CacheMode.OFF:
             headers += (("x-penstock-cache", "miss"),)
         answer = CallAnswer(reply.status, reply.content_type, headers, None)
         tier = ask.told_tier
-        first = await offer.first()
+        first = await attempt.first()
         if reply.status < 400 and reply.content_type.startswith(call_answer.EVENT_STREAM):
             if call_answer.has_error(first) and call_answer.before_error(first) == 0:
                 try:
-                    first += await offer.rest_after_error()
+                    first += await attempt.rest_after_error()
                 except Broken as broken:
                     raise NotTaken(broken.reason) from None
-            return replace(answer, pieces=_events(offer, first, tier, ask.deadline))
+            return replace(answer, pieces=_events(attempt, first, tier, ask.deadline))
         most = _WHOLE_WITH_TIER_BYTES if tier else _WHOLE_BYTES
         body = bytearray(first)
         while first and len(body) < most:
-            first = await offer.first()
+            first = await attempt.first()
             body += first
         if reply.status >= 300:
             return self._failed(ask, answer, bytes(body), reply.headers.get("retry-after"))
         if first:  # there is more: it passes as it comes
-            return replace(answer, pieces=_pass_on(offer, bytes(body), ask.deadline))
+            return replace(answer, pieces=_pass_on(attempt, bytes(body), ask.deadline))
         whole = bytes(body)
         if reply.content_type.startswith(_JSON):
-            self._keep(ask, offer, whole)
+            self._keep(ask, attempt, whole)
         return replace(answer, whole=call_answer.with_tier(whole, tier) if tier else whole)
 
     def _failed(self, ask: CallRequest, answer: CallAnswer, body: bytes, retry_after: str | None) -> CallAnswer:
@@ -260,7 +260,7 @@ class Calls:
         return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
 
 
-async def _events(offer: CallAttempt, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
+async def _events(attempt: CallAttempt, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
     """Whole events as they come; a break becomes one more event."""
     events = Events()
 
@@ -275,12 +275,12 @@ async def _events(offer: CallAttempt, piece: bytes, tier: Tier | None, deadline:
                 if good:
                     yield passed(whole[:good])
                 async with asyncio.timeout_at(deadline):
-                    whole = whole[good:] + events.feed(await offer.rest_after_error())
+                    whole = whole[good:] + events.feed(await attempt.rest_after_error())
                 yield call_answer.events_with_envelope(whole)
             elif whole:
                 yield passed(whole)
             async with asyncio.timeout_at(deadline):
-                piece = await offer.more()
+                piece = await attempt.more()
         if events.held:
             yield events.rest()
     except (Broken, EngineCrash, TimeoutError) as error:
@@ -289,13 +289,13 @@ async def _events(offer: CallAttempt, piece: bytes, tier: Tier | None, deadline:
         yield call_answer.error_event(body, torn=events.torn)
 
 
-async def _pass_on(offer: CallAttempt, piece: bytes, deadline: float) -> AsyncIterator[bytes]:
+async def _pass_on(attempt: CallAttempt, piece: bytes, deadline: float) -> AsyncIterator[bytes]:
     """Bytes as they come."""
     while piece:
         yield piece
         try:
             async with asyncio.timeout_at(deadline):
-                piece = await offer.more()
+                piece = await attempt.more()
         except (TimeoutError, EngineCrash) as error:
             raise Broken("engine-died" if isinstance(error, EngineCrash) else "too-long") from None
 

@@ -1,4 +1,4 @@
-"""Offers: one call at one door, and what became of it.
+"""Offers: one call at one ingress, and what became of it.
 
 NotTaken    no answer came from this worker; the reason says whether another may be asked
 Broken      the answer broke off, and some of it is with the client
@@ -22,7 +22,7 @@ DEATHS: Final = frozenset({"engine-died", "worker-lost"})
 
 
 class NotTaken(Exception):
-    """No answer came: a door's own reason, or `unreachable`, `worker-lost`."""
+    """No answer came: an ingress's own reason, or `unreachable`, `worker-lost`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -43,32 +43,32 @@ class CallAttempt:
     def __init__(
         self,
         client: IngressClient,
-        fleet: WorkerDirectory,
+        directory: WorkerDirectory,
         poison: Poison,
-        door: Ingress,
+        ingress: Ingress,
         call_id: str,
         fingerprint: bytes,
     ) -> None:
         self._client = client
-        self._fleet = fleet
+        self._directory = directory
         self._poison = poison
-        self._door = door
+        self._ingress = ingress
         self._call_id = call_id
         self._fingerprint = fingerprint
         self._reply: IngressReply | None = None
         self._answered = False
-        self._flight: Flight | None = poison.depart(fingerprint, door.worker)
-        fleet.sent(door.worker)
+        self._flight: Flight | None = poison.depart(fingerprint, ingress.worker)
+        directory.sent(ingress.worker)
 
     @property
     def revision(self) -> str:
         """What makes its engine's answers its own."""
-        return self._door.revision
+        return self._ingress.revision
 
     @property
     def worker(self) -> UUID:
         """Who was asked."""
-        return self._door.worker
+        return self._ingress.worker
 
     @property
     def reply(self) -> IngressReply:
@@ -82,23 +82,23 @@ class CallAttempt:
         if last_resort:
             headers["x-penstock-last-resort"] = "1"
         try:
-            reply = self._reply = await self._client.offer(self._door.url, endpoint, body, headers)
+            reply = self._reply = await self._client.offer(self._ingress.url, endpoint, body, headers)
         except IngressUnreachable:
-            self._fleet.failed(self.worker)
+            self._directory.failed(self.worker)
             raise NotTaken("unreachable") from None
         except IngressLost:
             raise NotTaken(await self._ask_why()) from None
         if reply.refusal is not None:
             await self._refused(reply, reply.refusal)
         if "x-penstock-worker" not in reply.headers:
-            # Not a door, or one with another token.
-            self._fleet.failed(self.worker)
+            # Not an ingress, or one with another token.
+            self._directory.failed(self.worker)
             raise NotTaken("unreachable")
-        self._fleet.worked(self.worker)
+        self._directory.worked(self.worker)
 
     async def _refused(self, reply: IngressReply, reason: str) -> None:
         if reason in _SHUT:
-            self._fleet.shut(self.worker)
+            self._directory.shut(self.worker)
         elif reason == "engine-died":
             await self._died(reply.suspects)
         raise NotTaken(reason)
@@ -138,22 +138,22 @@ class CallAttempt:
         return piece
 
     async def _ask_why(self) -> str:
-        """The connection broke: ask the door why. One that can't be asked is gone, and its engine with it."""
+        """The connection broke: ask the ingress why. One that can't be asked is gone, and its engine with it."""
         try:
-            told = await self._client.fate(self._door.url, self._call_id)
+            told = await self._client.outcome(self._ingress.url, self._call_id)
         except (IngressUnreachable, IngressLost):
             await self._died(suspects=False)
             return "worker-lost"
-        if told.fate == "engine-died":
+        if told.outcome == "engine-died":
             await self._died(told.suspects)
             return "engine-died"
         # It never came in there; or it did, and only the connection between us broke.
-        return "unreachable" if told.fate == "unknown" else "unanswered"
+        return "unreachable" if told.outcome == "unknown" else "unanswered"
 
     async def _died(self, suspects: bool) -> None:
         assert self._flight is not None, "it has not ended"
         if self._flight.noting is None:
-            self._fleet.failed(self.worker)  # once, however many equal calls were inside
+            self._directory.failed(self.worker)  # once, however many equal calls were inside
         if not suspects:
             await self._poison.died(self._fingerprint, self._flight)
 
@@ -163,6 +163,6 @@ class CallAttempt:
             return
         if self._reply is not None:
             self._reply.close()
-        self._fleet.ended(self.worker)
+        self._directory.ended(self.worker)
         self._poison.arrive(self._fingerprint, self._flight, answered=self._answered)
         self._flight = None

@@ -1,4 +1,4 @@
-"""Doors: workers announce where they take waiting calls and pulse how loaded they are; APIs read the table."""
+"""Ingresses: workers announce where they take waiting calls and pulse how loaded they are; APIs read the table."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def pulse(tx: Transaction, holder: Holder, load: Load) -> Slo:
 
 
 def table(tx: Transaction, settings: Settings) -> RoutingTable:
-    """Open and closed doors of live workers, known models, and calls that are refused."""
+    """Open and closed ingresses of live workers, known models, and calls that are refused."""
     return RoutingTable(
-        doors=tuple(ingresses.page(tx.conn, gone=timedelta(seconds=settings.door_gone_seconds))),
+        ingresses=tuple(ingresses.page(tx.conn, gone=timedelta(seconds=settings.ingress_gone_seconds))),
         models=frozenset(models.names(tx.conn)),
         refused=frozenset(
             call_suspects.refused(

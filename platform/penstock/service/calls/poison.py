@@ -7,8 +7,8 @@ A body is known by a hash of tenant, endpoint and bytes. What this process does 
 - Until a body was answered, equal calls join the engine that has it already (while it has a free slot, or the body has
   met a death), so that many copies of one meet one engine. If that dies, it is one death.
 - Before a call is offered again it waits a moment, so that equal calls of other processes have noted their deaths too.
-- After the second death, the client waits for one more pulse: by then every process has read the table, so the next
-  process that it asks refuses too.
+- After the second death, the client waits for one more load report: by then every process has read the table, so the
+  next process that it asks refuses too.
 
 So one call, however often it is sent again and to whichever API, meets two engines at most, and so do copies that come
 to one process at once. Copies that come to several processes at once can meet one engine for each process and one more:
@@ -78,13 +78,13 @@ class Poison:
     def __init__(
         self,
         db: AsyncDatabase,
-        fleet: WorkerDirectory,
+        directory: WorkerDirectory,
         settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
-        self._fleet = fleet
+        self._directory = directory
         self._settings = settings
         self._clock = clock
         self._bodies: OrderedDict[bytes, _Body] = OrderedDict()
@@ -92,7 +92,7 @@ class Poison:
     def check(self, print: bytes) -> None:
         """Raise EngineCrash if this body is refused."""
         body = self._body(print)
-        if self._fleet.refuses(print) or (body is not None and body.deaths >= DEATHS_TO_REFUSE):
+        if self._directory.refuses(print) or (body is not None and body.deaths >= DEATHS_TO_REFUSE):
             POISON.inc()
             raise EngineCrash
 
@@ -102,7 +102,7 @@ class Poison:
         if body is None or body.answered or not body.flights:
             return None
         workers = {flight.worker for flight in body.flights}
-        if not body.deaths and not self._fleet.has_room(workers):
+        if not body.deaths and not self._directory.has_room(workers):
             return None  # so many copies, and none took its engine down yet: they need not wait for each other
         return workers
 
@@ -143,9 +143,9 @@ class Poison:
         body = self._body(print)
         if body is None or body.deaths < DEATHS_TO_REFUSE:
             await asyncio.sleep(_MEETING_SECONDS)
-            await self._fleet.refresh()
+            await self._directory.refresh()
         else:
-            await asyncio.sleep(1.5 * self._settings.pulse_seconds)
+            await asyncio.sleep(1.5 * self._settings.load_report_seconds)
         self.check(print)
 
     async def _count(self, print: bytes, flight: Flight) -> None:

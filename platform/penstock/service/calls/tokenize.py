@@ -59,7 +59,7 @@ async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
 
 
 async def _counted(calls: Calls, ask: CallRequest) -> int | None:
-    offer, answer = await calls.begin(ask)
+    attempt, answer = await calls.begin(ask)
     try:
         whole = bytearray(answer.whole or b"")
         if answer.pieces is not None:
@@ -69,7 +69,7 @@ async def _counted(calls: Calls, ask: CallRequest) -> int | None:
                     if len(whole) > _MOST_ANSWER_BYTES:
                         return None
     finally:
-        offer.end()
+        attempt.end()
     if answer.status != 200:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The fleet: the doors that this process can offer waiting calls to, as the last table said it and calls found it.
+"""The fleet: the ingresses that this process can offer waiting calls to, as the last table said it and calls found it.
 
 The table is read from Postgres every second. While Postgres is away the last one stands; so calls go on.
 """
@@ -33,7 +33,7 @@ _LEAST_SECONDS_BETWEEN: Final = 0.2
 
 
 class WorkerDirectory:
-    """One process's view of all doors; used with `async with`, on one event loop."""
+    """One process's view of all ingresses; used with `async with`, on one event loop."""
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class WorkerDirectory:
         self._reading: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._inside: dict[UUID, int] = {}
-        """Calls of this process in each door."""
+        """Calls of this process in each ingress."""
         self._since: dict[UUID, int] = {}
         """Calls that went in, less those that came out, since the table was read."""
         self._shut: set[UUID] = set()
-        """Doors that refused a call since the table was read."""
+        """Ingresses that refused a call since the table was read."""
         self._breakers: dict[UUID, Breaker] = {}
 
     async def __aenter__(self) -> Self:
@@ -88,7 +88,7 @@ class WorkerDirectory:
     async def _keep(self) -> None:
         while True:
             await self.refresh()
-            await asyncio.sleep(self._settings.pulse_seconds)
+            await asyncio.sleep(self._settings.load_report_seconds)
 
     async def _read(self) -> None:
         began = self._clock()
@@ -109,23 +109,23 @@ class WorkerDirectory:
         now = self._clock()
         if self._away:
             # Workers could not pulse either: their rows look old until each has come back.
-            self._lenient_until = now + self._settings.door_gone_seconds
+            self._lenient_until = now + self._settings.ingress_gone_seconds
             self._away = False
             log.info("fleet_table_moves_again")
         if now < self._lenient_until:
-            fresh = {door.worker for door in table.doors}
-            kept = tuple(door for door in self._table.doors if door.worker not in fresh)
-            table = replace(table, doors=table.doors + kept)
+            fresh = {ingress.worker for ingress in table.ingresses}
+            kept = tuple(ingress for ingress in self._table.ingresses if ingress.worker not in fresh)
+            table = replace(table, ingresses=table.ingresses + kept)
         self._table = table
         self._read_at = now
         self._since.clear()
         self._shut.clear()
         of_name: dict[str, list[Ingress]] = {}
-        for door in table.doors:
-            for name in door.serves:
-                of_name.setdefault(name, []).append(door)
+        for ingress in table.ingresses:
+            for name in ingress.serves:
+                of_name.setdefault(name, []).append(ingress)
         self._of_name = {name: tuple(found) for name, found in of_name.items()}
-        listed = {door.worker for door in table.doors}
+        listed = {ingress.worker for ingress in table.ingresses}
         self._breakers = {worker: breaker for worker, breaker in self._breakers.items() if worker in listed}
 
     @property
@@ -134,9 +134,9 @@ class WorkerDirectory:
         return None if self._read_at is None else self._clock() - self._read_at
 
     @property
-    def doors(self) -> tuple[Ingress, ...]:
-        """All doors of the table."""
-        return self._table.doors
+    def ingresses(self) -> tuple[Ingress, ...]:
+        """All ingresses of the table."""
+        return self._table.ingresses
 
     async def knows(self, model: str) -> bool:
         """Whether there is such a model; a name that is not in the table is looked for once more.
@@ -165,33 +165,35 @@ class WorkerDirectory:
 
     def revision(self, model: str) -> str:
         """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""
-        revisions = {door.revision for door in self._of_name.get(model, ())}
+        revisions = {ingress.revision for ingress in self._of_name.get(model, ())}
         return revisions.pop() if len(revisions) == 1 else ""
 
-    # Doors.
+    # Ingresses.
 
     def choose(
         self, model: str, key: bytes | None, excluded: Collection[UUID] = (), only: Collection[UUID] | None = None
     ) -> Ingress | None:
-        """The door that a call of this model is offered to; None if none is open (of these only, if they are named)."""
+        """The ingress that a call of this model is offered to; None if none (of `only`, if they are named) is open."""
         now = self._clock()
-        there = [door for door in self._of_name.get(model, ()) if self._may_be_asked(door, now)]
+        there = [ingress for ingress in self._of_name.get(model, ()) if self._may_be_asked(ingress, now)]
         if only is not None:
-            there = [door for door in there if door.worker in only]
+            there = [ingress for ingress in there if ingress.worker in only]
         chosen = routing.choose(there, key, self._corrections(there), self._settings.region, excluded, self._chance)
         if chosen is not None:
             self._note_try(chosen.worker, now)
         return chosen
 
     def last_resort(self, model: str, excluded: Collection[UUID] = ()) -> Ingress | None:
-        """A door that is closed, if no door of this model is open: its worker may let a call in all the same."""
+        """An ingress that is closed, if no ingress of this model is open: its worker may let a call in all the same."""
         now = self._clock()
         there = self._of_name.get(model, ())
-        if any(door.load.open and door.worker not in self._shut for door in there):
+        if any(ingress.load.open and ingress.worker not in self._shut for ingress in there):
             return None
-        closed = [door for door in there if door.worker not in excluded and self._breaker(door.worker).allows(now)]
+        closed = [
+            ingress for ingress in there if ingress.worker not in excluded and self._breaker(ingress.worker).allows(now)
+        ]
         mine = self._corrections(closed)
-        chosen = min(closed, key=lambda door: routing.calls(door, mine) / routing.slots(door), default=None)
+        chosen = min(closed, key=lambda ingress: routing.calls(ingress, mine) / routing.slots(ingress), default=None)
         if chosen is not None:
             self._note_try(chosen.worker, now)
         return chosen
@@ -202,21 +204,23 @@ class WorkerDirectory:
 
     def has_room(self, workers: Collection[UUID]) -> bool:
         """Whether one of these workers has a free slot, as far as is known here."""
-        there = [door for door in self._table.doors if door.worker in workers]
+        there = [ingress for ingress in self._table.ingresses if ingress.worker in workers]
         mine = self._corrections(there)
-        return any(routing.calls(door, mine) < routing.slots(door) for door in there)
+        return any(routing.calls(ingress, mine) < routing.slots(ingress) for ingress in there)
 
-    def _may_be_asked(self, door: Ingress, now: float) -> bool:
-        return door.worker not in self._shut and self._breaker(door.worker).allows(now)
+    def _may_be_asked(self, ingress: Ingress, now: float) -> bool:
+        return ingress.worker not in self._shut and self._breaker(ingress.worker).allows(now)
 
     def _breaker(self, worker: UUID) -> Breaker:
         return self._breakers.get(worker, CLOSED)
 
     def _corrections(self, there: Collection[Ingress]) -> dict[UUID, int]:
-        """What is to be added to the calls that doors said; never below what this process knows to be inside."""
+        """What is to be added to the calls that ingresses said; never below what this process knows to be inside."""
         return {
-            door.worker: max(self._since.get(door.worker, 0), self._inside.get(door.worker, 0) - door.load.calls)
-            for door in there
+            ingress.worker: max(
+                self._since.get(ingress.worker, 0), self._inside.get(ingress.worker, 0) - ingress.load.calls
+            )
+            for ingress in there
         }
 
     # What calls find out.

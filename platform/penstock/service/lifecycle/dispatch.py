@@ -22,7 +22,7 @@ def feed(tx: Transaction, model: str, settings: Settings) -> int:
         tx.conn,
         model,
         ahead=settings.ready_per_worker,
-        lines=settings.bundle_lines,
+        lines=settings.small_job_lines,
         gone=timedelta(seconds=settings.worker_gone_seconds),
     )
     tx.hints.extend(hint.generate(model, lane) for lane in lanes)
@@ -39,7 +39,7 @@ def hint_again(tx: Transaction, settings: Settings) -> int:
     again = timedelta(seconds=settings.hint_again_seconds)
     tx.hints.extend(
         hint.generate(model, lane)
-        for model, lane in slices.stale(tx.conn, lines=settings.bundle_lines, again=again, limit=_MOST_PER_TICK)
+        for model, lane in slices.stale(tx.conn, lines=settings.small_job_lines, again=again, limit=_MOST_PER_TICK)
     )
     for batch, state in pending_batches.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
         tx.hint(hint.validate(batch) if state is BatchState.VALIDATING else hint.assemble(batch))

@@ -60,8 +60,8 @@ def claim(
     return deliveries.claim(
         tx.conn,
         limit=limit,
-        each=settings.webhook_receiver_places,
-        each_tenant=settings.webhook_tenant_places,
+        each=settings.webhook_receiver_concurrency,
+        each_tenant=settings.webhook_tenant_concurrency,
         rooms=rooms,
         tenant_rooms=tenant_rooms,
         lease=timedelta(seconds=2 * settings.webhook_timeout_seconds),

@@ -40,8 +40,8 @@ _TURNS = text(f"""
             order by {ACCOUNT} limit 1) next)
     select a.rank, a.account, t.weight, greatest(own.served, clock.served, 0) as start
     from accounts a
-    left join shares own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
-    left join shares clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''
+    left join fair_turns own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
+    left join fair_turns clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''
     left join tenants t on t.id = a.account
     cross join lateral (
         select s.deadline, s.id from slices s
@@ -51,21 +51,21 @@ _TURNS = text(f"""
 
 _CHARGE = text("""
     -- The clock's row first, in every claim: two at once take turns. Each adds to what it finds, so neither is lost.
-    insert into shares (model, lane_rank, tenant, served)
+    insert into fair_turns (model, lane_rank, tenant, served)
     select :model, :rank, who.account, who.start + who.cost
     from unnest(cast(:accounts as text[]), cast(:starts as float8[]), cast(:costs as float8[]))
         as who(account, start, cost)
     order by who.account
     on conflict (model, lane_rank, tenant) do update set served = greatest(
-        excluded.served, shares.served + (
+        excluded.served, fair_turns.served + (
             select cost from unnest(cast(:accounts as text[]), cast(:costs as float8[])) as paid(account, cost)
-            where paid.account = shares.tenant))""")
+            where paid.account = fair_turns.tenant))""")
 
 _FORGET = text("""
     -- Who is behind its lane's clock starts at the clock, as one that was never there.
-    delete from shares where (model, lane_rank, tenant) in (
+    delete from fair_turns where (model, lane_rank, tenant) in (
         select own.model, own.lane_rank, own.tenant
-        from shares own join shares clock using (model, lane_rank)
+        from fair_turns own join fair_turns clock using (model, lane_rank)
         where own.tenant <> '' and clock.tenant = '' and own.served <= clock.served
         limit 1000 for no key update of own skip locked)""")
 

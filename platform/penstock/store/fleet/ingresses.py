@@ -1,4 +1,4 @@
-"""Doors: what the rows of gpu workers say about taking waiting calls."""
+"""Ingresses: what the rows of gpu workers say about taking waiting calls."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from sqlalchemy import Connection, text
 from penstock.domain.calls.ingress import Ingress, Load, Slo
 
 _ANNOUNCE = text("""
-    update workers set door = :url, region = :region, serves = :serves, engine_slots = :slots,
+    update workers set ingress_url = :url, region = :region, serves = :serves, engine_slots = :slots,
         revision = :revision where id = :id""")
 
 _PULSE = text("""
-    -- A worker that is gone, or draining, stays so: a pulse that was under way says nothing about that.
-    update workers w set seen_at = clock_timestamp(), pulsed_at = clock_timestamp(),
+    -- A worker that is gone, or draining, stays so: a load report that was under way says nothing about that.
+    update workers w set seen_at = clock_timestamp(), load_reported_at = clock_timestamp(),
         open = :open and w.state = 'ready', calls = :calls, lines = :lines, budget = :budget,
         budget_reason = :reason, tokens_per_second = :tokens_per_second
     from models m where w.id = :id and m.name = w.model
     returning m.ttft_p95_ms, m.itl_p95_ms""")
 
 _PAGE = text("""
-    select id, model, serves, door, region, engine_slots, open, calls, lines, budget, budget_reason, tokens_per_second,
-           revision
+    select id, model, serves, ingress_url, region, engine_slots, open, calls, lines, budget, budget_reason,
+           tokens_per_second, revision
     from workers
-    where kind = 'gpu' and door is not null and state = 'ready' and pulsed_at > clock_timestamp() - :gone
+    where kind = 'gpu' and ingress_url is not null and state = 'ready' and load_reported_at > clock_timestamp() - :gone
     order by id""")
 
 
@@ -45,13 +45,13 @@ def pulse(conn: Connection, id: UUID, load: Load) -> Slo:
 
 
 def page(conn: Connection, *, gone: timedelta) -> list[Ingress]:
-    """Doors of ready workers whose last pulse is not older than this."""
+    """Ingresses of ready workers whose last load report is not older than this."""
     return [
         Ingress(
             worker=row.id,
             model=row.model,
             serves=tuple(row.serves) or (row.model,),
-            url=row.door,
+            url=row.ingress_url,
             region=row.region,
             slots=row.engine_slots,
             load=Load(row.open, row.calls, row.lines, row.budget, row.budget_reason, row.tokens_per_second),

@@ -16,11 +16,12 @@ _REGISTER = text("""
     on conflict (id) do nothing""")
 _MARK = text("""
     -- A process that ends stays so: what was said before that may arrive after it.
-    update workers set state = :state, failed_starts = :failed_starts, trouble = :trouble, seen_at = clock_timestamp()
+    update workers set state = :state, failed_starts = :failed_starts, engine_trouble = :trouble,
+        seen_at = clock_timestamp()
     where id = :id and (state in ('starting', 'ready') or :state = 'gone')""")
 _SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
 _LIVE = text("""
-    select id, kind, model, state, slots, host, pid, failed_starts, trouble, started_at, seen_at from workers
+    select id, kind, model, state, slots, host, pid, failed_starts, engine_trouble, started_at, seen_at from workers
     where state <> 'gone' and seen_at > clock_timestamp() - :gone
     order by kind, model, started_at""")
 _PACES = text("""
@@ -49,7 +50,7 @@ class Worker:
     pid: int
     failed_starts: int
     """How often in a row its engine has ended before it was ready."""
-    trouble: str | None
+    engine_trouble: str | None
     """Why it did so last, in the engine's own words."""
     started_at: datetime
     seen_at: datetime

@@ -63,8 +63,8 @@ _FEED = text(f"""
             where s.model = :model and s.lane_rank = a.rank and s.state in ('queued', 'ready') and not s.held
               and {ACCOUNT} = a.account
             order by s.deadline, s.id limit 1) head
-        left join shares own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
-        left join shares clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''),
+        left join fair_turns own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
+        left join fair_turns clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''),
     best as materialized (
         select pick.id, pick.state
         from ranked
