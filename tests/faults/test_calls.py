@@ -54,7 +54,7 @@ class Site:
 
     def all_open(self) -> None:
         """Wait until all workers take calls."""
-        count = "select count(*) from workers where open and pulsed_at > now() - interval '3 seconds'"
+        count = "select count(*) from workers where open and load_reported_at > now() - interval '3 seconds'"
         self.house.until(lambda: self.house.ask(count) == 3, "all ingresses are open")
 
         def known() -> bool:

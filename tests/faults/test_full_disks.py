@@ -152,8 +152,8 @@ _LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
 from penstock.blobs.store import Blobs, away_is_unavailable
-from penstock.domain.errors import NoSpace
-from penstock.service import scratch
+from penstock.domain.api_errors import NoSpace
+from penstock.service.core import scratch
 
 root = Path(sys.argv[1])
 blobs = Blobs(f"file://{root}/blobs")

@@ -77,7 +77,7 @@ def house(site: Site) -> House:
 
 def ingress(house: House) -> str:
     """Where the worker that runs now takes calls, once it is open."""
-    query = "select ingress from workers where id = %s and open and state = 'ready'"
+    query = "select ingress_url from workers where id = %s and open and state = 'ready'"
     return str(house.until(lambda: house.ask(query, house.holder("gpu-1")), "the ingress is open"))
 
 

@@ -195,7 +195,7 @@ def pulse(db: Database, holder: Holder, calls: int = 0) -> None:
 def age(db: Database, worker: UUID) -> None:
     """Its last load report was long ago."""
     with db.engine.begin() as conn:
-        conn.exec_driver_sql("update workers set pulsed_at = now() - interval '1 hour' where id = %s", (worker,))
+        conn.exec_driver_sql("update workers set load_reported_at = now() - interval '1 hour' where id = %s", (worker,))
 
 
 def test_a_fleet_keeps_its_last_table_while_postgres_is_away_and_waits_for_pulses_afterwards(

@@ -13,7 +13,7 @@ from penstock.service.core import scratch
 HOLDING = """
 import sys
 from pathlib import Path
-from penstock.service import scratch
+from penstock.service.core import scratch
 with scratch.folder(Path(sys.argv[1]), "validate-") as folder:
     (folder / "input").write_bytes(b"some bytes")
     print(folder, flush=True)

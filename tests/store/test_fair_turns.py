@@ -186,7 +186,7 @@ def test_shares_that_are_even_with_the_clock_are_forgotten_and_nothing_changes(w
 
 def charged(world: World) -> dict[str, float]:
     """What the standard lane's accounts were served."""
-    return {row.tenant: row.served for row in world.rows("select tenant, served from shares where lane_rank = 1")}
+    return {row.tenant: row.served for row in world.rows("select tenant, served from fair_turns where lane_rank = 1")}
 
 
 # Ready lists.

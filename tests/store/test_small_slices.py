@@ -26,7 +26,7 @@ def record(world: World, answered: list[work.SliceAnswers], ends: list[Claim]) -
 
 
 def charged(world: World) -> dict[str, float]:
-    rows = world.rows("select tenant, served from shares where lane_rank = 1")
+    rows = world.rows("select tenant, served from fair_turns where lane_rank = 1")
     return {row.tenant: row.served for row in rows}
 
 

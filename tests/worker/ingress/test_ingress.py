@@ -42,10 +42,10 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
     more = ("--max-num-seqs=8", "--lora-modules", "one=/some/path")
     with (
         engine_of_its_own(short_dir, *more, load_report_seconds=0.1, region="here") as engine,
-        WorkerIngress(db, holder, engine, Meter()) as reception,
+        WorkerIngress(db, holder, engine, Meter()) as ingress_of,
     ):
         engine.supervisor.wait_ready(60)
-        reception.announce()
+        ingress_of.announce()
         db.run(work.mark, holder, "ready", engine.settings)
 
         def found() -> tuple[Ingress, ...]:
@@ -55,7 +55,7 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
         assert (ingress.serves, ingress.region, ingress.slots) == (("echo", "one"), "here", 8 + 2 + 4)
         assert (ingress.load.budget, ingress.load.lines, ingress.load.calls) == (8, 0, 0)
         assert calling(ingress.url, lambda one: one.refusal(chat("hi") | {"model": "one"})) == (200, None)
-        reception.drain()
+        ingress_of.drain()
         calling("", lambda _: soon(lambda: not found()[0].load.open))
 
 
@@ -65,13 +65,13 @@ def test_without_a_token_nobody_comes_in_and_the_log_says_so_once(
 ) -> None:
     with engine_of_its_own(short_dir, ingress_token=token) as engine, capture_logs() as logs:
         engine.supervisor.wait_ready(60)
-        with WorkerIngress(db, holder, engine, Meter()) as reception:
-            reception.announce()
+        with WorkerIngress(db, holder, engine, Meter()) as ingress_of:
+            ingress_of.announce()
             db.run(work.mark, holder, "ready", engine.settings)
-            assert not reception.holds
-            reception.drain()
-    assert [line["event"] for line in logs].count("no_door") == 1
-    assert db.run(lambda tx: tx.conn.exec_driver_sql("select ingress from workers").scalar()) is None
+            assert not ingress_of.holds
+            ingress_of.drain()
+    assert [line["event"] for line in logs].count("no_ingress") == 1
+    assert db.run(lambda tx: tx.conn.exec_driver_sql("select ingress_url from workers").scalar()) is None
 
 
 def test_a_door_that_listens_everywhere_is_reached_by_the_machines_name(
@@ -81,8 +81,8 @@ def test_a_door_that_listens_everywhere_is_reached_by_the_machines_name(
         ({"ingress_host": "0.0.0.0"}, "http://"),
         ({"ingress_url": "https://ingress.example"}, "https://ingress"),
     ):
-        with engine_of_its_own(short_dir, **given) as engine, WorkerIngress(db, holder, engine, Meter()) as reception:
-            reception.announce()
-            url = db.run(lambda tx: tx.conn.exec_driver_sql("select ingress from workers").scalar())
+        with engine_of_its_own(short_dir, **given) as engine, WorkerIngress(db, holder, engine, Meter()) as ingress_of:
+            ingress_of.announce()
+            url = db.run(lambda tx: tx.conn.exec_driver_sql("select ingress_url from workers").scalar())
             assert url.startswith(start)
             assert "0.0.0.0" not in url

@@ -11,7 +11,7 @@ from penstock_worker.runtime.shutdown import Shutdown
 
 STARTING_UP = """
 import signal, sys, time
-from penstock_worker.ending import Ending
+from penstock_worker.runtime.shutdown import Shutdown
 told = []
 class Work:
     holds = True
@@ -20,7 +20,7 @@ class Work:
     def drain(self):
         told.append("work is given back")
         print(*told, sep=", ", flush=True)
-end = Ending(Work(), Work(), lambda: None)
+end = Shutdown(Work(), Work(), lambda: None)
 end.listen()
 print("in work", flush=True)
 sys.stdin.readline()

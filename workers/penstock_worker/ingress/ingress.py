@@ -47,7 +47,7 @@ class WorkerIngress:
         engine = self._engine
         token = engine.settings.ingress_token
         if token is None or not token.get_secret_value():
-            log.warning("no_door", reason="PENSTOCK_INGRESS_TOKEN is not set: this worker takes no waiting calls")
+            log.warning("no_ingress", reason="PENSTOCK_INGRESS_TOKEN is not set: this worker takes no waiting calls")
         else:
             metrics = IngressMetrics(engine.gate, self._latencies, self._budget_loop)
             ingress = CallServer(engine, self._holder.id, metrics, self._pulse.at_once)
