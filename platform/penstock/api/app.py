@@ -144,11 +144,11 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _ensure_bootstrap(db: AsyncDatabase, settings: Settings) -> None:
     """Make the first key valid, as soon as Postgres answers; until then the API says 503."""
-    waiting = settings.bootstrap_key is not None
-    while waiting:
+    key = settings.bootstrap_key
+    while key is not None:
         try:
-            await db.run(keys.ensure_bootstrap, settings.bootstrap_key.get_secret_value())
-            waiting = False
+            await db.run(keys.ensure_bootstrap, key.get_secret_value())
+            return
         except Unavailable as error:
             log.warning("bootstrap_key_waits", error=error.message)
             await asyncio.sleep(1)

@@ -38,7 +38,8 @@ class Platform:
 
 
 async def _platform(request: Request) -> Platform:  # async: FastAPI would send it to a thread, for each request
-    return request.app.state.platform
+    platform: Platform = request.app.state.platform
+    return platform
 
 
 Here = Annotated[Platform, Depends(_platform)]

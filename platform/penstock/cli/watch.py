@@ -32,7 +32,7 @@ def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
     pace = _Pace()
     with _shown(console) as show:
         while True:
-            seen = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
+            seen: dict[str, Any] = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
             pace.note(seen, time.monotonic())
             show(seen, _why(seen) or pace.words(seen, time.time()))
             if seen["status"] in ENDED:

@@ -122,7 +122,8 @@ def read(number: int, line: bytes) -> Line:
 
 def custom_id_of(line: bytes) -> str:
     """The custom_id of a checked line."""
-    return _read_request(line).custom_id
+    custom_id: str = _read_request(line).custom_id
+    return custom_id
 
 
 def write(custom_id: str, endpoint: str, body: Any) -> bytes:

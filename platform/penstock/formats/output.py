@@ -185,4 +185,4 @@ def _usage(answer: _Answer) -> Usage:
 
 def parse(line: bytes) -> dict[str, Any]:
     """An output line as plain values, for answers that are shown inline."""
-    return msgspec.json.decode(line)
+    return msgspec.json.decode(line, type=dict[str, Any])

@@ -78,7 +78,9 @@ def _of_response(fields: dict[str, msgspec.Raw]) -> Prompt | None:
     if "instructions" in fields:
         messages.append({"role": "system", "content": msgspec.json.decode(fields["instructions"])})
     for item in items if isinstance(items, list) else [None]:
-        content = item.get("content") if isinstance(item, dict) and "role" in item else None
+        if not isinstance(item, dict) or "role" not in item:
+            return None
+        content = item.get("content")
         if isinstance(content, list):
             if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
                 return None

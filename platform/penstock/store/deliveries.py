@@ -359,7 +359,7 @@ def page(
 
 def is_tested(conn: Connection, endpoint: str) -> bool:
     """Whether a test of this endpoint is under way."""
-    return conn.execute(_TESTED, {"endpoint": endpoint}).scalar_one()
+    return bool(conn.execute(_TESTED, {"endpoint": endpoint}).scalar_one())
 
 
 def backlog(conn: Connection) -> Backlog:

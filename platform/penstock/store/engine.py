@@ -44,8 +44,8 @@ _TCP: Final = {
 
 
 def _bounded(
-    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], steps: Generator[Wait, Ready, R]
-) -> Generator[Wait, Ready, R]:
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], steps: Generator[Wait, Ready | int, R]
+) -> Generator[Wait, Ready | int, R]:
     """Pass psycopg's own steps on, and give the connection up when the server says nothing for too long.
 
     psycopg wakes its generators every 0.1 s with nothing ready; libpq has no such clock.
@@ -64,20 +64,21 @@ def _bounded(
                 raise psycopg.OperationalError("the server gives no answer")
             wait = steps.send(ready)
     except StopIteration as done:
-        return done.value
+        answer: R = done.value
+        return answer
 
 
 class _Connection(psycopg.Connection[Any]):
     """A connection whose waits end."""
 
-    def wait(self, gen: Generator[Wait, Ready, R], *args: Any, **kwargs: Any) -> R:
+    def wait(self, gen: Generator[Wait, Ready | int, R], *args: Any, **kwargs: Any) -> R:
         return super().wait(_bounded(self, gen), *args, **kwargs)
 
 
 class _AsyncConnection(psycopg.AsyncConnection[Any]):
     """The same for an event loop."""
 
-    async def wait(self, gen: Generator[Wait, Ready, R], *args: Any, **kwargs: Any) -> R:
+    async def wait(self, gen: Generator[Wait, Ready | int, R], *args: Any, **kwargs: Any) -> R:
         return await super().wait(_bounded(self, gen), *args, **kwargs)
 
 

@@ -150,7 +150,7 @@ def leftovers(conn: Connection, *, after: timedelta, limit: int) -> list[str]:
 
 def delete_segments(conn: Connection, batches: Sequence[str], *, limit: int) -> int:
     """Delete some segments of ended batches, but of inline jobs; their blobs are doomed."""
-    return conn.execute(_DELETE_SEGMENTS, {"batches": batches, "limit": limit}).scalar_one()
+    return int(conn.execute(_DELETE_SEGMENTS, {"batches": batches, "limit": limit}).scalar_one())
 
 
 def delete_leftovers(conn: Connection, batches: Sequence[str]) -> None:

@@ -79,7 +79,7 @@ def _endpoint(row: Row[Any]) -> Endpoint:
 def count(conn: Connection, tenant: str) -> int:
     """How many endpoints the tenant has, those of batches not counted; nobody adds one until the commit."""
     conn.execute(_LOCK_TENANT, {"tenant": tenant})
-    return conn.execute(_COUNT, {"tenant": tenant}).scalar_one()
+    return int(conn.execute(_COUNT, {"tenant": tenant}).scalar_one())
 
 
 def insert(

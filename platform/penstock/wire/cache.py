@@ -118,10 +118,10 @@ def pack(key: bytes, body: bytes) -> bytes:
     return _VERSION + _digest(key, body) + zlib.compress(body, 1)
 
 
-def unpack(key: bytes, value: bytes | None, most_bytes: int) -> bytes | None:
+def unpack(key: bytes, value: bytes | str | None, most_bytes: int) -> bytes | None:
     """The answer of a value; None if there is none, or it is not what was stored under this key."""
     start = len(_VERSION) + _DIGEST_BYTES
-    if value is None or not value.startswith(_VERSION) or len(value) <= start:
+    if not isinstance(value, bytes) or not value.startswith(_VERSION) or len(value) <= start:
         return None
     reading = zlib.decompressobj()
     try:

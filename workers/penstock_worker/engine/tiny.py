@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 SEED: Final = 20_261_124
 VOCABULARY: Final = 1_024
@@ -94,7 +94,7 @@ def _save_tokenizer(folder: Path) -> None:
     tokenizer.train_from_iterator(training_text(), trainer)
     if tokenizer.get_vocab_size() != VOCABULARY:
         raise RuntimeError(f"the training text is good for {tokenizer.get_vocab_size()} tokens only")
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call] # transformers has types, but none here
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=END, model_max_length=CONTEXT
     )
     fast.chat_template = CHAT_TEMPLATE
@@ -123,8 +123,10 @@ def _save_weights(folder: Path) -> None:
         pad_token_id=1,
         dtype="bfloat16",
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
-    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call] # as above
+    model = model.to(torch.bfloat16)
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    model.generation_config = GenerationConfig(**ends)  # type: ignore[no-untyped-call] # as above
     model.save_pretrained(folder, safe_serialization=True)
 
 

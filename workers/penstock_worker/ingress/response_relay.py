@@ -83,7 +83,7 @@ class ResponseRelay:
             raise EngineGone("the engine died and began with an error event", generation=answer.generation)
         told = {name: answer.headers[name] for name in _PASSED if name in answer.headers}
         response = web.StreamResponse(
-            status=answer.status, headers=told | headers | {"x-penstock-queue-ms": f"{call.queue_seconds * 1000:.0f}"}
+            status=answer.status, headers={**told, **headers, "x-penstock-queue-ms": f"{call.queue_seconds * 1000:.0f}"}
         )
         self._response = response
         is_timed = call.rank.is_realtime and told.get("content-type", "").startswith(_STREAMED)

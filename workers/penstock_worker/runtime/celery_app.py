@@ -30,25 +30,25 @@ app.conf.update(
 doers: dict[str, Callable[..., str]] = {}
 
 
-@app.task(name="penstock.generate")
+@app.task(name="penstock.generate")  # type: ignore[untyped-decorator] # Celery has no types
 def generate(model: str, lane: str, **_: Any) -> str:
     """Run the best ready slice of the worker's model."""
     return doers["generate"](Lane(lane))
 
 
-@app.task(name="penstock.validate")
+@app.task(name="penstock.validate")  # type: ignore[untyped-decorator] # Celery has no types
 def validate(batch: str, **_: Any) -> str:
     """Validate and plan a batch."""
     return doers["validate"]("validate", batch)
 
 
-@app.task(name="penstock.assemble")
+@app.task(name="penstock.assemble")  # type: ignore[untyped-decorator] # Celery has no types
 def assemble(batch: str, **_: Any) -> str:
     """Put a batch's files together."""
     return doers["assemble"]("assemble", batch)
 
 
-@app.task(name="penstock.deliver")
+@app.task(name="penstock.deliver")  # type: ignore[untyped-decorator] # Celery has no types
 def deliver(batch: str, **_: Any) -> str:
     """Send what is owed to webhook endpoints."""
     return doers["deliver"](batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from penstock.api.platform import Here
 from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
-from penstock.domain.calls.ingress import Ingress
+from penstock.domain.calls.ingress import Ingress, Load
 from penstock.service.admin import health
 from penstock.service.admin.health import Gauges
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -44,12 +44,13 @@ class _Ingresses(Collector):
         )
         ingresses = self._directory.ingresses
         labels = ["worker", "model", "region"]
-        for name, words, value in (
+        shown: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
             ("ingress_open", "1 if the worker takes calls.", lambda load: load.open),
             ("ingress_calls", "Waiting calls inside, in the engine or in line.", lambda load: load.calls),
             ("ingress_lines", "Batch lines in the engine.", lambda load: load.lines),
             ("ingress_tokens_per_second", "Batch tokens recorded a second.", lambda load: load.tokens_per_second),
-        ):
+        )
+        for name, words, value in shown:
             yield _gauge(name, words, labels, [(_labels(ingress), float(value(ingress.load))) for ingress in ingresses])
         budgets = [((*_labels(ingress), ingress.load.reason), float(ingress.load.budget)) for ingress in ingresses]
         words = "Batch lines that may be in the engine, and why no more and no fewer."

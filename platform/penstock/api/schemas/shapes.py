@@ -320,7 +320,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "merged_error_file_id": one.merged_error_file,
         "dedup": one.dedup,
         "plan": one.plan,
-        "cache": CacheShape(mode=one.cache, ttl_seconds=one.cache_ttl_seconds) if one.cache else None,  # type: ignore[arg-type]
+        "cache": CacheShape(mode=one.cache, ttl_seconds=one.cache_ttl_seconds) if one.cache else None,
         "webhook": _webhook(view.webhook, view.secret) if view.webhook else None,
     }
 

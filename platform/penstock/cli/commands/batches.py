@@ -289,7 +289,8 @@ def _fetch_merged(client: httpx.Client, one: dict[str, Any], output: Path | None
 
 
 def _split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:
-    good, bad = [], []
+    good: list[str] = []
+    bad: list[str] = []
     for line in lines:
         answered = line["response"] is not None and 200 <= line["response"]["status_code"] < 300
         (good if answered else bad).append(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -131,9 +132,9 @@ DUTIES: Final[tuple[Callable[[Transaction, Settings], int], ...]] = (
 
 def once(db: Database, blobs: Blobs, settings: Settings) -> dict[str, int]:
     """Do each duty once; one that fails does not keep the others from their turn. How much each did."""
-    turns = {duty.__name__: lambda duty=duty: db.run(duty, settings) for duty in DUTIES}
-    turns["doomed_blobs"] = lambda: doomed_blobs(db, blobs)
-    done = {}
+    turns: dict[str, Callable[[], int]] = {duty.__name__: partial(db.run, duty, settings) for duty in DUTIES}
+    turns["doomed_blobs"] = partial(doomed_blobs, db, blobs)
+    done: dict[str, int] = {}
     for name, turn in turns.items():
         try:
             done[name] = turn()

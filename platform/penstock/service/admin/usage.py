@@ -45,7 +45,7 @@ def report(
 ) -> Report:
     """What was used from `start` on, which is cut to a whole hour (UTC), in at most so many spans before `end`."""
     first = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    starts = []
+    starts: list[datetime] = []
     while first < end and len(starts) < limit:
         starts.append(first)
         first += width

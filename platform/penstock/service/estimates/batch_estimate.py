@@ -255,7 +255,7 @@ def _add_up(known: _Known, model: str, *, takes_long: bool) -> OfModel:
             parts.append(OfModel(exactly(1.0), _asked(known, line, per_byte), _answered(known, line)))
         elif one.line is None and takes_long:
             said = token_heuristic.answer_tokens(None, known.endpoint, known.facts.get(model), known.settings)
-            asked = _roughly(one.bytes * (per_byte or 1 / known.settings.bytes_per_token), "assumed")
+            asked = _roughly(one.line_bytes * (per_byte or 1 / known.settings.bytes_per_token), "assumed")
             parts.append(OfModel(exactly(1.0), asked, output_tokens(AnswerTokens(said, None))))
         else:
             parts.append(OfModel())
@@ -271,7 +271,7 @@ def _tokens_per_byte(known: _Known, model: str) -> float | None:
     """Of lines that were counted, else as the model's earlier lines had it, else not known."""
     counted = [line.sampled for line in known.of(model) if line.sampled.line in known.counted]
     if counted:
-        return sum(known.counted[one.line or b""] for one in counted) / sum(one.bytes for one in counted)
+        return sum(known.counted[one.line or b""] for one in counted) / sum(one.line_bytes for one in counted)
     measured = known.facts.get(model, _NO_FACTS).bytes_per_token
     return 1 / measured if measured else None
 
@@ -282,7 +282,7 @@ def _asked(known: _Known, line: _Line, per_byte: float | None) -> Spread:
         return exactly(counted)
     if per_byte is None:
         return _roughly(len(line.checked.body) / known.settings.bytes_per_token, "assumed")
-    return _roughly(line.sampled.bytes * per_byte, "measured")
+    return _roughly(line.sampled.line_bytes * per_byte, "measured")
 
 
 def _roughly(tokens: float, basis: InputBasis) -> Spread:
@@ -333,7 +333,8 @@ def _gpu_cost(parts: Mapping[str, OfModel], told: _Told) -> tuple[int, int, int]
             (getattr(part.input_tokens, how) + getattr(part.output_tokens, how)) * told.gpu_per_token[name]
             * told.prices[name].gpu for name, part in parts.items()
         )  # fmt: skip
-        return round(sum(spent) / factor)
+        cost: int = round(sum(spent) / factor)
+        return cost
 
     return at("low", FASTER), at("expected", 1.0), at("high", SLOWER)
 

@@ -32,7 +32,7 @@ Read = Callable[[int, int], bytes]
 class Sampled:
     """One line of the sample. `weight`: how many lines of the file it stands for."""
 
-    bytes: int
+    line_bytes: int
     weight: float
     line: bytes | None
     """Without its end; None if it is too long to be kept, empty if it is blank."""

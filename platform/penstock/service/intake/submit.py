@@ -294,7 +294,7 @@ def _create_filed(order: _Order, settings: Settings) -> Callable[[Transaction, S
             id=file,
             purpose="batch",
             filename=f"{id}.jsonl",
-            bytes=sealed.bytes,
+            bytes=sealed.size_bytes,
             sha256=sealed.sha256,
             blob_key=sealed.key,
             ttl=timedelta(seconds=settings.file_ttl_seconds),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import structlog
 
@@ -25,6 +25,7 @@ from penstock.store.batches import files
 from penstock.store.batches.files import File
 
 log = structlog.get_logger()
+R = TypeVar("R")
 
 PIECE_BYTES: Final = 128 * 1024
 """What waits here for each upload: small, since hundreds may be slow at once."""
@@ -35,7 +36,7 @@ class Sealed:
     """Bytes that are whole in the blob store and not yet visible."""
 
     key: str
-    bytes: int
+    size_bytes: int
     sha256: bytes
 
 
@@ -76,7 +77,7 @@ class Upload:
             self._piece.clear()
             failpoint("upload.writing")
 
-    async def publish(self, make_visible: Callable[[Transaction, Sealed], tuple[Any, bool]]) -> Any:
+    async def publish(self, make_visible: Callable[[Transaction, Sealed], tuple[R, bool]]) -> R:
         """Complete the blob and run the transaction that names it; it says what it made, and if it took the blob."""
         await self._flush()
         with away_is_unavailable():
@@ -128,7 +129,7 @@ def publish_file(
         id=id,
         purpose=purpose,
         filename=filename,
-        bytes=sealed.bytes,
+        bytes=sealed.size_bytes,
         sha256=sealed.sha256,
         blob_key=sealed.key,
         ttl=ttl,

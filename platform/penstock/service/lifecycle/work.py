@@ -144,7 +144,7 @@ def _piece(
         empty_lines=[record.number for record in records if record.empty],
         usage=usage,
         gpu_microseconds=gpu_microseconds,
-        bytes=len(data),
+        data_bytes=len(data),
         blob_key=blob_key,
         data=None if blob_key else data,
     )

@@ -67,7 +67,7 @@ def _adopt(tx: Transaction, batch: Batch, lease: int, written: Written, settings
         id=batch.input_file or written.id,
         purpose="batch",
         filename=written.filename,
-        bytes=written.bytes,
+        bytes=written.size_bytes,
         sha256=written.sha256,
         blob_key=written.key,
         ttl=timedelta(seconds=settings.file_ttl_seconds),

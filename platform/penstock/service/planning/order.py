@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,14 +37,15 @@ class Beginnings:
     """Where each line's begin."""
 
     @classmethod
-    def of(cls, hashes: array, counts: array) -> Beginnings:
+    def of(cls, hashes: array[int], counts: array[int]) -> Beginnings:
         """Over what a scan collected."""
         many = np.frombuffer(counts, dtype=np.uint8)
         return cls(np.frombuffer(hashes, dtype=np.uint32), many, np.cumsum(many, dtype=np.int64) - many)
 
-    def at(self, lines: Numbers, level: int) -> NDArray[np.uint32]:
+    def at(self, lines: NDArray[np.signedinteger[Any]], level: int) -> NDArray[np.uint32]:
         """The hashes of one level, of lines that have it."""
-        return self.hashes[self.first[lines] + level]
+        found: NDArray[np.uint32] = self.hashes[self.first[lines] + level]
+        return found
 
 
 def by_prefix(lines: Numbers, begin: Beginnings, longest: NDArray[np.uint32]) -> Numbers:
@@ -54,7 +55,8 @@ def by_prefix(lines: Numbers, begin: Beginnings, longest: NDArray[np.uint32]) ->
     while len(open_lines) > 1 and (has := begin.counts[open_lines] > level).any():
         open_lines = _placed(open_lines, has, place, begin, longest, level)
         level += 1
-    return lines[np.lexsort((lines, -longest[lines].astype(np.int32), place[lines]))]
+    order: Numbers = np.lexsort((lines, -longest[lines].astype(np.int32), place[lines]))
+    return lines[order]
 
 
 def _placed(
@@ -95,7 +97,8 @@ def _placed(
 def classes(longest: NDArray[np.uint32], lines: Numbers) -> NDArray[np.uint32]:
     """0 for answers of up to four times the mean of these lines, and one more for each four times again."""
     mean = max(1.0, float(longest[lines].mean()))
-    return np.ceil(np.log(np.maximum(longest / mean, 1.0)) / np.log(_FAR_LONGER) - 1.0).clip(0).astype(np.uint32)
+    times: NDArray[np.float64] = np.log(np.maximum(longest / mean, 1.0)) / np.log(_FAR_LONGER)
+    return np.ceil(times - 1.0).clip(0).astype(np.uint32)
 
 
 def in_time(ordered: Numbers, longest: NDArray[np.uint32], shares: NDArray[np.uint8], at_once: int) -> Numbers:
@@ -148,4 +151,5 @@ def with_followers(ordered: Numbers, leader: Numbers, members: Numbers) -> Numbe
         return ordered
     place = np.zeros(len(leader), dtype=np.int64)
     place[ordered] = np.arange(len(ordered))
-    return members[np.lexsort((members, place[leader[members]]))]
+    order: Numbers = np.lexsort((members, place[leader[members]]))
+    return members[order]

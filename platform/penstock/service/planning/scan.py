@@ -30,17 +30,17 @@ from penstock.store.fleet.models import Facts
 class Scan:
     """What the pass found: for each good line its place and weight, and every fault (the first ones listed)."""
 
-    numbers: array = field(default_factory=lambda: array("I"))
-    offsets: array = field(default_factory=lambda: array("Q"))
-    lengths: array = field(default_factory=lambda: array("I"))
-    tokens: array = field(default_factory=lambda: array("I"))
-    model_of: array = field(default_factory=lambda: array("H"))
-    longest: array = field(default_factory=lambda: array("I"))
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    lengths: array[int] = field(default_factory=lambda: array("I"))
+    tokens: array[int] = field(default_factory=lambda: array("I"))
+    model_of: array[int] = field(default_factory=lambda: array("H"))
+    longest: array[int] = field(default_factory=lambda: array("I"))
     """How many tokens each answer may have, to order lines by."""
-    beginnings: array = field(default_factory=lambda: array("I"))
-    beginning_counts: array = field(default_factory=lambda: array("B"))
+    beginnings: array[int] = field(default_factory=lambda: array("I"))
+    beginning_counts: array[int] = field(default_factory=lambda: array("B"))
     """Hashes of the beginnings of all prompts in one row, and how many each line has."""
-    prints: array = field(default_factory=lambda: array("Q"))
+    prints: array[int] = field(default_factory=lambda: array("Q"))
     """Fingerprints, cut to 8 bytes, of lines whose answer may stand for equal lines; 0: none."""
     leaders: Numbers = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """For each line the first that equals it, which is asked in its place: itself mostly."""

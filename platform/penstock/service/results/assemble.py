@@ -83,7 +83,7 @@ class Index:
                 yield self.offsets[number], length
 
 
-def _zeros(count: int, kind: str) -> array:
+def _zeros(count: int, kind: str) -> array[int]:
     """So many zeros."""
     return array(kind, bytes(count * array(kind).itemsize))
 
@@ -109,6 +109,10 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     )
 
 
+def _page(tx: Transaction, batch: str, after: segments.Segment | None) -> list[segments.Segment]:
+    return segments.page(tx.conn, batch, after=after, limit=_PAGE)
+
+
 def read(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[segments.Segment, bytes]]:
     """All segments with their bytes, slice by slice; a few are read at once, since a store answers each in its time."""
 
@@ -117,7 +121,7 @@ def read(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[segments.Se
 
     after: segments.Segment | None = None
     with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="read") as pool:
-        while page := db.run(lambda tx, after=after: segments.page(tx.conn, batch.id, after=after, limit=_PAGE)):
+        while page := db.run(_page, batch.id, after):
             for at in range(0, len(page), _READS_AT_ONCE):
                 few = page[at : at + _READS_AT_ONCE]
                 yield from zip(few, pool.map(look, few), strict=True)
@@ -203,7 +207,7 @@ def commit(
                 id=written.id,
                 purpose="batch_output",
                 filename=written.filename,
-                bytes=written.bytes,
+                bytes=written.size_bytes,
                 sha256=written.sha256,
                 blob_key=written.key,
                 ttl=None if batch.output_expires_seconds is None else timedelta(seconds=batch.output_expires_seconds),

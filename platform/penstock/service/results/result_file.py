@@ -21,7 +21,7 @@ class Written:
     id: str
     key: str
     filename: str
-    bytes: int
+    size_bytes: int
     sha256: bytes
     lines: int
 

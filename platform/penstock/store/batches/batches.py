@@ -271,7 +271,7 @@ def begin(conn: Connection, id: str, *, lease: int, model: str | None, total: in
 
 def holds(conn: Connection, id: str, lease: int, state: BatchState) -> bool:
     """Say whether the locked batch is still in this state and under this lease."""
-    return conn.execute(_HOLDS, {"id": id, "lease": lease, "state": state}).scalar_one()
+    return bool(conn.execute(_HOLDS, {"id": id, "lease": lease, "state": state}).scalar_one())
 
 
 def close(conn: Connection, id: str, finish_as: BatchState) -> bool:
@@ -298,9 +298,10 @@ def end(conn: Connection, events: Mapping[str, str], how: BatchEnd) -> None:
 
 def open_tokens(conn: Connection, tenant: str) -> int:
     """Estimated tokens of the tenant's slices that are not settled."""
-    return conn.execute(_OPEN_TOKENS, {"tenant": tenant}).scalar_one()
+    return int(conn.execute(_OPEN_TOKENS, {"tenant": tenant}).scalar_one())
 
 
 def now(conn: Connection) -> datetime:
     """The database's clock, the only one that decides."""
-    return conn.execute(text("select clock_timestamp()")).scalar_one()
+    at: datetime = conn.execute(text("select clock_timestamp()")).scalar_one()
+    return at

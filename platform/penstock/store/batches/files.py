@@ -147,7 +147,7 @@ def lock(conn: Connection, tenant: str, id: str) -> bool:
 
 def exists(conn: Connection, tenant: str, id: str) -> bool:
     """Say whether the tenant has this file, even if it has expired: pages go on after it."""
-    return conn.execute(_EXISTS, {"tenant": tenant, "id": id}).scalar_one()
+    return bool(conn.execute(_EXISTS, {"tenant": tenant, "id": id}).scalar_one())
 
 
 def page(

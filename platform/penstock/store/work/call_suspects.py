@@ -23,7 +23,7 @@ _FORGET = text("delete from call_suspects where last_at < clock_timestamp() - :w
 
 def note(conn: Connection, fingerprint: bytes, *, within: timedelta) -> int:
     """Count an engine's death against a call; how many it met within this while."""
-    return conn.execute(_NOTE, {"fingerprint": fingerprint, "within": within}).scalar_one()
+    return int(conn.execute(_NOTE, {"fingerprint": fingerprint, "within": within}).scalar_one())
 
 
 def refused(conn: Connection, *, deaths: int, within: timedelta, limit: int) -> set[bytes]:

@@ -186,7 +186,7 @@ _UNTRIED = text("""
     update suspects set trial = null
     where trial = :lease and slice = (select slice from leases where id = :lease)""")
 
-_OPEN = text("select kind, count(*)::int as count from leases where closed_at is null group by kind")
+_OPEN = text("select kind, count(*)::int as open from leases where closed_at is null group by kind")
 _LEASE = text("select batch from leases where id = :lease and closed_at is null")
 
 _SILENT = text("""
@@ -291,7 +291,7 @@ def _take_company(conn: Connection, turns: Sequence[FairTurn], values: Mapping[s
         "starts": [turn.start for turn in turns],
         "weights": [turn.weight for turn in turns],
     }
-    taken = conn.execute(_COMPANY, values | asked).all()
+    taken = conn.execute(_COMPANY, {**values, **asked}).all()
     served: dict[FairTurn, float] = {}
     for row in taken:
         turn = turns[row.place - 1]
@@ -393,4 +393,5 @@ def reap(conn: Connection, batch: str) -> int:
 
 def open_count(conn: Connection) -> dict[str, int]:
     """How many leases of each kind are open. For metrics."""
-    return {row.kind: row.count for row in conn.execute(_OPEN)}
+    counts: dict[str, int] = {row.kind: row.open for row in conn.execute(_OPEN)}
+    return counts

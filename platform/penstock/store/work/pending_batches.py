@@ -69,7 +69,7 @@ def overdue(conn: Connection, *, limit: int) -> list[str]:
 
 def past_deadline(conn: Connection, id: str) -> bool:
     """Say whether the locked batch's deadline has passed, by the database's clock."""
-    return conn.execute(_PAST_DEADLINE, {"id": id}).scalar_one()
+    return bool(conn.execute(_PAST_DEADLINE, {"id": id}).scalar_one())
 
 
 def stuck(conn: Connection, *, limit: int) -> list[str]:

@@ -113,7 +113,7 @@ class Piece:
     failed_lines: list[int]
     empty_lines: list[int]
     usage: Usage
-    bytes: int
+    data_bytes: int
     gpu_microseconds: int = 0
     blob_key: str | None = None
     data: bytes | None = None
@@ -130,7 +130,7 @@ def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:
         "seqs": [piece.seq for piece in pieces],
         "blob_keys": [piece.blob_key for piece in pieces],
         "data": [piece.data for piece in pieces],
-        "bytes": [piece.bytes for piece in pieces],
+        "bytes": [piece.data_bytes for piece in pieces],
         "lines": [_array(piece.lines) for piece in pieces],
         "failed_lines": [_array(piece.failed_lines) for piece in pieces],
         "input_tokens": [piece.usage.input_tokens for piece in pieces],
@@ -160,7 +160,7 @@ def of_job(conn: Connection, job: str) -> tuple[bytes, list[bytes]]:
 
 def bytes_of_batch(conn: Connection, batch: str) -> int:
     """The bytes of all segments of a batch."""
-    return conn.execute(_BYTES, {"batch": batch}).scalar_one()
+    return int(conn.execute(_BYTES, {"batch": batch}).scalar_one())
 
 
 def page(conn: Connection, batch: str, *, after: Segment | None, limit: int) -> list[Segment]:

@@ -229,8 +229,9 @@ class Echo:
             await response.write((f"event: {name}\n".encode() if name else b"") + b"data: " + encode(event) + b"\n\n")
 
 
-def _request(*parts: Any) -> web.BaseRequest:
-    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=_MOST_BODY_BYTES)
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_BODY_BYTES)
 
 
 async def serve(options: argparse.Namespace) -> None:

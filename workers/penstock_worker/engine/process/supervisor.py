@@ -260,7 +260,7 @@ class Supervisor:
 
     def _wait(self, seconds: float, line: socket.socket | None = None) -> bool:
         """Sleep until nudged, until the guard ends (True), or until the time is over."""
-        watched = [self._wake, line] if line else [self._wake]
+        watched: list[int | socket.socket] = [self._wake, line] if line else [self._wake]
         ready, _, _ = select.select(watched, [], [], max(0.0, seconds))
         if self._wake in ready:
             os.read(self._wake, 4096)
