@@ -49,7 +49,7 @@ def test_the_doors_token_is_made_once_and_closed_and_the_environments_wins(layou
     token = layouts.ingress_token(layout, {})
     assert len(token) > 40
     assert layouts.ingress_token(layout, {}) == token
-    assert stat.S_IMODE(layout.door_token_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(layout.ingress_token_file.stat().st_mode) == 0o600
     assert layouts.ingress_token(layout, {"PENSTOCK_INGRESS_TOKEN": "mine"}) == "mine"
     assert layouts.ingress_token(layout, {}) == token
 

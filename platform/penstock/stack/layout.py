@@ -25,7 +25,7 @@ from typing import Final
 from penstock.stack.problem import Problem
 
 KEY_VARIABLE: Final = "PENSTOCK_BOOTSTRAP_KEY"
-DOOR_TOKEN_VARIABLE: Final = "PENSTOCK_INGRESS_TOKEN"
+INGRESS_TOKEN_VARIABLE: Final = "PENSTOCK_INGRESS_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layout:
         return self.data / "key"
 
     @property
-    def door_token_file(self) -> Path:
+    def ingress_token_file(self) -> Path:
         """The secret between API and gpu worker, by which waiting calls come in."""
         return self.data / "ingress-token"
 
@@ -124,7 +124,7 @@ def api_key(layout: Layout, environment: Mapping[str, str]) -> tuple[str, bool]:
 
 def ingress_token(layout: Layout, environment: Mapping[str, str]) -> str:
     """The secret between API and gpu worker, made at the first start."""
-    return environment.get(DOOR_TOKEN_VARIABLE) or _secret(layout.door_token_file, "")[0]
+    return environment.get(INGRESS_TOKEN_VARIABLE) or _secret(layout.ingress_token_file, "")[0]
 
 
 def flower_password(layout: Layout) -> str:

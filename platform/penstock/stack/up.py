@@ -169,7 +169,7 @@ def _start_servers(
         valkey.wait_until_ready(hints, address)
     postgres.wait_until_ready(database, postgres.url(sockets))
     return {
-        **{name: value for name, value in environment.items() if name != layouts.DOOR_TOKEN_VARIABLE},
+        **{name: value for name, value in environment.items() if name != layouts.INGRESS_TOKEN_VARIABLE},
         "PENSTOCK_DATABASE_URL": postgres.url(sockets),
         "PENSTOCK_REDIS_URL": address.url,
         "PENSTOCK_BLOB_URL": layout.blob_url,
@@ -198,7 +198,7 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
 def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:
     running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
     logs = running.layout.logs
-    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.ingress_token}
+    trusted = settings | {layouts.INGRESS_TOKEN_VARIABLE: running.ingress_token}
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
     gpu += [f"--engine-arg={argument}" for argument in wish.engine_args]
     _start(
@@ -261,7 +261,7 @@ def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -
     ports.check_port(wish.host, wish.port, "The API", "--port")
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
-    trusted = settings | {layouts.DOOR_TOKEN_VARIABLE: running.ingress_token}
+    trusted = settings | {layouts.INGRESS_TOKEN_VARIABLE: running.ingress_token}
     _start(running, Child("api", command, log=log, environment=trusted, grace_seconds=15))
     end = time.monotonic() + 60
     while True:
