@@ -1,7 +1,7 @@
 """Ingresses over HTTP: calls are offered to workers, and their answers come back as bytes as they come.
 
-DoorUnreachable   the call certainly never got there
-DoorLost          the connection broke before the answer's end: the call may have run
+IngressUnreachable   the call certainly never got there
+IngressLost          the connection broke before the answer's end: the call may have run
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 
 _CONNECT_SECONDS: Final = 1.0
-_FATE_SECONDS: Final = 2.0
+_OUTCOME_SECONDS: Final = 2.0
 _IDLE_SECONDS: Final = 15.0
 """Connections that nobody uses are closed by this side first: a request on one that the ingress closes at that very
 moment would look like a worker's death."""
@@ -70,7 +70,7 @@ class IngressReply:
         return self.headers.get("content-type", "application/json")
 
     async def piece(self) -> bytes:
-        """The next bytes, as soon as there are any; empty at the end. Raises DoorLost."""
+        """The next bytes, as soon as there are any; empty at the end. Raises IngressLost."""
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -116,14 +116,14 @@ class IngressClient:
             await self._session.close()
 
     async def offer(self, url: str, endpoint: str, body: bytes, headers: Mapping[str, str]) -> IngressReply:
-        """Send a call to an ingress, and return with the head of its answer. Raises DoorUnreachable and DoorLost."""
+        """Send a call, and return with the head of its answer. Raises IngressUnreachable and IngressLost."""
         told = {"content-type": "application/json", **headers}
         return IngressReply(await self._request("POST", url + endpoint, headers=told, data=body))
 
     async def outcome(self, url: str, call_id: str) -> ReportedOutcome:
-        """Ask an ingress what became of a call. Raises DoorUnreachable and DoorLost."""
+        """Ask an ingress what became of a call. Raises IngressUnreachable and IngressLost."""
         try:
-            async with asyncio.timeout(_FATE_SECONDS):
+            async with asyncio.timeout(_OUTCOME_SECONDS):
                 response = await self._request("GET", f"{url}/calls/{call_id}")
                 async with response:
                     raw = await response.read()

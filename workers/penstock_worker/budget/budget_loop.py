@@ -75,7 +75,7 @@ class BudgetLoop(Collector):
             try:
                 await self.step()
             except Exception as error:  # a bug of ours must not leave the budget where it stands for ever
-                log.error("governor_broken", exc_info=error)
+                log.error("budget_loop_broken", exc_info=error)
 
     async def step(self) -> None:
         """Look once, and set the budget."""

@@ -120,7 +120,7 @@ class CallServer:
         await web.SockSite(runner, listening, ssl_context=tls, backlog=_BACKLOG).start()
         self.url = settings.ingress_url or _url(settings, listening.getsockname()[1], tls is not None)
         looking = asyncio.create_task(self._look())
-        log.info("door_listens", url=self.url)
+        log.info("ingress_listens", url=self.url)
         try:
             yield self
         finally:

@@ -96,10 +96,10 @@ class WorkerDirectory:
             table = await self._db.run(ingresses.table, self._settings)
         except Unavailable as error:
             if not self._away:
-                log.warning("fleet_table_stands_still", error=error.message)
+                log.warning("worker_directory_stands_still", error=error.message)
             self._away = True
         except Exception:
-            log.exception("fleet_table_failed")
+            log.exception("worker_directory_failed")
             self._away = True
         else:
             self._take(table)
@@ -111,7 +111,7 @@ class WorkerDirectory:
             # Workers could not pulse either: their rows look old until each has come back.
             self._lenient_until = now + self._settings.ingress_gone_seconds
             self._away = False
-            log.info("fleet_table_moves_again")
+            log.info("worker_directory_moves_again")
         if now < self._lenient_until:
             fresh = {ingress.worker for ingress in table.ingresses}
             kept = tuple(ingress for ingress in self._table.ingresses if ingress.worker not in fresh)
@@ -247,7 +247,7 @@ class WorkerDirectory:
         """It could not be reached, or its engine died."""
         breaker = self._breaker(worker).failed(self._clock())
         if breaker.pause_seconds and not self._breaker(worker).pause_seconds:
-            log.warning("door_breaker_opened", worker=str(worker), seconds=breaker.pause_seconds)
+            log.warning("ingress_breaker_opened", worker=str(worker), seconds=breaker.pause_seconds)
         self._breakers[worker] = breaker
 
     def worked(self, worker: UUID) -> None:
