@@ -20,10 +20,11 @@ import psycopg
 from bench.order_jobs import Job
 from sqlalchemy import text
 
-from penstock.domain.work.batch import BatchState
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
+from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.slice import Claim, Cut
+from penstock.domain.work.terms import Terms
 from penstock.formats.output import Record
 from penstock.service.admin import models
 from penstock.service.core.transaction import Database, Transaction
@@ -37,6 +38,9 @@ from penstock.store.engine import sync_engine
 from penstock.store.work import slices
 
 MODEL: Final = "virtual"
+_BEGIN: Final = text("""
+    update batches set state = 'in_progress', in_progress_at = now(), inline = true, model = :model, total = :total
+    where id = :id""")
 _BEGAN: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _TICK_SECONDS: Final = 5.0
 
@@ -151,21 +155,9 @@ class Hour:
         id = f"job_{job.number}"
         self._jobs[id] = job
         keys.ensure_tenant(tx.conn, job.tenant, job.tenant)
-        batches.insert(
-            tx.conn,
-            job.tenant,
-            id=id,
-            kind="job",
-            inline=True,
-            state=BatchState.IN_PROGRESS,
-            endpoint="/v1/chat/completions",
-            model=MODEL,
-            lane=job.lane,
-            completion_window="1h",
-            window=timedelta(seconds=job.window),
-            metadata={},
-            total=len(job.slices),
-        )
+        terms = Terms("/v1/chat/completions", job.lane, "1h")
+        batches.insert(tx.conn, NewBatch(id, job.tenant, "job", terms, timedelta(seconds=job.window), input_key="-"))
+        tx.conn.execute(_BEGIN, {"id": id, "model": MODEL, "total": len(job.slices)})
         cuts = [Cut(MODEL, 0, 1, 1, line, line, tokens) for line, tokens in enumerate(job.slices, 1)]
         slices.insert(tx.conn, id, cuts, job.lane, inline=b"x")
         dispatch.feed(tx, MODEL, self._settings)

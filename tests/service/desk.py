@@ -12,6 +12,7 @@ from store.world import CHAT, MODEL, World
 
 from penstock.blobs.store import Blobs
 from penstock.domain.work.lane import LANES
+from penstock.domain.work.terms import Terms
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service.core.ids import blob_key, fresh
@@ -55,7 +56,7 @@ class Desk:
                 blob_key=key,
                 ttl=None,
             )
-            asked = submit.Terms(CHAT, output_expires_seconds=output_expires_seconds, **terms)
+            asked = Terms(CHAT, output_expires_seconds=output_expires_seconds, **terms)
             return submit.create_batch(tx, "acme", file, asked, None, self.world.settings).id
 
         return self.world.db.run(create)

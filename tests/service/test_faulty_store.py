@@ -24,9 +24,10 @@ from worker.engines import echo_launch
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import NoSpace, Unavailable
+from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.holder import Holder
-from penstock.service.core.idempotency import Idempotency
+from penstock.domain.work.terms import Terms
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.intake import submit, upload
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -93,7 +94,7 @@ class House:
         """A client uploads a file and creates a batch; told to come again, it does, under the same keys."""
         first, second = (Idempotency(uuid.uuid4().hex, bytes(32)) for _ in range(2))
         file = await self._again(lambda: self._upload(first))
-        terms = submit.Terms(CHAT)
+        terms = Terms(CHAT)
         made = await self._again(
             lambda: self.api.run(submit.create_batch, "acme", file.id, terms, second, self.settings)
         )
@@ -102,7 +103,7 @@ class House:
     async def post(self) -> list[str]:
         """A client creates small jobs; their model is fed by the keeper alone, so that calls come in one order."""
         intake = SmallJobIntake(self.api, self.settings)
-        terms, ids = submit.Terms(CHAT), []
+        terms, ids = Terms(CHAT), []
         for n in range(1, 4):
             once = Idempotency(uuid.uuid4().hex, bytes(32))
             body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": f"say {n}"}]}).encode()

@@ -11,11 +11,12 @@ from store.world import CHAT, MODEL, World
 
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.new_batch import NewBatch, NewJob
 from penstock.domain.work.slice import Cut
+from penstock.domain.work.terms import Terms
 from penstock.formats import plan
 from penstock.service.core.ids import fresh
 from penstock.service.intake.insert_batcher import InsertBatcher
-from penstock.store.work.small_jobs import NewJob
 
 Body = Callable[[InsertBatcher, Sent], Awaitable[None]]
 
@@ -38,8 +39,8 @@ def job(text: str, tenant: str = "acme", metadata: dict[str, str] | None = None,
     line = b'{"text":"%b"}' % text.encode() + bytes(more)
     cut = Cut(MODEL, 0, len(framed := plan.frame(1, line)), 1, 1, 1, 10)
     lane = Lane.PRIORITY if tenant == "acme" else Lane.FLEX
-    day = timedelta(days=1)
-    return NewJob(fresh("job_"), tenant, cut, framed, CHAT, lane, "24h", day, {"text": text} | (metadata or {}))
+    terms = Terms(CHAT, lane, metadata={"text": text} | (metadata or {}))
+    return NewJob(NewBatch(fresh("job_"), tenant, "job", terms, timedelta(days=1)), cut, framed)
 
 
 def test_those_that_come_at_once_share_statements_and_keep_what_is_their_own(world: World) -> None:
@@ -51,16 +52,16 @@ def test_those_that_come_at_once_share_statements_and_keep_what_is_their_own(wor
         assert len(sent) == 2  # a hundred at most in one
         for one, batch in zip(jobs, made, strict=True):
             assert (batch.id, batch.tenant, batch.lane, batch.metadata) == (
-                one.id, one.tenant, one.lane, one.metadata,
+                one.batch.id, one.batch.tenant, one.batch.terms.lane, one.batch.terms.metadata,
             )  # fmt: skip
-            assert batch.deadline - batch.created_at == one.window
+            assert batch.deadline - batch.created_at == one.batch.window
 
     run(world.settings.database_url, body)
     kept = {row.batch: row for row in world.rows("select * from slices")}
     assert len(kept) == len(jobs)
     for one in jobs:
-        row = kept[one.id]
-        assert (row.tenant, row.lane, row.lane_rank) == (one.tenant, one.lane, one.lane.rank)
+        row, lane = kept[one.batch.id], one.batch.terms.lane
+        assert (row.tenant, row.lane, row.lane_rank) == (one.batch.tenant, lane, lane.rank)
         assert (bytes(row.inline), row.state, row.tokens) == (one.inline, "queued", 10)
 
 

@@ -11,13 +11,13 @@ from service.desk import Desk, request
 from store.world import World, records
 
 from penstock.domain.api_errors import Conflict, LeaseLost, NotFound
+from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.retry import Retry
 from penstock.formats import input as lines
 from penstock.formats import output
 from penstock.service.admin import models, sweep
-from penstock.service.core.idempotency import Idempotency
 from penstock.service.intake.retry import RetryRequest, retry
 from penstock.service.lifecycle import work
 from penstock.service.planning import derive, validate

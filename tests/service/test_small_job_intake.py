@@ -11,6 +11,7 @@ from store.world import CHAT, MODEL, World
 
 from penstock.domain.api_errors import NotFound, TooMany
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.terms import Terms
 from penstock.service.admin import models
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake import submit
@@ -60,7 +61,7 @@ class Poster:
         asks = [submit.JobLine(None, b'{"max_tokens":100}', "")]
         nothing: Any = None
         return await submit.create_job(
-            self._db, nothing, self._intake, tenant, asks, model, submit.Terms(CHAT), None, self._world.settings
+            self._db, nothing, self._intake, tenant, asks, model, Terms(CHAT), None, self._world.settings
         )
 
 

@@ -20,6 +20,7 @@ from store.world import CHAT, MODEL, World
 from penstock.domain.api_errors import BadRequest, Conflict, LeaseLost, NotFound
 from penstock.domain.work.batch import BatchState, LineError
 from penstock.domain.work.lane import LANES, Lane
+from penstock.domain.work.terms import Terms
 from penstock.service.admin import models, sweep
 from penstock.service.control import cancel
 from penstock.service.core.ids import fresh
@@ -99,7 +100,7 @@ class Life(RuleBasedStateMachine):
     def submit_again_over_the_same_file(self, which: int) -> None:
         file = self.world.find(self.of(which)).input_file
         there = self.world.rows(THERE, id=file)
-        terms = submit.Terms(CHAT)
+        terms = Terms(CHAT)
         if file and there and len(self.batches) < MOST_BATCHES:
             self.batches.append(self.run(submit.create_batch, "acme", file, terms, None, self.settings).id)
         elif not there:

@@ -17,6 +17,7 @@ from penstock.domain.work.hint import Hint
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.slice import Claim, Cut
+from penstock.domain.work.terms import Terms
 from penstock.formats import output
 from penstock.formats.output import Record
 from penstock.service.admin import models, prices
@@ -107,7 +108,7 @@ class World:
                 blob_key=key,
                 ttl=None,
             )
-            return submit.create_batch(tx, tenant, file, submit.Terms(CHAT, lane, window), None, self.settings).id
+            return submit.create_batch(tx, tenant, file, Terms(CHAT, lane, window), None, self.settings).id
 
         return self.db.run(create)
 
@@ -156,7 +157,7 @@ class World:
         async def create() -> str:
             asks = [submit.JobLine(f"q-{n}", body, "") for n in range(1, size + 1)]
             no_blobs: Any = None  # a small job writes none
-            terms = submit.Terms(CHAT, lane, window)
+            terms = Terms(CHAT, lane, window)
             intake = SmallJobIntake(self._async, self.settings)
             made = await submit.create_job(
                 self._async, no_blobs, intake, tenant, asks, None, terms, None, self.settings

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.domain.api_errors import BadRequest, Conflict
+from penstock.domain.idempotency import Idempotency, remembered
 from penstock.domain.work import batch, ids, lane, slice
 from penstock.domain.work.suspicion import FEW, GUILTY_DEATHS, trial
-from penstock.service.core.idempotency import Idempotency, remembered
 
 
 @pytest.mark.parametrize(

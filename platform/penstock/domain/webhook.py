@@ -177,3 +177,13 @@ def check_secret(secret: str, param: str) -> str:
     if not secret.startswith(SECRET_PREFIX) or len(entropy) not in SECRET_BYTES:
         raise BadRequest(f"A secret is {SECRET_PREFIX!r} and base64 of 24 to 64 bytes.", param=param)
     return secret
+
+
+@dataclass(frozen=True)
+class WebhookRequest:
+    """A webhook for one batch; `made` says that its secret is ours, and was never told to anybody yet."""
+
+    url: str
+    event_types: tuple[str, ...]
+    secret: str
+    made: bool

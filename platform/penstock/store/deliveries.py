@@ -205,7 +205,7 @@ def owe(conn: Connection, events: Sequence[str]) -> set[str]:
 
 def insert_test(conn: Connection, tenant: str, *, id: str, endpoint: str, event: str, type: str, object: str) -> None:
     """Owe a sample event to one endpoint."""
-    values = {name: value for name, value in locals().items() if name != "conn"}
+    values = {"tenant": tenant, "id": id, "endpoint": endpoint, "event": event, "type": type, "object": object}
     conn.execute(_INSERT_TEST, values)
 
 
@@ -302,7 +302,17 @@ def replay(
     until: datetime | None = None,
 ) -> int:
     """Owe ended deliveries again, all that is given being so; how many."""
-    values = {name: value for name, value in locals().items() if name != "conn"}
+    values = {
+        "tenant": tenant,
+        "limit": limit,
+        "id": id,
+        "endpoint": endpoint,
+        "batch": batch,
+        "event": event,
+        "state": state,
+        "since": since,
+        "until": until,
+    }
     return len(conn.execute(_REPLAY, values).all())
 
 
@@ -353,7 +363,15 @@ def page(
     state: DeliveryState | None = None,
 ) -> list[Delivery]:
     """A tenant's deliveries, newest first, each with its last attempt."""
-    values = {name: value for name, value in locals().items() if name != "conn"}
+    values = {
+        "tenant": tenant,
+        "after": after,
+        "limit": limit,
+        "endpoint": endpoint,
+        "batch": batch,
+        "event": event,
+        "state": state,
+    }
     return [_delivery([row]) for row in conn.execute(_PAGE, values)]
 
 

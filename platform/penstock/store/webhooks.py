@@ -95,8 +95,17 @@ def insert(
     secret: str,
 ) -> Endpoint:
     """Insert an endpoint of the tenant, or of one batch."""
-    values = {name: value for name, value in locals().items() if name != "conn"}
-    return _endpoint(conn.execute(_INSERT, values | {"event_types": list(event_types)}).one())
+    values = {
+        "tenant": tenant,
+        "id": id,
+        "batch": batch,
+        "name": name,
+        "url": url,
+        "receiver": receiver,
+        "event_types": list(event_types),
+        "secret": secret,
+    }
+    return _endpoint(conn.execute(_INSERT, values).one())
 
 
 def get(conn: Connection, tenant: str, id: str) -> Endpoint | None:
@@ -128,8 +137,15 @@ def change(
     enabled: bool | None = None,
 ) -> Endpoint | None:
     """Change what is given; None if there is no such endpoint."""
-    values = {name: value for name, value in locals().items() if name != "conn"}
-    values["event_types"] = None if event_types is None else list(event_types)
+    values = {
+        "tenant": tenant,
+        "id": id,
+        "name": name,
+        "url": url,
+        "receiver": receiver,
+        "event_types": None if event_types is None else list(event_types),
+        "enabled": enabled,
+    }
     row = conn.execute(_CHANGE, values).first()
     return _endpoint(row) if row else None
 

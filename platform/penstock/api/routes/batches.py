@@ -18,8 +18,8 @@ from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import BatchShape, Page
 from penstock.api.schemas.terms import Create
+from penstock.domain.idempotency import Idempotency
 from penstock.service.control import cancel
-from penstock.service.core.idempotency import Idempotency
 from penstock.service.intake import submit
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView

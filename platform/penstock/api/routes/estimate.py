@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -20,19 +20,18 @@ from penstock.api.routes.batches import CreateBatch
 from penstock.api.routes.jobs import CreateJob
 from penstock.domain.accounts.batch_estimate import Spread
 from penstock.domain.accounts.price import money
+from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.estimates.batch_estimate import BatchEstimate, EstimateRequest, forecast
 from penstock.service.estimates.sample import MOST_BYTES
 from penstock.service.intake import submit
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
 
-_DEFAULT_WINDOW: Final = submit.DEFAULT_WINDOW
-
 
 class EstimateFile(CreateBatch):
     """What `POST /v1/batches` takes, but the window may be left out."""
 
-    completion_window: Text = Field(_DEFAULT_WINDOW, description="`24h`, or any `<n>m`, `<n>h`, `<n>d`.")
+    completion_window: Text = Field(DEFAULT_WINDOW, description="`24h`, or any `<n>m`, `<n>h`, `<n>d`.")
 
 
 class EstimateBatch(CreateJob):

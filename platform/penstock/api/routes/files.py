@@ -18,7 +18,7 @@ from penstock.api.platform import Here
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
-from penstock.service.core.idempotency import Idempotency
+from penstock.domain.idempotency import Idempotency
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
 from penstock.service.intake.upload import Sealed, Upload

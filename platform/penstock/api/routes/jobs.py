@@ -21,10 +21,11 @@ from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import JobShape, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.api_errors import BadRequest, TooLarge
+from penstock.domain.idempotency import Idempotency
+from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.control import cancel
-from penstock.service.core.idempotency import Idempotency
 from penstock.service.intake import submit
-from penstock.service.intake.submit import DEFAULT_WINDOW, JobLine
+from penstock.service.intake.submit import JobLine
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
 

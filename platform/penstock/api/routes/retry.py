@@ -16,14 +16,14 @@ from penstock.api.routes import webhooks
 from penstock.api.schemas.batch_webhook import BatchWebhook
 from penstock.api.schemas.terms import ExpiresAfter, LaneName, Metadata
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.idempotency import Idempotency
+from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.retry import OF_THE_LINE, Retry
-from penstock.service.core.idempotency import Idempotency
 from penstock.service.intake.retry import RetryRequest
 from penstock.service.intake.retry import retry as make
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
-from penstock.service.webhooks.endpoints import WebhookRequest
 
 _MAX_JSON_BYTES: Final = 1024 * 1024
 _MOST_SET_FIELDS: Final = 32

@@ -24,10 +24,9 @@ from penstock.api.schemas.webhook_shapes import (
     TestResult,
 )
 from penstock.domain.api_errors import BadRequest, OutboundRefused, Unavailable
-from penstock.domain.webhook import EVENT_TYPES, DeliveryState, Endpoint, check_secret
+from penstock.domain.webhook import EVENT_TYPES, DeliveryState, Endpoint, WebhookRequest, check_secret
 from penstock.service.views.batch_view import BatchView
 from penstock.service.webhooks import endpoints, webhook_queue
-from penstock.service.webhooks.endpoints import WebhookRequest
 
 router = APIRouter(prefix="/v1", tags=["webhooks"], responses=DOCUMENTED)
 

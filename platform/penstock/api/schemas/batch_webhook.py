@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from penstock.api.http.body import Asked, Text
-from penstock.domain.webhook import EVENT_TYPES, check_secret
+from penstock.domain.webhook import EVENT_TYPES, WebhookRequest, check_secret
 from penstock.service.webhooks import endpoints
-from penstock.service.webhooks.endpoints import WebhookRequest
 
 EventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
 

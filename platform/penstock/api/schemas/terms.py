@@ -9,9 +9,9 @@ from pydantic import Field, StringConstraints
 from penstock.api.http.body import Asked, Text
 from penstock.api.schemas.batch_webhook import BatchWebhook
 from penstock.domain.reuse import CacheMode
+from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane, noted
-from penstock.service.intake.submit import Terms
-from penstock.service.webhooks.endpoints import WebhookRequest
+from penstock.domain.work.terms import Terms
 
 Metadata = Annotated[
     dict[

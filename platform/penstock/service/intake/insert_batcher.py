@@ -13,9 +13,9 @@ from typing import Final
 
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.new_batch import NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.work import small_jobs
-from penstock.store.work.small_jobs import NewJob
 
 _MOST_AT_ONCE: Final = 100
 _MOST_BYTES_AT_ONCE: Final = 1024 * 1024
@@ -36,7 +36,7 @@ class InsertBatcher:
 
         One whose caller leaves before its statement is sent is not made.
         """
-        assert job.idempotency_key is None, "what is done once only looks for what is there, in one transaction"
+        assert job.batch.once is None, "what is done once only looks for what is there, in one transaction"
         made: asyncio.Future[Batch] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, made))
         if self._inserting is None or self._inserting.done():

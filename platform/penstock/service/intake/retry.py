@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.domain.api_errors import Conflict, NotFound
-from penstock.domain.work import hint
-from penstock.domain.work.batch import Batch, BatchState, parse_window
+from penstock.domain.idempotency import Idempotency
+from penstock.domain.reuse import CacheMode
+from penstock.domain.webhook import WebhookRequest
+from penstock.domain.work.batch import Batch, parse_window
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import EMPTY, Retry
-from penstock.service.core.idempotency import Idempotency, remembered
+from penstock.domain.work.terms import Terms
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
-from penstock.service.webhooks import endpoints
-from penstock.service.webhooks.endpoints import WebhookRequest
+from penstock.service.intake import creation
+from penstock.service.intake.creation import made_before
 from penstock.settings import Settings
 from penstock.store.batches import batches, files
 
@@ -47,8 +50,8 @@ def retry(
 
     Raises NotFound, and Conflict if it has not ended, has no such lines, or files that are needed are gone.
     """
-    if once and (earlier := remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))):
-        return _get(tx, tenant, earlier)
+    if earlier := made_before(tx, tenant, once):
+        return earlier
     parent = batches.get(tx.conn, tenant, id)
     if parent is None or parent.kind != kind:
         raise NotFound(kind, id, param=f"{kind}_id")
@@ -56,41 +59,32 @@ def retry(
     root = parent if parent.root is None else batches.get(tx.conn, tenant, parent.root)
     assert root is not None, "batches are never deleted"
     window = terms.completion_window or parent.completion_window
-    made = fresh("batch_" if kind == "batch" else "job_")
-    inserted = batches.insert(
-        tx.conn,
-        tenant,
-        id=made,
-        kind=kind,
-        inline=False,
-        state=BatchState.VALIDATING,
+    asked = Terms(
         endpoint=parent.endpoint,
-        model=None,
         lane=terms.lane or parent.lane,
         completion_window=window,
-        window=parse_window(window, settings.max_window_seconds),
         metadata=parent.metadata if terms.metadata is None else terms.metadata,
-        input_file=fresh("file-"),
         output_expires_seconds=terms.output_expires_seconds or parent.output_expires_seconds,
-        idempotency_key=once.key if once else None,
-        fingerprint=once.fingerprint if once else None,
         dedup=parent.dedup,
         plan=parent.plan,
-        cache=parent.cache,
+        cache=CacheMode(parent.cache) if parent.cache else None,
         cache_ttl_seconds=parent.cache_ttl_seconds,
+        webhook=terms.webhook,
+    )
+    new = NewBatch(
+        fresh(f"{kind}_"),
+        tenant,
+        kind,
+        asked,
+        parse_window(window, settings.max_window_seconds),
+        once,
+        input_file=fresh("file-"),
         parent=parent.id,
         root=root.id,
         repeats=repeats,
         reads=_read(tx, parent, root),
     )
-    if not inserted:  # the same request at once, which was first
-        assert once is not None, "only an idempotency key can be taken"
-        made = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key)) or made
-        return _get(tx, tenant, made)
-    if terms.webhook:
-        endpoints.attach(tx, tenant, made, terms.webhook)
-    tx.hint(hint.validate(made))
-    return _get(tx, tenant, made)
+    return creation.insert(tx, new)[0]
 
 
 def _check(parent: Batch, repeats: Retry) -> None:
@@ -109,7 +103,7 @@ def _check(parent: Batch, repeats: Retry) -> None:
         raise Conflict(parent.state, "retried", message, code=NOTHING)
 
 
-def _read(tx: Transaction, parent: Batch, root: Batch) -> list[str]:
+def _read(tx: Transaction, parent: Batch, root: Batch) -> tuple[str, ...]:
     """Hold what the child reads until it has ended; raise Conflict if it is gone."""
     wanted = [parent.output_file, parent.error_file, parent.merged_output_file, parent.merged_error_file]
     for one in {parent.id: parent, root.id: root}.values():
@@ -120,10 +114,4 @@ def _read(tx: Transaction, parent: Batch, root: Batch) -> list[str]:
         if files.share(tx.conn, parent.tenant, id) is None:
             message = f"The file {id} was deleted or has expired; without it these lines can't be repeated."
             raise Conflict(parent.state, "retried", message, code=GONE)
-    return found
-
-
-def _get(tx: Transaction, tenant: str, id: str) -> Batch:
-    batch = batches.get(tx.conn, tenant, id)
-    assert batch is not None, "it is there"
-    return batch
+    return tuple(found)

@@ -21,6 +21,7 @@ import structlog
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import NotFound, TooMany, Unavailable
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.new_batch import NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.intake.insert_batcher import InsertBatcher
 from penstock.service.lifecycle import dispatch
@@ -30,7 +31,6 @@ from penstock.settings import Settings
 from penstock.store.batches import batches
 from penstock.store.fleet import models
 from penstock.store.fleet.models import Facts
-from penstock.store.work.small_jobs import NewJob
 
 log = structlog.get_logger()
 

@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
 
 import msgspec
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.reuse import CacheMode
-from penstock.domain.work import hint
-from penstock.domain.work.batch import ENDPOINTS, Batch, BatchState, LineError, parse_window
-from penstock.domain.work.lane import Lane
+from penstock.domain.idempotency import Idempotency
+from penstock.domain.work.batch import ENDPOINTS, Batch, LineError, parse_window
+from penstock.domain.work.new_batch import NewBatch, NewJob
 from penstock.domain.work.slice import Cut
+from penstock.domain.work.terms import Terms
 from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.formats.input import Checked
-from penstock.service.core.idempotency import Idempotency, remembered
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.estimates import token_heuristic
+from penstock.service.intake import creation
+from penstock.service.intake.creation import attach_webhook, first, made_before
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.intake.upload import Sealed, Upload
-from penstock.service.webhooks import endpoints
-from penstock.service.webhooks.endpoints import WebhookRequest
 from penstock.settings import Settings
-from penstock.store.batches import batches, files
+from penstock.store.batches import files
 from penstock.store.work import small_jobs
-from penstock.store.work.small_jobs import NewJob
-
-DEFAULT_WINDOW: Final = "24h"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What batches and jobs have in common: what is asked, how urgently, until when, and the caller's notes."""
-
-    endpoint: str
-    lane: Lane = Lane.STANDARD
-    completion_window: str = DEFAULT_WINDOW
-    metadata: dict[str, str] = field(default_factory=dict)
-    output_expires_seconds: int | None = None
-    dedup: bool = True
-    plan: bool = True
-    """False: lines are asked in file order."""
-    cache: CacheMode | None = None
-    """None: what the tenant has chosen."""
-    cache_ttl_seconds: int | None = None
-    webhook: WebhookRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +45,8 @@ def create_batch(
     tx: Transaction, tenant: str, input_file: str, terms: Terms, once: Idempotency | None, settings: Settings
 ) -> Batch:
     """Create a batch that waits to be validated; raise BadRequest if its file can't be used."""
-    window = _check(terms, settings)
-    if again := _again(tx, tenant, once):
+    new = _new(tenant, "batch", terms, once, settings)
+    if again := made_before(tx, tenant, once):
         return again
     file = files.share(tx.conn, tenant, input_file)
     if file is None:
@@ -77,62 +54,14 @@ def create_batch(
         raise BadRequest(message, param="input_file_id")
     if file.purpose != "batch":
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
-    order = _Order(tenant, terms, window, once)
-    return _insert(tx, order, fresh("batch_"), "batch", file=(file.id, file.blob_key))[0]
+    return creation.insert(tx, replace(new, input_file=file.id, input_key=file.blob_key))[0]
 
 
-@dataclass(frozen=True)
-class _Order:
-    """Who wants a batch or job, on which terms, and under which key once only."""
-
-    tenant: str
-    terms: Terms
-    window: timedelta
-    once: Idempotency | None
-
-
-def _insert(
-    tx: Transaction,
-    order: _Order,
-    id: str,
-    kind: str,
-    *,
-    file: tuple[str, str],
-) -> tuple[Batch, bool]:
-    """Insert a batch or job over a file (its id and blob), to be validated.
-
-    The earlier one and False if the same request came twice at once, and the other was first.
-    """
-    terms, once = order.terms, order.once
-    made = batches.insert(
-        tx.conn,
-        order.tenant,
-        id=id,
-        kind=kind,
-        inline=False,
-        state=BatchState.VALIDATING,
-        endpoint=terms.endpoint,
-        model=None,
-        lane=terms.lane,
-        completion_window=terms.completion_window,
-        window=order.window,
-        metadata=terms.metadata,
-        input_file=file[0],
-        input_key=file[1],
-        output_expires_seconds=terms.output_expires_seconds,
-        idempotency_key=once.key if once else None,
-        fingerprint=once.fingerprint if once else None,
-        dedup=terms.dedup,
-        plan=terms.plan,
-        cache=terms.cache,
-        cache_ttl_seconds=terms.cache_ttl_seconds,
-    )
-    if not made:
-        return _first(tx, order.tenant, once), False
-    if terms.webhook:
-        endpoints.attach(tx, order.tenant, id, terms.webhook)
-    tx.hint(hint.validate(id))
-    return _get(tx, order.tenant, id), True
+def _new(tenant: str, kind: str, terms: Terms, once: Idempotency | None, settings: Settings) -> NewBatch:
+    if terms.endpoint not in ENDPOINTS:
+        raise BadRequest(f"endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
+    window = parse_window(terms.completion_window, settings.max_window_seconds)
+    return NewBatch(fresh(f"{kind}_"), tenant, kind, terms, window, once)
 
 
 async def create_job(
@@ -152,8 +81,8 @@ async def create_job(
     only; what it must know comes from the intake, which also feeds its model afterwards.
     Raises BadRequest, NotFound (`model_not_found`) or TooMany for an inline job; a large one fails as a batch does.
     """
-    order = _Order(tenant, terms, _check(terms, settings), once)
-    if once and (again := await db.run(_again, tenant, once)):
+    new = _new(tenant, "job", terms, once, settings)
+    if once and (again := await db.run(made_before, tenant, once)):
         return again
     few = len(asks) == 1  # a thread costs more than one request does
     requests = (
@@ -165,11 +94,11 @@ async def create_job(
     if small:
         checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
         if len({one.model for one in checked}) == 1:
-            return await _create_inline(db, intake, order, requests, checked, settings)
+            return await _create_inline(db, intake, new, requests, checked, settings)
     async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:
         for line in requests:
             await upload.write(line + b"\n")
-        return await upload.publish(_create_filed(order, settings))
+        return await upload.publish(_create_filed(new, settings))
 
 
 def requests_of(asks: Sequence[JobLine], default_model: str | None, endpoint: str) -> list[bytes]:
@@ -219,18 +148,18 @@ def _param(ask: JobLine, param: str | None) -> str | None:
 async def _create_inline(
     db: AsyncDatabase,
     intake: SmallJobIntake,
-    order: _Order,
+    new: NewBatch,
     requests: Sequence[bytes],
     checked: Sequence[Checked],
     settings: Settings,
 ) -> Batch:
     model = checked[0].model
-    facts = await intake.facts(order.tenant, model)
+    facts = await intake.facts(new.tenant, model)
     tokens = sum(
-        token_heuristic.tokens(one, len(line), order.terms.endpoint, facts, settings)
+        token_heuristic.tokens(one, len(line), new.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)
     )
-    await intake.reserve(order.tenant, model, tokens)
+    await intake.reserve(new.tenant, model, tokens)
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
         model=model,
@@ -241,59 +170,36 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    job = _new(order, cut, framed)
-    if order.terms.webhook or order.once:
-        batch = await db.run(_insert_inline, order, job)
+    job = NewJob(new, cut, framed)
+    if new.terms.webhook or new.once:
+        batch = await db.run(_insert_inline, job)
     else:
         batch = await intake.insert(job)
     intake.feed(model)
     return batch
 
 
-def _new(order: _Order, cut: Cut, framed: bytes) -> NewJob:
-    terms, once = order.terms, order.once
-    return NewJob(
-        id=fresh("job_"),
-        tenant=order.tenant,
-        cut=cut,
-        inline=framed,
-        endpoint=terms.endpoint,
-        lane=terms.lane,
-        completion_window=terms.completion_window,
-        window=order.window,
-        metadata=terms.metadata,
-        output_expires_seconds=terms.output_expires_seconds,
-        idempotency_key=once.key if once else None,
-        fingerprint=once.fingerprint if once else None,
-        dedup=terms.dedup,
-        plan=terms.plan,
-        cache=terms.cache,
-        cache_ttl_seconds=terms.cache_ttl_seconds,
-    )
-
-
-def _insert_inline(tx: Transaction, order: _Order, job: NewJob) -> Batch:
+def _insert_inline(tx: Transaction, job: NewJob) -> Batch:
     [made] = small_jobs.insert(tx.conn, [job])
-    if made and order.terms.webhook:
-        endpoints.attach(tx, order.tenant, job.id, order.terms.webhook)
-    return made or _first(tx, order.tenant, order.once)
+    if made:
+        attach_webhook(tx, job.batch)
+    return made or first(tx, job.batch)
 
 
-def _create_filed(order: _Order, settings: Settings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
+def _create_filed(new: NewBatch, settings: Settings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
     """The transaction that makes a large job's file and the job visible together."""
 
     def create(tx: Transaction, sealed: Sealed) -> tuple[Batch, bool]:
-        id = fresh("job_")
         file = fresh("file-")
-        batch, made = _insert(tx, order, id, "job", file=(file, sealed.key))
+        batch, made = creation.insert(tx, replace(new, input_file=file, input_key=sealed.key))
         if not made:
             return batch, False
         files.insert(
             tx.conn,
-            order.tenant,
+            new.tenant,
             id=file,
             purpose="batch",
-            filename=f"{id}.jsonl",
+            filename=f"{new.id}.jsonl",
             bytes=sealed.size_bytes,
             sha256=sealed.sha256,
             blob_key=sealed.key,
@@ -302,29 +208,3 @@ def _create_filed(order: _Order, settings: Settings) -> Callable[[Transaction, S
         return batch, True
 
     return create
-
-
-def _check(terms: Terms, settings: Settings) -> timedelta:
-    if terms.endpoint not in ENDPOINTS:
-        raise BadRequest(f"endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
-    return parse_window(terms.completion_window, settings.max_window_seconds)
-
-
-def _again(tx: Transaction, tenant: str, once: Idempotency | None) -> Batch | None:
-    """What this idempotency key made before, if anything."""
-    if once is None:
-        return None
-    id = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))
-    return _get(tx, tenant, id) if id else None
-
-
-def _first(tx: Transaction, tenant: str, once: Idempotency | None) -> Batch:
-    batch = _again(tx, tenant, once)
-    assert batch is not None, "only an idempotency key can be taken, and its batch is there"
-    return batch
-
-
-def _get(tx: Transaction, tenant: str, id: str) -> Batch:
-    batch = batches.get(tx.conn, tenant, id)
-    assert batch is not None, "it was inserted here"
-    return batch

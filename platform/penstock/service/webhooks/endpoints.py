@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from penstock.domain.api_errors import NotFound, TooMany
-from penstock.domain.webhook import EVENT_TYPES, MADE_SECRET_BYTES, Endpoint, receiver_of, secret_of
+from penstock.domain.webhook import EVENT_TYPES, MADE_SECRET_BYTES, Endpoint, WebhookRequest, receiver_of, secret_of
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.settings import Settings
@@ -17,16 +16,6 @@ from penstock.store import deliveries, webhooks
 
 BOTH_SECRETS: Final = timedelta(hours=24)
 """So long after a rotation everything is signed with the old secret too."""
-
-
-@dataclass(frozen=True)
-class WebhookRequest:
-    """A webhook for one batch; `made` says that its secret is ours, and was never told to anybody yet."""
-
-    url: str
-    event_types: tuple[str, ...]
-    secret: str
-    made: bool
 
 
 def wish(url: str, event_types: Sequence[str] | None, secret: str | None) -> WebhookRequest:

@@ -48,7 +48,16 @@ def add(
     valid_from: datetime | None,
 ) -> datetime | None:
     """Add a price of a model that is known; since when it is valid, or None if another begins at that very moment."""
-    return conn.execute(_ADD, {name: value for name, value in locals().items() if name != "conn"}).scalar()
+    values = {
+        "model": model,
+        "currency": currency,
+        "input": input,
+        "cached_input": cached_input,
+        "output": output,
+        "gpu": gpu,
+        "valid_from": valid_from,
+    }
+    return conn.execute(_ADD, values).scalar()
 
 
 def lock(conn: Connection) -> None:

@@ -72,7 +72,15 @@ def used(
     models: list[str] | None,
 ) -> list[UsageRow]:
     """What the tenant used from `start` (a whole hour) to before `stop`, in spans of `width` that are not empty."""
-    rows = conn.execute(_USED, {name: value for name, value in locals().items() if name != "conn"})
+    values = {
+        "tenant": tenant,
+        "start": start,
+        "stop": stop,
+        "width": width,
+        "by_model": by_model,
+        "by_batch": by_batch,
+        "models": models,
+    }
     return [
         UsageRow(
             row.start,
@@ -84,5 +92,5 @@ def used(
             ),
             Cost(row.gpu_microseconds, int(row.token_cost), int(row.gpu_cost)),
         )
-        for row in rows
+        for row in conn.execute(_USED, values)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -14,17 +14,16 @@ from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import Retry
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
-    insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline, metadata,
-                         input_file, input_key, output_expires_seconds, total, in_progress_at,
-                         idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds, parent, root, repeats,
-                         reads)
-    values (:id, :tenant, :kind, :inline, :state, :endpoint, :model, :lane, :completion_window, now() + :window,
-            cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :total,
-            case when :state = 'in_progress' then now() end, :idempotency_key, :fingerprint,
+    insert into batches (id, tenant, kind, inline, state, endpoint, lane, completion_window, deadline, metadata,
+                         input_file, input_key, output_expires_seconds, idempotency_key, fingerprint, dedup, plan,
+                         cache, cache_ttl_seconds, parent, root, repeats, reads)
+    values (:id, :tenant, :kind, false, 'validating', :endpoint, :lane, :completion_window, now() + :window,
+            cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :idempotency_key, :fingerprint,
             :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
@@ -173,40 +172,25 @@ def of_row(row: Row[Any]) -> Batch:
     )
 
 
-def insert(
-    conn: Connection,
-    tenant: str,
-    *,
-    id: str,
-    kind: str,
-    inline: bool,
-    state: BatchState,
-    endpoint: str,
-    model: str | None,
-    lane: Lane,
-    completion_window: str,
-    window: timedelta,
-    metadata: dict[str, str],
-    input_file: str | None = None,
-    input_key: str | None = None,
-    output_expires_seconds: int | None = None,
-    total: int = 0,
-    idempotency_key: str | None = None,
-    fingerprint: bytes | None = None,
-    dedup: bool = True,
-    plan: bool = True,
-    cache: str | None = None,
-    cache_ttl_seconds: int | None = None,
-    parent: str | None = None,
-    root: str | None = None,
-    repeats: Retry | None = None,
-    reads: Sequence[str] = (),
-) -> bool:
-    """Insert a batch; False if the tenant has one with this idempotency key already."""
-    values = {name: value for name, value in locals().items() if name != "conn"}
-    values |= {"metadata": json.dumps(metadata), "reads": list(reads)}
-    values["repeats"] = None if repeats is None else json.dumps(repeats.as_json())
-    return conn.execute(_INSERT, values).first() is not None
+def insert(conn: Connection, new: NewBatch) -> bool:
+    """Insert a batch that waits to be validated; False if its tenant has one with this idempotency key already."""
+    return conn.execute(_INSERT, to_row(new)).first() is not None
+
+
+def to_row(new: NewBatch) -> dict[str, Any]:
+    """A new batch as statements take it."""
+    terms, once = new.terms, new.once
+    return {
+        **vars(terms),
+        **vars(new),
+        "lane": terms.lane.value,
+        "lane_rank": terms.lane.rank,
+        "metadata": json.dumps(terms.metadata),
+        "idempotency_key": once.key if once else None,
+        "fingerprint": once.fingerprint if once else None,
+        "repeats": json.dumps(new.repeats.as_json()) if new.repeats else None,
+        "reads": list(new.reads),
+    }
 
 
 def by_idempotency_key(conn: Connection, tenant: str, key: str) -> tuple[str, bytes] | None:

@@ -114,7 +114,18 @@ def insert(
 
     Raises TooSlow if the blob was given up meanwhile, because it took so long.
     """
-    values = {name: value for name, value in locals().items() if name != "conn"}
+    values = {
+        "tenant": tenant,
+        "id": id,
+        "purpose": purpose,
+        "filename": filename,
+        "bytes": bytes,
+        "sha256": sha256,
+        "blob_key": blob_key,
+        "ttl": ttl,
+        "idempotency_key": idempotency_key,
+        "fingerprint": fingerprint,
+    }
     if conn.execute(_INSERT, values).first() is None:
         return False
     if not published(conn, [blob_key]):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, text
 
 from penstock.domain.work.batch import Batch
-from penstock.domain.work.lane import Lane
-from penstock.domain.work.slice import Cut
-from penstock.store.batches.batches import of_row
+from penstock.domain.work.new_batch import NewJob
+from penstock.store.batches.batches import of_row, to_row
 
 _TYPES: Final = {
     "id": "text",
@@ -70,64 +66,9 @@ _INSERT = text(f"""
     from made""")
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A small job that is to be made."""
-
-    id: str
-    tenant: str
-    cut: Cut
-    """Its one slice."""
-    inline: bytes
-    """Its lines, as a plan frames them."""
-    endpoint: str
-    lane: Lane
-    completion_window: str
-    window: timedelta
-    """The same as a time; its deadline counts from the database's clock."""
-    metadata: dict[str, str]
-    output_expires_seconds: int | None = None
-    idempotency_key: str | None = None
-    fingerprint: bytes | None = None
-    """Of the request that the key stands for."""
-    dedup: bool = True
-    plan: bool = True
-    cache: str | None = None
-    cache_ttl_seconds: int | None = None
-
-    def values(self) -> dict[str, Any]:
-        """What the statement takes of it."""
-        cut = self.cut
-        return {
-            "id": self.id,
-            "tenant": self.tenant,
-            "endpoint": self.endpoint,
-            "lane": self.lane.value,
-            "lane_rank": self.lane.rank,
-            "completion_window": self.completion_window,
-            "window": self.window,
-            "metadata": json.dumps(self.metadata),
-            "output_expires_seconds": self.output_expires_seconds,
-            "idempotency_key": self.idempotency_key,
-            "fingerprint": self.fingerprint,
-            "dedup": self.dedup,
-            "plan": self.plan,
-            "cache": self.cache,
-            "cache_ttl_seconds": self.cache_ttl_seconds,
-            "model": cut.model,
-            "plan_offset": cut.plan_offset,
-            "plan_bytes": cut.plan_bytes,
-            "lines": cut.lines,
-            "first_line": cut.first_line,
-            "last_line": cut.last_line,
-            "tokens": cut.tokens,
-            "inline": self.inline,
-        }
-
-
 def insert(conn: Connection, jobs: Sequence[NewJob]) -> list[Batch | None]:
     """Make these jobs; None stands for one whose idempotency key its tenant has used already."""
-    values = [job.values() for job in jobs]
+    values = [{**to_row(job.batch), **vars(job.cut), "inline": job.inline} for job in jobs]
     rows = conn.execute(_INSERT, {name: [value[name] for value in values] for name in _TYPES})
     made = {batch.id: batch for batch in map(of_row, rows)}
-    return [made.get(job.id) for job in jobs]
+    return [made.get(job.batch.id) for job in jobs]

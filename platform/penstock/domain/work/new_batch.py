@@ -1,0 +1,43 @@
+"""New batches: what is known of a batch or job before its row is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from penstock.domain.idempotency import Idempotency
+from penstock.domain.work.retry import Retry
+from penstock.domain.work.slice import Cut
+from penstock.domain.work.terms import Terms
+
+
+@dataclass(frozen=True)
+class NewBatch:
+    """A batch or job that is to be made."""
+
+    id: str
+    tenant: str
+    kind: str
+    """`batch` or `job`."""
+    terms: Terms
+    window: timedelta
+    """The completion window of its terms as a time; the deadline counts from the database's clock."""
+    once: Idempotency | None = None
+    input_file: str | None = None
+    input_key: str | None = None
+    """Where the file's bytes are; None for a retry, whose input is derived when it is validated."""
+    parent: str | None = None
+    root: str | None = None
+    repeats: Retry | None = None
+    reads: tuple[str, ...] = ()
+    """Files that a retry reads until it has ended."""
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A small job that is to be made: in progress at once, with its one slice."""
+
+    batch: NewBatch
+    cut: Cut
+    inline: bytes
+    """Its lines, as a plan frames them."""

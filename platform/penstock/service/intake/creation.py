@@ -1,0 +1,50 @@
+"""Creation: a batch or job is inserted once for each idempotency key, with its webhook and the hint to validate it."""
+
+from __future__ import annotations
+
+from penstock.domain.idempotency import Idempotency, remembered
+from penstock.domain.work import hint
+from penstock.domain.work.batch import Batch
+from penstock.domain.work.new_batch import NewBatch
+from penstock.service.core.transaction import Transaction
+from penstock.service.webhooks import endpoints
+from penstock.store.batches import batches
+
+
+def insert(tx: Transaction, new: NewBatch) -> tuple[Batch, bool]:
+    """Insert a batch or job that waits to be validated.
+
+    The earlier one and False if the same request came twice at once, and the other was first.
+    """
+    if not batches.insert(tx.conn, new):
+        return first(tx, new), False
+    attach_webhook(tx, new)
+    tx.hint(hint.validate(new.id))
+    return _get(tx, new.tenant, new.id), True
+
+
+def attach_webhook(tx: Transaction, new: NewBatch) -> None:
+    """Give a batch that was just inserted the webhook of its terms, if they have one."""
+    if new.terms.webhook:
+        endpoints.attach(tx, new.tenant, new.id, new.terms.webhook)
+
+
+def made_before(tx: Transaction, tenant: str, once: Idempotency | None) -> Batch | None:
+    """What this idempotency key made before, if anything."""
+    if once is None:
+        return None
+    id = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))
+    return _get(tx, tenant, id) if id else None
+
+
+def first(tx: Transaction, new: NewBatch) -> Batch:
+    """The batch that took the idempotency key of one that could not be inserted."""
+    batch = made_before(tx, new.tenant, new.once)
+    assert batch is not None, "only an idempotency key can be taken, and its batch is there"
+    return batch
+
+
+def _get(tx: Transaction, tenant: str, id: str) -> Batch:
+    batch = batches.get(tx.conn, tenant, id)
+    assert batch is not None, "it is there"
+    return batch
