@@ -26,6 +26,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import NoSpace, Unavailable
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.batch import BatchState
+from penstock.domain.work.file import File
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.terms import Terms
 from penstock.service.core.transaction import AsyncDatabase, Database
@@ -123,7 +124,7 @@ class House:
                 return await call()
         raise AssertionError("one failure, and three tries were not enough")
 
-    async def _upload(self, once: Idempotency) -> files.File:
+    async def _upload(self, once: Idempotency) -> File:
         async with upload.Upload(self.api, self.blobs, "acme", 10_000) as sending:
             await sending.write(CONTENT)
             return await sending.publish(

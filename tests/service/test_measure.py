@@ -6,14 +6,14 @@ import pytest
 from service.desk import Desk, request
 from store.world import World
 
+from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
 from penstock.service.lifecycle import measure, work
 from penstock.store.fleet import models
-from penstock.store.fleet.models import Facts
 
 
-def facts(world: World) -> Facts | None:
+def facts(world: World) -> ModelFacts | None:
     return world.db.run(lambda tx: models.facts(tx.conn)).get("tiny")
 
 
@@ -41,7 +41,7 @@ def test_what_settled_is_measured_over_answered_lines(world: World) -> None:
     world.finish(other)
     assert world.db.run(measure.measure) == 1
     # Two of four lines of the first slice (400 bytes, 40 tokens by estimate), both of the other (200 bytes, 20).
-    assert facts(world) == Facts(
+    assert facts(world) == ModelFacts(
         bytes_per_token=pytest.approx(400 / 12), output_tokens=2.0, tokens_scale=pytest.approx(20 / 40)
     )
 
@@ -76,7 +76,7 @@ def test_slices_without_an_answered_line_teach_nothing_and_are_not_looked_at_aga
     refuse(world, claim, 1, 2)
     world.db.run(work.settle, claim, world.settings)
     assert world.db.run(measure.measure) == 1
-    assert facts(world) == Facts()
+    assert facts(world) == ModelFacts()
     assert again(world) == 0
 
 

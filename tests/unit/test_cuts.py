@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.domain.fleet.model import ModelFacts
+from penstock.domain.fleet.worker import WorkerPace
 from penstock.service.planning.plan import Speed, cut, speed
 from penstock.settings import Settings
-from penstock.store.fleet.models import Facts
-from penstock.store.fleet.workers import WorkerPace
 
 SETTINGS = Settings(slice_seconds=20.0, slice_tokens=60_000, slice_lines=40, slice_bytes=10_000)
 
@@ -51,11 +51,11 @@ def test_every_line_is_in_one_slice_and_every_slice_keeps_the_bounds(lines: list
 
 def test_a_slice_is_as_much_as_a_worker_does_in_its_seconds() -> None:
     assert speed(WorkerPace(1, 1_000.0, 128), None, SETTINGS).slice_tokens == 20_000
-    assert speed(WorkerPace(1, 1_000.0, 128), Facts(tokens_scale=0.5), SETTINGS).slice_tokens == 40_000
+    assert speed(WorkerPace(1, 1_000.0, 128), ModelFacts(tokens_scale=0.5), SETTINGS).slice_tokens == 40_000
 
 
 def test_where_nothing_is_measured_the_setting_says() -> None:
-    assert speed(None, None, SETTINGS) == speed(None, Facts(tokens_scale=0.5), SETTINGS)
+    assert speed(None, None, SETTINGS) == speed(None, ModelFacts(tokens_scale=0.5), SETTINGS)
     assert speed(None, None, SETTINGS).slice_tokens == 60_000
     assert speed(WorkerPace(2, None, 256), None, SETTINGS).slice_tokens == 60_000
 

@@ -187,3 +187,37 @@ class WebhookRequest:
     event_types: tuple[str, ...]
     secret: str
     made: bool
+
+
+@dataclass(frozen=True)
+class AttemptOutcome:
+    """How one claimed attempt went, and what follows from it."""
+
+    id: str
+    number: int
+    state: DeliveryState
+    wait_seconds: float
+    at: datetime
+    status: int | None
+    milliseconds: int
+    answer: bytes | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class RecordedAttempt:
+    """An attempt that was recorded; `age` since the event, of one that ended its delivery."""
+
+    id: str
+    state: DeliveryState
+    milliseconds: int
+    age: timedelta | None
+
+
+@dataclass(frozen=True)
+class WebhookBacklog:
+    """What is owed at this moment."""
+
+    pending: int
+    due: int
+    late_seconds: float

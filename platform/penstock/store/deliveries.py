@@ -8,13 +8,20 @@ the endpoint, then its deliveries by id.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from penstock.domain.webhook import Attempt, Delivery, DeliveryState, Due
+from penstock.domain.webhook import (
+    Attempt,
+    AttemptOutcome,
+    Delivery,
+    DeliveryState,
+    Due,
+    RecordedAttempt,
+    WebhookBacklog,
+)
 
 _OWE = text("""
     -- An event is owed to an endpoint once, however often somebody says so: to the tenant's own, and to the batch's.
@@ -164,40 +171,6 @@ _BACKLOG = text("""
     from deliveries where state = 'pending'""")
 
 
-@dataclass(frozen=True)
-class AttemptOutcome:
-    """How one claimed attempt went, and what follows from it."""
-
-    id: str
-    number: int
-    state: DeliveryState
-    wait_seconds: float
-    at: datetime
-    status: int | None
-    milliseconds: int
-    answer: bytes | None
-    error: str | None
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """An attempt that was recorded; `age` since the event, of one that ended its delivery."""
-
-    id: str
-    state: DeliveryState
-    milliseconds: int
-    age: timedelta | None
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """What is owed at this moment."""
-
-    pending: int
-    due: int
-    late_seconds: float
-
-
 def owe(conn: Connection, events: Sequence[str]) -> set[str]:
     """Owe events to all endpoints that want to hear of them; the batches of which something is owed."""
     return {row.object for row in conn.execute(_OWE, {"events": list(events)})}
@@ -255,7 +228,7 @@ def claim(
     ]
 
 
-def record(conn: Connection, told: Sequence[AttemptOutcome]) -> list[Recorded]:
+def record(conn: Connection, told: Sequence[AttemptOutcome]) -> list[RecordedAttempt]:
     """Record attempts; those that somebody else has taken over meanwhile are missing from the answer."""
     values = {
         "ids": [one.id for one in told],
@@ -269,7 +242,7 @@ def record(conn: Connection, told: Sequence[AttemptOutcome]) -> list[Recorded]:
         "errors": [one.error for one in told],
     }
     rows = conn.execute(_RECORD, values)
-    return [Recorded(row.id, DeliveryState(row.state), row.milliseconds, row.age) for row in rows]
+    return [RecordedAttempt(row.id, DeliveryState(row.state), row.milliseconds, row.age) for row in rows]
 
 
 def put_back(conn: Connection, claims: Sequence[tuple[str, int]]) -> None:
@@ -380,7 +353,7 @@ def is_tested(conn: Connection, endpoint: str) -> bool:
     return bool(conn.execute(_TESTED, {"endpoint": endpoint}).scalar_one())
 
 
-def backlog(conn: Connection) -> Backlog:
+def backlog(conn: Connection) -> WebhookBacklog:
     """What is owed now. For metrics."""
     row = conn.execute(_BACKLOG).one()
-    return Backlog(row.pending, row.due, max(0.0, row.late_seconds))
+    return WebhookBacklog(row.pending, row.due, max(0.0, row.late_seconds))

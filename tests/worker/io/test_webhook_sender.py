@@ -14,11 +14,10 @@ import pytest
 from store.world import World
 from worker.receiver import HANGS, Answer, Got, Receiver
 
-from penstock.domain.webhook import EVENT_TYPES, Delivery, DeliveryState, Endpoint
+from penstock.domain.webhook import EVENT_TYPES, AttemptOutcome, Delivery, DeliveryState, Endpoint
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.webhooks import endpoints, webhook_queue
 from penstock.settings import Settings
-from penstock.store.deliveries import AttemptOutcome
 from penstock.store.engine import async_engine
 from penstock.wire.outbound import Outbound
 from penstock_worker.io.webhook_sender import WebhookSender

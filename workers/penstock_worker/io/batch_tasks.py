@@ -13,12 +13,12 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.holder import Holder
+from penstock.domain.work.lease import BatchLease
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
 from penstock.service.planning.validate import validate
 from penstock.service.results.assemble import assemble
 from penstock.settings import Settings
-from penstock.store.work.leases import BatchLease
 from penstock_worker.runtime.beat import Beat, now
 from penstock_worker.runtime.patience import insist
 

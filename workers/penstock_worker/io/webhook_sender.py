@@ -20,13 +20,12 @@ from typing import Final
 import structlog
 
 from penstock.domain.api_errors import OutboundFailed, OutboundRefused, Unavailable
-from penstock.domain.webhook import Due, judge, retry_after
+from penstock.domain.webhook import AttemptOutcome, Due, judge, retry_after
 from penstock.failpoint import failpoint
 from penstock.formats import webhook
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.webhooks import webhook_queue
 from penstock.settings import Settings
-from penstock.store.deliveries import AttemptOutcome
 from penstock.wire.outbound import Outbound, Reply
 from penstock_worker.runtime.loop_thread import LoopThread
 

@@ -19,10 +19,10 @@ from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.idempotency import Idempotency
+from penstock.domain.work.file import File
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
 from penstock.service.intake.upload import Sealed, Upload
-from penstock.store.batches.files import File
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=DOCUMENTED)
 

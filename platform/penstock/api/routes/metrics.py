@@ -18,11 +18,11 @@ from prometheus_client.registry import Collector
 from penstock.api.platform import Here
 from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
 from penstock.domain.calls.ingress import Ingress, Load
+from penstock.domain.counted import COUNTED
 from penstock.service.admin import health
 from penstock.service.admin.health import Gauges
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.settings import Settings
-from penstock.store.work.counts import COUNTED
 
 router = APIRouter(tags=["health"])
 

@@ -8,11 +8,11 @@ from datetime import timedelta
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unavailable
+from penstock.domain.webhook import WebhookBacklog
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
 from penstock.store import deliveries
 from penstock.store.batches import batches
-from penstock.store.deliveries import Backlog
 from penstock.store.fleet import workers
 from penstock.store.work import counts, leases, slices
 
@@ -28,7 +28,7 @@ class Gauges:
     leases: dict[str, int]
     counts: dict[str, int]
     """How often rare things happened, by name."""
-    webhooks: Backlog
+    webhooks: WebhookBacklog
     """Events that are owed to webhook endpoints."""
 
 

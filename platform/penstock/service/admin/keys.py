@@ -7,11 +7,11 @@ import re
 import secrets
 from typing import Final
 
+from penstock.domain.accounts.api_key import ApiKey
 from penstock.domain.api_errors import BadRequest, NotFound, Unauthorized
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import keys
-from penstock.store.accounts.keys import ApiKey
 
 BOOTSTRAP_TENANT: Final = "default"
 PREFIX: Final = "sk-penstock-"

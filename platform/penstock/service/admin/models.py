@@ -7,10 +7,10 @@ from typing import Final
 
 from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.domain.calls.ingress import Slo
+from penstock.domain.fleet.model import Model
 from penstock.service.core.transaction import Transaction
 from penstock.settings import Settings
 from penstock.store.fleet import models
-from penstock.store.fleet.models import Model
 
 _MOST_PROMISED_MS: Final = 600_000
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.domain.accounts.tenant import Tenant
 from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import tenants
-from penstock.store.accounts.tenants import Tenant
 
 _LEAST_WEIGHT: Final = 0.001
 _MOST_WEIGHT: Final = 1_000.0

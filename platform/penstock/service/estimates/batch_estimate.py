@@ -30,6 +30,7 @@ from penstock.domain.accounts.eta import FASTER, SLOWER, OpenWork, Span, Unknown
 from penstock.domain.accounts.price import Price
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest, Unreadable
+from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import ENDPOINTS, LineError, parse_window
 from penstock.domain.work.lane import Lane
 from penstock.formats import input as lines
@@ -44,10 +45,9 @@ from penstock.settings import Settings
 from penstock.store.accounts import prices
 from penstock.store.batches import files
 from penstock.store.fleet import models
-from penstock.store.fleet.models import Facts
 
 TOKENIZE_SECONDS: Final = 5.0
-_NO_FACTS: Final = Facts()
+_NO_FACTS: Final = ModelFacts()
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class _Known:
     """By the identity of what was sampled."""
     counted: Mapping[bytes, int]
     """Tokens, as an engine's tokenizer counted them, of lines that it could be asked about."""
-    facts: Mapping[str, Facts]
+    facts: Mapping[str, ModelFacts]
     endpoint: str
     settings: Settings
 
@@ -220,7 +220,7 @@ class _Told:
     """What the database says of the models that lines name."""
 
     works: Mapping[str, OpenWork]
-    facts: Mapping[str, Facts]
+    facts: Mapping[str, ModelFacts]
     prices: Mapping[str, Price]
     gpu_per_token: Mapping[str, float]
     """Microseconds."""

@@ -20,6 +20,7 @@ import structlog
 
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import NotFound, TooMany, Unavailable
+from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction
@@ -30,7 +31,6 @@ from penstock.service.views.batch_view import BatchView
 from penstock.settings import Settings
 from penstock.store.batches import batches
 from penstock.store.fleet import models
-from penstock.store.fleet.models import Facts
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class _Looked:
     """What was found for a tenant and a model, and what the tenant's jobs added since."""
 
     at: float
-    facts: Facts | None
+    facts: ModelFacts | None
     open_tokens: int
 
 
@@ -60,7 +60,7 @@ class SmallJobIntake:
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
 
-    async def facts(self, tenant: str, model: str) -> Facts | None:
+    async def facts(self, tenant: str, model: str) -> ModelFacts | None:
         """What a known model's lines taught; raise NotFound (`model_not_found`)."""
         return (await self._look(tenant, model)).facts
 
@@ -126,7 +126,7 @@ class SmallJobIntake:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _look(tx: Transaction, tenant: str, model: str) -> tuple[Facts | None, int]:
+def _look(tx: Transaction, tenant: str, model: str) -> tuple[ModelFacts | None, int]:
     if not models.known(tx.conn, [model]):
         raise NotFound("model", model, param="model", code="model_not_found")
     return models.facts(tx.conn, [model]).get(model), batches.open_tokens(tx.conn, tenant)

@@ -13,6 +13,8 @@ from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.lease import BatchLease
+from penstock.domain.work.segment import Piece
 from penstock.domain.work.slice import Claim
 from penstock.formats import plan
 from penstock.formats.output import Record
@@ -130,12 +132,12 @@ def _piece(
     gpu_microseconds: int,
     blob_key: str | None = None,
     framed: bytes | None = None,
-) -> segments.Piece:
+) -> Piece:
     usage = Usage()
     for record in records:
         usage += record.usage
     data = frame(records) if framed is None else framed
-    return segments.Piece(
+    return Piece(
         claim.slice,
         claim.lease,
         seq,
@@ -257,7 +259,7 @@ def seen(tx: Transaction, holder: Holder) -> None:
 
 def claim_batch(
     tx: Transaction, holder: Holder, batch: str, kind: str, nonce: UUID, settings: Settings
-) -> tuple[Batch, leases.BatchLease] | None:
+) -> tuple[Batch, BatchLease] | None:
     """Take a batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
     state = BatchState.VALIDATING if kind == "validate" else BatchState.FINALIZING
     ttl = timedelta(seconds=settings.lease_seconds)

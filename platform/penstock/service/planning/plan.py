@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.blobs.store import Blobs
+from penstock.domain.fleet.model import ModelFacts
+from penstock.domain.fleet.worker import WorkerPace
 from penstock.domain.work.slice import Cut
 from penstock.formats import plan
 from penstock.service.planning import order
 from penstock.service.planning.order import Beginnings, Numbers
 from penstock.service.planning.scan import Scan, line_at
 from penstock.settings import Settings
-from penstock.store.fleet.models import Facts
-from penstock.store.fleet.workers import WorkerPace
 
 _LINES_AT_ONCE: Final = 256
 """What an engine that nobody has seen yet takes at once: vLLM's default, often."""
@@ -55,7 +55,7 @@ class Plan:
     ends: list[int]
 
 
-def speed(pace: WorkerPace | None, facts: Facts | None, settings: Settings) -> Speed:
+def speed(pace: WorkerPace | None, facts: ModelFacts | None, settings: Settings) -> Speed:
     """How much work a slice should be: so many seconds of what a live worker does, where that is known."""
     pace = pace or WorkerPace()
     tokens = float(settings.slice_tokens)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import LineError
 from penstock.formats import input as lines
 from penstock.formats.canonical import fingerprint
@@ -23,7 +24,6 @@ from penstock.formats.prefix import beginnings
 from penstock.service.estimates import token_heuristic
 from penstock.service.planning.order import Numbers, leaders
 from penstock.settings import Settings
-from penstock.store.fleet.models import Facts
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Scan:
             self.errors.append(error)
 
 
-def scan(path: Path, endpoint: str, facts: Mapping[str, Facts], settings: Settings, dedup: bool = True) -> Scan:
+def scan(path: Path, endpoint: str, facts: Mapping[str, ModelFacts], settings: Settings, dedup: bool = True) -> Scan:
     """Read the input once and check each line by itself, then all custom_ids against each other.
 
     `facts` is what is known about the lines of models, for estimates. `dedup`: equal lines may share an answer.
@@ -73,7 +73,7 @@ def scan(path: Path, endpoint: str, facts: Mapping[str, Facts], settings: Settin
 
 
 def _check_lines(
-    file: BinaryIO, found: Scan, endpoint: str, facts: Mapping[str, Facts], settings: Settings, dedup: bool
+    file: BinaryIO, found: Scan, endpoint: str, facts: Mapping[str, ModelFacts], settings: Settings, dedup: bool
 ) -> None:
     model_index: dict[str, int] = {}
     number = offset = blank = 0

@@ -12,6 +12,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
+from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.slice import Cut
 from penstock.failpoint import failpoint
@@ -25,7 +26,6 @@ from penstock.service.planning.scan import Scan, scan
 from penstock.settings import Settings
 from penstock.store.batches import batches, files
 from penstock.store.fleet import models, workers
-from penstock.store.fleet.models import Facts
 from penstock.store.work import leases, slices
 
 log = structlog.get_logger()
@@ -100,7 +100,9 @@ def check_limit(tx: Transaction, tenant: str, found: Scan, settings: Settings) -
         found.refuse(LineError("token_limit_exceeded", message), settings.max_errors_listed)
 
 
-def speeds(tx: Transaction, names: list[str], facts: Mapping[str, Facts], settings: Settings) -> dict[str, plan.Speed]:
+def speeds(
+    tx: Transaction, names: list[str], facts: Mapping[str, ModelFacts], settings: Settings
+) -> dict[str, plan.Speed]:
     """How much work a slice of each model should be."""
     paces = workers.paces(tx.conn, names, gone=timedelta(seconds=settings.worker_gone_seconds))
     return {name: plan.speed(paces.get(name), facts.get(name), settings) for name in names}

@@ -20,6 +20,7 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState
+from penstock.domain.work.segment import Segment
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
@@ -109,17 +110,17 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     )
 
 
-def _page(tx: Transaction, batch: str, after: segments.Segment | None) -> list[segments.Segment]:
+def _page(tx: Transaction, batch: str, after: Segment | None) -> list[Segment]:
     return segments.page(tx.conn, batch, after=after, limit=_PAGE)
 
 
-def read(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[segments.Segment, bytes]]:
+def read(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[Segment, bytes]]:
     """All segments with their bytes, slice by slice; a few are read at once, since a store answers each in its time."""
 
-    def look(piece: segments.Segment) -> bytes:
+    def look(piece: Segment) -> bytes:
         return piece.data if piece.data is not None else blobs.read(piece.blob_key or "")
 
-    after: segments.Segment | None = None
+    after: Segment | None = None
     with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="read") as pool:
         while page := db.run(_page, batch.id, after):
             for at in range(0, len(page), _READS_AT_ONCE):
@@ -128,7 +129,7 @@ def read(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[segments.Se
             after = page[-1]
 
 
-def fetch(pieces: Iterable[tuple[segments.Segment, bytes]], answers: BinaryIO) -> Index:
+def fetch(pieces: Iterable[tuple[Segment, bytes]], answers: BinaryIO) -> Index:
     """Copy all segments to scratch and index their lines; of one slice, in the order in which they were accepted."""
     index = Index()
     offset = 0

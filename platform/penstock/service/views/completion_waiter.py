@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from penstock.domain.work.batch_read import BatchKey
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.batches import batch_reads
-from penstock.store.batches.batch_reads import EndKey
 
 FIRST_PAUSE_SECONDS: Final = 0.02
 LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -27,14 +27,14 @@ class CompletionWaiter:
     def __init__(self, db: AsyncDatabase, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._db = db
         self._clock = clock
-        self._waiting: dict[EndKey, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[BatchKey, list[asyncio.Future[None]]] = {}
         self._latest_at = self._looked_at = -LONGEST_PAUSE_SECONDS
         self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     async def wait(self, tenant: str, kind: str, id: str, seconds: float, left: Callable[[], Awaitable[bool]]) -> None:
         """Return once it has ended or is not there, the time is over or the caller has left; raise Unavailable."""
-        key, end = EndKey(tenant, kind, id), self._clock() + seconds
+        key, end = BatchKey(tenant, kind, id), self._clock() + seconds
         ended = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(ended)
         self._latest_at = self._clock()
@@ -58,7 +58,7 @@ class CompletionWaiter:
             with suppress(asyncio.CancelledError):
                 await self._looking
 
-    def _forget(self, key: EndKey, ended: asyncio.Future[None]) -> None:
+    def _forget(self, key: BatchKey, ended: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(key, [])
         if ended in waiting:
             waiting.remove(ended)
@@ -87,7 +87,7 @@ class CompletionWaiter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._came.wait(), pause)
 
-    def _tell(self, keys: Iterable[EndKey], error: Exception | None = None) -> None:
+    def _tell(self, keys: Iterable[BatchKey], error: Exception | None = None) -> None:
         for key in keys:
             for ended in self._waiting.pop(key, []):
                 if ended.done():
@@ -98,5 +98,5 @@ class CompletionWaiter:
                     ended.set_exception(error)
 
 
-def _ended(tx: Transaction, keys: list[EndKey]) -> list[EndKey]:
+def _ended(tx: Transaction, keys: list[BatchKey]) -> list[BatchKey]:
     return batch_reads.ended_or_gone(tx.conn, keys)

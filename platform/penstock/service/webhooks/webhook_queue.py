@@ -10,13 +10,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from penstock.domain.api_errors import Conflict, NotFound
-from penstock.domain.webhook import Delivery, DeliveryState, Due
+from penstock.domain.webhook import AttemptOutcome, Delivery, DeliveryState, Due
 from penstock.domain.work import hint
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
 from penstock.store import deliveries, webhooks
-from penstock.store.deliveries import AttemptOutcome
 from penstock.store.work import counts
 
 _LOOK_AGAIN_SECONDS: Final = 0.1

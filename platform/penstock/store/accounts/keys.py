@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-
 from sqlalchemy import Connection, text
+
+from penstock.domain.accounts.api_key import ApiKey
 
 _TENANT = text("insert into tenants (id, name) values (:tenant, :name) on conflict (id) do nothing")
 _INSERT = text("""
@@ -17,18 +16,6 @@ _LIST = text("""
     where tenant = :tenant order by created_at, id""")
 _REVOKE = text("""
     update api_keys set revoked_at = now() where tenant = :tenant and id = :id and revoked_at is null returning id""")
-
-
-@dataclass(frozen=True)
-class ApiKey:
-    """An API key as it may be shown: its last four characters, never itself."""
-
-    id: str
-    tenant: str
-    name: str
-    tail: str
-    created_at: datetime
-    revoked_at: datetime | None
 
 
 def ensure_tenant(conn: Connection, tenant: str, name: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection, text
+
+from penstock.domain.accounts.tenant import Tenant
 
 _MOST: Final = 10_000
 
@@ -16,17 +16,6 @@ _WEIGH = text("update tenants set weight = :weight where id = :tenant returning 
 
 _CACHE = text("update tenants set cache = :cache where id = :tenant returning id")
 _CACHING = text("select id from tenants where cache order by id limit :limit")
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """A tenant and its weight: one with 2 gets twice the tokens of one with 1, where both have work in one lane."""
-
-    id: str
-    weight: float
-    cache: bool
-    """Whether its requests use the shared cache unless they say otherwise."""
-    created_at: datetime
 
 
 def page(conn: Connection) -> list[Tenant]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.work.batch import TERMINAL, Batch
+from penstock.domain.work.batch import TERMINAL
+from penstock.domain.work.batch_read import BatchKey, BatchRead
 from penstock.store.batches import batches
 
 _LOOK = text(
@@ -28,32 +28,14 @@ _ENDED_OR_GONE = text("""
     where b.id is null or b.state = any(cast(:terminal as text[]))""")
 
 
-class BatchRead(NamedTuple):
-    """A batch with live counts, and what there is beside it."""
-
-    batch: Batch
-    children: tuple[str, ...]
-    """The first batches that repeat lines of it, oldest first."""
-    has_webhook: bool
-    """Whether it has, or had, a webhook of its own."""
-
-
 def look(conn: Connection, tenant: str, id: str, *, children: int) -> BatchRead | None:
     """A tenant's batch as its caller looks at it, in one statement; so many of its children at most."""
     row = conn.execute(_LOOK, {"tenant": tenant, "id": id, "children": children}).first()
     return BatchRead(batches.of_row(row), tuple(row.children), row.has_webhook) if row else None
 
 
-class EndKey(NamedTuple):
-    """A batch or job as a caller names it."""
-
-    tenant: str
-    kind: str
-    id: str
-
-
-def ended_or_gone(conn: Connection, keys: Sequence[EndKey]) -> list[EndKey]:
+def ended_or_gone(conn: Connection, keys: Sequence[BatchKey]) -> list[BatchKey]:
     """Those of these that have ended, or that their tenant does not have."""
     tenants, kinds, ids = zip(*keys, strict=True)
     values = {"tenants": list(tenants), "kinds": list(kinds), "ids": list(ids), "terminal": sorted(TERMINAL)}
-    return [EndKey(*row) for row in conn.execute(_ENDED_OR_GONE, values)]
+    return [BatchKey(*row) for row in conn.execute(_ENDED_OR_GONE, values)]

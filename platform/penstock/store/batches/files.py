@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
 from penstock.domain.api_errors import TooSlow
+from penstock.domain.work.file import File
 
 _INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_key) do nothing")
 _PUBLISHED = text("""
@@ -57,20 +57,6 @@ _DELETE = text("""
     -- The row goes and the blob is due for deletion in one step; a sweep deletes what the deleter could not.
     with gone as (delete from files where tenant = :tenant and id = :id returning blob_key)
     insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone returning blob_key""")
-
-
-@dataclass(frozen=True)
-class File:
-    """Bytes that were uploaded or produced. Times are UTC."""
-
-    id: str
-    tenant: str
-    purpose: str
-    filename: str
-    bytes: int
-    blob_key: str
-    created_at: datetime
-    expires_at: datetime | None
 
 
 def intend(conn: Connection, key: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
 from penstock.domain.calls.ingress import Slo
+from penstock.domain.fleet.model import Model, ModelFacts
 
 _ADD = text("insert into models (name, source) values (:name, :source) on conflict (name) do nothing returning name")
 _KNOWN = text("select name from models where name = any(cast(:names as text[]))")
@@ -61,30 +61,6 @@ _MEASURE = text("""
     returning m.name""")
 
 
-@dataclass(frozen=True)
-class Model:
-    """A known model, what its waiting calls were promised, and how many live workers serve it now."""
-
-    name: str
-    source: str
-    created_at: datetime
-    ttft_p95_ms: int | None
-    itl_p95_ms: int | None
-    workers: int
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a model's lately settled slices taught about its lines; None: nothing yet."""
-
-    bytes_per_token: float | None = None
-    """Bytes of a whole line (custom_id, url and all) over its input tokens, chat template included."""
-    output_tokens: float | None = None
-    """Mean length of an answer."""
-    tokens_scale: float | None = None
-    """Real over estimated tokens."""
-
-
 def add(conn: Connection, name: str, source: str) -> bool:
     """Make a model known; False if it was already."""
     return conn.execute(_ADD, {"name": name, "source": source}).first() is not None
@@ -111,10 +87,10 @@ def promise(conn: Connection, name: str, *, ttft_p95_ms: int | None, itl_p95_ms:
     return Slo(row.ttft_p95_ms, row.itl_p95_ms) if row else None
 
 
-def facts(conn: Connection, names: list[str] | None = None) -> dict[str, Facts]:
+def facts(conn: Connection, names: list[str] | None = None) -> dict[str, ModelFacts]:
     """What is known about the lines of those of these models (None: of all) that were measured."""
     rows = conn.execute(_FACTS, {"names": names, "limit": _MOST_NAMES})
-    return {row.name: Facts(row.bytes_per_token, row.output_tokens, row.tokens_scale) for row in rows}
+    return {row.name: ModelFacts(row.bytes_per_token, row.output_tokens, row.tokens_scale) for row in rows}
 
 
 def measure(conn: Connection, *, every: timedelta, within: timedelta, most: int) -> list[str]:

@@ -7,7 +7,7 @@ Only the database's clock decides. Every statement may be repeated with the same
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, text
 from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.lane import LANES, Lane
+from penstock.domain.work.lease import BatchLease, LeaseOrder
 from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import GUILTY_DEATHS
 from penstock.store.accounts import fair_turns
@@ -216,23 +217,6 @@ _CHARGE_TRIALS = text("""
     where trial = any(cast(:leases as bigint[]))""")
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a beat says about one lease: it is kept (and its batch may be closing), or it was forgotten."""
-
-    lease: int
-    named: bool
-    closing: BatchState | None
-
-
-@dataclass(frozen=True)
-class BatchLease:
-    """The right to validate or assemble one batch; `attempt` counts from 1."""
-
-    lease: int
-    attempt: int
-
-
 def claim(
     conn: Connection,
     model: str,
@@ -335,10 +319,10 @@ def claim_batch(
     return BatchLease(row.lease, row.attempts) if row else None
 
 
-def beat(conn: Connection, held: list[int], *, holder: UUID, ttl: timedelta) -> list[Order]:
+def beat(conn: Connection, held: list[int], *, holder: UUID, ttl: timedelta) -> list[LeaseOrder]:
     """Prolong the leases that are named. A named lease that is missing from the answer is lost."""
     rows = conn.execute(_BEAT, {"held": held, "holder": holder, "ttl": ttl})
-    return [Order(row.id, row.named, BatchState(row.finish_as) if row.finish_as else None) for row in rows]
+    return [LeaseOrder(row.id, row.named, BatchState(row.finish_as) if row.finish_as else None) for row in rows]
 
 
 def settle(conn: Connection, held: Sequence[tuple[int, int]]) -> set[int]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from penstock.domain.accounts.tokens import Usage
+from penstock.domain.work.segment import Piece, Segment
 
 _FLUSH = text("""
     -- Accept segments only from their slices' present lease holders; the locks make reap and flush take turns.
@@ -87,36 +86,6 @@ _PAGE = text("""
     from slices s join segments g on g.slice = s.id
     where s.batch = :batch and s.id >= :slice and (s.id > :slice or g.id > :after)
     order by s.id, g.id limit :limit""")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """An accepted piece of results: where its bytes are, and which lines they hold in that order."""
-
-    id: int
-    slice: int
-    blob_key: str | None
-    data: bytes | None
-    bytes: int
-    lines: list[int]
-    failed_lines: frozenset[int]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Answers of one slice, to be recorded under its lease as its segment number `seq`."""
-
-    slice: int
-    lease: int
-    seq: int
-    lines: list[int]
-    failed_lines: list[int]
-    empty_lines: list[int]
-    usage: Usage
-    data_bytes: int
-    gpu_microseconds: int = 0
-    blob_key: str | None = None
-    data: bytes | None = None
 
 
 def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:

@@ -1,0 +1,26 @@
+"""What is counted: rare things on the whole platform, by name; and what each means."""
+
+from __future__ import annotations
+
+from typing import Final
+
+COUNTED: Final = {
+    "lease_reaped": "Leases whose holder fell silent, so that what they held was freed.",
+    "lease_lost": "Holders that found their lease gone: a flush that was refused, or a beat that said so.",
+    "answers_dropped": "Answers that came under a lease that was gone: dropped, since somebody else asks again.",
+    "engine_death": "Engines that died or hung with lines in flight.",
+    "line_crashed": "Lines that ended as engine_crash.",
+    "blob_swept": "Blobs that the sweep deleted.",
+    "file_swept": "Files that expired and were swept.",
+    "segment_swept": "Segments of ended batches that were swept, since their lines are in the output files.",
+    "lease_swept": "Closed leases that were swept.",
+    "event_swept": "Events that were swept once they were old.",
+    "webhook_attempt": "Attempts to deliver an event to a webhook endpoint, whatever came of them.",
+    "webhook_attempt_milliseconds": "Time that those attempts took, added up.",
+    "webhook_delivered": "Deliveries that a receiver answered with 2xx.",
+    "webhook_delivered_milliseconds": "Time from the event to that answer, added up.",
+    "webhook_given_up": "Deliveries that failed at their last attempt, or whose endpoint answered 410.",
+    "delivery_swept": "Deliveries that were swept once they were old, with their attempts.",
+    "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
+}
+"""Every name that may be counted, and what it means."""

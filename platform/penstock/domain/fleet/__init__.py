@@ -1,0 +1,1 @@
+"""Fleet: models, and the processes that serve them."""
