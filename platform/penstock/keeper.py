@@ -25,9 +25,7 @@ from penstock.service.control import cancel
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
 from penstock.settings import Settings, load
-from penstock.store.accounts import fair_turns
 from penstock.store.engine import sync_engine
-from penstock.store.fleet import workers
 from penstock.wire.hints import Hinter
 
 log = structlog.get_logger()
@@ -69,8 +67,8 @@ def promote(db: Database, settings: Settings) -> int:
 def forget(db: Database, settings: Settings) -> int:
     """Delete the rows of processes that are long gone, of calls that may be asked again, of shares that are even."""
     db.run(ingresses.forget_suspects, settings)
-    db.run(lambda tx: fair_turns.forget(tx.conn))
-    return db.run(lambda tx: workers.forget(tx.conn))
+    db.run(dispatch.forget_turns)
+    return db.run(work.forget)
 
 
 def learn(db: Database, settings: Settings) -> int:

@@ -13,20 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import httpx
 
 from penstock.domain.work.lane import model_slug
+from penstock.service.admin import health
+from penstock.service.core.transaction import Database
 from penstock.stack import layout as layouts
 from penstock.stack import ports, postgres, valkey
 from penstock.stack.child import Child, last_lines, tie
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
 from penstock.store.engine import sync_engine
-from penstock.store.fleet import workers
 
 TINY: Final = "tiny"
 SERVERS: Final = ("postgres", "valkey")
@@ -228,14 +228,13 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) ->
     """Return once the gpu worker that was started here is ready, by its own row."""
     began = told = time.monotonic()
     worker = next(child for child in running.children if child.name == "gpu")
-    engine = sync_engine(database_url, connections=1)
+    db = Database(sync_engine(database_url, connections=1), lambda hints: None)
     engine_log = running.layout.logs / f"engine-{model_slug(wish.model)}.log"
     failed = 0
     try:
         while True:
             _tend_or_give_up(running)
-            with engine.connect() as connection:
-                found = workers.live(connection, gone=timedelta(seconds=20))
+            found = db.run(health.live, 20)
             ours = next((one for one in found if one.kind == "gpu" and one.pid == worker.pid), None)
             if ours and ours.state == "ready":
                 running.say(f"the engine is ready ({time.monotonic() - began:.0f} s)")
@@ -253,7 +252,7 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) ->
                 told = now
             time.sleep(TEND_SECONDS)
     finally:
-        engine.dispose()
+        db.close()
 
 
 def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unavailable
+from penstock.domain.fleet.worker import Worker
 from penstock.domain.webhook import WebhookBacklog
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.settings import Settings
@@ -48,12 +49,17 @@ def _ask(tx: Transaction) -> None:
     batches.now(tx.conn)
 
 
+def live(tx: Transaction, gone_seconds: float) -> list[Worker]:
+    """The processes that were seen within so many seconds."""
+    return workers.live(tx.conn, gone=timedelta(seconds=gone_seconds))
+
+
 def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> list[str]:
     """What keeps a batch (of this model) from running now: `keeper`, `io worker`, `gpu worker`."""
-    live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
-    kinds = {worker.kind for worker in live}
+    found = live(tx, settings.worker_gone_seconds)
+    kinds = {worker.kind for worker in found}
     missing = [name for kind, name in (("keeper", "keeper"), ("io", "io worker")) if kind not in kinds]
-    gpus = [worker for worker in live if worker.kind == "gpu" and model in (None, worker.model)]
+    gpus = [worker for worker in found if worker.kind == "gpu" and model in (None, worker.model)]
     if not any(worker.state == "ready" for worker in gpus):
         name = "gpu worker" if model is None else f"gpu worker for {model!r}"
         failed = max((worker.failed_starts for worker in gpus), default=0)
@@ -63,10 +69,9 @@ def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> l
 
 def gauges(tx: Transaction, settings: Settings) -> Gauges:
     """Count what is open and who is live."""
-    live = workers.live(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
     return Gauges(
         backlog=slices.backlog(tx.conn),
-        workers=Counter((w.kind, w.model or "", w.state) for w in live),
+        workers=Counter((w.kind, w.model or "", w.state) for w in live(tx, settings.worker_gone_seconds)),
         leases=leases.open_count(tx.conn),
         counts=counts.read(tx.conn),
         webhooks=deliveries.backlog(tx.conn),

@@ -10,6 +10,7 @@ from penstock.domain.work.slack import Outlook
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing
 from penstock.settings import Settings
+from penstock.store.accounts import fair_turns
 from penstock.store.batches import batches
 from penstock.store.work import counts, leases, pending_batches, promotion, slices
 
@@ -74,6 +75,11 @@ def reap(tx: Transaction, batch: str) -> int:
     closing.move_on(tx, batch)
     counts.add(tx.conn, "lease_reaped", reaped)
     return reaped
+
+
+def forget_turns(tx: Transaction) -> int:
+    """Delete rows of tenants' turns that say no more than their absence would; how many."""
+    return fair_turns.forget(tx.conn)
 
 
 def silent_batches(tx: Transaction) -> list[str]:

@@ -257,6 +257,11 @@ def seen(tx: Transaction, holder: Holder) -> None:
     workers.seen(tx.conn, holder.id)
 
 
+def forget(tx: Transaction) -> int:
+    """Delete the rows of processes that were last seen a day ago; how many."""
+    return workers.forget(tx.conn)
+
+
 def claim_batch(
     tx: Transaction, holder: Holder, batch: str, kind: str, nonce: UUID, settings: Settings
 ) -> tuple[Batch, BatchLease] | None:
