@@ -24,9 +24,9 @@ from worker.engines import echo_launch
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import NoSpace, Unavailable
+from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.batch import BatchState
-from penstock.domain.work.file import File
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.terms import Terms
 from penstock.service.core.transaction import AsyncDatabase, Database

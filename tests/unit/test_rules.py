@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.domain import ids
 from penstock.domain.api_errors import BadRequest, Conflict
 from penstock.domain.idempotency import Idempotency, remembered
-from penstock.domain.work import batch, ids, lane, slice
+from penstock.domain.work import batch, lane, slice
 from penstock.domain.work.suspicion import FEW, GUILTY_DEATHS, trial
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.accounts.tokens import Usage
+from penstock.domain.ids import line_id
 from penstock.domain.work.batch import BatchState
-from penstock.domain.work.ids import line_id
 from penstock.formats.finish import Finish, finish
 
 CANCELLED: Final = ("batch_cancelled", "This line was not answered before the batch was cancelled.")

@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from penstock.blobs.store import Blobs
-from penstock.domain.work.file import File
+from penstock.domain.file import File
 
 GZIP_FROM_BYTES: Final = 1_024
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")

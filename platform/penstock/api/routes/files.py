@@ -18,8 +18,8 @@ from penstock.api.platform import Here
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency
-from penstock.domain.work.file import File
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
 from penstock.service.intake.upload import Sealed, Upload

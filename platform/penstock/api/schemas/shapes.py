@@ -13,10 +13,10 @@ from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
+from penstock.domain.file import File
 from penstock.domain.fleet.model import Model
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState
-from penstock.domain.work.file import File
 from penstock.service.views.batch_view import BatchView
 
 T = TypeVar("T", bound=BaseModel)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.tokens import Usage
@@ -157,6 +157,24 @@ class Batch:
     def ended(self) -> bool:
         """True once the batch can't change any more."""
         return self.state in TERMINAL
+
+
+class BatchRead(NamedTuple):
+    """A batch with live counts, and what there is beside it."""
+
+    batch: Batch
+    children: tuple[str, ...]
+    """The first batches that repeat lines of it, oldest first."""
+    has_webhook: bool
+    """Whether it has, or had, a webhook of its own."""
+
+
+class BatchKey(NamedTuple):
+    """A batch or job as a caller names it."""
+
+    tenant: str
+    kind: str
+    id: str
 
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")

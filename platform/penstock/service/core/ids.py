@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from penstock.domain.work.ids import sortable_id
+from penstock.domain.ids import sortable_id
 
 
 def fresh(prefix: str) -> str:

@@ -17,8 +17,8 @@ import structlog
 
 from penstock.blobs.store import Blobs, away_is_unavailable
 from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
+from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency, remembered
-from penstock.domain.work.file import File
 from penstock.failpoint import failpoint
 from penstock.service.core.ids import blob_key, fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from penstock.domain.work.batch_read import BatchKey
+from penstock.domain.work.batch import BatchKey
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.batches import batch_reads
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.work.batch import TERMINAL
-from penstock.domain.work.batch_read import BatchKey, BatchRead
+from penstock.domain.work.batch import TERMINAL, BatchKey, BatchRead
 from penstock.store.batches import batches
 
 _LOOK = text(

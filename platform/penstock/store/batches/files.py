@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 from penstock.domain.api_errors import TooSlow
-from penstock.domain.work.file import File
+from penstock.domain.file import File
 
 _INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_key) do nothing")
 _PUBLISHED = text("""
