@@ -54,9 +54,6 @@ MOVES: Final = {
 
 TERMINAL: Final = frozenset(state for state, becomes in MOVES.items() if not becomes)
 
-# What `finish_as` may say: the terminal state that a closing batch is on its way to.
-FINISH_AS: Final = TERMINAL
-
 ENDPOINTS: Final = (
     "/v1/chat/completions",
     "/v1/completions",

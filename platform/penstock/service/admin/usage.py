@@ -10,8 +10,6 @@ from penstock.domain.accounts.usage_report import UsageRow
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import prices, usage
 
-HOUR = timedelta(hours=1)
-
 
 @dataclass(frozen=True)
 class UsageSpan:
