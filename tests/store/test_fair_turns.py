@@ -244,6 +244,17 @@ def test_of_many_tenants_those_are_fed_that_were_served_least_and_all_come_to_th
     assert len(set(served(world, worker, 40))) == 40
 
 
+def test_of_tenants_that_are_even_those_are_fed_and_served_first_whose_deadlines_are(world: World) -> None:
+    for number in range(40):
+        world.batch(1, tenant=f"tenant-{number:02}", window=f"{90 - number}m")
+    worker = world.worker()
+    by_deadline = [f"tenant-{number:02}" for number in reversed(range(40))]
+    assert sorted(ready(world)) == sorted(by_deadline[:32])
+    turns = world.db.run(lambda tx: fair_turns.turns(tx.conn, MODEL, LANES, promoted_share=0.5))
+    assert [turn.account for turn in turns] == by_deadline[:32]
+    assert served(world, worker, 40) == by_deadline
+
+
 def test_two_feeds_at_once_fill_the_lists_once(world: World) -> None:
     world.worker(state="starting")
     world.batch(*[1] * 20)

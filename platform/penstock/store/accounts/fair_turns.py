@@ -22,6 +22,18 @@ PROMOTED: Final = "*"
 ACCOUNT: Final = "case when s.promoted then '*' else s.tenant end"
 """Who is charged for a slice, word by word as the indexes have it."""
 
+STANDING: Final = """
+    left join fair_turns own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
+    left join fair_turns clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''"""
+"""Joins to the accounts `a` what each was served, and its lane's clock."""
+
+START: Final = "greatest(own.served, clock.served, 0)"
+
+IN_TURN: Final = f"{START}, head.deadline, head.id"
+"""The order of a lane's accounts: who was served least, and of those that are even whose own first slice, `head`, must
+end first. Feeds and claims both go by it: else, of more accounts than are fed at once, those that are even would be fed
+by some other rule, and the most urgent of them would wait for all others."""
+
 _TURNS = text(f"""
     -- From one account to the next in the index: as many steps as there are accounts, however long their lists are.
     with recursive accounts(rank, account) as (
@@ -38,16 +50,14 @@ _TURNS = text(f"""
             select {ACCOUNT} as account from slices s
             where s.model = :model and s.lane_rank = a.rank and s.state = 'ready' and {ACCOUNT} > a.account
             order by {ACCOUNT} limit 1) next)
-    select a.rank, a.account, t.weight, greatest(own.served, clock.served, 0) as start
-    from accounts a
-    left join fair_turns own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
-    left join fair_turns clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''
+    select a.rank, a.account, t.weight, {START} as start
+    from accounts a {STANDING}
     left join tenants t on t.id = a.account
     cross join lateral (
         select s.deadline, s.id from slices s
         where s.model = :model and s.lane_rank = a.rank and s.state = 'ready' and {ACCOUNT} = a.account
         order by s.deadline, s.id limit 1) head
-    order by a.rank, start, head.deadline, head.id""")
+    order by a.rank, {IN_TURN}""")
 
 _CHARGE = text("""
     -- The clock's row first, in every claim: two at once take turns. Each adds to what it finds, so neither is lost.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.slice import Cut
-from penstock.store.accounts.fair_turns import ACCOUNT
+from penstock.store.accounts.fair_turns import ACCOUNT, IN_TURN, STANDING
 
 _MOST_ACCOUNTS: Final = 32
 """Accounts of a lane that have ready slices at once; by the time those are taken, others were served least."""
@@ -52,19 +52,16 @@ _FEED = text(f"""
             order by {ACCOUNT} limit 1) next),
     ranked as (
         select a.rank, a.account,
-               row_number() over (
-                   partition by a.rank order by greatest(own.served, clock.served, 0), a.account) as place,
+               row_number() over (partition by a.rank order by {IN_TURN}) as place,
                case when head.small
                    then greatest(:ahead, 2 * :lines / least(:accounts, count(*) over (partition by a.rank)))
                    else :ahead end as ahead
         from accounts a
         cross join lateral (
-            select s.inline is not null as small from slices s
+            select s.deadline, s.id, s.inline is not null as small from slices s
             where s.model = :model and s.lane_rank = a.rank and s.state in ('queued', 'ready') and not s.held
               and {ACCOUNT} = a.account
-            order by s.deadline, s.id limit 1) head
-        left join fair_turns own on own.model = :model and own.lane_rank = a.rank and own.tenant = a.account
-        left join fair_turns clock on clock.model = :model and clock.lane_rank = a.rank and clock.tenant = ''),
+            order by s.deadline, s.id limit 1) head {STANDING}),
     best as materialized (
         select pick.id, pick.state
         from ranked
