@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-webhooks
+.PHONY: help install up demo test faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-webhooks
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -84,6 +84,9 @@ bench-estimate: install ## Estimates of three batches on the real vLLM against w
 
 bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half the time; then beside one that hangs (ARGS="--events 500")
 	@PYTHONPATH=tests $(BIN)/python -m bench.webhooks $(ARGS)
+
+release: install ## Build wheel and sdist, install each into an empty environment and try it; publishes nothing
+	@$(BIN)/python requirements/release.py
 
 lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock
