@@ -123,10 +123,21 @@ def test_the_lock_holds_versions_only_and_nothing_that_was_built_for_cuda() -> N
     assert next(line for line in lines if line.startswith("torch==")).endswith("+cpu")
 
 
-def test_every_file_that_the_guarantees_name_is_there() -> None:
-    """A promise without its proof is only a sentence."""
-    page = (ROOT / "docs" / "guarantees.md").read_text()
-    named = {name for name in re.findall(r"`([\w./]+(?:\.py|/))`", page) if "/" in name}
+PAGES = ["CONTRIBUTING.md", "SECURITY.md", "docs/glossary.md", "docs/guarantees.md", "docs/how-it-works.md"]
+PAGES += sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    """A promise without its proof, or a way that leads nowhere, is only a sentence."""
+    named = set(re.findall(r"`([\w./-]+(?:\.py|/))`", (ROOT / page).read_text()))
     rooms = (ROOT, PLATFORM, WORKER.parent, PLATFORM.parent)
-    assert len(named) > 20
+    assert len(named) > 20 or page not in ("docs/guarantees.md", "docs/how-it-works.md", "docs/glossary.md")
     assert [name for name in sorted(named) if not any((room / name).exists() for room in rooms)] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", *PAGES])
+def test_every_page_that_a_page_links_to_is_there(page: str) -> None:
+    place = (ROOT / page).parent
+    linked = set(re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", (ROOT / page).read_text()))
+    assert [link for link in sorted(linked) if not (place / link).exists()] == []
