@@ -38,10 +38,13 @@ def version_of(source: str) -> str:
 
 
 def check_changelog(version: str) -> None:
-    """Stop if CHANGELOG.md has no heading of this version."""
-    if not re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE):
+    """Stop if CHANGELOG.md has no heading of this version; say if something is listed as unreleased."""
+    page = (ROOT / "CHANGELOG.md").read_text()
+    if not re.search(rf"^## \[{re.escape(version)}\]", page, re.MULTILINE):
         fail(f"CHANGELOG.md has no heading `## [{version}]`: say there what this version changes.")
     say(f"CHANGELOG.md has {version}")
+    if re.search(r"^## \[Unreleased\]\s+[^\s#]|^## \[Unreleased\]\s+###", page, re.MULTILINE):
+        say("it lists changes as unreleased: they are in what is built here, under this version's number")
 
 
 def build(version: str) -> tuple[Path, Path]:
