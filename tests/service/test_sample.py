@@ -50,11 +50,11 @@ def test_short_and_long_lines_count_as_often_as_there_are_of_them(blobs: Countin
     samples = [sample.of_blob(blobs, key, size, seed) for seed in range(40)]
     counts = [one.count for one in samples]
     assert statistics.mean(counts) == pytest.approx(6_000, rel=0.05)
-    long = [sum(one.weight for one in found.lines if one.bytes > 9_000) for found in samples]
+    long = [sum(one.weight for one in found.lines if one.line_bytes > 9_000) for found in samples]
     assert statistics.mean(long) == pytest.approx(600, rel=0.03)
     # Without weights nine of ten would be long.
-    assert statistics.mean(one.bytes > 9_000 for one in samples[0].lines) > 0.8
-    total_bytes = [sum(one.weight * one.bytes for one in found.lines) for found in samples]
+    assert statistics.mean(one.line_bytes > 9_000 for one in samples[0].lines) > 0.8
+    total_bytes = [sum(one.weight * one.line_bytes for one in found.lines) for found in samples]
     assert total_bytes == pytest.approx([size] * 40)
 
 
@@ -85,6 +85,6 @@ def test_a_line_that_is_too_long_is_measured_and_not_kept(blobs: Counting) -> No
     data = b"x" * (5 * MIB) + b"\n" + request("a") + b"\n" + b"y" * MIB
     key, size = put(blobs, data)
     found = sample.of_blob(blobs, key, size, 1)
-    assert {one.bytes for one in found.lines} <= {5 * MIB + 1, len(request("a")) + 1, MIB}
-    assert {one.line for one in found.lines if one.bytes >= MIB} == {None}
+    assert {one.line_bytes for one in found.lines} <= {5 * MIB + 1, len(request("a")) + 1, MIB}
+    assert {one.line for one in found.lines if one.line_bytes >= MIB} == {None}
     assert blobs.longest <= 128 * 1024
