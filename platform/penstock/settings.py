@@ -66,11 +66,15 @@ class Settings(BaseSettings):
 
     # Work.
     flush_seconds: float = Field(1.0, description="Answers are recorded at least this often.")
-    line_timeout_seconds: float = Field(600.0, description="Longest time one line may take in the engine.")
+    line_timeout_seconds: float = Field(
+        600.0, description="Longest time one line may take in the engine, over all its tries."
+    )
     engine_stuck_seconds: float = Field(
         120.0, description="An engine with requests in it that makes no step for this long is hung, and replaced."
     )
-    line_tries: int = Field(3, description="A line that meets 429 or 5xx is asked this often in all.")
+    line_tries: int = Field(
+        3, description="A line that meets 429, 5xx or a broken connection is asked this often in all."
+    )
     slice_seconds: float = Field(20.0, description="Engine work of one slice, by what the model's workers measured.")
     slice_tokens: int = Field(60_000, description="Estimated tokens of one slice where no worker has measured itself.")
     slice_lines: int = Field(4_096, description="Most lines of one slice.")

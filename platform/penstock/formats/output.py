@@ -20,7 +20,10 @@ FAILED: Final = ("internal_error", "This line was not answered because the batch
 TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in time.")
 BROKEN: Final = ("internal_error", "This line met an internal error; it is in the worker's log.")
 CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
-UNREACHED: Final = ("engine_error", "The engine broke the connection each time it was asked this line, and lived.")
+UNREACHED: Final = (
+    "engine_error",
+    "The engine broke the connection when it was asked this line for the last time, and lived.",
+)
 
 
 WHY_UNANSWERED: Final = {

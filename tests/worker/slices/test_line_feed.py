@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -25,6 +27,7 @@ from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip, now
 from penstock_worker.runtime.loop_thread import LoopThread
 from penstock_worker.slices.line_feed import LineFeed
+from penstock_worker.slices.line_request import LineTries
 from penstock_worker.slices.reuse import each
 
 CHAT = "/v1/chat/completions"
@@ -45,6 +48,29 @@ async def recorder(socket: Path, seen: list[dict]) -> AsyncIterator[None]:
     async def answer(request: web.Request) -> web.Response:
         seen.append(await request.json())
         return web.json_response({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+
+    app = web.Application()
+    app.router.add_post(CHAT, answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    yield
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def faulty(socket: Path, faults: Sequence[str], seen: list[str], seconds: float = 0.0) -> AsyncIterator[None]:
+    """An engine that fails in a row, each time after a while: a status, or `break` for a connection cut off."""
+
+    async def answer(request: web.Request) -> web.Response:
+        fault = faults[len(seen) % len(faults)]
+        seen.append(fault)
+        await asyncio.sleep(seconds)
+        if fault == "break":
+            assert request.transport
+            request.transport.abort()
+            return web.Response()
+        return web.json_response({"error": {"message": fault}}, status=int(fault), headers={"retry-after": "0.01"})
 
     app = web.Application()
     app.router.add_post(CHAT, answer)
@@ -137,3 +163,54 @@ def test_a_line_that_cannot_be_sent_is_refused_and_the_others_are_asked(
     refused = json.loads(records[0].line)["response"]
     assert refused["status_code"] == 400
     assert "cache_salt" in refused["body"]["error"]["message"]
+
+
+def fail(
+    supervisor: Supervisor, socket: Path, faults: Sequence[str], seconds: float, **settings: Any
+) -> tuple[list[str], Any]:
+    """What the engine did, try by try, and the output line of the line that met it."""
+    seen: list[str] = []
+    grip = Grip(1, now() + 60)
+    client = EngineClient(socket=socket, generation=lambda: supervisor.generation)
+    with LoopThread() as loop, loop.living(faulty(socket, faults, seen, seconds)), loop.living(client):
+        engine = EngineContext(client, Gate(1), supervisor, loop, Settings(**settings))
+        feed = LineFeed(engine, claim(Lane.FLEX, "a"), each([Line(1, "c1", CHAT, b'{"model":"m"}')]), grip)
+        while not feed.done:
+            assert grip.news.wait(20)
+        assert feed.error is None
+        assert engine.gate.in_flight == 0
+    [record] = feed.collect()
+    return seen, json.loads(record.line)
+
+
+@pytest.mark.parametrize("tries", [1, 3, 4])
+@pytest.mark.parametrize("faults", [("break", "503"), ("503", "break"), ("429", "break", "500"), ("break",), ("500",)])
+def test_however_a_line_fails_it_is_asked_as_often_in_all_as_the_settings_say(
+    supervisor: Supervisor, short_dir: Path, faults: Sequence[str], tries: int
+) -> None:
+    seen, told = fail(supervisor, short_dir / "faulty.sock", faults, 0.0, line_tries=tries)
+    assert seen == [faults[number % len(faults)] for number in range(tries)]
+    if seen[-1] == "break":
+        assert told["error"]["code"] == "engine_error"
+    else:
+        assert told["response"]["status_code"] == int(seen[-1])
+
+
+def test_the_time_in_the_engine_is_counted_over_all_tries_however_they_failed(
+    supervisor: Supervisor, short_dir: Path
+) -> None:
+    faults, timeout = ("break", "503"), 3.0
+    seen, told = fail(supervisor, short_dir / "slow.sock", faults, 1.2, line_tries=9, line_timeout_seconds=timeout)
+    assert seen == ["break", "503", "break"]
+    assert told["error"]["code"] == "request_timeout"
+
+
+def test_a_try_has_the_seconds_that_those_before_it_left() -> None:
+    times = iter([0.0, 2.0, 10.0, 15.0, 20.0, 23.0])
+    tries = LineTries(3, 10.0, clock=lambda: next(times))
+    had = []
+    while tries.left:
+        with tries.one() as seconds:
+            had.append(seconds)
+    assert had == [10.0, 8.0, 3.0]
+    assert (tries.spent_seconds, tries.out_of_time) == (10.0, True)

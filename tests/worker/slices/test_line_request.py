@@ -17,7 +17,7 @@ from penstock.formats.input import Line
 from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone
 from penstock_worker.engine.process.supervisor import Supervisor
-from penstock_worker.slices.line_request import Outcome, OutcomeKind, ask_line, backoff_seconds
+from penstock_worker.slices.line_request import LineTries, Outcome, OutcomeKind, ask_line, backoff_seconds
 
 TICKET = Ticket(Rank.STANDARD, "a")
 
@@ -70,8 +70,7 @@ def ask(
                 gate,
                 TICKET,
                 asked,
-                timeout_seconds=timeout,
-                tries=3,
+                LineTries(3, timeout),
                 engine_lives=alive,
                 sleep=sleep,
                 chance=lambda: 1.0,
@@ -141,7 +140,7 @@ def test_no_engine_is_an_exception_and_the_slot_is_free(short_dir: Path) -> None
         await gate.admit(TICKET)
         async with EngineClient(socket=short_dir / "nobody.sock") as client:
             with pytest.raises(EngineGone):
-                await ask_line(client, gate, TICKET, line("x"), timeout_seconds=5, tries=3)
+                await ask_line(client, gate, TICKET, line("x"), LineTries(3, 5))
         assert gate.in_flight == 0
 
     asyncio.run(run())
@@ -150,7 +149,7 @@ def test_no_engine_is_an_exception_and_the_slot_is_free(short_dir: Path) -> None
 def test_a_cancelled_line_gives_its_slot_back(engine: Supervisor) -> None:
     async def run() -> None:
         async with at_the_gate(engine) as (client, gate):
-            asking = asyncio.create_task(ask_line(client, gate, TICKET, line("[[hang]]"), timeout_seconds=60, tries=3))
+            asking = asyncio.create_task(ask_line(client, gate, TICKET, line("[[hang]]"), LineTries(3, 60)))
             await asyncio.sleep(0)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -26,12 +26,14 @@ from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip
-from penstock_worker.slices.line_request import Outcome, OutcomeKind, ask_line, backoff_seconds
+from penstock_worker.slices.line_request import LineTries, Outcome, OutcomeKind, ask_line
 from penstock_worker.slices.reuse import Group, is_theirs_too, keep
 
 log = structlog.get_logger()
 
 _DOUBT_SECONDS: Final = 0.1
+_CODES: Final = {OutcomeKind.TIMED_OUT: output.TIMED_OUT, OutcomeKind.UNREACHED: output.UNREACHED}
+"""What the lines say in the output that ended without a word of the engine's."""
 
 
 class LineFeed:
@@ -150,29 +152,17 @@ class LineFeed:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
         return output.ended(self._claim.batch, line.number, line.custom_id, output.BROKEN)
 
-    async def _ask(self, line: Line) -> Outcome | Record | None:
-        """One line, from its slot to its end; after a transport error it is asked again while the engine lives."""
+    async def _ask(self, line: Line) -> Outcome | None:
+        """One line, from its slot to its end; None if the engine is dead, and nobody knows."""
         settings, engine = self._engine.settings, self._engine
-        for attempt in range(1, settings.line_tries + 1):
-            try:
-                return await ask_line(
-                    engine.client,
-                    self._gate,
-                    self._ticket,
-                    line,
-                    timeout_seconds=settings.line_timeout_seconds,
-                    tries=settings.line_tries,
-                    engine_lives=engine.supervisor.lives,
-                )
-            except EngineGone as error:
-                if not await engine.supervisor.lives(error.generation):
-                    self._lose_engine(line, error)
-                    return None
-                log.warning("line_asked_again", batch=self._claim.batch, line=line.number, error=str(error))
-                if attempt < settings.line_tries:
-                    await asyncio.sleep(backoff_seconds(attempt))
-                    await self._gate.admit(self._ticket)
-        return output.ended(self._claim.batch, line.number, line.custom_id, output.UNREACHED)
+        tries = LineTries(settings.line_tries, settings.line_timeout_seconds)
+        try:
+            return await ask_line(
+                engine.client, self._gate, self._ticket, line, tries, engine_lives=engine.supervisor.lives
+            )
+        except EngineGone as error:
+            self._lose_engine(line, error)
+            return None
 
     def _lose_engine(self, line: Line, error: EngineGone) -> None:
         """The engine that was asked is dead: nothing more is fed, and what was in it is suspect."""
@@ -183,8 +173,8 @@ class LineFeed:
 
     def _record(self, line: Line, outcome: Outcome, *, reused: bool = False) -> Record:
         batch = self._claim.batch
-        if outcome.kind is OutcomeKind.TIMED_OUT:
-            return output.ended(batch, line.number, line.custom_id, output.TIMED_OUT)
+        if outcome.kind in _CODES:
+            return output.ended(batch, line.number, line.custom_id, _CODES[outcome.kind])
         said = (outcome.status, outcome.request_id, outcome.body)
         try:
             return output.answered(batch, line.number, line.custom_id, *said, reused=reused)

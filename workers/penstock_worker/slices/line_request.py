@@ -1,36 +1,35 @@
-"""Asking: one line's life in the engine, from its slot at the gate to an outcome.
+"""One line's request to the engine, from its slot at the gate to an outcome, within one budget of tries and time.
 
     answered    the engine said 2xx
-    refused     the engine said 4xx, or 429 or 5xx each time it was asked
+    refused     the engine said 4xx, or 429 or 5xx when it was asked for the last time
     timed_out   the line's time in the engine was over: `request_timeout`
+    unreached   the connection broke when it was asked for the last time, and the engine lives: `engine_error`
 
 An outcome is data. EngineGone alone is an exception: nobody knows then whether the line ran, and what to do about it
-depends on the engine and the lease, which are the caller's.
+depends on the engine and the lease, which are the caller's. It is no try of the line's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
+import structlog
+
+from penstock.formats.input import Line
 from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone, EngineTimeout
 
+log = structlog.get_logger()
+
 _FIRST_BACKOFF_SECONDS: Final = 0.5
 _MOST_BACKOFF_SECONDS: Final = 30.0
-
-
-class Line(Protocol):
-    """What asking needs to know of a line."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 class OutcomeKind(StrEnum):
@@ -39,6 +38,7 @@ class OutcomeKind(StrEnum):
     ANSWERED = "answered"
     REFUSED = "refused"
     TIMED_OUT = "timed_out"
+    UNREACHED = "unreached"
 
 
 @dataclass(frozen=True)
@@ -54,44 +54,87 @@ class Outcome:
     """Time in the engine over all tries; waits between them not counted."""
 
 
+class LineTries:
+    """What one line may cost, however it fails: how often it is asked in all, and its time in the engine in all."""
+
+    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if most < 1:
+            raise ValueError("a line is asked at least once")
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self.made = 0
+        self.spent_seconds = 0.0
+
+    @contextmanager
+    def one(self) -> Iterator[float]:
+        """Count one try, which may take as many seconds as there are left, and the time that it takes."""
+        began = self._clock()
+        self.made += 1
+        try:
+            yield self._seconds - self.spent_seconds
+        finally:
+            self.spent_seconds += self._clock() - began
+
+    @property
+    def left(self) -> int:
+        """How often the line may be asked again."""
+        return self._most - self.made
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether its time in the engine is over."""
+        return self.spent_seconds >= self._seconds
+
+    def outcome(self, kind: OutcomeKind, answer: EngineAnswer | None = None) -> Outcome:
+        """The line's end after these tries."""
+        said = (answer.status, answer.body, answer.request_id) if answer else (0, b"", None)
+        return Outcome(kind, *said, self.made, self.spent_seconds)
+
+
 async def ask_line(
     client: EngineClient,
     gate: Gate,
     ticket: Ticket,
     line: Line,
+    tries: LineTries,
     *,
-    timeout_seconds: float,
-    tries: int,
     engine_lives: Callable[[int], Awaitable[bool]] | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: Callable[[], float] = random.random,
 ) -> Outcome:
     """Ask one line that the caller has admitted at the gate; its slot is given back on every way out.
 
-    429 and 5xx are asked again, `tries` times in all, without a slot while it waits. After a 5xx `engine_lives` (if
-    given) is asked for the generation that answered, since vLLM answers 500 to all that is in flight when its
-    EngineCore dies: then it is EngineGone, and no try of the line's. Raises EngineGone.
+    After 429, 5xx and a broken connection it is asked again while there are tries, without a slot while it waits.
+    After a 5xx or a broken connection `engine_lives` is asked for the generation that was asked, since vLLM answers
+    500 to all that is in flight when its EngineCore dies: if it is dead, that is EngineGone. Without `engine_lives` an
+    engine that answers lives, and one that breaks the connection does not. Raises EngineGone.
     """
-    spent = 0.0
-    for attempt in range(1, tries + 1):
+    while True:
+        answer = None
         try:
-            answer = await client.ask(line.url, line.body, timeout_seconds - spent)
+            with tries.one() as seconds:
+                answer = await client.ask(line.url, line.body, seconds)
         except EngineTimeout:
-            return Outcome(OutcomeKind.TIMED_OUT, 0, b"", None, attempt, timeout_seconds)
+            return tries.outcome(OutcomeKind.TIMED_OUT)
+        except EngineGone as error:
+            broken = error
         finally:
             gate.release(ticket)
-        spent += answer.seconds
-        kind = _verdict(answer.status)
-        if answer.status >= 500 and engine_lives and not await engine_lives(answer.generation):
+        if answer is None:
+            if engine_lives is None or not await engine_lives(broken.generation):
+                raise broken
+            log.warning("line_asked_again", slice=ticket.slice, line=line.number, error=str(broken))
+        elif answer.status >= 500 and engine_lives and not await engine_lives(answer.generation):
             raise EngineGone(f"the engine died and answered {answer.status}", generation=answer.generation)
-        again = is_passing(answer.status) and attempt < tries
-        if not again:
-            return Outcome(kind, answer.status, answer.body, answer.request_id, attempt, spent)
-        if spent >= timeout_seconds:
-            return Outcome(OutcomeKind.TIMED_OUT, 0, b"", answer.request_id, attempt, spent)
-        await sleep(backoff_seconds(attempt, answer, chance()))
+        if answer and not is_passing(answer.status):
+            return tries.outcome(_verdict(answer.status), answer)
+        if not tries.left:
+            return tries.outcome(OutcomeKind.REFUSED if answer else OutcomeKind.UNREACHED, answer)
+        if tries.out_of_time:
+            return tries.outcome(OutcomeKind.TIMED_OUT)
+        await sleep(backoff_seconds(tries.made, answer, chance()))
         await gate.admit(ticket)
-    raise ValueError("a line is asked at least once")
 
 
 def _verdict(status: int) -> OutcomeKind:

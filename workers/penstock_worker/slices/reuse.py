@@ -73,4 +73,4 @@ def keep(claim: Claim, group: Group, outcome: Outcome, cache: AnswerCache | None
 
 def is_theirs_too(outcome: Outcome) -> bool:
     """Whether equal requests would end so as well."""
-    return outcome.kind is not OutcomeKind.TIMED_OUT and not is_passing(outcome.status)
+    return outcome.status > 0 and not is_passing(outcome.status)
