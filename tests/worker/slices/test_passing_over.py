@@ -17,6 +17,7 @@ from penstock.settings import Settings
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.slices.slice_consumer import SliceConsumer
 from penstock_worker.slices.slice_run import RunContext
+from penstock_worker.slices.slice_slots import SliceSlot
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def drain(world: World, said: list[Hint]) -> SliceConsumer:
 def claim(drain: SliceConsumer, lane: Lane) -> Claim | None:
     """What a hint for this lane gets."""
     assert drain.slice_slots.take(lane)
-    found = drain._claim(lane)
+    found = drain._claim(lane, SliceSlot(drain.slice_slots, lane))
     if found is None:
         drain.slice_slots.give(lane)
         drain.say_owed()

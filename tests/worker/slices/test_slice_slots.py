@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import suppress
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -151,6 +153,34 @@ def test_only_so_many_slices_rest_at_once_and_the_next_does_when_one_is_over() -
     places[0].leave()
     assert places[-1].rest()
     assert slice_slots.held[Lane.STANDARD] == 0
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("rests", [False, True])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_slot_is_given_back_on_every_way_out(turned: bool, rests: bool, breaks: bool) -> None:
+    slice_slots = SliceSlots()
+    for _ in range(TAILS + 1):  # so many that a tail left behind would be missed
+        with suppress(LookupError), slice_slots.slot(Lane.FLEX) as slot:
+            assert slot is not None
+            if turned:
+                slot.turn(Lane.PRIORITY, "acme")
+            assert slice_slots.held[Lane.PRIORITY if turned else Lane.FLEX] == 1
+            if rests:
+                assert slot.rest()
+                assert not any(slice_slots.held.values())
+            if breaks:
+                raise LookupError
+        assert not any(slice_slots.held.values())
+    assert slice_slots.full() == {}
+
+
+def test_where_no_slot_is_free_there_is_none_and_none_is_given_back() -> None:
+    slice_slots = SliceSlots()
+    assert taken(slice_slots, *[Lane.FLEX] * 3) == [True] * 3
+    with slice_slots.slot(Lane.FLEX) as slot:
+        assert slot is None
+    assert slice_slots.held == {Lane.FLEX: 3}
 
 
 class Interleavings(RuleBasedStateMachine):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import structlog
@@ -44,8 +44,11 @@ class SliceConsumer:
         """Run the best ready slice unasked, in the least urgent lane that has a hand; say if there was one."""
         if self._bench.beat.draining or self._bench.engine.supervisor.state is not EngineState.READY:
             return False
-        lane = next((lane for lane in reversed(LANES) if self.slice_slots.take(lane)), None)
-        return lane is not None and self._with_hand(lane) is not None
+        for lane in reversed(LANES):
+            with self._slot(lane) as slot:
+                if slot:
+                    return self._fill(slot, lane) is not None
+        return False
 
     def one(self, lane: Lane) -> str:
         """Run the best ready slice of this lane or a more urgent one; a sentence for Flower says what happened."""
@@ -54,33 +57,34 @@ class SliceConsumer:
         if self._bench.engine.supervisor.state is not EngineState.READY:
             self.slice_slots.owe(lane)
             return "the engine is not ready"
-        if not self.slice_slots.take(lane):
-            self.slice_slots.owe(lane)
-            return f"no free hand for {lane}"
-        return self._with_hand(lane) or "nothing ready"
+        with self._slot(lane) as slot:
+            if slot is None:
+                self.slice_slots.owe(lane)
+                return f"no free hand for {lane}"
+            return self._fill(slot, lane) or "nothing ready"
 
-    def _with_hand(self, lane: Lane) -> str | None:
-        """Fill a hand that was taken for a lane, and give it back once the slice is fed; None if nothing is ready."""
-        claimed = None
+    @contextmanager
+    def _slot(self, lane: Lane) -> Iterator[SliceSlot | None]:
+        """A slot of this lane, if one is free; what is owed is said once it is given back."""
+        slot = None
         try:
-            claimed = self._claim(lane)
+            with self.slice_slots.slot(lane) as slot:
+                yield slot
         finally:
-            if claimed is None:
-                self.slice_slots.give(lane)
+            if slot:
                 self.say_owed()
+
+    def _fill(self, slot: SliceSlot, lane: Lane) -> str | None:
+        """Claim for a slot that was taken for a lane, and run what was claimed; None if nothing is ready."""
+        claimed = self._claim(lane, slot)
         if claimed is None:
             return None
         claims, asked_at = claimed
-        place = SliceSlot(self.slice_slots, claims[0].lane, *_tenants(claims))
         if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
             self.slice_slots.owe(lane)
             self.say_owed()
         run = self._run if len(claims) == 1 else self._run_bundle
-        try:
-            return run(claims, asked_at, lambda: place.rest() and self.say_owed())
-        finally:
-            place.leave()
-            self.say_owed()
+        return run(claims, asked_at, lambda: slot.rest() and self.say_owed())
 
     def _is_full(self, claims: Sequence[Claim]) -> bool:
         """Small slices that fill most of a claim: there may be more."""
@@ -93,8 +97,8 @@ class SliceConsumer:
         if self._holder.model and (due := self.slice_slots.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
-    def _claim(self, lane: Lane) -> tuple[list[Claim], float] | None:
-        """Claims, and when first asked for; one after the other, so that no tenant gets more than its hands."""
+    def _claim(self, lane: Lane, slot: SliceSlot) -> tuple[list[Claim], float] | None:
+        """Claims, and when first asked for; one after the other, so that no tenant gets more than its slots."""
         with self._claiming:
             if self._bench.beat.draining:  # meanwhile
                 return None
@@ -105,7 +109,7 @@ class SliceConsumer:
                 lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full, most)
             )
             if claims:
-                self.slice_slots.turn(lane, claims[0].lane, *_tenants(claims))
+                slot.turn(claims[0].lane, *_tenants(claims))
                 return claims, asked_at
             if full:
                 self.slice_slots.pass_over(lane, full)

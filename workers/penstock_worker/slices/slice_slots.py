@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from penstock.domain.work.lane import LANES, MOST_SLICE_SLOTS, TAILS, Lane
 
@@ -35,6 +36,18 @@ class SliceSlots:
             if free:
                 self._held[lane] += 1
             return free
+
+    @contextmanager
+    def slot(self, lane: Lane) -> Iterator[SliceSlot | None]:
+        """A slot for a slice of this lane or a more urgent one, given back on every way out; None if none is free."""
+        if not self.take(lane):
+            yield None
+            return
+        slot = SliceSlot(self, lane)
+        try:
+            yield slot
+        finally:
+            slot.leave()
 
     def _free(self, lane: Lane) -> bool:
         return _fits(self._held, lane)
@@ -116,7 +129,7 @@ class SliceSlots:
 
 
 class SliceSlot:
-    """One slice's place in this worker: a hand while its lines are fed, then a tail, and nothing once it is left."""
+    """One slot in use: of a lane until its claim is known, of a slice while its lines are fed, then a tail."""
 
     def __init__(self, slice_slots: SliceSlots, lane: Lane, *tenants: str) -> None:
         self._slice_slots = slice_slots
@@ -124,15 +137,20 @@ class SliceSlot:
         self._tenants = tenants
         self._rests = False
 
+    def turn(self, lane: Lane, *tenants: str) -> None:
+        """It holds a slice, or several small ones, of this lane and these tenants from now on; called once."""
+        self._slice_slots.turn(self._lane, lane, *tenants)
+        self._lane, self._tenants = lane, tenants
+
     def rest(self) -> bool:
-        """Its lines are all in the engine; says whether that set its hand free just now."""
+        """Its lines are all in the engine; says whether that set its slot free just now."""
         if self._rests or not self._slice_slots.rest(self._lane, *self._tenants):
             return False
         self._rests = True
         return True
 
     def leave(self) -> None:
-        """The slice is over; called once."""
+        """The slice is over, or there was none; called once."""
         if self._rests:
             self._slice_slots.end()
         else:
