@@ -157,7 +157,7 @@ def test_without_dedup_every_line_is_a_group_of_its_own() -> None:
 
 def outcome(body: bytes, status: int = 200) -> Outcome:
     kind = OutcomeKind.ANSWERED if status < 300 else OutcomeKind.REFUSED
-    return Outcome(kind, status, body, "req", 1, 0.1)
+    return Outcome(kind, status, body, "req", 1)
 
 
 def wants(mode: CacheMode = CacheMode.ON, tenant: str = "a", ttl_seconds: int | None = None) -> Claim:

@@ -185,4 +185,4 @@ class LineFeed:
 def _refused(message: str) -> Outcome:
     """A line that can't be sent is refused as an engine would do it."""
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
-    return Outcome(OutcomeKind.REFUSED, 400, msgspec.json.encode({"error": error}), None, 0, 0.0)
+    return Outcome(OutcomeKind.REFUSED, 400, msgspec.json.encode({"error": error}), None, 0)

@@ -50,8 +50,6 @@ class Outcome:
     body: bytes
     request_id: str | None
     tries: int
-    engine_seconds: float
-    """Time in the engine over all tries; waits between them not counted."""
 
 
 class LineTries:
@@ -88,8 +86,9 @@ class LineTries:
 
     def outcome(self, kind: OutcomeKind, answer: EngineAnswer | None = None) -> Outcome:
         """The line's end after these tries."""
-        said = (answer.status, answer.body, answer.request_id) if answer else (0, b"", None)
-        return Outcome(kind, *said, self.made, self.spent_seconds)
+        if answer is None:
+            return Outcome(kind, 0, b"", None, self.made)
+        return Outcome(kind, answer.status, answer.body, answer.request_id, self.made)
 
 
 async def ask_line(

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -84,7 +85,12 @@ class SliceConsumer:
             self.slice_slots.owe(lane)
             self.say_owed()
         run = self._run if len(claims) == 1 else self._run_bundle
-        return run(claims, asked_at, lambda: slot.rest() and self.say_owed())
+
+        def rest() -> None:
+            if slot.rest():
+                self.say_owed()
+
+        return run(claims, asked_at, rest)
 
     def _is_full(self, claims: Sequence[Claim]) -> bool:
         """Small slices that fill most of a claim: there may be more."""
@@ -152,7 +158,7 @@ class SliceConsumer:
             except Exception as error:  # a bug of ours: each that is left is tried alone
                 log.exception("bundle_broken")
                 for claim in bundle.left:
-                    self._insist(lambda claim=claim: self._bench.db.run(work.unreadable, claim))
+                    self._insist(partial(self._bench.db.run, work.unreadable, claim))
                 how = f"it can't be worked on: {type(error).__name__}"
         seconds = time.monotonic() - began
         log.info("bundle", jobs=len(claims), lane=claims[0].lane, answered=bundle.tally.answered,

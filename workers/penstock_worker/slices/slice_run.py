@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -127,7 +128,7 @@ class SliceRun:
                 if self.bench.engine.supervisor.state is not EngineState.READY:
                     return True, []
                 numbers = [line.number for line in group]
-                self._insist(lambda numbers=numbers: self.bench.db.run(work.note_trial, self.claim, numbers))
+                self._insist(partial(self.bench.db.run, work.note_trial, self.claim, numbers))
                 failpoint("trial.noted")
                 # Suspects are asked themselves, whatever became of their like.
                 died, in_flight = self._ask(each(group), Gate(len(group)))

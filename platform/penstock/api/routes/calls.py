@@ -22,7 +22,7 @@ from penstock.api.platform import Here, Platform
 from penstock.domain.api_errors import PenstockError, Unauthorized
 from penstock.formats.output import usage_of
 from penstock.service.calls.call import CallAnswer, CallRequest
-from penstock.service.calls.call_attempt import Broken, CallAttempt
+from penstock.service.calls.call_attempt import Broken
 from penstock.service.calls.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS
 
 router = APIRouter(tags=["calls"], responses=DOCUMENTED)
@@ -190,7 +190,11 @@ class Relayed(Response):
             CALL_SECONDS.labels(self._endpoint, self._tier, status).observe(seconds)
 
     async def _serve(self, send: Send, client: _Client) -> None:
-        offer, answer = await self._find()
+        async with self._here.calls.begin(self._taken()) as answer:
+            self._room.close()
+            await self._pass_on(answer, send, client)
+
+    async def _pass_on(self, answer: CallAnswer, send: Send, client: _Client) -> None:
         told = answer.whole or b""
         try:
             self._status = answer.status
@@ -207,18 +211,14 @@ class Relayed(Response):
         except Broken:
             client.ignore()  # without the body's end: uvicorn cuts the connection, and so the client knows
         finally:
-            if offer is not None:
-                offer.end()
             if answer.status < 300 and self._endpoint != "/tokenize":
-                self._here.call_usage.count(*self._whose, usage_of(told, reused=offer is None))
+                self._here.call_usage.count(*self._whose, usage_of(told, reused=answer.reused))
 
-    async def _find(self) -> tuple[CallAttempt | None, CallAnswer]:
-        """A worker's answer, or the cache's; then the call's body is not needed any more."""
+    def _taken(self) -> CallRequest:
+        """What is asked, for whoever asks it: its body is not kept here while the answer passes."""
         assert self._ask is not None, "it is served once"
         ask, self._ask = self._ask, None
-        found = await self._here.calls.begin(ask)
-        self._room.close()
-        return found
+        return ask
 
     def _head(self, answer: CallAnswer) -> list[tuple[bytes, bytes]]:
         head = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -91,6 +91,8 @@ class CallAnswer:
     """All of it; None if it comes in pieces."""
     pieces: AsyncIterator[bytes] | None = None
     """Raises Broken where it can't say in the answer itself that it broke off."""
+    reused: bool = False
+    """It was in the shared cache: no worker was asked."""
 
 
 class Calls:
@@ -144,19 +146,20 @@ class Calls:
             raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
         return ask
 
-    async def begin(self, ask: CallRequest) -> tuple[CallAttempt | None, CallAnswer]:
-        """Find a worker that answers, and return when its answer has begun; the offer is to be ended by the caller.
-
-        There is none if the answer was in the shared cache.
+    @asynccontextmanager
+    async def begin(self, ask: CallRequest) -> AsyncIterator[CallAnswer]:
+        """An answer that has begun, of the shared cache or of a worker, which hears when nobody listens any more.
 
         Raises EngineCrash, Unavailable and CallTimeout.
         """
-        try:
-            async with asyncio.timeout_at(ask.deadline):
-                there = await self._look_up(ask)
-                return (None, there) if there else await self._find(ask)
-        except TimeoutError:
-            raise CallTimeout from None
+        with ExitStack() as stack:
+            try:
+                async with asyncio.timeout_at(ask.deadline):
+                    answer = await self._look_up(ask) or await self._find(ask, stack)
+            except TimeoutError:
+                raise CallTimeout from None
+            del ask  # a stream may last: nobody needs the call's body any more
+            yield answer
 
     async def _look_up(self, ask: CallRequest) -> CallAnswer | None:
         """The answer that the shared cache has, if workers of the model agree on what they are."""
@@ -167,7 +170,7 @@ class Calls:
         if body is None:
             return None
         whole = call_answer.with_tier(body, ask.told_tier) if ask.told_tier else body
-        return CallAnswer(200, _JSON, (("x-penstock-cache", "hit"),), whole)
+        return CallAnswer(200, _JSON, (("x-penstock-cache", "hit"),), whole, reused=True)
 
     def _keep(self, ask: CallRequest, attempt: CallAttempt, body: bytes) -> None:
         """Store an answer for whoever asks the same again."""
@@ -176,7 +179,8 @@ class Calls:
         key = key_of(ask.tenant, ask.model, attempt.revision, ask.lasting)
         self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
 
-    async def _find(self, ask: CallRequest) -> tuple[CallAttempt, CallAnswer]:
+    async def _find(self, ask: CallRequest, stack: ExitStack) -> CallAnswer:
+        """The first worker's answer that begins; its attempt ends with the stack, all others here."""
         excluded: set[UUID] = set()
         unlucky: set[UUID] = set()  # asked again only if nobody else can be
         reasons: list[str] = []
@@ -190,15 +194,17 @@ class Calls:
             attempt = CallAttempt(
                 self._client, self._directory, self._poison, ingress, f"{ask.id}-{len(reasons)}", ask.fingerprint
             )
-            try:
-                await attempt.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
-                return attempt, await self._begun(ask, attempt)
-            except NotTaken as not_taken:
-                attempt.end()
-                reasons.append(not_taken.reason)
-            except BaseException:
-                attempt.end()
-                raise
+            with ExitStack() as failed:
+                failed.callback(attempt.end)
+                try:
+                    await attempt.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
+                    answer = await self._begun(ask, attempt)
+                except NotTaken as not_taken:
+                    reasons.append(not_taken.reason)
+                else:
+                    failed.pop_all()
+                    stack.callback(attempt.end)
+                    return answer
             if reasons[-1] == "waited" or sum(reason in DEATHS for reason in reasons) > 1:
                 break
             if reasons[-1] == "unanswered":

@@ -38,7 +38,7 @@ class Broken(Exception):
 
 
 class CallAttempt:
-    """A call that is with one worker. Whoever made one ends it."""
+    """A call that is with one worker, from `send` to `end`. Whoever made one ends it."""
 
     def __init__(
         self,
@@ -57,8 +57,7 @@ class CallAttempt:
         self._fingerprint = fingerprint
         self._reply: IngressReply | None = None
         self._answered = False
-        self._flight: Flight | None = poison.depart(fingerprint, ingress.worker)
-        directory.sent(ingress.worker)
+        self._flight: Flight | None = None
 
     @property
     def revision(self) -> str:
@@ -78,6 +77,8 @@ class CallAttempt:
 
     async def send(self, endpoint: str, body: bytes, tenant: str, tier: Tier, last_resort: bool) -> None:
         """Send the call, and return when the engine's answer begins. Raises NotTaken, and EngineCrash."""
+        self._flight = self._poison.depart(self._fingerprint, self.worker)
+        self._directory.sent(self.worker)
         headers = {"x-penstock-call": self._call_id, "x-penstock-tenant": tenant, "x-penstock-tier": tier.value}
         if last_resort:
             headers["x-penstock-last-resort"] = "1"
@@ -151,14 +152,14 @@ class CallAttempt:
         return "unreachable" if told.outcome == "unknown" else "unanswered"
 
     async def _died(self, suspects: bool) -> None:
-        assert self._flight is not None, "it has not ended"
+        assert self._flight is not None, "it was sent, and has not ended"
         if self._flight.noting is None:
             self._directory.failed(self.worker)  # once, however many equal calls were inside
         if not suspects:
             await self._poison.died(self._fingerprint, self._flight)
 
     def end(self) -> None:
-        """Let go; a worker that still answers hears that nobody listens any more. Safe to repeat."""
+        """Let go; a worker that still answers hears that nobody listens any more. Safe to repeat, and before `send`."""
         if self._flight is None:
             return
         if self._reply is not None:

@@ -59,8 +59,7 @@ async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
 
 
 async def _counted(calls: Calls, ask: CallRequest) -> int | None:
-    attempt, answer = await calls.begin(ask)
-    try:
+    async with calls.begin(ask) as answer:
         whole = bytearray(answer.whole or b"")
         if answer.pieces is not None:
             async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
@@ -68,8 +67,6 @@ async def _counted(calls: Calls, ask: CallRequest) -> int | None:
                     whole += piece
                     if len(whole) > _MOST_ANSWER_BYTES:
                         return None
-    finally:
-        attempt.end()
     if answer.status != 200:
         return None
     try:
