@@ -25,6 +25,9 @@ from penstock.service.control import cancel
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
 from penstock.settings import Settings, load
+from penstock.settings.calls import CallSettings
+from penstock.settings.dispatch import DispatchSettings
+from penstock.settings.leases import LeaseSettings
 from penstock.store.engine import sync_engine
 from penstock.wire.hints import Hinter
 
@@ -49,22 +52,22 @@ def move_on(db: Database, settings: Settings) -> int:
     return sum(db.run(dispatch.move_on, batch) for batch in db.run(dispatch.stuck))
 
 
-def feed(db: Database, settings: Settings) -> int:
+def feed(db: Database, settings: DispatchSettings) -> int:
     """Keep every live worker's ready list filled."""
     return db.run(dispatch.feed_all, settings)
 
 
-def hint_again(db: Database, settings: Settings) -> int:
+def hint_again(db: Database, settings: DispatchSettings) -> int:
     """Repeat hints that may be lost."""
     return db.run(dispatch.hint_again, settings)
 
 
-def promote(db: Database, settings: Settings) -> int:
+def promote(db: Database, settings: DispatchSettings) -> int:
     """Let batches that run out of time rise by one lane, and those that have enough of it again fall back."""
     return sum(db.run(dispatch.put, *found, settings) for found in db.run(dispatch.misplaced, settings))
 
 
-def forget(db: Database, settings: Settings) -> int:
+def forget(db: Database, settings: CallSettings) -> int:
     """Delete the rows of processes that are long gone, of calls that may be asked again, of shares that are even."""
     db.run(ingresses.forget_suspects, settings)
     db.run(dispatch.forget_turns)
@@ -97,7 +100,7 @@ class View:
         """The database did not answer just now."""
         self._lost_at = self._clock()
 
-    def is_clear(self, settings: Settings) -> bool:
+    def is_clear(self, settings: LeaseSettings) -> bool:
         """Say whether silence means something again."""
         if self._lost_at is not None and self._clock() - self._lost_at > 2 * settings.beat_seconds:
             self._lost_at = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.settings import RENAMED, Settings, load
+from penstock.settings import Settings, load
+from penstock.settings.renamed import RENAMED
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

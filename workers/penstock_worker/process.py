@@ -20,6 +20,7 @@ from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.lifecycle import work
 from penstock.settings import Settings
+from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine, sync_engine
 from penstock.wire.cache import Cache
 from penstock.wire.hints import Hinter
@@ -53,7 +54,7 @@ _HEAR_AGAIN_SECONDS = 5.0
 
 
 @contextmanager
-def _database(settings: Settings, connections: int) -> Iterator[tuple[Database, Hinter]]:
+def _database(settings: ServerSettings, connections: int) -> Iterator[tuple[Database, Hinter]]:
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
     db = Database(sync_engine(settings.database_url, connections), hinter.say)
     try:

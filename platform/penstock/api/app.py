@@ -46,6 +46,7 @@ from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
+from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine
 from penstock.wire.cache import AsyncCache
 from penstock.wire.hints import Hinter
@@ -142,7 +143,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _ensure_bootstrap(db: AsyncDatabase, settings: Settings) -> None:
+async def _ensure_bootstrap(db: AsyncDatabase, settings: ServerSettings) -> None:
     """Make the first key valid, as soon as Postgres answers; until then the API says 503."""
     key = settings.bootstrap_key
     while key is not None:

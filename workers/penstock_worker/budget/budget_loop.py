@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from penstock.domain.calls.ingress import Slo
-from penstock.settings import Settings
+from penstock.settings.engine import EngineSettings
 from penstock_worker.admission.gate import Gate
 from penstock_worker.budget.latency import Latencies
 from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget, Observation, Reason
@@ -44,7 +44,7 @@ class BudgetLoop(Collector):
         gate: Gate,
         client: EngineClient,
         latencies: Latencies,
-        settings: Settings,
+        settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace | None = None,
     ) -> None:

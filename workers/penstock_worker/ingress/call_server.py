@@ -25,7 +25,7 @@ import structlog
 from aiohttp import web
 
 from penstock.formats.engine_body import with_priority
-from penstock.settings import Settings
+from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.engine_context import EngineContext
@@ -259,7 +259,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return made
 
 
-def _url(settings: Settings, port: int, tls: bool) -> str:
+def _url(settings: IngressSettings, port: int, tls: bool) -> str:
     """Where the ingress is reached: where it listens, or by this machine's name if it listens everywhere."""
     host = socket.gethostname() if settings.ingress_host in ("", "0.0.0.0", "::") else settings.ingress_host
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -20,7 +20,7 @@ from penstock.domain.work.batch import BatchState
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
-from penstock.settings import Settings
+from penstock.settings.leases import LeaseSettings
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Grip:
 class Beat:
     """A thread that beats from `with` to its end."""
 
-    def __init__(self, db: Database, holder: Holder, settings: Settings) -> None:
+    def __init__(self, db: Database, holder: Holder, settings: LeaseSettings) -> None:
         self._db = db
         self._holder = holder
         self._settings = settings

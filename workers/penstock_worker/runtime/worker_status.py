@@ -17,14 +17,14 @@ from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
-from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.patience import insist
 
 log = structlog.get_logger()
 
 
-def say_goodbye(db: Database, holder: Holder, settings: Settings) -> None:
+def say_goodbye(db: Database, holder: Holder, settings: DispatchSettings) -> None:
     """A worker of any kind is gone; tried once."""
     try:
         db.run(work.mark, holder, "gone", settings)
@@ -35,7 +35,7 @@ def say_goodbye(db: Database, holder: Holder, settings: Settings) -> None:
 class WorkerStatus:
     """One worker's standing, from `with` to its end."""
 
-    def __init__(self, db: Database, beat: Beat, holder: Holder, settings: Settings) -> None:
+    def __init__(self, db: Database, beat: Beat, holder: Holder, settings: DispatchSettings) -> None:
         self._db = db
         self._beat = beat
         self._holder = holder

@@ -22,7 +22,7 @@ from penstock.domain.counted import COUNTED
 from penstock.service.admin import health
 from penstock.service.admin.health import Gauges
 from penstock.service.calls.worker_directory import WorkerDirectory
-from penstock.settings import Settings
+from penstock.settings.servers import ServerSettings
 
 router = APIRouter(tags=["health"])
 
@@ -112,7 +112,7 @@ async def metrics(request: Request, here: Here) -> Response:
     return Response(generate_latest(REGISTRY) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
 
 
-def _allow(request: Request, settings: Settings) -> None:
+def _allow(request: Request, settings: ServerSettings) -> None:
     if settings.metrics_token is not None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         wanted = settings.metrics_token.get_secret_value()

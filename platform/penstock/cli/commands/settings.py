@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from penstock.settings import GIB, KIB, MIB, Settings, load
+from penstock.settings import Settings, load
+from penstock.settings.concern import GIB, KIB, MIB
 
 _HEAD = """# Settings and limits
 

@@ -11,7 +11,7 @@ from penstock.domain.api_errors import Unavailable
 from penstock.domain.fleet.worker import Worker
 from penstock.domain.webhook import WebhookBacklog
 from penstock.service.core.transaction import AsyncDatabase, Transaction
-from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock.store import deliveries
 from penstock.store.batches import batches
 from penstock.store.fleet import workers
@@ -54,7 +54,7 @@ def live(tx: Transaction, gone_seconds: float) -> list[Worker]:
     return workers.live(tx.conn, gone=timedelta(seconds=gone_seconds))
 
 
-def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> list[str]:
+def missing_to_work(tx: Transaction, model: str | None, settings: DispatchSettings) -> list[str]:
     """What keeps a batch (of this model) from running now: `keeper`, `io worker`, `gpu worker`."""
     found = live(tx, settings.worker_gone_seconds)
     kinds = {worker.kind for worker in found}
@@ -67,7 +67,7 @@ def missing_to_work(tx: Transaction, model: str | None, settings: Settings) -> l
     return missing
 
 
-def gauges(tx: Transaction, settings: Settings) -> Gauges:
+def gauges(tx: Transaction, settings: DispatchSettings) -> Gauges:
     """Count what is open and who is live."""
     return Gauges(
         backlog=slices.backlog(tx.conn),

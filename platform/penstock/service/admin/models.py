@@ -9,7 +9,7 @@ from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.fleet.model import Model
 from penstock.service.core.transaction import Transaction
-from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
 
 _MOST_PROMISED_MS: Final = 600_000
@@ -36,12 +36,12 @@ def promise(tx: Transaction, name: str, *, ttft_p95_ms: int | None = None, itl_p
     return slo
 
 
-def page(tx: Transaction, settings: Settings) -> list[Model]:
+def page(tx: Transaction, settings: DispatchSettings) -> list[Model]:
     """All known models by name."""
     return models.page(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
 
 
-def get(tx: Transaction, name: str, settings: Settings) -> Model:
+def get(tx: Transaction, name: str, settings: DispatchSettings) -> Model:
     """One known model; raise NotFound."""
     for model in page(tx, settings):
         if model.name == name:

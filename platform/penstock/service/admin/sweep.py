@@ -19,7 +19,7 @@ from penstock.blobs.store import Blobs, away_is_unavailable
 from penstock.domain.api_errors import PenstockError, Unavailable
 from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
-from penstock.settings import Settings
+from penstock.settings.sweep import SweepSettings
 from penstock.store import sweep
 from penstock.store.batches import files
 from penstock.store.work import counts
@@ -35,18 +35,18 @@ _AT_ONCE: Final = 8  # an object store takes some 30 ms for a deletion
 _GROUP: Final = 64
 
 
-def unfinished(tx: Transaction, settings: Settings) -> int:
+def unfinished(tx: Transaction, settings: SweepSettings) -> int:
     """Give up blobs whose writer never published them; a late writer has another 24th of the time to hear of it."""
     after = timedelta(seconds=settings.unfinished_blob_seconds)
     return sweep.doom_unfinished(tx.conn, after=after, late=after / 24, limit=MOST)
 
 
-def expired_files(tx: Transaction, settings: Settings) -> int:
+def expired_files(tx: Transaction, settings: SweepSettings) -> int:
     """Delete files that have expired."""
     return _counted(tx, "file_swept", sweep.delete_expired_files(tx.conn, limit=MOST))
 
 
-def pieces(tx: Transaction, settings: Settings) -> int:
+def pieces(tx: Transaction, settings: SweepSettings) -> int:
     """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
     ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
     if not ended:
@@ -58,12 +58,12 @@ def pieces(tx: Transaction, settings: Settings) -> int:
     return MOST if len(ended) == _BATCHES else deleted
 
 
-def old_leases(tx: Transaction, settings: Settings) -> int:
+def old_leases(tx: Transaction, settings: SweepSettings) -> int:
     """Delete leases that are long closed."""
     return _counted(tx, "lease_swept", sweep.delete_leases(tx.conn, limit=MOST))
 
 
-def old_deliveries(tx: Transaction, settings: Settings) -> int:
+def old_deliveries(tx: Transaction, settings: SweepSettings) -> int:
     """Delete deliveries that are over and old, and endpoints that nothing is left of."""
     after = timedelta(seconds=settings.events_seconds)
     deleted = sweep.delete_deliveries(tx.conn, after=after, limit=MOST)
@@ -71,13 +71,13 @@ def old_deliveries(tx: Transaction, settings: Settings) -> int:
     return _counted(tx, "delivery_swept", deleted)
 
 
-def old_events(tx: Transaction, settings: Settings) -> int:
+def old_events(tx: Transaction, settings: SweepSettings) -> int:
     """Delete events that are old."""
     after = timedelta(seconds=settings.events_seconds)
     return _counted(tx, "event_swept", sweep.delete_events(tx.conn, after=after, limit=MOST))
 
 
-def old_trail(tx: Transaction, settings: Settings) -> int:
+def old_trail(tx: Transaction, settings: SweepSettings) -> int:
     """Delete the oldest part of the trail of state moves."""
     after = timedelta(seconds=settings.trail_seconds)
     return _counted(tx, "trail_swept", sweep.delete_trail(tx.conn, after=after, limit=MOST))
@@ -119,7 +119,7 @@ def _forget(tx: Transaction, keys: list[str]) -> int:
     return _counted(tx, "blob_swept", files.forget(tx.conn, keys))
 
 
-DUTIES: Final[tuple[Callable[[Transaction, Settings], int], ...]] = (
+DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     unfinished,
     expired_files,
     pieces,
@@ -130,7 +130,7 @@ DUTIES: Final[tuple[Callable[[Transaction, Settings], int], ...]] = (
 )
 
 
-def once(db: Database, blobs: Blobs, settings: Settings) -> dict[str, int]:
+def once(db: Database, blobs: Blobs, settings: SweepSettings) -> dict[str, int]:
     """Do each duty once; one that fails does not keep the others from their turn. How much each did."""
     turns: dict[str, Callable[[], int]] = {duty.__name__: partial(db.run, duty, settings) for duty in DUTIES}
     turns["doomed_blobs"] = partial(doomed_blobs, db, blobs)
@@ -145,7 +145,7 @@ def once(db: Database, blobs: Blobs, settings: Settings) -> dict[str, int]:
     return {name: count for name, count in done.items() if count}
 
 
-def run(db: Database, blobs: Blobs, settings: Settings, stop: threading.Event) -> None:
+def run(db: Database, blobs: Blobs, settings: SweepSettings, stop: threading.Event) -> None:
     """Sweep every now and then, and at once again while there is more, until told to stop."""
     while not stop.wait(settings.sweep_seconds):
         done = {"": MOST}

@@ -16,7 +16,7 @@ from typing import Final
 from penstock.domain.api_errors import Unauthorized, Unavailable
 from penstock.service.admin import keys
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.settings import Settings
+from penstock.settings.calls import CallSettings
 
 _MOST_REMEMBERED: Final = 10_000
 _MOST_KEY_CHARACTERS: Final = 256
@@ -37,7 +37,9 @@ class _Known:
 class ApiKeyCache:
     """One process's memory of keys, on one event loop."""
 
-    def __init__(self, db: AsyncDatabase, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, db: AsyncDatabase, settings: CallSettings, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._db = db
         self._fresh_seconds = settings.key_cache_seconds
         self._stale_seconds = settings.key_stale_seconds

@@ -10,7 +10,7 @@ from typing import Final
 from penstock.domain.calls.ingress import Ingress, Load, Slo
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Transaction
-from penstock.settings import Settings
+from penstock.settings.calls import CallSettings
 from penstock.store.accounts import tenants
 from penstock.store.fleet import ingresses, models
 from penstock.store.work import call_suspects
@@ -39,7 +39,7 @@ def announce(
     url: str,
     serves: Sequence[str],
     slots: int,
-    settings: Settings,
+    settings: CallSettings,
     revision: str = "",
 ) -> None:
     """Say where this worker takes calls, for which names, and what makes its engine's answers its own."""
@@ -55,7 +55,7 @@ def pulse(tx: Transaction, holder: Holder, load: Load) -> Slo:
     return ingresses.pulse(tx.conn, holder.id, load)
 
 
-def table(tx: Transaction, settings: Settings) -> RoutingTable:
+def table(tx: Transaction, settings: CallSettings) -> RoutingTable:
     """Open and closed ingresses of live workers, known models, and calls that are refused."""
     return RoutingTable(
         ingresses=tuple(ingresses.page(tx.conn, gone=timedelta(seconds=settings.ingress_gone_seconds))),
@@ -72,11 +72,11 @@ def table(tx: Transaction, settings: Settings) -> RoutingTable:
     )
 
 
-def note_death(tx: Transaction, fingerprint: bytes, settings: Settings) -> int:
+def note_death(tx: Transaction, fingerprint: bytes, settings: CallSettings) -> int:
     """An engine died with this call in flight; how many deaths it met lately."""
     return call_suspects.note(tx.conn, fingerprint, within=timedelta(seconds=settings.poison_call_seconds))
 
 
-def forget_suspects(tx: Transaction, settings: Settings) -> int:
+def forget_suspects(tx: Transaction, settings: CallSettings) -> int:
     """Forget calls that may be asked again."""
     return call_suspects.forget(tx.conn, within=timedelta(seconds=settings.poison_call_seconds))

@@ -34,7 +34,7 @@ from penstock.service.calls.call_metrics import POISON
 from penstock.service.calls.ingresses import DEATHS_TO_REFUSE
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.settings import Settings
+from penstock.settings.calls import CallSettings
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class Poison:
         self,
         db: AsyncDatabase,
         directory: WorkerDirectory,
-        settings: Settings,
+        settings: CallSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.reuse import CacheMode
-from penstock.settings import Settings
+from penstock.settings.cache import CacheSettings
 from penstock.wire.cache import Bounds
 
 MOST_TTL_SECONDS: Final = 30 * 86_400
@@ -52,7 +52,7 @@ def choice(header: str | None, field: Any, tenant_caches: bool) -> Choice:
     return Choice(mode, said.ttl_seconds if said else None)
 
 
-def bounds(settings: Settings) -> Bounds:
+def bounds(settings: CacheSettings) -> Bounds:
     """The cache's bounds."""
     return Bounds(
         answer_bytes=settings.cache_answer_bytes,

@@ -25,7 +25,7 @@ from penstock.domain.calls.ingress import Ingress
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.settings import Settings
+from penstock.settings.calls import CallSettings
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class WorkerDirectory:
     def __init__(
         self,
         db: AsyncDatabase,
-        settings: Settings,
+        settings: CallSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Random | None = None,

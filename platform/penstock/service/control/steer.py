@@ -13,6 +13,7 @@ from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock.store.batches import batches
 from penstock.store.work import slices, steering
 
@@ -33,7 +34,7 @@ def pause(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
     return _get(tx, tenant, kind, id)
 
 
-def resume(tx: Transaction, tenant: str, kind: str, id: str, settings: Settings) -> Batch:
+def resume(tx: Transaction, tenant: str, kind: str, id: str, settings: DispatchSettings) -> Batch:
     """Let a paused batch go on, and feed its models at once; on one that is in progress, the same answer.
 
     Raises NotFound, or Conflict while it is validated, if it is closing or has ended.
@@ -108,6 +109,6 @@ def _standing(batch: Batch) -> str:
     return batch.state
 
 
-def _feed(tx: Transaction, id: str, settings: Settings) -> None:
+def _feed(tx: Transaction, id: str, settings: DispatchSettings) -> None:
     for model in steering.open_models(tx.conn, id):
         dispatch.feed(tx, model, settings)

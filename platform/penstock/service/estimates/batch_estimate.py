@@ -42,6 +42,9 @@ from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.estimates import eta, sample, token_heuristic
 from penstock.service.estimates.sample import Sample, Sampled
 from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
+from penstock.settings.limits import LimitSettings
+from penstock.settings.lines import LineSettings
 from penstock.store.accounts import prices
 from penstock.store.batches import files
 from penstock.store.fleet import models
@@ -199,7 +202,7 @@ async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest) -> S
         raise BadRequest("The file was deleted at this moment.", param="input_file_id") from None
 
 
-def _look(found: Sample, endpoint: str, settings: Settings) -> tuple[list[_Line], LineError | None]:
+def _look(found: Sample, endpoint: str, settings: LimitSettings) -> tuple[list[_Line], LineError | None]:
     """The sample's good lines, and what is wrong with the first bad one."""
     good, first = [], None
     for one in found.lines:
@@ -226,7 +229,9 @@ class _Told:
     """Microseconds."""
 
 
-def _ask(tx: Transaction, wanted: EstimateRequest, names: set[str], window: timedelta, settings: Settings) -> _Told:
+def _ask(
+    tx: Transaction, wanted: EstimateRequest, names: set[str], window: timedelta, settings: DispatchSettings
+) -> _Told:
     named = sorted(names)
     works = eta.ahead(tx, wanted.tenant, named, wanted.lane, window, settings)
     valid = prices.valid(tx.conn, named)
@@ -340,7 +345,7 @@ def _gpu_cost(parts: Mapping[str, OfModel], told: _Told) -> tuple[int, int, int]
 
 
 def _seconds(
-    parts: Mapping[str, OfModel], works: Mapping[str, OpenWork], settings: Settings
+    parts: Mapping[str, OfModel], works: Mapping[str, OpenWork], settings: LineSettings
 ) -> tuple[Spread | None, Unknown | None]:
     """Until the slowest model's last answer; or why that is not known."""
     mine = [(parts[name], works[name]) for name in parts]
@@ -353,7 +358,7 @@ def _seconds(
     return Spread(low, expected, high), None
 
 
-def _span_of(part: OfModel, work: OpenWork, settings: Settings) -> Spread:
+def _span_of(part: OfModel, work: OpenWork, settings: LineSettings) -> Spread:
     tokens = part.input_tokens + part.output_tokens
 
     def at(much: float) -> Span:

@@ -11,6 +11,7 @@ from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock.store.batches import eta
 from penstock.store.batches.eta import Beside, Own
 
@@ -37,7 +38,7 @@ def expect(tx: Transaction, batch: Batch, settings: Settings) -> Expectation | N
 
 
 def ahead(
-    tx: Transaction, tenant: str, models: Sequence[str], lane: Lane, window: timedelta, settings: Settings
+    tx: Transaction, tenant: str, models: Sequence[str], lane: Lane, window: timedelta, settings: DispatchSettings
 ) -> dict[str, OpenWork]:
     """For each of these models that is known: what goes before a batch that would be created now, which is empty yet.
 

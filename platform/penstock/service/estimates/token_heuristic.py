@@ -6,14 +6,14 @@ from typing import Final
 
 from penstock.domain.fleet.model import ModelFacts
 from penstock.formats.input import Checked
-from penstock.settings import Settings
+from penstock.settings.plans import PlanSettings
 
 NO_ANSWER_TEXT: Final = frozenset({"/v1/embeddings", "/v1/score", "/v1/rerank"})
 _LEAST_PART: Final = 8
 _MOST: Final = 2**31
 
 
-def tokens(line: Checked, line_bytes: int, endpoint: str, facts: ModelFacts | None, settings: Settings) -> int:
+def tokens(line: Checked, line_bytes: int, endpoint: str, facts: ModelFacts | None, settings: PlanSettings) -> int:
     """Bytes over bytes a token, and the answer that is expected.
 
     Where the model's own bytes per token are measured, the whole line counts, as in the measurement: what surrounds
@@ -26,7 +26,7 @@ def tokens(line: Checked, line_bytes: int, endpoint: str, facts: ModelFacts | No
     return max(1, min(_MOST, int(asked + answer_tokens(line.max_output_tokens, endpoint, facts, settings))))
 
 
-def longest(line: Checked, endpoint: str, facts: ModelFacts | None, settings: Settings) -> int:
+def longest(line: Checked, endpoint: str, facts: ModelFacts | None, settings: PlanSettings) -> int:
     """How many tokens an answer may have: what the line allows, else the model's mean. Which is longer orders lines."""
     if endpoint in NO_ANSWER_TEXT:
         return 0
@@ -35,7 +35,7 @@ def longest(line: Checked, endpoint: str, facts: ModelFacts | None, settings: Se
     return int(answer_tokens(None, endpoint, facts, settings))
 
 
-def answer_tokens(most: int | None, endpoint: str, facts: ModelFacts | None, settings: Settings) -> float:
+def answer_tokens(most: int | None, endpoint: str, facts: ModelFacts | None, settings: PlanSettings) -> float:
     """The model's mean, as far as the line allows it; what a line allows is no forecast: most limits are generous.
 
     But no less than an eighth of what it allows: a mean that other batches' short answers made would cut a batch of

@@ -17,7 +17,7 @@ from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import creation
 from penstock.service.intake.creation import made_before
-from penstock.settings import Settings
+from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, files
 
 NOTHING = "nothing_to_retry"
@@ -44,7 +44,7 @@ def retry(
     repeats: Retry,
     terms: RetryRequest,
     once: Idempotency | None,
-    settings: Settings,
+    settings: LimitSettings,
 ) -> Batch:
     """Make a batch (of a job: a job) that repeats lines of this one; its input is derived by whoever validates it.
 

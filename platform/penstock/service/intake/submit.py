@@ -27,6 +27,8 @@ from penstock.service.intake.creation import attach_webhook, first, made_before
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.intake.upload import Sealed, Upload
 from penstock.settings import Settings
+from penstock.settings.limits import LimitSettings
+from penstock.settings.plans import PlanSettings
 from penstock.store.batches import files
 from penstock.store.work import small_jobs
 
@@ -42,7 +44,7 @@ class JobLine:
 
 
 def create_batch(
-    tx: Transaction, tenant: str, input_file: str, terms: Terms, once: Idempotency | None, settings: Settings
+    tx: Transaction, tenant: str, input_file: str, terms: Terms, once: Idempotency | None, settings: LimitSettings
 ) -> Batch:
     """Create a batch that waits to be validated; raise BadRequest if its file can't be used."""
     new = _new(tenant, "batch", terms, once, settings)
@@ -57,7 +59,7 @@ def create_batch(
     return creation.insert(tx, replace(new, input_file=file.id, input_key=file.blob_key))[0]
 
 
-def _new(tenant: str, kind: str, terms: Terms, once: Idempotency | None, settings: Settings) -> NewBatch:
+def _new(tenant: str, kind: str, terms: Terms, once: Idempotency | None, settings: LimitSettings) -> NewBatch:
     if terms.endpoint not in ENDPOINTS:
         raise BadRequest(f"endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
     window = parse_window(terms.completion_window, settings.max_window_seconds)
@@ -134,7 +136,7 @@ def _with_model(body: bytes, model: str) -> bytes:
     return b'{"model":' + msgspec.json.encode(model) + (b"" if rest == b"}" else b",") + rest
 
 
-def _checked(ask: JobLine, line: bytes, endpoint: str, settings: Settings) -> Checked:
+def _checked(ask: JobLine, line: bytes, endpoint: str, settings: LimitSettings) -> Checked:
     checked = lines.check(line, 1, endpoint, settings.max_custom_id_bytes)
     if isinstance(checked, LineError):
         raise BadRequest(checked.message, code=checked.code, param=_param(ask, checked.param))
@@ -151,7 +153,7 @@ async def _create_inline(
     new: NewBatch,
     requests: Sequence[bytes],
     checked: Sequence[Checked],
-    settings: Settings,
+    settings: PlanSettings,
 ) -> Batch:
     model = checked[0].model
     facts = await intake.facts(new.tenant, model)
@@ -186,7 +188,7 @@ def _insert_inline(tx: Transaction, job: NewJob) -> Batch:
     return made or first(tx, job.batch)
 
 
-def _create_filed(new: NewBatch, settings: Settings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
+def _create_filed(new: NewBatch, settings: LimitSettings) -> Callable[[Transaction, Sealed], tuple[Batch, bool]]:
     """The transaction that makes a large job's file and the job visible together."""
 
     def create(tx: Transaction, sealed: Sealed) -> tuple[Batch, bool]:

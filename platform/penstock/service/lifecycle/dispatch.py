@@ -9,7 +9,7 @@ from penstock.domain.work.batch import BatchState
 from penstock.domain.work.slack import Outlook
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing
-from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock.store.accounts import fair_turns
 from penstock.store.batches import batches
 from penstock.store.work import counts, leases, pending_batches, promotion, slices
@@ -17,7 +17,7 @@ from penstock.store.work import counts, leases, pending_batches, promotion, slic
 _MOST_PER_TICK = 1_000
 
 
-def feed(tx: Transaction, model: str, settings: Settings) -> int:
+def feed(tx: Transaction, model: str, settings: DispatchSettings) -> int:
     """Make the best queued slices of a model ready and hint them; how many hints."""
     lanes = slices.feed(
         tx.conn,
@@ -30,12 +30,12 @@ def feed(tx: Transaction, model: str, settings: Settings) -> int:
     return len(lanes)
 
 
-def feed_all(tx: Transaction, settings: Settings) -> int:
+def feed_all(tx: Transaction, settings: DispatchSettings) -> int:
     """Feed every model that has a backlog; how many slices became ready."""
     return sum(feed(tx, model, settings) for model in slices.backlog_models(tx.conn))
 
 
-def hint_again(tx: Transaction, settings: Settings) -> int:
+def hint_again(tx: Transaction, settings: DispatchSettings) -> int:
     """Repeat the hints of work that nobody took: they may be lost. How many."""
     again = timedelta(seconds=settings.hint_again_seconds)
     tx.hints.extend(
@@ -47,7 +47,7 @@ def hint_again(tx: Transaction, settings: Settings) -> int:
     return len(tx.hints)
 
 
-def misplaced(tx: Transaction, settings: Settings) -> list[tuple[Outlook, bool]]:
+def misplaced(tx: Transaction, settings: DispatchSettings) -> list[tuple[Outlook, bool]]:
     """Batches that run out of time, or do no more, with whether their slices belong one lane above their own."""
     gone = timedelta(seconds=settings.worker_gone_seconds)
     margin, share = settings.promote_slack_seconds, settings.promoted_share
@@ -58,7 +58,7 @@ def misplaced(tx: Transaction, settings: Settings) -> list[tuple[Outlook, bool]]
     return [(outlook, rises) for outlook, rises in found if (outlook.unpromoted if rises else outlook.promoted)]
 
 
-def put(tx: Transaction, outlook: Outlook, promoted: bool, settings: Settings) -> int:
+def put(tx: Transaction, outlook: Outlook, promoted: bool, settings: DispatchSettings) -> int:
     """Put a batch's slices one lane above their own, or back; how many, 0 if somebody is at it or it is closing."""
     if not batches.try_lock(tx.conn, outlook.batch):
         return 0

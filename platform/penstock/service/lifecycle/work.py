@@ -21,6 +21,8 @@ from penstock.formats.output import Record
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
+from penstock.settings.leases import LeaseSettings
 from penstock.store.batches import batches, files
 from penstock.store.fleet import models, workers
 from penstock.store.work import counts, leases, pending_batches, segments, slices, suspects
@@ -51,14 +53,16 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
     )
 
 
-def mark(tx: Transaction, holder: Holder, state: str, settings: Settings, trouble: EngineTrouble | None = None) -> None:
+def mark(
+    tx: Transaction, holder: Holder, state: str, settings: DispatchSettings, trouble: EngineTrouble | None = None
+) -> None:
     """Say that a process is ready, starting (with what keeps it from that), draining or gone; a ready one is fed."""
     workers.mark(tx.conn, holder.id, state, trouble)
     if state == "ready" and holder.model is not None:
         dispatch.feed(tx, holder.model, settings)
 
 
-def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: Settings) -> Beaten:
+def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: LeaseSettings) -> Beaten:
     """Prolong the named leases and hear orders. What was forgotten is to be released by the caller."""
     ttl = timedelta(seconds=settings.lease_seconds)
     orders = leases.beat(tx.conn, list(held), holder=holder.id, ttl=ttl)
@@ -187,7 +191,7 @@ def frame(records: Sequence[Record]) -> bytes:
     return b"".join(plan.frame(record.number, record.line) for record in records)
 
 
-def settle(tx: Transaction, claim: Claim, settings: Settings) -> None:
+def settle(tx: Transaction, claim: Claim, settings: DispatchSettings) -> None:
     """Mark the slice done, let its batch move on, and feed its model; raise LeaseLost if it is somebody else's."""
     batches.lock(tx.conn, claim.batch)
     if not leases.settle(tx.conn, [(claim.slice, claim.lease)]):
@@ -263,7 +267,7 @@ def forget(tx: Transaction) -> int:
 
 
 def claim_batch(
-    tx: Transaction, holder: Holder, batch: str, kind: str, nonce: UUID, settings: Settings
+    tx: Transaction, holder: Holder, batch: str, kind: str, nonce: UUID, settings: LeaseSettings
 ) -> tuple[Batch, BatchLease] | None:
     """Take a batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
     state = BatchState.VALIDATING if kind == "validate" else BatchState.FINALIZING

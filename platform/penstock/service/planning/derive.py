@@ -17,14 +17,14 @@ from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing
 from penstock.service.results import results
 from penstock.service.results.result_file import ResultFile, Written
-from penstock.settings import Settings
+from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, files, retries
 from penstock.store.work import leases
 
 NOTHING = LineError("nothing_to_retry", "No line of the parent is what this retry asks for.")
 
 
-def derive(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Batch | None:
+def derive(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: LimitSettings) -> Batch | None:
     """Write the input of a retry and make it the batch's own; None if no line is to be repeated: then it has failed.
 
     Raises LeaseLost, and Unreadable.
@@ -58,7 +58,7 @@ def _takes(repeats: Retry, end: EndedLine) -> bool:
     return repeats.takes_failed(end.status, end.codes if repeats.error_codes else frozenset())
 
 
-def _adopt(tx: Transaction, batch: Batch, lease: int, written: Written, settings: Settings) -> None:
+def _adopt(tx: Transaction, batch: Batch, lease: int, written: Written, settings: LimitSettings) -> None:
     if not retries.adopt(tx.conn, batch.id, lease, written.key):
         raise LeaseLost
     files.insert(

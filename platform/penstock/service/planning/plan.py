@@ -22,7 +22,7 @@ from penstock.formats import plan
 from penstock.service.planning import order
 from penstock.service.planning.order import Beginnings, Numbers
 from penstock.service.planning.scan import Scan, line_at
-from penstock.settings import Settings
+from penstock.settings.plans import PlanSettings
 
 _LINES_AT_ONCE: Final = 256
 """What an engine that nobody has seen yet takes at once: vLLM's default, often."""
@@ -55,7 +55,7 @@ class Plan:
     ends: list[int]
 
 
-def speed(pace: WorkerPace | None, facts: ModelFacts | None, settings: Settings) -> Speed:
+def speed(pace: WorkerPace | None, facts: ModelFacts | None, settings: PlanSettings) -> Speed:
     """How much work a slice should be: so many seconds of what a live worker does, where that is known."""
     pace = pace or WorkerPace()
     tokens = float(settings.slice_tokens)
@@ -67,7 +67,7 @@ def speed(pace: WorkerPace | None, facts: ModelFacts | None, settings: Settings)
     return Speed(tokens, workers, at_once, least_lines=max(1, pace.lines_at_once // workers // _SLICES_AT_ONCE))
 
 
-def make(found: Scan, speeds: Mapping[str, Speed], settings: Settings, *, reorder: bool = True) -> Plan:
+def make(found: Scan, speeds: Mapping[str, Speed], settings: PlanSettings, *, reorder: bool = True) -> Plan:
     """Order the lines and cut them: a slice has one model, and at most so many lines, bytes and estimated tokens.
 
     Without `reorder` the lines of a model stay in file order.
@@ -100,7 +100,7 @@ def cut(
     lengths: NDArray[np.uint32],
     shares: NDArray[np.uint8],
     speed: Speed,
-    settings: Settings,
+    settings: PlanSettings,
 ) -> Iterator[int]:
     """Where the slices of ordered lines of one model end.
 

@@ -24,6 +24,7 @@ from penstock.formats.prefix import beginnings
 from penstock.service.estimates import token_heuristic
 from penstock.service.planning.order import Numbers, leaders
 from penstock.settings import Settings
+from penstock.settings.limits import LimitSettings
 
 
 @dataclass
@@ -137,7 +138,7 @@ def _skip_line(file: BinaryIO) -> int:
     return skipped
 
 
-def _check_custom_ids(file: BinaryIO, found: Scan, settings: Settings) -> None:
+def _check_custom_ids(file: BinaryIO, found: Scan, settings: LimitSettings) -> None:
     """Find equal hashes by sorting, and confirm each on the bytes of the two lines."""
     if len(found.numbers) < 2:
         return

@@ -24,6 +24,8 @@ from penstock.service.planning import plan
 from penstock.service.planning.derive import derive
 from penstock.service.planning.scan import Scan, scan
 from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
+from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, files
 from penstock.store.fleet import models, workers
 from penstock.store.work import leases, slices
@@ -80,7 +82,7 @@ def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
         yield path
 
 
-def check_models(tx: Transaction, found: Scan, settings: Settings) -> None:
+def check_models(tx: Transaction, found: Scan, settings: LimitSettings) -> None:
     """Refuse every line that names a model which is neither added nor was ever registered by a worker."""
     known = models.known(tx.conn, found.models)
     unknown = {index for index, name in enumerate(found.models) if name not in known}
@@ -92,7 +94,7 @@ def check_models(tx: Transaction, found: Scan, settings: Settings) -> None:
             found.refuse(LineError("model_not_found", message, "body.model", number), settings.max_errors_listed)
 
 
-def check_limit(tx: Transaction, tenant: str, found: Scan, settings: Settings) -> None:
+def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
     """Refuse the file if the tenant would have too many estimated tokens open."""
     tokens = sum(found.tokens)
     if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
@@ -119,7 +121,7 @@ def refuse(tx: Transaction, batch: str, lease: int, found: Scan) -> None:
 
 
 def begin(
-    tx: Transaction, batch: Batch, lease: int, found: Scan, key: str, cuts: list[Cut], settings: Settings
+    tx: Transaction, batch: Batch, lease: int, found: Scan, key: str, cuts: list[Cut], settings: DispatchSettings
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it."""
     model = found.models[0] if len(found.models) == 1 else None

@@ -30,7 +30,7 @@ from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing
 from penstock.service.results.merge import merge
 from penstock.service.results.result_file import Written
-from penstock.settings import Settings
+from penstock.settings.servers import ServerSettings
 from penstock.store.batches import batches, files
 from penstock.store.work import leases, segments
 
@@ -89,7 +89,7 @@ def _zeros(count: int, kind: str) -> array[int]:
     return array(kind, bytes(count * array(kind).itemsize))
 
 
-def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Assembled:
+def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: ServerSettings) -> Assembled:
     """Write a finalizing batch's files and end it; raise LeaseLost if somebody else may be at it."""
     finish_as = batch.finish_as or BatchState.COMPLETED
     scratch.check(settings.scratch_dir, db.run(lambda tx: segments.bytes_of_batch(tx.conn, batch.id)))

@@ -16,6 +16,7 @@ from penstock.formats import output, plan
 from penstock.service.core.transaction import Transaction
 from penstock.service.estimates import eta
 from penstock.settings import Settings
+from penstock.settings.dispatch import DispatchSettings
 from penstock.store import webhooks
 from penstock.store.batches import batch_reads, batches
 from penstock.store.fleet import workers
@@ -90,7 +91,7 @@ def asked_and_answered(tx: Transaction, batch: Batch) -> list[tuple[bytes, bytes
     ]
 
 
-def _waiting(tx: Transaction, batch: Batch, settings: Settings) -> Waiting | None:
+def _waiting(tx: Transaction, batch: Batch, settings: DispatchSettings) -> Waiting | None:
     gone = timedelta(seconds=settings.worker_gone_seconds)
     if batch.state is BatchState.IN_PROGRESS:
         models = pending_batches.waiting_models(tx.conn, batch.id, gone=gone)

@@ -11,7 +11,7 @@ from penstock.domain.api_errors import NotFound, TooMany
 from penstock.domain.webhook import EVENT_TYPES, MADE_SECRET_BYTES, Endpoint, WebhookRequest, receiver_of, secret_of
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
-from penstock.settings import Settings
+from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
 
 BOTH_SECRETS: Final = timedelta(hours=24)
@@ -50,7 +50,7 @@ def create(
     url: str,
     event_types: Sequence[str],
     secret: str | None,
-    settings: Settings,
+    settings: WebhookSettings,
 ) -> Endpoint:
     """Make an endpoint; raise TooMany. Its secret is told this once."""
     if webhooks.count(tx.conn, tenant) >= settings.max_webhook_endpoints:

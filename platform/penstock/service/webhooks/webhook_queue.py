@@ -14,7 +14,7 @@ from penstock.domain.webhook import AttemptOutcome, Delivery, DeliveryState, Due
 from penstock.domain.work import hint
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
-from penstock.settings import Settings
+from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
 from penstock.store.work import counts
 
@@ -53,7 +53,7 @@ def claim(
     limit: int,
     rooms: Mapping[str, int],
     tenant_rooms: Mapping[str, int],
-    settings: Settings,
+    settings: WebhookSettings,
 ) -> list[Due]:
     """Take due deliveries; nobody else tries them while the attempt may last."""
     return deliveries.claim(

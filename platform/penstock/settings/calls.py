@@ -1,0 +1,27 @@
+"""Waiting calls: the API's side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from penstock.settings.concern import Concern
+
+
+class CallSettings(Concern):
+    """How calls find a worker, and how long they may take."""
+
+    region: str = Field("", description="Where this process stands; calls go to workers of the same region first.")
+    ingress_token: SecretStr | None = Field(
+        None, description="Secret that API and workers share; without it workers take no waiting calls."
+    )
+    ingress_ca: Path | None = Field(None, description="CA that signed the ingresses' certificates, if they speak TLS.")
+    tenant_calls: int = Field(1_000, description="Waiting calls that one tenant may have open in one API process.")
+    call_seconds: float = Field(600.0, description="Longest time of one waiting call, from its head to its end.")
+    call_tries: int = Field(3, description="Workers that a call is offered to at most, before one takes it.")
+    poison_call_seconds: float = Field(600.0, description="A call that met two engine deaths is refused for so long.")
+    key_cache_seconds: float = Field(5.0, description="A key that waiting calls use is looked up again after so long.")
+    key_stale_seconds: float = Field(600.0, description="While Postgres is away, keys seen this lately stay valid.")
+    ingress_gone_seconds: float = Field(5.0, description="An ingress whose last load report is older gets no calls.")
+    load_report_seconds: float = Field(1.0, description="A worker says how loaded it is this often.")

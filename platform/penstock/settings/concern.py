@@ -1,0 +1,15 @@
+"""A concern: some settings that belong together, read from the environment as PENSTOCK_<NAME>."""
+
+from __future__ import annotations
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Concern(BaseSettings):
+    """A frozen value. A function takes the concern that it needs; the whole `Settings` is one of each."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")

@@ -1,0 +1,34 @@
+"""Webhooks: endpoints, attempts, how many at once, and where anything may be sent that a tenant names."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from penstock.settings.concern import Concern
+
+
+class WebhookSettings(Concern):
+    """Limits and times of deliveries."""
+
+    max_webhook_endpoints: int = Field(20, description="Webhook endpoints of one tenant, those of batches aside.")
+    webhook_timeout_seconds: float = Field(15.0, description="Longest time of one attempt to deliver an event.")
+    webhook_waits_seconds: tuple[float, ...] = Field(
+        (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400),
+        description="Waits before each attempt, from the one before (JSON); after the last one it is given up.",
+        min_length=1,
+    )
+    webhook_poll_seconds: float = Field(0.5, description="An io worker looks for due deliveries this often.")
+    webhook_concurrency: int = Field(256, description="Deliveries that one io worker sends at once.")
+    webhook_tenant_concurrency: int = Field(64, description="Of these, deliveries of one tenant.")
+    webhook_receiver_concurrency: int = Field(16, description="Of these, deliveries to one receiver (host and port).")
+    webhook_answer_kept_bytes: int = Field(512, description="Bytes of a receiver's answer that are read, and logged.")
+
+
+class OutboundSettings(Concern):
+    """Networks and ports that may be reached."""
+
+    outbound_allow: str = Field(
+        "", description="Networks of your own (CIDRs, by comma) that it may reach, on any port, with http too."
+    )
+    outbound_ports: str = Field("443,80", description="Ports that it may reach elsewhere, by comma.")
+    outbound_http: bool = Field(False, description="Whether http:// without TLS may be sent to elsewhere too.")
