@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-webhooks
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -24,12 +24,23 @@ up: install ## Start the whole platform on this machine and stay (DATA=folder PO
 demo: install ## Start it, send a batch of chat requests through a real vLLM, show the answers, stop
 	@$(BIN)/penstock demo
 
-test: install lint ## Check everything, with the real vLLM
-	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
-	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --durations 25
-
+# Tiers. Each holds the ones above it; the slowest tests are listed at the end.
 # Tests wait more than they work: two at a time on two cores. A file's tests stay together, since they share servers.
 TESTERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --durations 10
+
+check: install lint ## Before each commit, under a minute: style, imports, types, rules without servers
+	@$(BIN)/python -m pytest -q -n $(TESTERS) tests/unit tests/architecture
+
+test-fast: install lint ## While you work, under five minutes: all that needs no worker process
+	@$(PYTEST) -q tests/unit tests/architecture tests/store tests/service tests/api tests/cli
+
+test: install lint ## Check everything, with the real vLLM
+	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
+	@$(PYTEST)
+
+test-engines: install ## What starts engines again and again: deaths of the real vLLM, and whatever needs more than three starts
+	@$(BIN)/python -m pytest -m engines --timeout 1800 --durations 10
 
 # Faults for a while, then the history checker; then transactions that interleave, many more than `make test` draws.
 SECONDS ?= 120
@@ -46,11 +57,14 @@ faults-slow: install ## The fault tests that take minutes: deaths of the real vL
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
 
-lint: install ## Check style and the direction of imports
+lint: install ## Check style, the direction of imports, and types
 	@echo "[lint] ruff"
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@echo "[lint] import-linter"
 	@$(BIN)/lint-imports --no-cache
+	@echo "[lint] mypy"
+	@$(BIN)/mypy
 
 bench-batch: install ## Measure whole files against `vllm run-batch` on the real vLLM (ARGS="--files A B --repeats 3 --lines 2000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.batch $(ARGS)
@@ -92,5 +106,5 @@ lock: ## Write requirements/lock.txt anew from requirements/direct.in
 	@$(PYTHON) requirements/install.py lock
 
 clean: ## Remove .venv, caches and data of demos
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist data
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache build dist data
 	find platform workers tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 
 from penstock_worker.engine import kind as kinds
-from penstock_worker.engine.launch import without
+from penstock_worker.engine.launch_spec import without
 from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 from penstock_worker.engine.vllm import idle_yield, step_time_slicing
 

@@ -33,8 +33,9 @@ from bench.batch_run import LOSSES, Bench, Sides
 from bench.processes import cpu_seconds, family
 from bench.theirs import Theirs
 
+from penstock.stack import tiny_model
 from penstock.stack.problem import Problem
-from penstock_worker.engine.launch import without
+from penstock_worker.engine.launch_spec import without
 
 FLOAT32: Final = ("--dtype", "float32")
 _IDLE_SECONDS: Final = 5.0
@@ -136,6 +137,7 @@ def parsed() -> argparse.Namespace:
         for name, value in (("--max-num-seqs", "128"), ("--max-num-batched-tokens", "2048")):
             if not any(one.split("=")[0] == name for one in given.engine_arg):
                 given.engine_arg += [name, value]
+        given.engine_arg += tiny_model.dtype_arguments(given.engine_arg)
     return given
 
 

@@ -31,6 +31,8 @@ from bench import arms, bare, lanes_report, load, objective, ours, result, small
 from bench.arms import Plan, Window
 from bench.lanes_run import Bench
 
+from penstock.stack import tiny_model
+
 PARTS: Final = ("bare", "lanes", "long", "slo", "jobs")
 LONG: Final = lanes_report.LONG
 
@@ -135,7 +137,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--engine", default="vllm", help="echo: only to try the benchmark itself")
     parser.add_argument("--engine-arg", action="append", default=[], help="given to both engines")
     parser.add_argument("--json", type=Path, default=Path("data/bench-lanes.json"))
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.engine == "vllm":
+        given.engine_arg += tiny_model.dtype_arguments(given.engine_arg)
+    return given
 
 
 def _measure(bench: Bench, folder: Path) -> None:

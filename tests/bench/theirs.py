@@ -24,7 +24,7 @@ from bench.occupancy import Load, watched
 
 from penstock.stack.child import Child, last_lines
 from penstock_worker.engine import kind as kinds
-from penstock_worker.engine.launch import without
+from penstock_worker.engine.launch_spec import without
 
 _START_SECONDS: Final = 900.0
 _RUN_SECONDS: Final = 3_600.0

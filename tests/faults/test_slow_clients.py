@@ -32,7 +32,7 @@ def house(build: Callable[..., House]) -> House:
     own = {"api-1": {"max_bodies_bytes": str(8 * MIB)}, "api-2": impatient}
     house = build(apis=2, keepers=0, ios=0, gpus=0, own=own, wait=False)
     for name in ("api-1", "api-2"):
-        house.until(lambda name=name: _answers(address(house, name)), f"{name} answers", 60)
+        house.until(lambda name=name: _answers(address(house, name)), f"{name} answers", 150)
     return house
 
 

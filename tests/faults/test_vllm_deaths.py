@@ -11,7 +11,7 @@ import psutil
 import pytest
 from e2e.live import Platform, chat, said, until, up
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1_500)]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.engines, pytest.mark.timeout(1_500)]
 
 
 @pytest.fixture(scope="module")

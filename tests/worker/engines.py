@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock_worker.engine import kind
-from penstock_worker.engine.launch import Launch
+from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process.guard import Process, look_up
 
 WORKER_LIKE = Path(__file__).with_name("worker_like.py")

@@ -7,7 +7,7 @@ import argparse
 from penstock import failpoint, logs
 from penstock.settings import load
 from penstock_worker import process
-from penstock_worker.engine.launch import BadLaunch
+from penstock_worker.engine.launch_spec import BadLaunch
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from penstock.domain.work.lane import model_slug
 from penstock.service.admin import health
 from penstock.service.core.transaction import Database
 from penstock.stack import layout as layouts
-from penstock.stack import ports, postgres, valkey
+from penstock.stack import ports, postgres, tiny_model, valkey
 from penstock.stack.child import Child, last_lines, tie
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
@@ -200,7 +200,13 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
     logs = running.layout.logs
     trusted = settings | {layouts.INGRESS_TOKEN_VARIABLE: running.ingress_token}
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
-    gpu += [f"--engine-arg={argument}" for argument in wish.engine_args]
+    arguments = wish.engine_args
+    if wish.source is None and wish.engine == "vllm" and "PENSTOCK_ENGINE_PYTHON" not in settings:
+        added = tiny_model.dtype_arguments(arguments)
+        how = f"with {added[0]}: this CPU emulates bfloat16" if added else "in bfloat16"
+        running.say(f"`{TINY}` is served {how}")
+        arguments += added
+    gpu += [f"--engine-arg={argument}" for argument in arguments]
     _start(
         running,
         Child("keeper", _python("penstock.cli.main", "keeper"), log=logs / "keeper.log", environment=settings),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from penstock_worker.engine.launch import BadLaunch
+from penstock_worker.engine.launch_spec import BadLaunch
 from penstock_worker.engine.vllm import idle_yield
 
 # What each process of an engine does as it starts, and then how long a yield takes at least: a yield that is none of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock_worker.engine import kind
-from penstock_worker.engine.launch import BadLaunch, Launch, slots_for
+from penstock_worker.engine.launch_spec import BadLaunch, Launch, slots_for
 from penstock_worker.engine.vllm import vllm_server
 
 H200 = (("NVIDIA H200", 143_771),)

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from penstock.domain.work.rank import Rank
-from penstock_worker.engine.launch import BadLaunch
+from penstock_worker.engine.launch_spec import BadLaunch
 from penstock_worker.engine.vllm import step_time_slicing
 
 # A scheduler of vLLM's in a process that loads plugins as an engine's does: who takes part in each of its steps.
@@ -159,6 +159,7 @@ def test_an_operators_word_stands() -> None:
             step_time_slicing.environment({step_time_slicing.VARIABLE: wrong})
 
 
+@pytest.mark.timeout(300)  # vLLM is imported twice
 @pytest.mark.parametrize("said", ["8", "0"])
 def test_vllms_own_scheduler_gives_the_less_urgent_their_part(said: str, tiny: str) -> None:
     env = os.environ | {step_time_slicing.VARIABLE: said}

@@ -17,7 +17,7 @@ import pytest
 from worker.engines import echo_launch, ended
 
 from penstock_worker.engine.client import EngineClient, EngineGone
-from penstock_worker.engine.launch import Launch
+from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process import process_record
 from penstock_worker.engine.process.guard import look_up
 from penstock_worker.engine.process.supervisor import EngineNotReady, EngineState, Supervisor, backoff_seconds

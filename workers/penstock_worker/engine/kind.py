@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock_worker.engine.echo import launch as echo
-from penstock_worker.engine.launch import BadLaunch, Launch
+from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.vllm import vllm_server
 
 KINDS: Final = {"vllm": vllm_server.launch, "echo": echo.launch}

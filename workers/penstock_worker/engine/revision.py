@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from penstock_worker.engine.launch import Launch, option
+from penstock_worker.engine.launch_spec import Launch, option
 
 # How much runs at once and where it listens is no part of an answer.
 _IDLE: Final = frozenset({"--uds", "--max-num-seqs", "--journal"})

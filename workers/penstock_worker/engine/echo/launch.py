@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock_worker.engine.launch import Launch, check_socket, engine_environment, number, slots_for, without
+from penstock_worker.engine.launch_spec import Launch, check_socket, engine_environment, number, slots_for, without
 
 DEFAULT_SEQS: Final = 128
 

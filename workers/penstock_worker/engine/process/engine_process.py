@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from penstock_worker.engine.launch import Launch
+from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process import guard as guard_module
 from penstock_worker.engine.process import log_file, process_record
 from penstock_worker.engine.process.guard import Process, kill, kill_session, look_up, members

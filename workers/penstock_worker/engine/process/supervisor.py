@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from penstock.domain.engine_trouble import EngineTrouble
-from penstock_worker.engine.launch import Launch
+from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process import log_file, probe, process_record
 from penstock_worker.engine.process.engine_process import EngineProcess
 from penstock_worker.engine.process.guard import Process

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from penstock_worker.engine.launch import BadLaunch
+from penstock_worker.engine.launch_spec import BadLaunch
 
 VARIABLE: Final = "PENSTOCK_ENGINE_NAP_SECONDS"
 _SECONDS: Final = 0.000_05

@@ -29,7 +29,7 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 
 from penstock.domain.work.rank import Rank
-from penstock_worker.engine.launch import BadLaunch
+from penstock_worker.engine.launch_spec import BadLaunch
 
 VARIABLE: Final = "PENSTOCK_ENGINE_TURNS"
 PART: Final = 8

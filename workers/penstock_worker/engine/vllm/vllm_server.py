@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock_worker.engine.launch import (
+from penstock_worker.engine.launch_spec import (
     BadLaunch,
     Launch,
     check_socket,
