@@ -15,6 +15,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from penstock.api.app import create_app
+from penstock.domain.inference_endpoints import CALLED
 from penstock.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -141,3 +142,23 @@ def test_every_page_that_a_page_links_to_is_there(page: str) -> None:
     place = (ROOT / page).parent
     linked = set(re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", (ROOT / page).read_text()))
     assert [link for link in sorted(linked) if not (place / link).exists()] == []
+
+
+# Where code of its own for each url really lives; everything else asks the table in domain/inference_endpoints.py.
+OF_EACH_URL = {
+    "penstock/domain/inference_endpoints.py",
+    "penstock_worker/engine/echo/answers.py",
+    "penstock_worker/engine/echo/stream.py",
+    "penstock_worker/engine/vllm/direct_handler.py",
+}
+
+
+def test_endpoints_stand_in_one_table() -> None:
+    """A new endpoint is a row, and what is really its own."""
+    urls = set(CALLED)
+    lists = set()
+    for file in SOURCES:
+        constants = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+        if len(urls & {value for value in constants if isinstance(value, str)}) > 1:
+            lists.add(name(file))
+    assert lists == OF_EACH_URL

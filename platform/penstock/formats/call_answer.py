@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.domain.inference_endpoints import WRITING
+
 EVENT_STREAM: Final = "text/event-stream"
 MOST_HELD_BYTES: Final = 1024 * 1024
 """Of an event that is not whole yet."""
-
-# Answers of these endpoints have the field `service_tier` (OpenAI's, and vLLM's completions).
-_WITH_TIER: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _END: Final = b"\n\n"
@@ -71,7 +70,7 @@ def error_event(body: bytes, torn: bool = False) -> bytes:
 
 def has_tier(endpoint: str) -> bool:
     """Whether answers of this endpoint say which tier was used."""
-    return endpoint in _WITH_TIER
+    return endpoint in WRITING
 
 
 def with_tier(body: bytes, tier: str) -> bytes:

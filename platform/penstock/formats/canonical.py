@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-_DRAWING: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
-_NEVER_DRAWING: Final = frozenset({"/v1/embeddings", "/v1/score", "/v1/rerank"})
+from penstock.domain.inference_endpoints import COMPUTING, WRITING
 
 # No engine sees these: engine_body takes them out. A `stream_options` without a stream
 # is an error of its own, and so is a bad `cache_salt`: they stay.
@@ -34,7 +33,7 @@ def fingerprint(url: str, body: bytes | Mapping[str, Any]) -> bytes | None:
     `body` is the request's JSON, or what it decoded to. The model's name in the body is part of it; who asks is not.
     """
     if isinstance(body, bytes):
-        if url in _DRAWING and b'"temperature"' not in body and b'"seed"' not in body:
+        if url in WRITING and b'"temperature"' not in body and b'"seed"' not in body:
             return None  # without decoding: most lines that draw say neither
         try:
             body = _read(body)
@@ -61,9 +60,9 @@ def is_deterministic(url: str, body: Mapping[str, Any]) -> bool:
     """Whether a request has one answer, which does not depend on what else was asked before or is stored elsewhere."""
     if body.get("stream") not in (False, None):
         return False
-    if url in _NEVER_DRAWING:
+    if url in COMPUTING:
         return True
-    if url not in _DRAWING or body.get("background") or body.get("previous_response_id") or body.get("conversation"):
+    if url not in WRITING or body.get("background") or body.get("previous_response_id") or body.get("conversation"):
         return False
     temperature, seed = body.get("temperature"), body.get("seed")
     cold = isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature == 0

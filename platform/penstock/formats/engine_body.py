@@ -25,21 +25,12 @@ from typing import Final
 
 import msgspec
 
+from penstock.domain.inference_endpoints import SALTED
+
 _OPERATORS: Final = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params")
 _TAKEN_OUT: Final = (*_OPERATORS, "cache")
 _OPERATORS_IN_XARGS: Final = ("kv_transfer_params", "ec_transfer_params")
 
-# Endpoints whose request class has `cache_salt`; /tokenize has no cache.
-_SALTED: Final = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/embeddings",
-        "/v1/score",
-        "/v1/rerank",
-    }
-)
 # vLLM's own rule (validate_cache_salt), asked before hashing: what it refuses is refused, not hidden by the hash.
 _MOST_SALT_CHARACTERS: Final = 128
 _NOT_IN_SALT: Final = frozenset("@/\\\0")
@@ -108,7 +99,7 @@ def for_line(body: bytes, endpoint: str, tenant: str, isolate: bool, priority: i
     if _WATCHED.search(body):
         # Only so are the fields looked at: most lines have nothing to take out, and go as they are.
         body = _rewritten(body, _fields(body), endpoint, tenant, isolate)
-    elif isolate and endpoint in _SALTED:
+    elif isolate and endpoint in SALTED:
         body = _spliced(body, b'"cache_salt":"%b"' % _salt(tenant, ""))
     return body if priority is None else with_priority(body, priority)
 
@@ -143,7 +134,7 @@ def _rewritten(body: bytes, fields: dict[str, msgspec.Raw], endpoint: str, tenan
     if xargs is not None and (safe := _without_transfer(xargs)) is not xargs:
         kept["vllm_xargs"], changed = safe, True
     field = b""
-    if endpoint in _SALTED:
+    if endpoint in SALTED:
         given = _given_salt(fields)
         changed |= kept.pop("cache_salt", None) is not None
         if isolate or given:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.domain.inference_endpoints import CALLED, PromptKind
+
 _CHAT: Final = (
     "model",
     "messages",
@@ -43,13 +45,13 @@ def of(endpoint: str, body: bytes) -> Prompt | None:
     """The prompt of a checked body; None if the tokenizer can't be asked about such a one."""
     try:
         fields = _read_fields(body)
-        if endpoint == "/v1/chat/completions":
+        kind = CALLED[endpoint].prompt
+        if kind is PromptKind.MESSAGES:
             return Prompt((_encode({name: fields[name] for name in _CHAT if name in fields}),))
-        if endpoint == "/v1/responses":
+        if kind is PromptKind.RESPONSE:
             return _of_response(fields)
-        if endpoint in ("/v1/completions", "/v1/embeddings"):
-            name = "prompt" if endpoint == "/v1/completions" else "input"
-            return _of_texts(fields["model"], msgspec.json.decode(fields[name]))
+        if kind is not None:
+            return _of_texts(fields["model"], msgspec.json.decode(fields[kind]))
     except (msgspec.DecodeError, KeyError, RecursionError):
         return None
     return None

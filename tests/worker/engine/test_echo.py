@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from worker.engines import echo_launch
 
-from penstock.domain.work.batch import ENDPOINTS
+from penstock.domain.inference_endpoints import BATCHED
 from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone, EngineTimeout
 from penstock_worker.engine.process import probe
 from penstock_worker.engine.process.supervisor import Supervisor
@@ -91,7 +91,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("endpoint", BATCHED)
 def test_every_endpoint_of_a_batch_answers_with_usage(engine: Supervisor, endpoint: str) -> None:
     answer = post(engine, endpoint, {"model": "echo", **BODIES[endpoint]})
     assert answer.status == 200

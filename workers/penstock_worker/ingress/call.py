@@ -11,10 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
-from penstock.domain.work.batch import ENDPOINTS as BATCH_ENDPOINTS
 from penstock.domain.work.rank import OF_TIER, Rank, Tier
 
-ENDPOINTS: Final = frozenset({*BATCH_ENDPOINTS, "/tokenize"})
 _MOST_NAME_CHARACTERS: Final = 200
 
 

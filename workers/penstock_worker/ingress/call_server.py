@@ -24,12 +24,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from penstock.domain.inference_endpoints import CALLED
 from penstock.formats.engine_body import with_priority
 from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.engine_context import EngineContext
-from penstock_worker.ingress.call import ENDPOINTS, Call, Refusal, Refused, refuse
+from penstock_worker.ingress.call import Call, Refusal, Refused, refuse
 from penstock_worker.ingress.call_outcomes import CallOutcomes
 from penstock_worker.ingress.ingress_metrics import IngressMetrics
 from penstock_worker.ingress.response_relay import ResponseRelay
@@ -160,7 +161,7 @@ class CallServer:
             return web.Response(status=401, headers={"connection": "close"})
         if request.method == "GET":
             return self._tell(request.path)
-        if request.method != "POST" or request.path not in ENDPOINTS:
+        if request.method != "POST" or request.path not in CALLED:
             return web.Response(status=404)
         try:
             call = Call.of(request.path, request.headers)

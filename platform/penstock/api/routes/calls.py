@@ -20,6 +20,7 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.request_middleware import CLIENT_LEFT
 from penstock.api.platform import Here, Platform
 from penstock.domain.api_errors import PenstockError, Unauthorized
+from penstock.domain.inference_endpoints import CALLED, InferenceEndpoint
 from penstock.formats.output import usage_of
 from penstock.service.calls.call import CallAnswer, CallRequest
 from penstock.service.calls.call_attempt import Broken
@@ -89,22 +90,17 @@ _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def _route(endpoint: str, summary: str, words: str) -> None:
+def _route(row: InferenceEndpoint) -> None:
     async def call(request: Request, here: Here) -> Response:
-        return await _call(request, here, endpoint)
+        return await _call(request, here, row.url)
 
-    call.__doc__ = words
-    router.post(endpoint, summary=summary, openapi_extra=_BODY, responses=_STREAMED, response_class=Response)(call)
+    call.__doc__ = f"{row.words} It passes to the engine as it is, and so does the answer."
+    told: dict[str, Any] = {"summary": row.summary, "openapi_extra": _BODY, "responses": _STREAMED}
+    router.post(row.url, **told, response_class=Response)(call)
 
 
-_TOLD: Final = "It passes to the engine as it is, and so does the answer."
-_route("/v1/chat/completions", "Answer a conversation", f"OpenAI's chat completions, streamed or not. {_TOLD}")
-_route("/v1/completions", "Complete a prompt", f"OpenAI's completions, streamed or not. {_TOLD}")
-_route("/v1/embeddings", "Embed texts", f"OpenAI's embeddings, where the model has them. {_TOLD}")
-_route("/v1/responses", "Answer an input", f"OpenAI's responses, streamed or not, without `background`. {_TOLD}")
-_route("/v1/score", "Score pairs of texts", f"vLLM's scores, where the model has them. {_TOLD}")
-_route("/v1/rerank", "Rank documents", f"vLLM's rerank, where the model has it. {_TOLD}")
-_route("/tokenize", "Split a text into tokens", f"vLLM's tokenizer. {_TOLD}")
+for _row in CALLED.values():
+    _route(_row)
 
 
 async def _call(request: Request, here: Platform, endpoint: str) -> Response:

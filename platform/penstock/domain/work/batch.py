@@ -54,15 +54,6 @@ MOVES: Final = {
 
 TERMINAL: Final = frozenset(state for state, becomes in MOVES.items() if not becomes)
 
-ENDPOINTS: Final = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/score",
-    "/v1/rerank",
-)
-
 
 @dataclass(frozen=True)
 class LineError:

@@ -31,7 +31,8 @@ from penstock.domain.accounts.price import Price
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest, Unreadable
 from penstock.domain.fleet.model import ModelFacts
-from penstock.domain.work.batch import ENDPOINTS, LineError, parse_window
+from penstock.domain.inference_endpoints import BATCHED, COMPUTING
+from penstock.domain.work.batch import LineError, parse_window
 from penstock.domain.work.lane import Lane
 from penstock.formats import input as lines
 from penstock.formats import prompt
@@ -142,7 +143,7 @@ class _Known:
 
     @property
     def output_basis(self) -> OutputBasis:
-        if self.endpoint in token_heuristic.NO_ANSWER_TEXT:
+        if self.endpoint in COMPUTING:
             return "none"
         names = {line.checked.model for line in self.lines.values()}
         measured = all(self.facts.get(name, _NO_FACTS).output_tokens is not None for name in names)
@@ -153,8 +154,8 @@ async def forecast(
     db: AsyncDatabase, blobs: Blobs, calls: Calls, call_id: str, wanted: EstimateRequest, settings: Settings
 ) -> BatchEstimate:
     """Say what this would take; raise BadRequest if it can't be a batch."""
-    if wanted.endpoint not in ENDPOINTS:
-        raise BadRequest(f"endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
+    if wanted.endpoint not in BATCHED:
+        raise BadRequest(f"endpoint must be one of {', '.join(BATCHED)}.", param="endpoint")
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
     found = await _sample(db, blobs, wanted)
     looked, error = await asyncio.to_thread(_look, found, wanted.endpoint, settings)
@@ -298,7 +299,7 @@ def _roughly(tokens: float, basis: InputBasis) -> Spread:
 def _answered(known: _Known, line: _Line) -> Spread:
     facts, most = known.facts.get(line.checked.model), line.checked.max_output_tokens
     expected = token_heuristic.answer_tokens(most, known.endpoint, facts, known.settings)
-    if known.endpoint in token_heuristic.NO_ANSWER_TEXT:
+    if known.endpoint in COMPUTING:
         return NOTHING
     measured = facts is not None and facts.output_tokens is not None
     return output_tokens(AnswerTokens(expected, most, line.least, line.fills, line.choices, measured))

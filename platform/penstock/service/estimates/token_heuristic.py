@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from penstock.domain.fleet.model import ModelFacts
+from penstock.domain.inference_endpoints import COMPUTING
 from penstock.formats.input import Checked
 from penstock.settings.plans import PlanSettings
 
-NO_ANSWER_TEXT: Final = frozenset({"/v1/embeddings", "/v1/score", "/v1/rerank"})
 _LEAST_PART: Final = 8
 _MOST: Final = 2**31
 
@@ -28,7 +28,7 @@ def tokens(line: Checked, line_bytes: int, endpoint: str, facts: ModelFacts | No
 
 def longest(line: Checked, endpoint: str, facts: ModelFacts | None, settings: PlanSettings) -> int:
     """How many tokens an answer may have: what the line allows, else the model's mean. Which is longer orders lines."""
-    if endpoint in NO_ANSWER_TEXT:
+    if endpoint in COMPUTING:
         return 0
     if line.max_output_tokens is not None:
         return line.max_output_tokens
@@ -41,7 +41,7 @@ def answer_tokens(most: int | None, endpoint: str, facts: ModelFacts | None, set
     But no less than an eighth of what it allows: a mean that other batches' short answers made would cut a batch of
     long ones into slices that take many times as long as they should. Unmeasured, an answer is as long as it may be.
     """
-    if endpoint in NO_ANSWER_TEXT:
+    if endpoint in COMPUTING:
         return 0.0
     mean = facts.output_tokens if facts else None
     if most is None:

@@ -12,7 +12,8 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.idempotency import Idempotency
-from penstock.domain.work.batch import ENDPOINTS, Batch, LineError, parse_window
+from penstock.domain.inference_endpoints import BATCHED
+from penstock.domain.work.batch import Batch, LineError, parse_window
 from penstock.domain.work.new_batch import NewBatch, NewJob
 from penstock.domain.work.slice import Cut
 from penstock.domain.work.terms import Terms
@@ -60,8 +61,8 @@ def create_batch(
 
 
 def _new(tenant: str, kind: str, terms: Terms, once: Idempotency | None, settings: LimitSettings) -> NewBatch:
-    if terms.endpoint not in ENDPOINTS:
-        raise BadRequest(f"endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint")
+    if terms.endpoint not in BATCHED:
+        raise BadRequest(f"endpoint must be one of {', '.join(BATCHED)}.", param="endpoint")
     window = parse_window(terms.completion_window, settings.max_window_seconds)
     return NewBatch(fresh(f"{kind}_"), tenant, kind, terms, window, once)
 
