@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from penstock.domain.line_errors import TIMED_OUT
 from penstock.formats import output
 from penstock.formats.finish import Finish, finish
 
@@ -75,4 +76,4 @@ def test_a_record_is_empty_only_where_it_was_answered() -> None:
     record = output.answered("batch_x", 1, "a", 200, "r", body)
     assert (record.empty, record.usage.output_tokens) == (True, 8)
     assert not output.answered("batch_x", 1, "a", 400, "r", body).empty
-    assert not output.ended("batch_x", 1, "a", output.TIMED_OUT).empty
+    assert not output.ended("batch_x", 1, "a", TIMED_OUT).empty

@@ -11,28 +11,7 @@ import msgspec
 
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.ids import line_id
-from penstock.domain.work.batch import BatchState
 from penstock.formats.finish import Finish, finish
-
-CANCELLED: Final = ("batch_cancelled", "This line was not answered before the batch was cancelled.")
-EXPIRED: Final = ("batch_expired", "This line was not answered before the batch's completion window ended.")
-FAILED: Final = ("internal_error", "This line was not answered because the batch failed.")
-TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in time.")
-BROKEN: Final = ("internal_error", "This line met an internal error; it is in the worker's log.")
-CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
-UNREACHED: Final = (
-    "engine_error",
-    "The engine broke the connection when it was asked this line for the last time, and lived.",
-)
-
-
-WHY_UNANSWERED: Final = {
-    BatchState.CANCELLED: CANCELLED,
-    BatchState.EXPIRED: EXPIRED,
-    BatchState.FAILED: FAILED,
-    BatchState.COMPLETED: FAILED,
-}
-"""Why a line of a batch that ended so has no answer."""
 
 NO_USAGE: Final = Usage()
 

@@ -7,7 +7,6 @@ budget stands where it stands, is in its metrics.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
@@ -22,6 +21,7 @@ from penstock_worker.admission.gate import Gate
 from penstock_worker.budget.latency import Latencies
 from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget, Observation, Reason
 from penstock_worker.budget.pace import Pace
+from penstock_worker.engine import metrics
 from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeout
 
 log = structlog.get_logger()
@@ -29,11 +29,6 @@ log = structlog.get_logger()
 _MOST_ASKING_SECONDS: Final = 5.0
 _SHARE: Final = 0.9
 """Of what callers were promised, what they may meet at the ingress: a tenth is for the way from there to them."""
-_ROW: Final = re.compile(
-    r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|num_preemptions_total|prompt_tokens_total"
-    r"|generation_tokens_total)(?:\{[^}]*\})? (\S+)",
-    re.MULTILINE,
-)
 
 
 class BudgetLoop(Collector):
@@ -158,17 +153,19 @@ class BudgetLoop(Collector):
 
 def engine_load(page: str) -> EngineLoad | None:
     """Read vLLM's metrics; None if they are not there. Data-parallel engines add up, the fullest cache counts."""
-    found: dict[str, list[float]] = {}
-    for name, value in _ROW.findall(page):
-        found.setdefault(name, []).append(float(value))
+    found = metrics.read(page)
     if not found:
         return None
+
+    def total(name: str) -> int:
+        return int(sum(found.get(f"vllm:{name}", ())))
+
     return EngineLoad(
-        running=int(sum(found.get("num_requests_running", ()))),
-        waiting=int(sum(found.get("num_requests_waiting", ()))),
-        kv_usage=max(found.get("kv_cache_usage_perc", (0.0,))),
-        preemptions=int(sum(found.get("num_preemptions_total", ()))),
-        tokens=int(sum(found.get("prompt_tokens_total", ())) + sum(found.get("generation_tokens_total", ()))),
+        running=total("num_requests_running"),
+        waiting=total("num_requests_waiting"),
+        kv_usage=max(found.get("vllm:kv_cache_usage_perc", (0.0,))),
+        preemptions=total("num_preemptions_total"),
+        tokens=total("prompt_tokens_total") + total("generation_tokens_total"),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from penstock.domain.line_errors import BROKEN, TIMED_OUT, UNREACHED
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
@@ -32,7 +33,7 @@ from penstock_worker.slices.reuse import Group, is_theirs_too, keep
 log = structlog.get_logger()
 
 _DOUBT_SECONDS: Final = 0.1
-_CODES: Final = {OutcomeKind.TIMED_OUT: output.TIMED_OUT, OutcomeKind.UNREACHED: output.UNREACHED}
+_CODES: Final = {OutcomeKind.TIMED_OUT: TIMED_OUT, OutcomeKind.UNREACHED: UNREACHED}
 """What the lines say in the output that ended without a word of the engine's."""
 
 
@@ -150,7 +151,7 @@ class LineFeed:
 
     def _broken(self, line: Line, error: Exception) -> Record:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
-        return output.ended(self._claim.batch, line.number, line.custom_id, output.BROKEN)
+        return output.ended(self._claim.batch, line.number, line.custom_id, BROKEN)
 
     async def _ask(self, line: Line) -> Outcome | None:
         """One line, from its slot to its end; None if the engine is dead, and nobody knows."""

@@ -14,6 +14,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, Unreadable
+from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import trial
 from penstock.failpoint import failpoint
@@ -109,7 +110,7 @@ class SliceRun:
         """End the lines that took two engines down alone."""
         for line in guilty:
             log.error("line_crashed", batch=self.claim.batch, line=line.number)
-            self.unrecorded.append(output.ended(self.claim.batch, line.number, line.custom_id, output.CRASHED))
+            self.unrecorded.append(output.ended(self.claim.batch, line.number, line.custom_id, CRASHED))
         self._flush()
         if guilty:
             self._insist(lambda: self.bench.db.run(work.count, "line_crashed", len(guilty)))

@@ -19,6 +19,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
+from penstock.domain.line_errors import WHY_UNANSWERED
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState
 from penstock.domain.work.segment import Segment
 from penstock.failpoint import failpoint
@@ -98,7 +99,7 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Ser
         with path.open("wb") as answers:
             index = fetch(read(db, blobs, batch), answers)
             if index.count < batch.total:
-                fill(batch, blobs, answers, index, output.WHY_UNANSWERED[finish_as])
+                fill(batch, blobs, answers, index, WHY_UNANSWERED[finish_as])
         with path.open("rb") as answers:
             output_file = write(db, blobs, batch, answers, index, "output")
             error_file = write(db, blobs, batch, answers, index, "error")

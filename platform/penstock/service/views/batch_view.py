@@ -9,6 +9,7 @@ from typing import Final
 
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import NotFound
+from penstock.domain.line_errors import WHY_UNANSWERED
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.formats import input as lines
@@ -84,7 +85,7 @@ def asked_and_answered(tx: Transaction, batch: Batch) -> list[tuple[bytes, bytes
     """The same with each line as it was asked."""
     framed, pieces = segments.of_job(tx.conn, batch.id)
     recorded = {number: line for data in pieces for number, line in plan.unframe(data)}
-    reason = output.WHY_UNANSWERED[batch.state]
+    reason = WHY_UNANSWERED[batch.state]
     return [
         (line, recorded.get(number) or output.unanswered_line(batch.id, number, lines.custom_id_of(line), reason))
         for number, line in sorted(plan.unframe(framed))

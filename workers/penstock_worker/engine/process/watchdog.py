@@ -6,14 +6,14 @@ step of the scheduler moves one of them (`vllm:iteration_tokens_total` counts st
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.parser import text_string_to_metric_families
-
+from penstock_worker.engine import metrics
 from penstock_worker.engine.process import probe
 
-_BUSY: Final = {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+_BUSY: Final = frozenset({"vllm:num_requests_running", "vllm:num_requests_waiting"})
 _STEPS: Final = {
     "vllm:iteration_tokens_total_count",
     "vllm:prompt_tokens_total",
@@ -47,14 +47,11 @@ class Watchdog:
 
 def _read(page: bytes) -> tuple[float, float] | None:
     """Requests in the engine, and a number that every step makes larger; None if the page does not tell."""
-    busy, steps, told = 0.0, 0.0, False
-    try:
-        for family in text_string_to_metric_families(page.decode(errors="replace")):
-            for sample in family.samples:
-                if sample.name in _BUSY:
-                    busy, told = busy + sample.value, True
-                elif sample.name in _STEPS:
-                    steps += sample.value
-    except ValueError:
+    found = metrics.read(page.decode(errors="replace"))
+    if _BUSY.isdisjoint(found):
         return None
-    return (busy, steps) if told else None
+    return _sum(found, _BUSY), _sum(found, _STEPS)
+
+
+def _sum(found: Mapping[str, Sequence[float]], names: Iterable[str]) -> float:
+    return sum(sum(found.get(name, ())) for name in names)
