@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from cachetools import FIFOCache
 
 _MOST: Final = 1_000
 
@@ -33,15 +34,11 @@ class CallOutcomes:
     """The latest ends, at most so many of them; who asks later than that asks in vain."""
 
     def __init__(self, most: int = _MOST) -> None:
-        self._most = most
-        self._ended: OrderedDict[str, EndedCall] = OrderedDict()
+        self._ended: FIFOCache[str, EndedCall] = FIFOCache(most)
 
     def note(self, call: str, outcome: CallOutcome, *, suspects: bool = False) -> None:
         """A call has ended; the last word on it counts."""
-        self._ended.pop(call, None)
         self._ended[call] = EndedCall(outcome, suspects)
-        if len(self._ended) > self._most:
-            self._ended.popitem(last=False)
 
     def find(self, call: str) -> EndedCall | None:
         """How a call ended; None if it has not, was never here, or is forgotten."""

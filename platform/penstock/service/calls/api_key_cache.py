@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from cachetools import LRUCache
 
 from penstock.domain.api_errors import Unauthorized, Unavailable
 from penstock.service.admin import keys
@@ -44,8 +45,8 @@ class ApiKeyCache:
         self._fresh_seconds = settings.key_cache_seconds
         self._stale_seconds = settings.key_stale_seconds
         self._clock = clock
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._known: LRUCache[bytes, _Known] = LRUCache(_MOST_REMEMBERED)
+        self._unknown: LRUCache[bytes, float] = LRUCache(_MOST_REMEMBERED)
         self._asking: dict[bytes, asyncio.Task[str | None]] = {}
         self._turn = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
         self._away_until = 0.0
@@ -64,7 +65,6 @@ class ApiKeyCache:
             return _or_refused(await asyncio.shield(self._ask(hash)))
         age = now - known.at
         if age < self._fresh_seconds:
-            self._known.move_to_end(hash)
             if age > self._fresh_seconds / 2 and now >= self._away_until:
                 self._ask(hash)  # so that a key in use is looked up before anybody has to wait for that
             return known.tenant
@@ -95,10 +95,10 @@ class ApiKeyCache:
             asked_at = self._clock()
             tenant = await self._db.autocommit(keys.tenant_of_hash, hash)
         if tenant is not None:
-            _remember(self._known, hash, _Known(tenant, asked_at))
+            self._known[hash] = _Known(tenant, asked_at)
         else:
             self._known.pop(hash, None)
-            _remember(self._unknown, hash, asked_at)
+            self._unknown[hash] = asked_at
         return tenant
 
     def _answered(self, hash: bytes, done: asyncio.Task[str | None]) -> None:
@@ -117,10 +117,3 @@ def _or_refused(tenant: str | None) -> str:
     if tenant is None:
         raise Unauthorized
     return tenant
-
-
-def _remember(memory: OrderedDict[bytes, _Known] | OrderedDict[bytes, float], hash: bytes, value: object) -> None:
-    memory[hash] = value  # type: ignore[assignment]
-    memory.move_to_end(hash)
-    if len(memory) > _MOST_REMEMBERED:
-        memory.popitem(last=False)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
+from cachetools import LRUCache
 
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import NotFound, TooMany, Unavailable
@@ -54,8 +54,8 @@ class SmallJobIntake:
         self._db = db
         self._settings = settings
         self._clock = clock
-        self._looked: OrderedDict[tuple[str, str], _Looked] = OrderedDict()
-        self._told: OrderedDict[tuple[Any, ...], tuple[float, BatchView]] = OrderedDict()
+        self._looked: LRUCache[tuple[str, str], _Looked] = LRUCache(_MOST_REMEMBERED)
+        self._told: LRUCache[tuple[Any, ...], tuple[float, BatchView | None]] = LRUCache(_MOST_REMEMBERED)
         self._feeding: dict[str, asyncio.Task[None]] = {}
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
@@ -82,7 +82,7 @@ class SmallJobIntake:
         if known is None or self._clock() - known.at > _FRESH_SECONDS:
             at = self._clock()
             known = _Looked(at, *await self._db.run(_look, tenant, model))
-            _remember(self._looked, (tenant, model), known)
+            self._looked[tenant, model] = known
         return known
 
     def feed(self, model: str) -> None:
@@ -112,7 +112,7 @@ class SmallJobIntake:
         at, told = self._told.get(like, (0.0, None))
         if told is None or self._clock() - at > _FRESH_SECONDS:
             told = await self._db.run(batch_view.seen, made, self._settings)
-            _remember(self._told, like, (self._clock(), told))
+            self._told[like] = (self._clock(), told)
             return told
         later = made.created_at - told.batch.created_at
         return BatchView(made, told.waiting, told.expected and _shifted(told.expected, later))
@@ -139,10 +139,3 @@ def _shifted(expected: Expectation, later: timedelta) -> Expectation:
         if (at := getattr(expected, name)) is not None
     }
     return dataclasses.replace(expected, **moved)
-
-
-def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > _MOST_REMEMBERED:
-        memory.popitem(last=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
+
+from cachetools import FIFOCache
 
 from penstock_worker.engine.echo.markers import Script
 
@@ -35,15 +36,13 @@ class Voice:
         self.born = born
         self.prompt_tokens = 0
         self.generation_tokens = 0
-        self.prefixes: OrderedDict[str, None] = OrderedDict()
+        self.prefixes: FIFOCache[str, None] = FIFOCache(_MOST_REMEMBERED)
 
     def cached(self, prefix: str) -> int:
         """Tokens of a prompt's first part that came before: whole blocks of 16, as in a prefix cache."""
         if prefix in self.prefixes:
             return _tokens(prefix) // 16 * 16
         self.prefixes[prefix] = None
-        if len(self.prefixes) > _MOST_REMEMBERED:
-            self.prefixes.popitem(last=False)
         return 0
 
     def speak(self, text: str, script: Script, most: object) -> tuple[str, int, str]:

@@ -32,12 +32,12 @@ import os
 import signal
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 
 import uvloop
 from aiohttp import web
+from cachetools import FIFOCache
 
 from penstock_worker.engine.echo import markers, status_page, stream
 from penstock_worker.engine.echo.answers import ANSWERS, Answerer, EchoRefusal, Voice
@@ -71,7 +71,7 @@ class Echo:
             options.kv_usage,
             options.preemptions,
         )
-        self.refused_before: OrderedDict[bytes, int] = OrderedDict()
+        self.refused_before: FIFOCache[bytes, int] = FIFOCache(_MOST_REMEMBERED)
         self.journal: int | None = None
         if options.journal:
             self.journal = os.open(options.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -166,8 +166,6 @@ class Echo:
         if came >= script.times:
             return False
         self.refused_before[raw] = came + 1
-        if len(self.refused_before) > _MOST_REMEMBERED:
-            self.refused_before.popitem(last=False)
         return True
 
     async def _suffer(self, what: str, request: web.BaseRequest) -> None:
