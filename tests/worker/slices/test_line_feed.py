@@ -117,12 +117,12 @@ def ask(
         for _ in range(others):
             loop.run(engine.gate.admit(other)).result(5)
         lines = [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
-        asking = LineFeed(engine, made, each(lines), grip)
-        while not asking.done:
+        feed = LineFeed(engine, made, each(lines), grip)
+        while not feed.done:
             assert grip.news.wait(20)
-        assert asking.error is None
+        assert feed.error is None
         assert engine.gate.in_flight == others
-    return seen, sorted(asking.collect(), key=lambda record: record.number)
+    return seen, sorted(feed.collect(), key=lambda record: record.number)
 
 
 def test_a_line_that_passes_another_tenants_at_the_gate_goes_ahead_of_them_in_the_engine(

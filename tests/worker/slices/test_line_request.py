@@ -149,10 +149,10 @@ def test_no_engine_is_an_exception_and_the_slot_is_free(short_dir: Path) -> None
 def test_a_cancelled_line_gives_its_slot_back(engine: Supervisor) -> None:
     async def run() -> None:
         async with at_the_gate(engine) as (client, gate):
-            asking = asyncio.create_task(ask_line(client, gate, TICKET, line("[[hang]]"), LineTries(3, 60)))
+            feed = asyncio.create_task(ask_line(client, gate, TICKET, line("[[hang]]"), LineTries(3, 60)))
             await asyncio.sleep(0)
-            asking.cancel()
+            feed.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asking
+                await feed
 
     asyncio.run(run())

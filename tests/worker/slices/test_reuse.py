@@ -65,15 +65,15 @@ def ask(supervisor: Supervisor, bodies: Sequence[bytes], **settings: Any) -> lis
     client = EngineClient(socket=supervisor.launch.socket)
     with LoopThread() as loop, loop.living(client):
         engine = EngineContext(client, Gate(4), supervisor, loop, Settings(**settings))
-        asking = LineFeed(engine, made, grouped(lines(bodies), dedup=True), grip)
+        feed = LineFeed(engine, made, grouped(lines(bodies), dedup=True), grip)
         records: list[Record] = []
-        while not asking.done:
+        while not feed.done:
             assert grip.news.wait(20)
             grip.news.clear()
-            records += asking.collect()
-        assert asking.error is None
+            records += feed.collect()
+        assert feed.error is None
         assert engine.gate.in_flight == 0
-    return sorted(records + asking.collect(), key=lambda record: record.number)
+    return sorted(records + feed.collect(), key=lambda record: record.number)
 
 
 def asked(journal: Path, text: str) -> int:

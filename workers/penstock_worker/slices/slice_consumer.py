@@ -1,4 +1,4 @@
-"""Draining: hints and looks become claims, each in a hand of its own, and each claim is held to its end."""
+"""Hints and looks become claims, each in a slot of its own, and each claim is held to its end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from penstock.service.lifecycle import work
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.runtime.beat import now
 from penstock_worker.runtime.patience import insist
-from penstock_worker.slices.bundle_run import BundleRun
 from penstock_worker.slices.slice_run import RunContext, SliceRun, Tally
 from penstock_worker.slices.slice_slots import SliceSlot, SliceSlots
+from penstock_worker.slices.small_jobs_run import SmallJobsRun
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -34,16 +34,16 @@ R = TypeVar("R")
 class SliceConsumer:
     """Everything that a slice meets in this worker."""
 
-    def __init__(self, bench: RunContext, holder: Holder, say: Callable[[list[Hint]], None]) -> None:
-        self._bench = bench
+    def __init__(self, context: RunContext, holder: Holder, say: Callable[[list[Hint]], None]) -> None:
+        self._context = context
         self._holder = holder
         self._say = say
         self.slice_slots = SliceSlots()
         self._claiming = threading.Lock()
 
     def look(self) -> bool:
-        """Run the best ready slice unasked, in the least urgent lane that has a hand; say if there was one."""
-        if self._bench.beat.draining or self._bench.engine.supervisor.state is not EngineState.READY:
+        """Run the best ready slice unasked, in the least urgent lane that has a slot; say if there was one."""
+        if self._context.beat.draining or self._context.engine.supervisor.state is not EngineState.READY:
             return False
         for lane in reversed(LANES):
             with self._slot(lane) as slot:
@@ -53,15 +53,15 @@ class SliceConsumer:
 
     def one(self, lane: Lane) -> str:
         """Run the best ready slice of this lane or a more urgent one; a sentence for Flower says what happened."""
-        if self._bench.beat.draining:
+        if self._context.beat.draining:
             return "the worker is ending"
-        if self._bench.engine.supervisor.state is not EngineState.READY:
+        if self._context.engine.supervisor.state is not EngineState.READY:
             self.slice_slots.owe(lane)
             return "the engine is not ready"
         with self._slot(lane) as slot:
             if slot is None:
                 self.slice_slots.owe(lane)
-                return f"no free hand for {lane}"
+                return f"no free slot for {lane}"
             return self._fill(slot, lane) or "nothing ready"
 
     @contextmanager
@@ -84,7 +84,7 @@ class SliceConsumer:
         if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
             self.slice_slots.owe(lane)
             self.say_owed()
-        run = self._run if len(claims) == 1 else self._run_bundle
+        run = self._run if len(claims) == 1 else self._run_small_jobs
 
         def rest() -> None:
             if slot.rest():
@@ -94,25 +94,25 @@ class SliceConsumer:
 
     def _is_full(self, claims: Sequence[Claim]) -> bool:
         """Small slices that fill most of a claim: there may be more."""
-        settings = self._bench.settings
+        settings = self._context.settings
         lines, tokens = sum(claim.lines for claim in claims), sum(claim.tokens for claim in claims)
         return len(claims) > 1 and (2 * lines > settings.small_job_lines or 2 * tokens > settings.slice_tokens)
 
     def say_owed(self) -> None:
-        """Say the hints again that found no hand or no engine before."""
+        """Say the hints again that found no slot or no engine before."""
         if self._holder.model and (due := self.slice_slots.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
     def _claim(self, lane: Lane, slot: SliceSlot) -> tuple[list[Claim], float] | None:
         """Claims, and when first asked for; one after the other, so that no tenant gets more than its slots."""
         with self._claiming:
-            if self._bench.beat.draining:  # meanwhile
+            if self._context.beat.draining:  # meanwhile
                 return None
             nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
-            bench, lanes = self._bench, LANES[: lane.rank + 1]
-            most = bench.settings.small_job_lines
+            context, lanes = self._context, LANES[: lane.rank + 1]
+            most = context.settings.small_job_lines
             claims = self._insist(
-                lambda: bench.db.run(work.claim, self._holder, lanes, nonce, bench.settings, full, most)
+                lambda: context.db.run(work.claim, self._holder, lanes, nonce, context.settings, full, most)
             )
             if claims:
                 slot.turn(claims[0].lane, *_tenants(claims))
@@ -125,8 +125,8 @@ class SliceConsumer:
         [claim] = claims
         began = time.monotonic()
         failpoint("slice.claimed")
-        with self._bench.beat.holding(claim.lease, asked_at) as grip:
-            holding = SliceRun(self._bench, claim, grip, on_fed=on_fed)
+        with self._context.beat.holding(claim.lease, asked_at) as grip:
+            holding = SliceRun(self._context, claim, grip, on_fed=on_fed)
             try:
                 how = holding.run()
             except LeaseLost:
@@ -135,41 +135,41 @@ class SliceConsumer:
                 how = f"left behind: {error.message}"
             except Exception as error:  # bytes that can't be read, or a bug of ours: counted, so that it ends
                 log.exception("slice_broken", batch=claim.batch, slice=claim.slice)
-                self._insist(lambda: self._bench.db.run(work.unreadable, claim))
+                self._insist(lambda: self._context.db.run(work.unreadable, claim))
                 how = f"it can't be worked on: {type(error).__name__}"
         return self._told(claim, holding.tally, time.monotonic() - began, how)
 
-    def _run_bundle(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
+    def _run_small_jobs(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
         began = time.monotonic()
         failpoint("slice.claimed")
         news = threading.Event()
-        bundle = BundleRun(self._bench, news, on_fed)
+        group = SmallJobsRun(self._context, news, on_fed)
         with ExitStack() as rest:
             grips = {}
             for claim in claims:
                 grips[claim.lease] = rest.enter_context(ExitStack())
-                grip = grips[claim.lease].enter_context(self._bench.beat.holding(claim.lease, asked_at, news))
-                bundle.hold(claim, grip)
-            bundle.let_go = lambda claim: grips[claim.lease].close()
+                grip = grips[claim.lease].enter_context(self._context.beat.holding(claim.lease, asked_at, news))
+                group.hold(claim, grip)
+            group.let_go = lambda claim: grips[claim.lease].close()
             try:
-                how = bundle.run()
+                how = group.run()
             except Unavailable as error:
                 how = f"left behind: {error.message}"
             except Exception as error:  # a bug of ours: each that is left is tried alone
-                log.exception("bundle_broken")
-                for claim in bundle.left:
-                    self._insist(partial(self._bench.db.run, work.unreadable, claim))
+                log.exception("small_jobs_broken")
+                for claim in group.left:
+                    self._insist(partial(self._context.db.run, work.unreadable, claim))
                 how = f"it can't be worked on: {type(error).__name__}"
         seconds = time.monotonic() - began
-        log.info("bundle", jobs=len(claims), lane=claims[0].lane, answered=bundle.tally.answered,
-                 failed=bundle.tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
-        return _sentence(f"{len(claims)} small jobs", None, bundle.tally, seconds, how)
+        log.info("small_jobs", jobs=len(claims), lane=claims[0].lane, answered=group.tally.answered,
+                 failed=group.tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
+        return _sentence(f"{len(claims)} small jobs", None, group.tally, seconds, how)
 
     def _lost(self, holding: SliceRun) -> str:
         """The answers that are in hand are dropped, and counted: somebody else asks these lines again, or has."""
         dropped = len(holding.unrecorded)
         try:
-            self._bench.db.run(work.lost, dropped)
+            self._context.db.run(work.lost, dropped)
         except Unavailable as error:
             log.warning("uncounted", error=error.message)
         return f"the lease was lost; {dropped} unrecorded answers are dropped"
@@ -181,7 +181,7 @@ class SliceConsumer:
         return _sentence(claim.batch, f"lines {claim.first_line}–{claim.last_line}", tally, seconds, how)
 
     def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self._bench.beat, self._bench.settings.close_grace_seconds)
+        return insist(call, self._context.beat, self._context.settings.close_grace_seconds)
 
 
 def _tenants(claims: Sequence[Claim]) -> list[str]:

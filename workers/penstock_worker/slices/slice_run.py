@@ -1,4 +1,4 @@
-"""Holding: one slice in this worker's hand: read → try the suspects → ask → flush → settle, or give back."""
+"""One slice in this worker: read → try the suspects → ask → flush → settle, or give back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every holding of a worker works with."""
+    """What every run of a worker works with."""
 
     db: Database
     blobs: Blobs
@@ -69,7 +69,7 @@ class RunContext:
 class SliceRun:
     """A claimed slice, from its lines to its end in this worker. `run` is called once."""
 
-    bench: RunContext
+    context: RunContext
     claim: Claim
     grip: Grip
     tally: Tally = field(default_factory=Tally)
@@ -99,7 +99,7 @@ class SliceRun:
         data = claim.inline
         if data is None:
             data = self._insist(
-                lambda: self.bench.blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
+                lambda: self.context.blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
             )
         try:
             return [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
@@ -113,7 +113,7 @@ class SliceRun:
             self.unrecorded.append(output.ended(self.claim.batch, line.number, line.custom_id, CRASHED))
         self._flush()
         if guilty:
-            self._insist(lambda: self.bench.db.run(work.count, "line_crashed", len(guilty)))
+            self._insist(lambda: self.context.db.run(work.count, "line_crashed", len(guilty)))
 
     def _try(self, groups: Sequence[Sequence[lines.Line]]) -> tuple[bool, list[int]]:
         """Ask the suspects with the engine to themselves, one group after the other, each recorded before the next.
@@ -126,10 +126,10 @@ class SliceRun:
             for group in groups:
                 if self._must_end:
                     break
-                if self.bench.engine.supervisor.state is not EngineState.READY:
+                if self.context.engine.supervisor.state is not EngineState.READY:
                     return True, []
                 numbers = [line.number for line in group]
-                self._insist(partial(self.bench.db.run, work.note_trial, self.claim, numbers))
+                self._insist(partial(self.context.db.run, work.note_trial, self.claim, numbers))
                 failpoint("trial.noted")
                 # Suspects are asked themselves, whatever became of their like.
                 died, in_flight = self._ask(each(group), Gate(len(group)))
@@ -140,7 +140,7 @@ class SliceRun:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Nobody else's lines are in the engine meanwhile; ends early if this slice must end before its turn."""
-        turn = self.bench.engine.loop.run(self._hold_alone())
+        turn = self.context.engine.loop.run(self._hold_alone())
         try:
             while not self._has_engine and not self._must_end:
                 self._wait()
@@ -149,14 +149,14 @@ class SliceRun:
             turn.cancel()
 
     async def _hold_alone(self) -> None:
-        async with self.bench.engine.gate.alone():
+        async with self.context.engine.gate.alone():
             self._has_engine = True
             self.grip.news.set()
             await asyncio.Event().wait()  # until it is cancelled
 
     def _reuse(self, free: Sequence[lines.Line]) -> list[Group]:
         """Those whose answer is in the cache are recorded; the others are to be asked, equal ones together."""
-        records, groups = reuse(self.claim, free, self.bench.engine.answer_cache)
+        records, groups = reuse(self.claim, free, self.context.engine.answer_cache)
         self.unrecorded += records
         self._flush()
         return groups
@@ -167,79 +167,79 @@ class SliceRun:
         """Ask lines and record their answers every second or so; say if the engine died, and which lines were in it."""
         if not groups:
             return False, []
-        asking = LineFeed(self.bench.engine, self.claim, groups, self.grip, gate)
+        feed = LineFeed(self.context.engine, self.claim, groups, self.grip, gate)
         try:
-            self._collect(asking, on_fed)
+            self._collect(feed, on_fed)
         finally:
-            if not asking.done:
-                asking.cancel()
-            self.unrecorded += asking.collect()
-        if asking.error:
-            raise asking.error
-        return asking.engine_gone, asking.in_flight
+            if not feed.done:
+                feed.cancel()
+            self.unrecorded += feed.collect()
+        if feed.error:
+            raise feed.error
+        return feed.engine_gone, feed.in_flight
 
-    def _collect(self, asking: LineFeed, on_fed: Callable[[], object] | None) -> None:
+    def _collect(self, feed: LineFeed, on_fed: Callable[[], object] | None) -> None:
         """Flush until nothing is in flight; obey what the beat hears."""
         give_up_at: float | None = None
         while True:
-            finished = asking.done
-            self.unrecorded += asking.collect()
+            finished = feed.done
+            self.unrecorded += feed.collect()
             if self.grip.lost:
                 raise LeaseLost
             if self.grip.trusted:
                 self._flush()
             if finished and not self.unrecorded:
                 return
-            if asking.fed and on_fed:
+            if feed.fed and on_fed:
                 on_fed()
             if self._must_end and give_up_at is None:
-                asking.stop()
-                give_up_at = time.monotonic() + self.bench.settings.close_grace_seconds
+                feed.stop()
+                give_up_at = time.monotonic() + self.context.settings.close_grace_seconds
             if give_up_at is not None and time.monotonic() > give_up_at:
                 if finished:
                     raise LeaseLost  # the process ends, and nobody said that the answers are still wanted
-                asking.cancel()
+                feed.cancel()
             self._wait()
             if not self.tally.segments:
                 failpoint("slice.asking")
 
     def _wait(self) -> None:
-        self.grip.news.wait(self.bench.settings.flush_seconds)
+        self.grip.news.wait(self.context.settings.flush_seconds)
         self.grip.news.clear()
         if self.grip.lost:
             raise LeaseLost
 
     @property
     def _must_end(self) -> bool:
-        return self.grip.closing is not None or self.bench.beat.draining
+        return self.grip.closing is not None or self.context.beat.draining
 
     def _flush(self) -> None:
         """Blob first, then one row, refused if the lease is gone; repeated under the same number until answered."""
-        records, claim, db = self.unrecorded, self.claim, self.bench.db
+        records, claim, db = self.unrecorded, self.claim, self.context.db
         if not records:
             return
         failpoint("slice.flushing")
         seq = self.tally.segments + 1
-        gpu_microseconds = self.bench.engine.gpu_microseconds(records)
+        gpu_microseconds = self.context.engine.gpu_microseconds(records)
         framed, key = work.frame(records), None
         if claim.inline is None:
             key = blob_key(claim.tenant, "segments")
             self._insist(lambda: db.run(work.intend, key))
-            self._insist(lambda: self.bench.blobs.put(key, framed))
+            self._insist(lambda: self.context.blobs.put(key, framed))
             failpoint("segment.written")
         self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed, gpu_microseconds))
         failpoint("segment.recorded")
-        self.bench.meter.recorded(sum(record.usage.total_tokens for record in records if not record.reused))
+        self.context.meter.recorded(sum(record.usage.total_tokens for record in records if not record.reused))
         self.tally = self.tally.plus(records)
         self.unrecorded = []
 
     def _close(self, died: bool, in_flight: list[int]) -> str:
         """Settle what is whole or closing, else give it back; say which, or nothing if it is whole."""
-        claim, db = self.claim, self.bench.db
+        claim, db = self.claim, self.context.db
         whole = self.tally.answered + self.tally.failed + len(claim.recorded) == claim.lines
         if whole or self.grip.closing:
             failpoint("slice.settling")
-            self._insist(lambda: db.run(work.settle, claim, self.bench.settings))
+            self._insist(lambda: db.run(work.settle, claim, self.context.settings))
             failpoint("slice.settled")
             return "" if whole else f"closing as {self.grip.closing}"
         if died:
@@ -249,4 +249,4 @@ class SliceRun:
         return "given back"
 
     def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self.bench.beat, self.bench.settings.close_grace_seconds, self.grip)
+        return insist(call, self.context.beat, self.context.settings.close_grace_seconds, self.grip)

@@ -1,7 +1,7 @@
-"""Hands: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
+"""Slice slots: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
 
-And so does another tenant's: one tenant's slices may hold all but one of the hands that a lane may. A hand is what
-feeds a slice's lines to the engine: once they are all there, the slice rests as a tail, and the hand takes the next.
+And so does another tenant's: one tenant's slices may hold all but one of the slots that a lane may. A slot is what
+feeds a slice's lines to the engine: once they are all there, the slice rests as a tail, and the slot takes the next.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from penstock.domain.work.lane import LANES, MOST_SLICE_SLOTS, TAILS, Lane
 
 
 class SliceSlots:
-    """Counts hands by lane and tenant. The limits nest: flex may hold 3, with standard 4, all together 5.
+    """Counts slots by lane and tenant. The limits nest: flex may hold 3, with standard 4, all together 5.
 
-    A tenant may hold one less of each. Whose slice a hand will hold is known once it is claimed: until then a hand
+    A tenant may hold one less of each. Whose slice a slot will hold is known once it is claimed: until then a slot
     that is taken counts for its lane alone, and claims must come one after the other for the tenants' limits to hold.
     """
 
@@ -30,7 +30,7 @@ class SliceSlots:
         self._tails = 0
 
     def take(self, lane: Lane) -> bool:
-        """Take a hand for a slice of this lane or a more urgent one; False if the lane has none left now."""
+        """Take a slot for a slice of this lane or a more urgent one; False if the lane has none left now."""
         with self._lock:
             free = self._free(lane)
             if free:
@@ -53,7 +53,7 @@ class SliceSlots:
         return _fits(self._held, lane)
 
     def turn(self, taken: Lane, lane: Lane, *tenants: str) -> None:
-        """A hand that was taken for one lane holds a slice, or several small ones, of the same or a more urgent one."""
+        """A slot that was taken for one lane holds a slice, or several small ones, of the same or a more urgent one."""
         with self._lock:
             self._held[taken] -= 1
             self._held[lane] += 1
@@ -61,7 +61,7 @@ class SliceSlots:
                 self._of.setdefault(tenant, Counter())[lane] += 1
 
     def give(self, lane: Lane, *tenants: str) -> None:
-        """Give a hand back, with its tenants if it held slices: those who passed over them may try again."""
+        """Give a slot back, with its tenants if it held slices: those who passed over them may try again."""
         with self._lock:
             self._held[lane] -= 1
             if not tenants:
@@ -75,7 +75,7 @@ class SliceSlots:
             self._passed.clear()
 
     def rest(self, lane: Lane, *tenants: str) -> bool:
-        """A slice only waits for its last answers: give its hand back; False, and nothing changes, if too many rest."""
+        """A slice only waits for its last answers: give its slot back; False, and nothing changes, if too many rest."""
         with self._lock:
             if self._tails >= TAILS:
                 return False
@@ -89,7 +89,7 @@ class SliceSlots:
             self._tails -= 1
 
     def full(self) -> dict[Lane, frozenset[str]]:
-        """The tenants that may hold no more hands of each lane; lanes without any are left out."""
+        """The tenants that may hold no more slots of each lane; lanes without any are left out."""
         with self._lock:
             return self._full()
 
@@ -98,7 +98,7 @@ class SliceSlots:
         return {lane: tenants for lane, tenants in full.items() if tenants}
 
     def owe(self, lane: Lane) -> None:
-        """Remember a hint that found no hand, or no engine; more than hands there are would be no use."""
+        """Remember a hint that found no slot, or no engine; more than slots there are would be no use."""
         with self._lock:
             self._owe(lane, 1)
 
@@ -106,15 +106,15 @@ class SliceSlots:
         self._owed[lane] = min(self._owed[lane] + times, MOST_SLICE_SLOTS[lane])
 
     def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
-        """Remember a hint that found only slices of tenants that were full: owed once a tenant gives a hand back."""
+        """Remember a hint that found only slices of tenants that were full: owed once a tenant gives a slot back."""
         with self._lock:
             if all(tenants <= self._full().get(of, frozenset()) for of, tenants in full.items()):
                 self._passed[lane] = min(self._passed[lane] + 1, MOST_SLICE_SLOTS[lane])
-            else:  # one gave a hand back meanwhile
+            else:  # one gave a slot back meanwhile
                 self._owe(lane, 1)
 
     def due(self) -> list[Lane]:
-        """Hints to say again now that a hand may be free: at most one for each lane that has one."""
+        """Hints to say again now that a slot may be free: at most one for each lane that has one."""
         with self._lock:
             lanes = [lane for lane in LANES if self._owed[lane] and self._free(lane)]
             for lane in lanes:

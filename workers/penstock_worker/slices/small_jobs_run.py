@@ -1,4 +1,4 @@
-"""Bundle: small jobs in one hand, each under a lease of its own; asked, recorded and settled together.
+"""Small jobs in one slot, each under a lease of its own; asked, recorded and settled together.
 
 What befalls one member (a lost lease, a cancel, a line that breaks) is its own affair: the others go on. Members have
 no suspects; those in flight at an engine's death are given back as suspects, and claimed alone from then on.
@@ -41,7 +41,7 @@ class Member:
 
     claim: Claim
     grip: Grip
-    asking: LineFeed
+    feed: LineFeed
     tally: Tally = field(default_factory=Tally)
     unrecorded: list[Record] = field(default_factory=list)
     finished: bool = False
@@ -54,14 +54,14 @@ class Member:
         return there == self.claim.lines
 
 
-class BundleRun:
+class SmallJobsRun:
     """Claimed small slices, from their lines to their ends in this worker. `run` is called once.
 
     Their grips share `news`.
     """
 
-    def __init__(self, bench: RunContext, news: threading.Event, on_fed: Callable[[], object]) -> None:
-        self._bench = bench
+    def __init__(self, context: RunContext, news: threading.Event, on_fed: Callable[[], object]) -> None:
+        self._context = context
         self._news = news
         self._on_fed = on_fed
         self._held: list[tuple[Claim, Grip]] = []
@@ -91,12 +91,12 @@ class BundleRun:
                 self._record()
                 given_back += self._give_back()
                 self._obey()
-                if all(member.asking.fed for member in self._members):
+                if all(member.feed.fed for member in self._members):
                     self._on_fed()
                 self._wait()
         finally:
             for member in self._members:
-                member.asking.cancel()
+                member.feed.cancel()
         return f"{given_back} jobs given back" if given_back else ""
 
     def _begin(self, claim: Claim, grip: Grip) -> None:
@@ -106,23 +106,23 @@ class BundleRun:
         except ValueError as error:
             self._break(claim, error)
             return
-        records, groups = reuse(claim, asked, self._bench.engine.answer_cache)
-        asking = LineFeed(self._bench.engine, claim, groups, grip)
-        self._members.append(Member(claim, grip, asking, unrecorded=records))
+        records, groups = reuse(claim, asked, self._context.engine.answer_cache)
+        feed = LineFeed(self._context.engine, claim, groups, grip)
+        self._members.append(Member(claim, grip, feed, unrecorded=records))
 
     def _break(self, claim: Claim, error: BaseException) -> None:
         """A job whose bytes can't be read, or that meets a bug of ours: counted, so that it ends."""
         log.error("slice_broken", batch=claim.batch, slice=claim.slice, exc_info=error)
-        self._insist(lambda: self._bench.db.run(work.unreadable, claim))
+        self._insist(lambda: self._context.db.run(work.unreadable, claim))
         self.let_go(claim)
 
     def _collect(self) -> None:
         for member in list(self._members):
-            member.finished = member.asking.done
-            member.unrecorded += member.asking.collect()
-            if member.asking.error:
+            member.finished = member.feed.done
+            member.unrecorded += member.feed.collect()
+            if member.feed.error:
                 self._drop([member])
-                self._break(member.claim, member.asking.error)
+                self._break(member.claim, member.feed.error)
         self._lose([member for member in self._members if member.grip.lost])
 
     def _record(self) -> None:
@@ -135,12 +135,12 @@ class BundleRun:
         failpoint("slice.flushing")
         answers = [
             work.SliceAnswers(
-                m.claim, m.tally.segments + 1, m.unrecorded, self._bench.engine.gpu_microseconds(m.unrecorded)
+                m.claim, m.tally.segments + 1, m.unrecorded, self._context.engine.gpu_microseconds(m.unrecorded)
             )
             for m in answered
         ]
         ends = [member.claim for member in ending]
-        lost = self._insist(lambda: self._bench.db.run(work.record, answers, ends))
+        lost = self._insist(lambda: self._context.db.run(work.record, answers, ends))
         failpoint("segment.recorded")
         kept = [member for member in answered if member.claim.lease not in lost]
         for member in kept:
@@ -148,7 +148,7 @@ class BundleRun:
             self.tally = self.tally.plus(member.unrecorded)
             member.unrecorded = []
         asked = [record for one in answers for record in one.records if one.claim.lease not in lost]
-        self._bench.meter.recorded(sum(record.usage.total_tokens for record in asked if not record.reused))
+        self._context.meter.recorded(sum(record.usage.total_tokens for record in asked if not record.reused))
         self._lose([member for member in {*answered, *ending} if member.claim.lease in lost])
         self._drop([member for member in ending if member.claim.lease not in lost])
 
@@ -157,44 +157,44 @@ class BundleRun:
         over = [one for one in self._members if one.finished and not one.unrecorded and not one.whole]
         over = [one for one in over if not one.grip.closing]
         if over:
-            given = [(member.claim, member.asking.in_flight) for member in over]
-            self._insist(lambda: self._bench.db.run(work.give_back_all, given))
+            given = [(member.claim, member.feed.in_flight) for member in over]
+            self._insist(lambda: self._context.db.run(work.give_back_all, given))
             self._drop(over)
         return len(over)
 
     def _obey(self) -> None:
         """Members of closing jobs, and all once the process ends, ask no more; after their grace they are cut off."""
         for member in list(self._members):
-            if not self._bench.beat.draining and member.grip.closing is None:
+            if not self._context.beat.draining and member.grip.closing is None:
                 continue
-            member.asking.stop()
+            member.feed.stop()
             if member.give_up_at is None:
-                member.give_up_at = time.monotonic() + self._bench.settings.close_grace_seconds
+                member.give_up_at = time.monotonic() + self._context.settings.close_grace_seconds
             elif time.monotonic() > member.give_up_at:
-                member.asking.cancel()
+                member.feed.cancel()
                 if member.finished:  # the process ends, and nobody said that the answers are still wanted
                     self._lose([member])
 
     def _wait(self) -> None:
         if not self._members:
             return
-        self._news.wait(self._bench.settings.flush_seconds)
+        self._news.wait(self._context.settings.flush_seconds)
         self._news.clear()
         failpoint("slice.asking")
-        if not all(member.asking.done for member in self._members) and not self._bench.beat.draining:
+        if not all(member.feed.done for member in self._members) and not self._context.beat.draining:
             part = _GATHER_PART * (time.monotonic() - self._began)
-            time.sleep(min(max(_GATHER_SECONDS, part), self._bench.settings.flush_seconds))
+            time.sleep(min(max(_GATHER_SECONDS, part), self._context.settings.flush_seconds))
 
     def _lose(self, lost: Sequence[Member]) -> None:
         """Their answers are dropped, and counted: somebody else asks these lines again, or has."""
         if not lost:
             return
         for member in lost:
-            member.asking.cancel()
+            member.feed.cancel()
         self._drop(lost)
         dropped = sum(len(member.unrecorded) for member in lost)
         log.warning("leases_lost", leases=[member.claim.lease for member in lost], dropped=dropped)
-        self._insist(lambda: self._bench.db.run(work.lost, dropped, len(lost)))
+        self._insist(lambda: self._context.db.run(work.lost, dropped, len(lost)))
 
     def _drop(self, members: Iterable[Member]) -> None:
         for member in members:
@@ -202,4 +202,4 @@ class BundleRun:
             self.let_go(member.claim)
 
     def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self._bench.beat, self._bench.settings.close_grace_seconds)
+        return insist(call, self._context.beat, self._context.settings.close_grace_seconds)

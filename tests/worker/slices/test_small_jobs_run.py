@@ -67,8 +67,8 @@ class Worker:
         self.said: list[Hint] = []
         self.holder = world.worker(MODEL)
         self.beat = Beat(world.db, self.holder, world.settings)
-        bench = RunContext(world.db, Blobs(world.settings.blob_url), engine, self.beat, world.settings)
-        self.drain = SliceConsumer(bench, self.holder, self.said.extend)
+        context = RunContext(world.db, Blobs(world.settings.blob_url), engine, self.beat, world.settings)
+        self.drain = SliceConsumer(context, self.holder, self.said.extend)
 
     def look(self) -> str:
         """One hint's work; what it says."""
