@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(RequestMiddleware)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
     return app
 
 

@@ -203,7 +203,9 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
     arguments = wish.engine_args
     if wish.source is None and wish.engine == "vllm" and "PENSTOCK_ENGINE_PYTHON" not in settings:
         added = tiny_model.dtype_arguments(arguments)
-        how = f"with {added[0]}: this CPU emulates bfloat16" if added else "in bfloat16"
+        how = (
+            f"with {added[0]}: this CPU emulates bfloat16" if added else "in the dtype of its config or your arguments"
+        )
         running.say(f"`{TINY}` is served {how}")
         arguments += added
     gpu += [f"--engine-arg={argument}" for argument in arguments]

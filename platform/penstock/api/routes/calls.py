@@ -198,7 +198,7 @@ class Relayed(Response):
             if answer.status < 400:
                 CALL_TTFT_SECONDS.labels(self._endpoint, self._tier).observe(time.perf_counter() - self._began)
             if answer.pieces is not None:
-                async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
+                async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var] # a generator
                     async for piece in pieces:
                         told = piece if b'"usage"' in piece else told
                         await send({"type": "http.response.body", "body": piece, "more_body": True})

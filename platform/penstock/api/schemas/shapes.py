@@ -263,7 +263,7 @@ def page(data: Sequence[T], limit: int, of: type[T], empty: str | None = None) -
     """A page from one more object than it may hold; `empty` stands for the ids of an empty one."""
     shown = list(data[:limit])
     ids = [getattr(one, "id", None) for one in shown]
-    return Page[of](  # type: ignore[valid-type]
+    return Page[of](  # type: ignore[valid-type] # a model made for its type
         data=shown,
         first_id=ids[0] if ids else empty,
         last_id=ids[-1] if ids else empty,

@@ -62,7 +62,7 @@ async def _counted(calls: Calls, ask: CallRequest) -> int | None:
     async with calls.begin(ask) as answer:
         whole = bytearray(answer.whole or b"")
         if answer.pieces is not None:
-            async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]
+            async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var] # a generator
                 async for piece in pieces:
                     whole += piece
                     if len(whole) > _MOST_ANSWER_BYTES:

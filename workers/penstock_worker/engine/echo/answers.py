@@ -198,7 +198,7 @@ def _rerank(echo: Voice, body: Body, script: Script, identity: str) -> Body:
         {"index": i, "document": {"text": text}, "relevance_score": _likeness(_text(query), text)}
         for i, text in enumerate(texts)
     ]
-    results.sort(key=lambda result: -float(result["relevance_score"]))  # type: ignore[arg-type]
+    results.sort(key=lambda result: -float(result["relevance_score"]))  # type: ignore[arg-type] # it is one
     usage = echo.usage(_tokens(_text(query)) + sum(map(_tokens, texts)), 0, 0)
     return {
         "id": f"rerank-{identity}",

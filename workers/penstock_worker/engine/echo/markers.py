@@ -86,4 +86,4 @@ def read(body: bytes) -> Script:
                 found["times"] = int(times)
             if retry_after:
                 found["retry_after"] = retry_after.decode()
-    return Script(**found)  # type: ignore[arg-type]
+    return Script(**found)  # type: ignore[arg-type] # each by its own reader
