@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import structlog
 import uvicorn
+from store import as_holder
 
 from penstock.api.app import create_app
 from penstock.domain.work.holder import Holder
@@ -133,8 +134,8 @@ def settle_one(
         asked = lines.read(number, line)
         status, body = answer(number, asked.custom_id)
         records.append(output.answered(claim.batch, number, asked.custom_id, status, "req", body))
-    db.run(work.flush, claim, 0, records, None)
-    db.run(work.settle, claim, settings)
+    db.run(as_holder.flush, claim, 0, records, None)
+    db.run(as_holder.settle, claim)
 
 
 def completion(text: str) -> bytes:

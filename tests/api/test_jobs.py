@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from api.live import CHAT, arrive, chat, claim_one, completion, error, http, settle_one
+from store import as_holder
 
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service.admin import models
 from penstock.service.core.transaction import Database
-from penstock.service.lifecycle import work
 from penstock.settings import Settings
 
 
@@ -230,9 +230,9 @@ def test_the_output_tokens_of_reused_answers_are_said_apart(
     claim = claim_one(db, settings, worker)
     said = (200, "req", completion("yes"))
     records = [output.answered(claim.batch, n, f"request-{n}", *said, reused=n > 1) for n in (1, 2, 3)]
-    db.run(work.flush, claim, 0, records, None)
+    db.run(as_holder.flush, claim, 0, records, None)
     live = client.get(f"/v1/jobs/{job['id']}").json()["usage"]
-    db.run(work.settle, claim, settings)
+    db.run(as_holder.settle, claim)
     ended = client.get(f"/v1/jobs/{job['id']}").json()
     assert ended["usage"] == live
     assert live["output_tokens_details"] == {"reasoning_tokens": 0, "reused_tokens": 6}

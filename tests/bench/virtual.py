@@ -19,6 +19,7 @@ from typing import Any, Final
 import psycopg
 from bench.order_jobs import Job
 from sqlalchemy import text
+from store import as_holder
 
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
@@ -164,8 +165,8 @@ class Hour:
 
     def _settle(self, claim: Claim, outcome: Outcome) -> None:
         def settle(tx: Transaction) -> bool:
-            work.flush(tx, claim, 1, [Record(claim.first_line, b"{}", False)], None)
-            work.settle(tx, claim, self._settings)
+            as_holder.flush(tx, claim, 1, [Record(claim.first_line, b"{}", False)], None)
+            as_holder.settle(tx, claim)
             found = batches.find(tx.conn, claim.batch)
             return found is not None and found.ended
 

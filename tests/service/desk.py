@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from store import as_holder
 from store.world import CHAT, MODEL, World
 
 from penstock.blobs.store import Blobs
@@ -109,9 +110,9 @@ class Desk:
             ]
             key = blob_key("acme", "segments")
             self.world.db.run(work.intend, key)
-            self.blobs.put(key, work.frame(records))
-            self.world.db.run(work.flush, claim, 1, records, key)
-            self.world.db.run(work.settle, claim, self.world.settings)
+            self.blobs.put(key, work.SliceAnswers(claim, 1, records).framed)
+            self.world.db.run(as_holder.flush, claim, 1, records, key)
+            self.world.db.run(as_holder.settle, claim)
 
     def assemble(self, batch: str) -> assemble.Assembled:
         """Put a finalizing batch's answers together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from service.desk import Desk, request
+from store import as_holder
 from store.world import World
 
 from penstock.domain.api_errors import LeaseLost
@@ -143,8 +144,8 @@ def test_empty_answers_are_counted_while_it_runs_and_frozen_with_their_first_lin
         claim = world.claimed(worker)
         numbers = range(claim.first_line, claim.last_line + 1)
         records = [output.answered(batch, n, f"q{n}", 200, "r", empty if n % 2 else b"{}") for n in reversed(numbers)]
-        world.db.run(work.flush, claim, 1, records, None)
-        world.db.run(work.settle, claim, world.settings)
+        world.db.run(as_holder.flush, claim, 1, records, None)
+        world.db.run(as_holder.settle, claim)
     assert (world.find(batch).empty, world.find(batch).empty_lines) == (10, tuple(range(1, 20, 2)))
     world.cancel(batch)
     desk.assemble(batch)
@@ -167,9 +168,9 @@ def test_many_segments_are_read_page_by_page_and_none_is_missed(
             world.db.run(work.intend, key)
             number = claim.first_line + seq - 1
             records = [output.answered(batch, number, f"q{number}", 200, "r", b"{}")]
-            desk.blobs.put(key, work.frame(records))
-            world.db.run(work.flush, claim, seq, records, key)
+            desk.blobs.put(key, work.SliceAnswers(claim, seq, records).framed)
+            world.db.run(as_holder.flush, claim, seq, records, key)
     for claim in claims:
-        world.db.run(work.settle, claim, world.settings)
+        world.db.run(as_holder.settle, claim)
     assert desk.assemble(batch).answered == 12
     assert ids(desk.result(batch, "output")) == [f"q{n}" for n in range(1, 13)]

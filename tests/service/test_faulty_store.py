@@ -44,8 +44,8 @@ from penstock_worker.engine_context import EngineContext
 from penstock_worker.io.batch_tasks import BatchTasks
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.loop_thread import LoopThread
+from penstock_worker.slices.run_context import RunContext
 from penstock_worker.slices.slice_consumer import SliceConsumer
-from penstock_worker.slices.slice_run import RunContext
 
 R = TypeVar("R")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from service.desk import Desk, request
+from store import as_holder
 from store.world import World
 
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
-from penstock.service.lifecycle import measure, work
+from penstock.service.lifecycle import measure
 from penstock.store.fleet import models
 
 
@@ -20,7 +21,7 @@ def facts(world: World) -> ModelFacts | None:
 def refuse(world: World, claim: Claim, *numbers: int) -> None:
     """Record that these lines were refused: they cost no tokens."""
     records = [output.answered(claim.batch, n, f"q-{n}", 400, "req", b"{}") for n in numbers]
-    world.db.run(work.flush, claim, 2, records, None)
+    world.db.run(as_holder.flush, claim, 2, records, None)
 
 
 def again(world: World) -> int:
@@ -37,7 +38,7 @@ def test_what_settled_is_measured_over_answered_lines(world: World) -> None:
     first, other = world.claimed(worker), world.claimed(worker)
     world.flush(first, 1, 1, 2)
     refuse(world, first, 3, 4)
-    world.db.run(work.settle, first, world.settings)
+    world.db.run(as_holder.settle, first)
     world.finish(other)
     assert world.db.run(measure.measure) == 1
     # Two of four lines of the first slice (400 bytes, 40 tokens by estimate), both of the other (200 bytes, 20).
@@ -74,7 +75,7 @@ def test_slices_without_an_answered_line_teach_nothing_and_are_not_looked_at_aga
     world.batch(2)
     claim = world.claimed(worker)
     refuse(world, claim, 1, 2)
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.settle, claim)
     assert world.db.run(measure.measure) == 1
     assert facts(world) == ModelFacts()
     assert again(world) == 0

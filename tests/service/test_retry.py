@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from service.desk import Desk, request
+from store import as_holder
 from store.world import World, records
 
 from penstock.domain.api_errors import Conflict, LeaseLost, NotFound
@@ -19,7 +20,6 @@ from penstock.formats import input as lines
 from penstock.formats import output
 from penstock.service.admin import models, sweep
 from penstock.service.intake.retry import RetryRequest, retry
-from penstock.service.lifecycle import work
 from penstock.service.planning import derive, validate
 from penstock.service.webhooks import endpoints
 from penstock.store.batches import batch_reads, files, retries
@@ -149,10 +149,10 @@ def mixed(desk: Desk, world: World) -> str:
     while claim := world.claim(worker):
         numbers = [n for n in range(claim.first_line, claim.last_line + 1) if n != 12]
         found = [output.answered(batch, n, f"q{n}", status.get(n, 200), "r", bodies.get(n, b"{}")) for n in numbers]
-        world.db.run(work.flush, claim, 1, found, None)
+        world.db.run(as_holder.flush, claim, 1, found, None)
         if claim.last_line == 12:
             world.cancel(batch)
-        world.db.run(work.settle, claim, world.settings)
+        world.db.run(as_holder.settle, claim)
     desk.assemble(batch)
     return batch
 
@@ -191,8 +191,8 @@ def test_a_retry_of_a_retry_repeats_what_failed_again_and_merges_all_three(desk:
 def test_a_job_in_rows_is_repeated_and_merged_in_files(desk: Desk, world: World) -> None:
     job = world.job(5)
     claim = world.claimed(world.worker())
-    world.db.run(work.flush, claim, 1, [*records(claim, 1, 4), *records(claim, 2, 3, 5, failed=True)], None)
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.flush, claim, 1, [*records(claim, 1, 4), *records(claim, 2, 3, 5, failed=True)], None)
+    world.db.run(as_holder.settle, claim)
     child = repaired(desk, job, failed=frozenset({3}))
     assert child.startswith("job_")
     assert (world.find(child).kind, world.find(child).inline) == ("job", False)

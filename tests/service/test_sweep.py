@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from service.broom import TWELVE, blobs, counted, insert, named, once, written
 from service.desk import Desk
+from store import as_holder
 from store.two import held, until_done_or_blocked
 from store.world import World, records
 
@@ -92,7 +93,7 @@ def flush(desk: Desk) -> tuple[Any, str, Callable[[Transaction], None]]:
     desk.validate(TWELVE)
     claim = world.claimed(world.worker())
     key = written(desk)
-    return claim, key, lambda tx: work.flush(tx, claim, 1, records(claim, claim.first_line), key)
+    return claim, key, lambda tx: as_holder.flush(tx, claim, 1, records(claim, claim.first_line), key)
 
 
 def test_a_flush_whose_blob_is_doomed_records_nothing(desk: Desk, world: World) -> None:

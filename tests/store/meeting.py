@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import text
-from store import invariants
+from store import as_holder, invariants
 from store.scenes import Scene, Scenes
 from store.steps import Stage
 from store.world import MODEL, World, records, remaining
@@ -40,12 +40,12 @@ ANYWHERE: dict[str, Move] = {
     "move_on": lambda tx, w, a, s: dispatch.move_on(tx, s.batch),
 }
 SLICE: dict[str, Move] = {
-    "flush": lambda tx, w, a, s: work.flush(tx, s.claim, 7, records(s.claim, 2), None),
-    "flush again": lambda tx, w, a, s: work.flush(tx, s.claim, 1, records(s.claim, 1), None),
-    "settle": lambda tx, w, a, s: work.settle(tx, s.claim, w.settings),
+    "flush": lambda tx, w, a, s: as_holder.flush(tx, s.claim, 7, records(s.claim, 2), None),
+    "flush again": lambda tx, w, a, s: as_holder.flush(tx, s.claim, 1, records(s.claim, 1), None),
+    "settle": lambda tx, w, a, s: as_holder.settle(tx, s.claim),
     "release": lambda tx, w, a, s: work.release(tx, s.claim.lease),
     "trial": lambda tx, w, a, s: work.note_trial(tx, s.claim, [2]),
-    "engine dies": lambda tx, w, a, s: work.crash(tx, s.claim, [2]),
+    "engine dies": lambda tx, w, a, s: as_holder.crash(tx, s.claim, [2]),
     "unreadable": lambda tx, w, a, s: work.unreadable(tx, s.claim),
     "beat": lambda tx, w, a, s: work.beat(tx, a.holder, [s.claim.lease], w.settings),
     "beat without": lambda tx, w, a, s: work.beat(tx, a.holder, [], w.settings),
@@ -53,7 +53,7 @@ SLICE: dict[str, Move] = {
     "record again": lambda tx, w, a, s: work.record(
         tx, [work.SliceAnswers(s.claim, 1, records(s.claim, 1))], [s.claim]
     ),
-    "give back all": lambda tx, w, a, s: work.give_back_all(tx, [(s.claim, [2])]),
+    "give back all": lambda tx, w, a, s: work.give_back(tx, [(s.claim, [2])]),
     "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings, None, 8),
     "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),
     "promote": lambda tx, w, a, s: dispatch.put(tx, outlook(s.batch), True, w.settings),
@@ -195,8 +195,8 @@ def drain(tx: Transaction, world: World, scenes: Scenes, scene: Scene) -> str:
         while claims := work.claim(tx, scenes.other, list(LANES), uuid.uuid4(), world.settings):
             [claim] = claims
             if left := remaining(claim):
-                work.flush(tx, claim, 1, records(claim, *left), None)
-            work.settle(tx, claim, world.settings)
+                as_holder.flush(tx, claim, 1, records(claim, *left), None)
+            as_holder.settle(tx, claim)
     raise AssertionError("it does not end")
 
 

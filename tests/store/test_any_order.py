@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import get_state_machine_test, invariant, precondition, rule
 from sqlalchemy import text
-from store import invariants
+from store import as_holder, invariants
 from store.life import Life, part, pick, some
 from store.model import Slice
 from store.world import World, records
@@ -96,7 +96,7 @@ class Lives(Life):
             self.run(lambda tx: files.doom(tx.conn, [key]))
         seq, accepted = len(held.sent) + 1, held.current and blob in ("", "intended")
         with self.lost_unless(accepted):
-            self.run(work.flush, held.claim, seq, records(held.claim, *lines, failed=failed), key)
+            self.run(as_holder.flush, held.claim, seq, records(held.claim, *lines, failed=failed), key)
         if accepted:
             held.accepted.add(seq)
             self.model.record(held, lines, failed)
@@ -110,7 +110,7 @@ class Lives(Life):
         seq = 1 + which % len(held.sent)
         lines, key = held.sent[seq]
         with self.lost_unless(seq in held.accepted):
-            self.run(work.flush, held.claim, seq, records(held.claim, *lines), key)
+            self.run(as_holder.flush, held.claim, seq, records(held.claim, *lines), key)
 
     @precondition(lambda self: any(held.left for held in self.model.slices))
     @rule(which=pick, bits=some)
@@ -127,7 +127,7 @@ class Lives(Life):
     def engine_dies(self, which: int, bits: int) -> None:
         held = self.any(self.model.slices, which)
         lines = part(held.left, bits)
-        self.run(work.crash, held.claim, lines)
+        self.run(as_holder.crash, held.claim, lines)
         if held.current:
             self.model.charge(held.claim.slice, lines)
         self.model.lose(held)
@@ -142,7 +142,7 @@ class Lives(Life):
         closing = self.world.find(held.batch).finish_as is not None
         settles = held.current and (whole or closing)
         with self.lost_unless(settles or held.settled):
-            self.run(work.settle, held.claim, self.settings)
+            self.run(as_holder.settle, held.claim)
         if settles:
             held.settled, held.current = True, False
 

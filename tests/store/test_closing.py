@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from store import as_holder
 from store.world import World
 
 from penstock.domain.api_errors import Conflict, LeaseLost, NotFound
@@ -56,7 +57,7 @@ def test_a_cancel_with_running_slices_waits_for_them(world: World) -> None:
     assert world.states(batch) == ["running", "dropped"]
     assert world.claim(worker) is None
     world.flush(claim, 2, 2)  # what is in flight is kept
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.settle, claim)
     assert world.find(batch).state is BatchState.FINALIZING
     assert world.said[-1] == hint.assemble(batch)
     world.assemble(batch)
@@ -88,7 +89,7 @@ def test_a_cancelled_inline_job_ends_with_its_last_running_slice(world: World) -
     world.flush(claim, 1, 1)
     world.cancel(job, "job")
     assert world.find(job).state is BatchState.CANCELLING
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.settle, claim)
     ended = world.find(job)
     assert ended.state is BatchState.CANCELLED
     assert counts(ended) == (3, 1, 2)
@@ -154,7 +155,7 @@ def test_the_deadline_closes_a_batch_in_progress_and_keeps_what_was_answered(wor
     assert world.expire(batch)
     assert world.find(batch).state is BatchState.IN_PROGRESS  # closing, its slice still runs
     assert world.states(batch) == ["running", "dropped"]
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.settle, claim)
     world.assemble(batch)
     ended = world.find(batch)
     assert ended.state is BatchState.EXPIRED

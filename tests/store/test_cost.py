@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from store import as_holder
 from store.world import MODEL, World, records
 
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.api_errors import BadRequest, LeaseLost, NotFound
 from penstock.service.admin import prices
-from penstock.service.lifecycle import dispatch, work
+from penstock.service.lifecycle import dispatch
 from penstock.store.accounts import prices as price_rows
 
 # Line 3 is reused: 3 input tokens are cached, 2 output tokens cost nothing. Any other: 3 input and 2 output tokens.
@@ -94,7 +95,7 @@ def test_the_price_in_python_is_the_price_in_sql(world: World) -> None:
     batch = world.batch(6)
     claim = world.claimed(world.worker())
     found = records(claim, 1, 2, 3, 4, 5, 6)
-    world.db.run(work.flush, claim, 1, found, None)
+    world.db.run(as_holder.flush, claim, 1, found, None)
     price = world.db.run(lambda tx: price_rows.valid(tx.conn))[MODEL]
     assert world.find(batch).cost.tokens == sum(price.tokens(record.usage) for record in found)
 
@@ -103,5 +104,5 @@ def test_a_price_as_large_as_may_be_overflows_nothing(world: World) -> None:
     world.price("999999999", "999999999", "999999999", "999999999")
     batch = world.batch(1)
     claim = world.claimed(world.worker())
-    world.db.run(work.flush, claim, 1, records(claim, 1), None, gpu_microseconds=10**15)
+    world.db.run(as_holder.flush, claim, 1, records(claim, 1), None, gpu_microseconds=10**15)
     assert world.find(batch).cost == Cost(10**15, 5 * 999_999_999 * 10**6, 10**15 * 999_999_999 * 10**6)

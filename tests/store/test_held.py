@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from store import as_holder
 from store.two import held, until_done_or_blocked
 from store.world import MODEL, World
 
@@ -36,7 +37,7 @@ def test_a_slice_that_is_given_back_while_its_batch_is_paused_stays_until_it_res
     elif how == "reap":
         world.reap(batch)
     elif how == "engine dies":
-        world.db.run(work.crash, claim, [1])
+        world.db.run(as_holder.crash, claim, [1])
     else:
         world.db.run(work.unreadable, claim)
     assert world.db.run(dispatch.feed, MODEL, world.settings) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from store import as_holder
 from store.two import held, until_done_or_blocked
 from store.world import World
 
@@ -20,9 +21,9 @@ def test_a_late_settle_does_not_end_a_slice_that_another_holds(world: World) -> 
     world.db.run(dispatch.feed_all, world.settings)
     present = world.claimed(world.worker())
     with pytest.raises(LeaseLost):
-        world.db.run(work.settle, late, world.settings)
+        world.db.run(as_holder.settle, late)
     assert world.states(batch) == ["running"]
-    world.db.run(work.settle, present, world.settings)
+    world.db.run(as_holder.settle, present)
     assert world.states(batch) == ["done"]
 
 

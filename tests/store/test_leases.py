@@ -6,6 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from store import as_holder
 from store.world import World, records, remaining
 
 from penstock.domain.api_errors import LeaseLost
@@ -96,7 +97,7 @@ def test_a_reaped_lease_cannot_settle(world: World) -> None:
     world.flush(claim, 1, 1)
     world.reap(batch)
     with pytest.raises(LeaseLost):
-        world.db.run(work.settle, claim, world.settings)
+        world.db.run(as_holder.settle, claim)
 
 
 def test_a_zombie_cannot_write_while_another_holds_the_slice(world: World) -> None:
@@ -144,7 +145,7 @@ def test_failed_lines_are_counted_apart_and_without_usage(world: World) -> None:
     batch = world.batch(3)
     claim = world.claimed(world.worker())
     mixed = records(claim, 1, 2) + records(claim, 3, failed=True)
-    world.db.run(work.flush, claim, 1, mixed, None)
+    world.db.run(as_holder.flush, claim, 1, mixed, None)
     found = world.find(batch)
     assert (found.completed, found.failed, found.usage.input_tokens, found.usage.output_tokens) == (2, 1, 6, 4)
 
@@ -234,8 +235,8 @@ def test_a_settle_may_be_repeated(world: World) -> None:
     batch = world.batch(1, 1)
     claim = world.claimed(world.worker())
     world.flush(claim, 1, claim.first_line)
-    world.db.run(work.settle, claim, world.settings)
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.settle, claim)
+    world.db.run(as_holder.settle, claim)
     assert sorted(world.states(batch)) == ["done", "ready"]
 
 
@@ -244,7 +245,7 @@ def test_a_settle_with_lines_missing_is_refused(world: World) -> None:
     claim = world.claimed(world.worker())
     world.flush(claim, 1, 1)
     with pytest.raises(LeaseLost):
-        world.db.run(work.settle, claim, world.settings)
+        world.db.run(as_holder.settle, claim)
     assert world.states(batch) == ["running"]
 
 
@@ -253,7 +254,7 @@ def test_a_settle_with_lines_missing_is_taken_while_the_batch_is_closing(world: 
     claim = world.claimed(world.worker())
     world.flush(claim, 1, 1)
     world.cancel(batch)
-    world.db.run(work.settle, claim, world.settings)
+    world.db.run(as_holder.settle, claim)
     assert world.states(batch) == ["done"]
     assert world.find(batch).state is BatchState.FINALIZING
 

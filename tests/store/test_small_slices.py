@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from store import as_holder
 from store.two import held, until_done_or_blocked
 from store.world import World, records, remaining
 
@@ -130,7 +131,7 @@ def test_a_suspicious_job_is_claimed_alone(world: World, how: str) -> None:
     worker = world.worker()
     bad = world.claimed(worker)
     if how == "engine dies":
-        world.db.run(work.crash, bad, [1])
+        world.db.run(as_holder.crash, bad, [1])
     elif how == "reaped":
         world.reap(bad.batch)
     else:
@@ -196,7 +197,7 @@ def test_what_is_given_back_is_charged_with_its_own_lines_alone(world: World) ->
     claims = world.claim_some(world.worker())
     given: list[Any] = [(claim, [1] if claim.batch == jobs[0] else []) for claim in claims]
     for _ in range(2):
-        world.db.run(work.give_back_all, given)
+        world.db.run(work.give_back, given)
     assert world.rows("select deaths from suspects") == [(1,)]
     assert {state for job in jobs for state in world.states(job)} == {"queued"}
     assert [world.drain(job).completed for job in jobs] == [1, 1, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from store import as_holder
 from store.world import World
 
 from penstock.domain.api_errors import LeaseLost
@@ -22,7 +23,7 @@ def test_a_death_charges_the_lines_in_flight_and_gives_the_slice_back_without_a_
     batch = world.batch(5)
     claim = world.claimed(world.worker())
     world.flush(claim, 1, 1)
-    world.db.run(work.crash, claim, [2, 3])
+    world.db.run(as_holder.crash, claim, [2, 3])
     assert world.states(batch) in (["queued"], ["ready"])
     next_claim = again(world, batch)
     assert (next_claim.suspects, next_claim.crashes, next_claim.recorded) == ({2: 1, 3: 1}, 0, {1})
@@ -32,7 +33,7 @@ def test_a_crash_that_is_told_twice_is_charged_once(world: World) -> None:
     batch = world.batch(3)
     claim = world.claimed(world.worker())
     for _ in range(2):
-        world.db.run(work.crash, claim, [2])
+        world.db.run(as_holder.crash, claim, [2])
     assert again(world, batch).suspects == {2: 1}
 
 
@@ -40,7 +41,7 @@ def test_a_holder_whose_lease_was_reaped_charges_nobody(world: World) -> None:
     batch = world.batch(3)
     claim = world.claimed(world.worker())
     world.reap(batch)
-    world.db.run(work.crash, claim, [2])
+    world.db.run(as_holder.crash, claim, [2])
     with pytest.raises(LeaseLost):
         world.db.run(work.note_trial, claim, [2])
     next_claim = again(world, batch)
@@ -50,7 +51,7 @@ def test_a_holder_whose_lease_was_reaped_charges_nobody(world: World) -> None:
 def test_what_was_on_trial_when_its_holder_fell_silent_is_charged_by_the_reap(world: World) -> None:
     batch = world.batch(4)
     claim = world.claimed(world.worker())
-    world.db.run(work.crash, claim, [1, 2, 3])
+    world.db.run(as_holder.crash, claim, [1, 2, 3])
     claim = again(world, batch)
     for _ in range(2):
         world.db.run(work.note_trial, claim, [2, 3])
@@ -65,7 +66,7 @@ def test_a_trial_that_is_given_back_or_answered_charges_nobody(world: World) -> 
     world.db.run(work.release, claim.lease)
     claim = again(world, batch)
     assert claim.suspects == {1: 1, 2: 1}
-    world.db.run(work.crash, claim, [])
+    world.db.run(as_holder.crash, claim, [])
     world.reap(batch)
     assert again(world, batch).suspects == {1: 1, 2: 1}
 
@@ -74,7 +75,7 @@ def test_nobody_is_charged_for_more_than_a_conviction_takes(world: World) -> Non
     batch = world.batch(2)
     claim = world.claimed(world.worker())
     for _ in range(6):
-        world.db.run(work.crash, claim, [2])
+        world.db.run(as_holder.crash, claim, [2])
         claim = again(world, batch)
     assert claim.suspects == {2: 4}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from store import as_holder
 from store.meeting import MOVES, meet
 from store.scenes import Scenes
 from store.steps import Stage
@@ -41,7 +42,7 @@ def test_a_reap_and_a_new_claim_wait_for_a_flush_that_has_not_committed(world: W
         world.db.run(dispatch.feed, MODEL, world.settings)
         return world.claim(heir)
 
-    with held(world, lambda tx: work.flush(tx, old, 1, records(old, 1, 2), None)) as (pool, flush):
+    with held(world, lambda tx: as_holder.flush(tx, old, 1, records(old, 1, 2), None)) as (pool, flush):
         taking = pool.submit(reap_and_claim)
         waited = until_done_or_blocked(world, taking)
         flush.go_on()
@@ -86,7 +87,7 @@ def test_a_slice_cannot_change_hands_while_a_flush_is_in_the_middle_of_its_state
 def test_the_same_flush_on_two_connections_counts_once(world: World) -> None:
     batch = world.batch(2)
     claim = world.claimed(world.worker())
-    with held(world, lambda tx: work.flush(tx, claim, 1, records(claim, 1), None)) as (pool, first):
+    with held(world, lambda tx: as_holder.flush(tx, claim, 1, records(claim, 1), None)) as (pool, first):
         again = pool.submit(world.flush, claim, 1, 1)
         assert until_done_or_blocked(world, again)
         first.go_on()
@@ -113,7 +114,7 @@ def test_two_last_settles_at_once_finalize_the_batch_once(world: World) -> None:
     claims = [world.claimed(worker) for _ in range(2)]
     for claim in claims:
         world.flush(claim, 1, *remaining(claim))
-    one, other = (lambda tx, c=claim: work.settle(tx, c, world.settings) for claim in claims)
+    one, other = (lambda tx, c=claim: as_holder.settle(tx, c) for claim in claims)
     assert interleave(world, one, other, None)[:2] == (None, None)
     assert world.find(batch).state is BatchState.FINALIZING
     assert [hint.task for hint in world.said].count("penstock.assemble") <= 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import text
-from store import invariants
+from store import as_holder, invariants
 
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.hint import Hint
@@ -233,13 +233,13 @@ class World:
     def flush(self, claim: Claim, seq: int, *numbers: int, failed: bool = False) -> None:
         """Record answers of these lines."""
         found, micros = records(claim, *numbers, failed=failed), 1_000 * len(numbers)
-        self.db.run(work.flush, claim, seq, found, None, gpu_microseconds=micros)
+        self.db.run(as_holder.flush, claim, seq, found, None, gpu_microseconds=micros)
 
     def finish(self, claim: Claim) -> None:
         """Answer all that is left of a claim, and settle it."""
         if left := remaining(claim):
             self.flush(claim, 1_000, *left)
-        self.db.run(work.settle, claim, self.settings)
+        self.db.run(as_holder.settle, claim)
 
     def assemble(self, batch: str) -> None:
         """End a finalizing batch as its assembly does, without files."""

@@ -43,8 +43,8 @@ from penstock_worker.runtime.patience import insist
 from penstock_worker.runtime.poller import Poller
 from penstock_worker.runtime.shutdown import Shutdown
 from penstock_worker.runtime.worker_status import WorkerStatus, say_goodbye
+from penstock_worker.slices.run_context import RunContext
 from penstock_worker.slices.slice_consumer import SliceConsumer
-from penstock_worker.slices.slice_run import RunContext
 
 log = structlog.get_logger()
 

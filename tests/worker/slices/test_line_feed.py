@@ -105,6 +105,17 @@ def claim(lane: Lane, tenant: str) -> Claim:
     )
 
 
+def collected(feed: LineFeed, grip: Grip) -> list[Record]:
+    """All that comes back."""
+    records: list[Record] = []
+    while not feed.done:
+        assert grip.news.wait(20)
+        grip.news.clear()
+        records += feed.collect()
+    assert feed.error is None
+    return records
+
+
 def ask(
     supervisor: Supervisor, socket: Path, made: Claim, bodies: list[bytes], others: int = 0
 ) -> tuple[list[dict], list[Record]]:
@@ -118,11 +129,9 @@ def ask(
             loop.run(engine.gate.admit(other)).result(5)
         lines = [Line(number, f"c{number}", CHAT, body) for number, body in enumerate(bodies, 1)]
         feed = LineFeed(engine, made, each(lines), grip)
-        while not feed.done:
-            assert grip.news.wait(20)
-        assert feed.error is None
+        records = collected(feed, grip)
         assert engine.gate.in_flight == others
-    return seen, sorted(feed.collect(), key=lambda record: record.number)
+    return seen, sorted(records, key=lambda record: record.number)
 
 
 def test_a_line_that_passes_another_tenants_at_the_gate_goes_ahead_of_them_in_the_engine(
@@ -175,11 +184,8 @@ def fail(
     with LoopThread() as loop, loop.living(faulty(socket, faults, seen, seconds)), loop.living(client):
         engine = EngineContext(client, Gate(1), supervisor, loop, Settings(**settings))
         feed = LineFeed(engine, claim(Lane.FLEX, "a"), each([Line(1, "c1", CHAT, b'{"model":"m"}')]), grip)
-        while not feed.done:
-            assert grip.news.wait(20)
-        assert feed.error is None
+        [record] = collected(feed, grip)
         assert engine.gate.in_flight == 0
-    [record] = feed.collect()
     return seen, json.loads(record.line)
 
 

@@ -15,8 +15,8 @@ from penstock.domain.work.slice import Claim
 from penstock.service.lifecycle import dispatch
 from penstock.settings import Settings
 from penstock_worker.runtime.beat import Beat
+from penstock_worker.slices.run_context import RunContext
 from penstock_worker.slices.slice_consumer import SliceConsumer
-from penstock_worker.slices.slice_run import RunContext
 from penstock_worker.slices.slice_slots import SliceSlot
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from worker.engines import echo_launch
-from worker.slices.test_line_feed import claim
+from worker.slices.test_line_feed import claim, collected
 
 from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.work.lane import Lane
@@ -66,14 +66,9 @@ def ask(supervisor: Supervisor, bodies: Sequence[bytes], **settings: Any) -> lis
     with LoopThread() as loop, loop.living(client):
         engine = EngineContext(client, Gate(4), supervisor, loop, Settings(**settings))
         feed = LineFeed(engine, made, grouped(lines(bodies), dedup=True), grip)
-        records: list[Record] = []
-        while not feed.done:
-            assert grip.news.wait(20)
-            grip.news.clear()
-            records += feed.collect()
-        assert feed.error is None
+        records = collected(feed, grip)
         assert engine.gate.in_flight == 0
-    return sorted(records + feed.collect(), key=lambda record: record.number)
+    return sorted(records, key=lambda record: record.number)
 
 
 def asked(journal: Path, text: str) -> int:

@@ -1,16 +1,18 @@
 """Asking a slice: its lines go through the gate into the engine as fast as the gate allows; records come back.
 
 Gate, engine client and every coroutine here live on one asyncio loop in a thread of its own; Celery's threads hand a
-slice's lines over in one block and collect what was recorded. Equal lines are asked once (reuse.py).
+slice's lines over in one block, and get messages back. Equal lines are asked once (reuse.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -37,8 +39,38 @@ _CODES: Final = {OutcomeKind.TIMED_OUT: TIMED_OUT, OutcomeKind.UNREACHED: UNREAC
 """What the lines say in the output that ended without a word of the engine's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Records of a leader and its followers: they come together."""
+
+    records: list[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class AllFed:
+    """Every line has had its turn at the gate: none waits for a slot any more, but to be asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The engine died: nothing more is fed. `line` was in it, if it had been sent."""
+
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last message: no line is in flight, and none will be fed; `error` is what broke the feed."""
+
+    error: BaseException | None
+
+
+Message = Answered | AllFed | EngineLost | Finished
+"""What the loop tells the thread that runs the slice."""
+
+
 class LineFeed:
-    """One slice's lines in the engine. `done` is set when none is in flight and none will be fed any more."""
+    """One slice's lines in the engine. What its attributes say is as of the last `collect`, which reads messages."""
 
     def __init__(
         self,
@@ -53,11 +85,10 @@ class LineFeed:
         self._claim = claim
         self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp(), claim.slice)
         self._groups = groups
-        self._ends: deque[list[Record]] = deque()
-        self._stopping = False
         self._grip = grip
+        self._messages: deque[Message] = deque()
+        self._stop = threading.Event()
         self.fed = False
-        """Every line has had its turn at the gate: none waits for a slot any more, but to be asked again."""
         self.done = False
         self.engine_gone = False
         self.in_flight: list[int] = []
@@ -67,22 +98,32 @@ class LineFeed:
         self._future.add_done_callback(self._finished)
 
     def collect(self) -> list[Record]:
-        """Records since the last call; a leader's and its followers' come together."""
-        return [record for _ in range(len(self._ends)) for record in self._ends.popleft()]
+        """Read what the loop told since the last call; the records among it."""
+        records: list[Record] = []
+        while self._messages:
+            match self._messages.popleft():
+                case Answered(found):
+                    records += found
+                case AllFed():
+                    self.fed = True
+                case EngineLost(line):
+                    self.engine_gone = True
+                    self.in_flight += [] if line is None else [line]
+                case Finished(error):
+                    self.done, self.error = True, error
+        return records
 
     def stop(self) -> None:
         """Feed no more lines; those in flight go on."""
-        self._stopping = True
+        self._stop.set()
 
     def cancel(self) -> None:
-        """Abort what is in flight too, and wait until the loop has let go of it."""
-        self._stopping = True
+        """Abort what is in flight too."""
+        self._stop.set()
         self._future.cancel()
 
     def _finished(self, future: Future[Any]) -> None:
-        if not future.cancelled() and future.exception():
-            self.error = future.exception()
-        self.done = True
+        self._messages.append(Finished(None if future.cancelled() else future.exception()))
         self._grip.news.set()
 
     async def _feed(self) -> None:
@@ -92,17 +133,17 @@ class LineFeed:
                 if ahead is None:
                     break
                 tasks.create_task(self._end(one, ahead))
-            self.fed = True
+            self._messages.append(AllFed())
             self._grip.news.set()
 
     async def _admitted(self) -> bool | None:
         """Take a slot while the lease is trusted, and say if it goes ahead; None if nothing more is to be fed."""
-        while not self._stopping:
+        while not self._stop.is_set():
             if not self._grip.trusted:
                 await asyncio.sleep(_DOUBT_SECONDS)
                 continue
             ahead = await self._gate.admit(self._ticket)
-            if self._grip.trusted and not self._stopping:
+            if self._grip.trusted and not self._stop.is_set():
                 return ahead
             self._gate.release(self._ticket)
         return None
@@ -120,10 +161,11 @@ class LineFeed:
                 return
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
                 followers = [self._record(follower, outcome, reused=True) for follower in lines[place + 1 :]]
-                self._ends.append([self._record(line, outcome), *followers])
+                self._messages.append(Answered([self._record(line, outcome), *followers]))
                 keep(self._claim, group, outcome, self._engine.answer_cache)
                 return
-            self._ends.append([self._record(line, outcome) if isinstance(outcome, Outcome) else outcome])
+            record = self._record(line, outcome) if isinstance(outcome, Outcome) else outcome
+            self._messages.append(Answered([record]))
 
     async def _guarded(self, line: Line, *, ahead: bool) -> Outcome | Record | None:
         """How a line ended that was admitted; None if the engine is gone, and nobody knows.
@@ -167,10 +209,8 @@ class LineFeed:
 
     def _lose_engine(self, line: Line, error: EngineGone) -> None:
         """The engine that was asked is dead: nothing more is fed, and what was in it is suspect."""
-        self.engine_gone = True
-        self._stopping = True
-        if error.sent:
-            self.in_flight.append(line.number)
+        self._stop.set()
+        self._messages.append(EngineLost(line.number if error.sent else None))
 
     def _record(self, line: Line, outcome: Outcome, *, reused: bool = False) -> Record:
         batch = self._claim.batch

@@ -6,13 +6,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import TypeVar
+from contextlib import contextmanager
 
 import structlog
 
-from penstock.domain.api_errors import LeaseLost, Unavailable
 from penstock.domain.work import hint
 from penstock.domain.work.hint import Hint
 from penstock.domain.work.holder import Holder
@@ -22,13 +19,11 @@ from penstock.failpoint import failpoint
 from penstock.service.lifecycle import work
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.runtime.beat import now
-from penstock_worker.runtime.patience import insist
-from penstock_worker.slices.slice_run import RunContext, SliceRun, Tally
+from penstock_worker.slices.run_context import RunContext
+from penstock_worker.slices.slice_run import SliceRun
 from penstock_worker.slices.slice_slots import SliceSlot, SliceSlots
-from penstock_worker.slices.small_jobs_run import SmallJobsRun
 
 log = structlog.get_logger()
-R = TypeVar("R")
 
 
 class SliceConsumer:
@@ -84,13 +79,12 @@ class SliceConsumer:
         if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
             self.slice_slots.owe(lane)
             self.say_owed()
-        run = self._run if len(claims) == 1 else self._run_small_jobs
 
         def rest() -> None:
             if slot.rest():
                 self.say_owed()
 
-        return run(claims, asked_at, rest)
+        return self._run(claims, asked_at, rest)
 
     def _is_full(self, claims: Sequence[Claim]) -> bool:
         """Small slices that fill most of a claim: there may be more."""
@@ -111,7 +105,7 @@ class SliceConsumer:
             nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
             context, lanes = self._context, LANES[: lane.rank + 1]
             most = context.settings.small_job_lines
-            claims = self._insist(
+            claims = context.insist(
                 lambda: context.db.run(work.claim, self._holder, lanes, nonce, context.settings, full, most)
             )
             if claims:
@@ -122,72 +116,22 @@ class SliceConsumer:
             return None
 
     def _run(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
-        [claim] = claims
+        """Hold claims to their ends; one sentence for Flower and the log."""
         began = time.monotonic()
         failpoint("slice.claimed")
-        with self._context.beat.holding(claim.lease, asked_at) as grip:
-            holding = SliceRun(self._context, claim, grip, on_fed=on_fed)
-            try:
-                how = holding.run()
-            except LeaseLost:
-                how = self._lost(holding)
-            except Unavailable as error:  # the process ends while a server is away: the lease will be reaped
-                how = f"left behind: {error.message}"
-            except Exception as error:  # bytes that can't be read, or a bug of ours: counted, so that it ends
-                log.exception("slice_broken", batch=claim.batch, slice=claim.slice)
-                self._insist(lambda: self._context.db.run(work.unreadable, claim))
-                how = f"it can't be worked on: {type(error).__name__}"
-        return self._told(claim, holding.tally, time.monotonic() - began, how)
-
-    def _run_small_jobs(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
-        began = time.monotonic()
-        failpoint("slice.claimed")
-        news = threading.Event()
-        group = SmallJobsRun(self._context, news, on_fed)
-        with ExitStack() as rest:
-            grips = {}
-            for claim in claims:
-                grips[claim.lease] = rest.enter_context(ExitStack())
-                grip = grips[claim.lease].enter_context(self._context.beat.holding(claim.lease, asked_at, news))
-                group.hold(claim, grip)
-            group.let_go = lambda claim: grips[claim.lease].close()
-            try:
-                how = group.run()
-            except Unavailable as error:
-                how = f"left behind: {error.message}"
-            except Exception as error:  # a bug of ours: each that is left is tried alone
-                log.exception("small_jobs_broken")
-                for claim in group.left:
-                    self._insist(partial(self._context.db.run, work.unreadable, claim))
-                how = f"it can't be worked on: {type(error).__name__}"
-        seconds = time.monotonic() - began
-        log.info("small_jobs", jobs=len(claims), lane=claims[0].lane, answered=group.tally.answered,
-                 failed=group.tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
-        return _sentence(f"{len(claims)} small jobs", None, group.tally, seconds, how)
-
-    def _lost(self, holding: SliceRun) -> str:
-        """The answers that are in hand are dropped, and counted: somebody else asks these lines again, or has."""
-        dropped = len(holding.unrecorded)
-        try:
-            self._context.db.run(work.lost, dropped)
-        except Unavailable as error:
-            log.warning("uncounted", error=error.message)
-        return f"the lease was lost; {dropped} unrecorded answers are dropped"
-
-    def _told(self, claim: Claim, tally: Tally, seconds: float, how: str) -> str:
-        """One sentence for Flower and the log."""
-        log.info("slice", batch=claim.batch, slice=claim.slice, lease=claim.lease, answered=tally.answered,
-                 failed=tally.failed, seconds=round(seconds, 3), how=how or "settled")  # fmt: skip
-        return _sentence(claim.batch, f"lines {claim.first_line}–{claim.last_line}", tally, seconds, how)
-
-    def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self._context.beat, self._context.settings.close_grace_seconds)
+        run = SliceRun(self._context, on_fed)
+        how = run.run(claims, asked_at)
+        seconds, tally, first = time.monotonic() - began, run.tally, claims[0]
+        ended = {"answered": tally.answered, "failed": tally.failed, "seconds": round(seconds, 3)}
+        if len(claims) == 1:
+            log.info("slice", batch=first.batch, slice=first.slice, lease=first.lease, **ended, how=how or "settled")
+            what = f"{first.batch} · lines {first.first_line}–{first.last_line}"
+        else:
+            log.info("small_jobs", jobs=len(claims), lane=first.lane, **ended, how=how or "settled")
+            what = f"{len(claims)} small jobs"
+        counts = f"{tally.answered} answered" + (f", {tally.failed} failed" if tally.failed else "")
+        return " · ".join(part for part in (what, counts, f"{seconds:.1f} s", how) if part)
 
 
 def _tenants(claims: Sequence[Claim]) -> list[str]:
     return sorted({claim.tenant for claim in claims})
-
-
-def _sentence(what: str, lines: str | None, tally: Tally, seconds: float, how: str) -> str:
-    counts = f"{tally.answered} answered" + (f", {tally.failed} failed" if tally.failed else "")
-    return " · ".join(part for part in (what, lines, counts, f"{seconds:.1f} s", how) if part)

@@ -1,252 +1,275 @@
-"""One slice in this worker: read → try the suspects → ask → flush → settle, or give back."""
+"""The run of one claim in a slice slot: read → try the suspects → ask → record → settle, or give back.
+
+A claim is one slice, or many small jobs' slices, each under a lease of its own; they are asked, recorded and settled
+together. What befalls one (a lost lease, a cancel, a line that breaks) is its own affair: the others go on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Final
 
 import structlog
 
-from penstock.blobs.store import Blobs
-from penstock.domain.api_errors import LeaseLost, Unreadable
+from penstock.domain.api_errors import LeaseLost, Unavailable
 from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import trial
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.formats.output import Record
 from penstock.service.core.ids import blob_key
-from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
-from penstock.settings import Settings
 from penstock_worker.admission.gate import Gate
-from penstock_worker.budget.meter import Meter
 from penstock_worker.engine.process.supervisor import EngineState
-from penstock_worker.engine_context import EngineContext
-from penstock_worker.runtime.beat import Beat, Grip
-from penstock_worker.runtime.patience import insist
+from penstock_worker.slices.held_slice import HeldSlice, Tally
 from penstock_worker.slices.line_feed import LineFeed
-from penstock_worker.slices.reuse import Group, each, reuse
+from penstock_worker.slices.reuse import each, reuse
+from penstock_worker.slices.run_context import RunContext
 
 log = structlog.get_logger()
-R = TypeVar("R")
+
+_GATHER_SECONDS: Final = 0.2
+_GATHER_PART: Final = 0.1
+"""An answered job waits for others, to be recorded with them in one transaction: a tenth of the time since their run
+began, at least 0.2 s and at most `flush_seconds`. The last one doesn't wait."""
 
 
-@dataclass
-class Tally:
-    """What was recorded of one slice by this holder."""
-
-    answered: int = 0
-    failed: int = 0
-    segments: int = 0
-
-    def plus(self, records: Sequence[Record]) -> Tally:
-        """With one more segment, of these records."""
-        failed = sum(record.failed for record in records)
-        return Tally(self.answered + len(records) - failed, self.failed + failed, self.segments + 1)
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What every run of a worker works with."""
-
-    db: Database
-    blobs: Blobs
-    engine: EngineContext
-    beat: Beat
-    settings: Settings
-    meter: Meter = field(default_factory=Meter)
-    """Told of the tokens of what is recorded."""
-
-
-@dataclass
 class SliceRun:
-    """A claimed slice, from its lines to its end in this worker. `run` is called once."""
+    """Claimed slices, from their lines to their ends in this worker. `run` is called once."""
 
-    context: RunContext
-    claim: Claim
-    grip: Grip
-    tally: Tally = field(default_factory=Tally)
-    unrecorded: list[Record] = field(default_factory=list)
-    """Answers that are in no segment yet."""
-    on_fed: Callable[[], object] | None = None
-    """Called now and then while the slice only waits for its last answers."""
-    _has_engine: bool = field(default=False, init=False)
+    def __init__(self, context: RunContext, on_fed: Callable[[], object]) -> None:
+        self._context = context
+        self._on_fed = on_fed
+        """Called now and then while only the last answers are waited for."""
+        self._news = threading.Event()
+        self._held: list[HeldSlice] = []
+        self._ends: list[str] = []
+        self._began = time.monotonic()
+        self.tally = Tally()
 
-    def run(self) -> str:
-        """Ask and flush until the slice is done or must be given back; say how it ended unless it was settled whole.
+    def run(self, claims: Sequence[Claim], asked_at: float) -> str:
+        """Hold claims that were first asked for at `asked_at` (by `beat.now`) to their ends.
 
-        Raises LeaseLost, and Unreadable if the plan is.
+        Says how they ended that were not settled whole.
         """
-        open_lines = {line.number: line for line in self._read()}
-        how = trial(list(open_lines), self.claim.suspects, self.claim.crashes)
-        self._convict([open_lines[number] for number in how.guilty])
-        died, in_flight = self._try([[open_lines[number] for number in group] for group in how.groups])
-        if not died and not self._must_end:
-            groups = self._reuse([open_lines[number] for number in how.free])
-            died, in_flight = self._ask(groups, on_fed=self.on_fed)
-        return self._close(died, in_flight)
+        with ExitStack() as holds:
+            for claim in claims:
+                hold = holds.enter_context(ExitStack())
+                grip = hold.enter_context(self._context.beat.holding(claim.lease, asked_at, self._news))
+                self._held.append(HeldSlice(claim, grip, hold))
+            try:
+                self._run_held()
+            except LeaseLost:  # only one that came alone writes blobs or is tried, and finds it there
+                self._lose(list(self._held))
+            except Unavailable as error:  # the process ends while a server is away: the leases will be reaped
+                self._ends.append(f"left behind: {error.message}")
+            except Exception as error:  # a bug of ours: each that is left is tried alone
+                with suppress(Unavailable):
+                    for one in list(self._held):
+                        self._break(one, error)
+            finally:
+                for one in self._held:
+                    one.cut_off()
+        if len(claims) == 1:
+            return "".join(self._ends)
+        return ", ".join(f"{times} {how}" for how, times in Counter(self._ends).items())
 
-    def _read(self) -> list[lines.Line]:
-        """The lines that nobody recorded yet."""
-        claim = self.claim
-        data = claim.inline
-        if data is None:
-            data = self._insist(
-                lambda: self.context.blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
-            )
+    def _run_held(self) -> None:
+        for one in list(self._held):
+            self._begin(one)
+        while self._held:
+            self._round()
+
+    def _begin(self, one: HeldSlice) -> None:
+        """Read its lines, end the convicted, try the suspects, and feed the others to the engine."""
         try:
-            return [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
+            open_lines = {line.number: line for line in self._read(one)}
         except ValueError as error:
-            raise Unreadable(f"slice {claim.slice}: {error}") from error
+            self._break(one, error)
+            return
+        how = trial(list(open_lines), one.claim.suspects, one.claim.crashes)
+        self._convict(one, [open_lines[number] for number in how.guilty])
+        if how.groups:  # small jobs that came together have none
+            self._try(one, [[open_lines[number] for number in group] for group in how.groups])
+        if how.free and self._goes_on(one):
+            free = [open_lines[number] for number in how.free]
+            records, groups = reuse(one.claim, free, self._context.engine.answer_cache)
+            one.unrecorded += records
+            one.feed = LineFeed(self._context.engine, one.claim, groups, one.grip)
+        one.more = False
 
-    def _convict(self, guilty: Sequence[lines.Line]) -> None:
+    def _read(self, one: HeldSlice) -> list[lines.Line]:
+        """The lines that nobody recorded yet; raises ValueError if the plan's bytes can't be read."""
+        claim, data = one.claim, one.claim.inline
+        if data is None:
+            read = partial(self._context.blobs.range, claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
+            data = self._context.insist(read, one.grip)
+        return [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
+
+    def _convict(self, one: HeldSlice, guilty: Sequence[lines.Line]) -> None:
         """End the lines that took two engines down alone."""
         for line in guilty:
-            log.error("line_crashed", batch=self.claim.batch, line=line.number)
-            self.unrecorded.append(output.ended(self.claim.batch, line.number, line.custom_id, CRASHED))
-        self._flush()
+            log.error("line_crashed", batch=one.claim.batch, line=line.number)
+            one.unrecorded.append(output.ended(one.claim.batch, line.number, line.custom_id, CRASHED))
         if guilty:
-            self._insist(lambda: self.context.db.run(work.count, "line_crashed", len(guilty)))
+            self._context.insist(partial(self._context.db.run, work.count, "line_crashed", len(guilty)))
 
-    def _try(self, groups: Sequence[Sequence[lines.Line]]) -> tuple[bool, list[int]]:
-        """Ask the suspects with the engine to themselves, one group after the other, each recorded before the next.
-
-        Says if the engine died, and which lines were in it.
-        """
-        if not groups:
-            return False, []
-        with self._alone():
+    def _try(self, one: HeldSlice, groups: Sequence[Sequence[lines.Line]]) -> None:
+        """Ask the suspects with the engine to themselves, one group after the other, each recorded before the next."""
+        with self._alone(one):
             for group in groups:
-                if self._must_end:
-                    break
-                if self.context.engine.supervisor.state is not EngineState.READY:
-                    return True, []
+                if not self._goes_on(one):
+                    return
                 numbers = [line.number for line in group]
-                self._insist(partial(self.context.db.run, work.note_trial, self.claim, numbers))
+                self._context.insist(partial(self._context.db.run, work.note_trial, one.claim, numbers))
                 failpoint("trial.noted")
                 # Suspects are asked themselves, whatever became of their like.
-                died, in_flight = self._ask(each(group), Gate(len(group)))
-                if died:
-                    return died, in_flight
-        return False, []
+                one.feed = LineFeed(self._context.engine, one.claim, each(group), one.grip, Gate(len(group)))
+                while one in self._held and not (one.idle and not one.unrecorded):
+                    self._round()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, one: HeldSlice) -> Iterator[None]:
         """Nobody else's lines are in the engine meanwhile; ends early if this slice must end before its turn."""
-        turn = self.context.engine.loop.run(self._hold_alone())
+        entered = threading.Event()
+        turn = self._context.engine.loop.run(self._hold_alone(entered))
         try:
-            while not self._has_engine and not self._must_end:
-                self._wait()
+            while not entered.is_set() and one in self._held and not self._must_end(one):
+                self._round()
             yield
         finally:
             turn.cancel()
 
-    async def _hold_alone(self) -> None:
-        async with self.context.engine.gate.alone():
-            self._has_engine = True
-            self.grip.news.set()
+    async def _hold_alone(self, entered: threading.Event) -> None:
+        async with self._context.engine.gate.alone():
+            entered.set()
+            self._news.set()
             await asyncio.Event().wait()  # until it is cancelled
 
-    def _reuse(self, free: Sequence[lines.Line]) -> list[Group]:
-        """Those whose answer is in the cache are recorded; the others are to be asked, equal ones together."""
-        records, groups = reuse(self.claim, free, self.context.engine.answer_cache)
-        self.unrecorded += records
-        self._flush()
-        return groups
+    def _goes_on(self, one: HeldSlice) -> bool:
+        """Whether more of its lines may be fed to the engine."""
+        ready = self._context.engine.supervisor.state is EngineState.READY
+        return one in self._held and ready and not one.engine_gone and not self._must_end(one)
 
-    def _ask(
-        self, groups: Sequence[Group], gate: Gate | None = None, on_fed: Callable[[], object] | None = None
-    ) -> tuple[bool, list[int]]:
-        """Ask lines and record their answers every second or so; say if the engine died, and which lines were in it."""
-        if not groups:
-            return False, []
-        feed = LineFeed(self.context.engine, self.claim, groups, self.grip, gate)
-        try:
-            self._collect(feed, on_fed)
-        finally:
-            if not feed.done:
-                feed.cancel()
-            self.unrecorded += feed.collect()
-        if feed.error:
-            raise feed.error
-        return feed.engine_gone, feed.in_flight
+    def _must_end(self, one: HeldSlice) -> bool:
+        return one.grip.closing is not None or self._context.beat.draining
 
-    def _collect(self, feed: LineFeed, on_fed: Callable[[], object] | None) -> None:
-        """Flush until nothing is in flight; obey what the beat hears."""
-        give_up_at: float | None = None
-        while True:
-            finished = feed.done
-            self.unrecorded += feed.collect()
-            if self.grip.lost:
-                raise LeaseLost
-            if self.grip.trusted:
-                self._flush()
-            if finished and not self.unrecorded:
-                return
-            if feed.fed and on_fed:
-                on_fed()
-            if self._must_end and give_up_at is None:
-                feed.stop()
-                give_up_at = time.monotonic() + self.context.settings.close_grace_seconds
-            if give_up_at is not None and time.monotonic() > give_up_at:
-                if finished:
-                    raise LeaseLost  # the process ends, and nobody said that the answers are still wanted
-                feed.cancel()
+    def _round(self) -> None:
+        """Take and record what came back, let go of what is over, obey what the beat heard, and wait for news."""
+        self._collect()
+        self._record()
+        self._give_back()
+        self._obey()
+        if self._held:
+            if all(one.fed for one in self._held):
+                self._on_fed()
             self._wait()
-            if not self.tally.segments:
-                failpoint("slice.asking")
+
+    def _collect(self) -> None:
+        for one in list(self._held):
+            if error := one.collect():
+                self._break(one, error)
+        self._lose([one for one in self._held if one.grip.lost])
+
+    def _record(self) -> None:
+        """One transaction for all that came back; small jobs that are whole with it end in it.
+
+        A batch's slice is settled once its last answer is safe: its end locks the batch, which others' flushes would
+        wait for.
+        """
+        if answered := [one for one in self._held if one.grip.trusted and one.unrecorded]:
+            failpoint("slice.flushing")
+            self._commit(answered, [one for one in answered if one.whole and one.claim.inline is not None])
+        over = [one for one in self._held if one.grip.trusted and one.finished and not one.unrecorded]
+        if ending := [one for one in over if one.whole or one.grip.closing]:
+            failpoint("slice.settling")
+            self._commit([], ending)
+            failpoint("slice.settled")
+
+    def _commit(self, answered: Sequence[HeldSlice], ending: Sequence[HeldSlice]) -> None:
+        """Record answers and ends, each of them refused if its lease is gone; repeated under the same numbers."""
+        answers = [self._written(one) for one in answered]
+        ends = [one.claim for one in ending]
+        lost = self._context.insist(lambda: self._context.db.run(work.record, answers, ends))
+        if answers:
+            failpoint("segment.recorded")
+        for one in answered:
+            if one.claim.lease not in lost:
+                one.tally, self.tally = one.tally.plus(one.unrecorded), self.tally.plus(one.unrecorded)
+                self._context.meter.recorded(sum(r.usage.total_tokens for r in one.unrecorded if not r.reused))
+                one.unrecorded = []
+        self._lose([one for one in {*answered, *ending} if one.claim.lease in lost])
+        settled = [one for one in ending if one.claim.lease not in lost]
+        self._ends += [f"closing as {one.grip.closing}" for one in settled if not one.whole]
+        self._let_go(settled)
+
+    def _written(self, one: HeldSlice) -> work.SliceAnswers:
+        """Its answers as they are recorded; those of a batch are in a blob by then. Raises LeaseLost."""
+        key = None if one.claim.inline is not None else blob_key(one.claim.tenant, "segments")
+        gpu_microseconds = self._context.engine.gpu_microseconds(one.unrecorded)
+        answers = work.SliceAnswers(one.claim, one.tally.segments + 1, one.unrecorded, key, gpu_microseconds)
+        if key is not None:
+            self._context.insist(lambda: self._context.db.run(work.intend, key))
+            self._context.insist(lambda: self._context.blobs.put(key, answers.framed), one.grip)
+            failpoint("segment.written")
+        return answers
+
+    def _give_back(self) -> None:
+        """Let go of those that are finished and not whole: the engine died, or the process ends."""
+        over = [one for one in self._held if one.finished and not one.unrecorded and not one.whole]
+        over = [one for one in over if not one.grip.closing]
+        if over:
+            given = [(one.claim, one.in_flight) for one in over]
+            self._context.insist(lambda: self._context.db.run(work.give_back, given))
+            for one in over:
+                died = f": the engine died with {len(one.in_flight)} of its lines" if one.engine_gone else ""
+                self._ends.append("given back" + died)
+            self._let_go(over)
+
+    def _obey(self) -> None:
+        """Slices of closing jobs, and all once the process ends, ask no more; after their grace they are cut off."""
+        for one in [one for one in self._held if self._must_end(one)]:
+            if one.stop(self._context.settings.close_grace_seconds):
+                one.cut_off()
+                if one.idle:  # the process ends, and nobody said that the answers are still wanted
+                    self._lose([one])
 
     def _wait(self) -> None:
-        self.grip.news.wait(self.context.settings.flush_seconds)
-        self.grip.news.clear()
-        if self.grip.lost:
-            raise LeaseLost
+        self._news.wait(self._context.settings.flush_seconds)
+        self._news.clear()
+        if not self.tally.segments:
+            failpoint("slice.asking")
+        if len(self._held) > 1 and not self._context.beat.draining:
+            part = _GATHER_PART * (time.monotonic() - self._began)
+            time.sleep(min(max(_GATHER_SECONDS, part), self._context.settings.flush_seconds))
 
-    @property
-    def _must_end(self) -> bool:
-        return self.grip.closing is not None or self.context.beat.draining
+    def _break(self, one: HeldSlice, error: BaseException) -> None:
+        """Its bytes can't be read, or it meets a bug of ours: counted, so that it ends."""
+        log.error("slice_broken", batch=one.claim.batch, slice=one.claim.slice, exc_info=error)
+        self._ends.append(f"it can't be worked on: {type(error).__name__}")
+        self._let_go([one])
+        self._context.insist(lambda: self._context.db.run(work.unreadable, one.claim))
 
-    def _flush(self) -> None:
-        """Blob first, then one row, refused if the lease is gone; repeated under the same number until answered."""
-        records, claim, db = self.unrecorded, self.claim, self.context.db
-        if not records:
+    def _lose(self, lost: Sequence[HeldSlice]) -> None:
+        """Their answers are dropped, and counted: somebody else asks these lines again, or has."""
+        if not lost:
             return
-        failpoint("slice.flushing")
-        seq = self.tally.segments + 1
-        gpu_microseconds = self.context.engine.gpu_microseconds(records)
-        framed, key = work.frame(records), None
-        if claim.inline is None:
-            key = blob_key(claim.tenant, "segments")
-            self._insist(lambda: db.run(work.intend, key))
-            self._insist(lambda: self.context.blobs.put(key, framed))
-            failpoint("segment.written")
-        self._insist(lambda: db.run(work.flush, claim, seq, records, key, framed, gpu_microseconds))
-        failpoint("segment.recorded")
-        self.context.meter.recorded(sum(record.usage.total_tokens for record in records if not record.reused))
-        self.tally = self.tally.plus(records)
-        self.unrecorded = []
+        self._let_go(lost)
+        dropped = sum(len(one.unrecorded) for one in lost)
+        self._ends += [f"the lease was lost; {len(one.unrecorded)} unrecorded answers are dropped" for one in lost]
+        log.warning("leases_lost", leases=[one.claim.lease for one in lost], dropped=dropped)
+        self._context.insist(lambda: self._context.db.run(work.lost, dropped, len(lost)))
 
-    def _close(self, died: bool, in_flight: list[int]) -> str:
-        """Settle what is whole or closing, else give it back; say which, or nothing if it is whole."""
-        claim, db = self.claim, self.context.db
-        whole = self.tally.answered + self.tally.failed + len(claim.recorded) == claim.lines
-        if whole or self.grip.closing:
-            failpoint("slice.settling")
-            self._insist(lambda: db.run(work.settle, claim, self.context.settings))
-            failpoint("slice.settled")
-            return "" if whole else f"closing as {self.grip.closing}"
-        if died:
-            self._insist(lambda: db.run(work.crash, claim, in_flight))
-            return f"given back: the engine died with {len(in_flight)} of its lines"
-        self._insist(lambda: db.run(work.release, claim.lease))
-        return "given back"
-
-    def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self.context.beat, self.context.settings.close_grace_seconds, self.grip)
+    def _let_go(self, slices: Iterable[HeldSlice]) -> None:
+        """They are this worker's no more; what is still in flight of them is aborted."""
+        for one in slices:
+            one.cut_off()
+            one.hold.close()
+            self._held.remove(one)

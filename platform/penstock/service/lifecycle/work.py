@@ -1,10 +1,11 @@
-"""Work: what a holder does with slices: claim, beat, flush, settle, release."""
+"""Work: what a holder does with slices: claim, beat, record, give back."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from uuid import UUID
 
 from penstock.domain.accounts.tokens import Usage
@@ -111,93 +112,61 @@ def intend(tx: Transaction, key: str) -> None:
     files.intend(tx.conn, key)
 
 
-def flush(
-    tx: Transaction,
-    claim: Claim,
-    seq: int,
-    records: Sequence[Record],
-    blob_key: str | None,
-    framed: bytes | None = None,
-    gpu_microseconds: int = 0,
-) -> None:
-    """Record answers, from a blob that is written or (inline) in the row; raise LeaseLost if they must be dropped.
-
-    `framed` is what `frame` made of the records, where the caller has it already. `gpu_microseconds` is the time that
-    the engine's GPUs took for them.
-    """
-    if not segments.flush(tx.conn, [_piece(claim, seq, records, gpu_microseconds, blob_key, framed)]):
-        raise LeaseLost
-
-
-def _piece(
-    claim: Claim,
-    seq: int,
-    records: Sequence[Record],
-    gpu_microseconds: int,
-    blob_key: str | None = None,
-    framed: bytes | None = None,
-) -> Piece:
-    usage = Usage()
-    for record in records:
-        usage += record.usage
-    data = frame(records) if framed is None else framed
-    return Piece(
-        claim.slice,
-        claim.lease,
-        seq,
-        lines=[record.number for record in records],
-        failed_lines=[record.number for record in records if record.failed],
-        empty_lines=[record.number for record in records if record.empty],
-        usage=usage,
-        gpu_microseconds=gpu_microseconds,
-        data_bytes=len(data),
-        blob_key=blob_key,
-        data=None if blob_key else data,
-    )
-
-
 @dataclass(frozen=True)
 class SliceAnswers:
-    """What came back of one small slice since its last segment, which was one less than `seq`."""
+    """What came back of one slice since its last segment, which was one less than `seq`."""
 
     claim: Claim
     seq: int
     records: Sequence[Record]
+    blob_key: str | None = None
+    """The blob that `framed` is in by now; without one it is in the segment's row."""
     gpu_microseconds: int = 0
     """The time that the engine's GPUs took for them."""
 
+    @cached_property
+    def framed(self) -> bytes:
+        """A segment's bytes."""
+        return b"".join(plan.frame(record.number, record.line) for record in self.records)
+
+    @property
+    def piece(self) -> Piece:
+        """The segment's row."""
+        usage = Usage()
+        for record in self.records:
+            usage += record.usage
+        return Piece(
+            self.claim.slice,
+            self.claim.lease,
+            self.seq,
+            lines=[record.number for record in self.records],
+            failed_lines=[record.number for record in self.records if record.failed],
+            empty_lines=[record.number for record in self.records if record.empty],
+            usage=usage,
+            gpu_microseconds=self.gpu_microseconds,
+            data_bytes=len(self.framed),
+            blob_key=self.blob_key,
+            data=None if self.blob_key else self.framed,
+        )
+
 
 def record(tx: Transaction, answers: Sequence[SliceAnswers], ends: Sequence[Claim]) -> frozenset[int]:
-    """Record answers of several small slices, and settle those that end with them: their jobs end here and now.
+    """Record answers of slices, and settle those that end with them: their batches move on here and now.
 
     Returns the leases that are lost; each is its own slice's affair, and the others are recorded. May be repeated.
     It comes several times a second, so the next claim feeds the model, not this.
     """
-    batches.lock_all(tx.conn, sorted({one.claim.batch for one in answers} | {claim.batch for claim in ends}))
+    if ends:
+        batches.lock_all(tx.conn, sorted({claim.batch for claim in ends}))
     lost = {one.claim.lease for one in answers}
     if answers:
-        pieces = [_piece(one.claim, one.seq, one.records, one.gpu_microseconds) for one in answers]
-        lost -= segments.flush(tx.conn, pieces)
+        lost -= segments.flush(tx.conn, [one.piece for one in answers])
     ending = [claim for claim in ends if claim.lease not in lost]
     if ending:
         settled = leases.settle(tx.conn, [(claim.slice, claim.lease) for claim in ending])
         lost |= {claim.lease for claim in ending} - settled
         closing.move_on_all(tx, sorted({claim.batch for claim in ending if claim.lease in settled}))
     return frozenset(lost)
-
-
-def frame(records: Sequence[Record]) -> bytes:
-    """A segment's bytes."""
-    return b"".join(plan.frame(record.number, record.line) for record in records)
-
-
-def settle(tx: Transaction, claim: Claim, settings: DispatchSettings) -> None:
-    """Mark the slice done, let its batch move on, and feed its model; raise LeaseLost if it is somebody else's."""
-    batches.lock(tx.conn, claim.batch)
-    if not leases.settle(tx.conn, [(claim.slice, claim.lease)]):
-        raise LeaseLost
-    closing.move_on(tx, claim.batch)
-    dispatch.feed(tx, claim.model, settings)
 
 
 def release(tx: Transaction, lease: int, how: str = "released") -> None:
@@ -216,18 +185,8 @@ def note_trial(tx: Transaction, claim: Claim, lines: Sequence[int]) -> None:
         raise LeaseLost
 
 
-def crash(tx: Transaction, claim: Claim, in_flight: Sequence[int]) -> None:
-    """The engine died: charge the lines that were in flight, and give the slice back without penalty. Once a lease."""
-    if leases.batch_of(tx.conn, claim.lease) is None:
-        return
-    batches.lock(tx.conn, claim.batch)
-    suspects.charge(tx.conn, claim.slice, claim.lease, list(in_flight))
-    leases.give_back(tx.conn, claim.lease, "released")
-    closing.move_on(tx, claim.batch)
-
-
-def give_back_all(tx: Transaction, held: Sequence[tuple[Claim, Sequence[int]]]) -> None:
-    """Give several small slices back, without penalty, and charge those of their lines that an engine died with."""
+def give_back(tx: Transaction, held: Sequence[tuple[Claim, Sequence[int]]]) -> None:
+    """Give slices back, without penalty, and charge those of their lines that an engine died with; once a lease."""
     batches.lock_all(tx.conn, sorted({claim.batch for claim, _ in held}))
     for claim, in_flight in held:
         if leases.batch_of(tx.conn, claim.lease) is not None:

@@ -1,4 +1,4 @@
-"""A group of small jobs over the echo engine: all are asked at once, and what befalls one befalls no other."""
+"""Small jobs that came together, over the echo engine: all are asked at once, and what befalls one befalls no other."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.loop_thread import LoopThread
+from penstock_worker.slices.run_context import RunContext
 from penstock_worker.slices.slice_consumer import SliceConsumer
-from penstock_worker.slices.slice_run import RunContext
 
 MODEL = "echo"
 
