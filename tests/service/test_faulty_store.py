@@ -20,7 +20,7 @@ import pytest
 from service.desk import request
 from service.failing import AWAY, FULL, FailingDatabase, FailingStore, Fault, install
 from store.world import CHAT, World
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import NoSpace, Unavailable
@@ -63,7 +63,7 @@ def engine(short_dir: Path) -> Iterator[EngineContext]:
         LoopThread() as loop,
         Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "e.log") as supervisor,
     ):
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         client = EngineClient(socket=supervisor.launch.socket, generation=lambda: supervisor.generation)
         loop.run(client.__aenter__()).result()
         yield EngineContext(client, Gate(8), supervisor, loop, settings)

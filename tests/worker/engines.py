@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,12 @@ from pathlib import Path
 from penstock_worker.engine import kind
 from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process.guard import Process, look_up
+from penstock_worker.engine.process.supervisor import EngineState, Supervisor
+
+
+class EngineNotReadyError(Exception):
+    """No engine is ready; says why."""
+
 
 WORKER_LIKE = Path(__file__).with_name("worker_like.py")
 
@@ -31,6 +39,27 @@ def echo_launch(folder: Path, *arguments: str) -> Launch:
         environ=os.environ,
         python=sys.executable,
     )
+
+
+def wait_ready(supervisor: Supervisor, timeout_seconds: float, generation: int = 1) -> int:
+    """Wait until an engine of at least this generation is ready; its generation."""
+    deadline = time.monotonic() + timeout_seconds
+    while supervisor.state is not EngineState.STOPPED and time.monotonic() < deadline:
+        now = supervisor.generation
+        if supervisor.state is EngineState.READY and now == supervisor.generation >= generation:
+            return now
+        time.sleep(0.01)
+    raise EngineNotReadyError(f"{supervisor.state}, start {supervisor.generation}: {supervisor.reason}")
+
+
+def is_alive(supervisor: Supervisor, timeout_seconds: float = 2.0) -> bool:
+    """Ask for a health probe that begins now."""
+    return asyncio.run(supervisor.lives(timeout_seconds=timeout_seconds))
+
+
+def engine_pid(supervisor: Supervisor) -> int:
+    """The engine's first process; the guard is before it."""
+    return supervisor.processes[1].pid
 
 
 def ended(process: Process, timeout_seconds: float = 5.0) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.domain.work.rank import Rank
 from penstock.settings import Settings
@@ -134,7 +134,7 @@ def site(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Site]:
             engine, worker, IngressMetrics(engine.gate, heard, budget_loop), lambda: changes.append(ingress.is_open)
         )
         stack.enter_context(engine.loop.living(ingress.opened()))
-        engine.supervisor.wait_ready(60)
+        wait_ready(engine.supervisor, 60)
         yield Site(ingress, engine.gate, engine.supervisor, engine.loop, heard, worker, changes)
 
 

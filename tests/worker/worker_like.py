@@ -10,10 +10,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from penstock_worker.engine import kind
-from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 
 
 def main(engine: str, model: str, source: str, folder: Path, arguments: list[str]) -> None:
@@ -29,7 +30,8 @@ def main(engine: str, model: str, source: str, folder: Path, arguments: list[str
     )
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
         bystander = subprocess.Popen(["sleep", "1000"], close_fds=False, stdout=subprocess.DEVNULL)
-        supervisor.wait_ready(300)
+        while supervisor.state is not EngineState.READY:  # whoever started this waits for so long
+            time.sleep(0.05)
         pids = [process.pid for process in supervisor.processes]
         print(json.dumps({"bystander": bystander.pid, "engine": pids}), flush=True)
         signal.pause()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.work.rank import Rank
@@ -59,7 +59,7 @@ class House:
 def engine(short_dir: Path) -> Iterator[Supervisor]:
     folder = short_dir / "budget"
     with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 
@@ -130,7 +130,7 @@ def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
         assert house.budget_loop.reason == "kv"
 
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         run(launch.socket, test)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.domain.inference_endpoints import BATCHED
 from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone, EngineTimeout
@@ -30,7 +30,7 @@ def engine(short_dir: Path) -> Iterator[Supervisor]:
     folder = short_dir / "echo"
     launch = echo_launch(folder, "--max-num-seqs", "2")
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 
@@ -167,7 +167,7 @@ def slow(short_dir: Path) -> Iterator[Supervisor]:
         more = ("--latency-ms=30", "--itl-ms=20", "--kv-usage=0.5", "--preemptions=3", "--lora-modules", "one=/a")
         launch = echo_launch(folder, *more)
         with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-            supervisor.wait_ready(30)
+            wait_ready(supervisor, 30)
             yield supervisor
 
 
@@ -218,7 +218,7 @@ def test_a_dead_core_is_an_error_event_in_streams_and_a_500_elsewhere_and_then_t
     assert found[0].whole
     assert found[0].events[3].startswith('data: {"error":')
     assert found[0].events[4] == "data: [DONE]"
-    assert slow.wait_ready(30, generation=2) == 2
+    assert wait_ready(slow, 30, generation=2) == 2
 
 
 def test_a_stream_of_a_response_has_the_events_of_its_kind(engine: Supervisor) -> None:
@@ -295,7 +295,7 @@ def test_a_journal_holds_each_request_as_it_arrives_even_one_that_kills_the_engi
     journal = folder / "asked"
     launch = echo_launch(folder, "--journal", str(journal))
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as engine:
-        engine.wait_ready(30)
+        wait_ready(engine, 30)
         chat(engine, "one\ttwo\nthree")
         post(engine, "/v1/completions", {"model": "echo", "prompt": "é" * 100})
         with pytest.raises(EngineGone):

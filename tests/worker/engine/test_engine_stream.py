@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeout
 from penstock_worker.engine.process.supervisor import Supervisor
@@ -24,7 +24,7 @@ def engine(short_dir: Path) -> Iterator[Supervisor]:
     folder = short_dir / "stream"
     launch = echo_launch(folder, "--itl-ms=5")
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 

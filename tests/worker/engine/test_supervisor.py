@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from worker.engines import echo_launch, ended
+from worker.engines import EngineNotReadyError, echo_launch, ended, engine_pid, is_alive, wait_ready
 
 from penstock_worker.engine.client import EngineClient, EngineGone
 from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process import process_record
 from penstock_worker.engine.process.guard import look_up
-from penstock_worker.engine.process.supervisor import EngineNotReady, EngineState, Supervisor, backoff_seconds
+from penstock_worker.engine.process.supervisor import EngineState, Supervisor, backoff_seconds
 
 
 @pytest.fixture
@@ -47,21 +47,20 @@ class Watched:
 def watched(folder: Path) -> Iterator[Watched]:
     watched = Watched(echo_launch(folder), folder)
     with watched.supervisor:
-        watched.supervisor.wait_ready(30)
+        wait_ready(watched.supervisor, 30)
         yield watched
 
 
 def test_kill_9_of_the_engine_starts_a_new_generation(watched: Watched) -> None:
     supervisor = watched.supervisor
     assert supervisor.generation == 1
-    assert supervisor.engine_pid
-    os.kill(supervisor.engine_pid, signal.SIGKILL)
+    os.kill(engine_pid(supervisor), signal.SIGKILL)
     generation, reason = watched.deaths.get(timeout=10)
     assert generation == 1
     assert "SIGKILL" in reason
     assert "pretends to be 'echo'" in reason, "the end of the log is quoted"
-    assert supervisor.wait_ready(30, generation=2) == 2
-    assert supervisor.wait_alive()
+    assert wait_ready(supervisor, 30, generation=2) == 2
+    assert is_alive(supervisor)
 
 
 def test_kill_9_of_the_guard_takes_the_engine_along_and_starts_a_new_one(watched: Watched) -> None:
@@ -70,7 +69,7 @@ def test_kill_9_of_the_guard_takes_the_engine_along_and_starts_a_new_one(watched
     os.kill(guard.pid, signal.SIGKILL)
     assert ended(engine)
     assert "guard was killed" in watched.deaths.get(timeout=10)[1]
-    assert supervisor.wait_ready(30, generation=2) == 2
+    assert wait_ready(supervisor, 30, generation=2) == 2
 
 
 def test_a_line_that_kills_the_engine_sees_it_gone_and_the_supervisor_agrees(watched: Watched) -> None:
@@ -78,7 +77,7 @@ def test_a_line_that_kills_the_engine_sees_it_gone_and_the_supervisor_agrees(wat
         async with EngineClient(socket=watched.supervisor.launch.socket) as client:
             with pytest.raises(EngineGone):
                 await client.ask("/v1/chat/completions", b'{"messages":[{"role":"user","content":"[[die]]"}]}', 10)
-            return await watched.supervisor.alive()
+            return await watched.supervisor.lives()
 
     assert asyncio.run(ask()) is False
     assert watched.deaths.get(timeout=10)[0] == 1
@@ -86,7 +85,7 @@ def test_a_line_that_kills_the_engine_sees_it_gone_and_the_supervisor_agrees(wat
 
 def test_many_can_ask_at_once_whether_it_lives(watched: Watched) -> None:
     async def ask() -> list[bool]:
-        return await asyncio.gather(*(watched.supervisor.alive() for _ in range(200)))
+        return await asyncio.gather(*(watched.supervisor.lives() for _ in range(200)))
 
     assert all(asyncio.run(ask()))
 
@@ -94,18 +93,17 @@ def test_many_can_ask_at_once_whether_it_lives(watched: Watched) -> None:
 def test_an_engine_that_stands_still_is_not_alive_and_is_replaced(folder: Path) -> None:
     watched = Watched(echo_launch(folder), folder, unresponsive_seconds=0.5)
     with watched.supervisor as supervisor:
-        supervisor.wait_ready(30)
-        assert supervisor.engine_pid
-        os.kill(supervisor.engine_pid, signal.SIGSTOP)
-        assert not supervisor.wait_alive(1.0)
+        wait_ready(supervisor, 30)
+        os.kill(engine_pid(supervisor), signal.SIGSTOP)
+        assert not is_alive(supervisor, 1.0)
         assert "has not answered a health probe" in watched.deaths.get(timeout=20)[1]
-        supervisor.wait_ready(30, generation=2)
+        wait_ready(supervisor, 30, generation=2)
 
 
 def test_an_engine_with_a_request_that_makes_no_step_is_hung_and_an_idle_one_is_not(folder: Path) -> None:
     watched = Watched(echo_launch(folder), folder, stuck_seconds=0.6)
     with watched.supervisor as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         with pytest.raises(queue.Empty):
             watched.deaths.get(timeout=2)  # idle: it makes no step either, and lives
 
@@ -128,9 +126,8 @@ def test_an_engine_that_had_been_ready_is_started_again_soon_however_often_it_di
     watched = Watched(echo_launch(folder), folder, chance=lambda: 0.0)
     with watched.supervisor as supervisor:
         for generation in range(1, 6):
-            supervisor.wait_ready(30, generation=generation)
-            assert supervisor.engine_pid
-            os.kill(supervisor.engine_pid, signal.SIGKILL)
+            wait_ready(supervisor, 30, generation=generation)
+            os.kill(engine_pid(supervisor), signal.SIGKILL)
             watched.deaths.get(timeout=10)
         died_at = time.monotonic()
         while supervisor.generation < 6:
@@ -145,7 +142,7 @@ def test_stop_leaves_no_process_no_socket_and_no_record(watched: Watched, folder
     assert watched.supervisor.state is EngineState.STOPPED
     assert watched.deaths.empty()
     assert sorted(path.name for path in folder.iterdir()) == ["engine.lock", "engine.log"]
-    assert not watched.supervisor.wait_alive()
+    assert not is_alive(watched.supervisor)
 
 
 def test_an_engine_that_ignores_sigterm_is_killed_after_the_grace(folder: Path) -> None:
@@ -153,8 +150,8 @@ def test_an_engine_that_ignores_sigterm_is_killed_after_the_grace(folder: Path) 
     launch = dataclasses.replace(echo_launch(folder), command=(sys.executable, "-c", script))
     watched = Watched(launch, folder)
     with watched.supervisor as supervisor:
-        with pytest.raises(EngineNotReady):
-            supervisor.wait_ready(0.5)
+        with pytest.raises(EngineNotReadyError):
+            wait_ready(supervisor, 0.5)
         family = supervisor.processes
         supervisor.stop(grace_seconds=0.2)
     assert family
@@ -174,8 +171,8 @@ def test_an_engine_that_dies_at_each_start_is_tried_again_and_says_why(folder: P
             assert supervisor.trouble is not None
             assert supervisor.trouble.failed_starts >= generation
             assert supervisor.trouble.why == "OSError: no such weights"
-        with pytest.raises(EngineNotReady, match="no such weights"):
-            supervisor.wait_ready(0.1)
+        with pytest.raises(EngineNotReadyError, match="no such weights"):
+            wait_ready(supervisor, 0.1)
         assert supervisor.deaths_in_row >= 5
 
 
@@ -200,7 +197,7 @@ def test_a_command_that_is_not_there_is_a_death_with_a_reason(folder: Path) -> N
 def test_a_second_worker_in_the_same_folder_is_refused(watched: Watched, folder: Path) -> None:
     with pytest.raises(process_record.InUse), Watched(echo_launch(folder), folder).supervisor:
         pass
-    assert watched.supervisor.wait_alive()
+    assert is_alive(watched.supervisor)
 
 
 def test_the_first_restart_is_at_once_and_the_next_ones_wait_longer_up_to_a_minute() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from worker.engines import engine_pid, wait_ready
 from worker.ingresses import CHAT, Caller, Site, caller, calling, chat, site, soon
 
 from penstock.domain.work.rank import Rank
@@ -227,7 +228,7 @@ def test_an_engine_that_dies_before_the_first_byte_is_a_refusal_that_says_so(sho
         for id in ("poison", "bystander"):
             assert await caller.get(f"/calls/{id}") == (200, {"outcome": "engine-died", "suspects": False})
         assert await caller.refusal(chat("hi")) == (503, "not-ready")
-        one.supervisor.wait_ready(60, generation=2)
+        wait_ready(one.supervisor, 60, generation=2)
         assert await caller.refusal(chat("hi")) == (200, None)
 
     with site(short_dir) as one:
@@ -373,8 +374,7 @@ def test_an_engine_that_was_killed_outright_loses_nobody_silently(short_dir: Pat
         began: list[int] = []
         tasks = [asyncio.create_task(listen(number)) for number in range(20)]
         await soon(lambda: len(began) == 20)
-        assert one.supervisor.engine_pid
-        os.kill(one.supervisor.engine_pid, signal.SIGKILL)
+        os.kill(engine_pid(one.supervisor), signal.SIGKILL)
         assert await asyncio.gather(*tasks) == ["broken"] * 20
         for number in range(20):
             assert (await caller.get(f"/calls/call-{number}"))[1]["outcome"] == "engine-died"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from worker.engines import wait_ready
 from worker.ingresses import calling, chat, engine_of_its_own, soon
 
 from penstock.domain.calls.ingress import Ingress
@@ -44,7 +45,7 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
         engine_of_its_own(short_dir, *more, load_report_seconds=0.1, region="here") as engine,
         WorkerIngress(db, holder, engine, Meter()) as ingress_of,
     ):
-        engine.supervisor.wait_ready(60)
+        wait_ready(engine.supervisor, 60)
         ingress_of.announce()
         db.run(work.mark, holder, "ready", engine.settings)
 
@@ -64,7 +65,7 @@ def test_without_a_token_nobody_comes_in_and_the_log_says_so_once(
     short_dir: Path, db: Database, holder: Holder, token: str | None
 ) -> None:
     with engine_of_its_own(short_dir, ingress_token=token) as engine, capture_logs() as logs:
-        engine.supervisor.wait_ready(60)
+        wait_ready(engine.supervisor, 60)
         with WorkerIngress(db, holder, engine, Meter()) as ingress_of:
             ingress_of.announce()
             db.run(work.mark, holder, "ready", engine.settings)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.rank import OF_LANE
@@ -37,7 +37,7 @@ CHAT = "/v1/chat/completions"
 def supervisor(short_dir: Path) -> Iterator[Supervisor]:
     folder = short_dir / "asking"
     with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 

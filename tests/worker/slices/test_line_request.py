@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.domain.work.rank import Rank
 from penstock.formats.input import Line
@@ -26,7 +26,7 @@ TICKET = Ticket(Rank.STANDARD, "a")
 def engine(short_dir: Path) -> Iterator[Supervisor]:
     folder = short_dir / "ask"
     with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 from worker.slices.test_line_feed import claim, collected
 
 from penstock.domain.reuse import CacheMode, Reuse
@@ -46,7 +46,7 @@ def supervisor(short_dir: Path, journal: Path) -> Iterator[Supervisor]:
     folder = short_dir / "reuse"
     launch = echo_launch(folder, f"--journal={journal}")
     with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from store.world import World
-from worker.engines import echo_launch
+from worker.engines import echo_launch, wait_ready
 
 from penstock.blobs.store import Blobs
 from penstock.domain.work.hint import Hint
@@ -35,13 +35,13 @@ MODEL = "echo"
 def supervisor(short_dir: Path) -> Iterator[Supervisor]:
     folder = short_dir / "bundle"
     with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         yield supervisor
 
 
 @pytest.fixture
 def engine(supervisor: Supervisor) -> Iterator[EngineContext]:
-    supervisor.wait_ready(30)
+    wait_ready(supervisor, 30)
     with LoopThread() as loop:
         client = EngineClient(socket=supervisor.launch.socket, generation=lambda: supervisor.generation)
         with loop.living(client):
@@ -161,7 +161,7 @@ def test_an_engines_death_gives_all_back_that_were_in_it_and_each_ends_in_a_clai
     deadline = time.monotonic() + 100
     while not all(world.find(one).ended for one in (poison, *others)):
         assert time.monotonic() < deadline
-        supervisor.wait_ready(30)
+        wait_ready(supervisor, 30)
         worker.look()
     assert [said(world, one).startswith("other") for one in others] == [True] * 4
     assert [result["error"]["code"] for result in results(world, poison)] == ["engine_crash"]

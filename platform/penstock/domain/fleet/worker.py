@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 
@@ -22,8 +21,6 @@ class Worker:
     """How often in a row its engine has ended before it was ready."""
     engine_trouble: str | None
     """Why it did so last, in the engine's own words."""
-    started_at: datetime
-    seen_at: datetime
 
 
 @dataclass(frozen=True)

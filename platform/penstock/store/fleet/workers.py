@@ -21,7 +21,7 @@ _MARK = text("""
     where id = :id and (state in ('starting', 'ready') or :state = 'gone')""")
 _SEEN = text("update workers set seen_at = clock_timestamp() where id = :id")
 _LIVE = text("""
-    select id, kind, model, state, slots, host, pid, failed_starts, engine_trouble, started_at, seen_at from workers
+    select id, kind, model, state, slots, host, pid, failed_starts, engine_trouble from workers
     where state <> 'gone' and seen_at > clock_timestamp() - :gone
     order by kind, model, started_at""")
 _PACES = text("""

@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -50,10 +49,6 @@ class EngineState(StrEnum):
     READY = "ready"
     DEAD = "dead"
     STOPPED = "stopped"
-
-
-class EngineNotReady(RuntimeError):
-    """The engine did not become ready in time; the message quotes the end of its log."""
 
 
 def backoff_seconds(deaths_in_row: int, chance: float, most_seconds: float = 60.0) -> float:
@@ -96,7 +91,7 @@ class Supervisor:
         self._unresponsive_seconds = unresponsive_seconds
         self._stuck_seconds = stuck_seconds
         self._chance = chance
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._state = EngineState.STARTING
         self._generation = 0
         self._reason = ""
@@ -140,57 +135,23 @@ class Supervisor:
         return self._trouble
 
     @property
-    def engine_pid(self) -> int | None:
-        """The engine's first process, once the guard has started it."""
-        return self._now.engine.pid if self._now and self._now.engine else None
-
-    @property
     def processes(self) -> tuple[Process, ...]:
         """Guard and engine processes as last seen, the guard first."""
         return self._now.processes if self._now else ()
 
-    def wait_ready(self, timeout_seconds: float, generation: int = 1) -> int:
-        """Wait until an engine of at least this generation is ready; its generation. Raises EngineNotReady."""
-
-        def settled() -> bool:
-            return self._state is EngineState.STOPPED or (
-                self._state is EngineState.READY and self._generation >= generation
-            )
-
-        with self._changed:
-            self._changed.wait_for(settled, timeout_seconds)
-            if self._state is EngineState.READY and self._generation >= generation:
-                return self._generation
-        why = self._reason or f"The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
-        raise EngineNotReady(
-            f"The {self.launch.kind} engine is {self._state} after {timeout_seconds:.0f} s "
-            f"(start {self._generation}). {why}"
-        )
-
-    def wait_alive(self, timeout_seconds: float = 2.0) -> bool:
-        """Ask after a transport error: does the engine answer a health probe that begins after this call?
+    async def lives(self, generation: int | None = None, timeout_seconds: float = 2.0) -> bool:
+        """Ask after a transport error: does the engine (this very start of it) answer a health probe that begins now?
 
         False at once if it is known to be dead or starting; else within the timeout. Many askers share one probe.
         """
-        try:
-            return self._ask(timeout_seconds).result(timeout_seconds + 1.0)
-        except FutureTimeout:
-            return False
-
-    async def alive(self, timeout_seconds: float = 2.0, generation: int | None = None) -> bool:
-        """`wait_alive` for the asyncio loop."""
         asked = self._ask(timeout_seconds, generation)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(asked), timeout_seconds + 1.0)
         except TimeoutError:
             return False
 
-    async def lives(self, generation: int) -> bool:
-        """Say whether this very start of the engine is alive."""
-        return await self.alive(generation=generation)
-
-    def _ask(self, timeout_seconds: float, generation: int | None = None) -> Future[bool]:
-        with self._changed:
+    def _ask(self, timeout_seconds: float, generation: int | None) -> Future[bool]:
+        with self._lock:
             if self._state is EngineState.READY and generation in (None, self._generation):
                 answer = self._askers.add(timeout_seconds)
             else:
@@ -218,7 +179,7 @@ class Supervisor:
 
     def stop(self, grace_seconds: float = 10.0) -> None:
         """End the engine: SIGTERM, then after the grace SIGKILL for its whole session. Returns once all is gone."""
-        with self._changed:
+        with self._lock:
             self._grace_seconds = grace_seconds
             self._stopping = True
         self._nudge()
@@ -231,10 +192,9 @@ class Supervisor:
             os.write(self._wake_in, b".")
 
     def _become(self, state: EngineState) -> None:
-        with self._changed:
+        with self._lock:
             self._state = state
             askers = self._askers.take()
-            self._changed.notify_all()
         settle(askers, False)
 
     # The thread.
@@ -268,12 +228,11 @@ class Supervisor:
 
     def _live_once(self) -> None:
         """One generation: start, wait until ready, watch, and clear up behind it."""
-        with self._changed:
+        with self._lock:
             self._generation += 1
             self._state = EngineState.STARTING
             self._was_ready = False
             self._now = None
-            self._changed.notify_all()
         one = EngineProcess(self.launch, self._generation, record_path=self._record_path, log_path=self.log_path)
         with one:
             self._now = one
