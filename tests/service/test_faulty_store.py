@@ -190,6 +190,15 @@ def struck(house: House, at: int, when: str, message: str, live: Callable[[], R]
     raise AssertionError(f"five lives had less than {at} calls")
 
 
+def shortest(house: House, live: Callable[[], object]) -> list[str]:
+    """The calls of the shortest of some lives: on a busy machine answers come apart, and are recorded apart."""
+    lives = [house.calls]
+    for _ in range(2):
+        live()
+        lives.append(house.calls)
+    return min(lives, key=len)
+
+
 def life(house: House, runner: asyncio.Runner, at: int = 0, when: str = "", message: str = "") -> tuple[Any, Any]:
     """A batch from upload to its files, with one failure, and the look that all is in order."""
     world = house.world
@@ -259,7 +268,7 @@ def test_one_failure_at_any_call_of_a_batchs_life_changes_nothing_of_what_it_giv
         life(house, runner)  # what the engine remembers of a prompt counts as cached tokens from now on
         expected = life(house, runner)
         assert [line[0] for line in expected[0]] == [f"q{n}" for n in range(1, 7)]
-        calls = house.calls
+        calls = shortest(house, lambda: life(house, runner))
         for number, call in enumerate(calls, 1):
             for when, message in _failures(call):
                 try:
@@ -280,7 +289,7 @@ def test_one_failure_at_any_call_of_small_jobs_lives_changes_nothing_of_what_the
         small_jobs(house, runner)  # what the engine remembers of a prompt counts as cached tokens from now on
         expected = small_jobs(house, runner)
         assert len(expected) == 3
-        for number, call in enumerate(house.calls, 1):
+        for number, call in enumerate(shortest(house, lambda: small_jobs(house, runner)), 1):
             for when, message in _failures(call):
                 try:
                     assert small_jobs(house, runner, number, when, message) == expected

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from penstock_worker.runtime.shutdown import Shutdown
 
@@ -77,12 +79,14 @@ class Work:
         self.holds = True
         self.told: list[str] = []
         self.left = threading.Event()
+        self.drained = threading.Event()
 
     def stop(self) -> None:
         self.told.append("stop")
 
     def drain(self) -> None:
         self.told.append("drain")
+        self.drained.set()
 
     def goodbye(self) -> None:
         self.told.append("goodbye")
@@ -105,6 +109,27 @@ def test_a_process_whose_celery_hangs_leaves_once_nothing_is_in_hand_and_not_bef
     assert work.told == ["stop", "drain", "goodbye", "leave 0"]
 
 
+class Pooled(Work):
+    """Gives its work back by a thread pool, as a worker's status does."""
+
+    def drain(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(super().drain)
+
+
+def test_a_sigterm_in_the_middle_of_a_submit_ends_the_process_all_the_same() -> None:
+    """Its handler runs in the thread that it interrupts, while that holds the lock of all thread pools."""
+    work = Pooled()
+    end = Shutdown(work, work, work.goodbye, work.leave, celery_seconds=0.05)
+    with concurrent.futures.thread._global_shutdown_lock:
+        end()
+        assert end.begun()
+        assert not work.drained.wait(0.2), "the pool waits for that lock"
+    assert work.drained.wait(10)
+    work.holds = False
+    assert work.left.wait(10)
+
+
 def test_a_process_whose_celery_ends_in_time_is_left_alone() -> None:
     work = Work()
     end = Shutdown(work, work, work.goodbye, work.leave, celery_seconds=0.05)
@@ -119,7 +144,7 @@ def test_a_process_with_a_call_inside_waits_for_it_as_for_a_slice() -> None:
     work, calls = Work(), Work()
     end = Shutdown(work, work, work.goodbye, work.leave, celery_seconds=0.05, also=[calls])
     end()
-    assert calls.told == ["drain"]
+    assert calls.drained.wait(10)
     work.holds = False
     assert not work.left.wait(0.3), "a call is inside"
     empty = threading.Thread(target=end.wait_until_empty)
