@@ -33,6 +33,8 @@ from penstock.wire.hints import Hinter
 
 log = structlog.get_logger()
 
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+
 
 def reap(db: Database, settings: Settings) -> int:
     """Free what silent holders held."""
@@ -147,13 +149,19 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
             db.run(work.mark, holder, "gone", settings)
 
 
+def _stop_on_signal(stop: threading.Event) -> None:
+    signal.sigwait(_ENDS)
+    stop.set()
+
+
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = load()
     arm(settings.failpoints)
     stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
+    # Waited for by a thread: a handler would set `stop` in the middle of a wait for it, which holds its lock.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    threading.Thread(target=_stop_on_signal, args=(stop,), name="ending", daemon=True).start()
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
     db = Database(sync_engine(settings.database_url, connections=2), hinter.say)
     log.info("keeper_started")
