@@ -181,6 +181,26 @@ def test_what_is_not_answered_when_the_process_ends_is_given_back(world: World, 
     assert world.one("select count(*) from suspects") == 0
 
 
+def test_a_suspect_that_is_on_trial_when_the_process_ends_is_given_back_without_a_charge(
+    world: World, worker: Worker
+) -> None:
+    slow = job(world, "slow [[sleep 600000]]")
+    with world.db.engine.begin() as conn:
+        conn.exec_driver_sql("update slices set crashes = 2 where batch = %s", (slow,))
+    running = threading.Thread(target=worker.look)
+    running.start()
+    deadline = time.monotonic() + 20
+    while not world.one("select count(*) from suspects where trial is not null"):
+        assert time.monotonic() < deadline
+    worker.beat.drain()
+    running.join(30)
+    assert not running.is_alive()
+    assert world.states(slow) == ["queued"]
+    assert world.one("select closed_as from leases") == "released"
+    assert not world.one("select count(*) from suspects where trial is not null or deaths > 1")
+    assert world.one("select coalesce(sum(value), 0) from counts where name = 'lease_lost'") == 0
+
+
 def test_a_full_claim_leads_to_the_next(world: World, engine: EngineContext) -> None:
     world.settings = world.settings.model_copy(update={"small_job_lines": 4})
     worker = Worker(world, engine)

@@ -238,7 +238,9 @@ class SliceRun:
         for one in [one for one in self._held if self._must_end(one)]:
             if one.stop(self._context.settings.close_grace_seconds):
                 one.cut_off()
-                if one.idle:  # the process ends, and nobody said that the answers are still wanted
+                if one.finished or (one.idle and one.unrecorded):
+                    # The process ends, and nobody said that the answers are still wanted. A suspect that was cut off
+                    # is not lost but given back: a reap would count the trial against it.
                     self._lose([one])
 
     def _wait(self) -> None:
