@@ -14,7 +14,7 @@ from itertools import islice, repeat
 from typing import Any, Final
 
 import aiohttp
-from bench import bare, load
+from bench import counters, load
 from bench.load import Call
 from bench.paired import percentile
 from bench.trace import Size, Trace
@@ -110,14 +110,14 @@ async def window(
 
     Calls that are under way at its end are seen to theirs.
     """
-    before = await bare.counts(engine)
+    before = await counters.counts(engine)
     asked = asyncio.create_task(
         load.waiting_calls(
             caller, plan.arrivals(round), plan.sizes(round, 0), lambda size: plan.writer.chat(size, **extra)
         )
     )
     await asyncio.sleep(before.at + plan.seconds - time.monotonic())
-    after = await bare.counts(engine)
+    after = await counters.counts(engine)
     calls = await asked
     inside = [call for call in calls if call.ok and call.began + call.total <= after.at]
     seconds = after.at - before.at
@@ -155,9 +155,9 @@ async def naive(arm: str, round: int, plan: Plan, engine: aiohttp.ClientSession,
 async def settle(plan: Plan, engine: aiohttp.ClientSession) -> None:
     """Return once a batch that has just begun is in all its stages: the first requests begin together, and the engine
     computes their prompts for a while, then only answers. So one whole set of them has to have come back."""
-    first = await bare.counts(engine)
+    first = await counters.counts(engine)
     await asyncio.sleep(plan.settle_seconds)
-    while (now := await bare.counts(engine)).answered - first.answered < now.running + now.waiting:
+    while (now := await counters.counts(engine)).answered - first.answered < now.running + now.waiting:
         if now.at - first.at > plan.settle_seconds + MOST_SETTLING_SECONDS:
             return
         await asyncio.sleep(0.2)
@@ -166,7 +166,7 @@ async def settle(plan: Plan, engine: aiohttp.ClientSession) -> None:
 async def idle(engine: aiohttp.ClientSession) -> None:
     """Return once nothing is in the engine."""
     end = time.monotonic() + _IDLE_SECONDS
-    while (now := await bare.counts(engine)).running + now.waiting:
+    while (now := await counters.counts(engine)).running + now.waiting:
         if time.monotonic() > end:
             raise RuntimeError(f"{now.running + now.waiting:.0f} requests are still in the engine")
         await asyncio.sleep(0.1)

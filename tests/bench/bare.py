@@ -1,18 +1,15 @@
-"""The bare engine: vLLM as its users run it, without anything of ours around it; and what any engine counts itself."""
+"""The bare engine: vLLM as its users run it, without anything of ours around it."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
-
-import aiohttp
 
 from penstock_worker.engine import kind as kinds
 from penstock_worker.engine.launch_spec import without
@@ -20,49 +17,6 @@ from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 from penstock_worker.engine.vllm import idle_yield, step_time_slicing
 
 _START_SECONDS: Final = 900.0
-_SAMPLE: Final = re.compile(r"^(vllm:\w+)(?:\{([^}]*)\})? ([0-9.e+-]+)$", re.MULTILINE)
-# How a request that was answered ends; others were aborted or refused.
-_ANSWERED: Final = ('finished_reason="stop"', 'finished_reason="length"')
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What an engine has counted since its start, and when it said so (monotonic seconds)."""
-
-    at: float
-    answered: float
-    prompt_tokens: float
-    generation_tokens: float
-    running: float
-    waiting: float
-    prefix_queries: float
-    prefix_hits: float
-
-
-async def counts(session: aiohttp.ClientSession) -> Counts:
-    """Read the engine's metrics."""
-    async with session.get("/metrics") as response:
-        page = await response.text()
-    return read(page, time.monotonic())
-
-
-def read(page: str, at: float) -> Counts:
-    """Read a page of metrics that was made at this moment; what is missing on it is 0."""
-    sums: dict[str, float] = {}
-    for name, labels, value in _SAMPLE.findall(page):
-        if "finished_reason" in labels and not any(end in labels for end in _ANSWERED):
-            continue
-        sums[name] = sums.get(name, 0.0) + float(value)
-    return Counts(
-        at,
-        sums.get("vllm:request_success_total", 0.0),
-        sums.get("vllm:prompt_tokens_total", 0.0),
-        sums.get("vllm:generation_tokens_total", 0.0),
-        sums.get("vllm:num_requests_running", 0.0),
-        sums.get("vllm:num_requests_waiting", 0.0),
-        sums.get("vllm:prefix_cache_queries_total", 0.0),
-        sums.get("vllm:prefix_cache_hits_total", 0.0),
-    )
 
 
 def as_it_comes(environment: Mapping[str, str]) -> dict[str, str]:

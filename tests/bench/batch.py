@@ -1,11 +1,11 @@
 """`make bench-batch`: whole files through the platform, against `vllm run-batch`'s own code on the same engine flags.
 
-Files A to F are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
+Files A to G are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
 an order that turns. Both engines live side by side, started before and warm, one of them busy at a time, with their
 prefix caches reset before each run; all else of ours sleeps while theirs runs. Their clock runs around
 `run_batch(engine_client, args)`, ours from the create of the batch to its completion; with upload and download it
 stands beside it. E is compared with their run of C, F with our own run of A. B has engines of its own, whose KV cache
-is small.
+is small, and so has G, whose engines embed; it is measured if it is asked for.
 
 It writes JSON after each repeat, so that an interruption loses nothing, and prints tables. It measures, and passes no
 judgement: targets stand beside what came out. `--check` only compares answers, on engines in float32.
@@ -17,8 +17,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,14 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench import batch_check, batch_report, load, ours, result, theirs, trace
+from bench import batch_check, batch_files, batch_report, engine_python, load, model, ours, result, stop, theirs, trace
 from bench.batch_files import MODEL, ROWS, Maker
 from bench.batch_ours import Side
 from bench.batch_run import LOSSES, Bench, Sides
+from bench.load import CHAT
 from bench.processes import cpu_seconds, family
 from bench.theirs import Theirs
 
-from penstock.stack import tiny_model
 from penstock.stack.problem import Problem
 from penstock_worker.engine.launch_spec import without
 
@@ -45,18 +43,21 @@ _IDLE_SECONDS: Final = 5.0
 def sides(bench: Bench, folder: Path, arguments: tuple[str, ...]) -> Iterator[tuple[ours.Ours, Theirs | None]]:
     """Both engines with these flags besides those that were given, each with its own front."""
     given = bench.given
-    on_cpu = not shutil.which("nvidia-smi")
+    on_cpu = given.engine != "vllm" or engine_python.on_cpu()
     wanted = [*given.engine_arg, *_unless_given(arguments, given.engine_arg)]
     flags = theirs.flags(wanted, on_cpu) if given.engine == "vllm" else list(given.engine_arg)
     bench.found.setdefault("flags", []).append(" ".join(flags))
     folder.mkdir()
-    source = _model(folder.parent) if given.engine == "vllm" else None
+    source = model.source(given.model, folder.parent) if given.engine == "vllm" else None
     both = given.engine == "vllm" and not given.only_ours
     starting = theirs.starting(MODEL, source or "", folder, flags, bench.say) if both else nullcontext(None)
-    with starting as ready, ours.platform(
-        folder / "data", engine=given.engine, arguments=flags, source=source, say=bench.say
-    ) as running:  # fmt: skip
-        yield running, ready() if ready else None
+    with starting as ready:
+        if ready and not on_cpu:  # each takes its part of the card by what it finds free there
+            ready()
+        with ours.platform(
+            folder / "data", engine=given.engine, arguments=flags, source=source, say=bench.say
+        ) as running:
+            yield running, ready() if ready else None
 
 
 def _unless_given(arguments: Sequence[str], given: Sequence[str]) -> list[str]:
@@ -68,21 +69,20 @@ def _unless_given(arguments: Sequence[str], given: Sequence[str]) -> list[str]:
     return left
 
 
-def _model(folder: Path) -> str:
-    """The tiny model, made by a process of its own: torch would stay in ours."""
-    source = str(folder / MODEL)
-    subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", source], check=True, capture_output=True)
-    return source
-
-
 def _on(
-    bench: Bench, folder: Path, arguments: tuple[str, ...], measure: Callable[[Sides], Any], warm: bool = True
+    bench: Bench,
+    folder: Path,
+    arguments: tuple[str, ...],
+    measure: Callable[[Sides], Any],
+    *,
+    url: str = CHAT,
+    warm: bool = True,
 ) -> None:
     """Measure on engines that live only for it."""
 
     async def all_of_it(platform: ours.Ours, other: Theirs | None) -> None:
         async with platform.engine.session() as engine, platform.api.session() as api, ours.tended(platform.running):
-            side = Side(platform, api, engine, has_prefix_cache=bench.given.engine == "vllm")
+            side = Side(platform, api, engine, has_prefix_cache=bench.given.engine == "vllm", url=url)
             both = Sides(bench, side, other, folder)
             if warm:
                 await both.warm_up()
@@ -108,7 +108,9 @@ def _cpu_seconds(pids: list[int | None]) -> float:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", nargs="+", choices=list(ROWS), default=list(ROWS), help="what to measure (all)")
+    parser.add_argument(
+        "--files", nargs="+", choices=list(ROWS), default=list("ABCDEF"), help="what to measure (A to F)"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--lines", type=int, default=2_000, help="of each file")
     parser.add_argument("--minutes", type=float, default=0, help="then begin no other repeat (0: no end)")
@@ -118,6 +120,9 @@ def parsed() -> argparse.Namespace:
         "--line-size", type=trace.Size.parse, metavar="PROMPTxANSWER",
         help="of all lines but B's, instead of the trace's (D: answers of a quarter, or five times as long)",
     )  # fmt: skip
+    parser.add_argument("--model", type=Path, help="folder of a model (else `tiny`, whose name it gets)")
+    parser.add_argument("--shared-prompts", type=int, default=batch_files.PROMPTS, help="of B, and its cache with them")
+    parser.add_argument("--cache-block", type=int, default=128, help="tokens in a block of B's cache")
     parser.add_argument("--warm-up", type=int, default=600, help="lines of a file before times are taken")
     parser.add_argument("--warm-up-files", type=int, default=2, help="how many such files")
     parser.add_argument("--seed", type=int, default=1)
@@ -129,7 +134,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--engine-arg", action="append", default=[],
         help="given to both engines (--max-num-seqs 128 --max-num-batched-tokens 2048 unless told otherwise); "
-        "B's --block-size and --num-gpu-blocks-override can be chosen, too",
+        "what a row adds can be chosen, too",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("data/bench-batch.json"))
     given = parser.parse_args()
@@ -137,7 +142,7 @@ def parsed() -> argparse.Namespace:
         for name, value in (("--max-num-seqs", "128"), ("--max-num-batched-tokens", "2048")):
             if not any(one.split("=")[0] == name for one in given.engine_arg):
                 given.engine_arg += [name, value]
-        given.engine_arg += tiny_model.dtype_arguments(given.engine_arg)
+        given.engine_arg += engine_python.dtype_arguments(given.engine_arg)
     return given
 
 
@@ -148,12 +153,14 @@ def _measure(bench: Bench, folder: Path) -> None:
         _on(bench, folder / "check", FLOAT32, batch_check.measure, warm=False)
         return
     begun = 0
-    for number, arguments in enumerate(dict.fromkeys(ROWS[name].engine_args for name in asked)):
-        names = [name for name in asked if ROWS[name].engine_args == arguments]
+    own = {"B": batch_files.small_cache(bench.given.shared_prompts, bench.given.cache_block)}
+    flags = {name: own.get(name, ROWS[name].engine_args) for name in asked}
+    for number, arguments in enumerate(dict.fromkeys(flags.values())):
+        names = [name for name in asked if flags[name] == arguments]
         begun += len(names)
         measure = partial(Sides.rows, names=names, share=begun / len(asked))
         try:
-            _on(bench, folder / str(number), arguments, measure)
+            _on(bench, folder / str(number), arguments, measure, url=ROWS[names[0]].url)
         except* (*LOSSES, Problem) as group:  # the other engines may do better
             for error in group.exceptions:
                 bench.lose(", ".join(names), error)
@@ -167,7 +174,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, a million tokens of the tiny model
     writer = load.Writer(MODEL, seed=given.seed)
     sizes, scale = (trace.alike(given.line_size), 1.0) if given.line_size else (trace.of(given.trace), given.scale)
-    maker = Maker(sizes, writer, scale, given.lines, given.seed)
+    maker = Maker(sizes, writer, scale, given.lines, given.seed, given.shared_prompts)
     bench = Bench(given, maker, found | {"trace": maker.trace.source})
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:
@@ -180,4 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

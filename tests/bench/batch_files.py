@@ -6,6 +6,7 @@
     D  the trace's prompts with short answers, of which 5 % are 20 times longer, shuffled
     E  C once more, when its answers are in the shared cache
     F  the lines of A, each as a job of its own
+    G  embeddings of prompts with the trace's lengths, on engines that embed
 
 Lines are deterministic (temperature 0). No two prompts begin alike except B's, and C's copies.
 """
@@ -23,9 +24,11 @@ from bench.load import CHAT, Writer
 from bench.trace import Size, Trace
 
 MODEL: Final = "tiny"
-SMALL_CACHE: Final = ("--num-gpu-blocks-override", "80", "--block-size", "128")
-"""10,240 tokens: a shared prompt that is not used soon is thrown out for another."""
+EMBEDDINGS: Final = "/v1/embeddings"
+EMBEDS: Final = ("--runner", "pooling", "--convert", "embed")
+"""What makes an engine that embeds of a model that writes."""
 PROMPTS: Final = 20
+_CACHED_TOKENS_A_PROMPT: Final = 512
 PROMPT_TOKENS: Final = 700
 _QUESTION: Final = Size(16, 32)
 COPIES: Final = 0.4
@@ -35,28 +38,35 @@ LONGER: Final = 20
 _MOST_SHORT_ANSWER: Final = 90
 
 
+def small_cache(prompts: int = PROMPTS, block: int = 128) -> tuple[str, ...]:
+    """Flags for a KV cache of 10,240 tokens for 20 prompts of 700: one that is not used soon is thrown out."""
+    return ("--num-gpu-blocks-override", str(_CACHED_TOKENS_A_PROMPT * prompts // block), "--block-size", str(block))
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table."""
 
     name: str
     words: str
-    target: float
+    target: float | None
     engine_args: tuple[str, ...] = ()
     """What both engines are started with besides."""
     off: dict[str, bool] = field(default_factory=dict)
     """How a create says that it wants what the row is about left out."""
+    url: str = CHAT
 
 
 ROWS: Final = {
     row.name: row
     for row in (
         Row("A", "unique lines", 0.97),
-        Row("B", f"{PROMPTS} shared prompts of {PROMPT_TOKENS} tokens, shuffled", 2.2, SMALL_CACHE, {"plan": False}),
+        Row("B", f"shared prompts of {PROMPT_TOKENS} tokens, shuffled", 2.2, small_cache(), {"plan": False}),
         Row("C", f"{COPIES:.0%} exact copies", 1.4, off={"dedup": False}),
         Row("D", f"{LONG_SHARE:.0%} of the answers {LONGER} times longer", 1.08, off={"plan": False}),
         Row("E", "C a second time, cache on", 15.0),
         Row("F", "one-line jobs, against ours of A", 0.85),
+        Row("G", "embeddings", None, EMBEDS, url=EMBEDDINGS),
     )
 }
 
@@ -70,6 +80,8 @@ class Maker:
     scale: float
     lines: int
     seed: int
+    prompts: int = PROMPTS
+    """B's shared ones."""
 
     def bodies(self, row: str, repeat: int) -> list[dict[str, Any]]:
         """The requests of this row's file, in file order; another repeat is another draw."""
@@ -79,6 +91,9 @@ class Maker:
             return [self.writer.chat(size) for size in islice(sizes, self.lines)]
         if row in ("C", "E"):
             return self._copied(sizes, chance)
+        if row == "G":
+            texts = (self.writer.text(size.prompt) for size in islice(sizes, self.lines))
+            return [{"model": self.writer.model, "input": text} for text in texts]
         if row == "D":
             return self._some_long(sizes, chance)
         return self._shared(chance)
@@ -98,26 +113,27 @@ class Maker:
         return [self.writer.chat(size) for size in _shuffled(drawn, chance)]
 
     def _shared(self, chance: random.Random) -> list[dict[str, Any]]:
-        prompts = [self.writer.text(PROMPT_TOKENS) for _ in range(PROMPTS)]
+        prompts = [self.writer.text(PROMPT_TOKENS) for _ in range(self.prompts)]
         made = []
         for n in range(self.lines):
             body = self.writer.chat(_QUESTION)
-            system = {"role": "system", "content": prompts[n % PROMPTS]}
+            system = {"role": "system", "content": prompts[n % self.prompts]}
             made.append(body | {"messages": [system, *body["messages"]]})
         return _shuffled(made, chance)
 
 
-def jsonl(bodies: Sequence[dict[str, Any]]) -> bytes:
+def jsonl(bodies: Sequence[dict[str, Any]], url: str = CHAT) -> bytes:
     """A batch's input file."""
     lines = (
-        json.dumps({"custom_id": f"line-{n}", "method": "POST", "url": CHAT, "body": body})
+        json.dumps({"custom_id": f"line-{n}", "method": "POST", "url": url, "body": body})
         for n, body in enumerate(bodies)
     )
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
-    """What each line of an output file was answered, by custom_id: what the model said, and how many tokens it took.
+    """What each line of an output file was answered, by custom_id: what the model said, and how many tokens it took;
+    of an embedding, how long it is, and the prompt's tokens.
 
     Raises ValueError if a line was not answered, or twice.
     """
@@ -128,6 +144,10 @@ def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
         if line.get("error") or not response or response["status_code"] != 200 or line["custom_id"] in found:
             raise ValueError(f"{line['custom_id']} was not answered once: {text[:300]!r}")
         body = response["body"]
+        if "data" in body:
+            vectors = (len(one["embedding"]) for one in body["data"])
+            found[line["custom_id"]] = (*vectors, body["usage"]["prompt_tokens"])
+            continue
         said = [(choice["message"]["content"], choice["finish_reason"]) for choice in body["choices"]]
         found[line["custom_id"]] = (*said, body["usage"]["completion_tokens"])
     return found

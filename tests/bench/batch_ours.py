@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import aiohttp
-from bench import bare, batch_files, ours
+from bench import batch_files, counters, ours
 from bench.load import CHAT
 from bench.occupancy import Load, watched
 from sqlalchemy import text
@@ -83,6 +83,8 @@ class Side:
     engine: aiohttp.ClientSession
     has_prefix_cache: bool = True
     """The simulated engine has none."""
+    url: str = CHAT
+    """What lines ask."""
 
     async def forget(self) -> None:
         """Reset the engine's prefix cache, which works once nothing runs."""
@@ -117,7 +119,7 @@ class Side:
             if time.monotonic() > end:
                 raise RuntimeError("our worker did not wake up")
             await asyncio.sleep(0.2)
-        await self.batch(_one_line(self.platform.running.model))
+        await self.batch(_one_line(self.platform.running.model, self.url))
 
     async def batch(self, data: bytes, **terms: Any) -> tuple[Done, bytes]:
         """Run a file as a batch; gives its output, too. `terms` are put into the create."""
@@ -126,9 +128,9 @@ class Side:
         file = (await asyncio.to_thread(upload, file=("bench.jsonl", data), purpose="batch")).id
         uploaded = time.monotonic()
         await self.forget()
-        async with watched(lambda: bare.counts(self.engine)) as load:
+        async with watched(lambda: counters.counts(self.engine)) as load:
             created = time.monotonic()
-            asked = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"} | terms
+            asked = {"input_file_id": file, "endpoint": self.url, "completion_window": "24h"} | terms
             made = await _json(self.api.post("/v1/batches", json=asked))
             while made["status"] not in ours.ENDED:
                 made = await _json(self.api.get(f"/v1/batches/{made['id']}", params={"wait": _WAIT_SECONDS}))
@@ -148,7 +150,7 @@ class Side:
     async def jobs(self, bodies: Sequence[dict[str, Any]], callers: int = CALLERS) -> Done:
         """Run each request as a job of its own."""
         await self.forget()
-        async with watched(lambda: bare.counts(self.engine)) as load:
+        async with watched(lambda: counters.counts(self.engine)) as load:
             began = time.monotonic()
             parts = [bodies[n::callers] for n in range(callers)]
             posted = await asyncio.gather(*(self._post(part) for part in parts))
@@ -179,9 +181,10 @@ class Side:
         return {}
 
 
-def _one_line(model: str) -> bytes:
-    message = {"role": "user", "content": "Is anybody there?"}
-    return batch_files.jsonl([{"model": model, "messages": [message], "max_tokens": 2, "temperature": 0}])
+def _one_line(model: str, url: str) -> bytes:
+    text = "Is anybody there?"
+    chat = {"messages": [{"role": "user", "content": text}], "max_tokens": 2, "temperature": 0}
+    return batch_files.jsonl([{"model": model} | (chat if url == CHAT else {"input": text})], url)
 
 
 def _times(tx: Transaction, batch: str) -> dict[str, Any]:

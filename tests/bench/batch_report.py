@@ -118,7 +118,7 @@ def _ratios(found: dict[str, Any]) -> Table:
             _shown(row["ours"]["lines_per_second"], 1),
             _shown(row["ratio"], 3),
             str(row["ratio"]["repeats"]),
-            f"≥ {row['target']:g}",
+            f"≥ {row['target']:g}" if row["target"] else "–",
             f"{row['ratio_with_transfers']['value']:.3f}" if row["ratio"]["repeats"] else "–",
             _without(row["ours_without"]),
         )

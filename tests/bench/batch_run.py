@@ -17,6 +17,7 @@ from bench import batch_files, batch_report, load, result
 from bench.arms import idle
 from bench.batch_files import MODEL, ROWS, Maker
 from bench.batch_ours import Done, Refused, Side
+from bench.load import CHAT
 from bench.theirs import Theirs
 
 CACHED: Final = {"cache": {"mode": "on"}}
@@ -103,10 +104,13 @@ class Sides:
         bench = self.bench
         self.bench.maker.writer.tokens_per_word = await load.tokens_per_word(self.ours.engine, MODEL)
         for turn in range(bench.given.warm_up_files):
-            file = batch_files.jsonl(bench.maker.bodies("A", -1 - turn)[: bench.given.warm_up])
+            file = self._file("A" if self.ours.url == CHAT else "G", -1 - turn, bench.given.warm_up)
             bench.say(f"warming up, {turn + 1} of {bench.given.warm_up_files}")
             await self.run_theirs(file)
             await self.ours.batch(file)
+
+    def _file(self, name: str, repeat: int, most: int | None = None) -> bytes:
+        return batch_files.jsonl(self.bench.maker.bodies(name, repeat)[:most], ROWS[name].url)
 
     async def rows(self, names: list[str], share: float) -> None:
         """Measure these rows, each at least once, until their share of the time is over."""
@@ -127,7 +131,7 @@ class Sides:
 
     async def _pair(self, name: str, repeat: int) -> None:
         """Both sides; those that are even begin with theirs."""
-        data = batch_files.jsonl(self.bench.maker.bodies(name, repeat))
+        data = self._file(name, repeat)
         found: dict[str, Done | None] = {}
         for whose in ("theirs", "ours") if repeat % 2 == 0 else ("ours", "theirs"):
             ran = await (self.ours.batch(data) if whose == "ours" else self.run_theirs(data))
@@ -141,7 +145,7 @@ class Sides:
         """A file as C's, sent once before any time is taken."""
         if not repeat:
             self.bench.say(f"{name}: filling the cache")
-            self.cached = batch_files.jsonl(self.bench.maker.bodies("C", 0))
+            self.cached = self._file("C", 0)
             await self.ours.batch(self.cached, **CACHED)
         before = self.bench.side("C", repeat, "theirs")
         ran = None if before else await self.run_theirs(self.cached)

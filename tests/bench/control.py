@@ -22,7 +22,7 @@ from pathlib import Path
 import openai
 import psutil
 import psycopg
-from bench import jobs, result
+from bench import jobs, result, stop
 from bench.processes import cpu_seconds, family
 from rich.console import Console
 from rich.table import Table
@@ -190,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from bench import order_jobs, ours, result
+from bench import order_jobs, ours, result, stop
 from bench.order_jobs import Job
 from rich.console import Console
 
@@ -122,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

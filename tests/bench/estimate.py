@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from bench import load, ours, result
+from bench import load, ours, result, stop
 from bench.load import CHAT
 from bench.trace import Size
 
@@ -158,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

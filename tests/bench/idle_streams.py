@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+from bench import stop
 from e2e.live import CHAT, until
 from faults.house import KEY, MODEL, House
 from faults.servers import PostgresServer, ValkeyServer
@@ -118,4 +119,4 @@ async def running(socket: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

@@ -19,19 +19,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import aiohttp
-from bench import arms, bare, lanes_report, load, objective, ours, result, small_job, trace
+from bench import (
+    arms,
+    bare,
+    engine_python,
+    lanes_report,
+    load,
+    model,
+    objective,
+    ours,
+    result,
+    small_job,
+    stop,
+    trace,
+)
 from bench.arms import Plan, Window
 from bench.lanes_run import Bench
-
-from penstock.stack import tiny_model
 
 PARTS: Final = ("bare", "lanes", "long", "slo", "jobs")
 LONG: Final = lanes_report.LONG
@@ -123,7 +132,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=6.0, help="of one window")
     parser.add_argument("--settle-seconds", type=float, default=4.0, help="from an arm's start to its window, at least")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[32, 64, 112, 128, 144, 256])
+    parser.add_argument("--in-flight", type=int, nargs="*", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
     parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128])
     parser.add_argument("--long-lines", type=trace.Size.parse, metavar="PROMPTxANSWER", default=trace.Size(137, 512))
@@ -132,6 +141,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--converge-seconds", type=float, default=60.0, help="for the line budget to settle")
     parser.add_argument("--behind", type=int, default=20_000, help="lines of the large batch")
     parser.add_argument("--repeats", type=int, default=4, help="of the small job in each situation")
+    parser.add_argument("--model", type=Path, help="folder of a model (else `tiny`, whose name it gets)")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", default="vllm", help="echo: only to try the benchmark itself")
@@ -139,17 +149,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("data/bench-lanes.json"))
     given = parser.parse_args()
     if given.engine == "vllm":
-        given.engine_arg += tiny_model.dtype_arguments(given.engine_arg)
+        given.engine_arg += engine_python.dtype_arguments(given.engine_arg)
     return given
 
 
 def _measure(bench: Bench, folder: Path) -> None:
     """One engine after the other: two at once would share what is measured."""
-    given, source = bench.given, None
-    if given.engine == "vllm":
-        source = str(folder / "tiny")
-        # A process of its own: torch would stay in the callers' one.
-        subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", source], check=True, capture_output=True)
+    given = bench.given
+    source = model.source(given.model, folder) if given.engine == "vllm" else None
     if "bare" in given.parts:
         with bare.engine(
             "tiny", source or "", folder, given.engine_arg, kind=given.engine, seqs=given.bare_seqs, say=bench.say
@@ -183,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

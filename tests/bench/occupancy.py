@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from bench import bare
+from bench import counters
 
 LOOK_SECONDS: Final = 1.0
 
@@ -45,7 +45,7 @@ class Load:
 
 
 @asynccontextmanager
-async def watched(look: Callable[[], Awaitable[bare.Counts]]) -> AsyncIterator[Load]:
+async def watched(look: Callable[[], Awaitable[counters.Counts]]) -> AsyncIterator[Load]:
     """Fill the load that is given out until the end of the `with`; a look that fails is left out."""
     load, before = Load(), await look()
     over = asyncio.Event()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from bench import order_jobs, result, trace, virtual
+from bench import order_jobs, result, stop, trace, virtual
 from bench.order_jobs import Job
 from rich.console import Console
 from rich.table import Table
@@ -134,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

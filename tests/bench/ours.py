@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import aiohttp
 import openai
-from bench import arms, bare
+from bench import arms, counters
 from bench.arms import Plan, Window, idle
 from bench.load import CHAT, Target
 from sqlalchemy.exc import SQLAlchemyError
@@ -117,7 +117,7 @@ class Ours:
         return (counts.completed, counts.total - counts.completed - counts.failed) if counts else (0, 0)
 
     async def _full(self, engine: aiohttp.ClientSession) -> bool:
-        now = await bare.counts(engine)
+        now = await counters.counts(engine)
         ingress = await asyncio.to_thread(self.ingress)
         return ingress is not None and now.running + now.waiting >= 0.9 * ingress.load.budget > 0
 

@@ -13,7 +13,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from bench import result
+from bench import result, stop
 from e2e.live import ENDED, chat, jsonl
 from faults.house import House
 from faults.servers import PostgresServer, ValkeyServer
@@ -66,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

@@ -24,20 +24,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import psutil
-from bench import load, ours, paired, result, sync_report, trace
+from bench import engine_python, load, model, ours, paired, result, stop, sync_report, trace
 from bench.arms import Plan, warm_up
 from bench.paired import Estimate
 from bench.processes import cpu_seconds
 from bench.trace import Size
 
 PARTS: Final = ("latency", "rate", "idle")
+_LEAST_REPEATS: Final = 3
 _HOWS: Final = {"whole": load.ask, "streamed": load.stream}
 
 
@@ -48,17 +49,20 @@ def say(words: str) -> None:
 
 async def latency(given: argparse.Namespace, plan: Plan, platform: ours.Ours) -> list[dict[str, Any]]:
     """Paired blocks straight and through the path, for each number of callers."""
-    found = []
+    found, began = [], time.monotonic()
     async with platform.engine.session() as engine, platform.api.session() as api, ours.tended(platform.running):
         plan.writer.tokens_per_word = await load.tokens_per_word(engine, plan.writer.model)
         await warm_up(plan, engine, given.warm_up)
         roads = {"direct": engine, "path": api}
-        for callers in given.callers:
+        for number, callers in enumerate(given.callers):
+            share = (number + 1) / len(given.callers)
             each, repeats = (1, given.repeats) if callers == 1 else (3, max(8, given.repeats // 5))
             await _block(api, plan, callers, each)  # each connection is open before its time is taken
             await _block(engine, plan, callers, each)
             calls: dict[str, list[list[load.Call]]] = {road: [] for road in roads}
             for turn in range(repeats):
+                if turn >= _LEAST_REPEATS and given.minutes and time.monotonic() - began > share * 60 * given.minutes:
+                    break
                 for road in random.Random(given.seed * 10_000 + turn).sample(list(roads), 2):
                     calls[road].append(await _block(roads[road], plan, callers, each))
             found.append(_compared(callers, calls))
@@ -173,16 +177,24 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rate-seconds", type=float, default=2.0)
     parser.add_argument("--rate-repeats", type=int, default=3)
     parser.add_argument("--idle-seconds", type=float, default=15.0, help="that idle streams stand still")
+    parser.add_argument("--minutes", type=float, default=0, help="of latency's pairs, 3 at least (0: no end)")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", default="vllm", help="of the latency part; echo: only to try the benchmark itself")
+    parser.add_argument("--model", type=Path, help="folder of a model for it (else `tiny`, whose name it gets)")
+    parser.add_argument("--engine-arg", action="append", default=[], help="given to that engine")
     parser.add_argument("--json", type=Path, default=Path("data/bench-sync.json"))
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.engine == "vllm":
+        given.engine_arg += engine_python.dtype_arguments(given.engine_arg)
+    return given
 
 
-def _on(folder: Path, engine: str, measure: Callable[[ours.Ours], Any]) -> Any:
+def _on(
+    folder: Path, engine: str, arguments: Sequence[str], source: str | None, measure: Callable[[ours.Ours], Any]
+) -> Any:
     """Measure on a platform that lives only for it."""
-    with ours.platform(folder / engine, engine=engine, arguments=(), source=None, say=say) as platform:
+    with ours.platform(folder / engine, engine=engine, arguments=arguments, source=source, say=say) as platform:
         return asyncio.run(measure(platform))
 
 
@@ -196,9 +208,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:
         if "latency" in given.parts:
-            found["latency"] = _on(folder, given.engine, lambda platform: latency(given, plan, platform))
+            source = model.source(given.model, folder) if given.engine == "vllm" else None
+            arguments = given.engine_arg
+            found["latency"] = _on(folder, given.engine, arguments, source, lambda on: latency(given, plan, on))
         if "rate" in given.parts:
-            found["rate"] = _on(folder / "rate", "echo", lambda platform: rate(given, plan, platform))
+            found["rate"] = _on(folder / "rate", "echo", (), None, lambda on: rate(given, plan, on))
         if "idle" in given.parts:
             found["idle_streams"] = idle_streams(given.idle_seconds)
     finally:  # What was measured is kept, whatever became of the rest.
@@ -210,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import bare, batch, batch_check, batch_files, batch_report, occupancy, result, trace
-from bench.batch_files import SMALL_CACHE, Maker
+from bench import batch, batch_check, batch_files, batch_report, counters, occupancy, result, trace
+from bench.batch_files import Maker, small_cache
 from bench.batch_ours import Done
 from bench.load import Writer
 from bench.occupancy import Load
@@ -111,12 +111,12 @@ def test_what_an_engine_did_is_the_difference_of_its_counters_and_every_look_at_
     monkeypatch.setattr(occupancy, "LOOK_SECONDS", 0.01)
     looks, enough = 0, asyncio.Event()
 
-    async def look() -> bare.Counts:
+    async def look() -> counters.Counts:
         nonlocal looks
         looks += 1
         if looks == 4:
             enough.set()
-        return bare.read(PAGE.replace(" 100.0", f" {100 + looks}"), at=0.0)
+        return counters.read(PAGE.replace(" 100.0", f" {100 + looks}"), at=0.0)
 
     async def watch() -> Load:
         async with occupancy.watched(look) as load:
@@ -127,7 +127,7 @@ def test_what_an_engine_did_is_the_difference_of_its_counters_and_every_look_at_
     assert load.mean_running == 3
     assert load.prefix_hits == looks - 1
     assert load.prefix_queries == load.answered == 0
-    assert bare.read(PAGE, at=0.0).answered == 7
+    assert counters.read(PAGE, at=0.0).answered == 7
 
 
 def test_a_result_says_of_which_code_and_settings_it_is_and_no_secret(
@@ -162,6 +162,6 @@ def pair(repeat: int, ours: float, theirs: float) -> dict[str, Any]:
 
 
 def test_a_rows_own_flags_stand_unless_they_are_given() -> None:
-    assert batch._unless_given(SMALL_CACHE, ["--max-num-seqs", "128"]) == list(SMALL_CACHE)
+    assert batch._unless_given(small_cache(), ["--max-num-seqs", "128"]) == list(small_cache())
     given = ["--block_size=16", "--num-gpu-blocks-override", "640"]
-    assert batch._unless_given((*SMALL_CACHE, "--x"), given) == ["--x"]
+    assert batch._unless_given((*small_cache(), "--x"), given) == ["--x"]

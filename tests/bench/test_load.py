@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from bench import arms, bare, load, trace
+from bench import arms, bare, counters, load, trace
 from bench.arms import Plan
 from bench.trace import Size
 
@@ -78,9 +78,9 @@ def test_a_window_beside_naive_batch_counts_lines_without_the_calls(engine: Path
 
 
 def test_nothing_is_left_in_the_engine_after_an_arm(engine: Path) -> None:
-    async def do(session: aiohttp.ClientSession) -> bare.Counts:
+    async def do(session: aiohttp.ClientSession) -> counters.Counts:
         await arms.naive("naive 8", 0, plan(burst=0), session, 8)
-        return await bare.counts(session)
+        return await counters.counts(session)
 
     now = asyncio.run(with_session(engine, do))
     assert now.running + now.waiting == 0

@@ -16,6 +16,7 @@ from collections import Counter
 from ipaddress import ip_network
 from pathlib import Path
 
+from bench import stop
 from sqlalchemy import text
 from store.world import World
 from worker.receiver import HANGS, Answer, Receiver
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stop.orderly(main)
