@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -95,6 +95,9 @@ bench-deadlines: install ## 30 jobs with mixed deadlines at 90 % load in real ti
 
 bench-estimate: install ## Estimates of three batches on the real vLLM against what they took (ARGS="--lines 1000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.estimate $(ARGS)
+
+bench-gpu: install ## What a card says, part by part, in so many minutes; the next call goes on (MINUTES=25 ARGS="--parts a c --wheels FOLDER")
+	@PYTHONPATH=tests $(BIN)/python -m bench.gpu --minutes $(or $(MINUTES),25) $(ARGS)
 
 bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half the time; then beside one that hangs (ARGS="--events 500")
 	@PYTHONPATH=tests $(BIN)/python -m bench.webhooks $(ARGS)

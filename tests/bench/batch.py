@@ -24,7 +24,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench import batch_check, batch_files, batch_report, engine_python, load, model, ours, result, stop, theirs, trace
+from bench import (
+    batch_check,
+    batch_files,
+    batch_report,
+    engine_python,
+    load,
+    model,
+    offline,
+    ours,
+    result,
+    stop,
+    theirs,
+    trace,
+)
 from bench.batch_files import MODEL, ROWS, Maker
 from bench.batch_ours import Side
 from bench.batch_run import LOSSES, Bench, Sides
@@ -129,6 +142,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--off", action="store_true", help="B, C and D once more on ours without what they are about")
     parser.add_argument("--check", action="store_true", help="only compare answers, with everything on and off")
     parser.add_argument("--check-lines", type=int, default=200)
+    parser.add_argument(
+        "--offline", action="store_true", help="`vllm bench throughput` before, with lines of --line-size"
+    )
     parser.add_argument("--only-ours", action="store_true", help="without vllm run-batch")
     parser.add_argument("--engine", default="vllm", help="echo: only to try the benchmark itself, without run-batch")
     parser.add_argument(
@@ -138,6 +154,8 @@ def parsed() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--json", type=Path, default=Path("data/bench-batch.json"))
     given = parser.parse_args()
+    if given.offline and not given.line_size:
+        parser.error("--offline needs --line-size")
     if given.engine == "vllm":  # What vLLM chooses on a CPU; said, so that both sides have the same everywhere.
         for name, value in (("--max-num-seqs", "128"), ("--max-num-batched-tokens", "2048")):
             if not any(one.split("=")[0] == name for one in given.engine_arg):
@@ -154,6 +172,8 @@ def _measure(bench: Bench, folder: Path) -> None:
         return
     begun = 0
     own = {"B": batch_files.small_cache(bench.given.shared_prompts, bench.given.cache_block)}
+    if bench.given.offline:
+        _offline(bench, folder / "offline")
     flags = {name: own.get(name, ROWS[name].engine_args) for name in asked}
     for number, arguments in enumerate(dict.fromkeys(flags.values())):
         names = [name for name in asked if flags[name] == arguments]
@@ -164,6 +184,22 @@ def _measure(bench: Bench, folder: Path) -> None:
         except* (*LOSSES, Problem) as group:  # the other engines may do better
             for error in group.exceptions:
                 bench.lose(", ".join(names), error)
+
+
+def _offline(bench: Bench, folder: Path) -> None:
+    """The engine's own offline throughput with the same flags; if it has none, the rows are measured all the same."""
+    given = bench.given
+    if given.engine != "vllm":
+        bench.found["offline"] = {"why": "the simulated engine has no offline throughput"}
+        return
+    folder.mkdir()
+    try:
+        bench.found["offline"] = offline.measure(
+            model.source(given.model, folder.parent), theirs.flags(given.engine_arg, engine_python.on_cpu()),
+            given.line_size, given.lines, given.warm_up, folder, bench.say,
+        )  # fmt: skip
+    except RuntimeError as error:
+        bench.lose("offline", error)
 
 
 def main() -> None:

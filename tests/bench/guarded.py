@@ -49,7 +49,7 @@ def running(
         batch_slots=1, engine_slots=1, start_timeout_seconds=0.0,
     )  # fmt: skip
     log = folder / f"{name}.log"
-    with EngineProcess(launch, 1, record_path=folder / f"{name}.json", log_path=log) as process:
+    with EngineProcess(launch, 1, record_path=folder / f"{name}.processes", log_path=log) as process:
         guarded = Guarded(process, log, process.processes[0].pid)
         try:
             yield guarded

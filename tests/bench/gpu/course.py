@@ -1,0 +1,146 @@
+"""The course: which part runs next, for how long, and what became of it; on disk after each, so that a call goes on.
+
+    untried ──► done             its rows are all there: it is left alone from then on
+       └──────► cut, failed      it comes again, after those that no call has begun
+
+What a call has no time for stays untried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from bench import guarded, result
+from bench.gpu.part import Part, Row, Setting
+
+END_SECONDS: Final = 25.0
+"""Of a part's time, for its engines to end."""
+_BEGINS_NOTHING_SECONDS: Final = 45.0
+"""Before its time is over: a repeat takes a while, and so do the engines' ends."""
+_GRACE_SECONDS: Final = 60.0
+
+
+class Status(StrEnum):
+    """What became of a part."""
+
+    DONE = "done"
+    CUT = "cut"
+    FAILED = "failed"
+    NO_TIME = "no time"
+
+
+@dataclass
+class Course:
+    """The parts, in the order in which they have waited, and the folder in which their results are."""
+
+    parts: Sequence[Part]
+    setting: Setting
+    folder: Path
+    say: Callable[[str], None]
+    head: dict[str, Any] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        """All that is known."""
+        return self.folder / "bench-gpu.json"
+
+    def run(self, names: Sequence[str], seconds: float) -> None:
+        """Run what is not done of these, until the time is over or nothing fits into what is left."""
+        end = time.monotonic() + seconds
+        tried: set[str] = set()
+        while shares := self.shares([part for part in self.waiting(names) if part.name not in tried], _left(end)):
+            name, share = next(iter(shares.items()))
+            tried.add(name)
+            self._run(next(part for part in self.parts if part.name == name), share)
+        for part in self.waiting(names):
+            if part.name not in tried:
+                why = f"{_left(end):.0f} s were left, {part.least_seconds(self.setting):.0f} are needed"
+                self._note(part.name, Status.NO_TIME, why)
+
+    def waiting(self, names: Sequence[str]) -> list[Part]:
+        """What is not done, those that were never begun first."""
+        left = [part for part in self.parts if part.name in names and self._status(part.name) is not Status.DONE]
+        return sorted(left, key=lambda part: self._status(part.name) in (Status.CUT, Status.FAILED))
+
+    def shares(self, waiting: Sequence[Part], seconds: float) -> dict[str, float]:
+        """Seconds for each part that fits, in order: the least that it takes, and its share of what is left over."""
+        fits: list[Part] = []
+        left = seconds
+        for part in waiting:
+            if (least := part.least_seconds(self.setting)) <= left:
+                fits.append(part)
+                left -= least
+        weights = sum(part.weight for part in fits)
+        return {part.name: part.least_seconds(self.setting) + left * part.weight / weights for part in fits}
+
+    def _status(self, name: str) -> Status | None:
+        return Status(self.outcomes[name]["status"]) if name in self.outcomes else None
+
+    def _run(self, part: Part, seconds: float) -> None:
+        """Run one in its time, under a guard: nothing that it starts outlives it."""
+        file, began = self.folder / f"{part.name}.json", time.monotonic()
+        file.unlink(missing_ok=True)
+        minutes = max(0.05, (seconds - _BEGINS_NOTHING_SECONDS) / 60)
+        self.say(f"({part.name}) {part.question} {seconds:.0f} s at most; log: {self.folder / part.name}.log")
+        command = part.command(self.setting, minutes, file)
+        environment = guarded.bench_path(os.environ)
+        with guarded.running(part.name, command, environment, self.folder, grace_seconds=_GRACE_SECONDS) as child:
+            cut = not child.ended(max(1.0, seconds - END_SECONDS))
+        took = time.monotonic() - began
+        open_rows = [row.what for row in part.rows(_read(file)) if row.open]
+        if cut and open_rows:
+            self._note(part.name, Status.CUT, f"it was not done after {seconds - END_SECONDS:.0f} s", took)
+        elif open_rows or (child.process.status and not cut):
+            self._note(part.name, Status.FAILED, _why(child, _read(file), open_rows), took)
+        else:
+            self._note(part.name, Status.DONE, "before all its repeats" if cut else "", took)
+
+    def _note(self, name: str, status: Status, why: str, seconds: float = 0.0) -> None:
+        self.outcomes[name] = {"status": status.value, "why": why, "seconds": round(seconds)}
+        self.say(f"({name}) {status.value}{f': {why}' if why else ''}{f', {seconds:.0f} s' if seconds else ''}")
+        self.write()
+
+    def found(self) -> dict[str, Any]:
+        """All of it: what was asked, what became of each part, and the table's rows."""
+        rows = {part.name: [row.json() for row in self.rows(part)] for part in self.parts if part.name in self.outcomes}
+        return self.head | {"parts": self.outcomes, "rows": rows}
+
+    def rows(self, part: Part) -> Sequence[Row]:
+        """What a part has found so far."""
+        return part.rows(_read(self.folder / f"{part.name}.json"))
+
+    def write(self) -> None:
+        """Write the file anew, all at once."""
+        unfinished = self.file.with_suffix(".unfinished")
+        result.write(unfinished, self.found())
+        unfinished.replace(self.file)
+
+
+def _left(end: float) -> float:
+    return max(0.0, end - time.monotonic())
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A part's JSON; empty if there is none that can be read."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _why(child: guarded.Guarded, found: Mapping[str, Any], open_rows: Sequence[str]) -> str:
+    """The reason that the benchmark itself notes, else the last line that it printed."""
+    lost = found.get("lost")
+    if lost:
+        return f"{open_rows or 'lost'}: {next(iter(lost.values())) if isinstance(lost, dict) else lost[0]['why']}"
+    lines = [line for line in child.log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if child.process.status and lines else f"not measured: {', '.join(open_rows)}"

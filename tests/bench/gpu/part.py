@@ -1,0 +1,84 @@
+"""A part of the course: one question, the benchmark that answers it, and the rows that its JSON becomes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.gpu.shapes import Models, Shape
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all parts of a run share."""
+
+    shape: Shape
+    models: Models
+    engine: str = "vllm"
+
+    @property
+    def tiny(self) -> bool:
+        """Whether only the course is tried, on two cores."""
+        return self.shape.dummy is False
+
+    def arguments(self, *more: str) -> list[str]:
+        """`--engine …` and an `--engine-arg` for each of these, and for what the shape needs."""
+        if self.engine != "vllm":
+            return ["--engine", self.engine]
+        given = (*(("--load-format=dummy",) if self.shape.dummy else ()), *more)
+        return [f"--engine-arg={argument}" for argument in given]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. None is what was not measured; the remark says why, where it can't be."""
+
+    what: str
+    unit: str
+    ours: float | None
+    theirs: float | None
+    ratio: float | None = None
+    remark: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still to be measured."""
+        return self.ours is None and not self.remark
+
+    def json(self) -> dict[str, Any]:
+        """For a file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part. `least_seconds` is what it takes if each thing is measured once."""
+
+    name: str
+    question: str
+    starts: int
+    """Engine starts, one after the other."""
+    work_seconds: tuple[float, float]
+    """The rest of the least that it takes: on a GPU, and in the shape `tiny`."""
+    weight: float
+    """Of the time that is left over."""
+    command: Callable[[Setting, float, Path], Sequence[str]]
+    """Setting, minutes after which it begins nothing more, JSON file."""
+    rows: Callable[[dict[str, Any]], Sequence[Row]]
+    applies: Callable[[Setting], bool] = lambda setting: True
+
+    def least_seconds(self, setting: Setting) -> float:
+        """What it takes at least."""
+        start = setting.shape.start_seconds if setting.engine == "vllm" else _ECHO_START_SECONDS
+        return self.starts * start + self.work_seconds[setting.tiny]
+
+
+_ECHO_START_SECONDS = 12.0
+
+
+def benchmark(module: str, *options: str) -> list[str]:
+    """The command of one of the benchmarks beside this folder."""
+    return [sys.executable, "-m", f"bench.{module}", *options]

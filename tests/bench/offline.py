@@ -1,0 +1,47 @@
+"""The bound: what the engine's own offline benchmark reaches, `vllm bench throughput`, with nothing between."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import bare, engine_python, guarded
+from bench.trace import Size
+
+from penstock.stack.child import last_lines
+from penstock_worker.engine import kind as kinds
+
+
+def measure(
+    source: str,
+    arguments: Sequence[str],
+    size: Size,
+    lines: int,
+    warm_up: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Prompts of random tokens, each line of this size; tokens (of prompts and answers) and requests a second."""
+    python, output = engine_python.python(), folder / "offline.json"
+    launch = kinds.launch(
+        "vllm", model="offline", source=source, socket=folder / "offline.sock", arguments=arguments, environ=os.environ,
+        python=python,
+    )  # fmt: skip
+    command = [
+        python, "-m", "bench.vllm_api", "throughput", "--model", source, "--dataset-name", "random",
+        "--input-len", str(size.prompt), "--output-len", str(size.answer), "--num-prompts", str(lines),
+        "--num-warmups", str(warm_up), "--output-json", str(output), *arguments,
+    ]  # fmt: skip
+    environment = guarded.bench_path(bare.as_it_comes(launch.environment))
+    with guarded.running("offline", command, environment, folder) as process:
+        while not process.ended(1.0):
+            pass
+    if not output.exists():
+        raise RuntimeError(f"vllm bench throughput did not end well: {last_lines(process.log)}")
+    told = json.loads(output.read_text())
+    found = {name: told[name] for name in ("tokens_per_second", "requests_per_second", "total_num_tokens")}
+    say(f"offline: {found['tokens_per_second']:.0f} tokens/s, {found['requests_per_second']:.1f} requests/s")
+    return found

@@ -1,0 +1,174 @@
+"""The course of `make bench-gpu`, with stand-ins for its benchmarks: what runs, for how long, and what a call leaves to
+the next one. And what it makes: models, the table, the line that says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import descendants, stop
+from bench.gpu import machine, shapes, table
+from bench.gpu.course import Course
+from bench.gpu.machine import Card, Machine
+from bench.gpu.part import Part, Row, Setting
+from bench.test_stop import TESTS, until
+
+SETTING = Setting(shapes.SHAPES["tiny"], shapes.Models(Path(), Path(), Path()), engine="echo")
+WRITES = "open(sys.argv[1], 'w').write('{\"lines\": 3}'); open(sys.argv[1] + '.runs', 'a').write('.')"
+HANGS = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', 'engine-core']); time.sleep(600)"
+
+
+def part(name: str, does: str, seconds: float = 1.0) -> Part:
+    """A part that runs this Python, and takes so long at least."""
+
+    def command(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
+        return [sys.executable, "-c", f"import subprocess, sys, time\n{does}", str(json)]
+
+    def rows(found: dict[str, Any]) -> Sequence[Row]:
+        return [Row(f"file {name}", "lines/s", found.get("lines"), 2.0, 1.5)]
+
+    return Part(name, f"what of {name}?", 0, (seconds, seconds), 1.0, command, rows)
+
+
+def course(folder: Path, *parts: Part) -> Course:
+    """With what calls before found."""
+    head = {"code": {"penstock": "0", "commit": "c"}, "told": "a machine"}
+    made = Course(parts, SETTING, folder, say=lambda words: None, head=head)
+    if made.file.exists():
+        made.outcomes = json.loads(made.file.read_text())["parts"]
+    return made
+
+
+def run(folder: Path, *parts: Part, seconds: float = 60.0) -> dict[str, str]:
+    """One call; the status of each part after it."""
+    called = course(folder, *parts)
+    called.run([part.name for part in parts], seconds)
+    return {name: outcome["status"] for name, outcome in called.outcomes.items()}
+
+
+def runs(folder: Path, name: str) -> int:
+    marks = folder / f"{name}.json.runs"
+    return len(marks.read_text()) if marks.exists() else 0
+
+
+def test_parts_that_are_done_are_left_alone_by_the_next_call(tmp_path: Path) -> None:
+    parts = [part("a", WRITES), part("b", WRITES)]
+    assert run(tmp_path, *parts) == run(tmp_path, *parts) == {"a": "done", "b": "done"}
+    assert runs(tmp_path, "a") == runs(tmp_path, "b") == 1
+
+
+def test_a_part_that_fails_is_noted_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    assert run(tmp_path, part("a", "sys.exit('no such card')"), part("b", WRITES)) == {"a": "failed", "b": "done"}
+    found = json.loads((tmp_path / "bench-gpu.json").read_text())
+    assert found["parts"]["a"]["why"] == "no such card"
+    assert found["rows"]["b"] == [Row("file b", "lines/s", 3, 2.0, 1.5).json()]
+
+
+def test_a_part_that_ends_well_without_its_figures_has_failed(tmp_path: Path) -> None:
+    lost = """open(sys.argv[1], 'w').write('{"lost": {"A (repeat 0)": "TimeoutError: no answer"}}')"""
+    assert run(tmp_path, part("a", lost)) == {"a": "failed"}
+    assert "TimeoutError: no answer" in course(tmp_path).outcomes["a"]["why"]
+
+
+def test_a_part_that_goes_on_beyond_its_time_is_cut_and_nothing_of_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.gpu.course.END_SECONDS", 1.0)
+    began = time.monotonic()
+    with descendants.of(os.getpid()) as seen:
+        assert run(tmp_path, part("a", HANGS, 3.0), seconds=3.2) == {"a": "cut"}
+        assert time.monotonic() - began < 6.0
+        assert [line for line in seen.left() if "engine-core" in line] == []
+
+
+def test_what_has_no_time_is_said_and_goes_first_next_time_then_what_was_cut_or_failed(tmp_path: Path) -> None:
+    parts = [part("a", "sys.exit(1)"), part("b", WRITES, seconds=90.0), part("c", WRITES)]
+    assert run(tmp_path, *parts) == {"a": "failed", "c": "done", "b": "no time"}
+    assert [one.name for one in course(tmp_path, *parts).waiting("abc")] == ["b", "a"]
+    assert "90 are needed" in course(tmp_path).outcomes["b"]["why"]
+
+
+def test_the_time_is_shared_by_what_fits_and_never_exceeded() -> None:
+    parts = [part("a", "", 100.0), part("b", "", 500.0), part("c", "", 50.0)]
+    shares = course(Path(), *parts).shares(parts, 250.0)
+    assert list(shares) == ["a", "c"]
+    assert shares == {"a": 150.0, "c": 100.0}
+    assert course(Path(), *parts).shares(parts, 40.0) == {}
+
+
+def test_a_call_that_is_killed_in_the_middle_leaves_no_process_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from bench import stop, test_gpu_course as t\n"
+        "folder = Path(sys.argv[1])\n"
+        "stop.orderly(lambda: t.run(folder, t.part('a', t.WRITES), t.part('b', t.HANGS)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
+    with descendants.of(process.pid) as seen:
+        until(lambda: seen.named("engine-core"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == stop.STOPPED
+        assert seen.left() == []
+    assert run(tmp_path, part("a", WRITES), part("b", WRITES)) == {"a": "done", "b": "done"}
+    assert runs(tmp_path, "a") == 1
+
+
+def test_the_table_has_a_row_for_each_figure_and_says_of_every_part_what_became_of_it(tmp_path: Path) -> None:
+    parts = [part("a", WRITES), part("b", "sys.exit('no such card')"), part("c", WRITES, 90.0), part("d", WRITES)]
+    called = course(tmp_path, *parts)
+    called.run(["a", "b", "c"], 60.0)
+    lines = table.markdown(called).splitlines()
+    assert "| (a) | file a | lines/s | 3 | 2 | 1.50 |  |" in lines
+    assert "| (b) | file b | lines/s | – | 2 | 1.50 | failed: no such card |" in lines
+    assert any(line.startswith("| (c) | what of c? |") and "no time" in line for line in lines)
+    assert "| (d) | what of d? |  | – | – | – | not asked for |" in lines
+
+
+def test_a_model_has_as_many_tokens_as_its_shape_and_each_is_text(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}))
+    shape = shapes.Llama("small", 64, 128, 2, 4, 2, vocabulary=5)
+    folder = shapes.written(shape, plain, tmp_path / "small")
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    assert sorted(words.values()) == [0, 1, 2, 3, 4]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["vocab_size"], config["head_dim"], config["num_key_value_heads"]) == (5, 16, 2)
+
+
+def there(*cards: Card, vllm: str | None = "0.25.1") -> Machine:
+    return Machine(cards, 16, 128, "3.11", "/venv/bin/python", vllm, trouble="" if vllm else "There is no vLLM.")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (there(), "no CUDA GPU"),
+        (there(Card("L4", "580", 23_034, 0)), "take --shape 1b"),
+        (there(Card("H100", "580", 81_559, 40_000)), "in use"),
+        (there(Card("H100", "580", 81_559, 4), vllm="0.32.0+cpu"), "computes on the CPU"),
+        (there(Card("H100", "580", 81_559, 4), vllm=None), "There is no vLLM."),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(found: Machine, words: str) -> None:
+    assert words in machine.missing(found, shapes.SHAPES["8b"])
+
+
+def test_nothing_is_missing_where_a_card_and_its_vllm_are_there_or_only_the_course_is_tried() -> None:
+    assert machine.missing(there(Card("H100", "580", 81_559, 4)), shapes.SHAPES["8b"]) == ""
+    assert machine.missing(there(vllm="0.32.0+cpu"), shapes.SHAPES["tiny"]) == ""
+
+
+def test_cards_are_read_as_nvidia_smi_prints_them() -> None:
+    assert machine.read_cards("NVIDIA H100 80GB HBM3, 580.159.04, 81559, 4\n") == (
+        Card("NVIDIA H100 80GB HBM3", "580.159.04", 81_559, 4),
+    )
+    assert machine.read_cards("No devices were found\n") == ()
