@@ -51,4 +51,4 @@ def test_calls_go_on_where_one_was_killed_until_every_row_is_there_and_leave_no_
     assert {name: part["status"] for name, part in found(folder)["parts"].items()} == dict.fromkeys(wanted, "done")
     rows = [row for part in found(folder)["rows"].values() for row in part]
     assert [row for row in rows if row["ours"] is None and not row["remark"]] == []
-    assert len(rows) == 1 + 8 + 4 + 2 + 1 + 3 + 1
+    assert len(rows) == 9 + 3 + 1 + 2 + 1 + 3 + 1

@@ -21,7 +21,7 @@ from bench.gpu.course import Course
 from bench.gpu.part import Setting
 
 PARTS: Final = (
-    lanes.PART, batch.FILES, calls.PART, batch.EMBEDDINGS, start.PART, batch.ALONE, batch.SMALL,
+    lanes.PART, batch.FILES, calls.PART, batch.EMBEDDINGS, start.PART, batch.ALONE, batch.SHARED, batch.SMALL,
 )  # fmt: skip
 """In the order in which their questions have waited."""
 
@@ -59,7 +59,7 @@ def _prepare(given: argparse.Namespace) -> machine.Machine:
             (made / "ready").touch()
     except wheels.NotSetUp as error:
         sys.exit(f"[bench-gpu] missing: {error}")
-    if (made / "ready").exists() and not given.engine_python:
+    if (made / "ready").exists() and (given.wheels or "PENSTOCK_ENGINE_PYTHON" not in os.environ):
         os.environ["PENSTOCK_ENGINE_PYTHON"] = str((made / "bin" / "python").absolute())
     engine_python.build.cache_clear()
     found = machine.look()
@@ -71,7 +71,7 @@ def _prepare(given: argparse.Namespace) -> machine.Machine:
 
 def _course(given: argparse.Namespace, there: machine.Machine, models: shapes.Models) -> Course:
     """With what calls before this one found; ends with one line if that was another machine, or shape."""
-    setting = Setting(shapes.SHAPES[given.shape], models, given.engine)
+    setting = Setting(shapes.SHAPES[given.shape], models, given.engine, there.on_cpu)
     head = result.begin(given) | {"told": there.text(), "card": there.json()}
     head["identity"] = there.identity() | {"shape": given.shape, "engine": given.engine}
     course = Course([part for part in PARTS if part.applies(setting)], setting, given.out, say, head)

@@ -19,9 +19,18 @@ def _files(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
     sizes = (
         ("--lines", "80", "--repeats", "2", "--scale", "0.15", "--warm-up", "40")
         if setting.tiny
-        else ("--lines", "600", "--repeats", "4", "--shared-prompts", "80", "--cache-block", "16", "--warm-up", "256")
+        else ("--lines", "600", "--repeats", "4", "--warm-up", "256")
     )
-    return _command(setting, setting.models.large, "ADFB", sizes, minutes, json)
+    return _command(setting, setting.models.large, "ADF", sizes, minutes, json)
+
+
+def _shared(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
+    sizes = (
+        ("--lines", "80", "--repeats", "2", "--warm-up", "20")
+        if setting.tiny
+        else ("--lines", "1000", "--repeats", "4", "--shared-prompts", "80", "--cache-block", "16", "--warm-up", "256")
+    )
+    return _command(setting, setting.models.large, "B", sizes, minutes, json)
 
 
 def _small(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
@@ -52,7 +61,7 @@ def _command(
     setting: Setting, model: Path, files: str, options: Sequence[str], minutes: float, json: Path,
     memory: str = _HALF_A_CARD,
 ) -> Sequence[str]:  # fmt: skip
-    arguments = setting.arguments() if setting.tiny else setting.arguments(*_SEQS, memory)
+    arguments = setting.arguments(*(() if setting.tiny else _SEQS), *(() if setting.on_cpu else (memory,)))
     return benchmark(
         "batch", "--files", *files, "--model", str(model), *options, "--warm-up-files", "1", *arguments,
         "--minutes", f"{minutes:.2f}", "--json", str(json),
@@ -90,8 +99,12 @@ def _bound(found: dict[str, Any]) -> Sequence[Row]:
 
 
 FILES: Final = Part(
-    "b", "what does a file cost through the platform, against `vllm run-batch`?", 4, (180.0, 70.0), 4.0,
-    _files, lambda found: _rows(found, "ADFB"),
+    "b", "what does a file cost through the platform, against `vllm run-batch`?", 2, (200.0, 60.0), 4.0,
+    _files, lambda found: _rows(found, "ADF"),
+)  # fmt: skip
+SHARED: Final = Part(
+    "b-shared", "what do shared prompts win that the cache can't hold?", 2, (50.0, 40.0), 1.0,
+    _shared, lambda found: _rows(found, "B"),
 )  # fmt: skip
 EMBEDDINGS: Final = Part(
     "d", "embeddings, against `vllm run-batch`?", 2, (40.0, 35.0), 1.0, _embeddings, lambda found: _rows(found, "G")

@@ -22,9 +22,9 @@ from bench.gpu.part import Part, Row, Setting
 
 END_SECONDS: Final = 25.0
 """Of a part's time, for its engines to end."""
-_BEGINS_NOTHING_SECONDS: Final = 45.0
-"""Before its time is over: a repeat takes a while, and so do the engines' ends."""
 _GRACE_SECONDS: Final = 60.0
+_LEAST_MINUTES: Final = 0.05
+"""To a benchmark 0 is no end."""
 
 
 class Status(StrEnum):
@@ -88,7 +88,8 @@ class Course:
         """Run one in its time, under a guard: nothing that it starts outlives it."""
         file, began = self.folder / f"{part.name}.json", time.monotonic()
         file.unlink(missing_ok=True)
-        minutes = max(0.05, (seconds - _BEGINS_NOTHING_SECONDS) / 60)
+        # What it does at least is about one repeat: after that it begins no other.
+        minutes = max(_LEAST_MINUTES, (seconds - END_SECONDS - part.work_seconds[self.setting.tiny]) / 60)
         self.say(f"({part.name}) {part.question} {seconds:.0f} s at most; log: {self.folder / part.name}.log")
         command = part.command(self.setting, minutes, file)
         environment = guarded.bench_path(os.environ)

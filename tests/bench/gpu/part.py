@@ -18,6 +18,8 @@ class Setting:
     shape: Shape
     models: Models
     engine: str = "vllm"
+    on_cpu: bool = True
+    """Whether engines compute on the CPU: there is no card then whose memory they share."""
 
     @property
     def tiny(self) -> bool:

@@ -86,8 +86,8 @@ class Shape:
 SHAPES: Final = {
     shape.name: shape
     for shape in (
-        Shape("8b", EIGHT_B, ONE_B, EMBEDDER, 75.0, 44.0),
-        Shape("1b", ONE_B, ONE_B, EMBEDDER, 60.0, 15.0),
+        Shape("8b", EIGHT_B, ONE_B, EMBEDDER, 65.0, 44.0),
+        Shape("1b", ONE_B, ONE_B, EMBEDDER, 55.0, 15.0),
         Shape("tiny", None, None, None, 65.0, 0.0),
     )
 }
