@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import guarded, result
-from bench.gpu.part import Part, Row, Setting
+from bench.gpu.part import LEAST_MINUTES, Part, Row, Setting
 
 END_SECONDS: Final = 25.0
 """Of a part's time, for its engines to end."""
 _GRACE_SECONDS: Final = 60.0
-_LEAST_MINUTES: Final = 0.05
-"""To a benchmark 0 is no end."""
 
 
 class Status(StrEnum):
@@ -89,7 +87,7 @@ class Course:
         file, began = self.folder / f"{part.name}.json", time.monotonic()
         file.unlink(missing_ok=True)
         # What it does at least is about one repeat: after that it begins no other.
-        minutes = max(_LEAST_MINUTES, (seconds - END_SECONDS - part.work_seconds[self.setting.tiny]) / 60)
+        minutes = max(LEAST_MINUTES, (seconds - END_SECONDS - part.work_seconds[self.setting.tiny]) / 60)
         self.say(f"({part.name}) {part.question} {seconds:.0f} s at most; log: {self.folder / part.name}.log")
         command = part.command(self.setting, minutes, file)
         environment = guarded.bench_path(os.environ)

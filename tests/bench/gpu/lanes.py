@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.gpu.part import Part, Row, Setting, benchmark
+from bench.gpu.part import LEAST_MINUTES, Part, Row, Setting, benchmark
 from bench.lanes_report import LONG
 
 _TINY: Final = (
@@ -25,7 +25,9 @@ _FIGURES: Final = (
 
 def _command(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
     options = _TINY if setting.tiny else _GPU
-    minutes = max(0.05, minutes - setting.shape.start_seconds / 60)  # ours starts when the bare one's rounds are over
+    minutes = max(
+        LEAST_MINUTES, minutes - setting.shape.start_seconds / 60
+    )  # ours starts when the bare one's rounds are over
     return benchmark(
         "lanes", "--parts", "bare", "lanes", "long", "--in-flight", "--model", str(setting.models.large), *options,
         *setting.arguments(f"--max-num-seqs={options[1]}"), "--minutes", f"{minutes:.2f}", "--json", str(json),

@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bench.gpu.shapes import Models, Shape
+
+LEAST_MINUTES: Final = 0.05
+"""To a benchmark 0 is no end."""
+_ECHO_START_SECONDS: Final = 12.0
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,6 @@ class Part:
         """What it takes at least."""
         start = setting.shape.start_seconds if setting.engine == "vllm" else _ECHO_START_SECONDS
         return self.starts * start + self.work_seconds[setting.tiny]
-
-
-_ECHO_START_SECONDS = 12.0
 
 
 def benchmark(module: str, *options: str) -> list[str]:
