@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import descendants, stop
 from bench.gpu import machine, shapes, table
+from bench.gpu.__main__ import PARTS
 from bench.gpu.course import Course
 from bench.gpu.machine import Card, Machine
 from bench.gpu.part import Part, Row, Setting
@@ -130,6 +132,24 @@ def test_the_table_has_a_row_for_each_figure_and_says_of_every_part_what_became_
     assert "| (b) | file b | lines/s | – | 2 | 1.50 | failed: no such card |" in lines
     assert any(line.startswith("| (c) | what of c? |") and "no time" in line for line in lines)
     assert "| (d) | what of d? |  | – | – | – | not asked for |" in lines
+
+
+def test_every_part_of_the_course_has_rows_to_be_measured_before_it_has_run_and_a_command_for_each_shape() -> None:
+    for one in PARTS:
+        assert one.rows({}), one.name
+        assert all(row.open for row in one.rows({})), one.name
+        for shape in shapes.SHAPES.values():
+            setting = Setting(shape, SETTING.models, on_cpu=shape.name == "tiny")
+            command = one.command(setting, 3.0, Path("found.json"))
+            assert find_spec(command[2]) is not None
+            assert ("--engine-arg=--load-format=dummy" in command) is (shape.name != "tiny")
+            assert {"--json", "found.json"} <= set(command)
+
+
+def test_a_figure_without_its_other_side_is_still_to_be_measured_unless_it_has_none() -> None:
+    assert Row("file A", "lines/s", 3.0, None).open
+    assert not Row("cold start", "s", 3.0, None, alone=True).open
+    assert not Row("sleep", "s", None, None, alone=True, excuse="no sleep mode").open
 
 
 def test_a_model_has_as_many_tokens_as_its_shape_and_each_is_text(tmp_path: Path) -> None:

@@ -50,5 +50,5 @@ def test_calls_go_on_where_one_was_killed_until_every_row_is_there_and_leave_no_
     wanted = {part.name for part in PARTS} - {"b-small"}
     assert {name: part["status"] for name, part in found(folder)["parts"].items()} == dict.fromkeys(wanted, "done")
     rows = [row for part in found(folder)["rows"].values() for row in part]
-    assert [row for row in rows if row["ours"] is None and not row["remark"]] == []
+    assert [row for row in rows if row["ours"] is None and not row["excuse"]] == []
     assert len(rows) == 9 + 3 + 1 + 2 + 1 + 3 + 1

@@ -37,7 +37,7 @@ def _command(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
 def _rows(found: dict[str, Any]) -> Sequence[Row]:
     arms = {row["arm"]: row for row in found.get("curve", [])}
     alone = arms.get("none")
-    rows = [Row("TTFT p50, calls alone", "ms", _figure(alone, "ttft_p50_ms"), None, remark="straight to the engine")]
+    rows = [Row("TTFT p50, calls alone", "ms", _figure(alone, "ttft_p50_ms"), None, alone=True)]
     for lines, end in (("mixed", ""), ("equal", LONG)):
         ours = arms.get(f"ours{end}")
         bare = [arm for arm in arms if arm.startswith("bare") and arm.endswith(LONG) == bool(end)]

@@ -33,14 +33,14 @@ class Setting:
     def arguments(self, *more: str) -> list[str]:
         """`--engine …` and an `--engine-arg` for each of these, and for what the shape needs."""
         if self.engine != "vllm":
-            return ["--engine", self.engine]
+            return ["--engine", self.engine, "--engine-arg=--latency-ms=400"]
         given = (*(("--load-format=dummy",) if self.shape.dummy else ()), *more)
         return [f"--engine-arg={argument}" for argument in given]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. None is what was not measured; the remark says why, where it can't be."""
+    """A line of the table. None is what was not measured."""
 
     what: str
     unit: str
@@ -48,11 +48,15 @@ class Row:
     theirs: float | None
     ratio: float | None = None
     remark: str = ""
+    alone: bool = False
+    """It has no other side."""
+    excuse: str = ""
+    """Why it can't be measured here."""
 
     @property
     def open(self) -> bool:
         """Whether it is still to be measured."""
-        return self.ours is None and not self.remark
+        return (self.ours is None or (self.theirs is None and not self.alone)) and not self.excuse
 
     def json(self) -> dict[str, Any]:
         """For a file."""

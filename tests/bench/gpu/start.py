@@ -23,7 +23,8 @@ def _rows(found: dict[str, Any]) -> Sequence[Row]:
 
 
 def _row(what: str, seconds: float | None, memory_mib: float | None, why: str = "") -> Row:
-    return Row(what, "s", seconds, None, None, why or (f"{memory_mib:,.0f} MiB after it" if memory_mib else ""))
+    remark = f"{memory_mib:,.0f} MiB after it" if memory_mib else ""
+    return Row(what, "s", seconds, None, remark=remark, alone=True, excuse=why)
 
 
 PART: Final = Part("e", "cold start, sleep and wake: how long, and what memory?", 1, (30.0, 15.0), 0.5, _command, _rows)

@@ -26,10 +26,10 @@ def _cells(course: Course, part: Part) -> Iterator[tuple[str, ...]]:
         yield f"({part.name})", part.question, "", "–", "–", "–", _words(outcome)
         return
     for row in course.rows(part):
-        missing = _words(outcome) if row.open else row.remark
+        remark = _words(outcome) if row.open else row.excuse or row.remark
         yield (
             f"({part.name})", row.what, row.unit, _number(row.ours), _number(row.theirs),
-            "–" if row.ratio is None else f"{row.ratio:.2f}", missing,
+            "–" if row.ratio is None else f"{row.ratio:.2f}", remark,
         )  # fmt: skip
 
 
