@@ -33,8 +33,8 @@ FLAGS: Final = {
         "--load-format", "--dtype", "--gpu-memory-utilization", "--scheduling-policy", "--enable-sleep-mode",
         "--runner", "--convert",
     ),
-    "benchmarks/throughput.py": ("--dataset-name", "--input-len", "--output-len", "--num-prompts", "--num-warmups",
-                                 "--output-json"),
+    "benchmarks/throughput.py": ("--dataset-name", "--num-prompts", "--num-warmups", "--output-json"),
+    "benchmarks/datasets/datasets.py": ("--random-input-len", "--random-output-len"),
 }  # fmt: skip
 """What engines and `vllm bench throughput` are told, and the file that knows it."""
 
