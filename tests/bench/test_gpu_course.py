@@ -106,6 +106,24 @@ def test_the_time_is_shared_by_what_fits_and_never_exceeded() -> None:
     assert course(Path(), *parts).shares(parts, 40.0) == {}
 
 
+def test_what_was_cut_gets_half_as_much_again_but_never_more_than_a_call_has(tmp_path: Path) -> None:
+    one = part("a", WRITES, seconds=100.0)
+    called = course(tmp_path, one)
+    called.outcomes = {"a": {"status": "cut", "cuts": 2}}
+    assert called.shares([one], 300.0) == {"a": 300.0}
+    assert called.shares([one], 200.0) == {}
+    called.seconds = 200.0
+    assert called.shares([one], 200.0) == {"a": 200.0}
+
+
+def test_what_a_part_found_before_it_was_cut_is_kept_by_a_call_that_has_no_time_for_it(tmp_path: Path) -> None:
+    one = part("a", WRITES, seconds=100.0)
+    called = course(tmp_path, one)
+    called.outcomes = {"a": {"status": "cut", "why": "it was not done", "cuts": 1}}
+    called.run("a", 50.0)
+    assert called.outcomes["a"]["status"] == "cut"
+
+
 def test_a_call_that_is_killed_in_the_middle_leaves_no_process_and_the_next_one_goes_on(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from bench import stop, test_gpu_course as t\n"
@@ -131,7 +149,7 @@ def test_the_table_has_a_row_for_each_figure_and_says_of_every_part_what_became_
     assert "| (a) | file a | lines/s | 3 | 2 | 1.50 |  |" in lines
     assert "| (b) | file b | lines/s | – | 2 | 1.50 | failed: no such card |" in lines
     assert any(line.startswith("| (c) | what of c? |") and "no time" in line for line in lines)
-    assert "| (d) | what of d? |  | – | – | – | not asked for |" in lines
+    assert "| (d) | what of d? |  | – | – | – | not measured yet |" in lines
 
 
 def test_every_part_of_the_course_has_rows_to_be_measured_before_it_has_run_and_a_command_for_each_shape() -> None:

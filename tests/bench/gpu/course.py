@@ -3,12 +3,13 @@
     untried ──► done             its rows are all there: it is left alone from then on
        └──────► cut, failed      it comes again, after those that no call has begun
 
-What a call has no time for stays untried.
+What a call has no time for stays untried. What was cut gets half as much again: how long an engine starts is a guess.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from bench.gpu.part import LEAST_MINUTES, Part, Row, Setting
 
 END_SECONDS: Final = 25.0
 """Of a part's time, for its engines to end."""
+_MORE: Final = 1.5
+_MOST: Final = 0.95
 _GRACE_SECONDS: Final = 60.0
 
 
@@ -44,6 +47,8 @@ class Course:
     say: Callable[[str], None]
     head: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: float = math.inf
+    """Of this call."""
 
     @property
     def file(self) -> Path:
@@ -53,14 +58,15 @@ class Course:
     def run(self, names: Sequence[str], seconds: float) -> None:
         """Run what is not done of these, until the time is over or nothing fits into what is left."""
         end = time.monotonic() + seconds
+        self.seconds = seconds
         tried: set[str] = set()
         while shares := self.shares([part for part in self.waiting(names) if part.name not in tried], _left(end)):
             name, share = next(iter(shares.items()))
             tried.add(name)
             self._run(next(part for part in self.parts if part.name == name), share)
         for part in self.waiting(names):
-            if part.name not in tried:
-                why = f"{_left(end):.0f} s were left, {part.least_seconds(self.setting):.0f} are needed"
+            if part.name not in tried and self._status(part.name) in (None, Status.NO_TIME):
+                why = f"{_left(end):.0f} s were left, {self.least_seconds(part):.0f} are needed"
                 self._note(part.name, Status.NO_TIME, why)
 
     def waiting(self, names: Sequence[str]) -> list[Part]:
@@ -68,16 +74,22 @@ class Course:
         left = [part for part in self.parts if part.name in names and self._status(part.name) is not Status.DONE]
         return sorted(left, key=lambda part: self._status(part.name) in (Status.CUT, Status.FAILED))
 
+    def least_seconds(self, part: Part) -> float:
+        """What a part gets at least; no more than a call can give, unless it needs more in any case."""
+        cuts: int = self.outcomes.get(part.name, {}).get("cuts", 0)
+        least = part.least_seconds(self.setting)
+        return max(least, min(least * _MORE**cuts, _MOST * self.seconds))
+
     def shares(self, waiting: Sequence[Part], seconds: float) -> dict[str, float]:
         """Seconds for each part that fits, in order: the least that it takes, and its share of what is left over."""
         fits: list[Part] = []
         left = seconds
         for part in waiting:
-            if (least := part.least_seconds(self.setting)) <= left:
+            if (least := self.least_seconds(part)) <= left:
                 fits.append(part)
                 left -= least
         weights = sum(part.weight for part in fits)
-        return {part.name: part.least_seconds(self.setting) + left * part.weight / weights for part in fits}
+        return {part.name: self.least_seconds(part) + left * part.weight / weights for part in fits}
 
     def _status(self, name: str) -> Status | None:
         return Status(self.outcomes[name]["status"]) if name in self.outcomes else None
@@ -103,7 +115,8 @@ class Course:
             self._note(part.name, Status.DONE, "before all its repeats" if cut else "", took)
 
     def _note(self, name: str, status: Status, why: str, seconds: float = 0.0) -> None:
-        self.outcomes[name] = {"status": status.value, "why": why, "seconds": round(seconds)}
+        cuts = self.outcomes.get(name, {}).get("cuts", 0) + (status is Status.CUT)
+        self.outcomes[name] = {"status": status.value, "why": why, "seconds": round(seconds), "cuts": cuts}
         self.say(f"({name}) {status.value}{f': {why}' if why else ''}{f', {seconds:.0f} s' if seconds else ''}")
         self.write()
 

@@ -34,7 +34,7 @@ def _cells(course: Course, part: Part) -> Iterator[tuple[str, ...]]:
 
 
 def _words(outcome: dict[str, Any] | None) -> str:
-    return f"{outcome['status']}: {outcome['why']}" if outcome else "not asked for"
+    return f"{outcome['status']}: {outcome['why']}" if outcome else "not measured yet"
 
 
 def _notes(course: Course) -> Iterator[str]:
