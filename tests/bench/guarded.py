@@ -13,9 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process.engine_process import EngineProcess
+
+_TESTS: Final = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,15 @@ def running(
                 guarded.ended(grace_seconds)
 
 
-def bench_path(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which another interpreter finds these benchmarks, and nothing of ours besides."""
-    here = str(Path(__file__).parents[1])
-    return dict(environment) | {"PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))}
+def with_benchmarks(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which an interpreter finds these benchmarks, beside what it finds there already."""
+    paths = (str(_TESTS), environment.get("PYTHONPATH"))
+    return dict(environment) | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def without_benchmarks(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where the benchmarks are imported from is no concern of the platform's; where its own packages are may be."""
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    kept = os.pathsep.join(path for path in paths if path and Path(path).resolve() != _TESTS)
+    others = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    return others | ({"PYTHONPATH": kept} if kept else {})

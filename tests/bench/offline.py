@@ -39,7 +39,7 @@ def measure(
         "--random-input-len", str(size.prompt), "--random-output-len", str(size.answer), "--num-prompts", str(lines),
         "--num-warmups", str(warm_up), "--output-json", str(output), *arguments,
     ]  # fmt: skip
-    environment = guarded.bench_path(bare.as_it_comes(launch.environment))
+    environment = guarded.with_benchmarks(bare.as_it_comes(launch.environment))
     with guarded.running("offline", command, environment, folder) as process:
         while not process.ended(1.0):
             pass

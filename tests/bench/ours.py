@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import aiohttp
 import openai
-from bench import arms, counters
+from bench import arms, counters, guarded
 from bench.arms import Plan, Window, idle
 from bench.load import CHAT, Target
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,7 +37,6 @@ from penstock.stack import up as stack
 from penstock.stack.ports import free_port
 
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
-_TESTS: Final = Path(__file__).parents[1]
 _TEND_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 0.2
 _FILL_SECONDS: Final = 30.0
@@ -134,14 +133,6 @@ async def _until(look: Callable[[], Any], what: str, seconds: float = _READY_SEC
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def without_benchmarks(environment: Mapping[str, str]) -> dict[str, str]:
-    """Where the benchmarks are imported from is no concern of the platform's; where its own packages are may be."""
-    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    kept = os.pathsep.join(path for path in paths if path and Path(path).resolve() != _TESTS)
-    others = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
-    return others | ({"PYTHONPATH": kept} if kept else {})
-
-
 @contextmanager
 def platform(
     folder: Path, *, engine: str, arguments: Sequence[str], source: str | None, say: Callable[[str], None]
@@ -152,7 +143,7 @@ def platform(
         data=folder, port=free_port(), engine=engine, engine_args=tuple(arguments), source=source,
         flower_port=free_port(),
     )  # fmt: skip
-    environment = without_benchmarks(os.environ)
+    environment = guarded.without_benchmarks(os.environ)
     with stack.platform(wish, environment, say) as running:
         socket = layout.runtime_folder(running.layout, environment) / model_slug(running.model) / "engine.sock"
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=60, max_retries=_TRIES) as client:

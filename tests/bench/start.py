@@ -41,7 +41,7 @@ def no_sleep_mode(kind: str) -> str:
     if engine_python.on_cpu():
         return "vLLM has no sleep mode on CPUs"
     command = [engine_python.python(), "-m", "bench.vllm_api", "sleep"]
-    environment = guarded.bench_path(os.environ)
+    environment = guarded.with_benchmarks(os.environ)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return "" if done.stdout.strip().endswith("True") else f"vLLM has no sleep mode here {done.stderr[-200:]}".strip()
 

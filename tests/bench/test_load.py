@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from bench import arms, bare, counters, load, ours, trace
+from bench import arms, bare, counters, load, trace
 from bench.arms import Plan
 from bench.trace import Size
 
@@ -85,10 +85,3 @@ def test_nothing_is_left_in_the_engine_after_an_arm(engine: Path) -> None:
     now = asyncio.run(with_session(engine, do))
     assert now.running + now.waiting == 0
     assert now.answered > 0
-
-
-def test_a_platform_imports_from_where_it_did_but_not_from_where_the_benchmarks_are() -> None:
-    tests = str(Path(__file__).parents[1])
-    found = ours.without_benchmarks({"PYTHONPATH": f"{tests}:/packages", "HOME": "/home"})
-    assert found == {"PYTHONPATH": "/packages", "HOME": "/home"}
-    assert ours.without_benchmarks({"PYTHONPATH": tests}) == {}

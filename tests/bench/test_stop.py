@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bench import descendants, stop
+from bench import descendants, guarded, stop
 from bench.descendants import Descendants
 
 TESTS = Path(__file__).parents[1]
@@ -74,3 +74,10 @@ def test_a_benchmark_that_is_stopped_ends_its_platform_and_keeps_what_it_found(t
         assert process.wait(60) == stop.STOPPED
         assert seen.left() == []
     assert found.exists()
+
+
+def test_a_platform_imports_from_where_it_did_but_not_from_where_the_benchmarks_are() -> None:
+    tests = str(TESTS)
+    found = guarded.without_benchmarks({"PYTHONPATH": f"{tests}:/packages", "HOME": "/home"})
+    assert found == {"PYTHONPATH": "/packages", "HOME": "/home"}
+    assert guarded.without_benchmarks({"PYTHONPATH": tests}) == {}

@@ -57,7 +57,7 @@ def starting(
     launch = kinds.launch(
         "vllm", model=name, source=source, socket=socket, arguments=arguments, environ=os.environ, python=python
     )
-    environment = guarded.bench_path(bare.as_it_comes(launch.environment))
+    environment = guarded.with_benchmarks(bare.as_it_comes(launch.environment))
     command = [python, "-m", "bench.run_batch_server", str(socket), "--model", source, "--served-model-name", name]
     began = time.monotonic()
     with guarded.running("theirs", [*command, *arguments], environment, folder) as process:

@@ -102,7 +102,7 @@ class Course:
         minutes = max(LEAST_MINUTES, (seconds - END_SECONDS - part.work_seconds[self.setting.tiny]) / 60)
         self.say(f"({part.name}) {part.question} {seconds:.0f} s at most; log: {self.folder / part.name}.log")
         command = part.command(self.setting, minutes, file)
-        environment = guarded.bench_path(os.environ)
+        environment = guarded.with_benchmarks(os.environ)
         with guarded.running(part.name, command, environment, self.folder, grace_seconds=_GRACE_SECONDS) as child:
             cut = not child.ended(max(1.0, seconds - END_SECONDS))
         took = time.monotonic() - began
