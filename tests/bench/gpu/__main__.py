@@ -75,10 +75,10 @@ def _course(given: argparse.Namespace, there: machine.Machine, models: shapes.Mo
     head = result.begin(given) | {"told": there.text(), "card": there.json()}
     head["identity"] = there.identity() | {"shape": given.shape, "engine": given.engine}
     course = Course([part for part in PARTS if part.applies(setting)], setting, given.out, say, head)
-    if course.file.exists():
+    if course.file.exists() and not (given.fresh and set(given.parts) == {part.name for part in PARTS}):
         before: dict[str, Any] = json.loads(course.file.read_text())
         if before["identity"] != head["identity"]:
-            sys.exit(f"[bench-gpu] {given.out} has results of {before['identity']}: choose another folder with --out")
+            sys.exit(f"[bench-gpu] {given.out} has results of {before['identity']}: --fresh, or another folder (--out)")
         skipped = given.parts if given.fresh else ()
         course.outcomes = {name: outcome for name, outcome in before["parts"].items() if name not in skipped}
     return course
