@@ -83,7 +83,8 @@ def _row(name: str, row: dict[str, Any] | None, excuse: str) -> Row:
         return Row(f"file {name}", "lines/s", None, None)
     ours, theirs = (_value(row[whose]["lines_per_second"]) for whose in ("ours", "theirs"))
     ratio = row["ratio"]
-    spread = f"[{ratio['low']:.2f}, {ratio['high']:.2f}], {ratio['repeats']} repeats" if ratio["repeats"] else ""
+    spread = f"[{ratio['low']:.2f}, {ratio['high']:.2f}], {ratio['repeats']} repeats"
+    spread = spread if ratio["repeats"] > 1 else "one repeat" if ratio["repeats"] else ""
     against = "against ours of A; " if name == "F" else ""
     return Row(f"file {name}, {row['words']}", "lines/s", ours, theirs, _value(ratio), against + spread, excuse=excuse)
 
