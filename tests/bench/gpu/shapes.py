@@ -88,7 +88,7 @@ SHAPES: Final = {
     for shape in (
         Shape("8b", EIGHT_B, ONE_B, EMBEDDER, 65.0, 44.0),
         Shape("1b", ONE_B, ONE_B, EMBEDDER, 55.0, 15.0),
-        Shape("tiny", None, None, None, 65.0, 0.0),
+        Shape("tiny", None, None, None, 75.0, 0.0),
     )
 }
 
