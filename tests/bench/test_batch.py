@@ -79,6 +79,22 @@ def test_a_file_is_one_line_for_each_request_and_its_answers_are_known_by_custom
     assert batch_files.answers(answered("line-0", "yes")) == {"line-0": (("yes", "length"), 2)}
 
 
+def test_lines_of_g_are_texts_to_embed_and_their_answers_are_known_by_length() -> None:
+    bodies = maker(3).bodies("G", 0)
+    file = batch_files.jsonl(bodies, batch_files.EMBEDDINGS)
+    assert [json.loads(line)["url"] for line in file.splitlines()] == ["/v1/embeddings"] * 3
+    assert len({body["input"] for body in bodies}) == 3
+    body = {"data": [{"embedding": [0.5, 0.25]}], "usage": {"prompt_tokens": 7}}
+    line = {"custom_id": "line-0", "response": {"status_code": 200, "body": body}, "error": None}
+    assert batch_files.answers(json.dumps(line).encode()) == {"line-0": (2, 7)}
+
+
+def test_the_cache_of_b_grows_with_its_prompts_in_blocks_of_any_size() -> None:
+    assert small_cache() == ("--num-gpu-blocks-override", "80", "--block-size", "128")
+    assert small_cache(80, 16) == ("--num-gpu-blocks-override", "2560", "--block-size", "16")
+    assert len({body["messages"][0]["content"] for body in replace(maker(), prompts=80).bodies("B", 0)}) == 80
+
+
 @pytest.mark.parametrize("output", ["refused", "doubled"])
 def test_a_line_that_was_not_answered_once_ends_the_benchmark(output: str) -> None:
     line = answered("line-0", "yes")
