@@ -42,6 +42,9 @@ class Size:
     prompt: int
     answer: int
 
+    def __str__(self) -> str:
+        return f"{self.prompt}x{self.answer}"
+
     @classmethod
     def parse(cls, text: str) -> Size:
         """`PROMPTxANSWER`; raises ValueError if it is something else."""
