@@ -41,6 +41,6 @@ def test_a_module_that_imports_a_name_is_not_its_place(tmp_path: Path) -> None:
 
 
 def test_a_name_that_no_version_has_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vllm_api.PLACES, "nothing", ("vllm.nowhere", "vllm.neither"))
-    with pytest.raises(ImportError, match=r"no nothing in vllm.nowhere or vllm.neither"):
+    monkeypatch.setitem(vllm_api.PLACES, "nothing", ("json.nowhere", "json.neither"))
+    with pytest.raises(ImportError, match=r"no nothing in json.nowhere or json.neither"):
         vllm_api.get("nothing")
