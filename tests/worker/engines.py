@@ -21,6 +21,14 @@ from penstock_worker.engine.process.guard import Process, look_up
 from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 
 
+@contextlib.contextmanager
+def echo_engine(folder: Path) -> Iterator[Supervisor]:
+    """An echo engine that is ready, under its supervisor."""
+    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        wait_ready(supervisor, 30)
+        yield supervisor
+
+
 class EngineNotReadyError(Exception):
     """No engine is ready; says why."""
 

@@ -66,6 +66,11 @@ class HeldSlice:
         return not self.more and self.idle
 
     @property
+    def over(self) -> bool:
+        """Nothing more comes back, and all that came is recorded."""
+        return self.finished and not self.unrecorded
+
+    @property
     def whole(self) -> bool:
         """Every line is recorded, or about to be."""
         there = self.tally.answered + self.tally.failed + len(self.unrecorded) + len(self.claim.recorded)

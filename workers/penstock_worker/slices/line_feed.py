@@ -60,7 +60,8 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last message: no line is in flight, and none will be fed; `error` is what broke the feed."""
+    """No line is in flight, and none will be fed; `error` is what broke the feed. The last message, unless the feed was
+    cancelled: answers that come after that are taken by nobody, or recorded."""
 
     error: BaseException | None
 

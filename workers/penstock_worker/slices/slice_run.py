@@ -66,8 +66,6 @@ class SliceRun:
                 self._held.append(HeldSlice(claim, grip, hold))
             try:
                 self._run_held()
-            except LeaseLost:  # only one that came alone writes blobs or is tried, and finds it there
-                self._lose(list(self._held))
             except Unavailable as error:  # the process ends while a server is away: the leases will be reaped
                 self._ends.append(f"left behind: {error.message}")
             except Exception as error:  # a bug of ours: each that is left is tried alone
@@ -78,14 +76,17 @@ class SliceRun:
                 for one in self._held:
                     one.cut_off()
         if len(claims) == 1:
-            return "".join(self._ends)
+            return "; ".join(self._ends)
         return ", ".join(f"{times} {how}" for how, times in Counter(self._ends).items())
 
     def _run_held(self) -> None:
-        for one in list(self._held):
-            self._begin(one)
-        while self._held:
-            self._round()
+        try:
+            for one in list(self._held):
+                self._begin(one)
+            while self._held:
+                self._round()
+        except LeaseLost:  # only one that came alone writes blobs or is tried, and finds it there
+            self._lose(list(self._held))
 
     def _begin(self, one: HeldSlice) -> None:
         """Read its lines, end the convicted, try the suspects, and feed the others to the engine."""
@@ -114,11 +115,13 @@ class SliceRun:
         return [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
 
     def _convict(self, one: HeldSlice, guilty: Sequence[lines.Line]) -> None:
-        """End the lines that took two engines down alone."""
+        """End the lines that took two engines down alone; counted once their ends are recorded."""
         for line in guilty:
             log.error("line_crashed", batch=one.claim.batch, line=line.number)
             one.unrecorded.append(output.ended(one.claim.batch, line.number, line.custom_id, CRASHED))
-        if guilty:
+        while one in self._held and one.unrecorded:
+            self._round()
+        if guilty and one.tally.segments:
             self._context.insist(partial(self._context.db.run, work.count, "line_crashed", len(guilty)))
 
     def _try(self, one: HeldSlice, groups: Sequence[Sequence[lines.Line]]) -> None:
@@ -187,7 +190,7 @@ class SliceRun:
         if answered := [one for one in self._held if one.grip.trusted and one.unrecorded]:
             failpoint("slice.flushing")
             self._commit(answered, [one for one in answered if one.whole and one.claim.inline is not None])
-        over = [one for one in self._held if one.grip.trusted and one.finished and not one.unrecorded]
+        over = [one for one in self._held if one.grip.trusted and one.over]
         if ending := [one for one in over if one.whole or one.grip.closing]:
             failpoint("slice.settling")
             self._commit([], ending)
@@ -223,9 +226,7 @@ class SliceRun:
 
     def _give_back(self) -> None:
         """Let go of those that are finished and not whole: the engine died, or the process ends."""
-        over = [one for one in self._held if one.finished and not one.unrecorded and not one.whole]
-        over = [one for one in over if not one.grip.closing]
-        if over:
+        if over := [one for one in self._held if one.over and not one.whole and not one.grip.closing]:
             given = [(one.claim, one.in_flight) for one in over]
             self._context.insist(lambda: self._context.db.run(work.give_back, given))
             for one in over:
@@ -255,9 +256,10 @@ class SliceRun:
     def _break(self, one: HeldSlice, error: BaseException) -> None:
         """Its bytes can't be read, or it meets a bug of ours: counted, so that it ends."""
         log.error("slice_broken", batch=one.claim.batch, slice=one.claim.slice, exc_info=error)
+        # Held until it is counted: a beat in between would release it as forgotten.
+        self._context.insist(lambda: self._context.db.run(work.unreadable, one.claim))
         self._ends.append(f"it can't be worked on: {type(error).__name__}")
         self._let_go([one])
-        self._context.insist(lambda: self._context.db.run(work.unreadable, one.claim))
 
     def _lose(self, lost: Sequence[HeldSlice]) -> None:
         """Their answers are dropped, and counted: somebody else asks these lines again, or has."""

@@ -1,18 +1,20 @@
-"""Small jobs that came together, over the echo engine: all are asked at once, and what befalls one befalls no other."""
+"""Runs of slices over the echo engine: what befalls one small job befalls no other, and trials end as they should."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from store.world import World
-from worker.engines import echo_launch, wait_ready
+from worker.engines import echo_engine, wait_ready
 
+from penstock import failpoint
 from penstock.blobs.store import Blobs
 from penstock.domain.work.hint import Hint
 from penstock.domain.work.lane import Lane
@@ -33,9 +35,7 @@ MODEL = "echo"
 
 @pytest.fixture(scope="module")
 def supervisor(short_dir: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "bundle"
-    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        wait_ready(supervisor, 30)
+    with echo_engine(short_dir / "bundle") as supervisor:
         yield supervisor
 
 
@@ -181,24 +181,71 @@ def test_what_is_not_answered_when_the_process_ends_is_given_back(world: World, 
     assert world.one("select count(*) from suspects") == 0
 
 
-def test_a_suspect_that_is_on_trial_when_the_process_ends_is_given_back_without_a_charge(
-    world: World, worker: Worker
-) -> None:
-    slow = job(world, "slow [[sleep 600000]]")
-    with world.db.engine.begin() as conn:
-        conn.exec_driver_sql("update slices set crashes = 2 where batch = %s", (slow,))
+def on_trial(world: World, worker: Worker, slow: str) -> threading.Thread:
+    """A worker that has this job on trial: its slice was reaped twice before."""
+    world.sql("update slices set crashes = 2 where batch = :batch", batch=slow)
     running = threading.Thread(target=worker.look)
     running.start()
     deadline = time.monotonic() + 20
     while not world.one("select count(*) from suspects where trial is not null"):
         assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return running
+
+
+def lost(world: World) -> int:
+    """Leases that were counted as lost."""
+    return int(world.one("select coalesce(sum(value), 0) from counts where name = 'lease_lost'"))
+
+
+def test_a_suspect_that_is_on_trial_when_the_process_ends_is_given_back_without_a_charge(
+    world: World, worker: Worker
+) -> None:
+    slow = job(world, "slow [[sleep 600000]]")
+    running = on_trial(world, worker, slow)
     worker.beat.drain()
     running.join(30)
     assert not running.is_alive()
     assert world.states(slow) == ["queued"]
     assert world.one("select closed_as from leases") == "released"
     assert not world.one("select count(*) from suspects where trial is not null or deaths > 1")
-    assert world.one("select coalesce(sum(value), 0) from counts where name = 'lease_lost'") == 0
+    assert lost(world) == 0
+
+
+def test_a_trial_that_a_cancel_cuts_off_is_settled_as_closing(world: World, worker: Worker) -> None:
+    slow = job(world, "slow [[sleep 600000]]")
+    running = on_trial(world, worker, slow)
+    world.cancel(slow, "job")
+    worker.beat.once()
+    running.join(30)
+    assert not running.is_alive()
+    assert world.find(slow).state == "cancelled"
+    assert world.one("select closed_as from leases") == "settled"
+    assert lost(world) == 0
+
+
+def test_a_convicted_line_whose_end_was_not_recorded_is_not_counted(
+    world: World, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = job(world, "poison")
+    world.sql("insert into suspects (slice, line, deaths) select id, 1, 4 from slices where batch = :job", job=poison)
+    monkeypatch.setattr(failpoint, "_armed", {})
+    monkeypatch.setattr(failpoint, "_passed", Counter())
+    failpoint.arm("slice.flushing=sleep:2")
+    running = threading.Thread(target=worker.look)
+    running.start()
+    deadline = time.monotonic() + 20
+    while not failpoint._passed["slice.flushing"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    world.reap(poison)  # it is convicted, and about to be recorded
+    running.join(30)
+    assert not running.is_alive()
+    assert lost(world) == 1
+    assert not world.one("select count(*) from counts where name = 'line_crashed' and value > 0")
+    worker.look()
+    assert world.find(poison).failed == 1
+    assert world.one("select value from counts where name = 'line_crashed'") == 1
 
 
 def test_a_full_claim_leads_to_the_next(world: World, engine: EngineContext) -> None:
