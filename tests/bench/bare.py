@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from bench import engine_python
 
 from penstock_worker.engine import kind as kinds
 from penstock_worker.engine.launch_spec import without
@@ -39,7 +40,7 @@ def engine(
     socket = folder / "bare.sock"
     ours = kinds.launch(
         kind, model=name, source=source, socket=socket, arguments=arguments, environ=os.environ,
-        python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
+        python=engine_python.python(),
     )  # fmt: skip
     command = list(ours.command)
     for ours_alone in ("--max-num-seqs", "--scheduling-policy", "--middleware"):

@@ -27,7 +27,7 @@ async def _serve(socket: Path, args: Namespace) -> None:
             args.input_file, args.output_file = json.loads(await reader.readline())
             try:
                 told = await _timed(engine, args)
-            except Exception as error:
+            except Exception as error:  # whoever asked is told; the engine stays for the next file
                 told = {"error": repr(error)}
             writer.write(json.dumps(told).encode() + b"\n")
             await writer.drain()

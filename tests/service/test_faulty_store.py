@@ -20,7 +20,7 @@ import pytest
 from service.desk import request
 from service.failing import AWAY, FULL, FailingDatabase, FailingStore, Fault, install
 from store.world import CHAT, World
-from worker.engines import echo_launch, wait_ready
+from worker.engines import echo_engine
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import NoSpace, Unavailable
@@ -39,7 +39,6 @@ from penstock.store.batches import files
 from penstock.store.engine import async_engine, sync_engine
 from penstock_worker.admission.gate import Gate
 from penstock_worker.engine.client import EngineClient
-from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.io.batch_tasks import BatchTasks
 from penstock_worker.runtime.beat import Beat
@@ -57,13 +56,8 @@ CONTENT = b"\n".join(
 @pytest.fixture(scope="module")
 def engine(short_dir: Path) -> Iterator[EngineContext]:
     """The echo engine as a worker has it, for all lives."""
-    folder = short_dir / "faulty"
     settings = Settings()
-    with (
-        LoopThread() as loop,
-        Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "e.log") as supervisor,
-    ):
-        wait_ready(supervisor, 30)
+    with LoopThread() as loop, echo_engine(short_dir / "faulty") as supervisor:
         client = EngineClient(socket=supervisor.launch.socket, generation=lambda: supervisor.generation)
         loop.run(client.__aenter__()).result()
         yield EngineContext(client, Gate(8), supervisor, loop, settings)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from bench import model
 
 from penstock_worker.engine import tiny
 
@@ -104,9 +104,7 @@ class Models:
 
 def make(shape: Shape, folder: Path) -> Models:
     """Make what is not there yet."""
-    plain = folder / "tiny"
-    command = [sys.executable, "-m", "penstock_worker.engine.tiny", str(plain)]
-    subprocess.run(command, check=True, capture_output=True)
+    plain = Path(model.source(None, folder))
     large, small, embedder = (
         plain if llama is None else written(llama, plain, folder / llama.name)
         for llama in (shape.large, shape.small, shape.embedder)

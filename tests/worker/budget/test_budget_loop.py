@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from worker.engines import echo_launch, wait_ready
+from worker.engines import echo_engine, echo_launch, wait_ready
 
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.work.rank import Rank
@@ -57,9 +57,7 @@ class House:
 
 @pytest.fixture(scope="module")
 def engine(short_dir: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "budget"
-    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        wait_ready(supervisor, 30)
+    with echo_engine(short_dir / "budget") as supervisor:
         yield supervisor
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from worker.engines import echo_launch, wait_ready
+from worker.engines import echo_engine
 
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.rank import OF_LANE
@@ -35,9 +35,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def supervisor(short_dir: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "asking"
-    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        wait_ready(supervisor, 30)
+    with echo_engine(short_dir / "asking") as supervisor:
         yield supervisor
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from worker.engines import echo_launch, wait_ready
+from worker.engines import echo_engine
 
 from penstock.domain.work.rank import Rank
 from penstock.formats.input import Line
@@ -24,9 +24,7 @@ TICKET = Ticket(Rank.STANDARD, "a")
 
 @pytest.fixture(scope="module")
 def engine(short_dir: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "ask"
-    with Supervisor(echo_launch(folder), runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        wait_ready(supervisor, 30)
+    with echo_engine(short_dir / "ask") as supervisor:
         yield supervisor
 
 
