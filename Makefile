@@ -30,7 +30,7 @@ TESTERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --durations 10
 
 check: install lint ## Before each commit, under a minute: style, imports, types, rules without servers
-	@$(BIN)/python -m pytest -q -n 2 tests/unit tests/architecture
+	@$(BIN)/python -m pytest -q -n $(TESTERS) tests/unit tests/architecture
 
 test-fast: install lint ## While you work, under five minutes: all that needs no worker process
 	@$(PYTEST) -q tests/unit tests/architecture tests/store tests/service tests/api tests/cli

@@ -1,6 +1,6 @@
 """The budget loop: looks at gate, waiting calls and engine every second or so, and sets the gate's budget.
 
-It lives on the gate's loop. What it decides, and by what rules, is in controller.py; what it saw last, and why the
+It lives on the gate's loop. What it decides, and by what rules, is in line_budget.py; what it saw last, and why the
 budget stands where it stands, is in its metrics.
 """
 
@@ -60,7 +60,7 @@ class BudgetLoop(Collector):
 
     @property
     def reason(self) -> str:
-        """Why the budget stands where it stands; see controller.py."""
+        """Why the budget stands where it stands; see line_budget.py."""
         return self._reason
 
     async def run(self) -> NoReturn:

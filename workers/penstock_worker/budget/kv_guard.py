@@ -5,7 +5,7 @@ nine tenths of what runs as soon as the cache is fuller than `high`, fills so fa
 or something was preempted; and falls again only once that is in force and did not help. It rises by a small step
 whenever the cache, as full as it is for each line now, would hold that many lines.
 
-While nobody calls it looks away, see controller.py: the engine lets requests in as they fit, and each block that stays
+While nobody calls it looks away, see line_budget.py: the engine lets requests in as they fit, and each block that stays
 empty would be throughput given away.
 """
 
