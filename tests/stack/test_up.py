@@ -104,7 +104,7 @@ def test_no_secret_stands_in_a_command_line(up: Up) -> None:
         assert not any(secret in word for secret in secrets for word in process.cmdline())
 
 
-def test_nobody_is_told_the_doors_token_who_needs_it_not(up: Up) -> None:
+def test_nobody_is_told_the_ingress_token_who_needs_it_not(up: Up) -> None:
     token = (up.data / "ingress-token").read_text().strip()
     # A gpu worker's can't be read: Celery writes its command line over it.
     names = ("api", "keeper", "valkey", "postgres")
@@ -141,6 +141,16 @@ def test_a_port_that_is_taken_is_one_line_and_status_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert re.fullmatch(r"\[up\] FAILED: The API can't use .*--port\.\n", done.stdout)
     assert done.stderr == ""
+
+
+def test_an_old_name_of_a_setting_is_one_line_before_anything_starts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PENSTOCK, "up", "--data", str(tmp_path / "data"), "--port", str(free_port())],
+        env=os.environ | {"PENSTOCK_DOOR_TOKEN": "t"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "penstock: PENSTOCK_DOOR_TOKEN is now PENSTOCK_INGRESS_TOKEN: set the new name instead.\n"
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.timeout(120)

@@ -1,4 +1,4 @@
-"""Engine answers: errors in OpenAI's envelope, whole events of a stream, and the tier that was used.
+"""Call answers: errors in OpenAI's envelope, whole events of a stream, and the tier that was used.
 
 Whatever is not an error and needs no tier passes as the engine wrote it, byte for byte.
 """

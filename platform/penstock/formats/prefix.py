@@ -1,4 +1,4 @@
-"""Prompts: what an engine reads of a request, in its order, and hashes of its beginnings.
+"""Prefixes: what an engine reads of a request, in its order, and hashes of its beginnings.
 
 Requests whose prompts begin alike have their first hashes in common, as many as the common part is long; engines keep
 what they computed of a beginning (vLLM: prefix caching, in blocks of tokens), so such requests belong side by side.

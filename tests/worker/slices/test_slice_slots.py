@@ -1,4 +1,4 @@
-"""Hands: the limits nest at every moment, an urgent slice always finds one, and what is owed comes due."""
+"""Slice slots: the limits nest at every moment, an urgent slice always finds one, and what is owed comes due."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.domain.work.lane import LANES, MOST_SLICE_SLOTS, TAILS, Lane
+from penstock.domain.work.lane import LANES, MOST_RESTING, MOST_SLICE_SLOTS, Lane
 from penstock_worker.slices.slice_slots import SliceSlot, SliceSlots
 
 lanes = st.sampled_from(LANES)
@@ -30,7 +30,7 @@ def held_by(tenant: str, *lanes: Lane) -> SliceSlots:
     return slice_slots
 
 
-def test_flex_holds_three_hands_flex_and_standard_four_and_all_five() -> None:
+def test_flex_holds_three_slots_flex_and_standard_four_and_all_five() -> None:
     slice_slots = SliceSlots()
     assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 3 + [False]
     assert taken(slice_slots, Lane.STANDARD, Lane.STANDARD) == [True, False]
@@ -145,11 +145,11 @@ def test_a_slice_that_was_never_fed_gives_its_hand_back_when_it_leaves() -> None
 
 def test_only_so_many_slices_rest_at_once_and_the_next_does_when_one_is_over() -> None:
     slice_slots, places = SliceSlots(), list[SliceSlot]()
-    for _ in range(TAILS + 1):
+    for _ in range(MOST_RESTING + 1):
         assert slice_slots.take(Lane.STANDARD)
         slice_slots.turn(Lane.STANDARD, Lane.STANDARD, "acme")
         places.append(SliceSlot(slice_slots, Lane.STANDARD, "acme"))
-        assert places[-1].rest() is (len(places) <= TAILS)
+        assert places[-1].rest() is (len(places) <= MOST_RESTING)
     places[0].leave()
     assert places[-1].rest()
     assert slice_slots.held[Lane.STANDARD] == 0
@@ -160,7 +160,7 @@ def test_only_so_many_slices_rest_at_once_and_the_next_does_when_one_is_over() -
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_slot_is_given_back_on_every_way_out(turned: bool, rests: bool, breaks: bool) -> None:
     slice_slots = SliceSlots()
-    for _ in range(TAILS + 1):  # so many that a tail left behind would be missed
+    for _ in range(MOST_RESTING + 1):  # so many that a resting slice left behind would be missed
         with suppress(LookupError), slice_slots.slot(Lane.FLEX) as slot:
             assert slot is not None
             if turned:

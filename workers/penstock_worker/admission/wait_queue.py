@@ -1,4 +1,4 @@
-"""Waiters: who waits at the gate in one rank, and who is next: fewest in flight, earliest deadline, first come.
+"""The wait queue: who waits at the gate in one rank, and who is next: fewest in flight, earliest deadline, first come.
 
 Among a tenant's batch lines of one deadline, those of the first slice come first. Both heaps drop what has left when
 it comes up, and are built anew before it outweighs the rest: each step costs the logarithm of those who wait, and

@@ -1,4 +1,4 @@
-"""The search: the largest number of batch lines beside which waiting calls keep their promise.
+"""The SLO search: the largest number of batch lines beside which waiting calls keep their promise.
 
     held        more is known to be too much: wait, and try again later
     probing     nothing is known above: samples are collected, and each good verdict raises a little

@@ -1,4 +1,4 @@
-"""Evidence: whether 95 of 100 calls keep a limit, told from few samples and only when chance can't be the reason.
+"""The SLO test: whether 95 of 100 calls keep a limit, told from few samples and only when chance can't be the reason.
 
 No distribution is assumed: samples are counted as within the limit or over it. If exactly 5 of 100 are over, the
 number over among n is binomial, which says how surprising a count is:

@@ -1,4 +1,4 @@
-"""Fates: how the latest calls at this ingress ended, for whoever lost the connection before the end."""
+"""Call outcomes: how the latest calls at this ingress ended, for whoever lost the connection before the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ingress: waiting calls come in here over HTTP, from the router alone, and their answers leave as they come.
+"""The call server: waiting calls come in here over HTTP, from the router alone, and their answers leave as they come.
 
     authorise → refuse, if this is no time to come in → wait at the gate → ask the engine → pass its bytes on
 

@@ -1,8 +1,8 @@
-"""The reception: what a gpu worker needs to take waiting calls beside its batch work, from `with` to its end.
+"""The ingress: what a gpu worker needs to take waiting calls beside its batch work, from `with` to its end.
 
-    ingress        waiting calls come in
+    call server    waiting calls come in
     budget loop    keeps what they were promised, and the KV cache from overflowing
-    pulse       routers hear how loaded the worker is, and forecasts how fast it works
+    load report    routers hear how loaded the worker is, and estimates how fast it works
 
 Without a token there is no ingress; the others are there all the same.
 """
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class WorkerIngress:
-    """Ingress, budget loop and pulse of one worker."""
+    """Call server, budget loop and load report of one worker."""
 
     def __init__(self, db: Database, holder: Holder, engine: EngineContext, meter: Meter) -> None:
         self._db = db
@@ -40,7 +40,7 @@ class WorkerIngress:
         self._latencies = Latencies()
         self._budget_loop = BudgetLoop(engine.gate, engine.client, self._latencies, engine.settings, pace=engine.pace)
         self._ingress: CallServer | None = None
-        self._pulse = LoadReport(db, holder, self._load, self._budget_loop, engine.settings.load_report_seconds)
+        self._load_report = LoadReport(db, holder, self._load, self._budget_loop, engine.settings.load_report_seconds)
         self._stack = ExitStack()
 
     def __enter__(self) -> WorkerIngress:
@@ -50,10 +50,10 @@ class WorkerIngress:
             log.warning("no_ingress", reason="PENSTOCK_INGRESS_TOKEN is not set: this worker takes no waiting calls")
         else:
             metrics = IngressMetrics(engine.gate, self._latencies, self._budget_loop)
-            ingress = CallServer(engine, self._holder.id, metrics, self._pulse.at_once)
+            ingress = CallServer(engine, self._holder.id, metrics, self._load_report.at_once)
             self._ingress = self._stack.enter_context(engine.loop.living(ingress.opened()))
         self._stack.callback(engine.loop.run(self._budget_loop.run()).cancel)
-        self._stack.enter_context(self._pulse)
+        self._stack.enter_context(self._load_report)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +68,7 @@ class WorkerIngress:
         """The worker ends: no new calls."""
         if self._ingress is not None:
             self._ingress.drain()
-        self._pulse.at_once()
+        self._load_report.at_once()
 
     def announce(self) -> None:
         """Say where calls may come in, and for which names: the model, and the adapters that its engine lists."""

@@ -1,4 +1,4 @@
-"""The pulse: says every second how loaded this worker is, and hears what its model's callers were promised.
+"""The load report: says every second how loaded this worker is, and hears what its model's callers were promised.
 
 A thread with a connection of its own. Nobody waits for it: while Postgres is away, routers keep their last table for a
 while, and the gate its last objective. When the ingress opens or shuts, that is said at once: a router learns of it

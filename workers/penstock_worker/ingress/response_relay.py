@@ -1,4 +1,4 @@
-"""Passing: one admitted call's answer, from the engine to its caller, byte for byte as it comes."""
+"""The response relay: one admitted call's answer, from the engine to its caller, byte for byte as it comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The post: sends what is owed to webhook endpoints, many at once on one asyncio loop; nobody waits for another.
+"""The webhook sender: sends what is owed to webhook endpoints, many at once on one asyncio loop.
 
 It looks for due deliveries by itself, twice a second; a hint only makes it look at once. A place is one attempt under
 way, until its outcome is recorded. A receiver has a few places, and a single one while it gives no answer in time; a

@@ -1,6 +1,6 @@
 """The poller: a worker that hears nothing asks Postgres itself, so the platform runs, slower, with Redis away.
 
-It shares hands, leases and limits with the hints; it only asks when no hint was heard for a while, so that in good
+It shares slots, leases and limits with the hints; it only asks when no hint was heard for a while, so that in good
 times every slice is a Celery task that Flower shows.
 """
 

@@ -1,4 +1,4 @@
-"""Ending: at SIGTERM nothing new is taken, whoever holds something gives it back, and the process ends in time.
+"""Shutdown: at SIGTERM nothing new is taken, whoever holds something gives it back, and the process ends in time.
 
 A SIGTERM is heard from the first claim on, also before Celery listens to it, which takes it a second or more: else the
 process would die with slices in hand, and they would wait for their leases to run out. And it ends also while Redis

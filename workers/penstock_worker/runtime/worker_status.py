@@ -1,4 +1,4 @@
-"""Standing: what Postgres is told of a gpu worker: starting → ready → starting … → draining → gone.
+"""Worker status: what Postgres is told of a gpu worker: starting → ready → starting … → draining → gone.
 
 One thread tells, one thing after the other, so that neither the engine's supervisor nor a signal waits for a database,
 and the last word is the latest. Once the worker ends, nothing makes it ready again.
@@ -33,14 +33,14 @@ def say_goodbye(db: Database, holder: Holder, settings: DispatchSettings) -> Non
 
 
 class WorkerStatus:
-    """One worker's standing, from `with` to its end."""
+    """One worker's status, from `with` to its end."""
 
     def __init__(self, db: Database, beat: Beat, holder: Holder, settings: DispatchSettings) -> None:
         self._db = db
         self._beat = beat
         self._holder = holder
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="standing")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
 
     def __enter__(self) -> WorkerStatus:
         return self
@@ -81,7 +81,7 @@ class WorkerStatus:
             self._tell("ready")
             then()
         except Exception:
-            log.exception("standing_untold")
+            log.exception("status_untold")
 
     def _dead(self, trouble: EngineTrouble | None) -> None:
         self._tell("starting", trouble)

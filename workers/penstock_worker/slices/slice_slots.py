@@ -1,7 +1,7 @@
 """Slice slots: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
 
 And so does another tenant's: one tenant's slices may hold all but one of the slots that a lane may. A slot is what
-feeds a slice's lines to the engine: once they are all there, the slice rests as a tail, and the slot takes the next.
+feeds a slice's lines to the engine: once all are there, the slice rests until its last answers, and the slot is free.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from penstock.domain.work.lane import LANES, MOST_SLICE_SLOTS, TAILS, Lane
+from penstock.domain.work.lane import LANES, MOST_RESTING, MOST_SLICE_SLOTS, Lane
 
 
 class SliceSlots:
@@ -27,7 +27,7 @@ class SliceSlots:
         self._of: dict[str, Counter[Lane]] = {}
         self._owed: Counter[Lane] = Counter()
         self._passed: Counter[Lane] = Counter()
-        self._tails = 0
+        self._resting = 0
 
     def take(self, lane: Lane) -> bool:
         """Take a slot for a slice of this lane or a more urgent one; False if the lane has none left now."""
@@ -77,16 +77,16 @@ class SliceSlots:
     def rest(self, lane: Lane, *tenants: str) -> bool:
         """A slice only waits for its last answers: give its slot back; False, and nothing changes, if too many rest."""
         with self._lock:
-            if self._tails >= TAILS:
+            if self._resting >= MOST_RESTING:
                 return False
-            self._tails += 1
+            self._resting += 1
         self.give(lane, *tenants)
         return True
 
     def end(self) -> None:
         """A slice that rested is over."""
         with self._lock:
-            self._tails -= 1
+            self._resting -= 1
 
     def full(self) -> dict[Lane, frozenset[str]]:
         """The tenants that may hold no more slots of each lane; lanes without any are left out."""
@@ -123,13 +123,13 @@ class SliceSlots:
 
     @property
     def held(self) -> dict[Lane, int]:
-        """Hands in use, by lane."""
+        """Slots in use, by lane."""
         with self._lock:
             return dict(self._held)
 
 
 class SliceSlot:
-    """One slot in use: of a lane until its claim is known, of a slice while its lines are fed, then a tail."""
+    """One slot in use: of a lane until its claim is known, of a slice while its lines are fed, then of none."""
 
     def __init__(self, slice_slots: SliceSlots, lane: Lane, *tenants: str) -> None:
         self._slice_slots = slice_slots

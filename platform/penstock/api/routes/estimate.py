@@ -21,7 +21,8 @@ from penstock.api.routes.jobs import CreateJob
 from penstock.domain.accounts.batch_estimate import Spread
 from penstock.domain.accounts.price import money
 from penstock.domain.work.terms import DEFAULT_WINDOW
-from penstock.service.estimates.batch_estimate import BatchEstimate, EstimateRequest, forecast
+from penstock.service.estimates import batch_estimate
+from penstock.service.estimates.batch_estimate import BatchEstimate, EstimateRequest
 from penstock.service.estimates.sample import MOST_BYTES
 from penstock.service.intake import submit
 
@@ -127,7 +128,7 @@ async def estimate_batch(request: Request, tenant: Tenant, here: Here) -> Estima
         here.room.grow(holds, len(raw) + MOST_BYTES)
         wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)
         id = request.scope["penstock.request_id"]
-        return _shape(await forecast(here.db, here.blobs, here.calls, id, wanted, here.settings))
+        return _shape(await batch_estimate.estimate(here.db, here.blobs, here.calls, id, wanted, here.settings))
 
 
 def _wanted(raw: bytes, tenant: str, max_requests: int) -> EstimateRequest:

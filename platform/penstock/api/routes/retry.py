@@ -1,4 +1,4 @@
-"""Repair over HTTP: lines of an ended batch or job are asked again, with other parameters where that helps."""
+"""Retry over HTTP: lines of an ended batch or job are asked again, with other parameters where that helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecasts: what a batch will take, from a sample of its lines that is fair to short and long ones.
+"""Batch estimates: what a batch will take, from a sample of its lines that is fair to short and long ones.
 
 The sample's points are spread evenly over the file's bytes, so a line is met in proportion to its length, and each
 that is met stands for 1/length of the bytes between two points (Hansen and Hurwitz, 1943: probability proportional to

@@ -1,4 +1,4 @@
-"""Foresight: when a batch will have its answers, from the tokens that are left of it and those that go before them.
+"""ETA: when a batch will have its answers, from the tokens that are left of it and those that go before them.
 
 Tokens, not lines: lines differ, and what a worker does in a second is measured in tokens.
 """

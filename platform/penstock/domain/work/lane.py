@@ -1,4 +1,4 @@
-"""Lanes: how urgent work is, and how many of a worker's hands each lane may hold."""
+"""Lanes: how urgent work is, and how many of a worker's slice slots each lane may hold."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def noted(metadata: Mapping[str, str]) -> Lane | None:
     return _NOTED.get(metadata.get("priority", ""))
 
 
-# A lane may hold at most this many of a worker's hands, so that an urgent slice always finds one free; and one tenant
-# one less of them, so that another's small job does too.
+# A lane may hold at most this many of a worker's slice slots, so that an urgent slice always finds one free; and one
+# tenant one less of them, so that another's small job does too.
 MOST_SLICE_SLOTS: Final = {Lane.PRIORITY: 5, Lane.STANDARD: 4, Lane.FLEX: 3}
 SLICE_SLOTS: Final = max(MOST_SLICE_SLOTS.values())
-# A hand is free again once its slice's lines are all in the engine, where so many slices may wait for their last
-# answers: else one long answer would keep a hand from feeding.
-TAILS: Final = 8
-SLICE_PLACES: Final = SLICE_SLOTS + TAILS
+# A slot is free again once its slice's lines are all in the engine, where so many slices may wait for their last
+# answers: else one long answer would keep a slot from feeding.
+MOST_RESTING: Final = 8
+SLICE_PLACES: Final = SLICE_SLOTS + MOST_RESTING
 
 
 def model_slug(model: str) -> str:

@@ -1,4 +1,4 @@
-"""Repeats: which lines of an ended batch are asked again, and what is changed in them."""
+"""Retries: which lines of an ended batch are asked again, and what is changed in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers: which tenant a key speaks for, remembered for seconds so that a waiting call need not wait for Postgres.
+"""The API key cache: which tenant a key speaks for, remembered for seconds; a waiting call need not wait for Postgres.
 
 Only hashes of keys are remembered. A revoked key dies within `key_cache_seconds` of its revocation; while Postgres is
 away, keys that it confirmed within `key_stale_seconds` stay valid.

@@ -1,4 +1,4 @@
-"""Offers: one call at one ingress, and what became of it.
+"""A call attempt: one call at one ingress, and what became of it.
 
 NotTaken    no answer came from this worker; the reason says whether another may be asked
 Broken      the answer broke off, and some of it is with the client

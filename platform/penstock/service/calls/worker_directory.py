@@ -1,4 +1,4 @@
-"""The fleet: the ingresses that this process can offer waiting calls to, as the last table said it and calls found it.
+"""The worker directory: the ingresses that calls can be offered to, as the last table said it and calls found it.
 
 The table is read from Postgres every second. While Postgres is away the last one stands; so calls go on.
 """

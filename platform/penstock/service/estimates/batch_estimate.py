@@ -1,4 +1,4 @@
-"""Forecasts: what a batch would take, before it is made: sample → count tokens → add up → put it behind the backlog.
+"""Batch estimates: what a batch would take: sample → count tokens → add up → put it behind the backlog.
 
 Nothing is written, and a file of any size is read in some small ranges.
 """
@@ -56,7 +56,7 @@ _NO_FACTS: Final = ModelFacts()
 
 @dataclass(frozen=True)
 class EstimateRequest:
-    """What is to be forecast: a batch over a file, or requests as a job has them."""
+    """What is to be estimated: a batch over a file, or requests as a job has them."""
 
     tenant: str
     endpoint: str
@@ -150,7 +150,7 @@ class _Known:
         return "measured" if measured and names else "limits"
 
 
-async def forecast(
+async def estimate(
     db: AsyncDatabase, blobs: Blobs, calls: Calls, call_id: str, wanted: EstimateRequest, settings: Settings
 ) -> BatchEstimate:
     """Say what this would take; raise BadRequest if it can't be a batch."""

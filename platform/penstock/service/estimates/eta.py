@@ -1,4 +1,4 @@
-"""Foresight: when an open batch will have its answers, as far as that can be known now."""
+"""ETA: when an open batch will have its answers, as far as that can be known now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimates: the tokens that a line will cost, before any tokenizer saw it."""
+"""The token heuristic: the tokens that a line will cost, before any tokenizer saw it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrivals: small jobs that come while a statement is on its way share the next one.
+"""The insert batcher: small jobs that come while a statement is on its way share the next one.
 
 So each costs its rows, and only a part of a statement and of the wait for the disk. One that comes alone waits for
 nobody.

@@ -1,4 +1,4 @@
-"""Intake: what small jobs need when they come, looked up once a second for all of them; and their way to the workers.
+"""Small job intake: what small jobs need, looked up once a second for all of them; and their way to the workers.
 
 So a POST is a part of one short statement (`insert_batcher.py`), however many come. What is a second old at most: a
 model's facts, the tokens that a tenant has open (what this process took in since then is added), and what the caller of

@@ -27,7 +27,7 @@ from penstock.settings.plans import PlanSettings
 _LINES_AT_ONCE: Final = 256
 """What an engine that nobody has seen yet takes at once: vLLM's default, often."""
 _SLICES_AT_ONCE: Final = 4
-"""Hands and tails feed an engine together: with a quarter of its lines in each slice it is full."""
+"""The slots of a lane feed an engine together: with a quarter of its lines in each slice it is full."""
 _LEAST_PART: Final = 10
 """The last slices of a batch that several workers share are no smaller than a tenth of the others."""
 _WRITE_BYTES: Final = 1 << 20

@@ -1,4 +1,4 @@
-"""Sheets: an output or error file as it is written, line by line; nobody sees it before it is published."""
+"""Result files: an output or error file as it is written, line by line; nobody sees it before it is published."""
 
 from __future__ import annotations
 

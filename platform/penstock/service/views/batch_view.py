@@ -1,4 +1,4 @@
-"""Answers: what a caller sees of batches and jobs."""
+"""Batch views: what a caller sees of batches and jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends: who waits for a batch or job to end; one look at the database serves all who wait in this process.
+"""The completion waiter: who waits for a batch or job to end; one look at the database serves all of them.
 
 Looks are `FIRST_PAUSE_SECONDS` apart while anybody has just begun to wait, and grow apart with the wait of the latest
 one, so that a wait is hardly ever longer by more than a quarter. No connection is held between them.

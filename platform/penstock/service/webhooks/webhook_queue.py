@@ -1,4 +1,4 @@
-"""Deliver: every event goes to every endpoint that wants it, at least once under one id; what is owed is rows."""
+"""The webhook queue: an event goes to every endpoint that wants it, at least once under one id; debts are rows."""
 
 from __future__ import annotations
 

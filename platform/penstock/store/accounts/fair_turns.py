@@ -1,4 +1,4 @@
-"""Shares: whose turn it is in a lane. Tenants take turns by tokens over weight, and being idle saves nothing up.
+"""Fair turns: whose turn it is in a lane. Tenants take turns by tokens over weight, and being idle saves nothing up.
 
 Start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996). A lane's clock is the start tag of what was served last; an
 account that comes (back) starts there, not at what it was served long ago. The account with the least start tag is

@@ -1,4 +1,4 @@
-"""Looks: a batch or job as its caller sees it, and which of those that callers wait for have ended."""
+"""Batch reads: a batch or job as its caller sees it, and which of those that callers wait for have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foresight: sums of the tokens that are left of a batch, and of those that go before them."""
+"""ETA: sums of the tokens that are left of a batch, and of those that go before them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guarded: one start of an engine under its guard: its processes as they come, their record on disk, and their end."""
+"""An engine process: one start of an engine under its guard: its processes, their record on disk, and their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Askers: who asked, after a transport error, whether the engine lives, and waits for the next probe to tell."""
+"""Liveness checks: who asked, after a transport error, whether the engine lives, and waits for the next probe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: which processes an engine has, on disk, so that the next start can kill what a dead worker left."""
+"""Process records: which processes an engine has, on disk, so that the next start can kill what a dead worker left."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Naps: where cores are few, the engine's processes sleep while they wait for each other, instead of spinning.
+"""Idle yield: where cores are few, the engine's processes sleep while they wait for each other, instead of spinning.
 
 vLLM's scheduler and its workers pass steps through shared memory, and whoever waits there calls `os.sched_yield` in a
 loop (vllm/distributed/device_communicators/shm_broadcast.py). On two cores that loop takes all that is left of the
 second one from the server, the feeder and the database beside it, and at times brings the intake of requests to a crawl
-of one after the other for seconds. With naps the scheduler takes 24 % of a core instead of 85, and a file of unique
+of one after the other for seconds. So the scheduler takes 24 % of a core instead of 85, and a file of unique
 lines runs as fast as `vllm run-batch` does (bench-batch, row A: 0.8 to 0.95 before).
 """
 
@@ -16,7 +16,7 @@ from typing import Final
 
 from penstock_worker.engine.launch_spec import BadLaunch
 
-VARIABLE: Final = "PENSTOCK_ENGINE_NAP_SECONDS"
+VARIABLE: Final = "PENSTOCK_ENGINE_IDLE_YIELD_SECONDS"
 _SECONDS: Final = 0.000_05
 """Short beside a step (milliseconds), long beside a yield (a third of a microsecond)."""
 _MOST_SECONDS: Final = 0.01
@@ -46,6 +46,6 @@ def _seconds(said: str) -> float:
 
 
 def register() -> None:
-    """Nap instead of yielding, in a process that was told to."""
+    """Sleep instead of yielding, in a process that was told to."""
     if seconds := float(os.environ.get(VARIABLE) or 0.0):
         os.sched_yield = lambda: time.sleep(seconds)

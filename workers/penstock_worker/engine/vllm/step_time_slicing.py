@@ -1,7 +1,7 @@
-"""Turns: while an engine runs lines that go first, those that go behind them get a part of its time, and no more.
+"""Step time slicing: while an engine runs lines that go first, those behind them get a part of its time, and no more.
 
 vLLM's priority says who is let in first, and who is thrown out when the KV cache is full; whoever is in runs along in
-every step, so fifty urgent lines beside a hundred others take as long as a hundred and fifty. With turns
+every step, so fifty urgent lines beside a hundred others take as long as a hundred and fifty. With time slicing
 
     lines of less urgent lanes            get an eighth of the time: the urgent ones run almost as if alone
     those whom others of their lane pass  get half of it: a tenant's that holds more than an equal share of the engine,
@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 from penstock.domain.work.rank import Rank
 from penstock_worker.engine.launch_spec import BadLaunch
 
-VARIABLE: Final = "PENSTOCK_ENGINE_TURNS"
+VARIABLE: Final = "PENSTOCK_ENGINE_STEP_SHARE"
 PART: Final = 8
 """Less urgent lanes get one in so many seconds."""
 _MOST_PART: Final = 1_000
@@ -47,7 +47,7 @@ log = logging.getLogger("vllm.penstock.turns")
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What an engine's environment gets that schedules by priority.
 
-    An operator's own number stands: the part of the time that less urgent lanes get, 0 for turns never. Raises
+    An operator's own number stands: the part of the time that less urgent lanes get, 0 for none. Raises
     BadLaunch.
     """
     said = environ.get(VARIABLE) or str(PART)

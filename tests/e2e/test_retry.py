@@ -1,4 +1,4 @@
-"""Repair on a live platform with the simulated engine: seen before, warned of, repaired in one call, merged whole."""
+"""Retry on a live platform with the simulated engine: seen before, warned of, repaired in one call, merged whole."""
 
 from __future__ import annotations
 
