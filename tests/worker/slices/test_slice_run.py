@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +17,31 @@ from worker.engines import echo_engine, wait_ready
 
 from penstock import failpoint
 from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import NoSpace
 from penstock.domain.work.hint import Hint
-from penstock.domain.work.lane import Lane
-from penstock.service.lifecycle import dispatch
+from penstock.domain.work.lane import LANES, Lane
+from penstock.formats import plan
+from penstock.service.lifecycle import dispatch, work
 from penstock.service.views import batch_view
 from penstock.settings import Settings
 from penstock_worker.admission.gate import Gate
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.engine_context import EngineContext
-from penstock_worker.runtime.beat import Beat
+from penstock_worker.runtime import patience
+from penstock_worker.runtime.beat import Beat, now
 from penstock_worker.runtime.loop_thread import LoopThread
 from penstock_worker.slices.run_context import RunContext
 from penstock_worker.slices.slice_consumer import SliceConsumer
+from penstock_worker.slices.slice_run import SliceRun
 
 MODEL = "echo"
+
+
+def input_line(number: int) -> bytes:
+    """A line of an input file."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "say"}]}
+    return json.dumps({"custom_id": f"q-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}).encode()
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +190,32 @@ def test_what_is_not_answered_when_the_process_ends_is_given_back(world: World, 
     running.join(30)
     assert [world.states(one) for one in jobs] == [["queued"]] * 3
     assert world.one("select count(*) from suspects") == 0
+
+
+class FullBlobs(Blobs):
+    """A blob store on a disk that is full: it has the plan, and takes nothing more."""
+
+    def range(self, key: str, offset: int, length: int) -> bytes:
+        return b"".join(plan.frame(n, input_line(n)) for n in (1, 2))
+
+    def put(self, key: str, data: bytes) -> None:
+        raise NoSpace("The blob store is full.")
+
+
+def test_a_disk_that_is_full_when_the_process_ends_is_no_fault_of_the_slice(
+    world: World, engine: EngineContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.05)
+    batch = world.batch(2, model=MODEL)
+    world.db.run(dispatch.feed, MODEL, world.settings)
+    worker = Worker(world, engine)
+    blobs = FullBlobs(world.settings.blob_url)
+    context = RunContext(world.db, blobs, engine, worker.beat, world.settings)
+    [claim] = world.db.run(work.claim, worker.holder, list(LANES), uuid.uuid4(), world.settings)
+    threading.Timer(1.0, worker.beat.drain).start()
+    told = SliceRun(context, lambda: None).run([claim], now())
+    assert told == "left behind: The blob store is full."
+    assert world.one("select unreadable from slices where batch = :b", b=batch) == 0
 
 
 def on_trial(world: World, worker: Worker, slow: str) -> threading.Thread:

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from penstock.domain.api_errors import LeaseLost, Unavailable
+from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
 from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import trial
@@ -66,10 +66,10 @@ class SliceRun:
                 self._held.append(HeldSlice(claim, grip, hold))
             try:
                 self._run_held()
-            except Unavailable as error:  # the process ends while a server is away: the leases will be reaped
+            except (Unavailable, NoSpace) as error:  # the process ends meanwhile: the leases will be reaped
                 self._ends.append(f"left behind: {error.message}")
             except Exception as error:  # a bug of ours: each that is left is tried alone
-                with suppress(Unavailable):
+                with suppress(Unavailable, NoSpace):
                     for one in list(self._held):
                         self._break(one, error)
             finally:

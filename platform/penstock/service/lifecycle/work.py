@@ -196,7 +196,10 @@ def give_back(tx: Transaction, held: Sequence[tuple[Claim, Sequence[int]]]) -> N
 
 
 def lost(tx: Transaction, dropped: int, leases: int = 1) -> None:
-    """Count leases that were found gone, and the answers that are dropped with them."""
+    """Count leases that were found gone, and the answers that are dropped with them.
+
+    Repeated after a broken commit it may count twice: a counter for people, which decides nothing.
+    """
     counts.add(tx.conn, "answers_dropped", dropped)
     counts.add(tx.conn, "lease_lost", leases)
 
