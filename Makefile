@@ -27,7 +27,7 @@ demo: install ## Start it, send a batch of chat requests through a real vLLM, sh
 # Tiers. Each holds the ones above it; the slowest tests are listed at the end.
 # Tests wait more than they work: two at a time on two cores. A file's tests stay together, since they share servers.
 TESTERS ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --durations 10
+PYTEST = $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: install lint ## Before each commit, under a minute: style, imports, types, rules without servers
 	@$(BIN)/python -m pytest -q -n $(TESTERS) tests/unit tests/architecture

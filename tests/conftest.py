@@ -23,6 +23,20 @@ hypothesis.settings.register_profile("penstock", deadline=None, suppress_health_
 hypothesis.settings.load_profile("penstock")
 
 
+_LONGEST_FIRST = ("e2e", "faults", "worker", "stack", "bench", "cli", "service", "store", "api")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rooms whose files take minutes go first: one that began last would keep one tester alone at the end."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        room = item.path.relative_to(here).parts[0]
+        return _LONGEST_FIRST.index(room) if room in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def short_dir() -> Iterator[Path]:
     """A folder with a short path (unix sockets: at most 107 bytes), removed at the end."""
