@@ -41,7 +41,8 @@ MODEL = "echo"
 def input_line(number: int) -> bytes:
     """A line of an input file."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "say"}]}
-    return json.dumps({"custom_id": f"q-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}).encode()
+    line = {"custom_id": f"q-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(line).encode()
 
 
 @pytest.fixture(scope="module")
