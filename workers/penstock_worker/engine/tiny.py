@@ -94,7 +94,7 @@ def _save_tokenizer(folder: Path) -> None:
     tokenizer.train_from_iterator(training_text(), trainer)
     if tokenizer.get_vocab_size() != VOCABULARY:
         raise RuntimeError(f"the training text is good for {tokenizer.get_vocab_size()} tokens only")
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call] # transformers has types, but none here
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=END, model_max_length=CONTEXT
     )
     fast.chat_template = CHAT_TEMPLATE
@@ -123,10 +123,10 @@ def _save_weights(folder: Path) -> None:
         pad_token_id=1,
         dtype="bfloat16",
     )
-    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call] # as above
+    model: Any = LlamaForCausalLM(config)
     model = model.to(torch.bfloat16)
     ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    model.generation_config = GenerationConfig(**ends)  # type: ignore[no-untyped-call] # as above
+    model.generation_config = GenerationConfig(**ends)
     model.save_pretrained(folder, safe_serialization=True)
 
 
