@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -12,17 +11,27 @@ from penstock_worker.engine.launch_spec import BadLaunch
 from penstock_worker.engine.vllm import idle_yield
 
 # What each process of an engine does as it starts, and then how long a yield takes at least: a yield that is none of
-# ours may take long too, where others want the core.
+# ours may take long too, where others want the core. vLLM is imported once; a fork takes each word of the operator's.
 _LOADED = """
-import os, time
+import os, sys, time
 from vllm.plugins import load_general_plugins
 from vllm.distributed.utils import sched_yield
+for said in sys.argv[1:]:
+    if not (child := os.fork()):
+        break
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
+else:
+    sys.exit()
+os.environ.pop("PENSTOCK_ENGINE_IDLE_YIELD_SECONDS", None)
+if said != "nothing":
+    os.environ["PENSTOCK_ENGINE_IDLE_YIELD_SECONDS"] = said
 load_general_plugins()
 def took():
     began = time.perf_counter()
     sched_yield()
     return time.perf_counter() - began
-print("yield took", min(took() for _ in range(100)), os.sched_yield.__module__)
+print("yield took", said, min(took() for _ in range(100)), os.sched_yield.__module__, flush=True)
 """
 
 
@@ -41,13 +50,16 @@ def test_an_operators_word_stands() -> None:
             idle_yield.environment({idle_yield.VARIABLE: wrong}, 1, cores=2)
 
 
-@pytest.mark.parametrize(("said", "sleeps"), [("0.002", True), ("0", False), (None, False)])
-def test_vllms_own_loader_finds_it_and_its_yield_becomes_a_nap(said: str | None, sleeps: bool) -> None:
-    env = {name: value for name, value in os.environ.items() if name != idle_yield.VARIABLE}
-    if said is not None:
-        env[idle_yield.VARIABLE] = said
-    done = subprocess.run([sys.executable, "-c", _LOADED], env=env, capture_output=True, text=True, check=True)
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("yield took")]
+@pytest.fixture(scope="module")
+def loaded() -> str:
+    """What processes of an engine say that were told to sleep, not to, and nothing."""
+    command = [sys.executable, "-c", _LOADED, "0.002", "0", "nothing"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(("said", "sleeps"), [("0.002", True), ("0", False), ("nothing", False)])
+def test_vllms_own_loader_finds_it_and_its_yield_becomes_a_sleep(said: str, sleeps: bool, loaded: str) -> None:
+    (line,) = [line for line in loaded.splitlines() if line.startswith(f"yield took {said} ")]
     *_, seconds, module = line.split()
     assert (float(seconds) >= 0.002) is sleeps
     assert (module == idle_yield.__name__) is sleeps

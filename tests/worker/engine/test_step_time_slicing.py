@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,10 @@ from penstock.domain.work.rank import Rank
 from penstock_worker.engine.launch_spec import BadLaunch
 from penstock_worker.engine.vllm import step_time_slicing
 
-# A scheduler of vLLM's in a process that loads plugins as an engine's does: who takes part in each of its steps.
+# A scheduler of vLLM's in processes that load plugins as an engine's does: who takes part in each of its steps. vLLM is
+# imported once, and a fork of that process takes each word of the operator's.
 _SCHEDULED = """
-import sys
+import os, sys
 import torch
 import vllm.v1.engine.core  # as in the engine's own process
 from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
@@ -27,6 +28,14 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
+for said in sys.argv[2:]:
+    if not (child := os.fork()):
+        break
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
+else:
+    sys.exit()
+os.environ["PENSTOCK_ENGINE_STEP_SHARE"] = said
 load_general_plugins()
 # A step takes 1 ms for each request that takes part.
 from penstock_worker.engine.vllm import step_time_slicing as turns
@@ -65,21 +74,14 @@ def step():
 
 add("flex", 8, 100)
 add("standard", 6, 100)
-print("step", step())
+print("step", said, step(), flush=True)
 add("urgent", 4, 40)
 add("call", 2, 100)
-print("step", step())
+print("step", said, step())
 add("late", 8, 100)
 for _ in range(44):
-    print("step", step())
+    print("step", said, step())
 """
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = str(tmp_path_factory.mktemp("tiny") / "model")
-    subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", folder], check=True, capture_output=True)
-    return folder
 
 
 CALL, URGENT, LINE, FLEX = (rank.priority() for rank in (Rank.REALTIME, Rank.PRIORITY, Rank.STANDARD, Rank.FLEX))
@@ -159,16 +161,21 @@ def test_an_operators_word_stands() -> None:
             step_time_slicing.environment({step_time_slicing.VARIABLE: wrong})
 
 
-@pytest.mark.timeout(300)  # vLLM is imported twice
-@pytest.mark.parametrize("said", ["8", "0"])
-def test_vllms_own_scheduler_gives_the_less_urgent_their_part(said: str, tiny: str) -> None:
-    env = os.environ | {step_time_slicing.VARIABLE: said}
+@pytest.fixture(scope="module")
+def scheduled(tiny_model: Path) -> str:
+    """The steps of vLLM's own scheduler with the part of an eighth, and without turns."""
     done = subprocess.run(
-        [sys.executable, "-c", _SCHEDULED, tiny], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _SCHEDULED, str(tiny_model), "8", "0"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2_000:]
     assert "no turns" not in done.stderr
-    steps = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("step")]
+    return done.stdout
+
+
+@pytest.mark.timeout(300)  # vLLM is imported
+@pytest.mark.parametrize("said", ["8", "0"])
+def test_vllms_own_scheduler_gives_the_less_urgent_their_part(said: str, scheduled: str) -> None:
+    steps = [line.split()[2:] for line in scheduled.splitlines() if line.startswith(f"step {said} ")]
     together = ["call", "flex", "late", "standard", "urgent"]
     assert steps[0] == ["flex", "standard"]
     beside = [step for step in steps if "urgent" in step]

@@ -11,33 +11,35 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folders = [tmp_path_factory.mktemp("tiny") / name for name in ("first", "second")]
-    for folder in folders:
-        command = [sys.executable, "-m", "penstock_worker.engine.tiny", str(folder)]
-        subprocess.run(command, check=True, capture_output=True)
-    return folders
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "first"
+    _make(folder)
+    return folder
 
 
-def test_two_runs_make_the_same_bytes(made: list[Path]) -> None:
-    first, second = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in made)
+def _make(folder: Path) -> None:
+    subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", str(folder)], check=True, capture_output=True)
+
+
+def test_two_runs_make_the_same_bytes(made: Path, tiny_model: Path) -> None:
+    first, second = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in (made, tiny_model))
     assert first == second
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= set(first)
 
 
-def test_it_is_a_small_bf16_llama(made: list[Path]) -> None:
-    config = json.loads((made[0] / "config.json").read_text())
+def test_it_is_a_small_bf16_llama(made: Path) -> None:
+    config = json.loads((made / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert (config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]) == (256, 2, 1_024)
     assert config["dtype"] == "bfloat16"
-    assert (made[0] / "model.safetensors").stat().st_size < 5_000_000
+    assert (made / "model.safetensors").stat().st_size < 5_000_000
 
 
-def test_nothing_unfinished_is_left_beside_it(made: list[Path]) -> None:
-    assert [file.name for file in made[0].parent.iterdir()] == ["first"]
+def test_nothing_unfinished_is_left_beside_it(made: Path) -> None:
+    assert [file.name for file in made.parent.iterdir()] == ["first"]
 
 
-def test_a_model_that_is_there_is_not_made_again(made: list[Path]) -> None:
-    born = (made[0] / "config.json").stat().st_mtime_ns
-    subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", str(made[0])], check=True, capture_output=True)
-    assert (made[0] / "config.json").stat().st_mtime_ns == born
+def test_a_model_that_is_there_is_not_made_again(made: Path) -> None:
+    born = (made / "config.json").stat().st_mtime_ns
+    _make(made)
+    assert (made / "config.json").stat().st_mtime_ns == born

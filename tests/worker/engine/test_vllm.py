@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -69,12 +67,10 @@ async def check_ranks_and_salts(socket: Path) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.timeout(420)
-def test_vllm_becomes_ready_answers_and_dies_with_its_worker(short_dir: Path, tmp_path: Path) -> None:
-    model = tmp_path / "tiny"
-    subprocess.run([sys.executable, "-m", "penstock_worker.engine.tiny", str(model)], check=True, capture_output=True)
+def test_vllm_becomes_ready_answers_and_dies_with_its_worker(short_dir: Path, tiny_model: Path) -> None:
     folder = short_dir / "vllm"
     options = ["--max-num-seqs=16", "--max-model-len", "512"]
-    with worker_like("vllm", "tiny", str(model), folder, *options) as worker:
+    with worker_like("vllm", "tiny", str(tiny_model), folder, *options) as worker:
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 8, "seed": 1}
         answer, metrics = asyncio.run(ask(folder / "e.sock", body))
         said = json.loads(answer.body)
