@@ -39,7 +39,7 @@ LOOKUPS = Counter(
 KEPT = Counter("penstock_cache_kept", "Answers stored in the shared cache.")
 UNKEPT = Counter("penstock_cache_unkept", "Answers that could not be stored, by reason.", ["reason"])
 
-_VERSION: Final = b"\x01"
+_VERSION: Final = b"\x02"
 _DIGEST_BYTES: Final = 16
 # One tag, so that a Redis cluster holds all of it in one place: the script needs that.
 _TAG: Final = b"{penstock-cache}"
@@ -115,7 +115,8 @@ def key_of(tenant: str, model: str, revision: str, fingerprint: bytes) -> bytes:
 
 def pack(key: bytes, body: bytes) -> bytes:
     """A value: version, hash, compressed answer."""
-    return _VERSION + _digest(key, body) + zlib.compress(body, 1)
+    packed = zlib.compress(body, 1)
+    return _VERSION + _digest(key, packed) + packed
 
 
 def unpack(key: bytes, value: bytes | str | None, most_bytes: int) -> bytes | None:
@@ -123,17 +124,19 @@ def unpack(key: bytes, value: bytes | str | None, most_bytes: int) -> bytes | No
     start = len(_VERSION) + _DIGEST_BYTES
     if not isinstance(value, bytes) or not value.startswith(_VERSION) or len(value) <= start:
         return None
+    packed = value[start:]
+    if value[len(_VERSION) : start] != _digest(key, packed):
+        return None
     reading = zlib.decompressobj()
     try:
-        body = reading.decompress(value[start:], most_bytes)
+        body = reading.decompress(packed, most_bytes)
     except zlib.error:
         return None
-    whole = reading.eof and not reading.unused_data
-    return body if whole and value[len(_VERSION) : start] == _digest(key, body) else None
+    return body if reading.eof and not reading.unused_data else None
 
 
-def _digest(key: bytes, body: bytes) -> bytes:
-    return hashlib.blake2b(body, key=key[-32:], digest_size=_DIGEST_BYTES).digest()
+def _digest(key: bytes, packed: bytes) -> bytes:
+    return hashlib.blake2b(packed, key=key[-32:], digest_size=_DIGEST_BYTES).digest()
 
 
 def _packed(entries: Sequence[Entry], bounds: Bounds) -> tuple[list[bytes], list[bytes | int]]:
