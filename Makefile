@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -71,6 +71,9 @@ bench-batch: install ## Measure whole files against `vllm run-batch` on the real
 
 bench-control: install ## Measure the control plane alone on the simulated engine (LINES="100000 300000 1000000" ARGS="--jobs 2000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.control --lines $(or $(LINES),50000) $(ARGS)
+
+bench-tenants: install ## Measure what one tenant that asks too much costs five others (ARGS="--kinds jobs keys --seconds 10")
+	@PYTHONPATH=tests $(BIN)/python -m bench.tenants $(ARGS)
 
 bench-planning: install ## Measure validation and planning of large files (LINES="100000 300000 1000000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.planning --lines $(or $(LINES),100000 300000 1000000)

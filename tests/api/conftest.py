@@ -24,6 +24,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         redis_url=redis_url,
         blob_url=f"file://{tmp_path}/blobs",
         bootstrap_key=KEY,
+        metrics_open=True,
         max_file_bytes=8 * 1024 * 1024,
         max_json_bytes=1024 * 1024,
         max_job_requests=200,

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from api.live import KEY, arrive, batch_of, chat, create, error, http, serving, upload
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from penstock.domain.engine_trouble import EngineTrouble
 from penstock.service.admin import keys
@@ -130,11 +131,34 @@ def test_metrics_count_requests_by_route_and_show_the_queue(
 
 
 def test_metrics_are_not_for_everyone(client: httpx.Client, settings: Settings) -> None:
-    error(client.get("/metrics", headers={"x-forwarded-for": "203.0.113.7"}), 403)
-    guarded = settings.model_copy(update={"metrics_token": SecretStr("a token")})
+    closed = settings.model_copy(update={"metrics_open": False})
+    with serving(closed) as url, http(url) as other:
+        assert "PENSTOCK_METRICS_TOKEN" in error(other.get("/metrics"), 403)["message"], "from loopback, too"
+    guarded = closed.model_copy(update={"metrics_token": SecretStr("a token")})
     with serving(guarded) as url, http(url) as other:
         error(other.get("/metrics"), 401)
         assert other.get("/metrics", headers={"authorization": "Bearer a token"}).status_code == 200
+
+
+def test_no_browser_runs_frames_or_guesses_an_answer(client: httpx.Client) -> None:
+    for path, policy in (("/v1/models", True), ("/v1/files/none", True), ("/health/live", True), ("/docs", False)):
+        headers = client.get(path).headers
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert headers.get("content-security-policy", "").startswith("default-src 'none'") is policy
+
+
+def test_log_lines_name_the_tenant_and_wrong_keys_share_some_of_them(settings: Settings) -> None:
+    with capture_logs() as logs, serving(settings) as url, http(url) as client:
+        client.get("/v1/models")
+        with http(url, "sk-penstock-wrong") as wrong:
+            for _ in range(30):
+                error(wrong.get("/v1/models"), 401)
+    lines = [line for line in logs if line["event"] == "request"]
+    assert [line["tenant"] for line in lines if line["status"] == 200] == ["default"]
+    refused = [line for line in lines if line["status"] == 401]
+    assert 1 <= len(refused) < 15
+    assert sum(line["refused"] for line in refused) <= 30
+    assert "sk-penstock" not in str(logs)
 
 
 def test_the_pages_of_the_api_describe_it(client: httpx.Client) -> None:

@@ -32,6 +32,33 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(penstock: Penstock, c
     assert (again.exit_code, again.stderr) == (1, f"penstock: No such key: '{id}'.\n")
 
 
+def test_a_key_has_a_role_scopes_and_an_end(penstock: Penstock, client: httpx.Client) -> None:
+    made = penstock(
+        "keys", "create", "narrow", "--viewer", "--scope", "files", "--scope", "batches", "--expires-in", "30d"
+    )
+    headers = {"authorization": f"Bearer {made.stdout.strip()}"}
+    assert client.get("/v1/files", headers=headers).status_code == 200
+    assert client.get("/v1/webhook_endpoints", headers=headers).status_code == 403
+    assert client.post("/v1/jobs", headers=headers, json={}).status_code == 403
+    row = next(line for line in penstock("keys", "list").stdout.splitlines() if "narrow" in line)
+    assert "viewer" in row
+    assert "batches files" in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--scope", "everything"), "A scope is one of files, batches, inference, webhooks."),
+        (("--expires-in", "soon"), "--expires-in is a number with h, d or w, as 30d, not 'soon'."),
+        (("--expires-in", "0d"), "A key's life is a time up to ten years."),
+        (("--expires-in", "999999w"), "A key's life is a time up to ten years."),
+    ],
+)
+def test_what_a_key_can_not_be_is_one_line(penstock: Penstock, arguments: tuple[str, ...], words: str) -> None:
+    done = penstock("keys", "create", "odd", *arguments)
+    assert (done.exit_code, done.stderr) == (1, f"penstock: {words}\n")
+
+
 def test_odd_names_are_refused(penstock: Penstock) -> None:
     for arguments in (("",), ("x" * 201,), ("a\nb",), ("good", "--tenant", "../etc"), ("good", "--tenant", "")):
         done = penstock("keys", "create", *arguments)

@@ -107,6 +107,7 @@ class House:
             "blob_url": f"file://{self.blobs}",
             "bootstrap_key": KEY,
             "ingress_token": INGRESS_TOKEN,
+            "metrics_open": "true",
             **settings,
         }
         for number in range(1, apis + 1):

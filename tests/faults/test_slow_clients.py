@@ -113,7 +113,10 @@ def test_hundreds_of_slow_clients_cost_little_and_hold_up_nobody(house: House, f
         assert slowest < 0.5
         assert busy == 0, "no transaction waits for a client"
         assert upload(http, FILE[:MIB])["bytes"] == MIB
-        assert error(http.post("/v1/jobs", content=bytes(900_000)), 503)["code"] == "unavailable"
+        assert error(http.post("/v1/jobs", content=bytes(900_000)), 429)["code"] == "rate_limit_exceeded"
+        others = {"authorization": f"Bearer {house.key_of('neighbour')}"}
+        large = http.post("/v1/jobs", content=bytes(900_000), headers=others)
+        assert large.status_code == 400, "half of the room is for others"
         assert http.post("/v1/batches", json=batch_of(file)).status_code == 200
 
         for one in (*uploads, *jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -98,12 +99,12 @@ def test_a_key_in_use_is_looked_up_once_in_its_cache_time_and_dies_within_it(db:
 
     async def body(here: Place) -> None:
         for _ in range(100):
-            assert await here.callers.tenant_of(key) == "tenant"
+            assert (await here.callers.access_of(key)).tenant == "tenant"
         assert len(here.statements) == 1
         db.run(keys.revoke, "tenant", id)
         here.clock.now += settings.key_cache_seconds + 0.1
         with pytest.raises(Unauthorized):
-            await here.callers.tenant_of(key)
+            await here.callers.access_of(key)
 
     run(settings, body)
 
@@ -112,10 +113,10 @@ def test_a_key_is_looked_up_again_before_anybody_has_to_wait_for_that(db: Databa
     _, key = db.run(keys.create, "tenant", "test")
 
     async def body(here: Place) -> None:
-        await here.callers.tenant_of(key)
+        await here.callers.access_of(key)
         for _ in range(3):
             here.clock.now += 0.6 * settings.key_cache_seconds
-            assert await here.callers.tenant_of(key) == "tenant"
+            assert (await here.callers.access_of(key)).tenant == "tenant"
             await here.callers._ask(keys.hash_of(key))
         assert len(here.statements) == 4
 
@@ -126,14 +127,57 @@ def test_a_wrong_key_is_looked_up_once_a_second_however_often_it_comes(db: Datab
     async def body(here: Place) -> None:
         for _ in range(2):
             answers = await asyncio.gather(
-                *(here.callers.tenant_of("sk-penstock-wrong") for _ in range(200)), return_exceptions=True
+                *(here.callers.access_of("sk-penstock-wrong") for _ in range(200)), return_exceptions=True
             )
             assert {type(answer) for answer in answers} == {Unauthorized}
         assert len(here.statements) == 1
         here.clock.now += 1.1
         with pytest.raises(Unauthorized):
-            await here.callers.tenant_of("sk-penstock-wrong")
+            await here.callers.access_of("sk-penstock-wrong")
         assert len(here.statements) == 2
+
+    run(settings, body)
+
+
+def test_however_many_wrong_keys_come_one_statement_at_a_time_looks_them_up(db: Database, settings: Settings) -> None:
+    _, right = db.run(keys.create, "tenant", "test")
+
+    async def body(here: Place) -> None:
+        wrong = [here.callers.access_of(f"sk-penstock-wrong-{n}") for n in range(1_000)]
+        answers = await asyncio.gather(*wrong, here.callers.access_of(right), return_exceptions=True)
+        assert {type(answer) for answer in answers[:-1]} == {Unauthorized}
+        assert answers[-1].tenant == "tenant"
+        assert len(here.statements) == 3  # of 500 keys at most
+
+    run(settings, body)
+
+
+def test_many_wrong_keys_a_second_are_answered_late_and_a_few_at_once(db: Database, settings: Settings) -> None:
+    async def body(here: Place) -> None:
+        async def refused() -> float:
+            began = time.monotonic()
+            with pytest.raises(Unauthorized):
+                await here.callers.refuse()
+            return time.monotonic() - began
+
+        took = await asyncio.gather(*(refused() for _ in range(60)))
+        assert [seconds < 0.9 for seconds in took] == [True] * 20 + [False] * 40
+        here.clock.now += 1.1
+        assert await refused() < 0.9
+
+    run(settings, body)
+
+
+def test_whose_a_key_was_is_remembered_without_a_look(db: Database, settings: Settings) -> None:
+    _, key = db.run(keys.create, "tenant", "test")
+
+    async def body(here: Place) -> None:
+        assert here.callers.whose(key) is None
+        await here.callers.access_of(key)
+        here.clock.now += 3_600
+        assert here.callers.whose(key) == "tenant"
+        assert here.callers.whose("x" * 10_000) is None
+        assert len(here.statements) == 1
 
     run(settings, body)
 
@@ -142,10 +186,10 @@ def test_a_key_that_was_wrong_a_second_ago_may_be_right_now(db: Database, settin
     async def body(here: Place) -> None:
         key = "sk-penstock-that-will-be-made-soon"
         with pytest.raises(Unauthorized):
-            await here.callers.tenant_of(key)
+            await here.callers.access_of(key)
         await asyncio.to_thread(db.run, keys.ensure_bootstrap, key)
         here.clock.now += 1.1
-        assert await here.callers.tenant_of(key) == keys.BOOTSTRAP_TENANT
+        assert (await here.callers.access_of(key)).tenant == keys.BOOTSTRAP_TENANT
 
     run(settings, body)
 
@@ -157,22 +201,22 @@ def test_while_postgres_is_away_keys_seen_lately_stay_valid_for_a_while(
     _, key = db.run(keys.create, "tenant", "test")
 
     async def body(here: Place) -> None:
-        await here.callers.tenant_of(key)
+        await here.callers.access_of(key)
         getattr(here.network, how)()
         here.clock.now += settings.key_cache_seconds + 1
         async with asyncio.timeout(4):
             for _ in range(20):
-                assert await here.callers.tenant_of(key) == "tenant"
+                assert (await here.callers.access_of(key)).tenant == "tenant"
         here.clock.now += settings.key_stale_seconds
         with pytest.raises(Unavailable):
-            await here.callers.tenant_of(key)
+            await here.callers.access_of(key)
         here.network.heal()
         here.clock.now += 10
 
         async with asyncio.timeout(30):
             while True:
                 try:
-                    assert await here.callers.tenant_of(key) == "tenant"
+                    assert (await here.callers.access_of(key)).tenant == "tenant"
                     break
                 except Unavailable:
                     here.clock.now += 10
@@ -269,7 +313,7 @@ def test_a_door_that_refused_is_left_alone_until_the_next_table_and_a_broken_one
         await directory.refresh()
         assert directory.choose("tiny", None) is not None
         for _ in range(3):
-            directory.failed(holder.id)
+            directory.failed(holder.id, here.clock.now)
         await directory.refresh()
         assert directory.choose("tiny", None) is None
         here.clock.now += 5

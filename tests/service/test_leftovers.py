@@ -137,7 +137,7 @@ def test_a_duty_that_two_keepers_do_at_once_is_done_once(
     world: World, grow_old: Callable[[], None], duty: Callable[[Transaction, Settings], int]
 ) -> None:
     grow_old()
-    now = world.settings.model_copy(update={"pieces_seconds": 0})
+    now = world.settings.model_copy(update={"pieces_seconds": 0, "batches_seconds": 1e-6})
     first: list[int] = []
     with held(world, lambda tx: first.append(duty(tx, now))) as (pool, one):
         second = pool.submit(world.db.run, duty, now)
@@ -192,12 +192,26 @@ def test_every_duty_is_bounded(
     for _ in range(3):
         grow_old()
     monkeypatch.setattr(sweep, "MOST", 2)
-    done = once(desk)
+    done = once(desk, batches_seconds=1e-6)
     assert {name: min(count, 2) for name, count in done.items()} == done
     assert set(done) == {duty.__name__ for duty in sweep.DUTIES} | {"doomed_blobs"}
-    while once(desk):
+    while once(desk, batches_seconds=1e-6):
         pass
     assert blobs(world.settings) == named(world) == set()
+    assert world.one("select count(*) from batches") == 0
+
+
+def test_a_batch_that_ended_long_ago_goes_whole_and_what_it_used_stays_counted(desk: Desk, world: World) -> None:
+    ended(desk)
+    used = world.one("select sum(completed) from segments")
+    assert once(desk, batches_seconds=3_600, pieces_seconds=3_600) == {}
+    done = once(desk, batches_seconds=1e-6, pieces_seconds=3_600)
+    assert (done["old_batches"], set(done)) == (1, {"old_batches", "doomed_blobs"})
+    for table in ("batches", "slices", "segments", "leases", "events"):
+        assert world.one(f"select count(*) from {table}") == 0
+    assert world.one("select count(*) from files") == 1, "its input is its tenant's own"
+    assert world.one("select sum(requests) from usage_lines") == used > 0
+    assert blobs(world.settings) == named(world)
 
 
 def test_events_and_trail_that_are_not_old_stay(desk: Desk, world: World) -> None:

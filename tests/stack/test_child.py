@@ -117,3 +117,18 @@ def test_a_log_that_grew_large_is_turned_over(tmp_path: Path, monkeypatch: pytes
         assert child.wait(20)
     assert log.read_text() == "new\n"
     assert log.with_suffix(".old").read_text() == "older than everything else\n"
+
+
+def test_a_log_that_grows_large_is_turned_over_while_its_process_writes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.stack.child.LOG_LIMIT_BYTES", 10)
+    log, go = tmp_path / "c.log", tmp_path / "go"
+    script = f"echo a first long line; until [ -e {go} ]; do sleep 0.02; done; echo then"
+    with Child("c", ["sh", "-c", script], log=log) as child:
+        read_line(log, child)
+        assert child.tend(0.0) is None
+        assert log.with_suffix(".old").read_text() == "a first long line\n"
+        go.touch()
+        assert child.wait(20)
+    assert log.read_bytes() == b"then\n"

@@ -45,13 +45,15 @@ def test_flowers_password_is_kept_and_closed(layout: layouts.Layout) -> None:
     assert stat.S_IMODE(layout.flower_password_file.stat().st_mode) == 0o600
 
 
-def test_the_doors_token_is_made_once_and_closed_and_the_environments_wins(layout: layouts.Layout) -> None:
-    token = layouts.ingress_token(layout, {})
+@pytest.mark.parametrize("name", ["ingress_token", "metrics_token"])
+def test_a_token_is_made_once_and_closed_and_the_environments_wins(layout: layouts.Layout, name: str) -> None:
+    given = getattr(layouts, name)
+    token = given(layout, {})
     assert len(token) > 40
-    assert layouts.ingress_token(layout, {}) == token
-    assert stat.S_IMODE(layout.ingress_token_file.stat().st_mode) == 0o600
-    assert layouts.ingress_token(layout, {"PENSTOCK_INGRESS_TOKEN": "mine"}) == "mine"
-    assert layouts.ingress_token(layout, {}) == token
+    assert given(layout, {}) == token
+    assert stat.S_IMODE(getattr(layout, f"{name}_file").stat().st_mode) == 0o600
+    assert given(layout, {f"PENSTOCK_{name.upper()}": "mine"}) == "mine"
+    assert given(layout, {}) == token
 
 
 def test_a_second_platform_on_the_same_folder_is_refused_with_the_first_ones_process(layout: layouts.Layout) -> None:

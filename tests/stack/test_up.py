@@ -99,16 +99,25 @@ def test_it_prints_the_key_that_it_keeps_for_its_owner_only(up: Up) -> None:
 
 
 def test_no_secret_stands_in_a_command_line(up: Up) -> None:
-    secrets = [(up.data / name).read_text().strip() for name in ("key", "flower-password", "ingress-token")]
+    secrets = [
+        (up.data / name).read_text().strip() for name in ("key", "flower-password", "ingress-token", "metrics-token")
+    ]
     for process in up.family():
         assert not any(secret in word for secret in secrets for word in process.cmdline())
 
 
-def test_nobody_is_told_the_ingress_token_who_needs_it_not(up: Up) -> None:
-    token = (up.data / "ingress-token").read_text().strip()
+@pytest.mark.parametrize("secret", ["key", "ingress-token", "metrics-token"])
+def test_nobody_is_told_a_secret_who_needs_it_not(up: Up, secret: str) -> None:
+    token = (up.data / secret).read_text().strip()
     # A gpu worker's can't be read: Celery writes its command line over it.
-    names = ("api", "keeper", "valkey", "postgres")
+    names = ("api", "keeper", "valkey", "postgres", "flower")
     assert {name for name in names if token in up.child(name).environ().values()} == {"api"}
+
+
+def test_metrics_are_read_with_their_token(up: Up) -> None:
+    token = (up.data / "metrics-token").read_text().strip()
+    assert get(f"{up.url}/metrics").status_code == 401
+    assert get(f"{up.url}/metrics", authorization=f"Bearer {token}").status_code == 200
 
 
 def test_flower_asks_for_its_password(up: Up) -> None:

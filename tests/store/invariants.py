@@ -116,6 +116,7 @@ BROKEN = {
            or (d.state = 'delivered' and coalesce(a.status, 0) not between 200 and 299)
            or (d.state = 'failed' and a.status between 200 and 299)""",
     "the trail of moves is a chain of legal ones, from the first state to the present one": """
+        -- Of a batch that was deleted the trail stays for its time.
         select t.batch, t.slice, t.was, t.becomes
         from (select *, lag(becomes) over (partition by batch, slice order by id) as before,
                      lead(becomes) over (partition by batch, slice order by id) is null as last
@@ -126,7 +127,7 @@ BROKEN = {
                select from legal_moves m
                where m.machine = case when t.slice is null then 'batch' else 'slice' end
                  and m.was = t.was and m.becomes = t.becomes))
-           or (t.last and t.becomes is distinct from case
+           or (t.last and exists (select from batches b where b.id = t.batch) and t.becomes is distinct from case
                when t.slice is null then (select state from batches b where b.id = t.batch)
                else (select state from slices s where s.id = t.slice and s.batch = t.batch) end)""",
     "every batch and every slice has a trail": """

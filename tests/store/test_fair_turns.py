@@ -97,6 +97,29 @@ def test_within_a_tenant_the_earliest_deadline_goes_first(world: World) -> None:
     assert [claim.batch for claim in claims if claim.tenant == "acme"] == [soon, soon, late, late]
 
 
+def test_a_tenants_small_jobs_and_its_batch_take_turns_and_get_together_what_a_tenant_gets(world: World) -> None:
+    world.batch(*[1] * 60)
+    world.batch(*[1] * 60, tenant="globex", window="1h")
+    for _ in range(40):
+        world.job(1, window="72h", body=b'{"model":"tiny","max_tokens":3}')
+    worker, tokens = world.worker(), Counter[str]()
+    for _ in range(80):
+        claim = world.claimed(worker)
+        tokens[claim.account] += claim.tokens
+        world.finish(claim)
+    batch, small, other = tokens["acme"], tokens["acme small"], tokens["globex"]
+    assert batch + small == pytest.approx(other, rel=0.15)
+    assert small == pytest.approx(batch, rel=0.15), "turns by size while both have work"
+
+
+def test_a_small_job_passes_its_tenants_own_backlog(world: World) -> None:
+    world.batch(*[1] * 40, window="1h")
+    worker = world.worker()
+    served(world, worker, 5)
+    job = world.job(1, window="72h")
+    assert job in [world.claimed(worker).batch for _ in range(2)]
+
+
 def test_a_lane_above_goes_first_whoever_was_served_least(world: World) -> None:
     world.batch(*[1] * 6, lane=Lane.PRIORITY)
     world.batch(*[1] * 6, tenant="globex", lane=Lane.STANDARD, window="1h")

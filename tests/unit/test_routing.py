@@ -107,8 +107,9 @@ def test_a_session_goes_before_a_user_and_a_user_before_a_prompt() -> None:
 
 
 def failed(times: int, now: float, state: Breaker = CLOSED) -> Breaker:
+    """So many failures one after the other, the last at this moment."""
     for _ in range(times):
-        state = state.failed(now)
+        state = state.failed(now, now)
     return state
 
 
@@ -126,7 +127,7 @@ def test_each_failed_try_doubles_the_pause_up_to_a_minute() -> None:
     state, now, pauses = failed(3, 0.0), 0.0, []
     for _ in range(6):
         now = state.until
-        state = state.tried(now).failed(now)
+        state = state.tried(now).failed(now, now)
         pauses.append(state.until - now)
     assert pauses == [10, 20, 40, 60, 60, 60]
 
@@ -136,13 +137,23 @@ def test_late_news_of_calls_that_went_there_before_it_opened_changes_nothing() -
     assert failed(20, 0.1, opened) == opened
 
 
+def test_a_thousand_calls_that_fail_together_are_one_failure() -> None:
+    state = CLOSED
+    for n in range(1_000):
+        state = state.failed(0.0, 1.0 + n / 1_000)
+    assert state.failures == 1
+    assert state.allows(2.0)
+    state = state.failed(2.0, 3.0).failed(3.0, 4.0)
+    assert not state.allows(4.0), "three that began each after the one before had failed"
+
+
 @given(st.lists(st.tuples(st.sampled_from(["failed", "tried"]), st.floats(0, 30)), max_size=60))
 def test_a_breaker_is_never_open_for_longer_than_its_longest_pause(events: list[tuple[str, float]]) -> None:
     state, now = CLOSED, 0.0
     for event, later in events:
         now += later
         if event == "failed":
-            state = state.failed(now)
+            state = state.failed(now, now)
         elif state.allows(now):
             state = state.tried(now)
         assert state.allows(now + breaker.LONGEST_PAUSE_SECONDS)

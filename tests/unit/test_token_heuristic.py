@@ -13,16 +13,24 @@ SETTINGS = Settings(bytes_per_token=4.0, expected_output_tokens=256)
 
 
 def tokens(
-    most: int | None = None, facts: ModelFacts | None = None, endpoint: str = CHAT, line_bytes: int = 500
+    most: int | None = None,
+    facts: ModelFacts | None = None,
+    endpoint: str = CHAT,
+    line_bytes: int = 500,
+    answers: int = 1,
 ) -> int:
     return token_heuristic.tokens(
-        Checked("a", "tiny", most, bytes(400), PromptFields()), line_bytes, endpoint, facts, SETTINGS
+        Checked("a", "tiny", most, answers, bytes(400), PromptFields()), line_bytes, endpoint, facts, SETTINGS
     )
 
 
 def test_before_anything_is_known_the_settings_say() -> None:
     assert tokens() == tokens(facts=ModelFacts()) == 100 + 256
     assert tokens(most=1_000) == 100 + 1_000
+
+
+def test_each_of_several_answers_counts() -> None:
+    assert tokens(most=10, answers=128) == 100 + 1_280
 
 
 def test_measured_bytes_per_token_count_the_whole_line() -> None:

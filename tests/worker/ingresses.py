@@ -68,15 +68,15 @@ class Site:
 
     @contextmanager
     def holding(self, rank: Rank, count: int, tenant: str = "other") -> Iterator[None]:
-        """Others have so many slots meanwhile."""
-        ticket = Ticket(rank, tenant)
+        """Others have so many slots meanwhile, each tenant one: a single one would not get them all."""
+        tickets = [Ticket(rank, f"{tenant}-{n}") for n in range(count)]
 
         async def take() -> None:
-            for _ in range(count):
+            for ticket in tickets:
                 await self.gate.admit(ticket)
 
         async def give() -> None:
-            for _ in range(count):
+            for ticket in tickets:
                 self.gate.release(ticket)
 
         self.loop.run(take()).result(10)

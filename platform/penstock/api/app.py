@@ -13,9 +13,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
+from penstock.api import auth
 from penstock.api.http import errors
 from penstock.api.http.body import Room
 from penstock.api.http.request_middleware import RequestMiddleware
+from penstock.api.http.request_turns import RequestTurns
 from penstock.api.platform import Platform
 from penstock.api.routes import (
     batches,
@@ -93,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         key_cache, intake, completion_waiter = (
             ApiKeyCache(db, settings),
             SmallJobIntake(db, settings),
-            CompletionWaiter(db),
+            CompletionWaiter(db, settings),
         )
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         try:
@@ -138,7 +140,7 @@ def create_app(settings: Settings) -> FastAPI:
     for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics):
         app.include_router(room.router)
     errors.install(app)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
     return app
 

@@ -1,36 +1,64 @@
-"""Who calls: a Bearer key names a tenant, and everything that follows is that tenant's."""
+"""Who calls: a Bearer key names a tenant and what it may do; everything that follows is that tenant's."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import Scope
 
-from penstock.api.platform import Here
+from penstock.api.http import request_turns
+from penstock.api.platform import Here, Platform
 from penstock.domain.api_errors import BadRequest, Unauthorized
 from penstock.service.admin import keys
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-penstock-…`.")
 
-
-async def _tenant(here: Here, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    if given is None:
-        raise Unauthorized
-    return await here.db.run(keys.tenant_of, given.credentials)
+Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-Tenant = Annotated[str, Depends(_tenant)]
+def whose(scope: Scope) -> str:
+    """The tenant whose key a request brings, as far as this process remembers it: for its turn, not for what it may."""
+    platform: Platform = scope["app"].state.platform
+    given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    scheme, _, key = given.partition(" ")
+    known_one = platform.key_cache.whose(key.strip()) if scheme.lower() == "bearer" else None
+    return known_one or request_turns.NOBODY
 
 
-async def _known(here: Here, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    if given is None:
-        raise Unauthorized
-    return await here.key_cache.tenant_of(given.credentials)
+async def known(request: Request, key: str) -> str:
+    """The tenant of a key, remembered for seconds.
+
+    Raises Unauthorized (late, if many wrong ones come), and Forbidden if the request goes beyond the key.
+    """
+    here: Platform = request.app.state.platform
+    try:
+        if not key:
+            raise Unauthorized
+        access = await here.key_cache.access_of(key)
+    except Unauthorized:
+        request_turns.of(request.scope).leave()
+        await here.key_cache.refuse()
+    request.scope["penstock.access"] = access
+    access.check(request.method, request.url.path)
+    return access.tenant
+
+
+async def _known(request: Request, given: Given) -> str:
+    return await known(request, given.credentials if given else "")
+
+
+async def _tenant(request: Request, here: Here, given: Given) -> str:
+    await _known(request, given)  # so that wrong keys cost no connection
+    return (await here.db.run(keys.access_of, given.credentials if given else "")).tenant
 
 
 Known = Annotated[str, Depends(_known)]
-"""The same where many calls come: a key is remembered for seconds, as it is for waiting calls."""
+"""The tenant where many calls come: a key is remembered for seconds, so a revoked one lives a little longer."""
+
+Tenant = Annotated[str, Depends(_tenant)]
+"""The tenant whose key is valid at this moment."""
 
 
 async def _idempotency_key(

@@ -13,6 +13,8 @@ COUNTED: Final = {
     "blob_swept": "Blobs that the sweep deleted.",
     "file_swept": "Files that expired and were swept.",
     "segment_swept": "Segments of ended batches that were swept, since their lines are in the output files.",
+    "batch_deleted": "Batches and jobs that their tenants deleted.",
+    "batch_swept": "Batches and jobs that were swept long after their end.",
     "lease_swept": "Closed leases that were swept.",
     "event_swept": "Events that were swept once they were old.",
     "webhook_attempt": "Attempts to deliver an event to a webhook endpoint, whatever came of them.",

@@ -26,6 +26,7 @@ from typing import Final
 import msgspec
 
 from penstock.domain.inference_endpoints import SALTED
+from penstock.formats import sequences
 
 _OPERATORS: Final = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params")
 _TAKEN_OUT: Final = (*_OPERATORS, "cache")
@@ -65,6 +66,8 @@ class CallBody:
     """Bytes that calls with a common beginning share; empty if it is too short to be worth a warm cache."""
     max_tokens: int | None
     """The most tokens that it lets the engine answer, if it says so."""
+    sequences: int
+    """How many texts an engine works on at once for it."""
     cache: object
     """What it says about the shared cache; None: nothing."""
 
@@ -87,6 +90,7 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> CallBody
         user=user if isinstance(user, str) and user else None,
         prefix=_prefix(fields),
         max_tokens=next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0), None),
+        sequences=sequences.of_fields(fields),
         cache=_value(fields, "cache"),
     )
 

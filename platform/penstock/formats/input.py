@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.work.batch import LineError
+from penstock.formats import sequences
 from penstock.formats.prefix import PromptFields
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -23,6 +24,8 @@ class _Request(msgspec.Struct):
 
 
 class _Body(PromptFields, frozen=True):
+    n: Any = None
+    best_of: Any = None
     model: Any = None
     stream: Any = None
     max_tokens: Any = None
@@ -52,6 +55,8 @@ class Checked:
     custom_id: str
     model: str
     max_output_tokens: int | None
+    answers: int
+    """How many answers it asks for: its choices for each of its prompts."""
     body: bytes
     prompt: PromptFields
 
@@ -111,7 +116,8 @@ def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) ->
         return refuse("invalid_request", "A batch can't stream: leave out body.stream.", "body.stream")
     limits = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
     most = next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and 0 < n < 10_000_000), None)
-    return Checked(custom_id, body.model, most, raw, body)
+    choices = max(sequences.choices(body.n), sequences.choices(body.best_of))
+    return Checked(custom_id, body.model, most, choices * sequences.texts(body.prompt), raw, body)
 
 
 def read(number: int, line: bytes) -> Line:

@@ -24,6 +24,7 @@ class LimitSettings(Concern):
     max_errors_listed: int = Field(1_000, description="Validation errors that are listed; all are counted.")
     max_queued_tokens: int = Field(5_000_000_000, description="Estimated tokens that one tenant may have open.")
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
+    max_waits: int = Field(500, ge=1, description="Long polls of one tenant at one API process.")
     slow_body_seconds: float = Field(60.0, description="A client that sends or takes nothing for so long is given up.")
     keep_alive_seconds: int = Field(75, description="A connection to an API that nobody uses is closed after so long.")
     file_ttl_seconds: int = Field(30 * 86_400, description="Life of a batch input file, unless its upload says.")

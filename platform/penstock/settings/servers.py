@@ -21,10 +21,12 @@ class ServerSettings(Concern):
     runtime_dir: Path = Field(Path("/tmp/penstock"), description="Sockets and process records; keep the path short.")
     bootstrap_key: SecretStr | None = Field(None, description="API key of the first tenant, made valid at the start.")
     metrics_token: SecretStr | None = Field(
-        None, description="Bearer token for /metrics; without it only loopback may read them."
+        None, description="Bearer token for /metrics; without it nobody may read them, unless they are open."
     )
+    metrics_open: bool = Field(False, description="Whoever reaches the API may read /metrics, without a token.")
     log_dir: Path = Field(Path("/tmp/penstock"), description="Logs of engines; each other process logs to its stdout.")
     log_level: str = Field("info", description="debug, info, warning or error.")
     failpoints: str = Field("", description="For tests only: places where this process dies, stops or waits.")
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")
+    api_turns: int = Field(12, ge=1, description="Requests that one API process works on at once, shared by tenants.")
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,8 +75,7 @@ class Child:
     def start(self) -> None:
         """Run the program now."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
-            self.log.replace(self.log.with_suffix(".old"))
+        self._rotate()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -91,9 +91,19 @@ class Child:
         self._started_at = time.monotonic()
         self._starts_at = None
 
+    def _rotate(self) -> None:
+        """Begin the log anew once it is long, and keep the one before; the process goes on writing to the same file.
+
+        Lines that it writes between the copy and the cut are lost.
+        """
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            shutil.copyfile(self.log, self.log.with_suffix(".old"))
+            os.truncate(self.log, 0)
+
     def tend(self, now: float) -> str | None:
         """Look at it once, at this monotonic time; start it again when due. Says what changed, in words."""
         if self._process is None or not self.wait(0.0):
+            self._rotate()
             return None
         if self._starts_at is None:
             if now - self._started_at >= self._settled_seconds:

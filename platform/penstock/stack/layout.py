@@ -1,7 +1,8 @@
 """The data folder of `penstock up`: where everything lies, who may read it, and that only one platform uses it.
 
     DIR/key               the API key of the first tenant (0600), unless PENSTOCK_BOOTSTRAP_KEY is set
-    DIR/ingress-token        what API and gpu worker know each other by (0600), unless PENSTOCK_INGRESS_TOKEN is set
+    DIR/ingress-token     what API and gpu worker know each other by (0600), unless PENSTOCK_INGRESS_TOKEN is set
+    DIR/metrics-token     what a scrape of /metrics shows (0600), unless PENSTOCK_METRICS_TOKEN is set
     DIR/flower-password   0600
     DIR/postgres, valkey, blobs, scratch, models, logs
     DIR/lock              held while a platform runs here
@@ -20,12 +21,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+from penstock.stack import child_environment
 from penstock.stack.problem import Problem
-
-KEY_VARIABLE: Final = "PENSTOCK_BOOTSTRAP_KEY"
-INGRESS_TOKEN_VARIABLE: Final = "PENSTOCK_INGRESS_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,11 @@ class Layout:
     def ingress_token_file(self) -> Path:
         """The secret between API and gpu worker, by which waiting calls come in."""
         return self.data / "ingress-token"
+
+    @property
+    def metrics_token_file(self) -> Path:
+        """What /metrics is read with."""
+        return self.data / "metrics-token"
 
     @property
     def flower_password_file(self) -> Path:
@@ -117,14 +120,19 @@ def runtime_folder(layout: Layout, environment: Mapping[str, str]) -> Path:
 
 def api_key(layout: Layout, environment: Mapping[str, str]) -> tuple[str, bool]:
     """The first tenant's key, and whether it was made just now."""
-    if given := environment.get(KEY_VARIABLE):
+    if given := environment.get(child_environment.KEY):
         return given, False
     return _secret(layout.key_file, "sk-penstock-")
 
 
 def ingress_token(layout: Layout, environment: Mapping[str, str]) -> str:
     """The secret between API and gpu worker, made at the first start."""
-    return environment.get(INGRESS_TOKEN_VARIABLE) or _secret(layout.ingress_token_file, "")[0]
+    return environment.get(child_environment.INGRESS_TOKEN) or _secret(layout.ingress_token_file, "")[0]
+
+
+def metrics_token(layout: Layout, environment: Mapping[str, str]) -> str:
+    """What /metrics is read with, made at the first start."""
+    return environment.get(child_environment.METRICS_TOKEN) or _secret(layout.metrics_token_file, "")[0]
 
 
 def flower_password(layout: Layout) -> str:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,7 +68,9 @@ def prepare(data: Path, socket_dir: Path) -> None:
         raise Problem(f"PostgreSQL can't make its folder {data}: {said}")
 
 
-def child(data: Path, socket_dir: Path, log: Path, *, durable: bool = True) -> Child:
+def child(
+    data: Path, socket_dir: Path, log: Path, *, durable: bool = True, environment: Mapping[str, str] | None = None
+) -> Child:
     """The server as a child; SIGINT is PostgreSQL's fast shutdown."""
     command = [str(_bin() / "postgres"), "-D", str(data), "-k", str(socket_dir)]
     for name, value in {**SETTINGS, **({} if durable else FORGETFUL)}.items():
@@ -77,6 +79,7 @@ def child(data: Path, socket_dir: Path, log: Path, *, durable: bool = True) -> C
         "postgres",
         command,
         log=log,
+        environment=environment,
         user=_user(),
         stop_signal=signal.SIGINT,
         death_signal=signal.SIGINT,

@@ -22,8 +22,8 @@ from penstock.domain.work.lane import model_slug
 from penstock.service.admin import health
 from penstock.service.core.transaction import Database
 from penstock.settings.renamed import refuse_old_names
+from penstock.stack import child_environment, ports, postgres, tiny_model, valkey
 from penstock.stack import layout as layouts
-from penstock.stack import ports, postgres, tiny_model, valkey
 from penstock.stack.child import Child, last_lines, tie
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
@@ -65,8 +65,6 @@ class Running:
     flower_url: str | None
     """None if it was started without Redis."""
     flower_password: str
-    ingress_token: str
-    """Only the API and the gpu worker are told."""
     model: str
     say: Callable[[str], None]
     children: list[Child] = field(default_factory=list)
@@ -131,7 +129,6 @@ def _describe(
         key_made=made,
         flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.redis else None,
         flower_password=layouts.flower_password(layout),
-        ingress_token=layouts.ingress_token(layout, environment),
         model=wish.model,
         say=say,
     )
@@ -157,28 +154,32 @@ def _end_tiny_model(maker: subprocess.Popen[bytes] | None, layout: Layout) -> st
 def _start_servers(
     running: Running, wish: StackOptions, runtime: Path, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Start PostgreSQL and Valkey, and give the environment that all other children share."""
+    """Start PostgreSQL and Valkey, and give the environment of which each other child gets its part."""
     layout, say = running.layout, running.say
     say("starting PostgreSQL and Valkey" if wish.redis else "starting PostgreSQL; no Valkey, no Flower")
     data, sockets = layout.data / "postgres", runtime / "postgres"
     postgres.prepare(data, sockets)
     address = valkey.new_address()
-    database = postgres.child(data, sockets, layout.logs / "postgres.log")
+    bare = child_environment.of("postgres", environment)
+    database = postgres.child(data, sockets, layout.logs / "postgres.log", environment=bare)
     _start(running, database)
     if wish.redis:
-        hints = valkey.child(address, layout.data / "valkey", layout.logs / "valkey.log")
+        bare = child_environment.of("valkey", environment)
+        hints = valkey.child(address, layout.data / "valkey", layout.logs / "valkey.log", bare)
         _start(running, hints)
         valkey.wait_until_ready(hints, address)
     postgres.wait_until_ready(database, postgres.url(sockets))
     return {
-        **{name: value for name, value in environment.items() if name != layouts.INGRESS_TOKEN_VARIABLE},
+        **environment,
         "PENSTOCK_DATABASE_URL": postgres.url(sockets),
         "PENSTOCK_REDIS_URL": address.url,
         "PENSTOCK_BLOB_URL": layout.blob_url,
         "PENSTOCK_SCRATCH_DIR": str(layout.scratch),
         "PENSTOCK_RUNTIME_DIR": str(runtime),
         "PENSTOCK_LOG_DIR": str(layout.logs),
-        layouts.KEY_VARIABLE: running.key,
+        child_environment.KEY: running.key,
+        child_environment.INGRESS_TOKEN: layouts.ingress_token(layout, environment),
+        child_environment.METRICS_TOKEN: layouts.metrics_token(layout, environment),
         "PYTHONUNBUFFERED": "1",
         # The folder that `up` was called in is no place to import from.
         "PYTHONSAFEPATH": "1",
@@ -191,7 +192,8 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
     with log.open("wb") as file:
         done = subprocess.run(
             [*tie(9), "-", *_python("penstock.cli.main", "migrate")],
-            env=settings, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False,
+            env=child_environment.of("migrate", settings),
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False,
         )  # fmt: skip
     if done.returncode != 0:
         raise Problem(f"The database could not be migrated: {last_lines(log, 1)} (log: {log})")
@@ -200,7 +202,6 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
 def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:
     running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
     logs = running.layout.logs
-    trusted = settings | {layouts.INGRESS_TOKEN_VARIABLE: running.ingress_token}
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
     arguments = wish.engine_args
     if wish.source is None and wish.engine == "vllm" and "PENSTOCK_ENGINE_PYTHON" not in settings:
@@ -213,9 +214,9 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
     gpu += [f"--engine-arg={argument}" for argument in arguments]
     _start(
         running,
-        Child("keeper", _python("penstock.cli.main", "keeper"), log=logs / "keeper.log", environment=settings),
-        Child("io", _python("penstock_worker", "io"), log=logs / "io.log", environment=settings, grace_seconds=20),
-        Child("gpu", _python("penstock_worker", *gpu), log=logs / "gpu.log", environment=trusted, grace_seconds=30),
+        _child("keeper", _python("penstock.cli.main", "keeper"), logs, settings),
+        _child("io", _python("penstock_worker", "io"), logs, settings, grace_seconds=20),
+        _child("gpu", _python("penstock_worker", *gpu), logs, settings, grace_seconds=30),
     )
     if running.flower_url:
         _start(running, _flower(running, running.flower_url, settings))
@@ -230,8 +231,12 @@ def _flower(running: Running, url: str, settings: dict[str, str]) -> Child:
         f"--port={url.rpartition(':')[2]}",
     ]
     secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
-    log = running.layout.logs / "flower.log"
-    return Child("flower", _python("celery", *command), log=log, environment=settings | secrets)
+    return _child("flower", _python("celery", *command), running.layout.logs, settings | secrets)
+
+
+def _child(name: str, command: list[str], logs: Path, settings: dict[str, str], grace_seconds: float = 10.0) -> Child:
+    environment = child_environment.of(name, settings)
+    return Child(name, command, log=logs / f"{name}.log", environment=environment, grace_seconds=grace_seconds)
 
 
 def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) -> None:
@@ -270,8 +275,7 @@ def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -
     ports.check_port(wish.host, wish.port, "The API", "--port")
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
-    trusted = settings | {layouts.INGRESS_TOKEN_VARIABLE: running.ingress_token}
-    _start(running, Child("api", command, log=log, environment=trusted, grace_seconds=15))
+    _start(running, _child("api", command, running.layout.logs, settings, grace_seconds=15))
     end = time.monotonic() + 60
     while True:
         _tend_or_give_up(running)

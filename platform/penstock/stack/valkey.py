@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ def new_address() -> Address:
     return Address(free_port(), secrets.token_urlsafe(24))
 
 
-def child(address: Address, folder: Path, log: Path) -> Child:
+def child(address: Address, folder: Path, log: Path, environment: Mapping[str, str] | None = None) -> Child:
     """The server as a child."""
     folder.mkdir(parents=True, exist_ok=True)
     # Kombu's queues are lists that must not be evicted: a full server refuses new hints instead.
@@ -53,7 +53,7 @@ def child(address: Address, folder: Path, log: Path) -> Child:
         "maxmemory-policy noeviction",
         "tcp-backlog 128",
     ]
-    return Child("valkey", [_binary(), "-"], log=log, stdin="\n".join([*lines, ""]).encode())
+    return Child("valkey", [_binary(), "-"], log=log, environment=environment, stdin="\n".join([*lines, ""]).encode())
 
 
 def wait_until_ready(server: Child, address: Address, seconds: float = 30.0) -> None:

@@ -54,7 +54,7 @@ _DELETE_SEGMENTS = text("""
     with gone as (
         delete from segments g using slices s where s.id = g.slice and g.id = any(array(
             select g.id from batches b join slices s on s.batch = b.id join segments g on g.slice = s.id
-            where b.id = any(cast(:batches as text[])) and not b.inline limit :limit))
+            where b.id = any(cast(:batches as text[])) and (:inline or not b.inline) limit :limit))
         returning g.*, s.tenant, s.model),
     kept as (
         insert into usage_lines as u (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,
@@ -148,9 +148,10 @@ def leftovers(conn: Connection, *, after: timedelta, limit: int) -> list[str]:
     return [row.batch for row in conn.execute(_LEFTOVERS, {"after": after, "limit": limit})]
 
 
-def delete_segments(conn: Connection, batches: Sequence[str], *, limit: int) -> int:
-    """Delete some segments of ended batches, but of inline jobs; their blobs are doomed."""
-    return int(conn.execute(_DELETE_SEGMENTS, {"batches": batches, "limit": limit}).scalar_one())
+def delete_segments(conn: Connection, batches: Sequence[str], *, limit: int, inline: bool = False) -> int:
+    """Delete some segments of ended batches, and of inline jobs if told to; their blobs are doomed."""
+    values = {"batches": list(batches), "limit": limit, "inline": inline}
+    return int(conn.execute(_DELETE_SEGMENTS, values).scalar_one())
 
 
 def delete_leftovers(conn: Connection, batches: Sequence[str]) -> None:

@@ -178,7 +178,8 @@ class _Ward:
 
     def failed(self, error: Exception) -> None:
         """It did not answer."""
-        before, self._breaker = self._breaker, self._breaker.failed(self._clock())
+        now = self._clock()  # also as the beginning: each that waited in vain counts, for others would wait as long
+        before, self._breaker = self._breaker, self._breaker.failed(now, now)
         if self._breaker.pause_seconds and not before.pause_seconds:
             log.warning("cache_away", error=type(error).__name__, seconds=self._breaker.pause_seconds)
 

@@ -137,6 +137,77 @@ def test_batch_lines_leave_the_reserve_free_and_waiting_calls_take_any_slot() ->
     run(test)
 
 
+def test_one_tenants_calls_leave_some_slots_for_those_of_others() -> None:
+    async def test() -> None:
+        gate = Gate(16, 32)
+        await fill(gate, CALL, 30)
+        more = asyncio.create_task(gate.admit(CALL))
+        await settle()
+        assert not more.done()
+        await fill(gate, Ticket(Rank.REALTIME, "b"), 1)
+        await fill(gate, Ticket(Rank.REALTIME, "c"), 1)
+        assert gate.in_flight == 32
+        gate.release(CALL)
+        await settle()
+        assert not more.done(), "it holds nearly all, and the last few are for others"
+        gate.release(CALL)
+        gate.release(CALL)
+        await settle()
+        assert more.done()
+
+    run(test)
+
+
+def test_a_request_of_many_sequences_takes_as_many_slots_and_gives_them_all_back() -> None:
+    async def test() -> None:
+        gate = Gate(16, 32)
+        many = Ticket(Rank.REALTIME, "a", sequences=11)
+        await fill(gate, many, 2)
+        assert (gate.calls, gate.in_flight) == (22, 22)
+        third = asyncio.create_task(gate.admit(many))
+        await fill(gate, Ticket(Rank.REALTIME, "b"), 4)
+        assert not third.done(), "there is no room for it"
+        gate.release(many)
+        await settle()
+        assert third.done()
+        gate.release(many)
+        gate.release(many)
+        assert gate.calls == 4
+
+    run(test)
+
+
+def test_one_of_more_sequences_than_there_are_slots_takes_half_of_them() -> None:
+    async def test() -> None:
+        gate = Gate(16, 32)
+        huge = Ticket(Rank.STANDARD, "a", sequences=2_000)
+        await asyncio.wait_for(gate.admit(huge), 1)
+        assert gate.lines == 16
+        line = asyncio.create_task(gate.admit(Ticket(Rank.STANDARD, "b")))
+        await settle()
+        assert not line.done()
+        gate.release(huge)
+        await asyncio.wait_for(line, 1)
+        assert gate.lines == 1
+
+    run(test)
+
+
+def test_a_line_of_many_sequences_comes_in_alone_where_the_budget_is_smaller() -> None:
+    async def test() -> None:
+        gate = Gate(16, 32)
+        gate.budget = 2
+        many = Ticket(Rank.STANDARD, "a", sequences=8)
+        await asyncio.wait_for(gate.admit(many), 1)
+        other = asyncio.create_task(gate.admit(LINE))
+        await settle()
+        assert not other.done()
+        gate.release(many)
+        await asyncio.wait_for(other, 1)
+
+    run(test)
+
+
 def test_steady_calls_leave_the_least_of_batch_work_in() -> None:
     async def test() -> None:
         gate = Gate(32, 36)

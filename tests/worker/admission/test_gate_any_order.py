@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.domain.accounts.equal_share import may_take
 from penstock.domain.work.rank import Rank
 from penstock_worker.admission.gate import Gate, Ticket, least_lines
 
@@ -63,8 +64,9 @@ class Crowd:
         assert calls == sum(gate.held(rank) for rank in Rank if rank.is_realtime)
         if gate.trying:
             return
-        if any(gate.waiting(rank) for rank in Rank if rank.is_realtime):
-            assert gate.in_flight == gate.slots, "no call waits while a slot is free"
+        for rank in [rank for rank in Rank if rank.is_realtime and gate.waiting(rank)]:
+            held, next_one = gate._calls.by_tenant, gate._waiters[rank].next_tenant
+            assert not may_take(next_one, held, gate.in_flight, gate.slots), "no call waits that may have a free slot"
         if gate.in_flight < gate.most_lines + self.overtakers and gate.budget >= gate.most_lines:
             for rank in [rank for rank in Rank if not rank.is_realtime and gate.waiting(rank)]:
                 left = gate.budget - sum(gate.held(first) for first in Rank if not first.is_realtime and first < rank)

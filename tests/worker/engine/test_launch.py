@@ -141,7 +141,8 @@ def test_an_interpreter_without_vllm_is_refused_with_the_mend(tmp_path: Path) ->
 
 
 def test_the_engine_sees_none_of_our_settings_and_keeps_connections_open() -> None:
-    made = launch(PENSTOCK_DATABASE_URL="secret", VLLM_API_KEY="secret", VLLM_CPU_KVCACHE_SPACE="7", HF_TOKEN="hf")
+    secrets = dict.fromkeys(("PENSTOCK_DATABASE_URL", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY"), "secret")
+    made = launch(**secrets, VLLM_CPU_KVCACHE_SPACE="7", HF_TOKEN="hf")
     assert "secret" not in made.environment.values()
     assert made.environment["HF_TOKEN"] == "hf"
     assert made.environment["VLLM_CPU_KVCACHE_SPACE"] == "7"
@@ -152,4 +153,10 @@ def test_the_engine_sees_none_of_our_settings_and_keeps_connections_open() -> No
 
 
 def test_a_local_model_is_never_looked_up_on_a_hub(tmp_path: Path) -> None:
-    assert vllm_server.environment({}, on_cpu=True, local=True)["HF_HUB_OFFLINE"] == "1"
+    assert vllm_server.environment({}, on_cpu=True, source=".")["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_model_in_an_object_store_is_read_with_its_credentials() -> None:
+    given = {"AWS_SECRET_ACCESS_KEY": "secret"}
+    assert "AWS_SECRET_ACCESS_KEY" not in vllm_server.environment(given, on_cpu=True, source="org/model")
+    assert vllm_server.environment(given, on_cpu=True, source="s3://bucket/model")["AWS_SECRET_ACCESS_KEY"] == "secret"

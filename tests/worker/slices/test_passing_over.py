@@ -1,4 +1,4 @@
-"""Passing over: a worker's claims leave a hand for other tenants, and hints that found none are said again in time."""
+"""Passing over: a worker's claims leave a slot for other tenants, and hints that found none are said again in time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def said() -> list[Hint]:
 
 @pytest.fixture
 def drain(world: World, said: list[Hint]) -> SliceConsumer:
-    """A worker's claims and hands; nothing is asked here, so there are no blobs and no engine."""
+    """A worker's claims and slots; nothing is asked here, so there are no blobs and no engine."""
     holder = world.worker()
     nothing: Any = None
     return SliceConsumer(
@@ -56,14 +56,14 @@ def claim(drain: SliceConsumer, lane: Lane) -> Claim | None:
 
 
 def end(world: World, drain: SliceConsumer, one: Claim) -> None:
-    """The slice is done, and its hand free."""
+    """The slice is done, and its slot free."""
     world.finish(one)
-    drain.slice_slots.give(one.lane, one.tenant)
+    drain.slice_slots.give(one.lane, one.account)
     drain.say_owed()
 
 
 @pytest.mark.parametrize(("lane", "most"), [(Lane.FLEX, 2), (Lane.STANDARD, 3), (Lane.PRIORITY, 4)])
-def test_one_tenant_leaves_a_hand_of_each_lane_and_another_finds_it(
+def test_one_tenants_batches_leave_slots_of_each_lane_for_its_small_jobs_and_for_others(
     world: World, drain: SliceConsumer, lane: Lane, most: int
 ) -> None:
     world.batch(*[1] * 20, lane=lane)
@@ -73,6 +73,12 @@ def test_one_tenant_leaves_a_hand_of_each_lane_and_another_finds_it(
         assert found.tenant == "acme"
         world.db.run(dispatch.feed, MODEL, world.settings)
     assert claim(drain, lane) is None
+    small = world.job(1, lane=lane)
+    own = claim(drain, lane)
+    assert own is not None
+    assert own.batch == small, "its own small job passes its batch"
+    world.job(1, lane=lane)
+    assert claim(drain, lane) is None, "the last slot is for others"
     world.batch(1, lane=lane, tenant="globex")
     other = claim(drain, lane)
     assert other is not None
@@ -80,7 +86,7 @@ def test_one_tenant_leaves_a_hand_of_each_lane_and_another_finds_it(
     assert not drain.slice_slots.take(lane)
 
 
-def test_a_hint_that_found_only_a_full_tenants_work_is_said_again_when_that_gives_a_hand_back(
+def test_a_hint_that_found_only_a_full_tenants_work_is_said_again_when_that_gives_a_slot_back(
     world: World, drain: SliceConsumer, said: list[Hint]
 ) -> None:
     world.batch(*[1] * 4, lane=Lane.FLEX)
@@ -94,7 +100,7 @@ def test_a_hint_that_found_only_a_full_tenants_work_is_said_again_when_that_give
     assert claim(drain, Lane.FLEX) is not None
 
 
-def test_a_tenant_that_is_full_of_flex_still_gets_a_hand_for_urgent_work(world: World, drain: SliceConsumer) -> None:
+def test_a_tenant_that_is_full_of_flex_still_gets_a_slot_for_urgent_work(world: World, drain: SliceConsumer) -> None:
     world.batch(*[1] * 4, lane=Lane.FLEX)
     claim(drain, Lane.FLEX)
     claim(drain, Lane.FLEX)

@@ -10,71 +10,81 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from penstock.domain.accounts.account import accounts, tenant_of
 from penstock.domain.work.lane import LANES, MOST_RESTING, MOST_SLICE_SLOTS, Lane
 from penstock_worker.slices.slice_slots import SliceSlot, SliceSlots
 
 lanes = st.sampled_from(LANES)
-tenants = st.sampled_from(["acme", "globex", "initech"])
+owners = st.sampled_from([name for tenant in ("acme", "globex", "initech") for name in accounts(tenant)])
+BATCHES, SMALL_JOBS = accounts("acme")
 
 
 def taken(slice_slots: SliceSlots, *wanted: Lane) -> list[bool]:
     return [slice_slots.take(lane) for lane in wanted]
 
 
-def held_by(tenant: str, *lanes: Lane) -> SliceSlots:
-    """Hands of which a tenant's slices hold these."""
-    slice_slots = SliceSlots()
+def held_by(owner: str, *lanes: Lane) -> SliceSlots:
+    """Slots of which an account's slices hold these."""
+    return add(SliceSlots(), owner, *lanes)
+
+
+def add(slice_slots: SliceSlots, owner: str, *lanes: Lane) -> SliceSlots:
+    """An account's slices take these slots too."""
     for lane in lanes:
         assert slice_slots.take(lane)
-        slice_slots.turn(lane, lane, tenant)
+        slice_slots.turn(lane, lane, owner)
     return slice_slots
 
 
-def test_flex_holds_three_slots_flex_and_standard_four_and_all_five() -> None:
+def test_flex_holds_four_slots_flex_and_standard_five_and_all_six() -> None:
     slice_slots = SliceSlots()
-    assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 3 + [False]
+    assert taken(slice_slots, *[Lane.FLEX] * 5) == [True] * 4 + [False]
     assert taken(slice_slots, Lane.STANDARD, Lane.STANDARD) == [True, False]
     assert taken(slice_slots, Lane.PRIORITY, Lane.PRIORITY) == [True, False]
-    assert slice_slots.held == {Lane.FLEX: 3, Lane.STANDARD: 1, Lane.PRIORITY: 1}
+    assert slice_slots.held == {Lane.FLEX: 4, Lane.STANDARD: 1, Lane.PRIORITY: 1}
 
 
-def test_priority_alone_may_hold_all_five_and_then_nobody_else_any() -> None:
+def test_priority_alone_may_hold_all_six_and_then_nobody_else_any() -> None:
     slice_slots = SliceSlots()
-    assert taken(slice_slots, *[Lane.PRIORITY] * 6) == [True] * 5 + [False]
+    assert taken(slice_slots, *[Lane.PRIORITY] * 7) == [True] * 6 + [False]
     assert taken(slice_slots, Lane.STANDARD, Lane.FLEX) == [False, False]
 
 
-def test_a_hand_that_turned_to_a_more_urgent_slice_is_free_for_its_first_lane_again() -> None:
+def test_a_slot_that_turned_to_a_more_urgent_slice_is_free_for_its_first_lane_again() -> None:
     slice_slots = SliceSlots()
-    assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 3 + [False]
+    assert taken(slice_slots, *[Lane.FLEX] * 5) == [True] * 4 + [False]
     slice_slots.turn(Lane.FLEX, Lane.PRIORITY, "acme")
     assert taken(slice_slots, Lane.FLEX) == [True]
 
 
-def test_a_tenant_alone_is_full_one_hand_before_its_lane_is() -> None:
-    acme = frozenset({"acme"})
-    assert held_by("acme", Lane.FLEX).full() == {}
-    assert held_by("acme", Lane.FLEX, Lane.FLEX).full() == {Lane.FLEX: acme}
-    assert held_by("acme", Lane.FLEX, Lane.STANDARD).full() == {}
-    three = held_by("acme", Lane.FLEX, Lane.FLEX, Lane.STANDARD)
-    assert three.full() == {Lane.STANDARD: acme, Lane.FLEX: acme}
-    four = held_by("acme", *[Lane.PRIORITY] * 4)
-    assert four.full() == dict.fromkeys(LANES, acme)
+@pytest.mark.parametrize("owner", [BATCHES, SMALL_JOBS])
+def test_an_account_alone_is_full_two_slots_before_its_lane_is(owner: str) -> None:
+    alone = frozenset({owner})
+    assert held_by(owner, Lane.FLEX).full() == {}
+    assert held_by(owner, Lane.FLEX, Lane.FLEX).full() == {Lane.FLEX: alone}
+    assert held_by(owner, Lane.FLEX, Lane.STANDARD).full() == {}
+    three = held_by(owner, Lane.FLEX, Lane.FLEX, Lane.STANDARD)
+    assert three.full() == {Lane.STANDARD: alone, Lane.FLEX: alone}
+    four = held_by(owner, *[Lane.PRIORITY] * 4)
+    assert four.full() == dict.fromkeys(LANES, alone)
 
 
-def test_while_one_tenant_is_full_another_finds_a_hand() -> None:
-    slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
-    assert slice_slots.take(Lane.FLEX)
-    slice_slots.turn(Lane.FLEX, Lane.FLEX, "globex")
-    assert slice_slots.full() == {Lane.FLEX: {"acme"}}
+def test_while_a_tenants_batches_are_full_its_small_job_finds_a_slot_and_then_another_tenants() -> None:
+    slice_slots = held_by(BATCHES, Lane.FLEX, Lane.FLEX)
+    assert slice_slots.full() == {Lane.FLEX: {BATCHES}}
+    add(slice_slots, SMALL_JOBS, Lane.FLEX)
+    assert slice_slots.full() == {Lane.FLEX: {BATCHES, SMALL_JOBS}}
+    add(slice_slots, "globex", Lane.FLEX)
+    assert slice_slots.full() == {Lane.FLEX: {BATCHES, SMALL_JOBS}}
+    assert not slice_slots.take(Lane.FLEX)
 
 
-def test_a_hint_that_passed_a_full_tenant_over_comes_due_once_a_hand_is_given_back() -> None:
+def test_a_hint_that_passed_a_full_account_over_comes_due_once_a_slot_is_given_back() -> None:
     slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
     assert slice_slots.take(Lane.FLEX)
     slice_slots.pass_over(Lane.FLEX, slice_slots.full())
     slice_slots.give(Lane.FLEX)
-    assert slice_slots.due() == [], "its own hand is free again, and nothing has changed"
+    assert slice_slots.due() == [], "its own slot is free again, and nothing has changed"
     slice_slots.give(Lane.FLEX, "acme")
     assert slice_slots.due() == [Lane.FLEX]
     assert slice_slots.due() == []
@@ -88,9 +98,9 @@ def test_a_hint_that_passed_over_whoever_is_not_full_any_more_comes_due_at_once(
     assert slice_slots.due() == [Lane.FLEX]
 
 
-def test_an_owed_hint_comes_due_once_and_only_when_its_lane_has_a_hand() -> None:
+def test_an_owed_hint_comes_due_once_and_only_when_its_lane_has_a_slot() -> None:
     slice_slots = SliceSlots()
-    assert taken(slice_slots, *[Lane.FLEX] * 3) == [True] * 3
+    assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 4
     slice_slots.owe(Lane.FLEX)
     assert slice_slots.due() == []
     slice_slots.give(Lane.FLEX)
@@ -123,12 +133,12 @@ def test_threads_that_take_at_once_never_hold_more_than_the_limits() -> None:
     for thread in threads:
         thread.join()
     assert got == Counter(slice_slots.held)
-    assert got.total() == 5, "with eight takers a lane no hand stays free"
-    assert got[Lane.FLEX] <= 3
-    assert got[Lane.FLEX] + got[Lane.STANDARD] <= 4
+    assert got.total() == 6, "with eight takers a lane no slot stays free"
+    assert got[Lane.FLEX] <= 4
+    assert got[Lane.FLEX] + got[Lane.STANDARD] <= 5
 
 
-def test_a_slice_whose_lines_are_all_fed_sets_its_hand_free_once_and_leaves_without_giving_it_again() -> None:
+def test_a_slice_whose_lines_are_all_fed_sets_its_slot_free_once_and_leaves_without_giving_it_again() -> None:
     slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
     place = SliceSlot(slice_slots, Lane.FLEX, "acme")
     assert [place.rest(), place.rest()] == [True, False]
@@ -137,7 +147,7 @@ def test_a_slice_whose_lines_are_all_fed_sets_its_hand_free_once_and_leaves_with
     assert slice_slots.held[Lane.FLEX] == 1
 
 
-def test_a_slice_that_was_never_fed_gives_its_hand_back_when_it_leaves() -> None:
+def test_a_slice_that_was_never_fed_gives_its_slot_back_when_it_leaves() -> None:
     slice_slots = held_by("acme", Lane.FLEX, Lane.FLEX)
     SliceSlot(slice_slots, Lane.FLEX, "acme").leave()
     assert slice_slots.held[Lane.FLEX] == 1
@@ -177,10 +187,10 @@ def test_a_slot_is_given_back_on_every_way_out(turned: bool, rests: bool, breaks
 
 def test_where_no_slot_is_free_there_is_none_and_none_is_given_back() -> None:
     slice_slots = SliceSlots()
-    assert taken(slice_slots, *[Lane.FLEX] * 3) == [True] * 3
+    assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 4
     with slice_slots.slot(Lane.FLEX) as slot:
         assert slot is None
-    assert slice_slots.held == {Lane.FLEX: 3}
+    assert slice_slots.held == {Lane.FLEX: 4}
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -198,16 +208,20 @@ class Interleavings(RuleBasedStateMachine):
 
     def fits(self, lane: Lane) -> bool:
         """The limits as the design words them."""
-        return within([held for held, _ in self.held] + [lane], 3, 4, 5)
+        return within([held for held, _ in self.held] + [lane], 4, 5, 6)
 
     def full(self) -> dict[Lane, set[str]]:
-        """Who may not have one more: a tenant's limits are one less."""
-        owners = {tenant for _, tenant in self.held if tenant}
-        full = {lane: {t for t in owners if not within([*self.of(t), lane], 2, 3, 4)} for lane in LANES}
+        """Who may not have one more: a tenant's limits are one less, its accounts' two."""
+        there = {name for _, owner in self.held if owner for name in accounts(tenant_of(owner))}
+        full = {lane: {name for name in there if not self.may_have(name, lane)} for lane in LANES}
         return {lane: who for lane, who in full.items() if who}
 
-    def of(self, tenant: str) -> list[Lane]:
-        return [lane for lane, of in self.held if of == tenant]
+    def may_have(self, owner: str, lane: Lane) -> bool:
+        of_tenant = self.of(*accounts(tenant_of(owner)))
+        return within([*self.of(owner), lane], 2, 3, 4) and within([*of_tenant, lane], 3, 4, 5)
+
+    def of(self, *owners: str) -> list[Lane]:
+        return [lane for lane, of in self.held if of in owners]
 
     @rule(lane=lanes)
     def take(self, lane: Lane) -> None:
@@ -216,20 +230,20 @@ class Interleavings(RuleBasedStateMachine):
         if fits:
             self.held.append((lane, None))
 
-    @precondition(lambda self: any(tenant is None for _, tenant in self.held))
-    @rule(data=st.data(), tenant=tenants)
-    def claim(self, data: st.DataObject, tenant: str) -> None:
-        """A hand finds a slice of a tenant that is not full there, or nothing."""
+    @precondition(lambda self: any(owner is None for _, owner in self.held))
+    @rule(data=st.data(), owner=owners)
+    def claim(self, data: st.DataObject, owner: str) -> None:
+        """A slot finds a slice of an account that is not full there, or nothing."""
         place = data.draw(st.sampled_from([at for at, (_, of) in enumerate(self.held) if of is None]))
         old, _ = self.held[place]
         new = data.draw(st.sampled_from(LANES[: old.rank + 1]))
         full = self.slice_slots.full()
-        if tenant in full.get(new, ()):
+        if owner in full.get(new, ()):
             self.slice_slots.pass_over(old, full)
             self.passed[old] = min(self.passed[old] + 1, MOST_SLICE_SLOTS[old])
         else:
-            self.slice_slots.turn(old, new, tenant)
-            self.held[place] = (new, tenant)
+            self.slice_slots.turn(old, new, owner)
+            self.held[place] = (new, owner)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -237,9 +251,9 @@ class Interleavings(RuleBasedStateMachine):
         self.give_back(data.draw(st.integers(0, len(self.held) - 1)))
 
     def give_back(self, place: int) -> None:
-        lane, tenant = self.held.pop(place)
-        self.slice_slots.give(lane, *([tenant] if tenant else []))
-        if tenant is not None:
+        lane, owner = self.held.pop(place)
+        self.slice_slots.give(lane, *([owner] if owner else []))
+        if owner is not None:
             for passed, times in self.passed.items():
                 self.owed[passed] = min(self.owed[passed] + times, MOST_SLICE_SLOTS[passed])
             self.passed.clear()
@@ -257,25 +271,27 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def the_limits_nest(self) -> None:
-        assert within([lane for lane, _ in self.held], 3, 4, 5)
+        assert within([lane for lane, _ in self.held], 4, 5, 6)
         assert {lane: n for lane, n in self.slice_slots.held.items() if n} == dict(
             Counter(lane for lane, _ in self.held)
         )
 
     @invariant()
-    def a_tenant_never_holds_the_last_hand_of_a_lane(self) -> None:
+    def a_tenant_never_holds_the_last_slot_of_a_lane_nor_its_batches_the_last_but_one(self) -> None:
         assert self.slice_slots.full() == self.full()
-        assert all(within(self.of(tenant), 2, 3, 4) for _, tenant in self.held if tenant)
+        for owner in [owner for _, owner in self.held if owner]:
+            assert within(self.of(owner), 2, 3, 4)
+            assert within(self.of(*accounts(tenant_of(owner))), 3, 4, 5)
 
     @invariant()
-    def less_urgent_lanes_always_leave_a_hand(self) -> None:
+    def less_urgent_lanes_always_leave_a_slot(self) -> None:
         if not self.count(Lane.PRIORITY):
             assert self.fits(Lane.PRIORITY)
             if not self.count(Lane.STANDARD):
                 assert self.fits(Lane.STANDARD)
 
     def teardown(self) -> None:
-        """With all hands given back, everything that is owed comes due."""
+        """With all slots given back, everything that is owed comes due."""
         while self.held:
             self.give_back(0)
         assert not self.passed.total()

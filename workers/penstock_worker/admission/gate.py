@@ -1,10 +1,14 @@
 """The gate: how many requests may be in the engine, who may be there, and who is next.
 
+A slot is for one sequence. Who asks for many (`Ticket.sequences`: choices, lists of prompts) takes as many slots, half
+of all at most, and comes in once as many are free.
+
 It lives on one asyncio loop and needs no lock. What holds after every step: a free slot and a waiter who may have it
 never exist together, for whoever frees a slot hands it on at once. So an admission that finds a slot which it may take
 needn't look at anyone else, and takes it without suspension.
 
-    waiting calls   (realtime ranks) while the engine has a slot at all
+    waiting calls   (realtime ranks) while the engine has a slot at all, of which the last few are for tenants who hold
+                    less than an equal share (domain/accounts/equal_share.py)
     batch lines     (the others, flex calls included) while fewer than `budget` of them are in flight and the engine
                     has more slots free than are kept for waiting calls
     the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
@@ -25,6 +29,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import IntEnum
 
+from penstock.domain.accounts.equal_share import may_take
 from penstock.domain.work.rank import Rank
 from penstock_worker.admission.wait_queue import Ticket, Waiter, WaitQueue
 
@@ -61,15 +66,15 @@ class _Group:
         since = self._busy_since
         return self._busy_seconds + (0.0 if since is None else time.monotonic() - since)
 
-    def enter(self) -> None:
-        """One more is in flight."""
+    def enter(self, size: int) -> None:
+        """So many more are in flight."""
         if not self.in_flight:
             self._busy_since = time.monotonic()
-        self.in_flight += 1
+        self.in_flight += size
 
-    def leave(self) -> None:
-        """One less."""
-        self.in_flight -= 1
+    def leave(self, size: int) -> None:
+        """So many less."""
+        self.in_flight -= size
         if not self.in_flight and (since := self._busy_since) is not None:
             self._busy_since = None  # first: who reads meanwhile sees too little once, never time that was not
             self._busy_seconds += time.monotonic() - since
@@ -88,7 +93,6 @@ class Gate:
         self._groups = tuple(self._calls if rank.is_realtime else self._lines for rank in Rank)
         self._held = [0] * len(Rank)
         self._waiters = tuple(WaitQueue(group.by_tenant) for group in self._groups)
-        self._in_order = tuple(zip(Rank, self._waiters, strict=True))
         self._came = 0
         self._shut = False
         self._trials = asyncio.Lock()
@@ -156,7 +160,7 @@ class Gate:
         """
         if ticket.rank.is_realtime:
             self.on_call()
-        if entry := self._entry(ticket.rank, ticket.tenant):
+        if entry := self._entry(ticket):
             self._take(ticket)
             return entry is _Entry.AHEAD
         self._came += 1
@@ -174,16 +178,16 @@ class Gate:
 
     def release(self, ticket: Ticket) -> None:
         """Give a slot back, to the next in line if one waits."""
-        group, tenant = self._groups[ticket.rank], ticket.tenant
+        group, tenant, size = self._groups[ticket.rank], ticket.tenant, self._size(ticket)
         held = group.by_tenant.get(tenant, 0)
-        if not held or not self._held[ticket.rank]:
+        if held < size or self._held[ticket.rank] < size:
             raise RuntimeError(f"no {ticket.rank.name} of {tenant} holds a slot")
-        if held == 1:
+        if held == size:
             del group.by_tenant[tenant]
         else:
-            group.by_tenant[tenant] = held - 1
-        group.leave()
-        self._held[ticket.rank] -= 1
+            group.by_tenant[tenant] = held - size
+        group.leave(size)
+        self._held[ticket.rank] -= size
         self._moved(group, tenant)
         self._hand_out()
         if self._empty and not self.in_flight and not self._empty.done():
@@ -203,34 +207,41 @@ class Gate:
                 self._shut = False
                 self._hand_out()
 
-    def _entry(self, rank: Rank, tenant: str) -> _Entry:
-        """Whether a slot is free for him. Calls come first by the order in which slots are handed out."""
-        in_flight = self._calls.in_flight + self._lines.in_flight
-        if self._shut or in_flight >= self._slots:
-            return _Entry.NO
-        if self._groups[rank] is self._calls:
-            return _Entry.YES
-        lines = self._lines.in_flight
-        if lines < self._budget and (in_flight < self._most_lines or lines < self._least_lines):
-            return _Entry.YES
-        if in_flight >= self._most_with_overtakers or self._budget < self._most_lines:
-            return _Entry.NO
-        return self._overtakes(rank, tenant)
+    def _size(self, ticket: Ticket) -> int:
+        """How many slots it takes: always the same, so that what is taken is given back."""
+        return 1 if ticket.sequences == 1 else min(ticket.sequences, max(1, self._slots // 2))
 
-    def _overtakes(self, rank: Rank, tenant: str) -> _Entry:
+    def _entry(self, ticket: Ticket) -> _Entry:
+        """Whether slots are free for him. Calls come first by the order in which slots are handed out."""
+        size = self._size(ticket)
+        with_him = self._calls.in_flight + self._lines.in_flight + size
+        if self._shut or with_him > self._slots:
+            return _Entry.NO
+        if self._groups[ticket.rank] is self._calls:
+            return _Entry(may_take(ticket.tenant, self._calls.by_tenant, with_him - size, self._slots, size))
+        lines = self._lines.in_flight + size
+        if lines == size:  # alone, it comes in however many it takes
+            lines = min(lines, self._budget, self._least_lines) or 1
+        if lines <= self._budget and (with_him <= self._most_lines or lines <= self._least_lines):
+            return _Entry.YES
+        if with_him > self._most_with_overtakers or self._budget < self._most_lines:
+            return _Entry.NO
+        return self._overtakes(ticket, size)
+
+    def _overtakes(self, ticket: Ticket, size: int) -> _Entry:
         """Whether a line needn't wait for those who fill the budget: some of them go behind it."""
-        left = self._budget - sum(self._held[first] for first in self._lines.ranks if first < rank)
-        if self._held[rank] < left:
+        left = self._budget - sum(self._held[first] for first in self._lines.ranks if first < ticket.rank)
+        if self._held[ticket.rank] + size <= left:
             return _Entry.YES
         holders = self._lines.by_tenant
-        mine = holders.get(tenant, 0)
-        return _Entry.AHEAD if mine < left // (len(holders) + (not mine)) else _Entry.NO
+        mine = holders.get(ticket.tenant, 0)
+        return _Entry.AHEAD if mine + size <= left // (len(holders) + (not mine)) else _Entry.NO
 
     def _take(self, ticket: Ticket) -> None:
-        group, tenant = self._groups[ticket.rank], ticket.tenant
-        group.enter()
-        group.by_tenant[tenant] = group.by_tenant.get(tenant, 0) + 1
-        self._held[ticket.rank] += 1
+        group, tenant, size = self._groups[ticket.rank], ticket.tenant, self._size(ticket)
+        group.enter(size)
+        group.by_tenant[tenant] = group.by_tenant.get(tenant, 0) + size
+        self._held[ticket.rank] += size
         self._moved(group, tenant)
 
     def _moved(self, group: _Group, tenant: str) -> None:
@@ -239,8 +250,8 @@ class Gate:
                 waiters.moved(tenant)
 
     def _hand_out(self) -> None:
-        for rank, waiters in self._in_order:
-            while waiters and (entry := self._entry(rank, waiters.next_tenant)):
+        for waiters in self._waiters:
+            while waiters and (entry := self._entry(waiters.next)):
                 turn = waiters.pop()
                 if not turn.admitted.done():  # It is done if its task was cancelled but has not run since.
                     self._take(turn.ticket)

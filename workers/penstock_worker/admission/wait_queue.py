@@ -29,6 +29,8 @@ class Ticket:
     """When the answer is due, in unix seconds."""
     slice: int = 0
     """Of batch lines: a slice's lines all go before the next one's, so that neighbours in the plan stay neighbours."""
+    sequences: int = 1
+    """How many texts the engine works on at once for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,8 +102,13 @@ class WaitQueue:
         self.moved(tenant)
 
     @property
-    def next_tenant(self) -> str:
+    def next(self) -> Ticket:
         """Whose turn it is; there is one."""
+        return self._queues[self.next_tenant].turns[0][3].ticket
+
+    @property
+    def next_tenant(self) -> str:
+        """Whose tenant's turn it is; there is one."""
         while True:
             held, *head, tenant = self._order[0]
             queue = self._queues.get(tenant)

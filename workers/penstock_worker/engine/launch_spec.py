@@ -131,6 +131,10 @@ def check_socket(socket: Path) -> None:
         )
 
 
-def engine_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without our own settings: an engine runs a model's code and needs no database password."""
-    return {name: value for name, value in environ.items() if not name.startswith("PENSTOCK_")}
+def engine_environment(environ: Mapping[str, str], source: str) -> dict[str, str]:
+    """Our environment without our own settings, and without credentials of an object store that its model is not in.
+
+    An engine runs a model's code, and needs neither our database nor our blobs.
+    """
+    ours = ("PENSTOCK_",) if "://" in source else ("PENSTOCK_", "AWS_", "AZURE_", "GOOGLE_")
+    return {name: value for name, value in environ.items() if not name.startswith(ours)}

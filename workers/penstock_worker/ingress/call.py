@@ -21,6 +21,8 @@ class Refusal(StrEnum):
 
     FULL = "full"
     """As many calls are inside as may be."""
+    SHARE = "share"
+    """As many of this tenant's are inside as may be; another's would come in."""
     CLOSED = "closed"
     """Suspects are tried, which may cost this engine its life."""
     DRAINING = "draining"
@@ -52,6 +54,8 @@ class Call:
     endpoint: str
     tenant: str
     rank: Rank
+    sequences: int
+    """How many texts the engine works on at once for it."""
     last_resort: bool
     """No other worker lives: it comes in although suspects are tried, and waits."""
     task: asyncio.Task[object] | None = None
@@ -79,7 +83,8 @@ class Call:
         if not (0 < len(id) <= _MOST_NAME_CHARACTERS and 0 < len(tenant) <= _MOST_NAME_CHARACTERS):
             raise ValueError("x-penstock-call and x-penstock-tenant are needed.")
         rank = OF_TIER[Tier(headers.get("x-penstock-tier", Tier.DEFAULT))]
-        return cls(id, endpoint, tenant, rank, headers.get("x-penstock-last-resort") == "1")
+        sequences = int(headers.get("x-penstock-sequences", "1"))
+        return cls(id, endpoint, tenant, rank, sequences, headers.get("x-penstock-last-resort") == "1")
 
 
 def refuse(refused: Refused) -> web.Response:

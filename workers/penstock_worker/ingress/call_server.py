@@ -15,6 +15,7 @@ import hmac
 import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -24,6 +25,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from penstock.domain.accounts.equal_share import may_take
 from penstock.domain.inference_endpoints import CALLED
 from penstock.formats.engine_body import with_priority
 from penstock.settings.ingress import IngressSettings
@@ -60,6 +62,7 @@ class CallServer:
         self._metrics = metrics
         self._changed = changed
         self._inside: dict[Call, None] = {}
+        self._by_tenant: Counter[str] = Counter()
         self._draining = False
         self.outcomes = CallOutcomes(
             max(1_000, 2 * settings.ingress_calls)
@@ -188,8 +191,11 @@ class CallServer:
             raise Refused(why)
         if self.calls >= self._settings.ingress_calls:
             raise Refused(Refusal.FULL)
+        if not may_take(call.tenant, self._by_tenant, self.calls, self._settings.ingress_calls):
+            raise Refused(Refusal.SHARE)
         call.task = asyncio.current_task()
         self._inside[call] = None
+        self._by_tenant[call.tenant] += 1
         try:
             body = await self._body(request)
             if self._engine.supervisor.launch.priorities:
@@ -211,6 +217,9 @@ class CallServer:
             raise Refused(Refusal.DRAINING) from None
         finally:
             del self._inside[call]
+            self._by_tenant[call.tenant] -= 1
+            if not self._by_tenant[call.tenant]:
+                del self._by_tenant[call.tenant]
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """A request's body, if it is not too long and does not take too long."""
@@ -229,7 +238,7 @@ class CallServer:
 
     async def _admitted(self, call: Call) -> Ticket:
         """Wait for a slot. Raises Refused."""
-        ticket, came = Ticket(call.rank, call.tenant), time.monotonic()
+        ticket, came = Ticket(call.rank, call.tenant, sequences=call.sequences), time.monotonic()
         try:
             async with asyncio.timeout(self._settings.call_wait_seconds) as call.waiting:
                 await self._engine.gate.admit(ticket)

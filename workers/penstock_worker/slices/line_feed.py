@@ -21,7 +21,7 @@ import structlog
 from penstock.domain.line_errors import BROKEN, TIMED_OUT, UNREACHED
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
-from penstock.formats import output
+from penstock.formats import output, sequences
 from penstock.formats.engine_body import for_line
 from penstock.formats.input import Line
 from penstock.formats.output import Record
@@ -70,6 +70,14 @@ Message = Answered | AllFed | EngineLost | Finished
 """What the loop tells the thread that runs the slice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A line's slot: with which ticket it was taken, and whether it goes ahead of its own rank in the engine."""
+
+    ticket: Ticket
+    ahead: bool
+
+
 class LineFeed:
     """One slice's lines in the engine. What its attributes say is as of the last `collect`, which reads messages."""
 
@@ -84,7 +92,7 @@ class LineFeed:
         self._engine = engine
         self._gate = gate or engine.gate
         self._claim = claim
-        self._ticket = Ticket(OF_LANE[claim.lane], claim.tenant, claim.deadline.timestamp(), claim.slice)
+        self._ticket = Ticket(OF_LANE[claim.lane], claim.account, claim.deadline.timestamp(), claim.slice)
         self._groups = groups
         self._grip = grip
         self._messages: deque[Message] = deque()
@@ -130,34 +138,36 @@ class LineFeed:
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for one in self._groups:
-                ahead = await self._admitted()
-                if ahead is None:
+                admission = await self._admitted(one.lines[0])
+                if admission is None:
                     break
-                tasks.create_task(self._end(one, ahead))
+                tasks.create_task(self._end(one, admission))
             self._messages.append(AllFed())
             self._grip.news.set()
 
-    async def _admitted(self) -> bool | None:
-        """Take a slot while the lease is trusted, and say if it goes ahead; None if nothing more is to be fed."""
+    async def _admitted(self, line: Line) -> Admission | None:
+        """Take a line's slot while the lease is trusted; None if nothing more is to be fed."""
+        many = sequences.of_body(line.body)
+        ticket = self._ticket if many == 1 else dataclasses.replace(self._ticket, sequences=many)
         while not self._stop.is_set():
             if not self._grip.trusted:
                 await asyncio.sleep(_DOUBT_SECONDS)
                 continue
-            ahead = await self._gate.admit(self._ticket)
+            ahead = await self._gate.admit(ticket)
             if self._grip.trusted and not self._stop.is_set():
-                return ahead
-            self._gate.release(self._ticket)
+                return Admission(ticket, ahead)
+            self._gate.release(ticket)
         return None
 
-    async def _end(self, group: Group, ahead: bool | None) -> None:
+    async def _end(self, group: Group, admission: Admission | None) -> None:
         """Bring a group to its end: a leader that ended by itself takes the others along, else the next is asked."""
         lines = group.lines
         for place, line in enumerate(lines):
             if place:
-                ahead = await self._admitted()
-            if ahead is None:
+                admission = await self._admitted(line)
+            if admission is None:
                 return
-            outcome = await self._guarded(line, ahead=ahead)
+            outcome = await self._guarded(line, admission)
             if outcome is None:
                 return
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
@@ -168,21 +178,21 @@ class LineFeed:
             record = self._record(line, outcome) if isinstance(outcome, Outcome) else outcome
             self._messages.append(Answered([record]))
 
-    async def _guarded(self, line: Line, *, ahead: bool) -> Outcome | Record | None:
+    async def _guarded(self, line: Line, admission: Admission) -> Outcome | Record | None:
         """How a line ended that was admitted; None if the engine is gone, and nobody knows.
 
         A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever.
         """
         try:
-            asked = dataclasses.replace(line, body=self._body(line, ahead=ahead))
+            asked = dataclasses.replace(line, body=self._body(line, ahead=admission.ahead))
         except ValueError as error:
-            self._gate.release(self._ticket)
+            self._gate.release(admission.ticket)
             return _refused(str(error))
         except Exception as error:
-            self._gate.release(self._ticket)
+            self._gate.release(admission.ticket)
             return self._broken(line, error)
         try:
-            return await self._ask(asked)
+            return await self._ask(asked, admission.ticket)
         except Exception as error:
             return self._broken(line, error)
 
@@ -196,14 +206,12 @@ class LineFeed:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
         return output.ended(self._claim.batch, line.number, line.custom_id, BROKEN)
 
-    async def _ask(self, line: Line) -> Outcome | None:
+    async def _ask(self, line: Line, ticket: Ticket) -> Outcome | None:
         """One line, from its slot to its end; None if the engine is dead, and nobody knows."""
         settings, engine = self._engine.settings, self._engine
         tries = LineTries(settings.line_tries, settings.line_timeout_seconds)
         try:
-            return await ask_line(
-                engine.client, self._gate, self._ticket, line, tries, engine_lives=engine.supervisor.lives
-            )
+            return await ask_line(engine.client, self._gate, ticket, line, tries, engine_lives=engine.supervisor.lives)
         except EngineGone as error:
             self._lose_engine(line, error)
             return None

@@ -98,7 +98,7 @@ class SliceConsumer:
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
     def _claim(self, lane: Lane, slot: SliceSlot) -> tuple[list[Claim], float] | None:
-        """Claims, and when first asked for; one after the other, so that no tenant gets more than its slots."""
+        """Claims, and when first asked for; one after the other, so that no account gets more than its slots."""
         with self._claiming:
             if self._context.beat.draining:  # meanwhile
                 return None
@@ -109,7 +109,7 @@ class SliceConsumer:
                 lambda: context.db.run(work.claim, self._holder, lanes, nonce, context.settings, full, most)
             )
             if claims:
-                slot.turn(claims[0].lane, *_tenants(claims))
+                slot.turn(claims[0].lane, *_accounts(claims))
                 return claims, asked_at
             if full:
                 self.slice_slots.pass_over(lane, full)
@@ -133,5 +133,5 @@ class SliceConsumer:
         return " · ".join(part for part in (what, counts, f"{seconds:.1f} s", how) if part)
 
 
-def _tenants(claims: Sequence[Claim]) -> list[str]:
-    return sorted({claim.tenant for claim in claims})
+def _accounts(claims: Sequence[Claim]) -> list[str]:
+    return sorted({claim.account for claim in claims})

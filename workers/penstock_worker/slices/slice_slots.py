@@ -1,6 +1,7 @@
 """Slice slots: a worker's places for slices in work. Not Celery's threads: an urgent slice always finds one free.
 
-And so does another tenant's: one tenant's slices may hold all but one of the slots that a lane may. A slot is what
+And so does another tenant's: one tenant's slices may hold all but one of the slots that a lane may, and either of its
+accounts (domain/accounts/account.py) all but two. A slot is what
 feeds a slice's lines to the engine: once all are there, the slice rests until its last answers, and the slot is free.
 """
 
@@ -11,14 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from penstock.domain.accounts.account import accounts, tenant_of
 from penstock.domain.work.lane import LANES, MOST_RESTING, MOST_SLICE_SLOTS, Lane
 
 
 class SliceSlots:
-    """Counts slots by lane and tenant. The limits nest: flex may hold 3, with standard 4, all together 5.
+    """Counts slots by lane and account. The limits nest: flex may hold 4, with standard 5, all together 6.
 
-    A tenant may hold one less of each. Whose slice a slot will hold is known once it is claimed: until then a slot
-    that is taken counts for its lane alone, and claims must come one after the other for the tenants' limits to hold.
+    A tenant may hold one less of each, and one of its accounts two less. Whose slice a slot will hold is known once it
+    is claimed: until then a slot that is taken counts for its lane alone, and claims must come one after the other for
+    these limits to hold.
     """
 
     def __init__(self) -> None:
@@ -52,35 +55,35 @@ class SliceSlots:
     def _free(self, lane: Lane) -> bool:
         return _fits(self._held, lane)
 
-    def turn(self, taken: Lane, lane: Lane, *tenants: str) -> None:
+    def turn(self, taken: Lane, lane: Lane, *owners: str) -> None:
         """A slot that was taken for one lane holds a slice, or several small ones, of the same or a more urgent one."""
         with self._lock:
             self._held[taken] -= 1
             self._held[lane] += 1
-            for tenant in tenants:
-                self._of.setdefault(tenant, Counter())[lane] += 1
+            for owner in owners:
+                self._of.setdefault(owner, Counter())[lane] += 1
 
-    def give(self, lane: Lane, *tenants: str) -> None:
-        """Give a slot back, with its tenants if it held slices: those who passed over them may try again."""
+    def give(self, lane: Lane, *owners: str) -> None:
+        """Give a slot back, with its accounts if it held slices: those who passed over them may try again."""
         with self._lock:
             self._held[lane] -= 1
-            if not tenants:
+            if not owners:
                 return
-            for tenant in tenants:
-                self._of[tenant][lane] -= 1
-                if not self._of[tenant].total():
-                    del self._of[tenant]
+            for owner in owners:
+                self._of[owner][lane] -= 1
+                if not self._of[owner].total():
+                    del self._of[owner]
             for passed, times in self._passed.items():
                 self._owe(passed, times)
             self._passed.clear()
 
-    def rest(self, lane: Lane, *tenants: str) -> bool:
+    def rest(self, lane: Lane, *owners: str) -> bool:
         """A slice only waits for its last answers: give its slot back; False, and nothing changes, if too many rest."""
         with self._lock:
             if self._resting >= MOST_RESTING:
                 return False
             self._resting += 1
-        self.give(lane, *tenants)
+        self.give(lane, *owners)
         return True
 
     def end(self) -> None:
@@ -89,13 +92,24 @@ class SliceSlots:
             self._resting -= 1
 
     def full(self) -> dict[Lane, frozenset[str]]:
-        """The tenants that may hold no more slots of each lane; lanes without any are left out."""
+        """The accounts that may hold no more slots of each lane; lanes without any are left out."""
         with self._lock:
             return self._full()
 
     def _full(self) -> dict[Lane, frozenset[str]]:
-        full = {lane: frozenset(who for who, held in self._of.items() if not _fits(held, lane, 1)) for lane in LANES}
-        return {lane: tenants for lane, tenants in full.items() if tenants}
+        tenants: dict[str, Counter[Lane]] = {}
+        for account, held in self._of.items():
+            tenants.setdefault(tenant_of(account), Counter()).update(held)
+        full = {
+            lane: frozenset(
+                account
+                for tenant, of_both in tenants.items()
+                for account in accounts(tenant)
+                if not (_fits(of_both, lane, 1) and _fits(self._of.get(account, Counter()), lane, 2))
+            )
+            for lane in LANES
+        }
+        return {lane: found for lane, found in full.items() if found}
 
     def owe(self, lane: Lane) -> None:
         """Remember a hint that found no slot, or no engine; more than slots there are would be no use."""
@@ -106,9 +120,9 @@ class SliceSlots:
         self._owed[lane] = min(self._owed[lane] + times, MOST_SLICE_SLOTS[lane])
 
     def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
-        """Remember a hint that found only slices of tenants that were full: owed once a tenant gives a slot back."""
+        """Remember a hint that found only slices of full accounts: owed once one of them gives a slot back."""
         with self._lock:
-            if all(tenants <= self._full().get(of, frozenset()) for of, tenants in full.items()):
+            if all(found <= self._full().get(of, frozenset()) for of, found in full.items()):
                 self._passed[lane] = min(self._passed[lane] + 1, MOST_SLICE_SLOTS[lane])
             else:  # one gave a slot back meanwhile
                 self._owe(lane, 1)
@@ -131,20 +145,20 @@ class SliceSlots:
 class SliceSlot:
     """One slot in use: of a lane until its claim is known, of a slice while its lines are fed, then of none."""
 
-    def __init__(self, slice_slots: SliceSlots, lane: Lane, *tenants: str) -> None:
+    def __init__(self, slice_slots: SliceSlots, lane: Lane, *owners: str) -> None:
         self._slice_slots = slice_slots
         self._lane = lane
-        self._tenants = tenants
+        self._owners = owners
         self._rests = False
 
-    def turn(self, lane: Lane, *tenants: str) -> None:
-        """It holds a slice, or several small ones, of this lane and these tenants from now on; called once."""
-        self._slice_slots.turn(self._lane, lane, *tenants)
-        self._lane, self._tenants = lane, tenants
+    def turn(self, lane: Lane, *owners: str) -> None:
+        """It holds a slice, or several small ones, of this lane and these accounts from now on; called once."""
+        self._slice_slots.turn(self._lane, lane, *owners)
+        self._lane, self._owners = lane, owners
 
     def rest(self) -> bool:
         """Its lines are all in the engine; says whether that set its slot free just now."""
-        if self._rests or not self._slice_slots.rest(self._lane, *self._tenants):
+        if self._rests or not self._slice_slots.rest(self._lane, *self._owners):
             return False
         self._rests = True
         return True
@@ -154,7 +168,7 @@ class SliceSlot:
         if self._rests:
             self._slice_slots.end()
         else:
-            self._slice_slots.give(self._lane, *self._tenants)
+            self._slice_slots.give(self._lane, *self._owners)
 
 
 def _fits(held: Counter[Lane], lane: Lane, less: int = 0) -> bool:

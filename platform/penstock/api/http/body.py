@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -14,7 +16,7 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from penstock.api.http import errors
-from penstock.domain.api_errors import BadRequest, NotSupported, TooLarge, TooSlow, Unavailable
+from penstock.domain.api_errors import BadRequest, NotSupported, TooLarge, TooMany, TooSlow, Unavailable
 
 M = TypeVar("M", bound="Asked")
 
@@ -45,62 +47,91 @@ def check_head(request: Request, max_bytes: int) -> None:
 
 
 PROGRESS_BYTES: Final = 16 * 1024
+LEAST_BYTES_PER_SECOND: Final = 16 * 1024
 
 
 async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
-    """The body as it comes; raise TooSlow if waiting for the next 16 KiB of it, or its end, takes longer than this."""
+    """The body as it comes, from a client that gets on with it.
+
+    Raises TooSlow if waiting for the next 16 KiB of it, or its end, takes longer than this, or if all of it takes
+    longer than this and a second for each 16 KiB that came.
+    """
     stream = request.stream()
-    left, came = seconds, 0
+    left, came, whole = seconds, 0, seconds
     while True:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(left):  # unlike wait_for, without a task for each piece
+            async with asyncio.timeout(min(left, whole)):  # unlike wait_for, without a task for each piece
                 piece = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise TooSlow from None
-        left, came = max(0.0, left - (time.monotonic() - began)), came + len(piece)
+        took = time.monotonic() - began
+        left, came = max(0.0, left - took), came + len(piece)
+        whole = max(0.0, whole - took + len(piece) / LEAST_BYTES_PER_SECOND)
         if came >= PROGRESS_BYTES:
             left, came = seconds, 0
         yield piece
 
 
+@dataclass
+class HeldBytes:
+    """What one tenant's body holds of the room."""
+
+    tenant: str
+    bytes: int = 0
+
+
 class Room:
-    """Memory for bodies that are being read, of all requests together; small bodies always find some."""
+    """Memory for bodies that are being read, of all requests together; small bodies always find some.
+
+    One tenant has at most half of it: whoever sends large bodies slowly leaves the other half to the others.
+    """
 
     SMALL_BYTES: Final = 64 * 1024
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes
+        self._share = max_bytes // 2
+        self._of: Counter[str] = Counter()
 
     @contextmanager
-    def held(self) -> Iterator[list[int]]:
-        """What one body holds, in a list of one number that grows by `grow`; it is given back at the end."""
-        holds = [0]
+    def held(self, tenant: str) -> Iterator[HeldBytes]:
+        """What one body holds, which grows by `grow`; it is given back at the end."""
+        held = HeldBytes(tenant)
         try:
-            yield holds
+            yield held
         finally:
-            self._left += holds[0]
+            self._count(held, 0)
 
-    def grow(self, holds: list[int], size: int) -> None:
-        """Let a body hold so many bytes; raise Unavailable if others hold too much."""
-        more = size - holds[0]
+    def grow(self, held: HeldBytes, size: int) -> None:
+        """Let a body hold so many bytes; raise TooMany if its tenant, Unavailable if others hold too much."""
+        more = size - held.bytes
         if size <= self.SMALL_BYTES or more <= 0:
             return
+        if self._of[held.tenant] + more > self._share:
+            message = "You are sending too many large requests at this moment; try again shortly."
+            raise TooMany(message, headers={"retry-after": "1"})
         if more > self._left:
             raise Unavailable("Too many large requests are being sent at this moment; try again shortly.")
-        self._left -= more
-        holds[0] = size
+        self._count(held, size)
+
+    def _count(self, held: HeldBytes, size: int) -> None:
+        self._left -= size - held.bytes
+        self._of[held.tenant] += size - held.bytes
+        if not self._of[held.tenant]:
+            del self._of[held.tenant]
+        held.bytes = size
 
 
 async def read(request: Request, max_bytes: int) -> bytes:
-    """Read the body; raise TooLarge as soon as it is known to be larger, TooSlow, or Unavailable without room."""
-    with request.app.state.platform.room.held() as holds:
-        return await read_into(request, max_bytes, holds)
+    """Read a tenant's body; raise TooLarge as soon as it is known to be larger, TooSlow, or what `Room.grow` raises."""
+    with request.app.state.platform.room.held(request.scope["penstock.access"].tenant) as held:
+        return await read_into(request, max_bytes, held)
 
 
-async def read_into(request: Request, max_bytes: int, holds: list[int]) -> bytes:
+async def read_into(request: Request, max_bytes: int, held: HeldBytes) -> bytes:
     """The same in room that its caller holds, and keeps for as long as the body is needed."""
     check_head(request, max_bytes)
     here = request.app.state.platform
@@ -109,7 +140,7 @@ async def read_into(request: Request, max_bytes: int, holds: list[int]) -> bytes
         body += piece
         if len(body) > max_bytes:
             raise TooLarge(f"The body is larger than {max_bytes} bytes.")
-        here.room.grow(holds, len(body))
+        here.room.grow(held, len(body))
     return bytes(body)
 
 

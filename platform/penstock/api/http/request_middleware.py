@@ -1,9 +1,10 @@
-"""Around every request: its id on the answer, one log line, one measurement, and no error without an envelope."""
+"""Around every request: its turn, its id on the answer, a log line, a measurement, and no error without an envelope."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -12,19 +13,37 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.api.http import errors
 from penstock.api.http.request_metrics import REQUEST_SECONDS
-from penstock.domain.api_errors import BadRequest, Internal
+from penstock.api.http.request_turns import RequestTurn, RequestTurns
+from penstock.domain.accounts.access import Access
+from penstock.domain.api_errors import BadRequest, Internal, TooMany
 
 log = structlog.get_logger()
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_ALWAYS: Final = ("/health/", "/metrics")
+"""Whoever watches over this process is answered at once, however many want something of it."""
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
+_NO_PAGE: Final = (*_HEADERS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+"""An answer is data: a browser that is led to it must run, frame and guess nothing (OWASP, REST security)."""
+_PAGES: Final = ("/docs",)
+_REFUSALS_LOGGED_SECONDS: Final = 1.0
 CLIENT_LEFT: Final = 499  # nginx's number for it; it is logged and measured, never sent
 
 
 class RequestMiddleware:
     """The outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, turns: RequestTurns, whose: Callable[[Scope], str]) -> None:
         self._app = app
+        self._turns = turns
+        self._whose = whose
+        self._refused = 0
+        """Requests with a wrong key that have no log line yet."""
+        self._refusal_logged_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -36,11 +55,15 @@ class RequestMiddleware:
         status = 0
         began = time.perf_counter()
 
+        turn = scope["penstock.turn"] = RequestTurn(self._turns, self._whose(scope))
+        guards = _HEADERS if scope["path"].startswith(_PAGES) else _NO_PAGE
+
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                turn.leave()
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), *guards, (b"x-request-id", request_id.encode())]
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -48,7 +71,11 @@ class RequestMiddleware:
             if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 await errors.answer(BadRequest("The URL holds a NUL character."))(scope, receive, send_with_id)
             else:
+                if not scope["path"].startswith(_ALWAYS):
+                    await turn.enter()
                 await self._app(scope, receive, send_with_id)
+        except TooMany as error:
+            await errors.answer(error)(scope, receive, send_with_id)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception:
@@ -57,17 +84,24 @@ class RequestMiddleware:
                 raise
             await errors.answer(Internal())(scope, receive, send_with_id)
         finally:
+            turn.leave()
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in METHODS else "other"
             REQUEST_SECONDS.labels(method, _route(scope), status).observe(seconds)
-            log.info(
-                "request",
-                method=scope["method"],
-                route=_route(scope),
-                status=status,
-                ms=round(seconds * 1_000, 1),
-            )
+            self._log(scope, status, seconds)
             structlog.contextvars.unbind_contextvars("request_id")
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        """One line; of requests with a wrong key one a second, which says how many there were."""
+        access: Access | None = scope.get("penstock.access")
+        more: dict[str, Any] = {"tenant": access.tenant, "key": access.key} if access else {}
+        if status == 401:
+            self._refused += 1
+            if time.monotonic() - self._refusal_logged_at < _REFUSALS_LOGGED_SECONDS:
+                return
+            more["refused"], self._refused, self._refusal_logged_at = self._refused, 0, time.monotonic()
+        ms = round(seconds * 1_000, 1)
+        log.info("request", method=scope["method"], route=_route(scope), status=status, ms=ms, **more)
 
 
 def _route(scope: Scope) -> str:

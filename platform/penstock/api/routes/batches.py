@@ -9,17 +9,17 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from penstock.api.auth import IdempotencyKey, Tenant
-from penstock.api.http import body
+from penstock.api.http import body, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
-from penstock.api.schemas.shapes import BatchShape, Page
+from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.idempotency import Idempotency
-from penstock.service.control import cancel
+from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
@@ -67,8 +67,19 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
     """State, counts and usage as of now; with `?wait=`, as soon as it has ended."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
-        await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
+        async with request_turns.of(request.scope).away():
+            await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
     return shapes.batch(await here.db.autocommit(batch_view.view, tenant, "batch", batch_id, here.settings))
+
+
+@router.delete("/{batch_id}", summary="Delete a batch")
+async def delete_batch(batch_id: str, tenant: Tenant, here: Here) -> DeletedBatch:
+    """Delete a batch that has ended, with its results; its usage stays counted.
+
+    409 until it has ended, and while a retry of it is there.
+    """
+    await here.db.run(delete.delete, tenant, "batch", batch_id)
+    return DeletedBatch(id=batch_id, object="batch")
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch")

@@ -15,11 +15,13 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from penstock.api.http import body
+from penstock.api.auth import known
+from penstock.api.http import body, request_turns
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.request_middleware import CLIENT_LEFT
+from penstock.api.http.request_turns import RequestTurn
 from penstock.api.platform import Here, Platform
-from penstock.domain.api_errors import PenstockError, Unauthorized
+from penstock.domain.api_errors import PenstockError
 from penstock.domain.inference_endpoints import CALLED, InferenceEndpoint
 from penstock.formats.output import usage_of
 from penstock.service.calls.call import CallAnswer, CallRequest
@@ -104,12 +106,12 @@ for _row in CALLED.values():
 
 
 async def _call(request: Request, here: Platform, endpoint: str) -> Response:
-    tenant = await here.key_cache.tenant_of(_key(request))
+    tenant = await known(request, _key(request))
     session = request.headers.get("x-session-id", "")[:_MOST_SESSION_CHARACTERS]
     with ExitStack() as stack:
         stack.enter_context(here.calls.counted(tenant))
         room = stack.enter_context(ExitStack())
-        raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held()))
+        raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held(tenant)))
         cache = request.headers.get("x-penstock-cache")
         ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None, cache)
         return Relayed(here, ask, room, stack.pop_all())
@@ -117,9 +119,7 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
 
 def _key(request: Request) -> str:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise Unauthorized
-    return key.strip()
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 class _Client:
@@ -167,9 +167,11 @@ class Relayed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it; a client that leaves ends it."""
         client = _Client(receive)
+        turn = request_turns.of(scope)
+        turn.leave()  # it waits for an engine now, whose slots are shared by other rules
         try:
             with self._held:
-                await self._serve(send, client)
+                await self._serve(send, client, turn)
         except asyncio.CancelledError:
             if not client.left():
                 raise
@@ -185,9 +187,10 @@ class Relayed(Response):
             seconds = time.perf_counter() - self._began
             CALL_SECONDS.labels(self._endpoint, self._tier, status).observe(seconds)
 
-    async def _serve(self, send: Send, client: _Client) -> None:
+    async def _serve(self, send: Send, client: _Client, turn: RequestTurn) -> None:
         async with self._here.calls.begin(self._taken()) as answer:
             self._room.close()
+            await turn.enter()  # so that many answers at once come one after the other, too
             await self._pass_on(answer, send, client)
 
     async def _pass_on(self, answer: CallAnswer, send: Send, client: _Client) -> None:

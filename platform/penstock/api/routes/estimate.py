@@ -123,9 +123,9 @@ async def estimate_batch(request: Request, tenant: Tenant, here: Here) -> Estima
     The body is what the create would get. Some lines are looked at, chosen by the file's id, so that the same file
     gives the same answer.
     """
-    with here.calls.counted(tenant), here.room.held() as holds:
-        raw = await body.read_into(request, here.settings.max_json_bytes, holds)
-        here.room.grow(holds, len(raw) + MOST_BYTES)
+    with here.calls.counted(tenant), here.room.held(tenant) as held:
+        raw = await body.read_into(request, here.settings.max_json_bytes, held)
+        here.room.grow(held, len(raw) + MOST_BYTES)
         wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)
         id = request.scope["penstock.request_id"]
         return _shape(await batch_estimate.estimate(here.db, here.blobs, here.calls, id, wanted, here.settings))

@@ -11,19 +11,19 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from penstock.api.auth import IdempotencyKey, Known, Tenant
-from penstock.api.http import body
+from penstock.api.http import body, request_turns
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.batches import After, Limit, Wait
 from penstock.api.schemas import shapes
-from penstock.api.schemas.shapes import JobShape, Page
+from penstock.api.schemas.shapes import DeletedBatch, JobShape, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.api_errors import BadRequest, TooLarge
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.terms import DEFAULT_WINDOW
-from penstock.service.control import cancel
+from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
 from penstock.service.intake.submit import JobLine
 from penstock.service.views import batch_view
@@ -156,8 +156,19 @@ async def get_job(request: Request, job_id: str, tenant: Known, here: Here, wait
     """State and counts as of now; with `?wait=`, as soon as it has ended. A small job's results come along."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
-        await here.completion_waiter.wait(tenant, "job", job_id, seconds, request.is_disconnected)
+        async with request_turns.of(request.scope).away():
+            await here.completion_waiter.wait(tenant, "job", job_id, seconds, request.is_disconnected)
     return _respond(await here.db.autocommit(batch_view.view, tenant, "job", job_id, here.settings))
+
+
+@router.delete("/{job_id}", summary="Delete a job")
+async def delete_job(job_id: str, tenant: Tenant, here: Here) -> DeletedBatch:
+    """Delete a job that has ended, with its results; its usage stays counted.
+
+    409 until it has ended, and while a retry of it is there.
+    """
+    await here.db.run(delete.delete, tenant, "job", job_id)
+    return DeletedBatch(id=job_id, object="job")
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", response_model=JobShape)

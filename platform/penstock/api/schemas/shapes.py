@@ -44,6 +44,14 @@ class DeletedFile(BaseModel):
     deleted: bool = True
 
 
+class DeletedBatch(BaseModel):
+    """Confirms a deletion."""
+
+    id: str
+    object: Literal["batch", "job"]
+    deleted: bool = True
+
+
 class BatchErrorShape(BaseModel):
     """Why validation refuses a line, or (with `line` null) the whole file."""
 

@@ -209,6 +209,14 @@ def cancel(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
 
 
 @app.command()
+def delete(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """Delete a batch or job that has ended, with its results; what it used stays counted."""
+    with told(), connected(url, data) as client:
+        ask(client, "DELETE", path(id))
+        out.print(f"{id} deleted")
+
+
+@app.command()
 def pause(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Start nothing more of a batch or job; what runs ends, and its deadline stays."""
     with told(), connected(url, data) as client:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from penstock.domain.accounts.access import Role, Scope
+
 
 @dataclass(frozen=True)
 class ApiKey:
@@ -16,3 +18,6 @@ class ApiKey:
     tail: str
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
+    role: Role
+    scopes: frozenset[Scope]

@@ -40,9 +40,9 @@ def noted(metadata: Mapping[str, str]) -> Lane | None:
     return _NOTED.get(metadata.get("priority", ""))
 
 
-# A lane may hold at most this many of a worker's slice slots, so that an urgent slice always finds one free; and one
-# tenant one less of them, so that another's small job does too.
-MOST_SLICE_SLOTS: Final = {Lane.PRIORITY: 5, Lane.STANDARD: 4, Lane.FLEX: 3}
+# A lane may hold at most this many of a worker's slice slots, so that an urgent slice always finds one free; one tenant
+# one less of them, so that another's does too; and its batches, or its small jobs, two less, so that the others do.
+MOST_SLICE_SLOTS: Final = {Lane.PRIORITY: 6, Lane.STANDARD: 5, Lane.FLEX: 4}
 SLICE_SLOTS: Final = max(MOST_SLICE_SLOTS.values())
 # A slot is free again once its slice's lines are all in the engine, where so many slices may wait for their last
 # answers: else one long answer would keep a slot from feeding.

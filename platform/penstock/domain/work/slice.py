@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from penstock.domain.accounts.account import account
 from penstock.domain.reuse import Reuse
 from penstock.domain.work.lane import Lane
 
@@ -77,3 +78,8 @@ class Claim:
     crashes: int
     """How often a holder of this slice fell silent."""
     reuse: Reuse = field(default_factory=Reuse)
+
+    @property
+    def account(self) -> str:
+        """Who takes turns with it."""
+        return account(self.tenant, small=self.inline is not None)

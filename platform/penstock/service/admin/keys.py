@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Final
 
+from penstock.domain.accounts.access import ALL, Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
 from penstock.domain.api_errors import BadRequest, NotFound, Unauthorized
 from penstock.service.core.ids import fresh
@@ -17,6 +20,7 @@ BOOTSTRAP_TENANT: Final = "default"
 PREFIX: Final = "sk-penstock-"
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LEAST_BOOTSTRAP_CHARACTERS: Final = 16
+_LONGEST_LIFE: Final = timedelta(days=3_653)
 
 
 def hash_of(key: str) -> bytes:
@@ -30,20 +34,33 @@ def ensure_bootstrap(tx: Transaction, key: str) -> None:
     if len(key) < _LEAST_BOOTSTRAP_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
         raise BadRequest(f"The bootstrap key must be {_LEAST_BOOTSTRAP_CHARACTERS} or more printable ASCII characters.")
     keys.ensure_tenant(tx.conn, BOOTSTRAP_TENANT, BOOTSTRAP_TENANT)
-    keys.insert(tx.conn, BOOTSTRAP_TENANT, id=fresh("key_"), name="bootstrap", hash=hash_of(key), tail=key[-4:])
+    access = Access(fresh("key_"), BOOTSTRAP_TENANT)
+    keys.insert(tx.conn, access, name="bootstrap", hash=hash_of(key), tail=key[-4:], life=None)
 
 
-def create(tx: Transaction, tenant: str, name: str) -> tuple[str, str]:
-    """Make a key for a tenant (and the tenant, unless it is there); its id, and the key itself, which is not kept."""
+def create(
+    tx: Transaction,
+    tenant: str,
+    name: str,
+    role: Role = Role.TENANT,
+    scopes: frozenset[Scope] = ALL,
+    life: timedelta | None = None,
+) -> tuple[str, str]:
+    """Make a key for a tenant (and the tenant, unless it is there); its id, and the key itself, which is not kept.
+
+    With a `life` it is valid for so long.
+    """
     if not _TENANT.fullmatch(tenant):
         raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="tenant")
     if not 0 < len(name) <= 200 or not name.isprintable():
         raise BadRequest("A key's name has 1 to 200 printable characters.", param="name")
+    if life is not None and not timedelta(0) < life <= _LONGEST_LIFE:
+        raise BadRequest("A key's life is a time up to ten years.", param="expires_in")
     key = PREFIX + secrets.token_urlsafe(32)
-    id = fresh("key_")
+    access = Access(fresh("key_"), tenant, role, scopes)
     keys.ensure_tenant(tx.conn, tenant, tenant)
-    keys.insert(tx.conn, tenant, id=id, name=name, hash=hash_of(key), tail=key[-4:])
-    return id, key
+    keys.insert(tx.conn, access, name=name, hash=hash_of(key), tail=key[-4:], life=life)
+    return access.key, key
 
 
 def page(tx: Transaction, tenant: str) -> list[ApiKey]:
@@ -57,14 +74,15 @@ def revoke(tx: Transaction, tenant: str, id: str) -> None:
         raise NotFound("key", id)
 
 
-def tenant_of(tx: Transaction, key: str) -> str:
-    """The tenant that this key speaks for; raise Unauthorized."""
-    tenant = tenant_of_hash(tx, hash_of(key))
-    if tenant is None:
+def access_of(tx: Transaction, key: str) -> Access:
+    """What this key may do; raise Unauthorized."""
+    hash = hash_of(key)
+    access = access_of_hashes(tx, [hash]).get(hash)
+    if access is None:
         raise Unauthorized
-    return tenant
+    return access
 
 
-def tenant_of_hash(tx: Transaction, hash: bytes) -> str | None:
-    """The tenant that the key with this hash speaks for, if there is such a valid key."""
-    return keys.tenant_of(tx.conn, hash)
+def access_of_hashes(tx: Transaction, hashes: Sequence[bytes]) -> dict[bytes, Access]:
+    """What the valid keys with these hashes may do; other hashes are left out."""
+    return keys.access_of(tx.conn, hashes)

@@ -20,7 +20,7 @@ from penstock.domain.api_errors import PenstockError, Unavailable
 from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
 from penstock.settings.sweep import SweepSettings
-from penstock.store import sweep
+from penstock.store import deletion, sweep
 from penstock.store.batches import files
 from penstock.store.work import counts
 
@@ -56,6 +56,18 @@ def pieces(tx: Transaction, settings: SweepSettings) -> int:
         sweep.delete_leftovers(tx.conn, ended)
     _counted(tx, "segment_swept", deleted)
     return MOST if len(ended) == _BATCHES else deleted
+
+
+def old_batches(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete batches and jobs that ended long ago, with their results."""
+    if not settings.batches_seconds:
+        return 0
+    most = min(_BATCHES, MOST)
+    old = deletion.old(tx.conn, after=timedelta(seconds=settings.batches_seconds), limit=most)
+    if old:
+        deletion.delete(tx.conn, old)
+    _counted(tx, "batch_swept", len(old))
+    return MOST if len(old) == most else len(old)
 
 
 def old_leases(tx: Transaction, settings: SweepSettings) -> int:
@@ -127,6 +139,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_deliveries,
     old_events,
     old_trail,
+    old_batches,
 )
 
 

@@ -1,6 +1,6 @@
 """Waiting calls: read, offered to a worker, offered again where that is safe, and passed on as the answer comes.
 
-nothing of the answer is with the client    full · closed · draining · not-ready · unreachable · unanswered
+nothing of the answer is with the client    full · share · closed · draining · not-ready · unreachable · unanswered
                                                 → another worker, `call_tries` in all
                                             engine-died · worker-lost → once on another worker
                                             waited → 503
@@ -35,7 +35,7 @@ from penstock.domain.reuse import CacheMode
 from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import call_answer, canonical, engine_body
 from penstock.formats.call_answer import Events
-from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, NotTaken
+from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
 from penstock.service.calls.call_metrics import CALLS, OFFERED_AGAIN
 from penstock.service.calls.poison import Poison, fingerprint
 from penstock.service.calls.reuse import Choice, choice
@@ -63,6 +63,8 @@ class CallRequest:
     body: bytes
     """As the engine gets it."""
     tier: Tier
+    sequences: int
+    """How many texts its engine works on at once for it."""
     says_tier: bool
     """The client named a tier, and reads in the answer which one it got."""
     key: bytes | None
@@ -197,7 +199,9 @@ class Calls:
             with ExitStack() as failed:
                 failed.callback(attempt.end)
                 try:
-                    await attempt.send(ask.endpoint, ask.body, ask.tenant, ask.tier, last_resort)
+                    await attempt.send(
+                        ask.endpoint, ask.body, CallHead(ask.tenant, ask.tier, ask.sequences, last_resort)
+                    )
                     answer = await self._begun(ask, attempt)
                 except NotTaken as not_taken:
                     reasons.append(not_taken.reason)
@@ -207,7 +211,7 @@ class Calls:
                     return answer
             if reasons[-1] == "waited" or sum(reason in DEATHS for reason in reasons) > 1:
                 break
-            if reasons[-1] == "unanswered":
+            if reasons[-1] in ("unanswered", "unreachable"):
                 unlucky.add(ingress.worker)
             elif reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
                 excluded.add(ingress.worker)
@@ -336,6 +340,7 @@ def _read(
         model=call.model,
         body=call.body,
         tier=tier,
+        sequences=call.sequences,
         says_tier=call.tier is not None,
         key=affinity.key(tenant, call.model, session, call.user, call.prefix),
         fingerprint=fingerprint(tenant, endpoint, call.body),
@@ -350,6 +355,9 @@ def _nobody(model: str, reasons: list[str]) -> PenstockError:
     if any(reason in DEATHS for reason in reasons):
         message = "The engine died while it worked on this request, and no other worker could take it over."
         return Unavailable(message, code="engine_crash", retry_after_seconds=5)
+    if "share" in reasons:
+        message = f"You have as many calls at {model!r} as you may while others may want some; wait for one of them."
+        return TooMany(message, headers={"retry-after": "1"})
     if "waited" in reasons or "full" in reasons:
         return Unavailable(f"All workers of {model!r} are busy; try again shortly.", code="workers_busy")
     message = f"No worker of {model!r} takes calls at the moment; try again shortly."

@@ -6,6 +6,7 @@ Broken      the answer broke off, and some of it is with the client
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -37,6 +38,27 @@ class Broken(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class CallHead:
+    """What an ingress is told of a call beside its body."""
+
+    tenant: str
+    tier: Tier
+    sequences: int
+    last_resort: bool
+    """No other worker lives: let it in although suspects are tried."""
+
+    def headers(self, call_id: str) -> dict[str, str]:
+        """As HTTP headers."""
+        told = {
+            "x-penstock-call": call_id,
+            "x-penstock-tenant": self.tenant,
+            "x-penstock-tier": self.tier.value,
+            "x-penstock-sequences": str(self.sequences),
+        }
+        return told | ({"x-penstock-last-resort": "1"} if self.last_resort else {})
+
+
 class CallAttempt:
     """A call that is with one worker, from `send` to `end`. Whoever made one ends it."""
 
@@ -57,6 +79,7 @@ class CallAttempt:
         self._fingerprint = fingerprint
         self._reply: IngressReply | None = None
         self._answered = False
+        self._sent_at = 0.0
         self._flight: Flight | None = None
 
     @property
@@ -75,17 +98,16 @@ class CallAttempt:
         assert self._reply is not None, "it was sent"
         return self._reply
 
-    async def send(self, endpoint: str, body: bytes, tenant: str, tier: Tier, last_resort: bool) -> None:
+    async def send(self, endpoint: str, body: bytes, head: CallHead) -> None:
         """Send the call, and return when the engine's answer begins. Raises NotTaken, and EngineCrash."""
         self._flight = self._poison.depart(self._fingerprint, self.worker)
-        self._directory.sent(self.worker)
-        headers = {"x-penstock-call": self._call_id, "x-penstock-tenant": tenant, "x-penstock-tier": tier.value}
-        if last_resort:
-            headers["x-penstock-last-resort"] = "1"
+        self._sent_at = self._directory.sent(self.worker)
         try:
-            reply = self._reply = await self._client.offer(self._ingress.url, endpoint, body, headers)
+            reply = self._reply = await self._client.offer(
+                self._ingress.url, endpoint, body, head.headers(self._call_id)
+            )
         except IngressUnreachable:
-            self._directory.failed(self.worker)
+            self._directory.failed(self.worker, self._sent_at)
             raise NotTaken("unreachable") from None
         except IngressLost:
             raise NotTaken(await self._ask_why()) from None
@@ -93,7 +115,7 @@ class CallAttempt:
             await self._refused(reply, reply.refusal)
         if "x-penstock-worker" not in reply.headers:
             # Not an ingress, or one with another token.
-            self._directory.failed(self.worker)
+            self._directory.failed(self.worker, self._sent_at)
             raise NotTaken("unreachable")
         self._directory.worked(self.worker)
 
@@ -154,7 +176,7 @@ class CallAttempt:
     async def _died(self, suspects: bool) -> None:
         assert self._flight is not None, "it was sent, and has not ended"
         if self._flight.noting is None:
-            self._directory.failed(self.worker)  # once, however many equal calls were inside
+            self._directory.failed(self.worker, self._sent_at)  # once, however many equal calls were inside
         if not suspects:
             await self._poison.died(self._fingerprint, self._flight)
 

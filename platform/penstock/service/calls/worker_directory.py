@@ -225,10 +225,11 @@ class WorkerDirectory:
 
     # What calls find out.
 
-    def sent(self, worker: UUID) -> None:
-        """A call of ours goes in."""
+    def sent(self, worker: UUID) -> float:
+        """A call of ours goes in; when, for `failed`."""
         self._inside[worker] = self._inside.get(worker, 0) + 1
         self._since[worker] = self._since.get(worker, 0) + 1
+        return self._clock()
 
     def ended(self, worker: UUID) -> None:
         """It came out."""
@@ -243,9 +244,9 @@ class WorkerDirectory:
         """It refused a call for a reason that holds for others too: none is offered until the next table."""
         self._shut.add(worker)
 
-    def failed(self, worker: UUID) -> None:
-        """It could not be reached, or its engine died."""
-        breaker = self._breaker(worker).failed(self._clock())
+    def failed(self, worker: UUID, sent_at: float) -> None:
+        """It could not be reached by a call that was sent then, or its engine died with it."""
+        breaker = self._breaker(worker).failed(sent_at, self._clock())
         if breaker.pause_seconds and not self._breaker(worker).pause_seconds:
             log.warning("ingress_breaker_opened", worker=str(worker), seconds=breaker.pause_seconds)
         self._breakers[worker] = breaker

@@ -23,7 +23,8 @@ def tokens(line: Checked, line_bytes: int, endpoint: str, facts: ModelFacts | No
         asked = line_bytes / facts.bytes_per_token
     else:
         asked = len(line.body) / settings.bytes_per_token
-    return max(1, min(_MOST, int(asked + answer_tokens(line.max_output_tokens, endpoint, facts, settings))))
+    answer = answer_tokens(line.max_output_tokens, endpoint, facts, settings)
+    return max(1, min(_MOST, int(asked + answer * line.answers)))
 
 
 def longest(line: Checked, endpoint: str, facts: ModelFacts | None, settings: PlanSettings) -> int:

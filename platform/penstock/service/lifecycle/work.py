@@ -87,7 +87,7 @@ def claim(
     """Take the best ready slice of the holder's model in these lanes; empty if there is none.
 
     Small jobs' slices come together, up to so many lines and a slice's tokens, each under a lease of its own.
-    `full`: tenants that hold as many of the holder's slice slots as they may, by lane; they are passed over.
+    `full`: accounts that hold as many of the holder's slice slots as they may, by lane; they are passed over.
     """
     assert holder.model is not None, "only gpu workers claim slices"
     claims = leases.claim(

@@ -4,22 +4,28 @@ Start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996). A lane's clock is th
 account that comes (back) starts there, not at what it was served long ago. The account with the least start tag is
 next, and its next start tag is this one plus the tokens over its weight.
 
-All work that was promoted into a lane is one account, `*`, with a weight that leaves the lane's own work its part.
+A tenant's small jobs and its batches are two accounts (domain/accounts/account.py), which share its weight while both
+have work. All that was promoted into a lane is one account, `*`, whose weight leaves the lane's own work its part.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, text
 
+from penstock.domain.accounts.account import tenant_of
 from penstock.domain.work.lane import Lane
 
 PROMOTED: Final = "*"
 
-ACCOUNT: Final = "case when s.promoted then '*' else s.tenant end"
+OWNER: Final = "case when s.inline is null then s.tenant else s.tenant || ' small' end"
+"""A slice's account in its own lane."""
+
+ACCOUNT: Final = "case when s.promoted then '*' when s.inline is null then s.tenant else s.tenant || ' small' end"
 """Who is charged for a slice, word by word as the indexes have it."""
 
 STANDING: Final = """
@@ -52,7 +58,7 @@ _TURNS = text(f"""
             order by {ACCOUNT} limit 1) next)
     select a.rank, a.account, t.weight, {START} as start
     from accounts a {STANDING}
-    left join tenants t on t.id = a.account
+    left join tenants t on t.id = split_part(a.account, ' ', 1)
     cross join lateral (
         select s.deadline, s.id from slices s
         where s.model = :model and s.lane_rank = a.rank and s.state = 'ready' and {ACCOUNT} = a.account
@@ -93,9 +99,11 @@ class FairTurn:
 def turns(conn: Connection, model: str, lanes: Sequence[Lane], *, promoted_share: float) -> list[FairTurn]:
     """The accounts with ready slices in these lanes, in the order in which they are to be served."""
     rows = conn.execute(_TURNS, {"model": model, "ranks": [lane.rank for lane in lanes]}).all()
+    of_tenant = Counter((row.rank, tenant_of(row.account)) for row in rows)
+    weights = {row: (row.weight or 0.0) / of_tenant[row.rank, tenant_of(row.account)] for row in rows}
     own: dict[int, float] = {}
-    for row in rows:
-        own[row.rank] = own.get(row.rank, 0.0) + (row.weight or 0.0)
+    for row, weight in weights.items():
+        own[row.rank] = own.get(row.rank, 0.0) + weight
     share = min(max(promoted_share, 1e-6), 1 - 1e-6)
     return [
         FairTurn(
@@ -103,7 +111,7 @@ def turns(conn: Connection, model: str, lanes: Sequence[Lane], *, promoted_share
             row.account,
             row.start,
             # So that promoted work is this part of it and the lane's own work together; alone, any weight will do.
-            (own[row.rank] or 1.0) * share / (1 - share) if row.account == PROMOTED else row.weight,
+            (own[row.rank] or 1.0) * share / (1 - share) if row.account == PROMOTED else weights[row],
         )
         for row in rows
     ]

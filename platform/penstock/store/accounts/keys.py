@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 from sqlalchemy import Connection, text
 
+from penstock.domain.accounts.access import Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
 
 _TENANT = text("insert into tenants (id, name) values (:tenant, :name) on conflict (id) do nothing")
 _INSERT = text("""
-    insert into api_keys (id, tenant, name, hash, tail) values (:id, :tenant, :name, :hash, :tail)
+    insert into api_keys (id, tenant, name, hash, tail, role, scopes, expires_at)
+    values (:id, :tenant, :name, :hash, :tail, :role, cast(:scopes as text[]), clock_timestamp() + :life)
     on conflict (hash) do nothing""")
-_BY_HASH = text("select tenant from api_keys where hash = :hash and revoked_at is null")
+_BY_HASH = text("""
+    select hash, id as key, tenant, role, scopes from api_keys
+    where hash = any(cast(:hashes as bytea[])) and revoked_at is null
+      and (expires_at is null or expires_at > clock_timestamp())""")
 _LIST = text("""
-    select id, tenant, name, tail, created_at, revoked_at from api_keys
+    select id, tenant, name, tail, created_at, revoked_at, expires_at, role, scopes from api_keys
     where tenant = :tenant order by created_at, id""")
 _REVOKE = text("""
     update api_keys set revoked_at = now() where tenant = :tenant and id = :id and revoked_at is null returning id""")
@@ -23,19 +31,26 @@ def ensure_tenant(conn: Connection, tenant: str, name: str) -> None:
     conn.execute(_TENANT, {"tenant": tenant, "name": name})
 
 
-def insert(conn: Connection, tenant: str, *, id: str, name: str, hash: bytes, tail: str) -> None:
-    """Store a key's hash; a key that is stored already stays as it is."""
-    conn.execute(_INSERT, {"id": id, "tenant": tenant, "name": name, "hash": hash, "tail": tail})
+def insert(conn: Connection, access: Access, *, name: str, hash: bytes, tail: str, life: timedelta | None) -> None:
+    """Store a key's hash and what it may do; a key that is stored already stays as it is."""
+    values = {"id": access.key, "tenant": access.tenant, "name": name, "hash": hash, "tail": tail, "life": life}
+    conn.execute(_INSERT, values | {"role": access.role, "scopes": sorted(access.scopes)})
 
 
-def tenant_of(conn: Connection, hash: bytes) -> str | None:
-    """The tenant whose valid key has this hash."""
-    return conn.execute(_BY_HASH, {"hash": hash}).scalar()
+def access_of(conn: Connection, hashes: Sequence[bytes]) -> dict[bytes, Access]:
+    """What the valid keys with these hashes may do, by hash."""
+    return {
+        bytes(row.hash): Access(row.key, row.tenant, Role(row.role), frozenset(map(Scope, row.scopes)))
+        for row in conn.execute(_BY_HASH, {"hashes": list(hashes)})
+    }
 
 
 def page(conn: Connection, tenant: str) -> list[ApiKey]:
     """The tenant's keys, oldest first."""
-    return [ApiKey(**row._mapping) for row in conn.execute(_LIST, {"tenant": tenant})]
+    return [
+        ApiKey(**{**row._mapping, "role": Role(row.role), "scopes": frozenset(map(Scope, row.scopes))})
+        for row in conn.execute(_LIST, {"tenant": tenant})
+    ]
 
 
 def revoke(conn: Connection, tenant: str, id: str) -> bool:

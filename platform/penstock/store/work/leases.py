@@ -22,7 +22,7 @@ from penstock.domain.work.lease import BatchLease, LeaseOrder
 from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import GUILTY_DEATHS
 from penstock.store.accounts import fair_turns
-from penstock.store.accounts.fair_turns import ACCOUNT, FairTurn
+from penstock.store.accounts.fair_turns import ACCOUNT, OWNER, FairTurn
 
 _NOBODY: Final[Mapping[Lane, Collection[str]]] = MappingProxyType({})
 
@@ -43,8 +43,8 @@ _CLAIM = text(f"""
             select s.id, s.batch, turn.place from slices s
             where s.model = :model and s.lane_rank = turn.rank and s.state = 'ready' and {ACCOUNT} = turn.account
               and not s.held
-              and (s.lane_rank, s.tenant) not in (
-                  select * from unnest(cast(:full_ranks as smallint[]), cast(:full_tenants as text[])))
+              and (s.lane_rank, {OWNER}) not in (
+                  select * from unnest(cast(:full_ranks as smallint[]), cast(:full_accounts as text[])))
             order by s.deadline, s.id limit 1
             for no key update of s skip locked) pick
         limit 1),
@@ -75,7 +75,7 @@ _COMPANY = text(f"""
                        1, s.tokens * (s.lines - s.completed - s.failed) / s.lines::float8) as tokens
             from slices s
             where s.model = :model and s.lane_rank = :rank and s.state = 'ready' and {ACCOUNT} = turn.account
-              and not s.held and s.tenant <> all(cast(:full_tenants as text[]))
+              and not s.held and {OWNER} <> all(cast(:full_accounts as text[]))
             order by s.deadline, s.id limit :lines) pick
         window account as (partition by turn.account order by pick.deadline, pick.id)),
     fitting as (
@@ -233,16 +233,16 @@ def claim(
     """Take the best ready slice under a new lease, and small ones beside it; empty if there is none.
 
     Small slices are taken up to so many lines and tokens in all, each under a lease of its own. Repeating a nonce gives
-    the same claims. In the lanes of `full` the tenants named are passed over.
+    the same claims. In the lanes of `full` the accounts named are passed over.
     """
     turns = fair_turns.turns(conn, model, lanes, promoted_share=promoted_share)
-    passed = [(lane.rank, tenant) for lane, tenants in full.items() for tenant in tenants]
+    passed = [(lane.rank, account) for lane, accounts in full.items() for account in accounts]
     values = {
         "model": model,
         "ranks": [turn.rank for turn in turns],
         "accounts": [turn.account for turn in turns],
         "full_ranks": [rank for rank, _ in passed],
-        "full_tenants": [tenant for _, tenant in passed],
+        "full_accounts": [account for _, account in passed],
         "holder": holder,
         "nonce": nonce,
         "ttl": ttl,
@@ -256,9 +256,9 @@ def claim(
         if taken.rides and lines > taken.lines:
             beside = [_paid(turn, cost) if turn == first else turn for turn in turns if turn.rank == first.rank]
             left = {"lines": lines - taken.lines, "tokens": tokens - cost}
-            whole = [tenant for rank, tenant in passed if rank == first.rank]
+            whole = [account for rank, account in passed if rank == first.rank]
             _take_company(
-                conn, beside, left | values | {"rank": first.rank, "full_tenants": whole, "nonce": str(nonce)}
+                conn, beside, left | values | {"rank": first.rank, "full_accounts": whole, "nonce": str(nonce)}
             )
     rows = conn.execute(_CLAIMED, {"nonce": str(nonce), "company": lines - 1})
     return [_claim(row) for row in rows]

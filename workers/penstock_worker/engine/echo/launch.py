@@ -29,7 +29,7 @@ def launch(
     slots = slots_for(number(arguments, "--max-num-seqs") or DEFAULT_SEQS)
     command = [sys.executable, "-m", "penstock_worker.engine.echo.echo_server", "--uds", str(socket), "--model", model]
     command += ["--max-num-seqs", str(slots.all), *without(arguments, "--max-num-seqs")]
-    environment = engine_environment(environ) | {"PYTHONUNBUFFERED": "1"}
+    environment = engine_environment(environ, source) | {"PYTHONUNBUFFERED": "1"}
     return Launch(
         kind="echo",
         model=model,

@@ -76,9 +76,7 @@ def launch(
         *(_DIRECT_HANDLER if has_penstock else ()),
     ]
     command += without(arguments, "--max-num-seqs")
-    env = environment(environ, on_cpu, Path(source).is_dir()) | idle_yield.environment(
-        environ, ranks * parts(arguments)
-    )
+    env = environment(environ, on_cpu, source) | idle_yield.environment(environ, ranks * parts(arguments))
     priorities = (option(arguments, "--scheduling-policy") or "priority") == "priority"
     if priorities:
         env |= step_time_slicing.environment(environ)
@@ -172,9 +170,9 @@ def read_gpus(listing: str) -> tuple[tuple[str, int], ...]:
     return tuple((name.strip(), int(mib) if mib.strip().isdigit() else 0) for name, _, mib in rows)
 
 
-def environment(environ: Mapping[str, str], on_cpu: bool, local: bool) -> dict[str, str]:
+def environment(environ: Mapping[str, str], on_cpu: bool, source: str) -> dict[str, str]:
     """The engine's environment: a user's own settings stand, except what would break the road between us."""
-    env = engine_environment(environ)
+    env = engine_environment(environ, source)
     env.pop("VLLM_API_KEY", None)  # It would lock us out; the socket's folder is the lock.
     env["VLLM_NO_USAGE_STATS"] = env["DO_NOT_TRACK"] = "1"
     env["PYTHONUNBUFFERED"] = "1"
@@ -184,7 +182,7 @@ def environment(environ: Mapping[str, str], on_cpu: bool, local: bool) -> dict[s
     if on_cpu:
         # Without it start-up fails on vLLM's memory check; the memory is touched at start, so not too much.
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", str(_kv_cache_gib()))
-    if local:
+    if Path(source).is_dir():
         env.setdefault("HF_HUB_OFFLINE", "1")
         env.setdefault("TRANSFORMERS_OFFLINE", "1")
     return env

@@ -1,0 +1,128 @@
+"""Turns of requests: how many this process works on at once, and whose is next: the tenant's with the fewest in work.
+
+A tenant that is alone may have all places; where others asked within the last seconds it has an equal share of them,
+whether they have a request in work at this moment or not: what is in work already shares the loop with whoever comes.
+
+All requests share one event loop and one pool of connections. Without turns whoever sends most has most of both: of a
+tenant's 256 lists at once each would wait before anybody else's one. A request has its turn from its head to the start
+of its answer, and gives it back earlier where it only waits (a long poll, an engine), at the latest after
+`LONGEST_SECONDS`: a client that sends its body slowly holds nobody up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from cachetools import TTLCache
+from starlette.types import Scope
+
+from penstock.domain.api_errors import TooMany
+
+LONGEST_SECONDS: Final = 0.25
+NOBODY: Final = ""
+"""Whose requests have no key that is known here yet: all of them together are one tenant, with few places."""
+_NOBODYS_PLACES: Final = 2
+_SEEN_SECONDS: Final = 2.0
+_MOST_SEEN: Final = 1_000
+_MOST_WAITING: Final = 2_000
+"""Of one tenant in one process."""
+
+
+class RequestTurn:
+    """One request's; `leave` may be called any number of times."""
+
+    def __init__(self, turns: RequestTurns, tenant: str) -> None:
+        self._turns = turns
+        self._tenant = tenant
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def enter(self) -> None:
+        """Wait for the turn; raises TooMany if very many of this tenant's wait already."""
+        await self._turns.wait(self._tenant)
+        self._timer = asyncio.get_running_loop().call_later(LONGEST_SECONDS, self.leave)
+
+    def leave(self) -> None:
+        """Let the next one have it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._turns.give_back(self._tenant)
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """It is given back meanwhile, and waited for again after that."""
+        self.leave()
+        yield
+        await self.enter()
+
+
+def of(scope: Scope) -> RequestTurn:
+    """The turn of the request with this scope."""
+    turn: RequestTurn = scope["penstock.turn"]
+    return turn
+
+
+class RequestTurns:
+    """One API process's, on its event loop."""
+
+    def __init__(self, places: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._places = self._free = places
+        self._seen: TTLCache[str, None] = TTLCache(_MOST_SEEN, _SEEN_SECONDS, timer=clock)
+        self._in_work: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By tenant, those first that have waited longest since one of them was let in."""
+
+    async def wait(self, tenant: str) -> None:
+        """Return once it is the tenant's turn; `give_back` must follow. Raises TooMany."""
+        self._seen[tenant] = None
+        if self._free and tenant not in self._waiting and self._may(tenant):
+            self._take(tenant)
+            return
+        waiting = self._waiting.setdefault(tenant, deque())
+        if len(waiting) >= _MOST_WAITING:
+            raise TooMany(f"{_MOST_WAITING} requests of yours wait already.", headers={"retry-after": "1"})
+        turn = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(tenant)
+            raise
+
+    def give_back(self, tenant: str) -> None:
+        """The tenant's request needs its place no more."""
+        self._free += 1
+        self._in_work[tenant] -= 1
+        if not self._in_work[tenant]:
+            del self._in_work[tenant]
+        while self._free and (chosen := self._next()) is not None:
+            self._let_in(chosen)
+
+    def _let_in(self, tenant: str) -> None:
+        waiting = self._waiting.pop(tenant)
+        while waiting:
+            turn = waiting.popleft()
+            if not turn.done():
+                self._take(tenant)
+                turn.set_result(None)
+                break
+        if waiting:
+            self._waiting[tenant] = waiting  # behind the others who have as few in work
+
+    def _next(self) -> str | None:
+        able = [tenant for tenant in self._waiting if self._may(tenant)]
+        return min(able, key=lambda tenant: self._in_work[tenant], default=None)
+
+    def _may(self, tenant: str) -> bool:
+        most = max(1, self._places // max(1, len(self._seen)))
+        return self._in_work[tenant] < (min(most, _NOBODYS_PLACES) if tenant == NOBODY else most)
+
+    def _take(self, tenant: str) -> None:
+        self._free -= 1
+        self._in_work[tenant] += 1

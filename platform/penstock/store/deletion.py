@@ -1,0 +1,80 @@
+"""Deletion: an ended batch goes with all that is its own: rows, pieces, results, events, and what is owed of those.
+
+What its lines used stays counted: the statement that deletes segments adds them up first. Its input file is its
+tenant's own, but for a job's, which was made of the job's requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from penstock.store import sweep
+
+_SEGMENTS: Final = 1_000
+
+_CHILD = text("select id from batches where tenant = :tenant and parent = :id order by created_at, id limit 1")
+
+_BLOBS = text("""
+    -- Rows of files go and their blobs are due for deletion in one step.
+    with ended as (
+        select tenant, kind, inline, input_file, output_file, error_file, plan_key from batches
+        where id = any(cast(:batches as text[]))),
+    gone as (
+        delete from files f using ended e
+        where f.tenant = e.tenant and (f.id in (e.output_file, e.error_file)
+            or (e.kind = 'job' and not e.inline and f.id = e.input_file))
+        returning f.blob_key)
+    insert into intents (blob_key, doomed_at)
+    select blob_key, clock_timestamp() from gone
+    union all
+    select plan_key, clock_timestamp() from ended where plan_key is not null
+    on conflict (blob_key) do nothing""")
+
+_OWN: Final = tuple(
+    text(statement)
+    for statement in (
+        "delete from suspects where slice in (select id from slices where batch = any(cast(:batches as text[])))",
+        "delete from leases where batch = any(cast(:batches as text[]))",
+        "delete from slices where batch = any(cast(:batches as text[]))",
+        "delete from deliveries where event in (select id from events where batch = any(cast(:batches as text[])))",
+        "delete from events where batch = any(cast(:batches as text[]))",
+        "delete from deliveries where endpoint in ("
+        "select id from webhook_endpoints where batch = any(cast(:batches as text[])))",
+        "delete from webhook_endpoints where batch = any(cast(:batches as text[]))",
+        "delete from leftovers where batch = any(cast(:batches as text[]))",
+        "delete from batches where id = any(cast(:batches as text[]))",
+    )
+)
+"""In the order of what refers to what."""
+
+_OLD = text("""
+    select b.id from batches b
+    where b.state in ('completed', 'cancelled', 'expired', 'failed')
+      and greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at) < clock_timestamp() - :after
+      and not exists (select from batches c where c.tenant = b.tenant and c.parent = b.id)
+    order by greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at)
+    limit :limit for update of b skip locked""")
+
+
+def child(conn: Connection, tenant: str, id: str) -> str | None:
+    """The first retry of a tenant's batch, if it has any."""
+    found: str | None = conn.execute(_CHILD, {"tenant": tenant, "id": id}).scalar()
+    return found
+
+
+def delete(conn: Connection, batches: Sequence[str]) -> None:
+    """Delete batches that have ended and that the caller has locked."""
+    while sweep.delete_segments(conn, batches, limit=_SEGMENTS, inline=True) == _SEGMENTS:
+        pass
+    conn.execute(_BLOBS, {"batches": list(batches)})
+    for statement in _OWN:
+        conn.execute(statement, {"batches": list(batches)})
+
+
+def old(conn: Connection, *, after: timedelta, limit: int) -> list[str]:
+    """Lock batches that ended longer than `after` ago and that no retry is there of."""
+    return [row.id for row in conn.execute(_OLD, {"after": after, "limit": limit})]

@@ -1,0 +1,132 @@
+"""The matrix: every route with every kind of key; what it may, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from api.live import KEY, create, error, http, serving, upload
+
+from penstock.domain.accounts.access import ALL, Role, Scope
+from penstock.service.admin import keys
+from penstock.service.core.transaction import Database
+from penstock.settings import Settings
+from penstock.store.engine import sync_engine
+
+Route = tuple[str, str]
+IDS = {"file_id": "file", "batch_id": "batch", "job_id": "job", "endpoint_id": "endpoint"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A live API, every route of its OpenAPI page that needs a key, and the ids of one tenant's things."""
+
+    url: str
+    db: Database
+    routes: list[Route]
+    ids: dict[str, str]
+
+    def key(self, **more: Any) -> str:
+        """A new key of the tenant that owns the things."""
+        return self.db.run(keys.create, keys.BOOTSTRAP_TENANT, "matrix", **more)[1]
+
+    def ask(self, route: Route, key: str | None) -> httpx.Response:
+        """One request without a body; ids are of things that are there, where there are any."""
+        method, path = route
+        for parameter, kind in IDS.items():
+            path = path.replace("{" + parameter + "}", self.ids.get(kind, "x"))
+        path = path.replace("{delivery_id}", "x").replace("{model}", "x")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
+
+
+@pytest.fixture(scope="module")
+def place(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    settings = Settings(
+        database_url=shared_database_url,
+        redis_url=valkey_url,
+        blob_url=f"file://{tmp_path_factory.mktemp('blobs')}",
+        bootstrap_key=KEY,
+    )
+    engine = sync_engine(shared_database_url, connections=2)
+    with serving(settings) as url, http(url) as client:
+        page = client.get("/openapi.json").json()["paths"]
+        routes = [(method.upper(), path) for path, methods in page.items() for method in methods if path[:4] == "/v1/"]
+        routes.append(("POST", "/tokenize"))
+        file = upload(client)["id"]
+        ids = {"file": file, "batch": create(client, file)["id"]}
+        ids["endpoint"] = client.post("/v1/webhook_endpoints", json={"url": "https://93.184.215.14/x"}).json()["id"]
+        yield Place(url, Database(engine, lambda hints: None), routes, ids)
+    engine.dispose()
+
+
+def test_there_are_routes_of_every_scope(place: Place) -> None:
+    assert len(place.routes) > 40
+    assert {scope_of(path) for _, path in place.routes} == {None, *Scope}
+
+
+def test_no_key_and_every_key_that_is_none_any_more_is_a_401_everywhere(
+    place: Place, subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.service.calls.api_key_cache._LATE_SECONDS", 0.0)
+    id, revoked = place.db.run(keys.create, keys.BOOTSTRAP_TENANT, "revoked")
+    place.db.run(keys.revoke, keys.BOOTSTRAP_TENANT, id)
+    expired = place.key(life=timedelta(microseconds=1))
+    for route in place.routes:
+        for what, key in (("no key", None), ("wrong", "sk-penstock-wrong"), ("revoked", revoked), ("expired", expired)):
+            with subtests.test(route=route, key=what):
+                error(place.ask(route, key), 401)
+
+
+def scope_of(path: str) -> Scope | None:
+    """What the documentation says, in other words than the code: the first part of a path that names a thing."""
+    part = path.removeprefix("/v1/").split("/")[0]
+    if part in ("batches", "jobs", "usage", "organization"):
+        return Scope.BATCHES
+    return {"files": Scope.FILES, "models": None}.get(part, Scope.WEBHOOKS if "webhook" in part else Scope.INFERENCE)
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_key_without_a_scope_is_told_so_there_and_nowhere_else(
+    place: Place, scope: Scope, subtests: pytest.Subtests
+) -> None:
+    key = place.key(scopes=ALL - {scope})
+    for route in place.routes:
+        with subtests.test(route=route):
+            if scope_of(route[1]) is scope:
+                assert error(place.ask(route, key), 403)["code"] == "insufficient_scope"
+            elif route[0] == "GET":  # others would change what the next test looks at
+                assert place.ask(route, key).status_code not in (401, 403, 500)
+
+
+def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: pytest.Subtests) -> None:
+    key = place.key(role=Role.VIEWER)
+    for route in place.routes:
+        with subtests.test(route=route):
+            answer = place.ask(route, key)
+            if route[0] == "GET":
+                assert answer.status_code not in (401, 403, 500)
+            else:
+                assert error(answer, 403)["code"] == "read_only_key"
+    with http(place.url) as client:
+        assert client.get(f"/v1/batches/{place.ids['batch']}").json()["status"] == "validating"
+
+
+def test_another_tenant_finds_none_of_the_things(place: Place, subtests: pytest.Subtests) -> None:
+    _, key = place.db.run(keys.create, "foreign", "matrix")
+    for route in place.routes:
+        if any("{" + parameter + "}" in route[1] for parameter in ("file_id", "batch_id", "endpoint_id")):
+            with subtests.test(route=route):
+                assert place.ask(route, key).status_code in (400, 404), "400: a body is needed"
+
+
+def test_a_key_that_has_expired_since_it_was_used_is_refused(place: Place) -> None:
+    key = place.key(life=timedelta(seconds=1.5))
+    assert place.ask(("GET", "/v1/models"), key).status_code == 200
+    time.sleep(1.6)
+    assert place.ask(("GET", "/v1/files"), key).status_code == 401
