@@ -10,7 +10,8 @@ Three parts, each on a platform of its own:
   which says what is left when the machine has more cores;
 - **idle**: `idle_streams.py`, a thousand silent streaming clients of one API process.
 
-It prints tables and writes JSON. It measures, and passes no judgement.
+It prints tables and writes JSON, which has each number of callers of **latency** as soon as that is measured.
+It measures, and passes no judgement.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +39,7 @@ from bench.processes import cpu_seconds
 from bench.trace import Size
 
 PARTS: Final = ("latency", "rate", "idle")
-_LEAST_REPEATS: Final = 3
+LEAST_REPEATS: Final = 3
 _HOWS: Final = {"whole": load.ask, "streamed": load.stream}
 
 
@@ -47,27 +48,40 @@ def say(words: str) -> None:
     print(f"[bench] {words}", flush=True)
 
 
-async def latency(given: argparse.Namespace, plan: Plan, platform: ours.Ours) -> list[dict[str, Any]]:
-    """Paired blocks straight and through the path, for each number of callers."""
-    found, began = [], time.monotonic()
+async def latency(
+    given: argparse.Namespace, plan: Plan, platform: ours.Ours, began: float, keep: Callable[[dict[str, Any]], None]
+) -> None:
+    """Paired blocks straight and through the path, for each number of callers; what each found is kept at once."""
     async with platform.engine.session() as engine, platform.api.session() as api, ours.tended(platform.running):
         plan.writer.tokens_per_word = await load.tokens_per_word(engine, plan.writer.model)
         await warm_up(plan, engine, given.warm_up)
-        roads = {"direct": engine, "path": api}
-        for number, callers in enumerate(given.callers):
-            share = (number + 1) / len(given.callers)
-            each, repeats = (1, given.repeats) if callers == 1 else (3, max(8, given.repeats // 5))
-            await _block(api, plan, callers, each)  # each connection is open before its time is taken
-            await _block(engine, plan, callers, each)
-            calls: dict[str, list[list[load.Call]]] = {road: [] for road in roads}
-            for turn in range(repeats):
-                if turn >= _LEAST_REPEATS and given.minutes and time.monotonic() - began > share * 60 * given.minutes:
-                    break
-                for road in random.Random(given.seed * 10_000 + turn).sample(list(roads), 2):
-                    calls[road].append(await _block(roads[road], plan, callers, each))
-            found.append(_compared(callers, calls))
-            say(f"{callers} callers: the path adds {Estimate(**found[-1]['ttft_ms']['added']).text(2)} ms to TTFT")
-    return found
+        await in_turns(given, plan, {"direct": engine, "path": api}, began, keep)
+
+
+async def in_turns(
+    given: argparse.Namespace,
+    plan: Plan,
+    roads: Mapping[str, aiohttp.ClientSession],
+    began: float,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """Both roads in turns. The numbers of callers share what is left of `--minutes`, which count from `began`."""
+    now = time.monotonic()
+    left = max(0.0, began + 60 * given.minutes - now)
+    for number, callers in enumerate(given.callers):
+        end = now + left * (number + 1) / len(given.callers)
+        each, repeats = (1, given.repeats) if callers == 1 else (3, max(8, given.repeats // 5))
+        for road in reversed(roads.values()):  # each connection is open before its time is taken
+            await _block(road, plan, callers, each)
+        calls: dict[str, list[list[load.Call]]] = {road: [] for road in roads}
+        for turn in range(repeats):
+            if turn >= LEAST_REPEATS and given.minutes and time.monotonic() > end:
+                break
+            for name in random.Random(given.seed * 10_000 + turn).sample(list(roads), 2):
+                calls[name].append(await _block(roads[name], plan, callers, each))
+        found = _compared(callers, calls)
+        keep(found)
+        say(f"{callers} callers: the path adds {Estimate(**found['ttft_ms']['added']).text(2)} ms to TTFT")
 
 
 async def _block(session: aiohttp.ClientSession, plan: Plan, callers: int, each: int) -> list[load.Call]:
@@ -177,7 +191,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rate-seconds", type=float, default=2.0)
     parser.add_argument("--rate-repeats", type=int, default=3)
     parser.add_argument("--idle-seconds", type=float, default=15.0, help="that idle streams stand still")
-    parser.add_argument("--minutes", type=float, default=0, help="of latency's pairs, 3 at least (0: no end)")
+    parser.add_argument("--minutes", type=float, default=0, help="then no more of latency's pairs, but 3 (0: no end)")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", default="vllm", help="of the latency part; echo: only to try the benchmark itself")
@@ -206,11 +220,16 @@ def main() -> None:
     writer = load.Writer("tiny", seed=given.seed)
     plan = Plan(trace.synthetic(), writer, trace.SCALE, 1.0, 1.0, 0.0, 20, given.seed)
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
+
+    def keep(row: dict[str, Any]) -> None:
+        found.setdefault("latency", []).append(row)
+        result.write(given.json, found)
+
     try:
         if "latency" in given.parts:
             source = model.source(given.model, folder) if given.engine == "vllm" else None
             arguments = given.engine_arg
-            found["latency"] = _on(folder, given.engine, arguments, source, lambda on: latency(given, plan, on))
+            _on(folder, given.engine, arguments, source, lambda on: latency(given, plan, on, began, keep))
         if "rate" in given.parts:
             found["rate"] = _on(folder / "rate", "echo", (), None, lambda on: rate(given, plan, on))
         if "idle" in given.parts:
