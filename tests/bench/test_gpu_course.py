@@ -20,7 +20,7 @@ from bench.gpu import machine, shapes, table
 from bench.gpu.__main__ import PARTS
 from bench.gpu.course import Course
 from bench.gpu.machine import Card, Machine
-from bench.gpu.part import Part, Row, Setting
+from bench.gpu.part import END_SECONDS, Part, Row, Setting
 from bench.test_stop import TESTS, until
 
 SETTING = Setting(shapes.SHAPES["tiny"], shapes.Models(Path(), Path(), Path()), engine="echo")
@@ -29,7 +29,7 @@ HANGS = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)',
 
 
 def part(name: str, does: str, seconds: float = 1.0) -> Part:
-    """A part that runs this Python, and takes so long at least."""
+    """A part that runs this Python, and takes so long at least, besides the time to end."""
 
     def command(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
         return [sys.executable, "-c", f"import subprocess, sys, time\n{does}", str(json)]
@@ -83,31 +83,40 @@ def test_a_part_that_ends_well_without_its_figures_has_failed(tmp_path: Path) ->
 def test_a_part_that_goes_on_beyond_its_time_is_cut_and_nothing_of_it_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.gpu.course.END_SECONDS", 1.0)
+    for module in ("course", "part"):
+        monkeypatch.setattr(f"bench.gpu.{module}.END_SECONDS", 1.0)
     began = time.monotonic()
     with descendants.of(os.getpid()) as seen:
-        assert run(tmp_path, part("a", HANGS, 3.0), seconds=3.2) == {"a": "cut"}
+        assert run(tmp_path, part("a", HANGS, 2.0), seconds=3.2) == {"a": "cut"}
         assert time.monotonic() - began < 6.0
         assert [line for line in seen.left() if "engine-core" in line] == []
 
 
 def test_what_has_no_time_is_said_and_goes_first_next_time_then_what_was_cut_or_failed(tmp_path: Path) -> None:
-    parts = [part("a", "sys.exit(1)"), part("b", WRITES, seconds=90.0), part("c", WRITES)]
+    parts = [part("a", "sys.exit(1)"), part("b", WRITES, seconds=65.0), part("c", WRITES)]
     assert run(tmp_path, *parts) == {"a": "failed", "c": "done", "b": "no time"}
     assert [one.name for one in course(tmp_path, *parts).waiting("abc")] == ["b", "a"]
     assert "90 are needed" in course(tmp_path).outcomes["b"]["why"]
 
 
 def test_the_time_is_shared_by_what_fits_and_never_exceeded() -> None:
-    parts = [part("a", "", 100.0), part("b", "", 500.0), part("c", "", 50.0)]
+    parts = [part("a", "", 75.0), part("b", "", 475.0), part("c", "", 25.0)]
     shares = course(Path(), *parts).shares(parts, 250.0)
     assert list(shares) == ["a", "c"]
     assert shares == {"a": 150.0, "c": 100.0}
     assert course(Path(), *parts).shares(parts, 40.0) == {}
 
 
+def test_a_part_has_the_least_of_its_work_before_its_engines_are_told_to_end() -> None:
+    for one in PARTS:
+        for shape in shapes.SHAPES.values():
+            setting = Setting(shape, SETTING.models, on_cpu=shape.name == "tiny")
+            left = one.least_seconds(setting) - END_SECONDS - one.starts * shape.start_seconds
+            assert left == one.work_seconds[setting.tiny], one.name
+
+
 def test_what_was_cut_gets_half_as_much_again_but_never_more_than_a_call_has(tmp_path: Path) -> None:
-    one = part("a", WRITES, seconds=100.0)
+    one = part("a", WRITES, seconds=75.0)
     called = course(tmp_path, one)
     called.outcomes = {"a": {"status": "cut", "cuts": 2}}
     assert called.shares([one], 300.0) == {"a": 300.0}

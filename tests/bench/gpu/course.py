@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import guarded, result
-from bench.gpu.part import LEAST_MINUTES, Part, Row, Setting
+from bench.gpu.part import END_SECONDS, LEAST_MINUTES, Part, Row, Setting
 
-END_SECONDS: Final = 25.0
-"""Of a part's time, for its engines to end."""
 _MORE: Final = 1.5
 _MOST: Final = 0.95
 _GRACE_SECONDS: Final = 60.0

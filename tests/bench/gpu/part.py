@@ -12,6 +12,8 @@ from bench.gpu.shapes import Models, Shape
 
 LEAST_MINUTES: Final = 0.05
 """To a benchmark 0 is no end."""
+END_SECONDS: Final = 25.0
+"""Of a part's time, for its engines to end."""
 _ECHO_START_SECONDS: Final = 12.0
 
 
@@ -72,7 +74,7 @@ class Part:
     starts: int
     """Engine starts, one after the other."""
     work_seconds: tuple[float, float]
-    """The rest of the least that it takes: on a GPU, and in the shape `tiny`."""
+    """What it does between the starts and the end, once: on a GPU, and in the shape `tiny`."""
     weight: float
     """Of the time that is left over."""
     command: Callable[[Setting, float, Path], Sequence[str]]
@@ -83,7 +85,7 @@ class Part:
     def least_seconds(self, setting: Setting) -> float:
         """What it takes at least."""
         start = setting.shape.start_seconds if setting.engine == "vllm" else _ECHO_START_SECONDS
-        return self.starts * start + self.work_seconds[setting.tiny]
+        return self.starts * start + self.work_seconds[setting.tiny] + END_SECONDS
 
 
 def benchmark(module: str, *options: str) -> list[str]:

@@ -27,4 +27,4 @@ def _row(what: str, seconds: float | None, memory_mib: float | None, why: str = 
     return Row(what, "s", seconds, None, remark=remark, alone=True, excuse=why)
 
 
-PART: Final = Part("e", "cold start, sleep and wake: how long, and what memory?", 1, (30.0, 15.0), 0.5, _command, _rows)
+PART: Final = Part("e", "cold start, sleep and wake: how long, and what memory?", 1, (60.0, 15.0), 0.5, _command, _rows)
