@@ -3,6 +3,7 @@
     untried ──► done             its rows are all there: it is left alone from then on
        └──────► cut, failed      it comes again, after those that no call has begun
 
+Two parts in a row whose engines never became ready end a call: what ails them ails the next one, too.
 What a call has no time for stays untried. What was cut gets half as much again: how long an engine starts is a guess.
 """
 
@@ -24,6 +25,9 @@ from bench.gpu.part import END_SECONDS, LEAST_MINUTES, Part, Row, Setting
 _MORE: Final = 1.5
 _MOST: Final = 0.95
 _GRACE_SECONDS: Final = 60.0
+_READY: Final = (" is ready (", "] offline: ")
+"""What a benchmark prints once it has an engine, or has had one."""
+_MOST_UNREADY: Final = 2
 
 
 class Status(StrEnum):
@@ -47,6 +51,8 @@ class Course:
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = math.inf
     """Of this call."""
+    ended: str = ""
+    """Why this call ended before its time."""
 
     @property
     def file(self) -> Path:
@@ -58,10 +64,16 @@ class Course:
         end = time.monotonic() + seconds
         self.seconds = seconds
         tried: set[str] = set()
+        unready = 0
         while shares := self.shares([part for part in self.waiting(names) if part.name not in tried], _left(end)):
             name, share = next(iter(shares.items()))
             tried.add(name)
-            self._run(next(part for part in self.parts if part.name == name), share)
+            had_engine = self._run(next(part for part in self.parts if part.name == name), share)
+            unready = 0 if had_engine else unready + 1
+            if unready == _MOST_UNREADY:
+                self.ended = f"{unready} parts in a row had no engine that became ready, the last one ({name}): ended"
+                self.say(f"{self.ended}; log: {self.folder / name}.log")
+                return
         for part in self.waiting(names):
             if part.name not in tried and self._status(part.name) in (None, Status.NO_TIME):
                 why = f"{_left(end):.0f} s were left, {self.least_seconds(part):.0f} are needed"
@@ -92,25 +104,29 @@ class Course:
     def _status(self, name: str) -> Status | None:
         return Status(self.outcomes[name]["status"]) if name in self.outcomes else None
 
-    def _run(self, part: Part, seconds: float) -> None:
-        """Run one in its time, under a guard: nothing that it starts outlives it."""
+    def _run(self, part: Part, seconds: float) -> bool:
+        """Run one in its time, under a guard: nothing that it starts outlives it. Returns whether it had an engine."""
         file, began = self.folder / f"{part.name}.json", time.monotonic()
         file.unlink(missing_ok=True)
+        log = self.folder / f"{part.name}.log"
+        before = log.stat().st_size if log.exists() else 0
         # What it does at least is about one repeat: after that it begins no other.
         minutes = max(LEAST_MINUTES, (seconds - END_SECONDS - part.work_seconds[self.setting.tiny]) / 60)
-        self.say(f"({part.name}) {part.question} {seconds:.0f} s at most; log: {self.folder / part.name}.log")
+        self.say(f"({part.name}) {part.question} {seconds:.0f} s at most; log: {log}")
         command = part.command(self.setting, minutes, file)
         environment = guarded.with_benchmarks(os.environ)
         with guarded.running(part.name, command, environment, self.folder, grace_seconds=_GRACE_SECONDS) as child:
             cut = not child.ended(max(1.0, seconds - END_SECONDS))
         took = time.monotonic() - began
+        said = log.read_bytes()[before:].decode(errors="replace")  # calls before this one have written there, too
         open_rows = [row.what for row in part.rows(_read(file)) if row.open]
         if cut and open_rows:
             self._note(part.name, Status.CUT, f"it was not done after {seconds - END_SECONDS:.0f} s", took)
         elif open_rows or (child.process.status and not cut):
-            self._note(part.name, Status.FAILED, _why(child, _read(file), open_rows), took)
+            self._note(part.name, Status.FAILED, _why(child, said, _read(file), open_rows), took)
         else:
             self._note(part.name, Status.DONE, "before all its repeats" if cut else "", took)
+        return self._status(part.name) is Status.DONE or any(words in said for words in _READY)
 
     def _note(self, name: str, status: Status, why: str, seconds: float = 0.0) -> None:
         cuts = self.outcomes.get(name, {}).get("cuts", 0) + (status is Status.CUT)
@@ -147,10 +163,10 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _why(child: guarded.Guarded, found: Mapping[str, Any], open_rows: Sequence[str]) -> str:
+def _why(child: guarded.Guarded, said: str, found: Mapping[str, Any], open_rows: Sequence[str]) -> str:
     """The reason that the benchmark itself notes, else the last line that it printed."""
     lost = found.get("lost")
     if lost:
         return f"{open_rows or 'lost'}: {next(iter(lost.values())) if isinstance(lost, dict) else lost[0]['why']}"
-    lines = [line for line in child.log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in said.splitlines() if line.strip()]
     return lines[-1].strip() if child.process.status and lines else f"not measured: {', '.join(open_rows)}"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from bench import engine_python
+from bench import engine_python, guarded
 from bench.gpu.shapes import Shape
 
 from penstock_worker.engine.launch_spec import BadLaunch
 
 _QUERY: Final = ("name", "driver_version", "memory.total", "memory.used")
 _BUSY_MIB: Final = 1_024
+_ONE: Final = re.compile(r"\d+|GPU-[0-9a-f-]{36}")
+"""A card in CUDA_VISIBLE_DEVICES that nvidia-smi knows by the same name."""
+_PREFLIGHT_SECONDS: Final = 180.0
+"""The first import of torch from a slow disk takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,17 @@ class Card:
     driver: str
     total_mib: int
     used_mib: int
+
+
+@dataclass(frozen=True)
+class Torch:
+    """What torch the engines compute with, where that is on a card."""
+
+    torch: str
+    cuda: str
+    """That it was built for."""
+    capability: str
+    """Of the card."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,8 @@ class Machine:
     has_penstock: bool = False
     """Whether the engine's interpreter has it: its plugin and the direct handler then run in the engine."""
     trouble: str = ""
+    torch: Torch | None = None
+    """None: it was not asked, or can't use the card; `trouble` says why."""
 
     @property
     def on_cpu(self) -> bool:
@@ -51,10 +70,11 @@ class Machine:
         """In one line."""
         each = (f"{card.name} ({card.total_mib / 1_024:.0f} GiB, driver {card.driver})" for card in self.cards)
         cards = ", ".join(each)
+        torch = f", torch {self.torch.torch} for CUDA {self.torch.cuda}" if self.torch else ""
         penstock = "with Penstock" if self.has_penstock else "without Penstock"
         return (
             f"{cards or 'no GPU'}; {self.cores} cores, {self.memory_gib} GiB; Python {self.python}; "
-            f"vLLM {self.vllm or 'none'}, {penstock}, in {self.engine_python}"
+            f"vLLM {self.vllm or 'none'}{torch}, {penstock}, in {self.engine_python}"
         )
 
     def json(self) -> dict[str, Any]:
@@ -63,12 +83,20 @@ class Machine:
 
     def identity(self) -> dict[str, Any]:
         """What may not change between two calls whose figures stand in one table."""
-        return {"cards": [card.name for card in self.cards], "vllm": self.vllm, "with_penstock": self.has_penstock}
+        return {
+            "cards": [card.name for card in self.cards],
+            "vllm": self.vllm,
+            "torch": asdict(self.torch) if self.torch else None,
+            "with_penstock": self.has_penstock,
+        }
 
 
 def cards() -> tuple[Card, ...]:
-    """The GPUs; none if nvidia-smi is not there."""
+    """The GPUs, or the one that engines see first; none if nvidia-smi is not there."""
     command = ["nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader,nounits"]
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if _ONE.fullmatch(first):
+        command += ["-i", first]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -93,16 +121,42 @@ def look() -> Machine:
         (vllm, has_penstock), trouble = engine_python.build(), ""
     except BadLaunch as error:
         vllm, has_penstock, trouble = None, False, str(error)
-    return Machine(
+    found = Machine(
         cards(), len(os.sched_getaffinity(0)), pages * size // 1_024**3, platform.python_version(),
         engine_python.python(), vllm, has_penstock, trouble,
     )  # fmt: skip
+    if not found.cards or vllm is None or found.on_cpu:
+        return found
+    try:
+        return replace(found, torch=preflight())
+    except NotUsable as error:
+        return replace(found, trouble=str(error))
+
+
+class NotUsable(RuntimeError):
+    """The engines' interpreter can't use the card; the text says why, in one line."""
+
+
+def preflight() -> Torch:
+    """Have the engines' interpreter compute something on the card."""
+    command = [engine_python.python(), "-m", "bench.gpu.preflight"]
+    environment = guarded.with_benchmarks(os.environ)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PREFLIGHT_SECONDS, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotUsable(f"the card could not be used within {_PREFLIGHT_SECONDS:.0f} s, by {command[0]}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+        raise NotUsable(f"{command[0]} can't use the card: {said[-1].strip()}")
+    return Torch(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def missing(machine: Machine, shape: Shape) -> str:
     """What is missing for a course of this shape, in one line; empty if nothing is."""
     lacking = []
-    if machine.vllm is None:
+    if machine.trouble:
         lacking.append(machine.trouble)
     if shape.dummy:
         if not machine.cards:

@@ -41,6 +41,8 @@ def _notes(course: Course) -> Iterator[str]:
     bound = next((row.theirs for row in _all(course) if row.what == batch.ALONE_ROW), None)
     if bound is not None:
         yield f"The engine's own bound, offline: {_number(bound)} tokens/s, of prompts and answers."
+    if course.ended:
+        yield course.ended
     for name, outcome in course.outcomes.items():
         if outcome["status"] != Status.DONE:
             yield f"({name}) {_words(outcome)}"
