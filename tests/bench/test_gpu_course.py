@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def run(folder: Path, *parts: Part, seconds: float = 60.0) -> dict[str, str]:
 
 
 def runs(folder: Path, name: str) -> int:
-    marks = folder / f"{name}.json.runs"
+    marks = folder / f"{name}.new.json.runs"
     return len(marks.read_text()) if marks.exists() else 0
 
 
@@ -78,6 +79,99 @@ def test_a_part_that_ends_well_without_its_figures_has_failed(tmp_path: Path) ->
     lost = """open(sys.argv[1], 'w').write('{"lost": {"A (repeat 0)": "TimeoutError: no answer"}}')"""
     assert run(tmp_path, part("a", lost)) == {"a": "failed"}
     assert "TimeoutError: no answer" in course(tmp_path).outcomes["a"]["why"]
+
+
+GROUP = """
+import asyncio, time
+async def lost():
+    raise RuntimeError('vllm run-batch did not start: | one\\n\\ntwo')
+async def main():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lost())
+asyncio.run(main())
+"""
+
+
+def test_the_reason_is_the_error_of_a_group_and_not_the_border_around_it(tmp_path: Path) -> None:
+    run(tmp_path, part("a", GROUP))
+    why = course(tmp_path).outcomes["a"]["why"]
+    assert why == "RuntimeError: vllm run-batch did not start: | one"
+
+
+def test_a_reason_of_several_lines_stays_within_its_cell(tmp_path: Path) -> None:
+    lost = """open(sys.argv[1], 'w').write('{"lost": {"A": "RuntimeError: one |\\\\n\\\\n two"}}')"""
+    called = course(tmp_path, part("a", lost))
+    called.run("a", 60.0)
+    assert called.outcomes["a"]["why"].endswith("one |\n\n two")
+    lines = table.markdown(called).splitlines()
+    assert any(line.startswith("| (a) |") and line.endswith("RuntimeError: one / two |") for line in lines)
+    assert any(line.startswith("(a) failed") and line.endswith("one | two") for line in lines)
+
+
+def test_a_part_that_is_done_is_untried_again_without_its_file(tmp_path: Path) -> None:
+    run(tmp_path, part("a", WRITES))
+    (tmp_path / "a.json").unlink()
+    assert run(tmp_path, part("a", WRITES, 90.0), seconds=60.0) == {"a": "no time"}
+    assert run(tmp_path, part("a", WRITES)) == {"a": "done"}
+    assert runs(tmp_path, "a") == 2
+
+
+def two_rows(does: str) -> Part:
+    """A part of two rows."""
+
+    def rows(found: dict[str, Any]) -> Sequence[Row]:
+        return [Row(name, "s", found.get(name), None, alone=True) for name in ("one", "two")]
+
+    return replace(part("a", does), rows=rows)
+
+
+def test_a_retry_replaces_what_an_earlier_try_found_only_if_it_has_as_many_rows(tmp_path: Path) -> None:
+    def writes(text: str) -> Part:
+        return two_rows(f"open(sys.argv[1], 'w').write('{text}'); sys.exit('lost')")
+
+    def kept() -> dict[str, Any]:
+        return dict(json.loads((tmp_path / "a.json").read_text()))
+
+    run(tmp_path, writes('{"one": 1}'))
+    run(tmp_path, writes("{}"))
+    run(tmp_path, two_rows("sys.exit('no card')"))
+    assert kept() == {"one": 1}
+    assert course(tmp_path).outcomes["a"]["why"] == "no card"
+    run(tmp_path, writes('{"two": 2}'))
+    assert kept() == {"two": 2}
+    assert run(tmp_path, two_rows("""open(sys.argv[1], 'w').write('{"one": 1, "two": 2}')""")) == {"a": "done"}
+
+
+def test_what_is_measured_anew_takes_nothing_of_before_and_a_kill_in_its_middle_leaves_that_whole(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, part("a", WRITES))
+    fresh = course(tmp_path, part("a", "raise KeyboardInterrupt if open(sys.argv[1], 'w') else 0"))
+    fresh.outcomes = {}
+    before = (tmp_path / "a.json").read_text()
+
+    def killed(self: Course, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Course, "_adopt", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fresh.run("a", 60.0)
+    assert (tmp_path / "a.json").read_text() == before
+    fresh.run("a", 60.0)
+    assert fresh.rows(fresh.parts[0])[0].open
+
+
+def test_rows_of_another_commit_or_driver_are_said_to_be(tmp_path: Path) -> None:
+    parts = [part("a", WRITES), part("b", WRITES), part("c", WRITES)]
+    run(tmp_path, parts[0])
+    called = course(tmp_path, *parts)
+    called.head |= {"code": {"penstock": "0", "commit": "d"}, "card": {"cards": [{"driver": "580"}]}}
+    called.run("b", 60.0)
+    assert called.outcomes["b"]["of"] == {"commit": "d", "driver": "580"}
+    lines = table.markdown(called).splitlines()
+    assert "(a) was measured with commit c." in lines
+    assert [line for line in lines if line.startswith("(b)")] == []
 
 
 def test_a_part_that_goes_on_beyond_its_time_is_cut_and_nothing_of_it_is_left(

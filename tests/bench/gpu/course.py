@@ -1,9 +1,10 @@
 """The course: which part runs next, for how long, and what became of it; on disk after each, so that a call goes on.
 
-    untried ──► done             its rows are all there: it is left alone from then on
+    untried ──► done             its rows are all there: it is left alone from then on, while its file is there
        └──────► cut, failed      it comes again, after those that no call has begun
 
 Two parts in a row whose engines never became ready end a call: what ails them ails the next one, too.
+A try writes a file of its own, and what an earlier one found is kept unless this one found as many rows.
 What a call has no time for stays untried. What was cut gets half as much again: how long an engine starts is a guess.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ from bench import guarded, result
 from bench.gpu.part import END_SECONDS, LEAST_MINUTES, Part, Row, Setting
 
 _MORE: Final = 1.5
+_ERROR: Final = re.compile(r"[\w.]*(Error|Exception)(?=:|$)")
+_BORDERS: Final = "+-| "
+"""That a traceback draws around the exceptions of a group."""
 _MOST: Final = 0.95
 _GRACE_SECONDS: Final = 60.0
 _READY: Final = (" is ready (", "] offline: ")
@@ -63,6 +68,7 @@ class Course:
         """Run what is not done of these, until the time is over or nothing fits into what is left."""
         end = time.monotonic() + seconds
         self.seconds = seconds
+        self._forget_what_has_no_file()
         tried: set[str] = set()
         unready = 0
         while shares := self.shares([part for part in self.waiting(names) if part.name not in tried], _left(end)):
@@ -78,6 +84,12 @@ class Course:
             if part.name not in tried and self._status(part.name) in (None, Status.NO_TIME):
                 why = f"{_left(end):.0f} s were left, {self.least_seconds(part):.0f} are needed"
                 self._note(part.name, Status.NO_TIME, why)
+
+    def _forget_what_has_no_file(self) -> None:
+        """What is done is untried again if somebody took its file away."""
+        for name, outcome in list(self.outcomes.items()):
+            if outcome["status"] == Status.DONE and not self._file(name).exists():
+                del self.outcomes[name]
 
     def waiting(self, names: Sequence[str]) -> list[Part]:
         """What is not done, those that were never begun first."""
@@ -101,12 +113,16 @@ class Course:
         weights = sum(part.weight for part in fits)
         return {part.name: self.least_seconds(part) + left * part.weight / weights for part in fits}
 
+    def _file(self, name: str) -> Path:
+        """What a part has found."""
+        return self.folder / f"{name}.json"
+
     def _status(self, name: str) -> Status | None:
         return Status(self.outcomes[name]["status"]) if name in self.outcomes else None
 
     def _run(self, part: Part, seconds: float) -> bool:
         """Run one in its time, under a guard: nothing that it starts outlives it. Returns whether it had an engine."""
-        file, began = self.folder / f"{part.name}.json", time.monotonic()
+        file, began = self.folder / f"{part.name}.new.json", time.monotonic()
         file.unlink(missing_ok=True)
         log = self.folder / f"{part.name}.log"
         before = log.stat().st_size if log.exists() else 0
@@ -119,18 +135,40 @@ class Course:
             cut = not child.ended(max(1.0, seconds - END_SECONDS))
         took = time.monotonic() - began
         said = log.read_bytes()[before:].decode(errors="replace")  # calls before this one have written there, too
-        open_rows = [row.what for row in part.rows(_read(file)) if row.open]
+        found = _read(file)
+        open_rows = [row.what for row in part.rows(found) if row.open]
+        of = self._adopt(part, file, len(open_rows))
         if cut and open_rows:
-            self._note(part.name, Status.CUT, f"it was not done after {seconds - END_SECONDS:.0f} s", took)
+            self._note(part.name, Status.CUT, f"it was not done after {seconds - END_SECONDS:.0f} s", took, of)
         elif open_rows or (child.process.status and not cut):
-            self._note(part.name, Status.FAILED, _why(child, said, _read(file), open_rows), took)
+            self._note(part.name, Status.FAILED, _why(child, said, found, open_rows), took, of)
         else:
-            self._note(part.name, Status.DONE, "before all its repeats" if cut else "", took)
+            self._note(part.name, Status.DONE, "before all its repeats" if cut else "", took, of)
         return self._status(part.name) is Status.DONE or any(words in said for words in _READY)
 
-    def _note(self, name: str, status: Status, why: str, seconds: float = 0.0) -> None:
+    def _adopt(self, part: Part, new: Path, open_rows: int) -> dict[str, Any]:
+        """Take a try's file for the part's, unless an earlier one has more rows. Returns what that was measured of."""
+        own, before = self._file(part.name), self.outcomes.get(part.name, {}).get("of")
+        if before and own.exists() and sum(row.open for row in self.rows(part)) < open_rows:
+            self.say(f"({part.name}) what an earlier try found is kept: it has more rows")
+            return dict(before)
+        if new.exists():
+            new.replace(own)
+        else:
+            own.unlink(missing_ok=True)  # of a machine or a time that --fresh has done with
+        return self.of()
+
+    def of(self) -> dict[str, Any]:
+        """The commit and the driver that are measured now."""
+        cards = self.head.get("card", {}).get("cards") or [{}]
+        return {"commit": self.head["code"]["commit"], "driver": cards[0].get("driver")}
+
+    def _note(
+        self, name: str, status: Status, why: str, seconds: float = 0.0, of: dict[str, Any] | None = None
+    ) -> None:
         cuts = self.outcomes.get(name, {}).get("cuts", 0) + (status is Status.CUT)
-        self.outcomes[name] = {"status": status.value, "why": why, "seconds": round(seconds), "cuts": cuts}
+        outcome = {"status": status.value, "why": why, "seconds": round(seconds), "cuts": cuts, "of": of}
+        self.outcomes[name] = outcome
         self.say(f"({name}) {status.value}{f': {why}' if why else ''}{f', {seconds:.0f} s' if seconds else ''}")
         self.write()
 
@@ -141,7 +179,7 @@ class Course:
 
     def rows(self, part: Part) -> Sequence[Row]:
         """What a part has found so far."""
-        return part.rows(_read(self.folder / f"{part.name}.json"))
+        return part.rows(_read(self._file(part.name)))
 
     def write(self) -> None:
         """Write the file anew, all at once."""
@@ -164,9 +202,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _why(child: guarded.Guarded, said: str, found: Mapping[str, Any], open_rows: Sequence[str]) -> str:
-    """The reason that the benchmark itself notes, else the last line that it printed."""
+    """The reason that the benchmark itself notes, else the last error that it printed, else its last line."""
     lost = found.get("lost")
     if lost:
         return f"{open_rows or 'lost'}: {next(iter(lost.values())) if isinstance(lost, dict) else lost[0]['why']}"
-    lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1].strip() if child.process.status and lines else f"not measured: {', '.join(open_rows)}"
+    lines = [line for line in (line.strip(_BORDERS) for line in said.splitlines()) if line]
+    if not child.process.status or not lines:
+        return f"not measured: {', '.join(open_rows)}"
+    return next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1])

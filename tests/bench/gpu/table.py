@@ -45,7 +45,10 @@ def _notes(course: Course) -> Iterator[str]:
         yield course.ended
     for name, outcome in course.outcomes.items():
         if outcome["status"] != Status.DONE:
-            yield f"({name}) {_words(outcome)}"
+            yield _flat(f"({name}) {_words(outcome)}")
+        now, of = course.of(), outcome.get("of") or {}
+        if others := [f"{what} {of[what]}" for what in now if of.get(what) and of[what] != now[what]]:
+            yield f"({name}) was measured with {', '.join(others)}."
 
 
 def _all(course: Course) -> Iterator[Row]:
@@ -61,4 +64,9 @@ def _number(value: float | None) -> str:
 
 
 def _line(cells: Any) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(_flat(cell.replace('|', '/')) for cell in cells)} |"
+
+
+def _flat(words: str) -> str:
+    """In one line: a reason may be the end of a log."""
+    return " ".join(words.split())
