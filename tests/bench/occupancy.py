@@ -55,11 +55,11 @@ async def watched(look: Callable[[], Awaitable[counters.Counts]]) -> AsyncIterat
         while not over.is_set():
             try:
                 await asyncio.wait_for(over.wait(), max(0.0, due - time.monotonic()))
-            except TimeoutError:
+            except asyncio.TimeoutError:  # noqa: UP041 – in an engine's Python before 3.11 it is not TimeoutError
                 due += LOOK_SECONDS
                 try:
                     now = await look()
-                except (TimeoutError, OSError):
+                except (asyncio.TimeoutError, TimeoutError, OSError):  # noqa: UP041
                     continue
                 load.running.append(now.running)
                 load.waiting.append(now.waiting)
