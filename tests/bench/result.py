@@ -35,7 +35,7 @@ def begin(given: argparse.Namespace) -> dict[str, Any]:
     }
     return {
         "machine": machine,
-        "code": {"commit": _commit(), **{name: found for name in _PACKAGES if (found := _version(name))}},
+        "code": {"commit": commit(), **{name: found for name in _PACKAGES if (found := _version(name))}},
         "asked": {name: str(value) for name, value in vars(given).items()},
         "environment": {
             name: value
@@ -53,7 +53,7 @@ def told(found: dict[str, Any]) -> str:
     return f"{of}; {where}" + "".join(f"; {name}={value}" for name, value in found["environment"].items())
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that this file is of, `-dirty` if something was changed since; None outside of a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:

@@ -53,13 +53,11 @@ def _prepare(given: argparse.Namespace) -> machine.Machine:
         os.environ["PENSTOCK_ENGINE_PYTHON"] = str(given.engine_python)
     made = given.out / "venv"
     try:
-        if given.wheels and not (made / "ready").exists():
-            say(f"making an environment from {given.wheels}")
-            wheels.environment(given.wheels, made, given.vllm)
-            (made / "ready").touch()
+        if given.wheels:
+            wheels.environment(given.wheels, made, given.vllm, say)
     except wheels.NotSetUp as error:
         sys.exit(f"[bench-gpu] missing: {error}")
-    if (made / "ready").exists() and (given.wheels or "PENSTOCK_ENGINE_PYTHON" not in os.environ):
+    if wheels.ready(made).exists() and (given.wheels or "PENSTOCK_ENGINE_PYTHON" not in os.environ):
         os.environ["PENSTOCK_ENGINE_PYTHON"] = str((made / "bin" / "python").absolute())
     engine_python.build.cache_clear()
     found = machine.look()
