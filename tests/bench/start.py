@@ -1,9 +1,9 @@
 """How long an engine takes to start, and, where it has a sleep mode, to sleep and to wake; and what memory it holds.
 
 `python -m bench.start`, on vLLM as its users run it. A start is cold as to the process; what earlier starts left on
-disk (compiled kernels, files in the page cache) is there. Sleep is vLLM's level 1: the weights go to the machine's
-memory, the KV cache is forgotten. Memory is the first card's if there is one, less what it held before; else that of
-the engine's processes.
+disk (compiled kernels, files in the page cache) is there, and the result says whether vLLM compiled anything. Sleep is
+vLLM's level 1: the weights go to the machine's memory, the KV cache is forgotten. Memory is the first card's if there
+is one, less what it held before; else that of the engine's processes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,22 @@ def say(words: str) -> None:
     print(f"[bench] {words}", flush=True)
 
 
+def compiled() -> set[Path]:
+    """What vLLM has compiled and keeps: a folder for each graph of each model, with its flags."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vllm")
+    kept = Path(os.environ.get("VLLM_CACHE_ROOT") or cache) / "torch_compile_cache"
+    return {*kept.glob("*"), *kept.glob("*/*")}
+
+
+def compiling(before: set[Path], after: set[Path]) -> str:
+    """What a start had compiled anew, in words."""
+    if after - before:
+        return "it compiled anew"
+    return "compiled by an earlier start, or nothing to compile" if before else "nothing compiled was kept"
+
+
 def no_sleep_mode(kind: str) -> str:
-    """Why this engine has no sleep mode; empty if it has one."""
+    """Why this engine has no sleep mode; empty if it has one. Raises RuntimeError if it can't be asked."""
     if kind != "vllm":
         return "the simulated engine has no sleep mode"
     if engine_python.on_cpu():
@@ -43,7 +57,13 @@ def no_sleep_mode(kind: str) -> str:
     command = [engine_python.python(), "-m", "bench.vllm_api", "sleep"]
     environment = guarded.with_benchmarks(os.environ)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    return "" if done.stdout.strip().endswith("True") else f"vLLM has no sleep mode here {done.stderr[-200:]}".strip()
+    match done.stdout.split()[-1:]:
+        case ["True"] if not done.returncode:
+            return ""
+        case ["False"] if not done.returncode:
+            return "vLLM has no sleep mode here"
+    said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    raise RuntimeError(f"vLLM does not say whether it has a sleep mode: {said[-1].strip()}")
 
 
 def memory_mib() -> float:
@@ -127,14 +147,21 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:
         source = model.source(given.model, folder) if given.engine == "vllm" else ""
-        why = no_sleep_mode(given.engine)
-        arguments = [*given.engine_arg, *([] if why else ["--enable-sleep-mode"])]
-        before_mib, began = memory_mib(), time.monotonic()
+        try:
+            why = no_sleep_mode(given.engine)
+        except RuntimeError as error:  # how long a start takes can be said all the same
+            found["lost"], why = {"sleep": str(error)}, ""
+            say(f"sleep is lost: {error}")
+        sleeps = not why and "lost" not in found
+        arguments = [*given.engine_arg, *(["--enable-sleep-mode"] if sleeps else [])]
+        before, before_mib, began = compiled(), memory_mib(), time.monotonic()
         with bare.engine("tiny", source, folder, arguments, kind=given.engine, seqs=_SEQS, say=say) as socket:
             found["start"] = asyncio.run(started(socket, began, before_mib))
+            found["start"]["compiled"] = compiling(before, compiled())
             say(f"start: {found['start']}")
-            found["sleep"] = {"why": why} if why else asyncio.run(slept(socket, before_mib))
-            say(f"sleep: {found['sleep']}")
+            if "lost" not in found:
+                found["sleep"] = {"why": why} if why else asyncio.run(slept(socket, before_mib))
+                say(f"sleep: {found['sleep']}")
     finally:  # What was measured is kept, whatever became of the rest.
         shutil.rmtree(folder, ignore_errors=True)
         result.write(given.json, found)
