@@ -43,6 +43,7 @@ def curve(windows: Sequence[Window]) -> list[dict[str, Any]]:
         found.append(
             {
                 "arm": arm,
+                "rounds": len(own),
                 "calls": len(calls),
                 "ttft_p50_ms": paired.median(first).json(),
                 "ttft_p95_ms": paired.percentile(first, 95),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from bench import descendants, engine_python, stop
-from bench.gpu import machine, shapes, table
+from bench.gpu import lanes, machine, shapes, table
 from bench.gpu.__main__ import PARTS
 from bench.gpu.course import Course
 from bench.gpu.machine import Card, Machine
@@ -283,6 +283,21 @@ def test_every_part_of_the_course_has_rows_to_be_measured_before_it_has_run_and_
             assert find_spec(command[2]) is not None
             assert ("--engine-arg=--load-format=dummy" in command) is (shape.name != "tiny")
             assert {"--json", "found.json"} <= set(command)
+
+
+def test_waiting_calls_say_how_many_rounds_they_had_and_how_many_were_refused() -> None:
+    def arm(name: str, rounds: int, refused: int, ran_dry: int = 0) -> dict[str, Any]:
+        figures = dict.fromkeys(("ttft_p50_ms", "ttft_p95_ms", "itl_p95_ms", "tokens_per_second"), 2.0)
+        return {"arm": name, "rounds": rounds, "refused": refused, "ran_dry": ran_dry} | figures
+
+    arms = [
+        arm("none", 3, 0), arm("bare 256", 3, 4), arm("ours", 2, 0), arm("bare 256, long", 1, 0),
+        arm("ours, long", 1, 0, 1),
+    ]  # fmt: skip
+    rows = lanes.PART.rows({"curve": arms})
+    assert rows[0].remark == "rounds: 3"
+    assert {row.remark for row in rows[1:5]} == {"rounds: 2 and 3; calls refused: 0 and 4"}
+    assert {row.remark for row in rows[5:]} == {"rounds: 1; the batch ran dry"}
 
 
 def test_a_figure_without_its_other_side_is_still_to_be_measured_unless_it_has_none() -> None:

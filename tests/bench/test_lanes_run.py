@@ -44,6 +44,7 @@ def test_a_window_is_on_disk_as_soon_as_it_is_measured(bench: Bench) -> None:
     asyncio.run(bench.arm("ours", 0, measured(window("ours", 0))))
     found = json.loads(bench.given.json.read_text())
     assert [one["arm"] for one in found["windows"]] == ["ours"]
+    assert [(row["arm"], row["rounds"], row["refused"]) for row in found["curve"]] == [("ours", 1, 0)]
     assert found["code"]["penstock"]
 
 

@@ -37,7 +37,7 @@ def _command(setting: Setting, minutes: float, json: Path) -> Sequence[str]:
 def _rows(found: dict[str, Any]) -> Sequence[Row]:
     arms = {row["arm"]: row for row in found.get("curve", [])}
     alone = arms.get("none")
-    rows = [Row("TTFT p50, calls alone", "ms", _figure(alone, "ttft_p50_ms"), None, alone=True)]
+    rows = [Row("TTFT p50, calls alone", "ms", _figure(alone, "ttft_p50_ms"), None, remark=_remark(alone), alone=True)]
     for lines, end in (("mixed", ""), ("equal", LONG)):
         ours = arms.get(f"ours{end}")
         bare = [arm for arm in arms if arm.startswith("bare") and arm.endswith(LONG) == bool(end)]
@@ -46,9 +46,21 @@ def _rows(found: dict[str, Any]) -> Sequence[Row]:
             one, other = _figure(ours, figure), _figure(theirs, figure)
             ratio = one / other if one is not None and other else None
             what = f"{name} beside {lines} lines" if unit == "ms" else f"batch of {lines} lines"
-            dry = "the batch ran dry" if ours and ours["ran_dry"] else ""
-            rows.append(Row(what, unit, one, other, ratio, dry))
+            rows.append(Row(what, unit, one, other, ratio, _remark(ours, theirs)))
     return rows
+
+
+def _remark(*arms: dict[str, Any] | None) -> str:
+    """Rounds and refused calls of these arms, ours first, and whether ours ran dry."""
+    found = [arm for arm in arms if arm]
+    words = [f"rounds: {_each(found, 'rounds')}"] if found else []
+    words += [f"calls refused: {_each(found, 'refused')}"] if any(arm["refused"] for arm in found) else []
+    return "; ".join([*words, *(["the batch ran dry"] if found and found[0]["ran_dry"] else [])])
+
+
+def _each(arms: Sequence[dict[str, Any]], name: str) -> str:
+    """One figure if it is the same for all, else one for each."""
+    return " and ".join(dict.fromkeys(str(arm[name]) for arm in arms))
 
 
 def _figure(arm: dict[str, Any] | None, name: str) -> float | None:
