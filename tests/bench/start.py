@@ -37,7 +37,7 @@ def say(words: str) -> None:
 def compiled() -> set[Path]:
     """What vLLM has compiled and keeps: a folder for each graph of each model, with its flags."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vllm")
-    kept = Path(os.environ.get("VLLM_CACHE_ROOT") or cache) / "torch_compile_cache"
+    kept = Path(os.environ.get("VLLM_CACHE_ROOT") or cache).expanduser() / "torch_compile_cache"
     return {*kept.glob("*"), *kept.glob("*/*")}
 
 
