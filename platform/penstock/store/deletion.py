@@ -18,10 +18,10 @@ _SEGMENTS: Final = 1_000
 
 _CHILD = text("select id from batches where tenant = :tenant and parent = :id order by created_at, id limit 1")
 
-_BLOBS = text("""
+_FILES = text("""
     -- Rows of files go and their blobs are due for deletion in one step.
     with ended as (
-        select tenant, kind, inline, input_file, output_file, error_file, plan_key from batches
+        select tenant, kind, inline, input_file, output_file, error_file from batches
         where id = any(cast(:batches as text[]))),
     gone as (
         delete from files f using ended e
@@ -30,14 +30,11 @@ _BLOBS = text("""
         returning f.blob_key)
     insert into intents (blob_key, doomed_at)
     select blob_key, clock_timestamp() from gone
-    union all
-    select plan_key, clock_timestamp() from ended where plan_key is not null
     on conflict (blob_key) do nothing""")
 
 _OWN: Final = tuple(
     text(statement)
     for statement in (
-        "delete from suspects where slice in (select id from slices where batch = any(cast(:batches as text[])))",
         "delete from leases where batch = any(cast(:batches as text[]))",
         "delete from slices where batch = any(cast(:batches as text[]))",
         "delete from deliveries where event in (select id from events where batch = any(cast(:batches as text[])))",
@@ -45,7 +42,6 @@ _OWN: Final = tuple(
         "delete from deliveries where endpoint in ("
         "select id from webhook_endpoints where batch = any(cast(:batches as text[])))",
         "delete from webhook_endpoints where batch = any(cast(:batches as text[]))",
-        "delete from leftovers where batch = any(cast(:batches as text[]))",
         "delete from batches where id = any(cast(:batches as text[]))",
     )
 )
@@ -70,7 +66,8 @@ def delete(conn: Connection, batches: Sequence[str]) -> None:
     """Delete batches that have ended and that the caller has locked."""
     while sweep.delete_segments(conn, batches, limit=_SEGMENTS, inline=True) == _SEGMENTS:
         pass
-    conn.execute(_BLOBS, {"batches": list(batches)})
+    sweep.delete_leftovers(conn, batches)
+    conn.execute(_FILES, {"batches": list(batches)})
     for statement in _OWN:
         conn.execute(statement, {"batches": list(batches)})
 
