@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from worker.forks import EACH_IN_A_FORK
 
 from penstock_worker.engine.launch_spec import BadLaunch
 from penstock_worker.engine.vllm import idle_yield
@@ -16,13 +17,10 @@ _LOADED = """
 import os, sys, time
 from vllm.plugins import load_general_plugins
 from vllm.distributed.utils import sched_yield
-for said in sys.argv[1:]:
-    if not (child := os.fork()):
-        break
-    if os.waitpid(child, 0)[1]:
-        sys.exit(1)
-else:
-    sys.exit()
+words = sys.argv[1:]
+"""
+_LOADED += EACH_IN_A_FORK
+_LOADED += """
 os.environ.pop("PENSTOCK_ENGINE_IDLE_YIELD_SECONDS", None)
 if said != "nothing":
     os.environ["PENSTOCK_ENGINE_IDLE_YIELD_SECONDS"] = said

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from worker.forks import EACH_IN_A_FORK
 
 from penstock.domain.work.rank import Rank
 from penstock_worker.engine.launch_spec import BadLaunch
@@ -28,13 +29,10 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-for said in sys.argv[2:]:
-    if not (child := os.fork()):
-        break
-    if os.waitpid(child, 0)[1]:
-        sys.exit(1)
-else:
-    sys.exit()
+words = sys.argv[2:]
+"""
+_SCHEDULED += EACH_IN_A_FORK
+_SCHEDULED += """
 os.environ["PENSTOCK_ENGINE_STEP_SHARE"] = said
 load_general_plugins()
 # A step takes 1 ms for each request that takes part.
