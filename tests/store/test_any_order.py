@@ -20,10 +20,12 @@ from store.life import Life, part, pick, some
 from store.model import Slice
 from store.world import World, records
 
+from penstock.domain.accounts.account import accounts
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.lane import LANES, Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import dispatch, work
+from penstock.store.accounts.fair_turns import ACCOUNT
 from penstock.store.batches import files
 
 ENDED = ["completed", "cancelled", "expired", "failed"]
@@ -35,13 +37,13 @@ class Lives(Life):
     def best(self, model: str | None, lanes: list[Lane]) -> set[int]:
         """The most urgent ready slice of each account in the most urgent of these lanes that has any."""
         rows = self.world.rows(
-            "select id, promoted, lane_rank from slices where state = 'ready' and model = :model"
+            f"select id, {ACCOUNT} as account, lane_rank from slices s where state = 'ready' and model = :model"
             " and lane_rank = any(:ranks) order by lane_rank, deadline, id",
             model=model,
             ranks=[lane.rank for lane in lanes],
         )
         top = [row for row in rows if row.lane_rank == rows[0].lane_rank]
-        return {next(row.id for row in top if row.promoted is risen) for risen in {row.promoted for row in top}}
+        return {next(row.id for row in top if row.account == account) for account in {row.account for row in top}}
 
     @rule(which=pick, most=st.sampled_from(LANES), again=st.booleans(), full=st.booleans())
     def claim(self, which: int, most: Lane, again: bool, full: bool = False) -> None:
@@ -49,7 +51,7 @@ class Lives(Life):
         before = self.any(self.model.slices, which) if again and self.model.slices else None
         holder, nonce = (before.holder, before.nonce) if before else (worker.holder, uuid.uuid4())
         lanes = LANES[: most.rank + 1]
-        passed = {most: frozenset({"acme"})} if full else {}
+        passed = {most: frozenset(accounts("acme"))} if full else {}
         best = self.best(holder.model, [lane for lane in lanes if lane not in passed])
         # A repeated claim asks for as much as it did at first: its nonce says how much that was.
         claims = self.world.claim_some(holder, *lanes, nonce=nonce, full=passed, lines=4 if nonce.int & 1 else 1)
