@@ -171,3 +171,30 @@ def test_whoever_leaves_the_queue_takes_nobodys_place(monkeypatch: pytest.Monkey
         await waiting[2]
 
     run(1, body)
+
+
+def test_a_slow_client_has_no_turn_while_it_sends_and_waits_for_one_when_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_turns, "LONGEST_SECONDS", 60.0)
+    monkeypatch.setattr(request_turns, "_CLIENT_SECONDS", 0.0)
+
+    async def body(all_turns: RequestTurns) -> None:
+        slow, other = RequestTurn(all_turns, "acme"), RequestTurn(all_turns, "acme")
+        await slow.enter()
+        with slow.at_client():
+            pass
+        await asyncio.sleep(0.01)
+        waits = asyncio.create_task(other.enter())
+        await settled()
+        assert not waits.done(), "who took no time has its turn"
+        with slow.at_client():
+            await waits
+        back = asyncio.create_task(slow.enter())
+        await settled()
+        assert not back.done(), "the other has it"
+        other.leave()
+        await back
+        await slow.enter()
+
+    run(1, body)

@@ -15,7 +15,7 @@ import msgspec
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from penstock.api.http import errors
+from penstock.api.http import errors, request_turns
 from penstock.domain.api_errors import BadRequest, NotSupported, TooLarge, TooMany, TooSlow, Unavailable
 
 M = TypeVar("M", bound="Asked")
@@ -54,16 +54,18 @@ async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
     """The body as it comes, from a client that gets on with it.
 
     Raises TooSlow if waiting for the next 16 KiB of it, or its end, takes longer than this, or if all of it takes
-    longer than this and a second for each 16 KiB that came.
+    longer than this and a second for each 16 KiB that came. Whoever has a piece has its turn (request_turns.py).
     """
-    stream = request.stream()
+    stream, turn = request.stream(), request_turns.of(request.scope)
     left, came, whole = seconds, 0, seconds
     while True:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(min(left, whole)):  # unlike wait_for, without a task for each piece
-                piece = await anext(stream)
+            with turn.at_client():
+                async with asyncio.timeout(min(left, whole)):  # unlike wait_for, without a task for each piece
+                    piece = await anext(stream)
         except StopAsyncIteration:
+            await turn.enter()
             return
         except TimeoutError:
             raise TooSlow from None
@@ -72,6 +74,7 @@ async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
         whole = max(0.0, whole - took + len(piece) / LEAST_BYTES_PER_SECOND)
         if came >= PROGRESS_BYTES:
             left, came = seconds, 0
+        await turn.enter()
         yield piece
 
 

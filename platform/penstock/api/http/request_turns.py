@@ -5,8 +5,8 @@ whether they have a request in work at this moment or not: what is in work alrea
 
 All requests share one event loop and one pool of connections. Without turns whoever sends most has most of both: of a
 tenant's 256 lists at once each would wait before anybody else's one. A request has its turn from its head to the start
-of its answer, and gives it back earlier where it only waits (a long poll, an engine), at the latest after
-`LONGEST_SECONDS`: a client that sends its body slowly holds nobody up.
+of its answer, and gives it back while it only waits: a long poll, an engine, a client that sends its body slowly. What
+waits long for something else, a store that is far away, has it until `LONGEST_SECONDS` have gone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from cachetools import TTLCache
@@ -23,7 +23,9 @@ from starlette.types import Scope
 
 from penstock.domain.api_errors import TooMany
 
-LONGEST_SECONDS: Final = 0.25
+LONGEST_SECONDS: Final = 2.0
+_CLIENT_SECONDS: Final = 0.05
+"""A client that takes longer to send what is next is slow."""
 NOBODY: Final = ""
 """Whose requests have no key that is known here yet: all of them together are one tenant, with few places."""
 _NOBODYS_PLACES: Final = 2
@@ -42,9 +44,10 @@ class RequestTurn:
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self) -> None:
-        """Wait for the turn; raises TooMany if very many of this tenant's wait already."""
-        await self._turns.wait(self._tenant)
-        self._timer = asyncio.get_running_loop().call_later(LONGEST_SECONDS, self.leave)
+        """Wait for the turn, unless it has it; raises TooMany if very many of this tenant's wait already."""
+        if self._timer is None:
+            await self._turns.wait(self._tenant)
+            self._timer = asyncio.get_running_loop().call_later(LONGEST_SECONDS, self.leave)
 
     def leave(self) -> None:
         """Let the next one have it."""
@@ -52,6 +55,15 @@ class RequestTurn:
             self._timer.cancel()
             self._timer = None
             self._turns.give_back(self._tenant)
+
+    @contextmanager
+    def at_client(self) -> Iterator[None]:
+        """It is given back unless this takes no time; `enter` again after that."""
+        timer = asyncio.get_running_loop().call_later(_CLIENT_SECONDS, self.leave)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
