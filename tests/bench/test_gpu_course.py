@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from bench import descendants, engine_python, stop
 from bench.gpu import lanes, machine, shapes, table
-from bench.gpu.__main__ import PARTS
+from bench.gpu.__main__ import PARTS, alone
 from bench.gpu.course import Course
 from bench.gpu.machine import Card, Machine
 from bench.gpu.part import END_SECONDS, Part, Row, Setting
@@ -242,6 +242,16 @@ def test_a_call_that_is_killed_in_the_middle_leaves_no_process_and_the_next_one_
         assert seen.left() == []
     assert run(tmp_path, part("a", WRITES), part("b", WRITES)) == {"a": "done", "b": "done"}
     assert runs(tmp_path, "a") == 1
+
+
+def test_two_calls_at_once_in_one_folder_are_refused_in_one_line(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from bench.gpu.__main__ import alone; alone(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with alone(tmp_path):
+        other = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True, text=True)
+        assert other.returncode == 1
+        assert other.stderr.count("\n") == 1 and f"process {os.getpid()}:" in other.stderr
+    assert not subprocess.run(command, env=os.environ | {"PYTHONPATH": str(TESTS)}).returncode
 
 
 def test_a_call_ends_after_two_parts_in_a_row_without_an_engine_and_says_so(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ part, and prints one table: ours, theirs, their ratio. Parts that are done are l
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from bench import engine_python, result, stop
 from bench.gpu import batch, calls, lanes, machine, shapes, start, table, wheels
@@ -82,12 +83,27 @@ def _course(given: argparse.Namespace, there: machine.Machine, models: shapes.Mo
     return course
 
 
+def alone(folder: Path) -> IO[str]:
+    """The folder's lock, for as long as it stays open; ends with one line if another call has it."""
+    file = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        sys.exit(f"[bench-gpu] another call measures in {folder} already, process {file.read()}: wait for it or end it")
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
 def main() -> None:
     """Run what is not done yet, in the minutes that there are; print and write the table."""
     end = time.monotonic()
     given = parsed()
     end += 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
+    lock = alone(given.out)
     there = _prepare(given)
     try:
         models = shapes.make(shapes.SHAPES[given.shape], given.out / "models")
@@ -101,6 +117,7 @@ def main() -> None:
         (given.out / "bench-gpu.md").write_text(table.markdown(course))
         print(table.markdown(course), flush=True)
         say(f"{course.file}, {given.out / 'bench-gpu.md'}")
+        lock.close()
 
 
 if __name__ == "__main__":
