@@ -250,7 +250,8 @@ def test_two_calls_at_once_in_one_folder_are_refused_in_one_line(tmp_path: Path)
     with alone(tmp_path):
         other = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True, text=True)
         assert other.returncode == 1
-        assert other.stderr.count("\n") == 1 and f"process {os.getpid()}:" in other.stderr
+        assert other.stderr.count("\n") == 1
+        assert f"process {os.getpid()}:" in other.stderr
     assert not subprocess.run(command, env=os.environ | {"PYTHONPATH": str(TESTS)}).returncode
 
 
