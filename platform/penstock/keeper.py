@@ -21,7 +21,7 @@ from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
 from penstock.service.admin import sweep
 from penstock.service.calls import ingresses
-from penstock.service.control import cancel
+from penstock.service.control import budgets, cancel
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
 from penstock.settings import Settings, load
@@ -81,8 +81,13 @@ def learn(db: Database, settings: Settings) -> int:
     return db.run(measure.measure)
 
 
-DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, forget)
-_SELDOM: Final = {promote: 5, forget: 60}
+def budget(db: Database, settings: DispatchSettings) -> int:
+    """Pause what spent budgets stop, and let go on what new ones allow."""
+    return budgets.look_at_all(db, settings)
+
+
+DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, budget, forget)
+_SELDOM: Final = {promote: 5, budget: 5, forget: 60}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""
 

@@ -10,7 +10,7 @@ import pytest
 from service.statements import heard
 from store.world import World
 
-from penstock.domain.api_errors import TooMany, Unavailable
+from penstock.domain.api_errors import Unavailable
 from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
 
@@ -132,24 +132,3 @@ def test_a_database_that_is_away_is_said_to_all_who_wait_and_the_next_one_asks_a
             assert [type(one) for one in found] == [Unavailable] * 3
 
     run("postgresql://postgres@127.0.0.1:1/nothing", body)
-
-
-def test_a_tenant_has_a_limit_of_waits_and_others_are_not_counted(world: World) -> None:
-    batch = world.batch(1)
-
-    async def main() -> None:
-        async with heard(world.settings.database_url) as (db, _):
-            ends = CompletionWaiter(db, Settings(max_waits=3))
-            waits = [asyncio.create_task(ends.wait("acme", "batch", batch, 30, stays)) for _ in range(3)]
-            await asyncio.sleep(0)
-            with pytest.raises(TooMany):
-                await ends.wait("acme", "batch", batch, 30, stays)
-            other = asyncio.create_task(ends.wait("other", "batch", batch, 0.2, stays))
-            waits.pop().cancel()
-            await other
-            waits.append(asyncio.create_task(ends.wait("acme", "batch", batch, 30, stays)))
-            await asyncio.to_thread(world.drain, batch)
-            await asyncio.gather(*waits)
-            await ends.close()
-
-    asyncio.run(main())

@@ -27,6 +27,7 @@ from penstock.api.routes import (
     files,
     health,
     jobs,
+    limits,
     metrics,
     models,
     retry,
@@ -46,6 +47,7 @@ from penstock.service.calls.reuse import bounds
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.limits.limiter import Limiter
 from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
 from penstock.settings.servers import ServerSettings
@@ -98,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
             CompletionWaiter(db, settings),
         )
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
+        limiter = Limiter(settings)
         try:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
             async with (
@@ -112,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
                     settings=settings,
                     room=Room(settings.max_bodies_bytes),
                     key_cache=key_cache,
+                    limiter=limiter,
                     intake=intake,
                     completion_waiter=completion_waiter,
                     directory=directory,
@@ -125,6 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
             await key_cache.close()
             await intake.close()
             await completion_waiter.close()
+            await limiter.close()
             await cache.close()
             await db.close()
             hinter.close()
@@ -137,10 +142,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics):
+    for room in (calls, files, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, health, metrics):
         app.include_router(room.router)
     errors.install(app)
-    app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose)
+    app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose, told=auth.told)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
     return app
 

@@ -10,6 +10,8 @@ from starlette.types import Scope
 
 from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
+from penstock.domain.accounts.access import Access
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, Unauthorized
 from penstock.service.admin import keys
 
@@ -27,10 +29,19 @@ def whose(scope: Scope) -> str:
     return known_one or request_turns.NOBODY
 
 
+def told(scope: Scope) -> dict[str, str]:
+    """Headers that say how the rates of a request's key stand, of one that is known and has any."""
+    access: Access | None = scope.get("penstock.access")
+    if access is None:
+        return {}
+    platform: Platform = scope["app"].state.platform
+    return platform.limiter.headers(access)
+
+
 async def known(request: Request, key: str) -> str:
     """The tenant of a key, remembered for seconds.
 
-    Raises Unauthorized (late, if many wrong ones come), and Forbidden if the request goes beyond the key.
+    Raises Unauthorized (late, if many wrong ones come), TooMany, and Forbidden if the request goes beyond the key.
     """
     here: Platform = request.app.state.platform
     try:
@@ -41,8 +52,15 @@ async def known(request: Request, key: str) -> str:
         request_turns.of(request.scope).leave()
         await here.key_cache.refuse()
     request.scope["penstock.access"] = access
+    await here.limiter.take(access, LimitName.REQUESTS_PER_MINUTE)
     access.check(request.method, request.url.path)
     return access.tenant
+
+
+def access_of(request: Request) -> Access:
+    """What the key of a request that is known may do."""
+    access: Access = request.scope["penstock.access"]
+    return access
 
 
 async def _known(request: Request, given: Given) -> str:

@@ -15,6 +15,7 @@ from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.limits.limiter import Limiter
 from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
 from penstock.wire.outbound import Outbound
@@ -29,6 +30,7 @@ class Platform:
     settings: Settings
     room: Room
     key_cache: ApiKeyCache
+    limiter: Limiter
     intake: SmallJobIntake
     completion_waiter: CompletionWaiter
     directory: WorkerDirectory

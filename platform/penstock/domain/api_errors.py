@@ -152,6 +152,17 @@ class TooMany(PenstockError):
     code = "rate_limit_exceeded"
 
 
+class QuotaSpent(PenstockError):
+    """Your tenant's budget of this month is spent: nothing new is begun until the next one, or a larger budget."""
+
+    status = 429
+    type = "insufficient_quota"  # OpenAI's words for it
+    code = "insufficient_quota"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
 class Unavailable(PenstockError):
     """A server that this needs is away; try again shortly."""
 

@@ -17,7 +17,10 @@ from urllib.parse import urlsplit
 
 from penstock.domain.api_errors import BadRequest
 
-EVENT_TYPES: Final = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
+BATCH_EVENT_TYPES: Final = ("batch.completed", "batch.failed", "batch.expired", "batch.cancelled")
+"""What may happen to a batch, with OpenAI's names; a job's events have them too."""
+EVENT_TYPES: Final = (*BATCH_EVENT_TYPES, "budget.warning", "budget.spent")
+"""`data.id` of a budget's is the tenant."""
 
 SECRET_PREFIX: Final = "whsec_"
 SECRET_BYTES: Final = range(24, 65)

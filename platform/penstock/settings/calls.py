@@ -17,7 +17,6 @@ class CallSettings(Concern):
         None, description="Secret that API and workers share; without it workers take no waiting calls."
     )
     ingress_ca: Path | None = Field(None, description="CA that signed the ingresses' certificates, if they speak TLS.")
-    tenant_calls: int = Field(1_000, description="Waiting calls that one tenant may have open in one API process.")
     call_seconds: float = Field(600.0, description="Longest time of one waiting call, from its head to its end.")
     call_tries: int = Field(3, description="Workers that a call is offered to at most, before one takes it.")
     poison_call_seconds: float = Field(600.0, description="A call that met two engine deaths is refused for so long.")

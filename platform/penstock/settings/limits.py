@@ -1,10 +1,10 @@
-"""Limits on what a client can grow."""
+"""Limits on what a client can grow; what a tenant may is the default, which `penstock limits set` changes for one."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from penstock.settings.concern import GIB, KIB, MIB, Concern
+from penstock.settings.concern import GIB, KIB, MIB, TIB, Concern
 
 
 class LimitSettings(Concern):
@@ -22,7 +22,20 @@ class LimitSettings(Concern):
     max_inline_bytes: int = Field(256 * KIB, description="Bytes of the requests of such a job.")
     max_window_seconds: int = Field(30 * 86_400, description="Longest completion_window.")
     max_errors_listed: int = Field(1_000, description="Validation errors that are listed; all are counted.")
+    max_requests_per_minute: int | None = Field(None, ge=0, description="Requests of one tenant; none: no limit.")
+    max_tokens_per_minute: int | None = Field(
+        None, ge=0, description="Tokens of one tenant's waiting calls, asked and answered; none: no limit."
+    )
+    tenant_calls: int = Field(1_000, description="Waiting calls that one tenant may have open in one API process.")
+    max_estimates: int = Field(32, ge=0, description="Estimates of one tenant at once, in one API process.")
+    max_upload_bytes: int = Field(64 * GIB, ge=0, description="Bytes of its uploads on their way, in one API process.")
+    max_open_batches: int = Field(1_000_000, ge=0, description="Batches and jobs of one tenant that have not ended.")
+    max_queued_lines: int = Field(100_000_000, ge=0, description="Lines of one tenant that have no answer yet.")
     max_queued_tokens: int = Field(5_000_000_000, description="Estimated tokens that one tenant may have open.")
+    max_files: int = Field(1_000_000, ge=0, description="Files of one tenant.")
+    max_stored_bytes: int = Field(4 * TIB, ge=0, description="Bytes of one tenant's files.")
+    max_webhook_endpoints: int = Field(20, description="Webhook endpoints of one tenant, those of batches aside.")
+    max_api_keys: int = Field(1_000, ge=0, description="Valid keys of one tenant.")
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
     max_waits: int = Field(500, ge=1, description="Long polls of one tenant at one API process.")
     slow_body_seconds: float = Field(60.0, description="A client that sends or takes nothing for so long is given up.")

@@ -10,7 +10,6 @@ from penstock.settings.concern import Concern
 class WebhookSettings(Concern):
     """Limits and times of deliveries."""
 
-    max_webhook_endpoints: int = Field(20, description="Webhook endpoints of one tenant, those of batches aside.")
     webhook_timeout_seconds: float = Field(15.0, description="Longest time of one attempt to deliver an event.")
     webhook_waits_seconds: tuple[float, ...] = Field(
         (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400),

@@ -26,8 +26,8 @@ from penstock.domain.webhook import (
 _OWE = text("""
     -- An event is owed to an endpoint once, however often somebody says so: to the tenant's own, and to the batch's.
     insert into deliveries (id, tenant, endpoint, receiver, event, type, object, happened_at)
-    select 'dlv_' || substr(e.id, 5) || '_' || substr(w.id, 4), e.tenant, w.id, w.receiver, e.id, e.type, e.batch,
-           e.created_at
+    select 'dlv_' || substr(e.id, 5) || '_' || substr(w.id, 4), e.tenant, w.id, w.receiver, e.id, e.type,
+           coalesce(e.batch, e.tenant), e.created_at
     from events e
     cross join lateral (
         select * from webhook_endpoints where tenant = e.tenant and batch is null

@@ -149,8 +149,8 @@ def _packed(entries: Sequence[Entry], bounds: Bounds) -> tuple[list[bytes], list
     return keys, arguments
 
 
-def _options(timeout_seconds: float) -> dict[str, Any]:
-    """No retries, no greetings: each would wait for a timeout of its own."""
+def options(timeout_seconds: float) -> dict[str, Any]:
+    """Of a client that must not wait: no retries, no greetings, for each would wait for a timeout of its own."""
     return {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
@@ -193,7 +193,7 @@ class Cache:
 
     def __init__(self, url: str, bounds: Bounds, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
-        self._redis = Redis.from_url(url, **_options(bounds.timeout_seconds))
+        self._redis = Redis.from_url(url, **options(bounds.timeout_seconds))
         self._ward = _Ward(clock)
         self._waiting: queue.Queue[Entry | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._store, name="cache", daemon=True)
@@ -267,7 +267,7 @@ class AsyncCache:
 
     def __init__(self, url: str, bounds: Bounds, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
-        self._redis = AsyncRedis.from_url(url, **_options(bounds.timeout_seconds))
+        self._redis = AsyncRedis.from_url(url, **options(bounds.timeout_seconds))
         self._ward = _Ward(clock)
         self._storing: set[asyncio.Task[None]] = set()
 

@@ -37,10 +37,13 @@ CLIENT_LEFT: Final = 499  # nginx's number for it; it is logged and measured, ne
 class RequestMiddleware:
     """The outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp, turns: RequestTurns, whose: Callable[[Scope], str]) -> None:
+    def __init__(
+        self, app: ASGIApp, turns: RequestTurns, whose: Callable[[Scope], str], told: Callable[[Scope], dict[str, str]]
+    ) -> None:
         self._app = app
         self._turns = turns
         self._whose = whose
+        self._told = told
         self._refused = 0
         """Requests with a wrong key that have no log line yet."""
         self._refusal_logged_at = 0.0
@@ -63,7 +66,9 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 turn.leave()
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *guards, (b"x-request-id", request_id.encode())]
+                more = [(name.encode(), value.encode()) for name, value in self._told(scope).items()]
+                head = [*message.get("headers", ()), *guards, (b"x-request-id", request_id.encode())]
+                message["headers"] = head + more
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id)

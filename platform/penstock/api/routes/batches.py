@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.auth import IdempotencyKey, Tenant, access_of
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
@@ -18,6 +18,7 @@ from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.idempotency import Idempotency
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
@@ -47,6 +48,7 @@ class CreateBatch(Create):
 @router.post("", summary="Create a batch", openapi_extra=body.documented(CreateBatch))
 async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> BatchShape:
     """Start a batch: it is validated, planned, run lane by lane, and answered in files, in the order of its lines."""
+    access_of(request).check_budget()
     raw = await body.read(request, MAX_BATCH_JSON_BYTES)
     asked = body.check(CreateBatch, body.decode(raw))
     once = Idempotency(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
@@ -67,8 +69,9 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
     """State, counts and usage as of now; with `?wait=`, as soon as it has ended."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
-        async with request_turns.of(request.scope).away():
-            await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
+        with here.limiter.held(access_of(request), LimitName.WAITS):
+            async with request_turns.of(request.scope).away():
+                await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
     return shapes.batch(await here.db.autocommit(batch_view.view, tenant, "batch", batch_id, here.settings))
 
 

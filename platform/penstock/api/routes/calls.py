@@ -15,18 +15,22 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from penstock.api.auth import known
+from penstock.api.auth import access_of, known
 from penstock.api.http import body, request_turns
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.request_middleware import CLIENT_LEFT
 from penstock.api.http.request_turns import RequestTurn
 from penstock.api.platform import Here, Platform
+from penstock.domain.accounts.access import Budget
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import PenstockError
 from penstock.domain.inference_endpoints import CALLED, InferenceEndpoint
 from penstock.formats.output import usage_of
 from penstock.service.calls.call import CallAnswer, CallRequest
 from penstock.service.calls.call_attempt import Broken
-from penstock.service.calls.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS
+from penstock.service.calls.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS, CALLS
+from penstock.service.limits import budget
+from penstock.service.limits.token_rate import TokenRate
 
 router = APIRouter(tags=["calls"], responses=DOCUMENTED)
 
@@ -107,14 +111,21 @@ for _row in CALLED.values():
 
 async def _call(request: Request, here: Platform, endpoint: str) -> Response:
     tenant = await known(request, _key(request))
+    access = access_of(request)
+    access.check_budget()
     session = request.headers.get("x-session-id", "")[:_MOST_SESSION_CHARACTERS]
     with ExitStack() as stack:
-        stack.enter_context(here.calls.counted(tenant))
+        stack.enter_context(here.limiter.held(access, LimitName.CALLS))
+        stack.enter_context(CALLS.track_inprogress())
         room = stack.enter_context(ExitStack())
         raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held(tenant)))
         cache = request.headers.get("x-penstock-cache")
         ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None, cache)
-        return Relayed(here, ask, room, stack.pop_all())
+        if access.budget is not Budget.NONE and not here.directory.priced(ask.model):
+            raise budget.no_price(ask.model)
+        tokens = stack.enter_context(TokenRate(here.limiter, access, len(raw) / here.settings.bytes_per_token))
+        await tokens.take()
+        return Relayed(here, ask, room, tokens, stack.pop_all())
 
 
 def _key(request: Request) -> str:
@@ -152,11 +163,12 @@ class _Client:
 class Relayed(Response):
     """One call's answer, found and passed on while its client is there."""
 
-    def __init__(self, here: Platform, ask: CallRequest, room: ExitStack, held: ExitStack) -> None:
+    def __init__(self, here: Platform, ask: CallRequest, room: ExitStack, tokens: TokenRate, held: ExitStack) -> None:
         super().__init__()
         self._here = here
         self._ask: CallRequest | None = ask
         self._room = room
+        self._tokens = tokens
         self._held = held
         self._tier = ask.tier.value
         self._endpoint = ask.endpoint
@@ -211,7 +223,9 @@ class Relayed(Response):
             client.ignore()  # without the body's end: uvicorn cuts the connection, and so the client knows
         finally:
             if answer.status < 300 and self._endpoint != "/tokenize":
-                self._here.call_usage.count(*self._whose, usage_of(told, reused=answer.reused))
+                used = usage_of(told, reused=answer.reused)
+                self._tokens.used(used)
+                self._here.call_usage.count(*self._whose, used)
 
     def _taken(self) -> CallRequest:
         """What is asked, for whoever asks it: its body is not kept here while the answer passes."""

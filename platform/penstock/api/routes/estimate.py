@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from penstock.api.auth import Tenant
+from penstock.api.auth import Tenant, access_of
 from penstock.api.http import body
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
@@ -19,6 +19,7 @@ from penstock.api.routes import jobs
 from penstock.api.routes.batches import CreateBatch
 from penstock.api.routes.jobs import CreateJob
 from penstock.domain.accounts.batch_estimate import Spread
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.accounts.price import money
 from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.estimates import batch_estimate
@@ -123,7 +124,7 @@ async def estimate_batch(request: Request, tenant: Tenant, here: Here) -> Estima
     The body is what the create would get. Some lines are looked at, chosen by the file's id, so that the same file
     gives the same answer.
     """
-    with here.calls.counted(tenant), here.room.held(tenant) as held:
+    with here.limiter.held(access_of(request), LimitName.ESTIMATES), here.room.held(tenant) as held:
         raw = await body.read_into(request, here.settings.max_json_bytes, held)
         here.room.grow(held, len(raw) + MOST_BYTES)
         wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)

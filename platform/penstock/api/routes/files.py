@@ -10,19 +10,22 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.auth import IdempotencyKey, Tenant, access_of
 from penstock.api.http import content, multipart
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
 from penstock.service.intake.upload import Sealed, Upload
+from penstock.service.limits import kept
+from penstock.settings.limits import LimitSettings
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=DOCUMENTED)
 
@@ -57,19 +60,33 @@ async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_
     """Stream a file to the blob store. It becomes visible once it is whole; a cut upload leaves nothing behind."""
     limit = here.settings.max_file_bytes
     between = multipart.boundary(request, limit)
-    async with Upload(here.db, here.blobs, tenant, limit) as coming:
-        form = await multipart.receive(request, between, coming.write, here.settings.slow_body_seconds)
-        publish = functools.partial(_publish, tenant, form, _ttl(form, here), idempotency_key)
-        return shapes.file(await coming.publish(publish))
+    await here.db.run(kept.check, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: 0}, here.settings)
+    with here.limiter.held(access_of(request), LimitName.UPLOAD_BYTES, 0) as held:
+        async with Upload(here.db, here.blobs, tenant, limit) as coming:
+
+            async def take(piece: bytes) -> None:
+                held.grow(len(piece))
+                await coming.write(piece)
+
+            form = await multipart.receive(request, between, take, here.settings.slow_body_seconds)
+            publish = functools.partial(_publish, tenant, form, _ttl(form, here), idempotency_key, here.settings)
+            return shapes.file(await coming.publish(publish))
 
 
 def _publish(
-    tenant: str, form: Form, ttl: timedelta, key: str | None, tx: Transaction, sealed: Sealed
+    tenant: str,
+    form: Form,
+    ttl: timedelta,
+    key: str | None,
+    settings: LimitSettings,
+    tx: Transaction,
+    sealed: Sealed,
 ) -> tuple[File, bool]:
     assert form.filename is not None, "checked with the other fields"
     asked = repr((form.filename, sorted(form.fields.items()))).encode() + sealed.sha256
     once = Idempotency(key, hashlib.sha256(b"file" + asked).digest()) if key else None
-    return upload.publish_file(tx, sealed, tenant, purpose="batch", filename=form.filename, ttl=ttl, once=once)
+    named = {"purpose": "batch", "filename": form.filename}
+    return upload.publish_file(tx, sealed, tenant, **named, ttl=ttl, once=once, settings=settings)
 
 
 def _ttl(form: Form, here: Here) -> timedelta:

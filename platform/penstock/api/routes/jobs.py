@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api.auth import IdempotencyKey, Known, Tenant
+from penstock.api.auth import IdempotencyKey, Known, Tenant, access_of
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
@@ -20,6 +20,7 @@ from penstock.api.routes.batches import After, Limit, Wait
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedBatch, JobShape, Page
 from penstock.api.schemas.terms import Create
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, TooLarge
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.terms import DEFAULT_WINDOW
@@ -92,6 +93,7 @@ _MAX_SMALL_BYTES = 64 * 1024
 @router.post("", summary="Create a job", openapi_extra=body.documented(CreateJob), response_model=JobShape)
 async def create_job(request: Request, tenant: Known, here: Here, idempotency_key: IdempotencyKey) -> Response:
     """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
+    access_of(request).check_budget()
     raw = await body.read(request, here.settings.max_json_bytes)
     if len(raw) <= _MAX_SMALL_BYTES:
         asked, asks = parse(raw, here.settings.max_job_requests)
@@ -156,8 +158,9 @@ async def get_job(request: Request, job_id: str, tenant: Known, here: Here, wait
     """State and counts as of now; with `?wait=`, as soon as it has ended. A small job's results come along."""
     if wait:
         seconds = min(wait, here.settings.max_wait_seconds)
-        async with request_turns.of(request.scope).away():
-            await here.completion_waiter.wait(tenant, "job", job_id, seconds, request.is_disconnected)
+        with here.limiter.held(access_of(request), LimitName.WAITS):
+            async with request_turns.of(request.scope).away():
+                await here.completion_waiter.wait(tenant, "job", job_id, seconds, request.is_disconnected)
     return _respond(await here.db.autocommit(batch_view.view, tenant, "job", job_id, here.settings))
 
 

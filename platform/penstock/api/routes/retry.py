@@ -9,6 +9,7 @@ import msgspec
 from fastapi import Request
 from pydantic import Field, StringConstraints
 
+from penstock.api.auth import access_of
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Platform
@@ -115,6 +116,7 @@ def _check(changes: dict[str, Any]) -> None:
 
 async def retry(request: Request, here: Platform, tenant: str, kind: str, id: str, key: str | None) -> BatchView:
     """Make a batch or job that repeats lines of this one, once for an idempotency key."""
+    access_of(request).check_budget()
     raw = await body.read(request, _MAX_JSON_BYTES)
     asked = body.check(CreateRetry, body.decode(raw)) if raw.strip() else CreateRetry()
     once = Idempotency(key, hashlib.sha256(b"retry" + id.encode() + b"\0" + raw).digest()) if key else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -14,7 +14,7 @@ from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here, Platform
 from penstock.api.schemas import webhook_shapes as shapes
-from penstock.api.schemas.batch_webhook import BatchWebhook, EventType, SomeEvents
+from penstock.api.schemas.batch_webhook import BatchEventType, BatchWebhook
 from penstock.api.schemas.shapes import Page, page
 from penstock.api.schemas.webhook_shapes import (
     DeletedEndpoint,
@@ -37,12 +37,19 @@ After = Annotated[str | None, Query(description="The last id of the page before.
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
+EventType = BatchEventType | Literal["budget.warning", "budget.spent"]
+SomeEvents = Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))]
+
+
 class CreateEndpoint(Asked):
     """A new endpoint."""
 
     url: Text = Field(description="https, unless the operator allows its network.")
     name: Name = Field("", description="For people.")
-    event_types: SomeEvents = Field(list(EVENT_TYPES), description="What it wants to hear of; all, unless told.")
+    event_types: SomeEvents = Field(
+        ["batch.completed", "batch.failed", "batch.expired", "batch.cancelled", "budget.warning", "budget.spent"],
+        description="What it wants to hear of; all, unless told.",
+    )
     secret: Text | None = Field(None, description="Your own: `whsec_` and base64 of 24 to 64 bytes. Else one is made.")
 
 

@@ -7,13 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from penstock.api.http.body import Asked, Text
-from penstock.domain.webhook import EVENT_TYPES, WebhookRequest, check_secret
+from penstock.domain.webhook import BATCH_EVENT_TYPES, WebhookRequest, check_secret
 from penstock.service.webhooks import endpoints
 
-EventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
-
-
-SomeEvents = Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))]
+BatchEventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
 
 
 class BatchWebhook(Asked):
@@ -21,7 +18,9 @@ class BatchWebhook(Asked):
 
     url: Text
     secret: Text | None = Field(None, description="Your own; else one is made, and told in the answer to this create.")
-    events: SomeEvents | None = Field(None, description="All, unless told.")
+    events: Annotated[list[BatchEventType], Field(min_length=1, max_length=len(BATCH_EVENT_TYPES))] | None = Field(
+        None, description="All, unless told."
+    )
 
     def wish(self) -> WebhookRequest:
         """As the service takes it."""

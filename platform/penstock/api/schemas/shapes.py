@@ -16,7 +16,7 @@ from penstock.domain.accounts.tokens import Usage
 from penstock.domain.file import File
 from penstock.domain.fleet.model import Model
 from penstock.domain.webhook import Endpoint
-from penstock.domain.work.batch import Batch, BatchState
+from penstock.domain.work.batch import Batch, BatchState, PauseReason
 from penstock.service.views.batch_view import BatchView
 
 T = TypeVar("T", bound=BaseModel)
@@ -182,7 +182,8 @@ class _Common(BaseModel):
     cost: CostShape | None = Field(description="Of the lines that are recorded so far; null without any price.")
     metadata: dict[str, str] | None
     lane: Literal["priority", "standard", "flex"]
-    paused: bool = Field(description="Paused by `/pause`: its status is `in_progress` then.")
+    paused: bool = Field(description="Paused by `/pause` or a spent budget: its status is `in_progress` then.")
+    pause_reason: Literal["by_hand", "budget"] | None = Field(description="Why it is paused; null if it is not.")
     waiting: WaitingShape | None = Field(description="Why it makes no progress, if so; always null in lists.")
     expected: ExpectedShape | None = Field(description="While it is in progress; null before, after, and in lists.")
     warnings: list[WarningShape] | None = Field(description="So far; null if there is nothing to warn of.")
@@ -319,6 +320,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "metadata": one.metadata or None,
         "lane": str(one.lane),
         "paused": paused,
+        "pause_reason": (one.paused_as or PauseReason.BY_HAND) if paused else None,
         "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
         "expected": _expected(view.expected) if view.expected else None,
         "warnings": _warnings(one),

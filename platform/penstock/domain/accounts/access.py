@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from penstock.domain.api_errors import BadRequest, Forbidden
+from penstock.domain.accounts.limits import Limits
+from penstock.domain.api_errors import BadRequest, Forbidden, QuotaSpent
 
 
 class Role(StrEnum):
@@ -30,6 +31,15 @@ class Scope(StrEnum):
     WEBHOOKS = "webhooks"
 
 
+class Budget(StrEnum):
+    """How a tenant's budget of this month stands."""
+
+    NONE = "none"
+    """There is none."""
+    OPEN = "open"
+    SPENT = "spent"
+
+
 ALL: Final = frozenset(Scope)
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PATH: Final = (
@@ -40,8 +50,9 @@ _OF_PATH: Final = (
     ("/v1/organization/usage", Scope.BATCHES),
     ("/v1/webhook", Scope.WEBHOOKS),
     ("/v1/models", None),
+    ("/v1/limits", None),
 )
-"""By the beginning of a path; every key may know the models. What is not here is a waiting call."""
+"""By the beginning of a path; every key may know the models and its limits. What is not here is a waiting call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,16 @@ class Access:
     tenant: str
     role: Role = Role.TENANT
     scopes: frozenset[Scope] = ALL
+    limits: Limits = field(default_factory=dict)
+    """What is set for its tenant."""
+    key_limits: Limits = field(default_factory=dict)
+    budget: Budget = Budget.NONE
+    """Its tenant's."""
+
+    def check_budget(self) -> None:
+        """Raise QuotaSpent if its tenant may begin no new work this month."""
+        if self.budget is Budget.SPENT:
+            raise QuotaSpent
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""

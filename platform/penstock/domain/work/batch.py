@@ -30,6 +30,15 @@ class BatchState(StrEnum):
     FAILED = "failed"
 
 
+class PauseReason(StrEnum):
+    """Why a batch is paused."""
+
+    BY_HAND = "by_hand"
+    """Its tenant said so."""
+    BUDGET = "budget"
+    """Its tenant's budget of this month is spent: it goes on with the next one, or a larger one."""
+
+
 MOVES: Final = {
     BatchState.VALIDATING: {
         BatchState.IN_PROGRESS,
@@ -140,6 +149,7 @@ class Batch:
     merged_output_file: str | None = None
     merged_error_file: str | None = None
     """Every line of the root once: as this batch ended it, else as its parent did."""
+    paused_as: PauseReason | None = None
 
     @property
     def ended(self) -> bool:

@@ -11,9 +11,8 @@ some of it is with the client               a stream ends with an error event; w
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -36,7 +35,7 @@ from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import call_answer, canonical, engine_body
 from penstock.formats.call_answer import Events
 from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
-from penstock.service.calls.call_metrics import CALLS, OFFERED_AGAIN
+from penstock.service.calls.call_metrics import OFFERED_AGAIN
 from penstock.service.calls.poison import Poison, fingerprint
 from penstock.service.calls.reuse import Choice, choice
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -113,25 +112,6 @@ class Calls:
         self._poison = poison
         self._settings = settings
         self._cache = cache
-        self._open: Counter[str] = Counter()
-
-    @contextmanager
-    def counted(self, tenant: str) -> Iterator[None]:
-        """A call of this tenant is open; raise TooMany if it has too many."""
-        if self._open[tenant] >= self._settings.tenant_calls:
-            raise TooMany(
-                f"You have {self._settings.tenant_calls} calls open here: wait for one of them.",
-                headers={"retry-after": "1"},
-            )
-        self._open[tenant] += 1
-        CALLS.inc()
-        try:
-            yield
-        finally:
-            CALLS.dec()
-            self._open[tenant] -= 1
-            if not self._open[tenant]:
-                del self._open[tenant]
 
     async def read(
         self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, cache: str | None = None

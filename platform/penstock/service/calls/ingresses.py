@@ -11,7 +11,7 @@ from penstock.domain.calls.ingress import Ingress, Load, Slo
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Transaction
 from penstock.settings.calls import CallSettings
-from penstock.store.accounts import tenants
+from penstock.store.accounts import prices, tenants
 from penstock.store.fleet import ingresses, models
 from penstock.store.work import call_suspects
 
@@ -31,6 +31,8 @@ class RoutingTable:
     """Fingerprints of calls that took engines down."""
     caching: frozenset[str] = frozenset()
     """Tenants whose calls use the shared cache unless they say otherwise."""
+    priced: frozenset[str] = frozenset()
+    """Models that have a price."""
 
 
 def announce(
@@ -69,6 +71,7 @@ def table(tx: Transaction, settings: CallSettings) -> RoutingTable:
             )
         ),
         caching=frozenset(tenants.caching(tx.conn)),
+        priced=frozenset(prices.valid(tx.conn)),
     )
 
 

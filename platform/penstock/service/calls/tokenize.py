@@ -53,9 +53,8 @@ async def count(
 
 
 async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
-    """None if the engine refuses this one. It counts as a call of the tenant, so that it can't have more this way."""
-    with calls.counted(tenant):
-        return await _counted(calls, await calls.read(id, tenant, ENDPOINT, raw, None))
+    """None if the engine refuses this one."""
+    return await _counted(calls, await calls.read(id, tenant, ENDPOINT, raw, None))
 
 
 async def _counted(calls: Calls, ask: CallRequest) -> int | None:

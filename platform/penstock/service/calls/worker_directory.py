@@ -163,6 +163,10 @@ class WorkerDirectory:
         """Whether this tenant's calls use the shared cache unless they say otherwise."""
         return tenant in self._table.caching
 
+    def priced(self, model: str) -> bool:
+        """Whether a model has a price."""
+        return model in self._table.priced
+
     def revision(self, model: str) -> str:
         """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""
         revisions = {ingress.revision for ingress in self._of_name.get(model, ())}

@@ -7,29 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.domain.api_errors import BadRequest, Conflict, NotFound
-from penstock.domain.work.batch import MOVES, Batch, BatchState, parse_window
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound, QuotaSpent
+from penstock.domain.work.batch import MOVES, Batch, BatchState, PauseReason, parse_window
 from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
+from penstock.store.accounts import budgets
 from penstock.store.batches import batches
 from penstock.store.work import slices, steering
 
 
-def pause(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
+def pause(tx: Transaction, tenant: str, kind: str, id: str, reason: PauseReason = PauseReason.BY_HAND) -> Batch:
     """Start no more of a batch's slices until it resumes; pausing twice is the same answer. It still expires.
 
+    What its tenant pauses stays so, whatever becomes of a budget.
     Raises NotFound, or Conflict while it is validated, if it is closing or has ended.
     """
     batch = _locked(tx, tenant, kind, id)
     if batch.state is BatchState.PAUSED and batch.finish_as is None:
-        return batch
+        if reason is PauseReason.BY_HAND:
+            steering.move(tx.conn, batch.id, BatchState.PAUSED, reason)
+        return _get(tx, tenant, kind, id)
     if batch.state is BatchState.VALIDATING and batch.finish_as is None:
         message = f"The {kind} is being validated: it can be paused once it is in_progress."
         raise Conflict(batch.state, "paused", message)
-    _move(tx, batch, BatchState.PAUSED)
+    _move(tx, batch, BatchState.PAUSED, reason)
     slices.hold(tx.conn, id)
     return _get(tx, tenant, kind, id)
 
@@ -37,13 +41,16 @@ def pause(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
 def resume(tx: Transaction, tenant: str, kind: str, id: str, settings: DispatchSettings) -> Batch:
     """Let a paused batch go on, and feed its models at once; on one that is in progress, the same answer.
 
-    Raises NotFound, or Conflict while it is validated, if it is closing or has ended.
+    Raises NotFound, QuotaSpent, or Conflict while it is validated, if it is closing or has ended.
     """
     batch = _locked(tx, tenant, kind, id)
     if batch.state is BatchState.IN_PROGRESS and batch.finish_as is None:
         return batch
     if batch.state is BatchState.VALIDATING and batch.finish_as is None:
         raise Conflict(batch.state, "resumed", f"The {kind} is being validated: it is not paused.")
+    budget = budgets.get(tx.conn, tenant)
+    if budget is not None and budget.state == "spent":
+        raise QuotaSpent
     _move(tx, batch, BatchState.IN_PROGRESS)
     slices.unhold(tx.conn, id)
     closing.move_on(tx, id)  # its last slice may have ended meanwhile
@@ -96,10 +103,10 @@ def _get(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
     return batch
 
 
-def _move(tx: Transaction, batch: Batch, wanted: BatchState) -> None:
+def _move(tx: Transaction, batch: Batch, wanted: BatchState, reason: PauseReason | None = None) -> None:
     if batch.finish_as is not None or wanted not in MOVES[batch.state]:
         raise Conflict(_standing(batch), wanted)
-    steering.move(tx.conn, batch.id, wanted)
+    steering.move(tx.conn, batch.id, wanted, reason)
 
 
 def _standing(batch: Batch) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.idempotency import Idempotency, remembered
 from penstock.domain.work import hint
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewBatch
 from penstock.service.core.transaction import Transaction
+from penstock.service.limits import kept
 from penstock.service.webhooks import endpoints
+from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches
 
 
-def insert(tx: Transaction, new: NewBatch) -> tuple[Batch, bool]:
-    """Insert a batch or job that waits to be validated.
+def insert(tx: Transaction, new: NewBatch, settings: LimitSettings) -> tuple[Batch, bool]:
+    """Insert a batch or job that waits to be validated; raise TooMany.
 
     The earlier one and False if the same request came twice at once, and the other was first.
     """
+    kept.check(tx, new.tenant, {LimitName.OPEN_BATCHES: 1}, settings)
     if not batches.insert(tx.conn, new):
         return first(tx, new), False
     attach_webhook(tx, new)

@@ -84,7 +84,7 @@ def retry(
         repeats=repeats,
         reads=_read(tx, parent, root),
     )
-    return creation.insert(tx, new)[0]
+    return creation.insert(tx, new, settings)[0]
 
 
 def _check(parent: Batch, repeats: Retry) -> None:

@@ -1,8 +1,8 @@
 """Small job intake: what small jobs need, looked up once a second for all of them; and their way to the workers.
 
 So a POST is a part of one short statement (`insert_batcher.py`), however many come. What is a second old at most: a
-model's facts, the tokens that a tenant has open (what this process took in since then is added), and what the caller of
-a like job was told to expect.
+model's facts, what a tenant has open (what this process took in since then is added) and may have open, and what the
+caller of a like job was told to expect.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ import structlog
 from cachetools import LRUCache
 
 from penstock.domain.accounts.eta import Expectation
-from penstock.domain.api_errors import NotFound, TooMany, Unavailable
+from penstock.domain.accounts.limits import LimitName, Limits
+from penstock.domain.api_errors import NotFound, Unavailable
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.intake.insert_batcher import InsertBatcher
 from penstock.service.lifecycle import dispatch
+from penstock.service.limits import budget, kept
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
 from penstock.settings import Settings
-from penstock.store.batches import batches
+from penstock.store.accounts import limits
 from penstock.store.fleet import models
 
 log = structlog.get_logger()
@@ -44,7 +46,8 @@ class _Looked:
 
     at: float
     facts: ModelFacts | None
-    open_tokens: int
+    given: Limits
+    used: dict[LimitName, int]
 
 
 class SmallJobIntake:
@@ -61,17 +64,18 @@ class SmallJobIntake:
         self._arrivals = InsertBatcher(db)
 
     async def facts(self, tenant: str, model: str) -> ModelFacts | None:
-        """What a known model's lines taught; raise NotFound (`model_not_found`)."""
+        """What a known model's lines taught; raise NotFound, or BadRequest if it lacks a price that is needed."""
         return (await self._look(tenant, model)).facts
 
-    async def reserve(self, tenant: str, model: str, tokens: int) -> None:
-        """Count a job's tokens as open; raise TooMany if the tenant had more than it may with them."""
+    async def reserve(self, tenant: str, model: str, lines: int, tokens: int) -> None:
+        """Count a job as open; raise TooMany if the tenant had more open than it may with it."""
         looked = await self._look(tenant, model)
-        most = self._settings.max_queued_tokens
-        if looked.open_tokens + tokens > most:
-            message = f"With this job, more than {most} estimated tokens would be queued."
-            raise TooMany(message, code="token_limit_exceeded")
-        looked.open_tokens += tokens
+        more = {LimitName.OPEN_BATCHES: 1, LimitName.QUEUED_LINES: lines, LimitName.QUEUED_TOKENS: tokens}
+        for name, amount in more.items():
+            if error := kept.refusal(name, looked.used[name], amount, looked.given, self._settings):
+                raise error
+        for name, amount in more.items():
+            looked.used[name] += amount
 
     async def insert(self, job: NewJob) -> Batch:
         """Make a job, with others that come at this moment; raise Unavailable (it may be there all the same)."""
@@ -126,10 +130,12 @@ class SmallJobIntake:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _look(tx: Transaction, tenant: str, model: str) -> tuple[ModelFacts | None, int]:
+def _look(tx: Transaction, tenant: str, model: str) -> tuple[ModelFacts | None, Limits, dict[LimitName, int]]:
     if not models.known(tx.conn, [model]):
         raise NotFound("model", model, param="model", code="model_not_found")
-    return models.facts(tx.conn, [model]).get(model), batches.open_tokens(tx.conn, tenant)
+    budget.check_price(tx, tenant, [model])
+    used = limits.open_work(tx.conn, tenant)
+    return models.facts(tx.conn, [model]).get(model), limits.of_tenant(tx.conn, tenant), used
 
 
 def _shifted(expected: Expectation, later: timedelta) -> Expectation:

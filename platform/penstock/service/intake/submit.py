@@ -10,6 +10,7 @@ from datetime import timedelta
 import msgspec
 
 from penstock.blobs.store import Blobs
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.inference_endpoints import BATCHED
@@ -27,6 +28,7 @@ from penstock.service.intake import creation
 from penstock.service.intake.creation import attach_webhook, first, made_before
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.intake.upload import Sealed, Upload
+from penstock.service.limits import kept
 from penstock.settings import Settings
 from penstock.settings.limits import LimitSettings
 from penstock.settings.plans import PlanSettings
@@ -57,7 +59,7 @@ def create_batch(
         raise BadRequest(message, param="input_file_id")
     if file.purpose != "batch":
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
-    return creation.insert(tx, replace(new, input_file=file.id, input_key=file.blob_key))[0]
+    return creation.insert(tx, replace(new, input_file=file.id, input_key=file.blob_key), settings)[0]
 
 
 def _new(tenant: str, kind: str, terms: Terms, once: Idempotency | None, settings: LimitSettings) -> NewBatch:
@@ -162,7 +164,7 @@ async def _create_inline(
         token_heuristic.tokens(one, len(line), new.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)
     )
-    await intake.reserve(new.tenant, model, tokens)
+    await intake.reserve(new.tenant, model, len(requests), tokens)
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
         model=model,
@@ -194,9 +196,10 @@ def _create_filed(new: NewBatch, settings: LimitSettings) -> Callable[[Transacti
 
     def create(tx: Transaction, sealed: Sealed) -> tuple[Batch, bool]:
         file = fresh("file-")
-        batch, made = creation.insert(tx, replace(new, input_file=file, input_key=sealed.key))
+        batch, made = creation.insert(tx, replace(new, input_file=file, input_key=sealed.key), settings)
         if not made:
             return batch, False
+        kept.check(tx, new.tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: sealed.size_bytes}, settings)
         files.insert(
             tx.conn,
             new.tenant,

@@ -16,12 +16,15 @@ from typing import Any, Final, Self, TypeVar
 import structlog
 
 from penstock.blobs.store import Blobs, away_is_unavailable
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
 from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency, remembered
 from penstock.failpoint import failpoint
 from penstock.service.core.ids import blob_key, fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.service.limits import kept
+from penstock.settings.limits import LimitSettings
 from penstock.store.batches import files
 
 log = structlog.get_logger()
@@ -120,8 +123,14 @@ def publish_file(
     filename: str,
     ttl: timedelta,
     once: Idempotency | None,
+    settings: LimitSettings,
 ) -> tuple[File, bool]:
-    """Make an upload visible; the same upload with the same idempotency key is the file that is there already."""
+    """Make an upload visible; the same upload with the same idempotency key is the file that is there already.
+
+    Raises BadRequest if the tenant keeps as much as it may.
+    """
+    if not (once and remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))):
+        kept.check(tx, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: sealed.size_bytes}, settings)
     id = fresh("file-")
     taken = files.insert(
         tx.conn,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.api_errors import LeaseLost
+from penstock.domain.accounts.limits import LimitName
+from penstock.domain.api_errors import LeaseLost, TooMany
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.slice import Cut
@@ -20,6 +21,7 @@ from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing, dispatch
+from penstock.service.limits import budget, kept
 from penstock.service.planning import plan
 from penstock.service.planning.derive import derive
 from penstock.service.planning.scan import Scan, scan
@@ -55,7 +57,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         facts = db.run(lambda tx: models.facts(tx.conn))
         # Equal lines of one slice are asked once, and only a plan puts them there.
         found = scan(path, batch.endpoint, facts, settings, dedup=batch.dedup and batch.plan)
-        db.run(check_models, found, settings)
+        db.run(check_models, batch.tenant, found, settings)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)
         if found.error_count:
@@ -82,24 +84,31 @@ def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
         yield path
 
 
-def check_models(tx: Transaction, found: Scan, settings: LimitSettings) -> None:
-    """Refuse every line that names a model which is neither added nor was ever registered by a worker."""
+def check_models(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
+    """Refuse every line that names a model which is neither added nor was ever registered, or has no price needed."""
     known = models.known(tx.conn, found.models)
-    unknown = {index for index, name in enumerate(found.models) if name not in known}
-    if not unknown:
+    faults = {
+        name: LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
+        for name in found.models
+        if name not in known
+    }
+    for name in budget.unpriced(tx, tenant, known):
+        error = budget.no_price(name)
+        faults[name] = LineError(error.code or "", error.message, "body.model")
+    if not faults:
         return
     for number, model in zip(found.numbers, found.model_of, strict=True):
-        if model in unknown:
-            message = f"The model {found.models[model]!r} does not exist."
-            found.refuse(LineError("model_not_found", message, "body.model", number), settings.max_errors_listed)
+        if fault := faults.get(found.models[model]):
+            found.refuse(replace(fault, line=number), settings.max_errors_listed)
 
 
 def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
-    """Refuse the file if the tenant would have too many estimated tokens open."""
-    tokens = sum(found.tokens)
-    if batches.open_tokens(tx.conn, tenant) + tokens > settings.max_queued_tokens:
-        message = f"With this file's {tokens} estimated tokens, more than {settings.max_queued_tokens} would be queued."
-        found.refuse(LineError("token_limit_exceeded", message), settings.max_errors_listed)
+    """Refuse the file if the tenant would have too many lines or estimated tokens open."""
+    more = {LimitName.QUEUED_LINES: len(found.numbers), LimitName.QUEUED_TOKENS: sum(found.tokens)}
+    try:
+        kept.check(tx, tenant, more, settings)
+    except TooMany as error:
+        found.refuse(LineError(error.code or "limit_exceeded", error.message), settings.max_errors_listed)
 
 
 def speeds(

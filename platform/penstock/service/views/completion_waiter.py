@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from penstock.domain.api_errors import TooMany
 from penstock.domain.work.batch import BatchKey
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.settings.limits import LimitSettings
@@ -33,31 +31,15 @@ class CompletionWaiter:
         self, db: AsyncDatabase, settings: LimitSettings, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._db = db
-        self._most = settings.max_waits
         self._clock = clock
-        self._waits: Counter[str] = Counter()
         self._waiting: dict[BatchKey, list[asyncio.Future[None]]] = {}
         self._latest_at = self._looked_at = -LONGEST_PAUSE_SECONDS
         self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     async def wait(self, tenant: str, kind: str, id: str, seconds: float, left: Callable[[], Awaitable[bool]]) -> None:
-        """Return once it has ended or is not there, the time is over or the caller has left.
-
-        Raises Unavailable, and TooMany if this tenant has as many waits here as it may.
-        """
-        if self._waits[tenant] >= self._most:
-            message = f"You wait for {self._most} jobs and batches here already, the most that you may."
-            raise TooMany(message, headers={"retry-after": "1"})
-        self._waits[tenant] += 1
-        try:
-            await self._wait(BatchKey(tenant, kind, id), seconds, left)
-        finally:
-            self._waits[tenant] -= 1
-            if not self._waits[tenant]:
-                del self._waits[tenant]
-
-    async def _wait(self, key: BatchKey, seconds: float, left: Callable[[], Awaitable[bool]]) -> None:
+        """Return once it has ended or is not there, the time is over or the caller has left; raise Unavailable."""
+        key = BatchKey(tenant, kind, id)
         end = self._clock() + seconds
         ended = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(ended)

@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from penstock.domain.api_errors import NotFound, TooMany
-from penstock.domain.webhook import EVENT_TYPES, MADE_SECRET_BYTES, Endpoint, WebhookRequest, receiver_of, secret_of
+from penstock.domain.accounts.limits import LimitName
+from penstock.domain.api_errors import NotFound
+from penstock.domain.webhook import (
+    BATCH_EVENT_TYPES,
+    MADE_SECRET_BYTES,
+    Endpoint,
+    WebhookRequest,
+    receiver_of,
+    secret_of,
+)
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
-from penstock.settings.webhooks import WebhookSettings
+from penstock.service.limits import kept
+from penstock.settings.limits import LimitSettings
 from penstock.store import deliveries, webhooks
 
 BOTH_SECRETS: Final = timedelta(hours=24)
@@ -20,7 +29,7 @@ BOTH_SECRETS: Final = timedelta(hours=24)
 
 def wish(url: str, event_types: Sequence[str] | None, secret: str | None) -> WebhookRequest:
     """A webhook for a batch that is about to be made."""
-    return WebhookRequest(url, tuple(event_types or EVENT_TYPES), secret or _fresh_secret(), made=secret is None)
+    return WebhookRequest(url, tuple(event_types or BATCH_EVENT_TYPES), secret or _fresh_secret(), made=secret is None)
 
 
 def attach(tx: Transaction, tenant: str, batch: str, wished: WebhookRequest) -> None:
@@ -50,11 +59,10 @@ def create(
     url: str,
     event_types: Sequence[str],
     secret: str | None,
-    settings: WebhookSettings,
+    settings: LimitSettings,
 ) -> Endpoint:
-    """Make an endpoint; raise TooMany. Its secret is told this once."""
-    if webhooks.count(tx.conn, tenant) >= settings.max_webhook_endpoints:
-        raise TooMany(f"A tenant may have {settings.max_webhook_endpoints} webhook endpoints.")
+    """Make an endpoint; raise BadRequest if there are as many as there may be. Its secret is told this once."""
+    kept.check(tx, tenant, {LimitName.ENDPOINTS: 1}, settings)
     return webhooks.insert(
         tx.conn,
         tenant,

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.accounts.access import Access, Role, Scope
+from penstock.domain.accounts.access import Access, Budget, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
+from penstock.store.accounts import limits
 
 _TENANT = text("insert into tenants (id, name) values (:tenant, :name) on conflict (id) do nothing")
 _INSERT = text("""
@@ -16,9 +17,13 @@ _INSERT = text("""
     values (:id, :tenant, :name, :hash, :tail, :role, cast(:scopes as text[]), clock_timestamp() + :life)
     on conflict (hash) do nothing""")
 _BY_HASH = text("""
-    select hash, id as key, tenant, role, scopes from api_keys
-    where hash = any(cast(:hashes as bytea[])) and revoked_at is null
-      and (expires_at is null or expires_at > clock_timestamp())""")
+    select k.hash, k.id as key, k.tenant, k.role, k.scopes, k.limits as key_limits, t.limits,
+           case when t.monthly_budget is null then 'none'
+                when t.budget_state = 'spent' and t.budget_month = date_trunc('month', now(), 'UTC') at time zone 'UTC'
+                then 'spent' else 'open' end as budget
+    from api_keys k join tenants t on t.id = k.tenant
+    where k.hash = any(cast(:hashes as bytea[])) and k.revoked_at is null
+      and (k.expires_at is null or k.expires_at > clock_timestamp())""")
 _LIST = text("""
     select id, tenant, name, tail, created_at, revoked_at, expires_at, role, scopes from api_keys
     where tenant = :tenant order by created_at, id""")
@@ -40,7 +45,15 @@ def insert(conn: Connection, access: Access, *, name: str, hash: bytes, tail: st
 def access_of(conn: Connection, hashes: Sequence[bytes]) -> dict[bytes, Access]:
     """What the valid keys with these hashes may do, by hash."""
     return {
-        bytes(row.hash): Access(row.key, row.tenant, Role(row.role), frozenset(map(Scope, row.scopes)))
+        bytes(row.hash): Access(
+            row.key,
+            row.tenant,
+            Role(row.role),
+            frozenset(map(Scope, row.scopes)),
+            limits.read(row.limits),
+            limits.read(row.key_limits),
+            Budget(row.budget),
+        )
         for row in conn.execute(_BY_HASH, {"hashes": list(hashes)})
     }
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.work.batch import Batch, BatchEnd, BatchState
+from penstock.domain.work.batch import Batch, BatchEnd, BatchState, PauseReason
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import Retry
@@ -131,10 +131,6 @@ _END = text("""
     from sums where b.id = sums.id
     returning b.id""")
 
-_OPEN_TOKENS = text("""
-    select coalesce(sum(tokens), 0)::bigint from slices
-    where tenant = :tenant and state in ('queued', 'ready', 'running')""")
-
 _EVENT = text("""
     insert into events (id, tenant, batch, type)
     select given.event, b.tenant, b.id, :type
@@ -144,7 +140,7 @@ _EVENT = text("""
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
 _CONVERTED = {
     "state", "finish_as", "lane", "completed", "failed", "usage", "cost", "currency", "empty", "empty_lines", "errors",
-    "repeats",
+    "repeats", "paused_as",
 }  # fmt: skip
 _COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
@@ -169,6 +165,7 @@ def of_row(row: Row[Any]) -> Batch:
         empty_lines=tuple(m[f"{live}empty_lines"]),
         errors=tuple(m["errors"]),
         repeats=Retry.of_json(m["repeats"]) if m["repeats"] else None,
+        paused_as=PauseReason(m["paused_as"]) if m["paused_as"] else None,
     )
 
 
@@ -278,11 +275,6 @@ def end(conn: Connection, events: Mapping[str, str], how: BatchEnd) -> None:
     if len(conn.execute(_END, values).all()) != len(events):
         raise LookupError(f"not all there: {', '.join(events)}")
     conn.execute(_EVENT, {"events": list(events.values()), "ids": list(events), "type": f"batch.{how.state}"})
-
-
-def open_tokens(conn: Connection, tenant: str) -> int:
-    """Estimated tokens of the tenant's slices that are not settled."""
-    return int(conn.execute(_OPEN_TOKENS, {"tenant": tenant}).scalar_one())
 
 
 def now(conn: Connection) -> datetime:

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.work.batch import BatchState
+from penstock.domain.work.batch import BatchState, PauseReason
 from penstock.domain.work.lane import Lane
 
-_MOVE = text("update batches set state = :state where id = :id")
+_MOVE = text("update batches set state = :state, paused_as = :paused_as where id = :id")
 
 _CHANGE = text("""
     update batches set
@@ -25,9 +25,9 @@ _OPEN_MODELS = text("""
     select distinct model from slices where batch = :id and state in ('queued', 'ready', 'running') order by model""")
 
 
-def move(conn: Connection, id: str, state: BatchState) -> None:
-    """Pause or resume the locked batch; the caller knows that the move is legal."""
-    conn.execute(_MOVE, {"id": id, "state": state})
+def move(conn: Connection, id: str, state: BatchState, paused_as: PauseReason | None = None) -> None:
+    """Pause (and say why) or resume the locked batch; the caller knows that the move is legal."""
+    conn.execute(_MOVE, {"id": id, "state": state, "paused_as": paused_as})
 
 
 def change(

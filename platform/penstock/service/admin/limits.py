@@ -1,0 +1,31 @@
+"""Limits by the operator's word: set for a tenant or one of its keys, and in force within seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.domain.accounts import limits as domain
+from penstock.domain.accounts.limits import Limits
+from penstock.domain.api_errors import NotFound
+from penstock.service.core.transaction import Transaction
+from penstock.store.accounts import limits
+
+
+def of(tx: Transaction, tenant: str, key: str | None = None) -> Limits:
+    """What is set for a tenant, or for a valid key of it; raise NotFound."""
+    return change(tx, tenant, {}, key)
+
+
+def change(tx: Transaction, tenant: str, given: Mapping[str, int | None], key: str | None = None) -> Limits:
+    """Set what is given (None: back to its default) and keep the rest; all that is set then.
+
+    Raises NotFound, or BadRequest for a name or a number that is none.
+    """
+    new, gone = domain.read(given, of_key=key is not None)
+    if key is None:
+        found = limits.set_tenant(tx.conn, tenant, new, gone)
+    else:
+        found = limits.set_key(tx.conn, tenant, key, new, gone)
+    if found is None:
+        raise NotFound("tenant", tenant) if key is None else NotFound("key", key)
+    return found

@@ -1,0 +1,1 @@
+"""What the operator allows tenants and keys: rates, what is held at once, what is kept."""

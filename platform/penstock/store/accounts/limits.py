@@ -1,0 +1,89 @@
+"""Limits: what is set for tenants and keys, and how much of what is kept there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.accounts.limits import LimitName, Limits
+
+_LOCK = text("select pg_advisory_xact_lock(hashtextextended('limits of ' || :tenant, 0))")
+_OF_TENANT = text("select limits from tenants where id = :tenant")
+_OF_KEY = text("select limits from api_keys where tenant = :tenant and id = :key and revoked_at is null")
+_SET_TENANT = text("""
+    update tenants set limits = (limits || cast(:new as jsonb)) - cast(:gone as text[]) where id = :tenant
+    returning limits""")
+_SET_KEY = text("""
+    update api_keys set limits = (limits || cast(:new as jsonb)) - cast(:gone as text[])
+    where tenant = :tenant and id = :key and revoked_at is null
+    returning limits""")
+
+_OPEN: Final = "from slices where tenant = :tenant and state in ('queued', 'ready', 'running')"
+_USED: Final = {
+    LimitName.OPEN_BATCHES: text("""
+        select count(*) from batches
+        where tenant = :tenant and state not in ('completed', 'failed', 'expired', 'cancelled')"""),
+    LimitName.QUEUED_LINES: text(f"select coalesce(sum(lines), 0)::bigint {_OPEN}"),
+    LimitName.QUEUED_TOKENS: text(f"select coalesce(sum(tokens), 0)::bigint {_OPEN}"),
+    LimitName.FILES: text("select count(*) from files where tenant = :tenant"),
+    LimitName.STORED_BYTES: text("select coalesce(sum(bytes), 0)::bigint from files where tenant = :tenant"),
+    LimitName.ENDPOINTS: text("select count(*) from webhook_endpoints where tenant = :tenant and batch is null"),
+    LimitName.KEYS: text("""
+        select count(*) from api_keys where tenant = :tenant and revoked_at is null
+          and (expires_at is null or expires_at > clock_timestamp())"""),
+}
+
+_OPEN_WORK = text(f"""
+    select (select count(*) from batches
+            where tenant = :tenant and state not in ('completed', 'failed', 'expired', 'cancelled')) as open_batches,
+           coalesce(sum(lines), 0)::bigint as queued_lines, coalesce(sum(tokens), 0)::bigint as queued_tokens
+    {_OPEN}""")
+
+
+def read(found: Mapping[str, int]) -> Limits:
+    """Limits of a row; a name that is no more says nothing."""
+    return {LimitName(name): int(value) for name, value in found.items() if name in set(LimitName)}
+
+
+def lock(conn: Connection, tenant: str) -> None:
+    """Let one transaction at a time add to what a tenant keeps."""
+    conn.execute(_LOCK, {"tenant": tenant})
+
+
+def of_tenant(conn: Connection, tenant: str) -> Limits:
+    """What is set for a tenant."""
+    return read(conn.execute(_OF_TENANT, {"tenant": tenant}).scalar() or {})
+
+
+def of_key(conn: Connection, tenant: str, key: str) -> Limits | None:
+    """What is set for a valid key of the tenant; None if there is none."""
+    found = conn.execute(_OF_KEY, {"tenant": tenant, "key": key}).scalar()
+    return None if found is None else read(found)
+
+
+def set_tenant(conn: Connection, tenant: str, new: Limits, gone: Collection[LimitName]) -> Limits | None:
+    """Set some limits and take others back; all that are set then, None without such a tenant."""
+    values = {"tenant": tenant, "new": json.dumps(new), "gone": list(gone)}
+    found = conn.execute(_SET_TENANT, values).scalar()
+    return None if found is None else read(found)
+
+
+def set_key(conn: Connection, tenant: str, key: str, new: Limits, gone: Collection[LimitName]) -> Limits | None:
+    """The same for a valid key of the tenant."""
+    values = {"tenant": tenant, "key": key, "new": json.dumps(new), "gone": list(gone)}
+    found = conn.execute(_SET_KEY, values).scalar()
+    return None if found is None else read(found)
+
+
+def open_work(conn: Connection, tenant: str) -> dict[LimitName, int]:
+    """How many batches, lines and tokens of a tenant are open."""
+    row = conn.execute(_OPEN_WORK, {"tenant": tenant}).one()
+    return {LimitName(name): value for name, value in row._mapping.items()}
+
+
+def used(conn: Connection, tenant: str, name: LimitName) -> int:
+    """How much a tenant has of what is kept."""
+    return int(conn.execute(_USED[name], {"tenant": tenant}).scalar_one())
