@@ -88,7 +88,9 @@ def scope_of(path: str) -> Scope | None:
     part = path.removeprefix("/v1/").split("/")[0]
     if part in ("batches", "jobs", "usage", "organization"):
         return Scope.BATCHES
-    return {"files": Scope.FILES, "models": None}.get(part, Scope.WEBHOOKS if "webhook" in part else Scope.INFERENCE)
+    return {"files": Scope.FILES, "models": None, "limits": None}.get(
+        part, Scope.WEBHOOKS if "webhook" in part else Scope.INFERENCE
+    )
 
 
 @pytest.mark.parametrize("scope", Scope)

@@ -141,11 +141,11 @@ def test_files_and_bytes_are_limits_however_many_come_at_once(client: httpx.Clie
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == [200] * 5 + [400] * 10
+    assert sorted(found) == [200] * 5 + [429] * 10
     assert told(client, "files") | {"remaining": 0, "used": 5} == told(client, "files")
     given(db, files=None, stored_bytes=1_000)
     refused = client.post("/v1/files", files={"file": ("in.jsonl", bytes(2_000))}, data={"purpose": "batch"})
-    found_error = error(refused, 400)
+    found_error = error(refused, 429)
     assert found_error["code"] == "limit_exceeded"
     assert "stored_bytes of your tenant is 1000" in found_error["message"]
     assert told(client, "stored_bytes")["used"] == 15, "what was refused is not kept"
@@ -176,7 +176,7 @@ def test_waits_and_estimates_are_limits_of_now(client: httpx.Client, db: Databas
 def test_webhook_endpoints_and_keys_are_limits(client: httpx.Client, db: Database) -> None:
     given(db, webhook_endpoints=0, api_keys=1)
     refused = client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/hook"})
-    assert "webhook_endpoints of your tenant is 0" in error(refused, 400)["message"]
+    assert "webhook_endpoints of your tenant is 0" in error(refused, 429)["message"]
 
 
 def test_what_is_no_limit_is_refused(db: Database, url: str) -> None:

@@ -123,7 +123,14 @@ class House:
             await sending.write(CONTENT)
             return await sending.publish(
                 lambda tx, sealed: upload.publish_file(
-                    tx, sealed, "acme", purpose="batch", filename="in", ttl=timedelta(days=1), once=once
+                    tx,
+                    sealed,
+                    "acme",
+                    purpose="batch",
+                    filename="in",
+                    ttl=timedelta(days=1),
+                    once=once,
+                    settings=self.world.settings,
                 )
             )
 

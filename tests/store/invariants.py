@@ -102,11 +102,12 @@ BROKEN = {
         group by b.id
         having count(e.id) <> case when b.state in ('completed', 'cancelled', 'expired', 'failed') then 1 else 0 end
             or max(e.type) <> 'batch.' || b.state""",
-    "what is owed is an event of its tenant or its batch, to an endpoint of that tenant that is its own or the batch's": """
+    "what is owed is an event of its tenant or batch, to an endpoint of that tenant, its own or the batch's": """
         select d.id from deliveries d
         join webhook_endpoints w on w.id = d.endpoint left join events e on e.id = d.event
         where w.tenant <> d.tenant
-           or not d.test and ((e.tenant, coalesce(e.batch, e.tenant), e.type) is distinct from (d.tenant, d.object, d.type)
+           or not d.test and ((e.tenant, coalesce(e.batch, e.tenant), e.type)
+                              is distinct from (d.tenant, d.object, d.type)
                               or w.batch <> d.object)""",
     "an attempt that is logged was claimed, and a delivery is delivered if and only if its last one was taken": """
         select d.id, a.number from deliveries d

@@ -10,13 +10,6 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.webhook import Endpoint
 
-_LOCK_TENANT = text("select 1 from tenants where id = :tenant for no key update")
-
-_COUNT = text("""
-    -- A statement of its own after the tenant's row is locked, so that it sees what others have made meanwhile.
-    select count(*) from webhook_endpoints
-    where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'""")
-
 _INSERT = text("""
     insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret)
     values (:id, :tenant, :batch, :name, :url, :receiver, cast(:event_types as text[]), :secret)
@@ -74,12 +67,6 @@ def _endpoint(row: Row[Any]) -> Endpoint:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-
-
-def count(conn: Connection, tenant: str) -> int:
-    """How many endpoints the tenant has, those of batches not counted; nobody adds one until the commit."""
-    conn.execute(_LOCK_TENANT, {"tenant": tenant})
-    return int(conn.execute(_COUNT, {"tenant": tenant}).scalar_one())
 
 
 def insert(

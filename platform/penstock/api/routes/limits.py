@@ -59,9 +59,9 @@ class LimitsShape(BaseModel):
 async def get_limits(request: Request, tenant: Tenant, here: Here) -> LimitsShape:
     """What your tenant and this key may do, and how much of it is used; what is not set by the operator is a default.
 
-    Where a limit is reached, the answer is a 429 with `retry-after` (or a 400, where waiting does not help) that names
-    it. Answers to a key with rates carry `x-ratelimit-limit-requests`, `-remaining-requests`, `-reset-requests`, and
-    the same for tokens.
+    Where a limit is reached, the answer is a 429 that names it, with `retry-after`, or `x-should-retry: false` where
+    waiting does not help. Answers to a key with rates carry `x-ratelimit-limit-requests`, `-remaining-requests` and
+    `-reset-requests`, and the same for tokens.
     """
     found = await report.report(here.db, here.limiter, access_of(request), here.settings)
     stands, currency = await here.db.run(report.budget, tenant)

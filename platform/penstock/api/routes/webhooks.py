@@ -14,7 +14,7 @@ from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here, Platform
 from penstock.api.schemas import webhook_shapes as shapes
-from penstock.api.schemas.batch_webhook import BatchEventType, BatchWebhook
+from penstock.api.schemas.batch_webhook import BatchWebhook
 from penstock.api.schemas.shapes import Page, page
 from penstock.api.schemas.webhook_shapes import (
     DeletedEndpoint,
@@ -37,7 +37,9 @@ After = Annotated[str | None, Query(description="The last id of the page before.
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-EventType = BatchEventType | Literal["budget.warning", "budget.spent"]
+EventType = Literal[
+    "batch.completed", "batch.failed", "batch.expired", "batch.cancelled", "budget.warning", "budget.spent"
+]
 SomeEvents = Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))]
 
 

@@ -127,7 +127,7 @@ def publish_file(
 ) -> tuple[File, bool]:
     """Make an upload visible; the same upload with the same idempotency key is the file that is there already.
 
-    Raises BadRequest if the tenant keeps as much as it may.
+    Raises TooMany if the tenant keeps as much as it may.
     """
     if not (once and remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))):
         kept.check(tx, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: sealed.size_bytes}, settings)

@@ -7,7 +7,7 @@ Small jobs are the exception (service/intake/small_job_intake.py): they go by a 
 from __future__ import annotations
 
 from penstock.domain.accounts.limits import RULES, LimitName, Limits
-from penstock.domain.api_errors import BadRequest, PenstockError, TooMany
+from penstock.domain.api_errors import PenstockError, TooMany
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import defaults
 from penstock.settings.limits import LimitSettings
@@ -18,7 +18,7 @@ _PASSING = frozenset({LimitName.OPEN_BATCHES, LimitName.QUEUED_LINES, LimitName.
 
 
 def check(tx: Transaction, tenant: str, more: dict[LimitName, int], settings: LimitSettings) -> None:
-    """Raise TooMany or BadRequest if a tenant would keep more than it may, with so much more."""
+    """Raise TooMany if a tenant would keep more than it may, with so much more."""
     limits.lock(tx.conn, tenant)
     given = limits.of_tenant(tx.conn, tenant)
     for name, amount in more.items():
@@ -38,4 +38,4 @@ def refusal(name: LimitName, used: int, more: int, given: Limits, settings: Limi
     if name in _PASSING:
         code = "token_limit_exceeded" if name is LimitName.QUEUED_TOKENS else None
         return TooMany(message, code=code, headers={"retry-after": "30"})
-    return BadRequest(message, code="limit_exceeded")
+    return TooMany(message, code="limit_exceeded", headers={"x-should-retry": "false"})

@@ -12,7 +12,7 @@ from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import TooMany
 from penstock.service.limits import defaults
 from penstock.service.limits.at_once import AtOnce, Held
-from penstock.service.limits.rates import Rate, Rates, Standing
+from penstock.service.limits.rates import Rate, Rates, RateState
 from penstock.settings import Settings
 from penstock.wire.rate_buckets import RateBuckets
 
@@ -76,7 +76,7 @@ class Limiter:
                 }
         return told
 
-    async def look(self, rate: Rate) -> Standing:
+    async def look(self, rate: Rate) -> RateState:
         """How a rate stands over all processes."""
         return await self._rates.look(rate)
 

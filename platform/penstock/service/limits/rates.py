@@ -49,7 +49,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateState:
     """How a rate stands for a client, as far as this process knows."""
 
     limit: int
@@ -109,11 +109,11 @@ class _Purse:
         there = self.level + (now - self.known_at) * self.rate.per_minute / 60 + self.credit
         return self._seconds(amount - there)
 
-    def standing(self, now: float) -> Standing:
+    def standing(self, now: float) -> RateState:
         """How it stands."""
         most = self.rate.per_minute
         level = min(most, self.level + (now - self.known_at) * most / 60 + self.credit)
-        return Standing(most, max(0, int(level)), self._seconds(most - level) if most else 60.0)
+        return RateState(most, max(0, int(level)), self._seconds(most - level) if most else 60.0)
 
 
 class Rates:
@@ -152,11 +152,11 @@ class Rates:
         if purse.credit < -purse.grant:
             self._settle(purse)
 
-    def standing(self, rate: Rate) -> Standing:
+    def standing(self, rate: Rate) -> RateState:
         """How a rate stands."""
         return self._purse(rate).standing(self._clock())
 
-    async def look(self, rate: Rate) -> Standing:
+    async def look(self, rate: Rate) -> RateState:
         """The same after a look at the bucket."""
         purse = self._purse(rate)
         await asyncio.shield(self._settle(purse))

@@ -61,7 +61,7 @@ def create(
     secret: str | None,
     settings: LimitSettings,
 ) -> Endpoint:
-    """Make an endpoint; raise BadRequest if there are as many as there may be. Its secret is told this once."""
+    """Make an endpoint; raise TooMany if there are as many as there may be. Its secret is told this once."""
     kept.check(tx, tenant, {LimitName.ENDPOINTS: 1}, settings)
     return webhooks.insert(
         tx.conn,

@@ -30,7 +30,9 @@ _USED: Final = {
     LimitName.QUEUED_TOKENS: text(f"select coalesce(sum(tokens), 0)::bigint {_OPEN}"),
     LimitName.FILES: text("select count(*) from files where tenant = :tenant"),
     LimitName.STORED_BYTES: text("select coalesce(sum(bytes), 0)::bigint from files where tenant = :tenant"),
-    LimitName.ENDPOINTS: text("select count(*) from webhook_endpoints where tenant = :tenant and batch is null"),
+    LimitName.ENDPOINTS: text("""
+        select count(*) from webhook_endpoints
+        where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'"""),
     LimitName.KEYS: text("""
         select count(*) from api_keys where tenant = :tenant and revoked_at is null
           and (expires_at is null or expires_at > clock_timestamp())"""),
