@@ -14,7 +14,7 @@ from penstock.domain.api_errors import TooMany
 
 def run(places: int, body: Callable[[RequestTurns], Awaitable[None]]) -> None:
     async def main() -> None:
-        await asyncio.wait_for(body(RequestTurns(places)), 10)
+        await asyncio.wait_for(body(RequestTurns(places, alone=1)), 10)
 
     asyncio.run(main())
 
@@ -90,17 +90,18 @@ def test_whoever_asked_lately_keeps_a_share_of_the_places_free_for_itself(monkey
 
     async def body() -> None:
         nonlocal now
-        crowd = Crowd(RequestTurns(12, clock=lambda: now))
+        crowd = Crowd(RequestTurns(12, alone=2, clock=lambda: now))
         await crowd.come("many", 100)
-        assert len(crowd.inside["many"]) == 12, "alone"
+        assert len(crowd.inside["many"]) == 24, "alone"
         await crowd.come("one")
-        for _ in range(8):
+        assert len(crowd.inside["one"]) == 1, "it waits for none of them"
+        for _ in range(20):
             await crowd.leave("many")
         await crowd.leave("one")
         assert len(crowd.inside["many"]) == 6, "the other half is for one, who asks again and again"
         now += 3.0
         await crowd.leave("many")
-        assert len(crowd.inside["many"]) == 12, "one has not been seen for a while"
+        assert len(crowd.inside["many"]) == 24, "one has not been seen for a while"
         for task in crowd.tasks:
             task.cancel()
 
@@ -182,14 +183,13 @@ def test_a_slow_client_has_no_turn_while_it_sends_and_waits_for_one_when_it_has(
     async def body(all_turns: RequestTurns) -> None:
         slow, other = RequestTurn(all_turns, "acme"), RequestTurn(all_turns, "acme")
         await slow.enter()
-        with slow.at_client():
-            pass
+        slow.leave_soon().cancel()
         await asyncio.sleep(0.01)
         waits = asyncio.create_task(other.enter())
         await settled()
         assert not waits.done(), "who took no time has its turn"
-        with slow.at_client():
-            await waits
+        slow.leave_soon()
+        await waits
         back = asyncio.create_task(slow.enter())
         await settled()
         assert not back.done(), "the other has it"

@@ -60,15 +60,17 @@ async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
     left, came, whole = seconds, 0, seconds
     while True:
         began = time.monotonic()
+        leaving = turn.leave_soon()
         try:
-            with turn.at_client():
-                async with asyncio.timeout(min(left, whole)):  # unlike wait_for, without a task for each piece
-                    piece = await anext(stream)
+            async with asyncio.timeout(min(left, whole)):  # unlike wait_for, without a task for each piece
+                piece = await anext(stream)
         except StopAsyncIteration:
             await turn.enter()
             return
         except TimeoutError:
             raise TooSlow from None
+        finally:
+            leaving.cancel()
         took = time.monotonic() - began
         left, came = max(0.0, left - took), came + len(piece)
         whole = max(0.0, whole - took + len(piece) / LEAST_BYTES_PER_SECOND)

@@ -1,7 +1,8 @@
 """Turns of requests: how many this process works on at once, and whose is next: the tenant's with the fewest in work.
 
-A tenant that is alone may have all places; where others asked within the last seconds it has an equal share of them,
-whether they have a request in work at this moment or not: what is in work already shares the loop with whoever comes.
+Where others asked within the last seconds a tenant has an equal share of the places, whether they have a request in
+work at this moment or not: what is in work already shares the loop with whoever comes. One that is alone may have
+several times as many, since what comes together is cheaper together: its small jobs share statements and claims.
 
 All requests share one event loop and one pool of connections. Without turns whoever sends most has most of both: of a
 tenant's 256 lists at once each would wait before anybody else's one. A request has its turn from its head to the start
@@ -14,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from cachetools import TTLCache
@@ -56,14 +57,9 @@ class RequestTurn:
             self._timer = None
             self._turns.give_back(self._tenant)
 
-    @contextmanager
-    def at_client(self) -> Iterator[None]:
-        """It is given back unless this takes no time; `enter` again after that."""
-        timer = asyncio.get_running_loop().call_later(_CLIENT_SECONDS, self.leave)
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def leave_soon(self) -> asyncio.TimerHandle:
+        """It is given back unless the handle is cancelled before: what is waited for is the client's."""
+        return asyncio.get_running_loop().call_later(_CLIENT_SECONDS, self.leave)
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
@@ -82,8 +78,10 @@ def of(scope: Scope) -> RequestTurn:
 class RequestTurns:
     """One API process's, on its event loop."""
 
-    def __init__(self, places: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._places = self._free = places
+    def __init__(self, places: int, *, alone: int = 4, clock: Callable[[], float] = time.monotonic) -> None:
+        self._places = places
+        self._alone = alone
+        """How many times as many a tenant may have that is alone."""
         self._seen: TTLCache[str, None] = TTLCache(_MOST_SEEN, _SEEN_SECONDS, timer=clock)
         self._in_work: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -92,7 +90,7 @@ class RequestTurns:
     async def wait(self, tenant: str) -> None:
         """Return once it is the tenant's turn; `give_back` must follow. Raises TooMany."""
         self._seen[tenant] = None
-        if self._free and tenant not in self._waiting and self._may(tenant):
+        if tenant not in self._waiting and self._may(tenant):
             self._take(tenant)
             return
         waiting = self._waiting.setdefault(tenant, deque())
@@ -109,11 +107,10 @@ class RequestTurns:
 
     def give_back(self, tenant: str) -> None:
         """The tenant's request needs its place no more."""
-        self._free += 1
         self._in_work[tenant] -= 1
         if not self._in_work[tenant]:
             del self._in_work[tenant]
-        while self._free and (chosen := self._next()) is not None:
+        while (chosen := self._next()) is not None:
             self._let_in(chosen)
 
     def _let_in(self, tenant: str) -> None:
@@ -132,9 +129,12 @@ class RequestTurns:
         return min(able, key=lambda tenant: self._in_work[tenant], default=None)
 
     def _may(self, tenant: str) -> bool:
-        most = max(1, self._places // max(1, len(self._seen)))
-        return self._in_work[tenant] < (min(most, _NOBODYS_PLACES) if tenant == NOBODY else most)
+        tenants = max(1, len(self._seen))
+        share = self._places * self._alone if tenants == 1 else max(1, self._places // tenants)
+        # Of a few tenants the shares are the bound; beyond them there is only what one has left that was alone.
+        most = self._places if tenants > self._places else self._places * (self._alone + 1)
+        mine = min(share, _NOBODYS_PLACES) if tenant == NOBODY else share
+        return self._in_work[tenant] < mine and self._in_work.total() < most
 
     def _take(self, tenant: str) -> None:
-        self._free -= 1
         self._in_work[tenant] += 1

@@ -134,8 +134,7 @@ def _look(tx: Transaction, tenant: str, model: str) -> tuple[ModelFacts | None, 
     if not models.known(tx.conn, [model]):
         raise NotFound("model", model, param="model", code="model_not_found")
     budget.check_price(tx, tenant, [model])
-    used = limits.open_work(tx.conn, tenant)
-    return models.facts(tx.conn, [model]).get(model), limits.of_tenant(tx.conn, tenant), used
+    return models.facts(tx.conn, [model]).get(model), *limits.open_work(tx.conn, tenant)
 
 
 def _shifted(expected: Expectation, later: timedelta) -> Expectation:
