@@ -20,6 +20,7 @@ from penstock.api.http.request_middleware import RequestMiddleware
 from penstock.api.http.request_turns import RequestTurns
 from penstock.api.platform import Platform
 from penstock.api.routes import (
+    admin,
     batches,
     calls,
     deliveries,
@@ -77,6 +78,7 @@ _BODIES = (
     estimate.EstimateBatch,
     *webhooks.BODIES,
     *deliveries.BODIES,
+    *admin.BODIES,
 )
 
 
@@ -137,7 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics):
+    for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, admin, health, metrics):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose)

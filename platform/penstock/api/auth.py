@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
+from penstock.domain.accounts.access import Access
 from penstock.domain.api_errors import BadRequest, Unauthorized
 from penstock.service.admin import keys
 
@@ -49,9 +50,17 @@ async def _known(request: Request, given: Given) -> str:
     return await known(request, given.credentials if given else "")
 
 
-async def _tenant(request: Request, here: Here, given: Given) -> str:
+async def _access(request: Request, here: Here, given: Given) -> Access:
     await _known(request, given)  # so that wrong keys cost no connection
-    return (await here.db.run(keys.access_of, given.credentials if given else "")).tenant
+    return await here.db.run(keys.access_of, given.credentials if given else "")
+
+
+Operator = Annotated[Access, Depends(_access)]
+"""The key that is valid at this moment; below `/v1/admin` only an operator's comes so far (`Access.check`)."""
+
+
+async def _tenant(access: Operator) -> str:
+    return access.tenant
 
 
 Known = Annotated[str, Depends(_known)]

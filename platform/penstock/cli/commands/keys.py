@@ -1,4 +1,4 @@
-"""`penstock keys`: who may call. It needs the database, not the API: an API key can't make others."""
+"""`penstock keys`: who may call. It needs the database, not the API; over that, an operator's key does the same."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     tenant: Tenant = keys.BOOTSTRAP_TENANT,
     viewer: Annotated[bool, typer.Option("--viewer", help="It may only read.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="It may also manage all tenants and keys.")] = False,
     scope: Annotated[
         list[str] | None, typer.Option(help="files, batches, inference or webhooks; repeatable. All unless told.")
     ] = None,
@@ -35,7 +36,9 @@ def create(
 ) -> None:
     """Make a key for a tenant, and the tenant if it is new; the key is printed once and kept nowhere."""
     with told(), opened(data) as db:
-        role = Role.VIEWER if viewer else Role.TENANT
+        if viewer and operator:
+            raise Problem("A key is a viewer's or an operator's, not both.")
+        role = Role.VIEWER if viewer else Role.OPERATOR if operator else Role.TENANT
         id, key = db.run(keys.create, tenant, name, role, read_scopes(scope or ()), _life(expires_in))
         err.print(f"{id}, for the tenant {tenant}; this is the only time it is shown:")
         out.print(key, soft_wrap=True)

@@ -1,4 +1,8 @@
-"""Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything."""
+"""Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything.
+
+What is below `/v1/admin` is for operators' keys, whatever their scopes: it is over all tenants. On all other routes an
+operator's key is a key of its own tenant, and sees no other's things.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from penstock.domain.api_errors import BadRequest, Forbidden
 
 
 class Role(StrEnum):
-    """What kind of key it is."""
+    """What kind of key it is; each may do what those after it may."""
 
+    OPERATOR = "operator"
+    """The same, and manages tenants and keys of all."""
     TENANT = "tenant"
     """Does everything in its scopes."""
     VIEWER = "viewer"
@@ -31,6 +37,7 @@ class Scope(StrEnum):
 
 
 ALL: Final = frozenset(Scope)
+_ADMIN: Final = "/v1/admin"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PATH: Final = (
     ("/v1/files", Scope.FILES),
@@ -56,11 +63,20 @@ class Access:
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""
+        if path == _ADMIN or path.startswith(f"{_ADMIN}/"):
+            if self.role is not Role.OPERATOR:
+                raise Forbidden("This is for operators' keys only.", code="operator_only")
+            return
         scope = next((scope for start, scope in _OF_PATH if path.startswith(start)), Scope.INFERENCE)
         if scope is not None and scope not in self.scopes:
             raise Forbidden(f"This key lacks the scope {scope.value!r}.", code="insufficient_scope")
         if self.role is Role.VIEWER and method not in _READING:
             raise Forbidden("This key may only read.", code="read_only_key")
+
+    def check_gift(self, given: Access) -> None:
+        """Raise Forbidden if a key with that access has more than this one, which makes it."""
+        if list(Role).index(given.role) < list(Role).index(self.role) or not given.scopes <= self.scopes:
+            raise Forbidden("A key can't give what it has not: a role or a scope.", code="beyond_own_rights")
 
 
 def read_scopes(names: Iterable[str]) -> frozenset[Scope]:

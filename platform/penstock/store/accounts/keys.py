@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from penstock.domain.accounts.access import Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
 
-_TENANT = text("insert into tenants (id, name) values (:tenant, :name) on conflict (id) do nothing")
+_TENANT = text("insert into tenants (id, name) values (:tenant, :name) on conflict (id) do nothing returning id")
 _INSERT = text("""
     insert into api_keys (id, tenant, name, hash, tail, role, scopes, expires_at)
     values (:id, :tenant, :name, :hash, :tail, :role, cast(:scopes as text[]), clock_timestamp() + :life)
@@ -19,16 +20,21 @@ _BY_HASH = text("""
     select hash, id as key, tenant, role, scopes from api_keys
     where hash = any(cast(:hashes as bytea[])) and revoked_at is null
       and (expires_at is null or expires_at > clock_timestamp())""")
-_LIST = text("""
-    select id, tenant, name, tail, created_at, revoked_at, expires_at, role, scopes from api_keys
-    where tenant = :tenant order by created_at, id""")
+_COLUMNS = "id, tenant, name, tail, created_at, revoked_at, expires_at, role, scopes"
+_FIND = text(f"select {_COLUMNS} from api_keys where id = :id")
+_LIST = text(f"""
+    select {_COLUMNS} from api_keys
+    where (cast(:tenant as text) is null or tenant = :tenant)
+      and (cast(:after as text) is null
+           or (created_at, id) > (select a.created_at, a.id from api_keys a where a.id = :after))
+    order by created_at, id limit :limit""")
 _REVOKE = text("""
     update api_keys set revoked_at = now() where tenant = :tenant and id = :id and revoked_at is null returning id""")
 
 
-def ensure_tenant(conn: Connection, tenant: str, name: str) -> None:
-    """Make the tenant unless it is there."""
-    conn.execute(_TENANT, {"tenant": tenant, "name": name})
+def ensure_tenant(conn: Connection, tenant: str, name: str) -> bool:
+    """Make the tenant; False if it is there already."""
+    return conn.execute(_TENANT, {"tenant": tenant, "name": name}).first() is not None
 
 
 def insert(conn: Connection, access: Access, *, name: str, hash: bytes, tail: str, life: timedelta | None) -> None:
@@ -45,12 +51,19 @@ def access_of(conn: Connection, hashes: Sequence[bytes]) -> dict[bytes, Access]:
     }
 
 
-def page(conn: Connection, tenant: str) -> list[ApiKey]:
-    """The tenant's keys, oldest first."""
-    return [
-        ApiKey(**{**row._mapping, "role": Role(row.role), "scopes": frozenset(map(Scope, row.scopes))})
-        for row in conn.execute(_LIST, {"tenant": tenant})
-    ]
+def find(conn: Connection, id: str) -> ApiKey | None:
+    """Any tenant's key. For the operator, never for a caller."""
+    row = conn.execute(_FIND, {"id": id}).first()
+    return _key(row) if row else None
+
+
+def page(conn: Connection, tenant: str | None, *, after: str | None, limit: int) -> list[ApiKey]:
+    """The tenant's keys, oldest first, after the one named; of all tenants (None) for the operator only."""
+    return [_key(row) for row in conn.execute(_LIST, {"tenant": tenant, "after": after, "limit": limit})]
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(**{**row._mapping, "role": Role(row.role), "scopes": frozenset(map(Scope, row.scopes))})
 
 
 def revoke(conn: Connection, tenant: str, id: str) -> bool:
