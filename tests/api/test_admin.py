@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from api.live import KEY, chat, error, http, upload
+from api.live import KEY, chat, error, http, serving, upload
 
 from penstock.domain.accounts.access import Role, Scope
 from penstock.service.admin import keys
 from penstock.service.core.transaction import Database
+from penstock.settings import Settings
 
 
 def make(client: httpx.Client, **more: Any) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def test_a_tenant_is_made_once_and_changed(client: httpx.Client) -> None:
 )
 def test_a_key_gives_no_more_than_it_has(url: str, db: Database, more: dict[str, Any]) -> None:
     narrow = frozenset({Scope.FILES})
-    id, key = db.run(keys.create, "default", "narrow", Role.OPERATOR, narrow, timedelta(hours=1))
+    _, key = db.run(keys.create, "default", "narrow", Role.OPERATOR, narrow, timedelta(hours=1))
     with http(url, key) as maker:
         refused = maker.post("/v1/admin/api_keys", json={"name": "more", "tenant": "acme"} | more)
         assert error(refused, 403)["code"] == "beyond_own_rights"
@@ -133,3 +134,57 @@ def test_a_key_that_was_revoked_is_no_operators_at_once(url: str, client: httpx.
         client.delete(f"/v1/admin/api_keys/{made['id']}")
         error(other.get("/v1/admin/tenants"), 401)
         assert time.monotonic() - began < 5, "sooner than a key is forgotten"
+
+
+def test_a_rotated_key_works_beside_its_successor_until_the_overlap_ends(url: str, client: httpx.Client) -> None:
+    old = make(client, scopes=["files"], models=["tiny"], role="viewer")
+    new = client.post(f"/v1/admin/api_keys/{old['id']}/rotate").json()
+    same = ("tenant", "name", "role", "scopes", "models", "expires_at")
+    assert {name: new[name] for name in same} == {name: old[name] for name in same}
+    assert new["value"] != old["value"]
+    seen = client.get(f"/v1/admin/api_keys/{old['id']}").json()
+    assert seen["replaced_by"] == new["id"]
+    assert 86_300 < seen["expires_at"] - old["created_at"] < 86_500
+    for one in (old, new):
+        with http(url, one["value"]) as user:
+            assert user.get("/v1/files").status_code == 200
+    assert "can't be rotated" in error(client.post(f"/v1/admin/api_keys/{old['id']}/rotate"), 409)["message"]
+    at_once = client.post(f"/v1/admin/api_keys/{new['id']}/rotate", json={"overlap_seconds": 0})
+    assert at_once.status_code == 200
+    with http(url, new["value"]) as user:
+        error(user.get("/v1/files"), 401)
+    error(client.post("/v1/admin/api_keys/key_none/rotate"), 404)
+
+
+def test_an_overlap_makes_no_key_live_longer_and_its_successor_ends_with_it(client: httpx.Client) -> None:
+    old = make(client, expires_in_seconds=3600)
+    new = client.post(f"/v1/admin/api_keys/{old['id']}/rotate", json={"overlap_seconds": 86_400}).json()
+    assert new["expires_at"] == old["expires_at"]
+    assert client.get(f"/v1/admin/api_keys/{old['id']}").json()["expires_at"] == old["expires_at"]
+
+
+def test_a_key_rotates_no_key_that_has_more(url: str, client: httpx.Client, db: Database) -> None:
+    narrow = frozenset({"tiny"})
+    id, key = db.run(keys.create, "default", "narrow", Role.OPERATOR, models=narrow)
+    with http(url, key) as maker:
+        for more in ({"models": ["tiny", "secret"]}, {}):
+            body = {"name": "more", "tenant": "acme"} | more
+            assert error(maker.post("/v1/admin/api_keys", json=body), 403)["code"] == "beyond_own_rights"
+            stronger = make(client, **more)["id"]
+            rotated = maker.post(f"/v1/admin/api_keys/{stronger}/rotate", json={"overlap_seconds": 0})
+            assert error(rotated, 403)["code"] == "beyond_own_rights"
+            assert client.get(f"/v1/admin/api_keys/{stronger}").json()["replaced_by"] is None
+        mine = maker.post(f"/v1/admin/api_keys/{id}/rotate", json={"overlap_seconds": 0})
+        assert mine.json()["models"] == ["tiny"]
+
+
+def test_the_last_use_is_seen(settings: Settings, db: Database) -> None:
+    with serving(settings) as url, http(url) as client:
+        made = make(client)
+        assert made["last_used_at"] is None
+        with http(url, made["value"]) as user:
+            for _ in range(3):
+                user.get("/v1/files")
+    used = {key.name: key.last_used_at for key in db.run(keys.page, None)}  # the API wrote it at its end
+    assert used["made"] is not None
+    assert used["bootstrap"] is not None

@@ -42,6 +42,7 @@ from penstock.service.admin import keys
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -106,6 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
                 WorkerDirectory(db, settings) as directory,
                 IngressClient(token, settings.ingress_ca) as client,
                 CallUsage(db) as call_usage,
+                KeyUses(db) as key_uses,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
                 app.state.platform = Platform(
@@ -114,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
                     settings=settings,
                     room=Room(settings.max_bodies_bytes),
                     key_cache=key_cache,
+                    key_uses=key_uses,
                     intake=intake,
                     completion_waiter=completion_waiter,
                     directory=directory,

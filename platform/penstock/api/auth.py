@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
-from penstock.domain.accounts.access import Access
+from penstock.domain.accounts.access import Access, Role
 from penstock.domain.api_errors import BadRequest, Unauthorized
 from penstock.service.admin import keys
 
@@ -42,8 +42,15 @@ async def known(request: Request, key: str) -> str:
         request_turns.of(request.scope).leave()
         await here.key_cache.refuse()
     request.scope["penstock.access"] = access
+    here.key_uses.note(access.key)
     access.check(request.method, request.url.path)
     return access.tenant
+
+
+def allowed_models(request: Request) -> frozenset[str] | None:
+    """What the key of a request may ask; None: every model. What a key may do never changes."""
+    access: Access = request.scope["penstock.access"]
+    return access.models
 
 
 async def _known(request: Request, given: Given) -> str:
@@ -55,11 +62,20 @@ async def _access(request: Request, here: Here, given: Given) -> Access:
     return await here.db.run(keys.access_of, given.credentials if given else "")
 
 
-Operator = Annotated[Access, Depends(_access)]
-"""The key that is valid at this moment; below `/v1/admin` only an operator's comes so far (`Access.check`)."""
+Caller = Annotated[Access, Depends(_access)]
+"""What the key may do that is valid at this moment."""
 
 
-async def _tenant(access: Operator) -> str:
+async def _operator(access: Caller) -> Access:
+    assert access.role is Role.OPERATOR, "Access.check lets nobody else below /v1/admin"
+    return access
+
+
+Operator = Annotated[Access, Depends(_operator)]
+"""An operator's key that is valid at this moment."""
+
+
+async def _tenant(access: Caller) -> str:
     return access.tenant
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import IdempotencyKey, Tenant
+from penstock.api.auth import IdempotencyKey, Tenant, allowed_models
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
@@ -51,7 +51,8 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency
     asked = body.check(CreateBatch, body.decode(raw))
     once = Idempotency(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
     wish = await webhooks.wished(here, asked.webhook)
-    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, asked.terms(wish), once, here.settings)
+    terms = asked.terms(wish, allowed_models(request))
+    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
     return shapes.batch(await webhooks.seen(here, tenant, BatchView(made), wish))
 
 

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from penstock.api.auth import known
+from penstock.api.auth import allowed_models, known
 from penstock.api.http import body, request_turns
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.request_middleware import CLIENT_LEFT
@@ -113,7 +113,8 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         room = stack.enter_context(ExitStack())
         raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held(tenant)))
         cache = request.headers.get("x-penstock-cache")
-        ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None, cache)
+        id, allowed = request.scope["penstock.request_id"], allowed_models(request)
+        ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, allowed)
         return Relayed(here, ask, room, stack.pop_all())
 
 

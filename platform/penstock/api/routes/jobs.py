@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api.auth import IdempotencyKey, Known, Tenant
+from penstock.api.auth import IdempotencyKey, Known, Tenant, allowed_models
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
@@ -99,7 +99,7 @@ async def create_job(request: Request, tenant: Known, here: Here, idempotency_ke
         asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
     once = Idempotency(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
     wish = await webhooks.wished(here, asked.webhook)
-    terms = asked.terms(wish)
+    terms = asked.terms(wish, allowed_models(request))
     made = await submit.create_job(
         here.db, here.blobs, here.intake, tenant, asks, asked.model, terms, once, here.settings
     )

@@ -34,9 +34,12 @@ class ApiKeyShape(BaseModel):
     tenant: str
     role: RoleName
     scopes: list[ScopeName]
+    models: list[str] | None = Field(description="What it may ask; null: every model.")
     created_at: int = Field(description="Unix seconds; so are all times here.")
     expires_at: int | None = Field(description="It is valid until then; null: until it is revoked.")
+    last_used_at: int | None = Field(description="To the minute.")
     revoked_at: int | None
+    replaced_by: str | None = Field(description="The key that a rotation made in its place.")
 
 
 class ApiKeyWithValue(ApiKeyShape):
@@ -76,7 +79,10 @@ def _api_key(one: ApiKey) -> dict[str, object]:
         "tenant": one.tenant,
         "role": str(one.role),
         "scopes": sorted(one.scopes),
+        "models": None if one.models is None else sorted(one.models),
         "created_at": unix(one.created_at),
+        "last_used_at": time(one.last_used_at),
+        "replaced_by": one.replaced_by,
         "expires_at": time(one.expires_at),
         "revoked_at": time(one.revoked_at),
     }

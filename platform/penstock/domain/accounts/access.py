@@ -60,6 +60,8 @@ class Access:
     tenant: str
     role: Role = Role.TENANT
     scopes: frozenset[Scope] = ALL
+    models: frozenset[str] | None = None
+    """What it may ask; None: every model."""
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""
@@ -75,8 +77,26 @@ class Access:
 
     def check_gift(self, given: Access) -> None:
         """Raise Forbidden if a key with that access has more than this one, which makes it."""
-        if list(Role).index(given.role) < list(Role).index(self.role) or not given.scopes <= self.scopes:
-            raise Forbidden("A key can't give what it has not: a role or a scope.", code="beyond_own_rights")
+        roles = list(Role)
+        more_models = self.models is not None and (given.models is None or not given.models <= self.models)
+        if roles.index(given.role) < roles.index(self.role) or not given.scopes <= self.scopes or more_models:
+            raise Forbidden("A key can't give what it has not: a role, a scope or a model.", code="beyond_own_rights")
+
+
+def allows(models: frozenset[str] | None, model: str) -> bool:
+    """Whether a key with these models may ask this one."""
+    return models is None or model in models
+
+
+def not_allowed(model: str) -> str:
+    """What whoever asks another is told."""
+    return f"This key may not use the model {model[:200]!r}."
+
+
+def check_model(models: frozenset[str] | None, model: str, param: str = "model") -> None:
+    """Raise Forbidden (`model_not_allowed`) if a key with these models may not ask this one."""
+    if not allows(models, model):
+        raise Forbidden(not_allowed(model), code="model_not_allowed", param=param)
 
 
 def read_scopes(names: Iterable[str]) -> frozenset[Scope]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock.domain.accounts.access import ALL, Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
-from penstock.domain.api_errors import BadRequest, Forbidden, NotFound, Unauthorized
+from penstock.domain.api_errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from penstock.service.admin import tenants
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
@@ -21,6 +21,10 @@ PREFIX: Final = "sk-penstock-"
 _MOST: Final = 10_000
 _LEAST_BOOTSTRAP_CHARACTERS: Final = 16
 _LONGEST_LIFE: Final = timedelta(days=3_653)
+_LONGEST_OVERLAP: Final = timedelta(days=30)
+_MOST_MODELS: Final = 100
+ROTATION_OVERLAP: Final = timedelta(hours=24)
+"""So long a rotated key stays valid beside its successor, unless told."""
 
 
 def hash_of(key: str) -> bytes:
@@ -45,6 +49,7 @@ def create(
     role: Role = Role.TENANT,
     scopes: frozenset[Scope] = ALL,
     life: timedelta | None = None,
+    models: frozenset[str] | None = None,
     *,
     maker: Access | None = None,
 ) -> tuple[str, str]:
@@ -57,21 +62,48 @@ def create(
         raise BadRequest("A key's name has 1 to 200 printable characters.", param="name")
     if life is not None and not timedelta(0) < life <= _LONGEST_LIFE:
         raise BadRequest("A key's life is a time up to ten years.", param="expires_in")
+    if models is not None:
+        _check_models(models)
     key = PREFIX + secrets.token_urlsafe(32)
-    access = Access(fresh("key_"), tenant, role, scopes)
+    access = Access(fresh("key_"), tenant, role, scopes, models)
     tenants.ensure(tx, tenant)
     keys.insert(tx.conn, access, name=name, hash=hash_of(key), tail=key[-4:], life=life)
     if maker is not None:
-        _check_gift(tx, maker, access)
+        _check_gift(tx, maker, get(tx, access.key))
     return access.key, key
 
 
-def _check_gift(tx: Transaction, maker: Access, given: Access) -> None:
-    """Raise Forbidden if a key that was just made has more than its maker's, or lives longer."""
-    maker.check_gift(given)
-    ends = get(tx, given.key).expires_at, get(tx, maker.key).expires_at
-    if ends[1] is not None and (ends[0] is None or ends[0] > ends[1]):
+def _check_models(models: frozenset[str]) -> None:
+    if not 0 < len(models) <= _MOST_MODELS or not all(0 < len(one) <= 200 and one.isprintable() for one in models):
+        raise BadRequest(f"A key is for 1 to {_MOST_MODELS} models, or for all.", param="models")
+
+
+def _check_gift(tx: Transaction, maker: Access, given: ApiKey) -> None:
+    """Raise Forbidden if a key has more than its maker's, or lives longer."""
+    maker.check_gift(given.access)
+    end = get(tx, maker.key).expires_at
+    if end is not None and (given.expires_at is None or given.expires_at > end):
         raise Forbidden("A key can't make one that lives longer than itself.", code="beyond_own_rights")
+
+
+def rotate(
+    tx: Transaction, id: str, overlap: timedelta = ROTATION_OVERLAP, *, maker: Access | None = None
+) -> tuple[str, str]:
+    """A new key with what this one has, its end too; this one ends after the overlap, or at once.
+
+    The new key's id, and the key itself, which is not kept. Raises NotFound, Conflict if it was rotated or is not valid
+    any more, BadRequest, and Forbidden as `create` does.
+    """
+    if not timedelta(0) <= overlap <= _LONGEST_OVERLAP:
+        raise BadRequest("The overlap is a time up to 30 days, or none.", param="overlap_seconds")
+    old = get(tx, id)
+    if maker is not None:
+        _check_gift(tx, maker, old)
+    new, key = fresh("key_"), PREFIX + secrets.token_urlsafe(32)
+    if not keys.rotate(tx.conn, id, new=new, hash=hash_of(key), tail=key[-4:], overlap=overlap):
+        state = f"replaced by {old.replaced_by}" if old.replaced_by else "not valid any more"
+        raise Conflict(state, "rotated", f"The key is {state}: it can't be rotated.")
+    return new, key
 
 
 def get(tx: Transaction, id: str) -> ApiKey:

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from penstock.blobs.store import Blobs
+from penstock.domain.accounts.access import allows, not_allowed
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
@@ -55,7 +56,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         facts = db.run(lambda tx: models.facts(tx.conn))
         # Equal lines of one slice are asked once, and only a plan puts them there.
         found = scan(path, batch.endpoint, facts, settings, dedup=batch.dedup and batch.plan)
-        db.run(check_models, found, settings)
+        db.run(check_models, batch, found, settings)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)
         if found.error_count:
@@ -82,16 +83,24 @@ def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
         yield path
 
 
-def check_models(tx: Transaction, found: Scan, settings: LimitSettings) -> None:
-    """Refuse every line that names a model which is neither added nor was ever registered by a worker."""
+def check_models(tx: Transaction, batch: Batch, found: Scan, settings: LimitSettings) -> None:
+    """Refuse every line that names a model which its maker's key may not ask, or that nobody knows.
+
+    Known is what was added, or was ever registered by a worker.
+    """
     known = models.known(tx.conn, found.models)
-    unknown = {index for index, name in enumerate(found.models) if name not in known}
-    if not unknown:
+    allowed = None if batch.allowed_models is None else frozenset(batch.allowed_models)
+    bad: dict[int, tuple[str, str]] = {}
+    for index, name in enumerate(found.models):
+        if not allows(allowed, name):
+            bad[index] = "model_not_allowed", not_allowed(name)
+        elif name not in known:
+            bad[index] = "model_not_found", f"The model {name!r} does not exist."
+    if not bad:
         return
     for number, model in zip(found.numbers, found.model_of, strict=True):
-        if model in unknown:
-            message = f"The model {found.models[model]!r} does not exist."
-            found.refuse(LineError("model_not_found", message, "body.model", number), settings.max_errors_listed)
+        if model in bad:
+            found.refuse(LineError(*bad[model], "body.model", number), settings.max_errors_listed)
 
 
 def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:

@@ -31,12 +31,21 @@ class CreateApiKey(Asked):
     tenant: Text = Field(description="Whose key it is; a tenant that is not there is made.")
     role: RoleName = Field("tenant", description="`viewer` only reads, `operator` also manages tenants and keys.")
     scopes: list[ScopeName] | None = Field(None, description="All unless told.", min_length=1)
+    models: list[Text] | None = Field(None, description="What it may ask; every model unless told.", min_length=1)
     expires_in_seconds: Annotated[int, Field(ge=1, le=_MOST_SECONDS)] | None = Field(
         None, description="Its life, ten years at most; until it is revoked unless told."
     )
 
 
-BODIES: Final = (CreateApiKey,)
+class RotateApiKey(Asked):
+    """How to rotate."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = Field(
+        86_400, description="So long the old key stays valid, unless it ends sooner; 0: it ends at once."
+    )
+
+
+BODIES: Final = (CreateApiKey, RotateApiKey)
 
 
 @router.get("", summary="List API keys")
@@ -63,6 +72,7 @@ async def create_api_key(request: Request, operator: Operator, here: Here) -> Ap
         Role(asked.role),
         read_scopes(asked.scopes or ()),
         None if asked.expires_in_seconds is None else timedelta(seconds=asked.expires_in_seconds),
+        None if asked.models is None else frozenset(asked.models),
         maker=operator,
     )
     return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
@@ -72,6 +82,18 @@ async def create_api_key(request: Request, operator: Operator, here: Here) -> Ap
 async def get_api_key(key_id: str, operator: Operator, here: Here) -> ApiKeyShape:
     """Everything about a key but the key."""
     return admin_shapes.api_key(await here.db.run(keys.get, key_id))
+
+
+@router.post("/{key_id}/rotate", summary="Rotate an API key", openapi_extra=body.documented(RotateApiKey))
+async def rotate_api_key(request: Request, key_id: str, operator: Operator, here: Here) -> ApiKeyWithValue:
+    """A new key with the same rights and the same end, told in this answer only; the old one goes on for a day.
+
+    409 if it was rotated already, or is not valid any more. 403 as for a create.
+    """
+    asked = body.check(RotateApiKey, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES) or b"{}"))
+    overlap = timedelta(seconds=asked.overlap_seconds)
+    id, value = await here.db.run(keys.rotate, key_id, overlap, maker=operator)
+    return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
 
 
 @router.delete("/{key_id}", summary="Revoke an API key")
