@@ -1,4 +1,4 @@
-"""Keys and audit: operators' keys, keys for some models only, when each was used last, and what replaced it."""
+"""Keys and audit: operators' keys, keys for some models, when each was used last; and a table of who did what."""
 
 from alembic import op
 
@@ -17,6 +17,20 @@ alter table api_keys
     add column replaced_by text;
 create index api_keys_oldest on api_keys (created_at, id);
 alter table batches add column allowed_models text[];
+
+-- Rows outlive what they are about, so nothing refers to anything. An actor is a key's id, `cli` or `platform`.
+create table audit (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    tenant text not null,
+    actor text not null,
+    request text,
+    action text not null,
+    target text not null,
+    details jsonb not null default '{}' check (pg_column_size(details) <= 4096)
+);
+create index audit_of_tenant on audit (tenant, id);
+create index audit_of_action on audit (action, id);
 """
 
 

@@ -169,3 +169,17 @@ def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.exit_code == 0
     assert "a-secret" not in shown.stdout
     assert "(set)" in shown.stdout
+
+
+def test_the_audit_says_what_the_command_line_did(penstock: Penstock) -> None:
+    penstock("tenants", "create", "acme")
+    penstock("tenants", "weight", "acme", "2")
+    penstock("models", "add", "tiny")
+    listed = penstock("audit", "--tenant", "acme").stdout.splitlines()[1:]
+    assert [line.split()[3:7] for line in listed] == [
+        ["acme", "cli", "tenant.updated", "acme"],
+        ["acme", "cli", "tenant.created", "acme"],
+    ]
+    assert '{"weight": 2.0}' in listed[0]
+    assert "model.added" in penstock("audit", "--limit", "1").stdout
+    assert penstock("audit", "--since", "2100-01-01").stdout.splitlines()[1:] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -11,6 +12,7 @@ from starlette.types import Scope
 from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
 from penstock.domain.accounts.access import Access, Role
+from penstock.domain.accounts.audit import Actor
 from penstock.domain.api_errors import BadRequest, Unauthorized
 from penstock.service.admin import keys
 
@@ -64,6 +66,15 @@ async def _access(request: Request, here: Here, given: Given) -> Access:
 
 Caller = Annotated[Access, Depends(_access)]
 """What the key may do that is valid at this moment."""
+
+
+async def _acting(request: Request, here: Here, access: Caller) -> Platform:
+    actor = Actor(access.key, request.scope["penstock.request_id"])
+    return dataclasses.replace(here, db=here.db.by(actor))
+
+
+Acting = Annotated[Platform, Depends(_acting)]
+"""What routes work with whose acts are audited: its database knows who asks."""
 
 
 async def _operator(access: Caller) -> Access:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import time, unix
 from penstock.domain.accounts.api_key import ApiKey
+from penstock.domain.accounts.audit import CLI, PLATFORM, AuditRow
 from penstock.domain.accounts.tenant import Tenant
+from penstock.service.core.audit import PREFIX
 
 RoleName = Literal["operator", "tenant", "viewer"]
 ScopeName = Literal["files", "batches", "inference", "webhooks"]
@@ -56,6 +58,27 @@ class DeletedApiKey(BaseModel):
     deleted: bool = True
 
 
+class ActorShape(BaseModel):
+    """Who did it."""
+
+    type: Literal["api_key", "cli", "platform"]
+    id: str | None = Field(description="The id of the API key.")
+
+
+class AuditShape(BaseModel):
+    """One act."""
+
+    id: str
+    object: Literal["organization.audit_log"] = "organization.audit_log"
+    effective_at: int = Field(description="Unix seconds.")
+    tenant: str = Field(description="Whose things it was about; empty for models and prices.")
+    actor: ActorShape
+    action: str = Field(description="`<what>.<done>`: `api_key.created`, `batch.cancelled`, `tenant.updated`, …")
+    target: str = Field(description="What it was done to, by its id.")
+    request_id: str | None = Field(description="The `x-request-id` of the request.")
+    details: dict[str, Any] = Field(description="A few values; never a secret, a body or an answer.")
+
+
 def tenant(one: Tenant) -> TenantShape:
     """A tenant's shape."""
     return TenantShape(id=one.id, weight=one.weight, cache=one.cache, created_at=unix(one.created_at))
@@ -86,3 +109,22 @@ def _api_key(one: ApiKey) -> dict[str, object]:
         "expires_at": time(one.expires_at),
         "revoked_at": time(one.revoked_at),
     }
+
+
+def audit_row(one: AuditRow) -> AuditShape:
+    """An act's shape."""
+    kind: Literal["api_key", "cli", "platform"] = "api_key"
+    if one.actor.id == CLI.id:
+        kind = "cli"
+    elif one.actor.id == PLATFORM.id:
+        kind = "platform"
+    return AuditShape(
+        id=f"{PREFIX}{one.id}",
+        effective_at=unix(one.at),
+        tenant=one.tenant,
+        actor=ActorShape(type=kind, id=one.actor.id if kind == "api_key" else None),
+        action=one.action,
+        target=one.target,
+        request_id=one.actor.request,
+        details=one.details,
+    )

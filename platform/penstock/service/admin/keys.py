@@ -12,6 +12,7 @@ from penstock.domain.accounts.access import ALL, Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
 from penstock.domain.api_errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from penstock.service.admin import tenants
+from penstock.service.core import audit
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import keys
@@ -39,7 +40,8 @@ def ensure_bootstrap(tx: Transaction, key: str) -> None:
         raise BadRequest(f"The bootstrap key must be {_LEAST_BOOTSTRAP_CHARACTERS} or more printable ASCII characters.")
     tenants.ensure(tx, BOOTSTRAP_TENANT)
     access = Access(fresh("key_"), BOOTSTRAP_TENANT, Role.OPERATOR)
-    keys.insert(tx.conn, access, name="bootstrap", hash=hash_of(key), tail=key[-4:], life=None)
+    if keys.insert(tx.conn, access, name="bootstrap", hash=hash_of(key), tail=key[-4:], life=None):
+        _record_made(tx, access)
 
 
 def create(
@@ -70,7 +72,15 @@ def create(
     keys.insert(tx.conn, access, name=name, hash=hash_of(key), tail=key[-4:], life=life)
     if maker is not None:
         _check_gift(tx, maker, get(tx, access.key))
+    _record_made(tx, access)
     return access.key, key
+
+
+def _record_made(tx: Transaction, access: Access) -> None:
+    models = None if access.models is None else len(access.models)
+    audit.record(
+        tx, access.tenant, "api_key.created", access.key, role=access.role, scopes=sorted(access.scopes), models=models
+    )
 
 
 def _check_models(models: frozenset[str]) -> None:
@@ -103,6 +113,7 @@ def rotate(
     if not keys.rotate(tx.conn, id, new=new, hash=hash_of(key), tail=key[-4:], overlap=overlap):
         state = f"replaced by {old.replaced_by}" if old.replaced_by else "not valid any more"
         raise Conflict(state, "rotated", f"The key is {state}: it can't be rotated.")
+    audit.record(tx, old.tenant, "api_key.rotated", id, new=new, overlap_seconds=overlap.total_seconds())
     return new, key
 
 
@@ -125,6 +136,7 @@ def revoke(tx: Transaction, tenant: str, id: str) -> None:
     """Make a key invalid from now on; raise NotFound if the tenant has no such valid key."""
     if not keys.revoke(tx.conn, tenant, id):
         raise NotFound("key", id)
+    audit.record(tx, tenant, "api_key.revoked", id)
 
 
 def revoke_any(tx: Transaction, id: str) -> None:

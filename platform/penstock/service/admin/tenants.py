@@ -7,6 +7,7 @@ from typing import Final
 
 from penstock.domain.accounts.tenant import Tenant
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import keys, tenants
 
@@ -20,7 +21,10 @@ def ensure(tx: Transaction, tenant: str) -> bool:
     """Make a tenant; False if it is there already. Raises BadRequest for a name that is none."""
     if not _NAME.fullmatch(tenant):
         raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="tenant")
-    return keys.ensure_tenant(tx.conn, tenant, tenant)
+    made = keys.ensure_tenant(tx.conn, tenant, tenant)
+    if made:
+        audit.record(tx, tenant, "tenant.created", tenant)
+    return made
 
 
 def create(tx: Transaction, tenant: str) -> Tenant:
@@ -58,9 +62,11 @@ def weigh(tx: Transaction, tenant: str, weight: float) -> None:
         raise BadRequest(f"A weight is a number from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}.", param="weight")
     if not tenants.weigh(tx.conn, tenant, weight):
         raise NotFound("tenant", tenant)
+    audit.record(tx, tenant, "tenant.updated", tenant, weight=weight)
 
 
 def set_cache(tx: Transaction, tenant: str, cache: bool) -> None:
     """Choose whether a tenant's requests use the shared cache unless they say otherwise; raise NotFound."""
     if not tenants.set_cache(tx.conn, tenant, cache):
         raise NotFound("tenant", tenant)
+    audit.record(tx, tenant, "tenant.updated", tenant, cache=cache)

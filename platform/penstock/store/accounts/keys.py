@@ -16,7 +16,7 @@ _INSERT = text("""
     insert into api_keys (id, tenant, name, hash, tail, role, scopes, models, expires_at)
     values (:id, :tenant, :name, :hash, :tail, :role, cast(:scopes as text[]), cast(:models as text[]),
             clock_timestamp() + :life)
-    on conflict (hash) do nothing""")
+    on conflict (hash) do nothing returning id""")
 _BY_HASH = text("""
     select hash, id as key, tenant, role, scopes, models from api_keys
     where hash = any(cast(:hashes as bytea[])) and revoked_at is null
@@ -61,11 +61,12 @@ def ensure_tenant(conn: Connection, tenant: str, name: str) -> bool:
     return conn.execute(_TENANT, {"tenant": tenant, "name": name}).first() is not None
 
 
-def insert(conn: Connection, access: Access, *, name: str, hash: bytes, tail: str, life: timedelta | None) -> None:
-    """Store a key's hash and what it may do; a key that is stored already stays as it is."""
+def insert(conn: Connection, access: Access, *, name: str, hash: bytes, tail: str, life: timedelta | None) -> bool:
+    """Store a key's hash and what it may do; False if it is stored already: it stays as it is."""
     values = {"id": access.key, "tenant": access.tenant, "name": name, "hash": hash, "tail": tail, "life": life}
     models = None if access.models is None else sorted(access.models)
-    conn.execute(_INSERT, values | {"role": access.role, "scopes": sorted(access.scopes), "models": models})
+    given = {"role": access.role, "scopes": sorted(access.scopes), "models": models}
+    return conn.execute(_INSERT, values | given).first() is not None
 
 
 def access_of(conn: Connection, hashes: Sequence[bytes]) -> dict[bytes, Access]:

@@ -7,9 +7,9 @@ from typing import Final
 from fastapi import APIRouter
 
 from penstock.api.http.errors import DOCUMENTED
-from penstock.api.routes.admin import api_keys, tenants
+from penstock.api.routes.admin import api_keys, audit, tenants
 
-ROOMS: Final = (tenants, api_keys)
+ROOMS: Final = (tenants, api_keys, audit)
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=DOCUMENTED)
 for room in ROOMS:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import Operator
+from penstock.api.auth import Acting, Operator
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
@@ -62,7 +62,7 @@ async def list_api_keys(
 
 
 @router.post("", summary="Create an API key", openapi_extra=body.documented(CreateApiKey))
-async def create_api_key(request: Request, operator: Operator, here: Here) -> ApiKeyWithValue:
+async def create_api_key(request: Request, operator: Operator, here: Acting) -> ApiKeyWithValue:
     """Make a key; this answer is the only one that has it. 403 if it would have more than the key that makes it."""
     asked = body.check(CreateApiKey, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
     id, value = await here.db.run(
@@ -85,7 +85,7 @@ async def get_api_key(key_id: str, operator: Operator, here: Here) -> ApiKeyShap
 
 
 @router.post("/{key_id}/rotate", summary="Rotate an API key", openapi_extra=body.documented(RotateApiKey))
-async def rotate_api_key(request: Request, key_id: str, operator: Operator, here: Here) -> ApiKeyWithValue:
+async def rotate_api_key(request: Request, key_id: str, operator: Operator, here: Acting) -> ApiKeyWithValue:
     """A new key with the same rights and the same end, told in this answer only; the old one goes on for a day.
 
     409 if it was rotated already, or is not valid any more. 403 as for a create.
@@ -97,7 +97,7 @@ async def rotate_api_key(request: Request, key_id: str, operator: Operator, here
 
 
 @router.delete("/{key_id}", summary="Revoke an API key")
-async def delete_api_key(key_id: str, operator: Operator, here: Here) -> DeletedApiKey:
+async def delete_api_key(key_id: str, operator: Operator, here: Acting) -> DeletedApiKey:
     """Make a key invalid from now on; it stays in the list. 404 if it is revoked already."""
     await here.db.run(keys.revoke_any, key_id)
     return DeletedApiKey(id=key_id)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import Operator
+from penstock.api.auth import Acting, Operator
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
@@ -48,7 +48,7 @@ async def list_tenants(operator: Operator, here: Here, after: After = None, limi
 
 
 @router.post("", summary="Create a tenant", openapi_extra=body.documented(CreateTenant))
-async def create_tenant(request: Request, operator: Operator, here: Here) -> TenantShape:
+async def create_tenant(request: Request, operator: Operator, here: Acting) -> TenantShape:
     """Make a tenant without any key. 409 if it is there already."""
     asked = body.check(CreateTenant, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
     return admin_shapes.tenant(await here.db.run(tenants.create, asked.name))
@@ -61,7 +61,7 @@ async def get_tenant(tenant_id: str, operator: Operator, here: Here) -> TenantSh
 
 
 @router.post("/{tenant_id}", summary="Change a tenant", openapi_extra=body.documented(ChangeTenant))
-async def change_tenant(request: Request, tenant_id: str, operator: Operator, here: Here) -> TenantShape:
+async def change_tenant(request: Request, tenant_id: str, operator: Operator, here: Acting) -> TenantShape:
     """Change a tenant's weight or its use of the shared cache, from now on."""
     asked = body.check(ChangeTenant, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
     return admin_shapes.tenant(await here.db.run(tenants.change, tenant_id, **asked.model_dump()))
