@@ -19,7 +19,7 @@ from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 
 Route = tuple[str, str]
-IDS = {"file_id": "file", "batch_id": "batch", "job_id": "job", "endpoint_id": "endpoint"}
+IDS = {"file_id": "file", "batch_id": "batch", "job_id": "job", "endpoint_id": "endpoint", "tenant_id": "tenant"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Place:
         method, path = route
         for parameter, kind in IDS.items():
             path = path.replace("{" + parameter + "}", self.ids.get(kind, "x"))
-        path = path.replace("{delivery_id}", "x").replace("{model}", "x")
+        path = path.replace("{delivery_id}", "x").replace("{model}", "x").replace("{key_id}", "x")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         return httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
 
@@ -60,14 +60,16 @@ def place(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.Te
         routes.append(("POST", "/tokenize"))
         file = upload(client)["id"]
         ids = {"file": file, "batch": create(client, file)["id"]}
+        ids["tenant"] = keys.BOOTSTRAP_TENANT
         ids["endpoint"] = client.post("/v1/webhook_endpoints", json={"url": "https://93.184.215.14/x"}).json()["id"]
         yield Place(url, Database(engine, lambda hints: None), routes, ids)
     engine.dispose()
 
 
-def test_there_are_routes_of_every_scope(place: Place) -> None:
+def test_there_are_routes_of_every_scope_and_for_operators(place: Place) -> None:
     assert len(place.routes) > 40
     assert {scope_of(path) for _, path in place.routes} == {None, *Scope}
+    assert sum(is_admin(route) for route in place.routes) >= 8
 
 
 def test_no_key_and_every_key_that_is_none_any_more_is_a_401_everywhere(
@@ -86,11 +88,36 @@ def test_no_key_and_every_key_that_is_none_any_more_is_a_401_everywhere(
 def scope_of(path: str) -> Scope | None:
     """What the documentation says, in other words than the code: the first part of a path that names a thing."""
     part = path.removeprefix("/v1/").split("/")[0]
+    if part == "admin":
+        return None
     if part in ("batches", "jobs", "usage", "organization"):
         return Scope.BATCHES
     return {"files": Scope.FILES, "models": None, "limits": None}.get(
         part, Scope.WEBHOOKS if "webhook" in part else Scope.INFERENCE
     )
+
+
+def is_admin(route: Route) -> bool:
+    """Whether only an operator's key may ask this."""
+    return route[1].startswith("/v1/admin")
+
+
+@pytest.mark.parametrize("role", [Role.TENANT, Role.VIEWER])
+def test_what_is_an_operators_is_a_403_for_every_other_key(place: Place, role: Role, subtests: pytest.Subtests) -> None:
+    key = place.key(role=role)
+    for route in filter(is_admin, place.routes):
+        with subtests.test(route=route):
+            assert error(place.ask(route, key), 403)["code"] == "operator_only"
+
+
+@pytest.mark.parametrize("scopes", [ALL, frozenset({Scope.FILES})])
+def test_an_operator_reads_all_that_is_an_operators_whatever_its_scopes(
+    place: Place, scopes: frozenset[Scope], subtests: pytest.Subtests
+) -> None:
+    key = place.key(role=Role.OPERATOR, scopes=scopes)
+    for route in filter(is_admin, place.routes):
+        with subtests.test(route=route):
+            assert place.ask(route, key).status_code in (200, 400, 404), "400: a body is needed"
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -102,13 +129,15 @@ def test_a_key_without_a_scope_is_told_so_there_and_nowhere_else(
         with subtests.test(route=route):
             if scope_of(route[1]) is scope:
                 assert error(place.ask(route, key), 403)["code"] == "insufficient_scope"
-            elif route[0] == "GET":  # others would change what the next test looks at
+            elif route[0] == "GET" and not is_admin(route):  # others would change what the next test looks at
                 assert place.ask(route, key).status_code not in (401, 403, 500)
 
 
 def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: pytest.Subtests) -> None:
     key = place.key(role=Role.VIEWER)
     for route in place.routes:
+        if is_admin(route):
+            continue
         with subtests.test(route=route):
             answer = place.ask(route, key)
             if route[0] == "GET":
@@ -119,8 +148,9 @@ def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: p
         assert client.get(f"/v1/batches/{place.ids['batch']}").json()["status"] == "validating"
 
 
-def test_another_tenant_finds_none_of_the_things(place: Place, subtests: pytest.Subtests) -> None:
-    _, key = place.db.run(keys.create, "foreign", "matrix")
+@pytest.mark.parametrize("role", [Role.TENANT, Role.OPERATOR])
+def test_another_tenant_finds_none_of_the_things(place: Place, role: Role, subtests: pytest.Subtests) -> None:
+    _, key = place.db.run(keys.create, "foreign", "matrix", role)
     for route in place.routes:
         if any("{" + parameter + "}" in route[1] for parameter in ("file_id", "batch_id", "endpoint_id")):
             with subtests.test(route=route):

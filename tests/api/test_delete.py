@@ -55,6 +55,8 @@ def test_a_job_goes_with_its_results_and_what_it_used_stays_counted(
     assert client.get("/v1/jobs").json()["data"] == []
     assert left(settings.database_url) == {}
     assert client.get("/v1/usage", params=asked | {"start_time": start}).json()["data"] == before
+    [row] = client.get("/v1/admin/audit", params={"action": "job.deleted"}).json()["data"]
+    assert (row["target"], row["actor"]["type"], row["details"]) == (job, "api_key", {"state": "completed"})
 
 
 def test_one_that_has_not_ended_is_a_409_that_says_what_to_do(client: httpx.Client, model: str) -> None:

@@ -45,6 +45,20 @@ def test_a_key_has_a_role_scopes_and_an_end(penstock: Penstock, client: httpx.Cl
     assert "batches files" in row
 
 
+def test_a_key_for_some_models_is_rotated(penstock: Penstock, client: httpx.Client) -> None:
+    penstock("models", "add", "tiny")
+    penstock("models", "add", "secret")
+    first = penstock("keys", "create", "narrow", "--models", "tiny").stdout.strip()
+    row = next(line for line in penstock("keys", "list").stdout.splitlines() if "narrow" in line)
+    second = penstock("keys", "rotate", row.split()[0], "--overlap", "0")
+    assert second.exit_code == 0, second.output
+    headers = {"authorization": f"Bearer {second.stdout.strip()}"}
+    assert [one["id"] for one in client.get("/v1/models", headers=headers).json()["data"]] == ["tiny"]
+    assert client.get("/v1/models", headers={"authorization": f"Bearer {first}"}).status_code == 401
+    again = penstock("keys", "rotate", row.split()[0])
+    assert (again.exit_code, "it can't be rotated" in again.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -155,3 +169,17 @@ def test_settings_never_show_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.exit_code == 0
     assert "a-secret" not in shown.stdout
     assert "(set)" in shown.stdout
+
+
+def test_the_audit_says_what_the_command_line_did(penstock: Penstock) -> None:
+    penstock("tenants", "create", "acme")
+    penstock("tenants", "weight", "acme", "2")
+    penstock("models", "add", "tiny")
+    listed = penstock("audit", "--tenant", "acme").stdout.splitlines()[1:]
+    assert [line.split()[3:7] for line in listed] == [
+        ["acme", "cli", "tenant.updated", "acme"],
+        ["acme", "cli", "tenant.created", "acme"],
+    ]
+    assert '{"weight": 2.0}' in listed[0]
+    assert "model.added" in penstock("audit", "--limit", "1").stdout
+    assert penstock("audit", "--since", "2100-01-01").stdout.splitlines()[1:] == []

@@ -264,3 +264,16 @@ def test_a_batch_without_dedup_counts_every_line_in_full(desk: Desk, world: Worl
     lines = b"\n".join(request(name, body=line) for name in "ab")
     shared, apart = (desk.validate(lines, dedup=dedup) for dedup in (True, False))
     assert sum(row.tokens for row in world.slices(shared)) < 600 < sum(row.tokens for row in world.slices(apart))
+
+
+def test_lines_name_only_models_that_their_makers_key_may_ask(desk: Desk, world: World) -> None:
+    world.db.run(models.add, "secret")
+    content = b"\n".join([request("a"), request("b", model="secret"), request("c", model="nobody-has-it")])
+    found = world.find(desk.validate(content, allowed_models=frozenset({"tiny", "later"})))
+    assert [(error["code"], error["line"]) for error in found.errors] == [
+        ("model_not_allowed", 2),
+        ("model_not_allowed", 3),
+    ]
+    assert found.errors[0]["message"] == "This key may not use the model 'secret'."
+    good = desk.validate(request("a"), allowed_models=frozenset({"tiny"}))
+    assert world.find(good).state is BatchState.IN_PROGRESS

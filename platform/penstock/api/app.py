@@ -20,6 +20,7 @@ from penstock.api.http.request_middleware import RequestMiddleware
 from penstock.api.http.request_turns import RequestTurns
 from penstock.api.platform import Platform
 from penstock.api.routes import (
+    admin,
     batches,
     calls,
     deliveries,
@@ -42,6 +43,7 @@ from penstock.service.admin import keys
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -79,6 +81,7 @@ _BODIES = (
     estimate.EstimateBatch,
     *webhooks.BODIES,
     *deliveries.BODIES,
+    *admin.BODIES,
 )
 
 
@@ -107,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
                 WorkerDirectory(db, settings) as directory,
                 IngressClient(token, settings.ingress_ca) as client,
                 CallUsage(db) as call_usage,
+                KeyUses(db) as key_uses,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
                 app.state.platform = Platform(
@@ -116,6 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
                     room=Room(settings.max_bodies_bytes),
                     key_cache=key_cache,
                     limiter=limiter,
+                    key_uses=key_uses,
                     intake=intake,
                     completion_waiter=completion_waiter,
                     directory=directory,
@@ -142,7 +147,9 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for room in (calls, files, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, health, metrics):
+    for room in (
+        calls, files, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health, metrics,
+    ):  # fmt: skip
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose, told=auth.told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -10,7 +11,8 @@ from starlette.types import Scope
 
 from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
-from penstock.domain.accounts.access import Access
+from penstock.domain.accounts.access import Access, Role
+from penstock.domain.accounts.audit import Actor
 from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, Unauthorized
 from penstock.service.admin import keys
@@ -53,6 +55,7 @@ async def known(request: Request, key: str) -> str:
         await here.key_cache.refuse()
     request.scope["penstock.access"] = access
     await here.limiter.take(access, LimitName.REQUESTS_PER_MINUTE)
+    here.key_uses.note(access.key)
     access.check(request.method, request.url.path)
     return access.tenant
 
@@ -63,13 +66,44 @@ def access_of(request: Request) -> Access:
     return access
 
 
+def allowed_models(request: Request) -> frozenset[str] | None:
+    """What the key of a request may ask; None: every model. What a key may do never changes."""
+    return access_of(request).models
+
+
 async def _known(request: Request, given: Given) -> str:
     return await known(request, given.credentials if given else "")
 
 
-async def _tenant(request: Request, here: Here, given: Given) -> str:
+async def _access(request: Request, here: Here, given: Given) -> Access:
     await _known(request, given)  # so that wrong keys cost no connection
-    return (await here.db.run(keys.access_of, given.credentials if given else "")).tenant
+    return await here.db.run(keys.access_of, given.credentials if given else "")
+
+
+Caller = Annotated[Access, Depends(_access)]
+"""What the key may do that is valid at this moment."""
+
+
+async def _acting(request: Request, here: Here, access: Caller) -> Platform:
+    actor = Actor(access.key, request.scope["penstock.request_id"])
+    return dataclasses.replace(here, db=here.db.by(actor))
+
+
+Acting = Annotated[Platform, Depends(_acting)]
+"""What routes work with whose acts are audited: its database knows who asks."""
+
+
+async def _operator(access: Caller) -> Access:
+    assert access.role is Role.OPERATOR, "Access.check lets nobody else below /v1/admin"
+    return access
+
+
+Operator = Annotated[Access, Depends(_operator)]
+"""An operator's key that is valid at this moment."""
+
+
+async def _tenant(access: Caller) -> str:
+    return access.tenant
 
 
 Known = Annotated[str, Depends(_known)]

@@ -12,6 +12,7 @@ from penstock.blobs.store import Blobs
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -31,6 +32,7 @@ class Platform:
     room: Room
     key_cache: ApiKeyCache
     limiter: Limiter
+    key_uses: KeyUses
     intake: SmallJobIntake
     completion_waiter: CompletionWaiter
     directory: WorkerDirectory

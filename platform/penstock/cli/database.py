@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from penstock.domain.accounts.audit import CLI
 from penstock.service.core.transaction import Database
 from penstock.settings import load
 from penstock.stack import layout, postgres
@@ -29,7 +30,7 @@ def database_url(data: Path) -> str:
 @contextmanager
 def opened(data: Path) -> Iterator[Database]:
     """The database for one command."""
-    db = Database(sync_engine(database_url(data), connections=1), lambda hints: None)
+    db = Database(sync_engine(database_url(data), connections=1), lambda hints: None, CLI)
     try:
         yield db
     finally:

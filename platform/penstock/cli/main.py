@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from penstock.cli.commands import batches, keys, limits, models, servers, tenants, webhooks
+from penstock.cli.commands.audit import audit
 from penstock.cli.commands.demo import demo
 from penstock.cli.commands.settings import settings
 from penstock.cli.commands.up import up
@@ -21,6 +22,7 @@ app.command()(demo)
 servers.install(app)
 app.command()(settings)
 app.command()(usage)
+app.command()(audit)
 app.add_typer(batches.app, name="batches")
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import IdempotencyKey, Tenant, access_of
+from penstock.api.auth import Acting, IdempotencyKey, Tenant, access_of, allowed_models
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
@@ -53,7 +53,8 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency
     asked = body.check(CreateBatch, body.decode(raw))
     once = Idempotency(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
     wish = await webhooks.wished(here, asked.webhook)
-    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, asked.terms(wish), once, here.settings)
+    terms = asked.terms(wish, allowed_models(request))
+    made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
     return shapes.batch(await webhooks.seen(here, tenant, BatchView(made), wish))
 
 
@@ -76,7 +77,7 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
 
 
 @router.delete("/{batch_id}", summary="Delete a batch")
-async def delete_batch(batch_id: str, tenant: Tenant, here: Here) -> DeletedBatch:
+async def delete_batch(batch_id: str, tenant: Tenant, here: Acting) -> DeletedBatch:
     """Delete a batch that has ended, with its results; its usage stays counted.
 
     409 until it has ended, and while a retry of it is there.
@@ -86,7 +87,7 @@ async def delete_batch(batch_id: str, tenant: Tenant, here: Here) -> DeletedBatc
 
 
 @router.post("/{batch_id}/cancel", summary="Cancel a batch")
-async def cancel_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+async def cancel_batch(batch_id: str, tenant: Tenant, here: Acting) -> BatchShape:
     """Stop a batch: what is answered is kept, the rest goes to the error file. 409 if it has ended."""
     return shapes.batch(BatchView(await here.db.run(cancel.cancel, tenant, "batch", batch_id)))
 
@@ -105,18 +106,18 @@ async def retry_batch(
 
 
 @router.patch("/{batch_id}", summary="Change a batch", openapi_extra=body.documented(Change))
-async def change_batch(request: Request, batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+async def change_batch(request: Request, batch_id: str, tenant: Tenant, here: Acting) -> BatchShape:
     """Give a batch another lane, window or metadata, in force within one slice. 409 if it is closing or has ended."""
     return shapes.batch(await steering.change(request, here, tenant, "batch", batch_id))
 
 
 @router.post("/{batch_id}/pause", summary="Pause a batch")
-async def pause_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+async def pause_batch(batch_id: str, tenant: Tenant, here: Acting) -> BatchShape:
     """Start nothing more of a batch in progress; what runs (some hundreds of lines) ends. Its deadline stays."""
     return shapes.batch(await steering.pause(here, tenant, "batch", batch_id))
 
 
 @router.post("/{batch_id}/resume", summary="Resume a batch")
-async def resume_batch(batch_id: str, tenant: Tenant, here: Here) -> BatchShape:
+async def resume_batch(batch_id: str, tenant: Tenant, here: Acting) -> BatchShape:
     """Let a paused batch go on at once."""
     return shapes.batch(await steering.resume(here, tenant, "batch", batch_id))

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from penstock.api.auth import access_of, known
+from penstock.api.auth import access_of, allowed_models, known
 from penstock.api.http import body, request_turns
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.request_middleware import CLIENT_LEFT
@@ -120,7 +120,8 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         room = stack.enter_context(ExitStack())
         raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held(tenant)))
         cache = request.headers.get("x-penstock-cache")
-        ask = await here.calls.read(request.scope["penstock.request_id"], tenant, endpoint, raw, session or None, cache)
+        id, allowed = request.scope["penstock.request_id"], allowed_models(request)
+        ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, allowed)
         if access.budget is not Budget.NONE and not here.directory.priced(ask.model):
             raise budget.no_price(ask.model)
         tokens = stack.enter_context(TokenRate(here.limiter, access, len(raw) / here.settings.bytes_per_token))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from penstock.api.auth import Tenant, access_of
+from penstock.api.auth import Tenant, access_of, allowed_models
 from penstock.api.http import body
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
@@ -129,6 +130,7 @@ async def estimate_batch(request: Request, tenant: Tenant, here: Here) -> Estima
         here.room.grow(held, len(raw) + MOST_BYTES)
         wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)
         id = request.scope["penstock.request_id"]
+        wanted = dataclasses.replace(wanted, allowed_models=allowed_models(request))
         return _shape(await batch_estimate.estimate(here.db, here.blobs, here.calls, id, wanted, here.settings))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from penstock.api.auth import IdempotencyKey, Tenant, access_of
+from penstock.api.auth import Acting, IdempotencyKey, Tenant, access_of
 from penstock.api.http import content, multipart
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
@@ -136,7 +136,7 @@ async def get_file(file_id: str, tenant: Tenant, here: Here) -> FileShape:
 
 
 @router.delete("/{file_id}", summary="Delete a file")
-async def delete_file(file_id: str, tenant: Tenant, here: Here) -> DeletedFile:
+async def delete_file(file_id: str, tenant: Tenant, here: Acting) -> DeletedFile:
     """Delete a file and its bytes. 409 while a batch is still validating it."""
     await upload.delete(here.db, here.blobs, tenant, file_id)
     return DeletedFile(id=file_id)

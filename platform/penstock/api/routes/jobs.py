@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api.auth import IdempotencyKey, Known, Tenant, access_of
+from penstock.api.auth import Acting, IdempotencyKey, Known, Tenant, access_of, allowed_models
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
@@ -101,7 +101,7 @@ async def create_job(request: Request, tenant: Known, here: Here, idempotency_ke
         asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
     once = Idempotency(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
     wish = await webhooks.wished(here, asked.webhook)
-    terms = asked.terms(wish)
+    terms = asked.terms(wish, allowed_models(request))
     made = await submit.create_job(
         here.db, here.blobs, here.intake, tenant, asks, asked.model, terms, once, here.settings
     )
@@ -165,7 +165,7 @@ async def get_job(request: Request, job_id: str, tenant: Known, here: Here, wait
 
 
 @router.delete("/{job_id}", summary="Delete a job")
-async def delete_job(job_id: str, tenant: Tenant, here: Here) -> DeletedBatch:
+async def delete_job(job_id: str, tenant: Tenant, here: Acting) -> DeletedBatch:
     """Delete a job that has ended, with its results; its usage stays counted.
 
     409 until it has ended, and while a retry of it is there.
@@ -175,7 +175,7 @@ async def delete_job(job_id: str, tenant: Tenant, here: Here) -> DeletedBatch:
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", response_model=JobShape)
-async def cancel_job(job_id: str, tenant: Tenant, here: Here) -> Response:
+async def cancel_job(job_id: str, tenant: Tenant, here: Acting) -> Response:
     """Stop a job: what is answered is kept. 409 if it has ended."""
     return _respond(BatchView(await here.db.run(cancel.cancel, tenant, "job", job_id)))
 
@@ -199,19 +199,19 @@ async def retry_job(
 @router.patch(
     "/{job_id}", summary="Change a job", response_model=JobShape, openapi_extra=body.documented(steering.Change)
 )
-async def change_job(request: Request, job_id: str, tenant: Tenant, here: Here) -> Response:
+async def change_job(request: Request, job_id: str, tenant: Tenant, here: Acting) -> Response:
     """Give a job another lane, window or metadata, in force within one slice. 409 if it is closing or has ended."""
     return _respond(await steering.change(request, here, tenant, "job", job_id))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", response_model=JobShape)
-async def pause_job(job_id: str, tenant: Tenant, here: Here) -> Response:
+async def pause_job(job_id: str, tenant: Tenant, here: Acting) -> Response:
     """Start nothing more of a job in progress; what runs ends. Its deadline stays."""
     return _respond(await steering.pause(here, tenant, "job", job_id))
 
 
 @router.post("/{job_id}/resume", summary="Resume a job", response_model=JobShape)
-async def resume_job(job_id: str, tenant: Tenant, here: Here) -> Response:
+async def resume_job(job_id: str, tenant: Tenant, here: Acting) -> Response:
     """Let a paused job go on at once."""
     return _respond(await steering.resume(here, tenant, "job", job_id))
 

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request
 from pydantic import Field, StringConstraints
 
-from penstock.api.auth import access_of
+from penstock.api.auth import access_of, allowed_models
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Platform
@@ -91,7 +91,7 @@ class CreateRetry(Asked):
             changes=changes,
         )
 
-    def again(self, webhook: WebhookRequest | None) -> RetryRequest:
+    def again(self, webhook: WebhookRequest | None, allowed_models: frozenset[str] | None) -> RetryRequest:
         """On which terms."""
         return RetryRequest(
             lane=Lane(self.lane) if self.lane else None,
@@ -99,6 +99,7 @@ class CreateRetry(Asked):
             metadata=self.metadata,
             output_expires_seconds=self.output_expires_after.seconds if self.output_expires_after else None,
             webhook=webhook,
+            allowed_models=allowed_models,
         )
 
 
@@ -121,6 +122,7 @@ async def retry(request: Request, here: Platform, tenant: str, kind: str, id: st
     asked = body.check(CreateRetry, body.decode(raw)) if raw.strip() else CreateRetry()
     once = Idempotency(key, hashlib.sha256(b"retry" + id.encode() + b"\0" + raw).digest()) if key else None
     repeats, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
-    made = await here.db.run(make, tenant, kind, id, repeats, asked.again(wish), once, here.settings)
+    again = asked.again(wish, allowed_models(request))
+    made = await here.db.run(make, tenant, kind, id, repeats, again, once, here.settings)
     view = await here.db.run(batch_view.view, tenant, kind, made.id, here.settings)
     return await webhooks.seen(here, tenant, view, wish)

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import Tenant
+from penstock.api.auth import Acting, Tenant
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
@@ -82,7 +82,7 @@ BODIES: Final = (CreateEndpoint, ChangeEndpoint, RotateSecret, TestEndpoint)
 
 
 @router.post("/webhook_endpoints", summary="Create a webhook endpoint", openapi_extra=body.documented(CreateEndpoint))
-async def create_endpoint(request: Request, tenant: Tenant, here: Here) -> EndpointWithSecret:
+async def create_endpoint(request: Request, tenant: Tenant, here: Acting) -> EndpointWithSecret:
     """From now on, events go there too, signed as Standard Webhooks says. The secret is told in this answer only."""
     asked = body.check(CreateEndpoint, body.decode(await body.read(request, _MAX_JSON_BYTES)))
     secret = None if asked.secret is None else check_secret(asked.secret, "secret")
@@ -115,7 +115,7 @@ async def get_endpoint(endpoint_id: str, tenant: Tenant, here: Here) -> Endpoint
     summary="Change a webhook endpoint",
     openapi_extra=body.documented(ChangeEndpoint),
 )
-async def change_endpoint(request: Request, endpoint_id: str, tenant: Tenant, here: Here) -> EndpointShape:
+async def change_endpoint(request: Request, endpoint_id: str, tenant: Tenant, here: Acting) -> EndpointShape:
     """Change url, name, events, or whether it is enabled: in force for what is still pending too."""
     asked = body.check(ChangeEndpoint, body.decode(await body.read(request, _MAX_JSON_BYTES)))
     if asked.url is not None:
@@ -125,7 +125,7 @@ async def change_endpoint(request: Request, endpoint_id: str, tenant: Tenant, he
 
 
 @router.delete("/webhook_endpoints/{endpoint_id}", summary="Delete a webhook endpoint")
-async def delete_endpoint(endpoint_id: str, tenant: Tenant, here: Here) -> DeletedEndpoint:
+async def delete_endpoint(endpoint_id: str, tenant: Tenant, here: Acting) -> DeletedEndpoint:
     """Nothing more goes there, not even what is pending. Its deliveries stay in the log until they are old."""
     await here.db.run(endpoints.delete, tenant, endpoint_id)
     return DeletedEndpoint(id=endpoint_id)
@@ -136,7 +136,7 @@ async def delete_endpoint(endpoint_id: str, tenant: Tenant, here: Here) -> Delet
     summary="Rotate a secret, signing with both for a day",
     openapi_extra=body.documented(RotateSecret),
 )
-async def rotate(request: Request, endpoint_id: str, tenant: Tenant, here: Here) -> EndpointWithSecret:
+async def rotate(request: Request, endpoint_id: str, tenant: Tenant, here: Acting) -> EndpointWithSecret:
     """A new secret, told in this answer only. For 24 hours there are two signatures, the new secret's first."""
     return await _rotate(request, endpoint_id, tenant, here, keep=True)
 
@@ -146,7 +146,7 @@ async def rotate(request: Request, endpoint_id: str, tenant: Tenant, here: Here)
     summary="Rotate a secret, the old one ending at once",
     openapi_extra=body.documented(RotateSecret),
 )
-async def rotate_secret(request: Request, endpoint_id: str, tenant: Tenant, here: Here) -> EndpointWithSecret:
+async def rotate_secret(request: Request, endpoint_id: str, tenant: Tenant, here: Acting) -> EndpointWithSecret:
     """The same as `rotate` under OpenAI's name, and with OpenAI's default: the old secret signs nothing more."""
     return await _rotate(request, endpoint_id, tenant, here, keep=False)
 

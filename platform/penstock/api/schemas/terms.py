@@ -65,7 +65,7 @@ class Create(Asked):
     cache: CacheTerms | None = Field(None, description="The shared cache; left out, as the tenant chose.")
     webhook: BatchWebhook | None = Field(None, description="Where its events go, beside your webhook endpoints.")
 
-    def terms(self, webhook: WebhookRequest | None = None) -> Terms:
+    def terms(self, webhook: WebhookRequest | None = None, allowed_models: frozenset[str] | None = None) -> Terms:
         """As the service takes them."""
         metadata, expires = self.metadata or {}, self.output_expires_after
         return Terms(
@@ -79,4 +79,5 @@ class Create(Asked):
             cache=CacheMode(self.cache.mode) if self.cache else None,
             cache_ttl_seconds=self.cache.ttl_seconds if self.cache else None,
             webhook=webhook,
+            allowed_models=allowed_models,
         )

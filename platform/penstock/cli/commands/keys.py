@@ -1,4 +1,4 @@
-"""`penstock keys`: who may call. It needs the database, not the API: an API key can't make others."""
+"""`penstock keys`: who may call. It needs the database, not the API; over that, an operator's key does the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.domain.accounts.access import ALL, Role, read_scopes
 from penstock.service.admin import keys
 from penstock.stack.problem import Problem
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys (needs the database).")
+app = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API keys (needs the database).")
 out = console()
 err = console(stderr=True)
 
@@ -27,16 +27,24 @@ def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     tenant: Tenant = keys.BOOTSTRAP_TENANT,
     viewer: Annotated[bool, typer.Option("--viewer", help="It may only read.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="It may also manage all tenants and keys.")] = False,
     scope: Annotated[
         list[str] | None, typer.Option(help="files, batches, inference or webhooks; repeatable. All unless told.")
+    ] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--models", "--model", help="What it may ask; repeatable. All unless told.")
     ] = None,
     expires_in: Annotated[str | None, typer.Option(help="Its life, as 12h, 30d or 52w; for ever unless told.")] = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Make a key for a tenant, and the tenant if it is new; the key is printed once and kept nowhere."""
     with told(), opened(data) as db:
-        role = Role.VIEWER if viewer else Role.TENANT
-        id, key = db.run(keys.create, tenant, name, role, read_scopes(scope or ()), _life(expires_in))
+        if viewer and operator:
+            raise Problem("A key is a viewer's or an operator's, not both.")
+        role = Role.VIEWER if viewer else Role.OPERATOR if operator else Role.TENANT
+        allowed = frozenset(models) if models else None
+        life = None if expires_in is None else _time(expires_in, "--expires-in")
+        id, key = db.run(keys.create, tenant, name, role, read_scopes(scope or ()), life, allowed)
         err.print(f"{id}, for the tenant {tenant}; this is the only time it is shown:")
         out.print(key, soft_wrap=True)
 
@@ -44,12 +52,14 @@ def create(
 @app.command("list")
 def list_(tenant: Tenant = keys.BOOTSTRAP_TENANT, data: Data = DEFAULT_DATA) -> None:
     """List a tenant's keys, oldest first."""
-    table = Table("id", "name", "ends in", "role", "scopes", "created", "expires", "revoked", box=None, pad_edge=False)
+    heads = ("id", "name", "ends in", "role", "scopes", "models", "created", "used", "expires", "revoked")
+    table = Table(*heads, box=None, pad_edge=False)
     with told(), opened(data) as db:
         for key in db.run(keys.page, tenant):
-            times = [_told(at) for at in (key.created_at, key.expires_at, key.revoked_at)]
+            times = [_told(at) for at in (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)]
             scopes = "all" if key.scopes == ALL else " ".join(sorted(key.scopes))
-            table.add_row(key.id, key.name, f"…{key.tail}", key.role, scopes, *times)
+            models = "all" if key.models is None else " ".join(sorted(key.models))
+            table.add_row(key.id, key.name, f"…{key.tail}", key.role, scopes, models, *times)
         out.print(table)
 
 
@@ -57,12 +67,25 @@ def _told(at: datetime | None) -> str:
     return at.isoformat(" ", "seconds") if at else ""
 
 
-def _life(text: str | None) -> timedelta | None:
-    if text is None:
-        return None
+def _time(text: str, option: str) -> timedelta:
+    if text == "0":
+        return timedelta(0)
     if not (found := re.fullmatch(r"([0-9]{1,6})([hdw])", text)):
-        raise Problem(f"--expires-in is a number with h, d or w, as 30d, not {text!r}.")
+        raise Problem(f"{option} is a number with h, d or w, as 30d, not {text!r}.")
     return int(found[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[found[2]]
+
+
+@app.command()
+def rotate(
+    id: Annotated[str, typer.Argument(help="The key's id, from the list.", metavar="ID")],
+    overlap: Annotated[str, typer.Option(help="So long the old key stays valid, as 24h or 7d; 0: not at all.")] = "24h",
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Make a key with the same rights and the same end, printed once; the old one ends after the overlap."""
+    with told(), opened(data) as db:
+        new, key = db.run(keys.rotate, id, _time(overlap, "--overlap"))
+        err.print(f"{new} replaces {id}; this is the only time it is shown:")
+        out.print(key, soft_wrap=True)
 
 
 @app.command()

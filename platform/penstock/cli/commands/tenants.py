@@ -32,6 +32,16 @@ def list_(data: Data = DEFAULT_DATA) -> None:
 
 
 @app.command()
+def create(
+    tenant: Annotated[str, typer.Argument(help="1 to 63 of a-z, 0-9, _ and -.", metavar="NAME")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Make a tenant without any key."""
+    with told(), opened(data) as db:
+        out.print(f"{db.run(tenants.create, tenant).id} is a tenant now")
+
+
+@app.command()
 def weight(
     tenant: Annotated[str, typer.Argument(help="Whose.", metavar="NAME")],
     weight: Annotated[float, typer.Argument(help="1 unless told; 2 gets twice the tokens in a shared lane.")],

@@ -1,4 +1,8 @@
-"""Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything."""
+"""Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything.
+
+What is below `/v1/admin` is for operators' keys, whatever their scopes: it is over all tenants. On all other routes an
+operator's key is a key of its own tenant, and sees no other's things.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ from penstock.domain.api_errors import BadRequest, Forbidden, QuotaSpent
 
 
 class Role(StrEnum):
-    """What kind of key it is."""
+    """What kind of key it is; each may do what those after it may."""
 
+    OPERATOR = "operator"
+    """The same, and manages tenants and keys of all."""
     TENANT = "tenant"
     """Does everything in its scopes."""
     VIEWER = "viewer"
@@ -41,6 +47,7 @@ class Budget(StrEnum):
 
 
 ALL: Final = frozenset(Scope)
+_ADMIN: Final = "/v1/admin"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PATH: Final = (
     ("/v1/files", Scope.FILES),
@@ -64,6 +71,8 @@ class Access:
     tenant: str
     role: Role = Role.TENANT
     scopes: frozenset[Scope] = ALL
+    models: frozenset[str] | None = None
+    """What it may ask; None: every model."""
     limits: Limits = field(default_factory=dict)
     """What is set for its tenant."""
     key_limits: Limits = field(default_factory=dict)
@@ -77,11 +86,38 @@ class Access:
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""
+        if path == _ADMIN or path.startswith(f"{_ADMIN}/"):
+            if self.role is not Role.OPERATOR:
+                raise Forbidden("This is for operators' keys only.", code="operator_only")
+            return
         scope = next((scope for start, scope in _OF_PATH if path.startswith(start)), Scope.INFERENCE)
         if scope is not None and scope not in self.scopes:
             raise Forbidden(f"This key lacks the scope {scope.value!r}.", code="insufficient_scope")
         if self.role is Role.VIEWER and method not in _READING:
             raise Forbidden("This key may only read.", code="read_only_key")
+
+    def check_gift(self, given: Access) -> None:
+        """Raise Forbidden if a key with that access has more than this one, which makes it."""
+        roles = list(Role)
+        more_models = self.models is not None and (given.models is None or not given.models <= self.models)
+        if roles.index(given.role) < roles.index(self.role) or not given.scopes <= self.scopes or more_models:
+            raise Forbidden("A key can't give what it has not: a role, a scope or a model.", code="beyond_own_rights")
+
+
+def allows(models: frozenset[str] | None, model: str) -> bool:
+    """Whether a key with these models may ask this one."""
+    return models is None or model in models
+
+
+def not_allowed(model: str) -> str:
+    """What whoever asks another is told."""
+    return f"This key may not use the model {model[:200]!r}."
+
+
+def check_model(models: frozenset[str] | None, model: str, param: str = "model") -> None:
+    """Raise Forbidden (`model_not_allowed`) if a key with these models may not ask this one."""
+    if not allows(models, model):
+        raise Forbidden(not_allowed(model), code="model_not_allowed", param=param)
 
 
 def read_scopes(names: Iterable[str]) -> frozenset[Scope]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from penstock.domain.accounts.access import Role, Scope
+from penstock.domain.accounts.access import Access, Role, Scope
 
 
 @dataclass(frozen=True)
@@ -21,3 +21,13 @@ class ApiKey:
     expires_at: datetime | None
     role: Role
     scopes: frozenset[Scope]
+    models: frozenset[str] | None
+    last_used_at: datetime | None
+    """To the minute."""
+    replaced_by: str | None
+    """The key that a rotation made in its place."""
+
+    @property
+    def access(self) -> Access:
+        """What it may do."""
+        return Access(self.id, self.tenant, self.role, self.scopes, self.models)

@@ -141,6 +141,8 @@ class Batch:
     """The first few of those, by line number."""
     errors: tuple[dict[str, Any], ...] = ()
     error_count: int = 0
+    allowed_models: Sequence[str] | None = None
+    """What its maker's key may ask; None: every model."""
     parent: str | None = None
     """The batch of which it repeats lines."""
     root: str | None = None

@@ -28,3 +28,5 @@ class Terms:
     """None: what the tenant has chosen."""
     cache_ttl_seconds: int | None = None
     webhook: WebhookRequest | None = None
+    allowed_models: frozenset[str] | None = None
+    """What its maker's key may ask; None: every model."""

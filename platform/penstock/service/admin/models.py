@@ -8,6 +8,7 @@ from typing import Final
 from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.fleet.model import Model
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
@@ -19,7 +20,10 @@ def add(tx: Transaction, name: str) -> bool:
     """Make a model known before a worker serves it; False if it was known already."""
     if not 0 < len(name) <= 200 or not name.isprintable():
         raise BadRequest("A model's name has 1 to 200 printable characters.", param="model")
-    return models.add(tx.conn, name, "added")
+    added = models.add(tx.conn, name, "added")
+    if added:
+        audit.record(tx, audit.NOBODY, "model.added", name)
+    return added
 
 
 def promise(tx: Transaction, name: str, *, ttft_p95_ms: int | None = None, itl_p95_ms: int | None = None) -> Slo:
@@ -33,6 +37,7 @@ def promise(tx: Transaction, name: str, *, ttft_p95_ms: int | None = None, itl_p
     slo = models.promise(tx.conn, name, ttft_p95_ms=ttft_p95_ms, itl_p95_ms=itl_p95_ms)
     if slo is None:
         raise NotFound("model", name, param="model", code="model_not_found")
+    audit.record(tx, audit.NOBODY, "model.promised", name, ttft_p95_ms=slo.ttft_p95_ms, itl_p95_ms=slo.itl_p95_ms)
     return slo
 
 

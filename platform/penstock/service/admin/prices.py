@@ -8,6 +8,7 @@ from typing import Final
 
 from penstock.domain.accounts.price import Price, read
 from penstock.domain.api_errors import BadRequest, NotFound
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import prices
 from penstock.store.fleet import models
@@ -48,6 +49,7 @@ def set_price(
     since = prices.add(tx.conn, model, currency=said, valid_from=valid_from, **values)
     if since is None:
         raise BadRequest("Another price of this model begins at that moment.", param="valid_from")
+    audit.record(tx, audit.NOBODY, "model.priced", model, currency=said, valid_from=since.isoformat(), **values)
     return Price(model, since, said, **values)
 
 

@@ -21,6 +21,7 @@ from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
 from penstock.settings.sweep import SweepSettings
 from penstock.store import deletion, sweep
+from penstock.store.accounts import audit
 from penstock.store.batches import files
 from penstock.store.work import counts
 
@@ -95,6 +96,11 @@ def old_trail(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "trail_swept", sweep.delete_trail(tx.conn, after=after, limit=MOST))
 
 
+def old_audit(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete the oldest rows of the audit."""
+    return audit.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds), limit=MOST)
+
+
 def _counted(tx: Transaction, name: str, by: int) -> int:
     counts.add(tx.conn, name, by)
     return by
@@ -140,6 +146,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_events,
     old_trail,
     old_batches,
+    old_audit,
 )
 
 

@@ -1,21 +1,59 @@
-"""Tenants: how the operator shares lanes among those who have work in them."""
+"""Tenants: who there is, and how the operator shares lanes among those who have work in them."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from penstock.domain.accounts.tenant import Tenant
-from penstock.domain.api_errors import BadRequest, NotFound
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
-from penstock.store.accounts import tenants
+from penstock.store.accounts import keys, tenants
 
+_MOST: Final = 10_000
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LEAST_WEIGHT: Final = 0.001
 _MOST_WEIGHT: Final = 1_000.0
 
 
-def page(tx: Transaction) -> list[Tenant]:
-    """All tenants by id."""
-    return tenants.page(tx.conn)
+def ensure(tx: Transaction, tenant: str) -> bool:
+    """Make a tenant; False if it is there already. Raises BadRequest for a name that is none."""
+    if not _NAME.fullmatch(tenant):
+        raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="tenant")
+    made = keys.ensure_tenant(tx.conn, tenant, tenant)
+    if made:
+        audit.record(tx, tenant, "tenant.created", tenant)
+    return made
+
+
+def create(tx: Transaction, tenant: str) -> Tenant:
+    """Make a tenant that is not there yet; raise BadRequest, or Conflict if it is."""
+    if not ensure(tx, tenant):
+        raise Conflict("there", "created", f"There is a tenant {tenant!r} already.")
+    return get(tx, tenant)
+
+
+def get(tx: Transaction, tenant: str) -> Tenant:
+    """One tenant; raise NotFound."""
+    found = tenants.get(tx.conn, tenant)
+    if found is None:
+        raise NotFound("tenant", tenant)
+    return found
+
+
+def page(tx: Transaction, *, after: str | None = None, limit: int = _MOST) -> list[Tenant]:
+    """All tenants by id, after the one named."""
+    return tenants.page(tx.conn, after=after, limit=limit)
+
+
+def change(tx: Transaction, tenant: str, *, weight: float | None = None, cache: bool | None = None) -> Tenant:
+    """Change what is named; raise NotFound, or BadRequest for a weight that is none."""
+    if weight is not None:
+        weigh(tx, tenant, weight)
+    if cache is not None:
+        set_cache(tx, tenant, cache)
+    return get(tx, tenant)
 
 
 def weigh(tx: Transaction, tenant: str, weight: float) -> None:
@@ -24,9 +62,11 @@ def weigh(tx: Transaction, tenant: str, weight: float) -> None:
         raise BadRequest(f"A weight is a number from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}.", param="weight")
     if not tenants.weigh(tx.conn, tenant, weight):
         raise NotFound("tenant", tenant)
+    audit.record(tx, tenant, "tenant.updated", tenant, weight=weight)
 
 
 def set_cache(tx: Transaction, tenant: str, cache: bool) -> None:
     """Choose whether a tenant's requests use the shared cache unless they say otherwise; raise NotFound."""
     if not tenants.set_cache(tx.conn, tenant, cache):
         raise NotFound("tenant", tenant)
+    audit.record(tx, tenant, "tenant.updated", tenant, cache=cache)

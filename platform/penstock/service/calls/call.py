@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
+from penstock.domain.accounts.access import check_model
 from penstock.domain.api_errors import (
     BadRequest,
     CallTimeout,
@@ -114,16 +115,25 @@ class Calls:
         self._cache = cache
 
     async def read(
-        self, id: str, tenant: str, endpoint: str, raw: bytes, session: str | None, cache: str | None = None
+        self,
+        id: str,
+        tenant: str,
+        endpoint: str,
+        raw: bytes,
+        session: str | None,
+        cache: str | None = None,
+        allowed_models: frozenset[str] | None = None,
     ) -> CallRequest:
         """Read a call's body; `cache` is its header's word about that.
 
-        Raises BadRequest, NotFound for an unknown model, or Unavailable if none is known yet.
+        Raises BadRequest, Forbidden for a model that is not allowed, NotFound for an unknown one, or Unavailable if
+        none is known yet.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
         isolate = self._settings.isolate_prefix_caches
         arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._directory.caches(tenant))
         ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
+        check_model(allowed_models, ask.model)
         if not await self._directory.knows(ask.model):
             raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
         return ask

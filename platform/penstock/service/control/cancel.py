@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.domain.api_errors import Conflict, NotFound
 from penstock.domain.work.batch import Batch, BatchState
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing
 from penstock.store.batches import batches
@@ -22,6 +23,7 @@ def cancel(tx: Transaction, tenant: str, kind: str, id: str) -> Batch:
     if closing.close(tx, id, BatchState.CANCELLED):
         cancelling = _get(tx, tenant, id)
         closing.move_on(tx, id)
+        audit.record(tx, tenant, f"{kind}.cancelled", id)
         return cancelling
     batch = _get(tx, tenant, id)
     if batch.finish_as is not BatchState.CANCELLED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.domain.api_errors import Conflict, NotFound
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.store import deletion
 from penstock.store.batches import batches
@@ -27,3 +28,4 @@ def delete(tx: Transaction, tenant: str, kind: str, id: str) -> None:
         raise Conflict(batch.state, "deleted", f"{child} repeats lines of it: delete that one first.")
     deletion.delete(tx.conn, [id])
     counts.add(tx.conn, "batch_deleted", 1)
+    audit.record(tx, tenant, f"{kind}.deleted", id, state=batch.state)

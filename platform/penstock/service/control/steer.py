@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound, QuotaSpent
 from penstock.domain.work.batch import MOVES, Batch, BatchState, PauseReason, parse_window
 from penstock.domain.work.lane import Lane
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
@@ -35,6 +36,7 @@ def pause(tx: Transaction, tenant: str, kind: str, id: str, reason: PauseReason 
         raise Conflict(batch.state, "paused", message)
     _move(tx, batch, BatchState.PAUSED, reason)
     slices.hold(tx.conn, id)
+    audit.record(tx, tenant, f"{kind}.paused", id)
     return _get(tx, tenant, kind, id)
 
 
@@ -52,6 +54,7 @@ def resume(tx: Transaction, tenant: str, kind: str, id: str, settings: DispatchS
     if budget is not None and budget.state == "spent":
         raise QuotaSpent
     _move(tx, batch, BatchState.IN_PROGRESS)
+    audit.record(tx, tenant, f"{kind}.resumed", id)
     slices.unhold(tx.conn, id)
     closing.move_on(tx, id)  # its last slice may have ended meanwhile
     _feed(tx, id, settings)
@@ -82,6 +85,9 @@ def change(
         raise BadRequest(message, param="completion_window")
     deadline = None if window is None else batch.created_at + window
     steering.change(tx.conn, id, lane=lane, completion_window=completion_window, deadline=deadline, metadata=metadata)
+    given = {"lane": lane, "completion_window": completion_window}
+    told = {name: value for name, value in given.items() if value is not None}
+    audit.record(tx, tenant, f"{kind}.updated", id, **told, metadata=metadata is not None)
     if lane is not None or deadline is not None:
         slices.move(tx.conn, id, lane, deadline)
         _feed(tx, id, settings)

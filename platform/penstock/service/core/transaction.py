@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
 import sqlalchemy.exc
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from penstock.domain.accounts.audit import PLATFORM, Actor
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.work.hint import Hint
 from penstock.failpoint import failpoint
@@ -25,8 +27,10 @@ _ENDED_BY_SERVER: Final = ("25P03", "25P04")
 class Transaction:
     """What a use case works in. Its caller commits; hints wait until then."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, actor: Actor = PLATFORM) -> None:
         self.conn = conn
+        self.actor = actor
+        """Who asks for it, for the audit."""
         self.hints: list[Hint] = []
 
     def hint(self, hint: Hint) -> None:
@@ -48,16 +52,17 @@ def _away_is_unavailable() -> Iterator[None]:
 
 
 class Database:
-    """Runs use cases, each in a transaction, from threads. `say` publishes hints and never raises."""
+    """Runs use cases of one actor, each in a transaction, from threads. `say` publishes hints and never raises."""
 
-    def __init__(self, engine: Engine, say: Callable[[Sequence[Hint]], None]) -> None:
+    def __init__(self, engine: Engine, say: Callable[[Sequence[Hint]], None], actor: Actor = PLATFORM) -> None:
         self.engine = engine
         self._say = say
+        self._actor = actor
 
     def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
         with _away_is_unavailable(), self.engine.begin() as conn:
-            transaction = Transaction(conn)
+            transaction = Transaction(conn, self._actor)
             result = use_case(transaction, *args, **kwargs)
         if transaction.hints:
             failpoint("hint.committed")
@@ -76,12 +81,19 @@ class AsyncDatabase:
         self.engine = engine
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._say = say
+        self._actor = PLATFORM
+
+    def by(self, actor: Actor) -> Self:
+        """The same database for what somebody asks for."""
+        bound = copy.copy(self)
+        bound._actor = actor
+        return bound
 
     async def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
         with _away_is_unavailable():
             async with self.engine.begin() as conn:
-                result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
+                result, hints = await conn.run_sync(_called(self._actor, use_case, *args, **kwargs))
         if hints:
             failpoint("hint.committed")
             self._say(hints)
@@ -96,7 +108,7 @@ class AsyncDatabase:
         """
         with _away_is_unavailable():
             async with self._autocommit.connect() as conn:
-                result, hints = await conn.run_sync(_called(use_case, *args, **kwargs))
+                result, hints = await conn.run_sync(_called(self._actor, use_case, *args, **kwargs))
         assert not hints, "who says something runs in a transaction"
         return result
 
@@ -106,10 +118,10 @@ class AsyncDatabase:
 
 
 def _called(
-    use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
+    actor: Actor, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs
 ) -> Callable[[Connection], tuple[R, list[Hint]]]:
     def call(conn: Connection) -> tuple[R, list[Hint]]:
-        transaction = Transaction(conn)
+        transaction = Transaction(conn, actor)
         return use_case(transaction, *args, **kwargs), transaction.hints
 
     return call

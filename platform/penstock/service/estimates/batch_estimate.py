@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.blobs.store import Blobs
+from penstock.domain.accounts.access import check_model
 from penstock.domain.accounts.batch_estimate import (
     INPUT_SLACK,
     NOTHING,
@@ -64,6 +65,7 @@ class EstimateRequest:
     completion_window: str
     input_file: str | None = None
     requests: Sequence[bytes] = ()
+    allowed_models: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,12 +155,14 @@ class _Known:
 async def estimate(
     db: AsyncDatabase, blobs: Blobs, calls: Calls, call_id: str, wanted: EstimateRequest, settings: Settings
 ) -> BatchEstimate:
-    """Say what this would take; raise BadRequest if it can't be a batch."""
+    """Say what this would take; raise BadRequest if it can't be a batch, Forbidden for a model that is not allowed."""
     if wanted.endpoint not in BATCHED:
         raise BadRequest(f"endpoint must be one of {', '.join(BATCHED)}.", param="endpoint")
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
     found = await _sample(db, blobs, wanted)
     looked, error = await asyncio.to_thread(_look, found, wanted.endpoint, settings)
+    for line in looked:
+        check_model(wanted.allowed_models, line.checked.model, "body.model")
     told = await db.run(_ask, wanted, {line.checked.model for line in looked}, window, settings)
     works = told.works
     good = [line for line in looked if line.checked.model in works]

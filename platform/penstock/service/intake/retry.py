@@ -34,6 +34,8 @@ class RetryRequest:
     output_expires_seconds: int | None = None
     webhook: WebhookRequest | None = None
     """None: none of its own."""
+    allowed_models: frozenset[str] | None = None
+    """What its maker's key may ask, whatever the parent's could."""
 
 
 def retry(
@@ -70,6 +72,7 @@ def retry(
         cache=CacheMode(parent.cache) if parent.cache else None,
         cache_ttl_seconds=parent.cache_ttl_seconds,
         webhook=terms.webhook,
+        allowed_models=terms.allowed_models,
     )
     new = NewBatch(
         fresh(f"{kind}_"),

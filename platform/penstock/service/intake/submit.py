@@ -10,6 +10,7 @@ from datetime import timedelta
 import msgspec
 
 from penstock.blobs.store import Blobs
+from penstock.domain.accounts.access import check_model
 from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.idempotency import Idempotency
@@ -84,7 +85,8 @@ async def create_job(
 
     An inline one shares a statement with those that come at the same time, unless it has a webhook or is made once
     only; what it must know comes from the intake, which also feeds its model afterwards.
-    Raises BadRequest, NotFound (`model_not_found`) or TooMany for an inline job; a large one fails as a batch does.
+    Raises BadRequest, Forbidden (`model_not_allowed`), NotFound (`model_not_found`) or TooMany for an inline job; a
+    large one fails as a batch does.
     """
     new = _new(tenant, "job", terms, once, settings)
     if once and (again := await db.run(made_before, tenant, once)):
@@ -98,6 +100,8 @@ async def create_job(
     small = len(requests) <= settings.max_inline_requests and sum(map(len, requests)) <= settings.max_inline_bytes
     if small:
         checked = [_checked(ask, line, terms.endpoint, settings) for ask, line in zip(asks, requests, strict=True)]
+        for ask, one in zip(asks, checked, strict=True):
+            check_model(terms.allowed_models, one.model, _param(ask, "model") or "model")
         if len({one.model for one in checked}) == 1:
             return await _create_inline(db, intake, new, requests, checked, settings)
     async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:

@@ -21,6 +21,7 @@ from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLar
 from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency, remembered
 from penstock.failpoint import failpoint
+from penstock.service.core import audit
 from penstock.service.core.ids import blob_key, fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.limits import kept
@@ -180,6 +181,7 @@ def _delete(tx: Transaction, tenant: str, id: str) -> str:
         raise Conflict("in use", "deleted", f"The batch {batch} still reads this file.", code="file_in_use")
     key = files.delete(tx.conn, tenant, id)
     assert key is not None, "a locked file is there"
+    audit.record(tx, tenant, "file.deleted", id)
     return key
 
 

@@ -8,10 +8,13 @@ so it is refused under a budget.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from penstock.domain.api_errors import BadRequest
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import budgets, prices
+
+NO_PRICE: Final = "model_without_price"
 
 
 def check_price(tx: Transaction, tenant: str, models: Sequence[str]) -> None:
@@ -31,4 +34,4 @@ def unpriced(tx: Transaction, tenant: str, models: Collection[str]) -> list[str]
 def no_price(model: str) -> BadRequest:
     """Why a model is refused."""
     message = f"The model {model!r} has no price, and your tenant has a budget: ask your operator."
-    return BadRequest(message, code="model_without_price", param="model")
+    return BadRequest(message, code=NO_PRICE, param="model")

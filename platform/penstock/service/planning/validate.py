@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
 from penstock.blobs.store import Blobs
+from penstock.domain.accounts.access import allows, not_allowed
 from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import LeaseLost, TooMany
 from penstock.domain.fleet.model import ModelFacts
@@ -57,7 +58,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
         facts = db.run(lambda tx: models.facts(tx.conn))
         # Equal lines of one slice are asked once, and only a plan puts them there.
         found = scan(path, batch.endpoint, facts, settings, dedup=batch.dedup and batch.plan)
-        db.run(check_models, batch.tenant, found, settings)
+        db.run(check_models, batch, found, settings)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)
         if found.error_count:
@@ -84,22 +85,26 @@ def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
         yield path
 
 
-def check_models(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
-    """Refuse every line that names a model which is neither added nor was ever registered, or has no price needed."""
+def check_models(tx: Transaction, batch: Batch, found: Scan, settings: LimitSettings) -> None:
+    """Refuse every line whose model its maker's key may not ask, or that nobody knows, or that lacks a price needed.
+
+    Known is what was added, or was ever registered by a worker.
+    """
     known = models.known(tx.conn, found.models)
-    faults = {
-        name: LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
-        for name in found.models
-        if name not in known
-    }
-    for name in budget.unpriced(tx, tenant, known):
-        error = budget.no_price(name)
-        faults[name] = LineError(error.code or "", error.message, "body.model")
-    if not faults:
+    allowed = None if batch.allowed_models is None else frozenset(batch.allowed_models)
+    bad: dict[str, tuple[str, str]] = {}
+    for name in budget.unpriced(tx, batch.tenant, known):
+        bad[name] = budget.NO_PRICE, budget.no_price(name).message
+    for name in found.models:
+        if not allows(allowed, name):
+            bad[name] = "model_not_allowed", not_allowed(name)
+        elif name not in known:
+            bad[name] = "model_not_found", f"The model {name!r} does not exist."
+    if not bad:
         return
     for number, model in zip(found.numbers, found.model_of, strict=True):
-        if fault := faults.get(found.models[model]):
-            found.refuse(replace(fault, line=number), settings.max_errors_listed)
+        if fault := bad.get(found.models[model]):
+            found.refuse(LineError(*fault, "body.model", number), settings.max_errors_listed)
 
 
 def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:

@@ -17,6 +17,7 @@ from penstock.domain.webhook import (
     receiver_of,
     secret_of,
 )
+from penstock.service.core import audit
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import kept
@@ -63,7 +64,7 @@ def create(
 ) -> Endpoint:
     """Make an endpoint; raise TooMany if there are as many as there may be. Its secret is told this once."""
     kept.check(tx, tenant, {LimitName.ENDPOINTS: 1}, settings)
-    return webhooks.insert(
+    made = webhooks.insert(
         tx.conn,
         tenant,
         id=fresh("we_"),
@@ -74,6 +75,8 @@ def create(
         event_types=event_types,
         secret=secret or _fresh_secret(),
     )
+    audit.record(tx, tenant, "webhook_endpoint.created", made.id, event_types=list(event_types))
+    return made
 
 
 def get(tx: Transaction, tenant: str, id: str) -> Endpoint:
@@ -107,13 +110,19 @@ def change(
         deliveries.move(tx.conn, id, receiver)
     if enabled is False:
         deliveries.fail_all(tx.conn, id)
-    return _found(changed, id)
+    found = _found(changed, id)
+    given = {"name": name, "url": url, "event_types": event_types, "enabled": enabled}
+    what = sorted(field for field, value in given.items() if value is not None)
+    audit.record(tx, tenant, "webhook_endpoint.updated", id, changed=what)
+    return found
 
 
 def rotate(tx: Transaction, tenant: str, id: str, keep_old: bool) -> Endpoint:
     """A new secret, told this once; with `keep_old`, both sign for 24 hours. Raises NotFound."""
     keep = BOTH_SECRETS if keep_old else timedelta()
-    return _found(webhooks.rotate(tx.conn, tenant, id, secret=_fresh_secret(), keep=keep), id)
+    found = _found(webhooks.rotate(tx.conn, tenant, id, secret=_fresh_secret(), keep=keep), id)
+    audit.record(tx, tenant, "webhook_endpoint.secret_rotated", id, keep_old=keep_old)
+    return found
 
 
 def delete(tx: Transaction, tenant: str, id: str) -> None:
@@ -121,6 +130,7 @@ def delete(tx: Transaction, tenant: str, id: str) -> None:
     if not webhooks.disable(tx.conn, tenant, id, "deleted"):
         raise NotFound("webhook endpoint", id)
     deliveries.fail_all(tx.conn, id)
+    audit.record(tx, tenant, "webhook_endpoint.deleted", id)
 
 
 def _found(endpoint: Endpoint | None, id: str) -> Endpoint:

@@ -10,7 +10,10 @@ from penstock.domain.accounts.tenant import Tenant
 
 _MOST: Final = 10_000
 
-_LIST = text("select id, weight::float8 as weight, cache, created_at from tenants order by id limit :limit")
+_COLUMNS = "id, weight::float8 as weight, cache, created_at"
+_GET = text(f"select {_COLUMNS} from tenants where id = :tenant")
+_LIST = text(f"""
+    select {_COLUMNS} from tenants where cast(:after as text) is null or id > :after order by id limit :limit""")
 _WEIGH = text("update tenants set weight = :weight where id = :tenant returning id")
 
 
@@ -18,9 +21,15 @@ _CACHE = text("update tenants set cache = :cache where id = :tenant returning id
 _CACHING = text("select id from tenants where cache order by id limit :limit")
 
 
-def page(conn: Connection) -> list[Tenant]:
-    """All tenants by id. For the operator, never for a caller."""
-    return [Tenant(**row._mapping) for row in conn.execute(_LIST, {"limit": _MOST})]
+def get(conn: Connection, tenant: str) -> Tenant | None:
+    """One tenant."""
+    row = conn.execute(_GET, {"tenant": tenant}).first()
+    return Tenant(**row._mapping) if row else None
+
+
+def page(conn: Connection, *, after: str | None = None, limit: int = _MOST) -> list[Tenant]:
+    """All tenants by id, after the one named. For the operator, never for a caller."""
+    return [Tenant(**row._mapping) for row in conn.execute(_LIST, {"after": after, "limit": limit})]
 
 
 def weigh(conn: Connection, tenant: str, weight: float) -> bool:

@@ -21,10 +21,11 @@ _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
     insert into batches (id, tenant, kind, inline, state, endpoint, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, idempotency_key, fingerprint, dedup, plan,
-                         cache, cache_ttl_seconds, parent, root, repeats, reads)
+                         cache, cache_ttl_seconds, parent, root, repeats, reads, allowed_models)
     values (:id, :tenant, :kind, false, 'validating', :endpoint, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :idempotency_key, :fingerprint,
-            :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]))
+            :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]),
+            cast(:allowed_models as text[]))
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
@@ -187,6 +188,7 @@ def to_row(new: NewBatch) -> dict[str, Any]:
         "fingerprint": once.fingerprint if once else None,
         "repeats": json.dumps(new.repeats.as_json()) if new.repeats else None,
         "reads": list(new.reads),
+        "allowed_models": None if terms.allowed_models is None else sorted(terms.allowed_models),
     }
 
 

@@ -1,0 +1,67 @@
+"""`/v1/admin/tenants`: who there is, and how they share the lanes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+
+from penstock.api.auth import Acting, Operator
+from penstock.api.http import body
+from penstock.api.http.body import Asked, Text
+from penstock.api.platform import Here
+from penstock.api.schemas import admin_shapes
+from penstock.api.schemas.admin_shapes import TenantShape
+from penstock.api.schemas.shapes import Page, page
+from penstock.service.admin import tenants
+
+router = APIRouter(prefix="/tenants")
+
+MAX_ADMIN_JSON_BYTES: Final = 64 * 1024
+
+After = Annotated[str | None, Query(description="The last id of the page before.", max_length=200)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+class CreateTenant(Asked):
+    """A new tenant."""
+
+    name: Text = Field(description="1 to 63 of a-z, 0-9, _ and -; it is the tenant's id.")
+
+
+class ChangeTenant(Asked):
+    """What is to change; what is left out stays."""
+
+    weight: float | None = Field(None, description="0.001 to 1000; 2 gets twice the tokens of 1 in a shared lane.")
+    cache: bool | None = Field(None, description="Whether its requests use the shared cache unless they say otherwise.")
+
+
+BODIES: Final = (CreateTenant, ChangeTenant)
+
+
+@router.get("", summary="List tenants")
+async def list_tenants(operator: Operator, here: Here, after: After = None, limit: Limit = 20) -> Page[TenantShape]:
+    """All tenants by name."""
+    found = await here.db.run(tenants.page, after=after, limit=limit + 1)
+    return page([admin_shapes.tenant(one) for one in found], limit, TenantShape)
+
+
+@router.post("", summary="Create a tenant", openapi_extra=body.documented(CreateTenant))
+async def create_tenant(request: Request, operator: Operator, here: Acting) -> TenantShape:
+    """Make a tenant without any key. 409 if it is there already."""
+    asked = body.check(CreateTenant, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
+    return admin_shapes.tenant(await here.db.run(tenants.create, asked.name))
+
+
+@router.get("/{tenant_id}", summary="Look at a tenant")
+async def get_tenant(tenant_id: str, operator: Operator, here: Here) -> TenantShape:
+    """One tenant."""
+    return admin_shapes.tenant(await here.db.run(tenants.get, tenant_id))
+
+
+@router.post("/{tenant_id}", summary="Change a tenant", openapi_extra=body.documented(ChangeTenant))
+async def change_tenant(request: Request, tenant_id: str, operator: Operator, here: Acting) -> TenantShape:
+    """Change a tenant's weight or its use of the shared cache, from now on."""
+    asked = body.check(ChangeTenant, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
+    return admin_shapes.tenant(await here.db.run(tenants.change, tenant_id, **asked.model_dump()))
