@@ -174,9 +174,11 @@ def test_waits_and_estimates_are_limits_of_now(client: httpx.Client, db: Databas
 
 
 def test_webhook_endpoints_and_keys_are_limits(client: httpx.Client, db: Database) -> None:
-    given(db, webhook_endpoints=0, api_keys=1)
+    given(db, webhook_endpoints=0, api_keys=2)
     refused = client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/hook"})
     assert "webhook_endpoints of your tenant is 0" in error(refused, 429)["message"]
+    asked = {"name": "more", "tenant": "default"}
+    assert [client.post("/v1/admin/api_keys", json=asked).status_code for _ in range(2)] == [200, 429]
 
 
 def test_what_is_no_limit_is_refused(db: Database, url: str) -> None:
@@ -227,3 +229,28 @@ def test_a_spent_budget_refuses_new_work_and_says_so(client: httpx.Client, db: D
     db.run(budgets.set_budget, "default", None)
     time.sleep(0.5)
     assert client.post("/v1/jobs", json=JOB).status_code == 200
+
+
+def test_an_operator_sets_limits_over_http_and_the_audit_says_so(client: httpx.Client, db: Database) -> None:
+    id, _ = key_of(db, "acme")
+    path = "/v1/admin/tenants/acme/limits"
+    assert client.get(path).json() == {"object": "limits", "limits": {}, "monthly_budget": None}
+    made = client.post(path, json={"files": 7, "requests_per_minute": 60, "monthly_budget": "12.50"})
+    assert made.json() == {
+        "object": "limits",
+        "limits": {"files": 7, "requests_per_minute": 60},
+        "monthly_budget": "12.5",
+    }
+    assert client.post(path, json={"files": None}).json() == client.get(path).json()
+    assert client.get(path).json()["limits"] == {"requests_per_minute": 60}
+    assert client.post(path, json={"monthly_budget": None}).json()["monthly_budget"] is None
+    of_key = f"/v1/admin/api_keys/{id}/limits"
+    assert client.post(of_key, json={"calls_at_once": 3}).json()["limits"] == {"calls_at_once": 3}
+    assert client.get(of_key).json()["limits"] == {"calls_at_once": 3}
+    for wrong in ({"speed": 1}, {"files": -1}, {"files": "7"}, {"monthly_budget": "ten"}, {"monthly_budget": 10}):
+        error(client.post(path, json=wrong), 400)
+    error(client.post(of_key, json={"files": 1}), 400)
+    error(client.post("/v1/admin/tenants/nobody/limits", json={"files": 1}), 404)
+    error(client.get("/v1/admin/api_keys/key_none/limits"), 404)
+    found = client.get("/v1/admin/audit", params={"tenant": "acme", "action": "limits.updated"}).json()["data"]
+    assert [one["target"] for one in found] == [id, "acme", "acme"]

@@ -10,11 +10,14 @@ from typing import Final
 
 from penstock.domain.accounts.access import ALL, Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
+from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from penstock.service.admin import tenants
 from penstock.service.core import audit
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
+from penstock.service.limits import kept
+from penstock.settings.limits import LimitSettings
 from penstock.store.accounts import keys
 
 BOOTSTRAP_TENANT: Final = "default"
@@ -54,11 +57,13 @@ def create(
     models: frozenset[str] | None = None,
     *,
     maker: Access | None = None,
+    settings: LimitSettings | None = None,
 ) -> tuple[str, str]:
     """Make a key for a tenant (and the tenant, unless it is there); its id, and the key itself, which is not kept.
 
-    With a `life` it is valid for so long. Raises Forbidden if it would have more than its maker's key; None stands for
-    whoever has the database, and may make any.
+    With a `life` it is valid for so long. Raises TooMany beyond the tenant's limit, if `settings` are
+    given, and Forbidden if it would have more than its maker's key; None stands for whoever has the database, and may
+    make any.
     """
     if not 0 < len(name) <= 200 or not name.isprintable():
         raise BadRequest("A key's name has 1 to 200 printable characters.", param="name")
@@ -69,6 +74,8 @@ def create(
     key = PREFIX + secrets.token_urlsafe(32)
     access = Access(fresh("key_"), tenant, role, scopes, models)
     tenants.ensure(tx, tenant)
+    if settings is not None:
+        kept.check(tx, tenant, {LimitName.KEYS: 1}, settings)
     keys.insert(tx.conn, access, name=name, hash=hash_of(key), tail=key[-4:], life=life)
     if maker is not None:
         _check_gift(tx, maker, get(tx, access.key))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from penstock.domain.accounts import limits as domain
 from penstock.domain.accounts.limits import Limits
 from penstock.domain.api_errors import NotFound
+from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import limits
 
@@ -28,4 +29,6 @@ def change(tx: Transaction, tenant: str, given: Mapping[str, int | None], key: s
         found = limits.set_key(tx.conn, tenant, key, new, gone)
     if found is None:
         raise NotFound("tenant", tenant) if key is None else NotFound("key", key)
+    if given:
+        audit.record(tx, tenant, "limits.updated", key or tenant, **given)
     return found

@@ -8,6 +8,7 @@ from penstock.domain.accounts import price
 from penstock.domain.api_errors import Conflict, NotFound
 from penstock.domain.work.batch import PauseReason
 from penstock.service.control import steer
+from penstock.service.core import audit
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.webhooks import webhook_queue
@@ -27,6 +28,7 @@ def set_budget(tx: Transaction, tenant: str, amount: str | None) -> None:
     picos = None if amount is None else price.read(amount, "budget") * price.PICOS // 10**6
     if not budgets.set_(tx.conn, tenant, picos):
         raise NotFound("tenant", tenant)
+    audit.record(tx, tenant, "budget.updated", tenant, budget=amount)
 
 
 def look_at_all(db: Database, settings: DispatchSettings) -> int:

@@ -74,6 +74,7 @@ async def create_api_key(request: Request, operator: Operator, here: Acting) -> 
         None if asked.expires_in_seconds is None else timedelta(seconds=asked.expires_in_seconds),
         None if asked.models is None else frozenset(asked.models),
         maker=operator,
+        settings=here.settings,
     )
     return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
 
