@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from security.receivers import OK, certificate, receiving, says
 
+from penstock.domain.address import NOT_OPEN
 from penstock.domain.api_errors import OutboundFailed, OutboundRefused
 from penstock.wire.outbound import Outbound, Reply, Resolve
 
@@ -102,6 +103,18 @@ def test_a_name_without_an_address_is_refused_at_create_and_fails_at_the_send() 
                 await out.vet("https://nowhere.example.com/")
             with pytest.raises(OutboundFailed):
                 await post(out, "https://nowhere.example.com/")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("addresses", [[], ["10.0.0.1"], ["127.0.0.1"], ["93.184.215.14", "169.254.169.254"]])
+def test_a_refusal_has_the_same_words_whether_a_name_is_unknown_or_known_inside(addresses: list[str]) -> None:
+    async def main() -> None:
+        async with Outbound(resolve=answers(addresses, addresses)) as out:
+            for going in (out.vet("https://db.internal/"), post(out, "https://db.internal/")):
+                with pytest.raises((OutboundRefused, OutboundFailed)) as refused:
+                    await going
+                assert refused.value.reason == NOT_OPEN
 
     asyncio.run(main())
 

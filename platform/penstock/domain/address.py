@@ -20,6 +20,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_URL_CHARACTERS: Final = 2_048
 
+NOT_OPEN: Final = "Nothing is sent to this host: it has no address here, or one that is not a public address."
+"""The same words whether a name is unknown, or known and closed: else whoever may name a URL could ask the operator's
+own name servers what there is."""
+
 _CLOSED: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -84,7 +88,7 @@ class Reach:
             if self._allows(address):
                 continue
             if not is_global(address):
-                raise OutboundRefused(f"{target.host} is not a public address, or has one that is not.")
+                raise OutboundRefused(NOT_OPEN)
             inside = False
         if not inside:
             self._outside(target)

@@ -21,12 +21,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
+import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from penstock.domain import address
 from penstock.domain.address import Address, Network, Reach, Target
 from penstock.domain.api_errors import OutboundFailed, OutboundRefused
+
+log = structlog.get_logger()
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """All addresses of a host, as text; raises OSError."""
@@ -89,7 +92,8 @@ class Outbound:
         except OutboundFailed as error:
             raise OutboundRefused(error.reason) from None
         except TimeoutError:
-            raise OutboundRefused(f"{target.host} could not be resolved in time.") from None
+            log.info("outbound_refused", host=target.host, reason="not resolved in time")
+            raise OutboundRefused(address.NOT_OPEN) from None
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float, most_bytes: int
@@ -153,8 +157,13 @@ class Outbound:
         except (OSError, ValueError):
             found = []
         if not found:
-            raise OutboundFailed(f"{target.host} could not be resolved.")
-        self._reach.admit(target, found)
+            log.info("outbound_refused", host=target.host, reason="not resolved")
+            raise OutboundFailed(address.NOT_OPEN)
+        try:
+            self._reach.admit(target, found)
+        except OutboundRefused as error:
+            log.info("outbound_refused", host=target.host, reason=error.reason, addresses=[str(one) for one in found])
+            raise
         return found
 
     async def _shared(self, host: str, port: int) -> Sequence[str]:
@@ -222,7 +231,7 @@ def _only(addresses: Sequence[Address]) -> Callable[[tuple[Any, ...]], socket.so
     def made(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, where = info
         if ipaddress.ip_address(where[0]) not in addresses:
-            raise OutboundRefused(f"{where[0]} was not vetted.")
+            raise OutboundRefused(address.NOT_OPEN)
         return socket.socket(family, kind, protocol)
 
     return made
