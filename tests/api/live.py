@@ -36,6 +36,11 @@ KEY = "sk-penstock-the-key-of-the-tests"
 CHAT = "/v1/chat/completions"
 
 
+def log_lines() -> list[str]:
+    """What the server has logged since it began."""
+    return _log.getvalue().splitlines()
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -47,10 +52,10 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    """Serve the API with these settings; gives its address."""
+def serving(settings: Settings, **more: Any) -> Iterator[str]:
+    """Serve the API with these settings, and more for uvicorn; gives its address."""
     config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5
+        create_app(settings), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5, **more
     )
     server = _Server(config)
     thread = threading.Thread(target=server.run)

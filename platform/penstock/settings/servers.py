@@ -29,4 +29,7 @@ class ServerSettings(Concern):
     failpoints: str = Field("", description="For tests only: places where this process dies, stops or waits.")
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")
     api_turns: int = Field(12, ge=1, description="Requests that one API process works on at once, shared by tenants.")
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Proxies whose X-Forwarded-For and -Proto are believed: addresses or CIDRs, by comma."
+    )
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")

@@ -1,5 +1,8 @@
 """Connections: a client that stands still, or sends no end of a head, is given up; what it may hold is bounded.
 
+There are so many at most. Beyond that, whoever comes takes the place of the one that has waited longest without a
+request in work (kept alive, or in the middle of a head); if all work, it reads a 503.
+
 uvicorn bounds a head neither in bytes nor in time, and waits forever for a reader that reads nothing. What comes after
 the head is bounded by whoever reads it (`body.pieces`).
 """
@@ -7,6 +10,7 @@ the head is bounded by whoever reads it (`body.pieces`).
 from __future__ import annotations
 
 import asyncio
+import resource
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -16,12 +20,17 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 128
 """With trailers, which uvicorn adds to them. FastAPI's time for reading headers grows with the square of their number:
 50,000 of them, which one packet can bring, kept an API busy for minutes."""
+_OTHER_FILES: Final = 128
+"""What the process opens besides: connections to servers, uploads, logs."""
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection."""
 
     seconds: ClassVar[float] = 60.0
+    most: ClassVar[int] = 4_000
+    idle: ClassVar[dict[Connection, None]] = {}
+    """Those without a request in work, the one first that has been so longest."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,12 +40,17 @@ class Connection(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # a stream
-        """A client is here; its first head is due."""
+        """A client is here; its first head is due, if there is a place for it."""
         super().connection_made(transport)
+        if len(self.connections) > self.most and not self._replace_idle():
+            self._give_up(HTTPStatus.SERVICE_UNAVAILABLE, "retry-after: 1\r\n")
+            return
+        self.idle[self] = None
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
+        self.idle.pop(self, None)
         self._stop_timers()
         super().connection_lost(exc)
 
@@ -62,6 +76,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._unread_bytes = 0
+        self.idle.pop(self, None)
         self._stop_head_timer()
         super().on_headers_complete()
 
@@ -73,6 +88,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is written, if not yet sent."""
         super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # else one in its pipeline has begun
+            self.idle[self] = None
         self._watch_writing()
 
     def pause_writing(self) -> None:
@@ -84,10 +101,19 @@ class Connection(HttpToolsProtocol):
         self._stop_head_timer()
         self._head_timer = self.loop.call_later(self.seconds, self._give_up, HTTPStatus.REQUEST_TIMEOUT)
 
-    def _give_up(self, status: HTTPStatus) -> None:
+    def _replace_idle(self) -> bool:
+        """Close the connection that has been idle longest; False if none is."""
+        longest = next(iter(self.idle), None)
+        if longest is None:
+            return False
+        del self.idle[longest]
+        longest.transport.abort()
+        return True
+
+    def _give_up(self, status: HTTPStatus, header: str = "") -> None:
         if self.cycle is None or self.cycle.response_complete:
-            line = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            self.transport.write(line.encode())
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{header}content-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(head.encode())
         self.transport.close()
         self._watch_writing()
 
@@ -114,6 +140,8 @@ class Connection(HttpToolsProtocol):
             self._write_timer = None
 
 
-def given_up_after(seconds: float) -> type[Connection]:
-    """Connections whose clients may stand still for so long."""
-    return type("Connection", (Connection,), {"seconds": seconds})
+def connections(seconds: float, most: int) -> type[Connection]:
+    """Connections whose clients may stand still for so long; so many of them, or as the open files allow."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = most if files == resource.RLIM_INFINITY else min(most, max(1, files - _OTHER_FILES))
+    return type("Connection", (Connection,), {"seconds": seconds, "most": room, "idle": {}})

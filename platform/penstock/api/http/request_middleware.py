@@ -106,7 +106,8 @@ class RequestMiddleware:
                 return
             more["refused"], self._refused, self._refusal_logged_at = self._refused, 0, time.monotonic()
         ms = round(seconds * 1_000, 1)
-        log.info("request", method=scope["method"], route=_route(scope), status=status, ms=ms, **more)
+        client = scope["client"][0] if scope.get("client") else None
+        log.info("request", method=scope["method"], route=_route(scope), status=status, ms=ms, client=client, **more)
 
 
 def _route(scope: Scope) -> str:

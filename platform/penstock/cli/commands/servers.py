@@ -30,7 +30,7 @@ def api(
     import uvicorn
 
     from penstock.api.app import create_app
-    from penstock.api.http.connection import given_up_after
+    from penstock.api.http.connection import connections
 
     loaded = settings.load()
     logs.configure(loaded.log_level)
@@ -44,7 +44,8 @@ def api(
         access_log=False,
         log_config=None,
         server_header=False,
-        http=given_up_after(loaded.slow_body_seconds),
+        forwarded_allow_ips=loaded.trusted_proxies,
+        http=connections(loaded.slow_body_seconds, loaded.max_connections),
         ws="none",
         timeout_keep_alive=loaded.keep_alive_seconds,
         timeout_graceful_shutdown=_GRACE_SECONDS,
