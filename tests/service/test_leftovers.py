@@ -161,6 +161,10 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
         world.sql("""
             insert into trail (id, batch, becomes, at) overriding system value
             select min(id) - 1, 'gone', 'validating', now() - interval '40 days' from trail""")
+        world.sql("""
+            insert into audit (id, at, tenant, actor, action, target) overriding system value
+            select coalesce(min(id), 0) - 1, now() - interval '400 days', 'acme', 'cli', 'batch.cancelled', 'gone'
+            from audit""")
         world.sql(
             """
             insert into events (id, tenant, batch, type, created_at)
