@@ -11,8 +11,8 @@ import httpx
 import pytest
 from api.live import CHAT, batch_of, error, http, serving, upload
 
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, NotFound
+from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import keys, limits
 from penstock.service.control import budgets
 from penstock.service.core.transaction import Database

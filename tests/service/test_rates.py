@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis import Redis
 
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import TooMany
+from penstock.domain.limits.limit import LimitName
 from penstock.service.limits.rates import GRANTS, Rate, Rates
 from penstock.wire.rate_buckets import RateBuckets
 

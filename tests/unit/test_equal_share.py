@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.domain.accounts.equal_share import kept, may_take
+from penstock.domain.limits.equal_share import kept, may_take
 
 
 def test_a_tenant_alone_may_take_all_but_what_is_kept_for_the_next() -> None:

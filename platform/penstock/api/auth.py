@@ -13,8 +13,8 @@ from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
 from penstock.domain.accounts.access import Access, Role
 from penstock.domain.accounts.audit import Actor
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, Unauthorized
+from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import keys
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-penstock-…`.")

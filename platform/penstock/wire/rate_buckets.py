@@ -1,6 +1,6 @@
 """Rate buckets: token buckets in Redis, which all API processes take from; one that is full is no key at all.
 
-The script is domain/accounts/token_bucket.py, word by word, on Redis's own clock.
+The script is domain/limits/token_bucket.py, word by word, on Redis's own clock.
 """
 
 from __future__ import annotations

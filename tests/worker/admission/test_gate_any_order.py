@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.domain.accounts.equal_share import may_take
+from penstock.domain.limits.equal_share import may_take
 from penstock.domain.work.rank import Rank
 from penstock_worker.admission.gate import Gate, Ticket, least_lines
 

@@ -8,7 +8,7 @@ never exist together, for whoever frees a slot hands it on at once. So an admiss
 needn't look at anyone else, and takes it without suspension.
 
     waiting calls   (realtime ranks) while the engine has a slot at all, of which the last few are for tenants who hold
-                    less than an equal share (domain/accounts/equal_share.py)
+                    less than an equal share (domain/limits/equal_share.py)
     batch lines     (the others, flex calls included) while fewer than `budget` of them are in flight and the engine
                     has more slots free than are kept for waiting calls
     the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import IntEnum
 
-from penstock.domain.accounts.equal_share import may_take
+from penstock.domain.limits.equal_share import may_take
 from penstock.domain.work.rank import Rank
 from penstock_worker.admission.wait_queue import Ticket, Waiter, WaitQueue
 

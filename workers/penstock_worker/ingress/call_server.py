@@ -25,8 +25,8 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from penstock.domain.accounts.equal_share import may_take
 from penstock.domain.inference_endpoints import CALLED
+from penstock.domain.limits.equal_share import may_take
 from penstock.formats.engine_body import with_priority
 from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket

@@ -18,8 +18,8 @@ from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.idempotency import Idempotency
+from penstock.domain.limits.limit import LimitName
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
 from penstock.service.views import batch_view

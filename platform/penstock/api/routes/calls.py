@@ -22,9 +22,9 @@ from penstock.api.http.request_middleware import CLIENT_LEFT
 from penstock.api.http.request_turns import RequestTurn
 from penstock.api.platform import Here, Platform
 from penstock.domain.accounts.access import Budget
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import PenstockError
 from penstock.domain.inference_endpoints import CALLED, InferenceEndpoint
+from penstock.domain.limits.limit import LimitName
 from penstock.formats.output import usage_of
 from penstock.service.calls.call import CallAnswer, CallRequest
 from penstock.service.calls.call_attempt import Broken

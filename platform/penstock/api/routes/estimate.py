@@ -20,8 +20,8 @@ from penstock.api.routes import jobs
 from penstock.api.routes.batches import CreateBatch
 from penstock.api.routes.jobs import CreateJob
 from penstock.domain.accounts.batch_estimate import Spread
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.accounts.price import money
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.estimates import batch_estimate
 from penstock.service.estimates.batch_estimate import BatchEstimate, EstimateRequest

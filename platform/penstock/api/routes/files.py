@@ -17,10 +17,10 @@ from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency
+from penstock.domain.limits.limit import LimitName
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
 from penstock.service.intake.upload import Sealed, Upload

@@ -20,9 +20,9 @@ from penstock.api.routes.batches import After, Limit, Wait
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedBatch, JobShape, Page
 from penstock.api.schemas.terms import Create
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, TooLarge
 from penstock.domain.idempotency import Idempotency
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit

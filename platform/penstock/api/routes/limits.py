@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 from penstock.api.auth import Tenant, access_of
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
-from penstock.domain.accounts.budget import TenantBudget
-from penstock.domain.accounts.limits import RULES
 from penstock.domain.accounts.price import money
+from penstock.domain.limits.budget import TenantBudget
+from penstock.domain.limits.limit import RULES
 from penstock.service.limits import report
 
 router = APIRouter(prefix="/v1/limits", tags=["limits"], responses=DOCUMENTED)

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, Data, console, told
 from penstock.cli.database import opened
-from penstock.domain.accounts.limits import OF_KEYS, RULES
 from penstock.domain.accounts.price import money
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.limits.limit import OF_KEYS, RULES
 from penstock.service.admin import limits
 from penstock.service.control import budgets
 from penstock.service.limits import report

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from penstock.domain.accounts.limits import Limits
 from penstock.domain.api_errors import BadRequest, Forbidden, QuotaSpent
+from penstock.domain.limits.limit import Limits
 
 
 class Role(StrEnum):

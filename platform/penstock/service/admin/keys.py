@@ -10,8 +10,8 @@ from typing import Final
 
 from penstock.domain.accounts.access import ALL, Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import tenants
 from penstock.service.core import audit
 from penstock.service.core.ids import fresh

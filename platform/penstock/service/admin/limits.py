@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.domain.accounts import limits as domain
-from penstock.domain.accounts.limits import Limits
 from penstock.domain.api_errors import NotFound
+from penstock.domain.limits import limit as domain
+from penstock.domain.limits.limit import Limits
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import limits

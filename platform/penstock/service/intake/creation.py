@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.idempotency import Idempotency, remembered
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.work import hint
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewBatch

@@ -19,9 +19,9 @@ import structlog
 from cachetools import LRUCache
 
 from penstock.domain.accounts.eta import Expectation
-from penstock.domain.accounts.limits import LimitName, Limits
 from penstock.domain.api_errors import NotFound, Unavailable
 from penstock.domain.fleet.model import ModelFacts
+from penstock.domain.limits.limit import LimitName, Limits
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction

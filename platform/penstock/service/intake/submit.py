@@ -11,10 +11,10 @@ import msgspec
 
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import check_model
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.inference_endpoints import BATCHED
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.batch import Batch, LineError, parse_window
 from penstock.domain.work.new_batch import NewBatch, NewJob
 from penstock.domain.work.slice import Cut

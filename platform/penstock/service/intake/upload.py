@@ -16,10 +16,10 @@ from typing import Any, Final, Self, TypeVar
 import structlog
 
 from penstock.blobs.store import Blobs, away_is_unavailable
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
 from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency, remembered
+from penstock.domain.limits.limit import LimitName
 from penstock.failpoint import failpoint
 from penstock.service.core import audit
 from penstock.service.core.ids import blob_key, fresh

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from penstock.domain.accounts.access import Access
-from penstock.domain.accounts.limits import RULES, LimitName
 from penstock.domain.api_errors import TooMany
+from penstock.domain.limits.limit import RULES, LimitName
 from penstock.service.limits import defaults
 from penstock.settings.limits import LimitSettings
 

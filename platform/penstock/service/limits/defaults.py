@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.domain.accounts.limits import LimitName, Limits
+from penstock.domain.limits.limit import LimitName, Limits
 from penstock.settings.limits import LimitSettings
 
 _SETTINGS: Final = {

@@ -6,8 +6,8 @@ Small jobs are the exception (service/intake/small_job_intake.py): they go by a 
 
 from __future__ import annotations
 
-from penstock.domain.accounts.limits import RULES, LimitName, Limits
 from penstock.domain.api_errors import PenstockError, TooMany
+from penstock.domain.limits.limit import RULES, LimitName, Limits
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import defaults
 from penstock.settings.limits import LimitSettings

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from penstock.domain.accounts.access import Access
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import TooMany
+from penstock.domain.limits.limit import LimitName
 from penstock.service.limits import defaults
 from penstock.service.limits.at_once import AtOnce, Held
 from penstock.service.limits.rates import Rate, Rates, RateState

@@ -19,9 +19,9 @@ from typing import Final
 
 import structlog
 
-from penstock.domain.accounts.limits import RULES, LimitName
-from penstock.domain.accounts.token_bucket import TokenBucket
 from penstock.domain.api_errors import TooMany
+from penstock.domain.limits.limit import RULES, LimitName
+from penstock.domain.limits.token_bucket import TokenBucket
 from penstock.wire.rate_buckets import Away, RateBuckets, Taking
 
 log = structlog.get_logger()

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from penstock.domain.accounts.access import Access
-from penstock.domain.accounts.budget import TenantBudget
-from penstock.domain.accounts.limits import RULES, LimitKind, LimitName
+from penstock.domain.limits.budget import TenantBudget
+from penstock.domain.limits.limit import RULES, LimitKind, LimitName
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.limits import defaults
 from penstock.service.limits.limiter import Limiter

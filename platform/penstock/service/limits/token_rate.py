@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from penstock.domain.accounts.access import Access
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.accounts.tokens import Usage
+from penstock.domain.limits.limit import LimitName
 from penstock.service.limits.limiter import Limiter
 
 

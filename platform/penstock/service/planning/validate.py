@@ -12,9 +12,9 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import allows, not_allowed
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import LeaseLost, TooMany
 from penstock.domain.fleet.model import ModelFacts
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.slice import Cut
 from penstock.failpoint import failpoint

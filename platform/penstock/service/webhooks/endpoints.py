@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from penstock.domain.accounts.limits import LimitName
 from penstock.domain.api_errors import NotFound
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.webhook import (
     BATCH_EVENT_TYPES,
     MADE_SECRET_BYTES,

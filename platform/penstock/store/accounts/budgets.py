@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.accounts.budget import TenantBudget
+from penstock.domain.limits.budget import TenantBudget
 
 _MONTH = "date_trunc('month', now() at time zone 'UTC')::date"
 

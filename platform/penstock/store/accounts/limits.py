@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.accounts.limits import LimitName, Limits
+from penstock.domain.limits.limit import LimitName, Limits
 
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended('limits of ' || :tenant, 0))")
 _OF_TENANT = text("select limits from tenants where id = :tenant")

@@ -12,8 +12,8 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
 from penstock.api.routes.admin.tenants import MAX_ADMIN_JSON_BYTES
-from penstock.domain.accounts.limits import OF_KEYS, RULES, Limits
 from penstock.domain.accounts.price import money
+from penstock.domain.limits.limit import OF_KEYS, RULES, Limits
 from penstock.service.admin import keys, limits
 from penstock.service.control import budgets
 from penstock.service.limits import report
