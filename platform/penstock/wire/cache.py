@@ -19,17 +19,15 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Counter
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from penstock.domain.calls.breaker import CLOSED, Breaker
+from penstock.wire.redis_patience import RedisPatience, options
 
 log = structlog.get_logger()
 
@@ -149,52 +147,13 @@ def _packed(entries: Sequence[Entry], bounds: Bounds) -> tuple[list[bytes], list
     return keys, arguments
 
 
-def options(timeout_seconds: float) -> dict[str, Any]:
-    """Of a client that must not wait: no retries, no greetings, for each would wait for a timeout of its own."""
-    return {
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": timeout_seconds,
-        "retry": Retry(NoBackoff(), 0),
-        "health_check_interval": 0,
-        "lib_name": None,
-        "lib_version": None,
-    }
-
-
-class _Ward:
-    """Lets nobody wait again and again for a Redis that does not answer."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._breaker: Breaker = CLOSED
-
-    def allows(self) -> bool:
-        """Whether Redis may be asked now."""
-        now = self._clock()
-        if not self._breaker.allows(now):
-            return False
-        self._breaker = self._breaker.tried(now)
-        return True
-
-    def failed(self, error: Exception) -> None:
-        """It did not answer."""
-        now = self._clock()  # also as the beginning: each that waited in vain counts, for others would wait as long
-        before, self._breaker = self._breaker, self._breaker.failed(now, now)
-        if self._breaker.pause_seconds and not before.pause_seconds:
-            log.warning("cache_away", error=type(error).__name__, seconds=self._breaker.pause_seconds)
-
-    def worked(self) -> None:
-        """It answered."""
-        self._breaker = CLOSED
-
-
 class Cache:
     """The cache for threads: looked up in blocks, stored by a thread of its own; closed at the end."""
 
     def __init__(self, url: str, bounds: Bounds, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
         self._redis = Redis.from_url(url, **options(bounds.timeout_seconds))
-        self._ward = _Ward(clock)
+        self._ward = RedisPatience("cache", clock)
         self._waiting: queue.Queue[Entry | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._store, name="cache", daemon=True)
         self._thread.start()
@@ -268,7 +227,7 @@ class AsyncCache:
     def __init__(self, url: str, bounds: Bounds, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
         self._redis = AsyncRedis.from_url(url, **options(bounds.timeout_seconds))
-        self._ward = _Ward(clock)
+        self._ward = RedisPatience("cache", clock)
         self._storing: set[asyncio.Task[None]] = set()
 
     async def get(self, key: bytes) -> bytes | None:

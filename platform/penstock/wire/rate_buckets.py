@@ -10,14 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from penstock.domain.calls.breaker import CLOSED, Breaker
-from penstock.wire.cache import options
-
-log = structlog.get_logger()
+from penstock.wire.redis_patience import RedisPatience, options
 
 _KEY: Final = b"penstock-rate:"
 _TAKE: Final = """
@@ -55,27 +51,21 @@ class RateBuckets:
 
     def __init__(self, url: str, timeout_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = Redis.from_url(url, **options(timeout_seconds))
-        self._clock = clock
-        self._breaker: Breaker = CLOSED
+        self._patience = RedisPatience("rate_buckets", clock)
 
     async def take(self, takings: Sequence[Taking]) -> list[tuple[int, float]]:
         """Of each bucket how much was taken, and what is left in it, in one round trip; raises Away."""
-        now = self._clock()
-        if not self._breaker.allows(now):
+        if not self._patience.allows():
             raise Away
-        self._breaker = self._breaker.tried(now)
         pipeline = self._redis.pipeline(transaction=False)
         for one in takings:
             pipeline.eval(_TAKE, 1, _KEY + one.bucket.encode(), one.per_minute, one.owed, one.wanted)
         try:
             found = await pipeline.execute()
         except (RedisError, OSError) as error:
-            failed = self._clock()
-            before, self._breaker = self._breaker, self._breaker.failed(failed, failed)
-            if self._breaker.pause_seconds and not before.pause_seconds:
-                log.warning("rate_buckets_away", error=type(error).__name__, seconds=self._breaker.pause_seconds)
+            self._patience.failed(error)
             raise Away from error
-        self._breaker = CLOSED
+        self._patience.worked()
         return [(int(taken), float(level)) for taken, level in found]
 
     async def close(self) -> None:
