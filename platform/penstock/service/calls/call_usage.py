@@ -6,43 +6,26 @@ counted exactly, in the rows that record them; a call leaves no row, and must no
 
 from __future__ import annotations
 
-import asyncio
-from types import TracebackType
-from typing import Final, Self
-
 import structlog
 
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import Unavailable
+from penstock.service.calls.periodic_writer import WRITE_SECONDS, PeriodicWriter
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.accounts import prices, usage
 
 log = structlog.get_logger()
 
-_WRITE_SECONDS: Final = 5.0
 Sums = dict[tuple[str, str], tuple[int, Usage]]
 
 
-class CallUsage:
+class CallUsage(PeriodicWriter):
     """One process's sums by tenant and model, on one event loop; used with `async with`, whose end writes the last."""
 
-    def __init__(self, db: AsyncDatabase, write_seconds: float = _WRITE_SECONDS) -> None:
+    def __init__(self, db: AsyncDatabase, write_seconds: float = WRITE_SECONDS) -> None:
+        super().__init__(write_seconds)
         self._db = db
-        self._write_seconds = write_seconds
         self._sums: Sums = {}
-        self._writing: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._writing = asyncio.create_task(self._write_on())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writing:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
-        await self.write()
 
     def count(self, tenant: str, model: str, used: Usage) -> None:
         """One call was answered."""
@@ -58,14 +41,6 @@ class CallUsage:
             await self._db.run(add, sums)
         except Unavailable as error:  # it may be written or not: again might be twice
             log.warning("call_usage_lost", calls=sum(calls for calls, _ in sums.values()), error=error.message)
-
-    async def _write_on(self) -> None:
-        while True:
-            await asyncio.sleep(self._write_seconds)
-            try:
-                await self.write()
-            except Exception as error:  # a bug of ours must not stop the counting for ever
-                log.error("call_usage_broken", exc_info=error)
 
 
 def add(tx: Transaction, sums: Sums) -> None:

@@ -53,7 +53,7 @@ async def count(
 
 
 async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
-    """None if the engine refuses this one."""
+    """None if the engine refuses this one. How many there are at once, the limit of estimates says."""
     return await _counted(calls, await calls.read(id, tenant, ENDPOINT, raw, None))
 
 
