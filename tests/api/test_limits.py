@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from api.live import CHAT, batch_of, error, http, serving, upload
+from e2e.live import until
 
 from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import keys, limits
 from penstock.service.control import budgets
 from penstock.service.core.transaction import Database
+from penstock.service.intake import small_job_intake
 from penstock.settings import Settings
 
 JOB = {"endpoint": CHAT, "model": "tiny", "body": {"messages": [{"role": "user", "content": "hello"}]}}
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """A key is looked up again at once, so that no test waits for what is set to be in force."""
-    return settings.model_copy(update={"key_cache_seconds": 0.2})
+def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Nothing is remembered, so that what is set is in force at once."""
+    monkeypatch.setattr(small_job_intake, "_FRESH_SECONDS", -1.0)
+    return settings.model_copy(update={"key_cache_seconds": 0.0})
 
 
 def told(client: httpx.Client, name: str, scope: str = "tenant") -> dict[str, Any]:
@@ -35,9 +37,8 @@ def told(client: httpx.Client, name: str, scope: str = "tenant") -> dict[str, An
 
 
 def given(db: Database, key: str | None = None, tenant: str = "default", **limit: int | None) -> None:
-    """Set limits, and wait until they are in force."""
+    """Set limits."""
     db.run(limits.change, tenant, limit, key)
-    time.sleep(0.5)
 
 
 def key_of(db: Database, tenant: str = "default") -> tuple[str, str]:
@@ -101,18 +102,15 @@ def test_open_batches_and_queued_lines_and_tokens_are_limits(client: httpx.Clien
     assert client.post("/v1/jobs", json=JOB).status_code == 200
     file = upload(client)["id"]
     assert client.post("/v1/batches", json=batch_of(file)).status_code == 200
-    time.sleep(1.2)  # for small jobs a look is a second old at most
     for refused in (client.post("/v1/jobs", json=JOB), client.post("/v1/batches", json=batch_of(file))):
         assert "open_batches of your tenant is 2" in error(refused, 429)["message"]
         assert refused.headers["retry-after"]
     given(db, open_batches=None, queued_lines=2)
-    time.sleep(1.2)
     three = JOB | {"requests": [{"body": JOB["body"]}] * 3}
     del three["body"]
     assert "queued_lines" in error(client.post("/v1/jobs", json=three), 429)["message"]
     assert client.post("/v1/jobs", json=JOB).status_code == 200
     given(db, queued_lines=None, queued_tokens=1)
-    time.sleep(1.2)
     assert error(client.post("/v1/jobs", json=JOB), 429)["code"] == "token_limit_exceeded"
 
 
@@ -123,7 +121,6 @@ def test_what_is_open_returns_when_it_ends(client: httpx.Client, db: Database, m
     assert told(client, "queued_tokens")["used"] > 0
     assert client.post(f"/v1/jobs/{job}/cancel").status_code == 200
     assert [told(client, name)["used"] for name in ("open_batches", "queued_lines", "queued_tokens")] == [0, 0, 0]
-    time.sleep(1.2)
     assert client.post("/v1/jobs", json=JOB).status_code == 200
 
 
@@ -165,8 +162,7 @@ def test_waits_and_estimates_are_limits_of_now(client: httpx.Client, db: Databas
     with http(url) as other:
         waiting = threading.Thread(target=lambda: other.get(f"/v1/jobs/{job}?wait=3"))
         waiting.start()
-        time.sleep(0.5)
-        assert told(client, "waits_at_once")["used"] == 1
+        until(lambda: told(client, "waits_at_once")["used"] == 1, "it waits")
         assert "waits_at_once" in error(client.get(f"/v1/jobs/{job}?wait=1"), 429)["message"]
         waiting.join()
     assert client.get(f"/v1/jobs/{job}?wait=0.1").status_code == 200
@@ -215,7 +211,6 @@ def test_a_spent_budget_refuses_new_work_and_says_so(client: httpx.Client, db: D
     refused = client.post("/v1/jobs", json=JOB)
     assert error(refused, 400)["code"] == "model_without_price"
     db.run(budgets.look, "default")
-    time.sleep(0.5)
     file = upload(client)["id"]
     for refused in (
         client.post("/v1/jobs", json=JOB),
@@ -227,7 +222,6 @@ def test_a_spent_budget_refuses_new_work_and_says_so(client: httpx.Client, db: D
         assert refused.headers["x-should-retry"] == "false"
     assert client.get("/v1/limits").json()["budget"]["state"] == "spent"
     db.run(budgets.set_budget, "default", None)
-    time.sleep(0.5)
     assert client.post("/v1/jobs", json=JOB).status_code == 200
 
 

@@ -12,7 +12,6 @@ from store.world import World
 
 from penstock.domain.api_errors import Unavailable
 from penstock.service.views.completion_waiter import CompletionWaiter
-from penstock.settings import Settings
 
 Body = Callable[[CompletionWaiter, list[str]], Awaitable[None]]
 
@@ -22,7 +21,7 @@ def run(url: str, body: Body) -> None:
 
     async def main() -> None:
         async with heard(url) as (db, looks):
-            ends = CompletionWaiter(db, Settings())
+            ends = CompletionWaiter(db)
             try:
                 await body(ends, looks)
             finally:

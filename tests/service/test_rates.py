@@ -105,7 +105,7 @@ def test_a_refusal_says_when_to_ask_again_and_then_it_is_let_through(redis_url: 
         assert "requests_per_minute of your tenant is 60" in refused.value.message
         seconds = int(refused.value.headers["retry-after"])
         assert 1 <= seconds <= 3
-        assert rates.standing(one).remaining == 0
+        assert rates.state(one).remaining == 0
         await asyncio.sleep(seconds)
         await rates.take(one, 1)
 

@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
         key_cache, intake, completion_waiter = (
             ApiKeyCache(db, settings),
             SmallJobIntake(db, settings),
-            CompletionWaiter(db, settings),
+            CompletionWaiter(db),
         )
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
         limiter = Limiter(settings)

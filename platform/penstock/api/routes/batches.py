@@ -16,6 +16,7 @@ from penstock.api.platform import Here
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.idempotency import Idempotency
@@ -33,8 +34,6 @@ Wait = Annotated[
     float,
     Query(ge=0, allow_inf_nan=False, description="Answer once it has ended, or after so many seconds (at most 60)."),
 ]
-After = Annotated[str | None, Query(description="The last id of the page before.", max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class CreateBatch(Create):

@@ -13,8 +13,8 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
-from penstock.api.routes.webhooks import After, Limit
 from penstock.api.schemas import webhook_shapes
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
 from penstock.api.schemas.webhook_shapes import DeliveryShape, Replayed
 from penstock.domain.webhook import DeliveryState

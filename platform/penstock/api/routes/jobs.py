@@ -16,8 +16,9 @@ from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.routes import retry, steering, webhooks
-from penstock.api.routes.batches import After, Limit, Wait
+from penstock.api.routes.batches import Wait
 from penstock.api.schemas import shapes
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import DeletedBatch, JobShape, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.api_errors import BadRequest, TooLarge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from penstock.api.auth import Acting, Tenant
@@ -15,6 +15,7 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here, Platform
 from penstock.api.schemas import webhook_shapes as shapes
 from penstock.api.schemas.batch_webhook import BatchWebhook
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
 from penstock.api.schemas.webhook_shapes import (
     DeletedEndpoint,
@@ -33,8 +34,6 @@ router = APIRouter(prefix="/v1", tags=["webhooks"], responses=DOCUMENTED)
 _MAX_JSON_BYTES: Final = 64 * 1024
 
 Name = Annotated[Text, Field(max_length=200)]
-After = Annotated[str | None, Query(description="The last id of the page before.", max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 EventType = Literal[

@@ -55,8 +55,13 @@ def rate(picos: int) -> str:
     return _decimal(picos, 10**6)
 
 
+def read_money(text: str, name: str) -> int:
+    """An amount of the currency in picounits; raises BadRequest."""
+    return read(text, name) * (PICOS // 10**6)
+
+
 def money(picos: int) -> str:
-    """Picounits as an exact decimal number of the currency."""
+    """The reverse of `read_money`: an exact decimal number of the currency."""
     return _decimal(picos, PICOS)
 
 

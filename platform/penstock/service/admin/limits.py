@@ -14,7 +14,8 @@ from penstock.store.accounts import limits
 
 def of(tx: Transaction, tenant: str, key: str | None = None) -> Limits:
     """What is set for a tenant, or for a valid key of it; raise NotFound."""
-    return change(tx, tenant, {}, key)
+    found = limits.of_tenant(tx.conn, tenant) if key is None else limits.of_key(tx.conn, tenant, key)
+    return _found(found, tenant, key)
 
 
 def change(tx: Transaction, tenant: str, given: Mapping[str, int | None], key: str | None = None) -> Limits:
@@ -27,8 +28,13 @@ def change(tx: Transaction, tenant: str, given: Mapping[str, int | None], key: s
         found = limits.set_tenant(tx.conn, tenant, new, gone)
     else:
         found = limits.set_key(tx.conn, tenant, key, new, gone)
-    if found is None:
-        raise NotFound("tenant", tenant) if key is None else NotFound("key", key)
+    changed = _found(found, tenant, key)
     if given:
         audit.record(tx, tenant, "limits.updated", key or tenant, **given)
+    return changed
+
+
+def _found(found: Limits | None, tenant: str, key: str | None) -> Limits:
+    if found is None:
+        raise NotFound("tenant", tenant) if key is None else NotFound("key", key)
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Concatenate, Final, ParamSpec
 
 from penstock.domain.accounts import price
 from penstock.domain.api_errors import Conflict, NotFound
-from penstock.domain.work.batch import PauseReason
+from penstock.domain.work.batch import Batch, PauseReason
 from penstock.service.control import steer
 from penstock.service.core import audit
 from penstock.service.core.ids import fresh
@@ -14,6 +15,8 @@ from penstock.service.core.transaction import Database, Transaction
 from penstock.service.webhooks import webhook_queue
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.accounts import budgets
+
+P = ParamSpec("P")
 
 _MOST_AT_ONCE: Final = 100
 EVENTS: Final = {"warned": "budget.warning", "spent": "budget.spent"}
@@ -25,7 +28,7 @@ def set_budget(tx: Transaction, tenant: str, amount: str | None) -> None:
 
     Raises NotFound, or BadRequest for what is no amount.
     """
-    picos = None if amount is None else price.read(amount, "budget") * price.PICOS // 10**6
+    picos = None if amount is None else price.read_money(amount, "budget")
     if not budgets.set_(tx.conn, tenant, picos):
         raise NotFound("tenant", tenant)
     audit.record(tx, tenant, "budget.updated", tenant, budget=amount)
@@ -35,8 +38,12 @@ def look_at_all(db: Database, settings: DispatchSettings) -> int:
     """Look at each budget that may have changed; how many batches were paused or resumed."""
     moved = 0
     for one in db.run(lambda tx: budgets.due(tx.conn)):
-        state = db.run(look, one.tenant)
-        moved += _pause(db, one.tenant) if state == "spent" else _resume(db, one.tenant, settings)
+        if db.run(look, one.tenant) == "spent":
+            running = db.run(_to_pause, one.tenant)
+            moved += sum(_moved(db, steer.pause, one.tenant, *found, PauseReason.BUDGET) for found in running)
+        else:
+            paused = db.run(_to_resume, one.tenant)
+            moved += sum(_moved(db, steer.resume, one.tenant, *found, settings) for found in paused)
     return moved
 
 
@@ -56,27 +63,17 @@ def look(tx: Transaction, tenant: str) -> str | None:
     return state
 
 
-def _pause(db: Database, tenant: str) -> int:
-    found = db.run(lambda tx: budgets.to_pause(tx.conn, tenant, _MOST_AT_ONCE))
-    return sum(_paused(db, tenant, kind, id) for kind, id in found)
+def _to_pause(tx: Transaction, tenant: str) -> list[tuple[str, str]]:
+    return budgets.to_pause(tx.conn, tenant, _MOST_AT_ONCE)
 
 
-def _paused(db: Database, tenant: str, kind: str, id: str) -> int:
+def _to_resume(tx: Transaction, tenant: str) -> list[tuple[str, str]]:
+    return budgets.to_resume(tx.conn, tenant, _MOST_AT_ONCE)
+
+
+def _moved(db: Database, move: Callable[Concatenate[Transaction, P], Batch], *args: P.args, **kwargs: P.kwargs) -> bool:
     try:
-        db.run(steer.pause, tenant, kind, id, PauseReason.BUDGET)
+        db.run(move, *args, **kwargs)
     except (Conflict, NotFound):  # it ended meanwhile
-        return 0
-    return 1
-
-
-def _resume(db: Database, tenant: str, settings: DispatchSettings) -> int:
-    found = db.run(lambda tx: budgets.to_resume(tx.conn, tenant, _MOST_AT_ONCE))
-    return sum(_resumed(db, tenant, kind, id, settings) for kind, id in found)
-
-
-def _resumed(db: Database, tenant: str, kind: str, id: str, settings: DispatchSettings) -> int:
-    try:
-        db.run(steer.resume, tenant, kind, id, settings)
-    except (Conflict, NotFound):
-        return 0
-    return 1
+        return False
+    return True

@@ -20,7 +20,7 @@ _PASSING = frozenset({LimitName.OPEN_BATCHES, LimitName.QUEUED_LINES, LimitName.
 def check(tx: Transaction, tenant: str, more: dict[LimitName, int], settings: LimitSettings) -> None:
     """Raise TooMany if a tenant would keep more than it may, with so much more."""
     limits.lock(tx.conn, tenant)
-    given = limits.of_tenant(tx.conn, tenant)
+    given = limits.of_tenant(tx.conn, tenant) or {}
     for name, amount in more.items():
         used = limits.used(tx.conn, tenant, name)
         if error := refusal(name, used, amount, given, settings):

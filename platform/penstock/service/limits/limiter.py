@@ -66,9 +66,9 @@ class Limiter:
         """How its rates stand, as OpenAI says it: `x-ratelimit-remaining-requests` and so on, of the tightest one."""
         told: dict[str, str] = {}
         for name, unit in _HEADERS.items():
-            found = [self._rates.standing(rate) for rate in self.rates(access, name)]
+            found = [self._rates.state(rate) for rate in self.rates(access, name)]
             if found:
-                one = min(found, key=lambda standing: standing.remaining)
+                one = min(found, key=lambda state: state.remaining)
                 told |= {
                     f"x-ratelimit-limit-{unit}": str(one.limit),
                     f"x-ratelimit-remaining-{unit}": str(one.remaining),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,8 +89,14 @@ class _Purse:
 
     def taking(self) -> Taking:
         """What it pays and wants next."""
-        wanted = max(0, self.grant - max(0, self.credit) + self.needed)
-        return Taking(self.rate.bucket, self.rate.per_minute, max(0, -self.credit), wanted)
+        return self._taking(max(0, -self.credit), max(0, self.grant - max(0, self.credit) + self.needed))
+
+    def giving_back(self) -> Taking:
+        """What evens it out: its credit, or what it owes."""
+        return self._taking(-self.credit, 0)
+
+    def _taking(self, owed: int, wanted: int) -> Taking:
+        return Taking(self.rate.bucket, self.rate.per_minute, owed, wanted)
 
     def took(self, asked: Taking, taken: int, level: float, now: float) -> None:
         """It has paid, and got this."""
@@ -104,15 +110,18 @@ class _Purse:
         """Until so much has come into the bucket."""
         return max(0.0, units) * 60 / self.rate.per_minute if self.rate.per_minute else math.inf
 
+    def _there(self, now: float) -> float:
+        """What the bucket and this process have by now, if nobody else took any."""
+        return self.level + (now - self.known_at) * self.rate.per_minute / 60 + self.credit
+
     def retry_seconds(self, amount: int, now: float) -> float:
         """Until so much may be asked again."""
-        there = self.level + (now - self.known_at) * self.rate.per_minute / 60 + self.credit
-        return self._seconds(amount - there)
+        return self._seconds(amount - self._there(now))
 
-    def standing(self, now: float) -> RateState:
+    def state(self, now: float) -> RateState:
         """How it stands."""
         most = self.rate.per_minute
-        level = min(most, self.level + (now - self.known_at) * most / 60 + self.credit)
+        level = min(most, self._there(now))
         return RateState(most, max(0, int(level)), self._seconds(most - level) if most else 60.0)
 
 
@@ -152,15 +161,15 @@ class Rates:
         if purse.credit < -purse.grant:
             self._settle(purse)
 
-    def standing(self, rate: Rate) -> RateState:
+    def state(self, rate: Rate) -> RateState:
         """How a rate stands."""
-        return self._purse(rate).standing(self._clock())
+        return self._purse(rate).state(self._clock())
 
     async def look(self, rate: Rate) -> RateState:
         """The same after a look at the bucket."""
         purse = self._purse(rate)
         await asyncio.shield(self._settle(purse))
-        return purse.standing(self._clock())
+        return purse.state(self._clock())
 
     def _refused(self, purse: _Purse, amount: int, now: float) -> TooMany:
         rate, seconds = purse.rate, max(1, math.ceil(purse.retry_seconds(amount, now)))
@@ -191,7 +200,7 @@ class Rates:
             error: Exception | None = None
             try:
                 await self._exchange([(purse, purse.taking()) for purse in due])
-            except Exception as bug:
+            except Exception as bug:  # a bug of ours: those who wait hear it, and nobody waits for ever
                 error = bug
             for purse in due:
                 if purse.settled is None or purse.settled.done():
@@ -226,10 +235,9 @@ class Rates:
             for purse in idle:
                 if now - purse.used_at > _REMEMBERED_SECONDS:
                     del self._purses[purse.rate.bucket]
-            back = [(one, Taking(one.rate.bucket, one.rate.per_minute, -one.credit, 0)) for one in idle if one.credit]
-            if back:
+            if any(one.credit for one in idle):
                 try:
-                    await self._exchange(back)
+                    await self._give_back(idle)
                 except Exception as error:  # a bug of ours must not keep what others wait for
                     log.error("rates_not_given_back", exc_info=error)
 
@@ -239,7 +247,10 @@ class Rates:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        left = [one for one in self._purses.values() if one.credit]
+        left = list(self._purses.values())
         self._purses.clear()
-        await self._exchange([(one, Taking(one.rate.bucket, one.rate.per_minute, -one.credit, 0)) for one in left])
+        await self._give_back(left)
         await self._buckets.close()
+
+    async def _give_back(self, purses: Sequence[_Purse]) -> None:
+        await self._exchange([(one, one.giving_back()) for one in purses if one.credit])

@@ -14,7 +14,6 @@ from typing import Final
 
 from penstock.domain.work.batch import BatchKey
 from penstock.service.core.transaction import AsyncDatabase, Transaction
-from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batch_reads
 
 FIRST_PAUSE_SECONDS: Final = 0.02
@@ -27,9 +26,7 @@ _LEFT_SECONDS: Final = 2.0
 class CompletionWaiter:
     """One API process's, on its event loop."""
 
-    def __init__(
-        self, db: AsyncDatabase, settings: LimitSettings, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, db: AsyncDatabase, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._db = db
         self._clock = clock
         self._waiting: dict[BatchKey, list[asyncio.Future[None]]] = {}

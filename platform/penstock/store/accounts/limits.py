@@ -21,11 +21,13 @@ _SET_KEY = text("""
     where tenant = :tenant and id = :key and revoked_at is null
     returning limits""")
 
+_OPEN_BATCHES: Final = """
+    select count(*) from batches
+    where tenant = :tenant and state in ('validating', 'in_progress', 'paused', 'cancelling', 'finalizing')"""
+"""The states as the index `batches_unfinished` has them: of a year's batches only those are looked at."""
 _OPEN: Final = "from slices where tenant = :tenant and state in ('queued', 'ready', 'running')"
 _USED: Final = {
-    LimitName.OPEN_BATCHES: text("""
-        select count(*) from batches
-        where tenant = :tenant and state not in ('completed', 'failed', 'expired', 'cancelled')"""),
+    LimitName.OPEN_BATCHES: text(_OPEN_BATCHES),
     LimitName.QUEUED_LINES: text(f"select coalesce(sum(lines), 0)::bigint {_OPEN}"),
     LimitName.QUEUED_TOKENS: text(f"select coalesce(sum(tokens), 0)::bigint {_OPEN}"),
     LimitName.FILES: text("select count(*) from files where tenant = :tenant"),
@@ -40,8 +42,7 @@ _USED: Final = {
 
 _OPEN_WORK = text(f"""
     select (select limits from tenants where id = :tenant) as given,
-           (select count(*) from batches
-            where tenant = :tenant and state not in ('completed', 'failed', 'expired', 'cancelled')) as open_batches,
+           ({_OPEN_BATCHES}) as open_batches,
            coalesce(sum(lines), 0)::bigint as queued_lines, coalesce(sum(tokens), 0)::bigint as queued_tokens
     {_OPEN}""")
 
@@ -56,9 +57,10 @@ def lock(conn: Connection, tenant: str) -> None:
     conn.execute(_LOCK, {"tenant": tenant})
 
 
-def of_tenant(conn: Connection, tenant: str) -> Limits:
-    """What is set for a tenant."""
-    return read(conn.execute(_OF_TENANT, {"tenant": tenant}).scalar() or {})
+def of_tenant(conn: Connection, tenant: str) -> Limits | None:
+    """What is set for a tenant; None if there is none."""
+    found = conn.execute(_OF_TENANT, {"tenant": tenant}).scalar()
+    return None if found is None else read(found)
 
 
 def of_key(conn: Connection, tenant: str, key: str) -> Limits | None:

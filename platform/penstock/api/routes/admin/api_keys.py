@@ -12,9 +12,10 @@ from penstock.api.auth import Acting, Operator
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
-from penstock.api.routes.admin.tenants import MAX_ADMIN_JSON_BYTES, After, Limit
+from penstock.api.routes.admin.tenants import MAX_ADMIN_JSON_BYTES
 from penstock.api.schemas import admin_shapes
 from penstock.api.schemas.admin_shapes import ApiKeyShape, ApiKeyWithValue, DeletedApiKey, RoleName, ScopeName
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
 from penstock.domain.accounts.access import Role, read_scopes
 from penstock.service.admin import keys

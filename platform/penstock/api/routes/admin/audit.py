@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query
 from penstock.api.auth import Operator
 from penstock.api.http.body import Asked
 from penstock.api.platform import Here
-from penstock.api.routes.admin.tenants import After, Limit
 from penstock.api.schemas import admin_shapes
 from penstock.api.schemas.admin_shapes import AuditShape
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
 from penstock.service.core import audit
 

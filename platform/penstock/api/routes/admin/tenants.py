@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from penstock.api.auth import Acting, Operator
@@ -13,15 +13,13 @@ from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
 from penstock.api.schemas import admin_shapes
 from penstock.api.schemas.admin_shapes import TenantShape
+from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
 from penstock.service.admin import tenants
 
 router = APIRouter(prefix="/tenants")
 
 MAX_ADMIN_JSON_BYTES: Final = 64 * 1024
-
-After = Annotated[str | None, Query(description="The last id of the page before.", max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class CreateTenant(Asked):
