@@ -29,6 +29,7 @@ HOMES = {
     "kombu": ["penstock/wire/hints.py", "penstock_worker/runtime/celery_app.py"],
     "fastapi": ["penstock/api/", "penstock/console/"],
     "starlette": ["penstock/api/", "penstock/console/", "penstock_worker/engine/vllm/direct_handler.py"],
+    "cryptography": ["penstock/service/webhooks/secret_keys.py"],
     "obstore": ["penstock/blobs/"],
     "vllm": ["penstock_worker/engine/vllm/"],
     "torch": ["penstock_worker/engine/tiny.py"],

@@ -56,6 +56,11 @@ def test_only_the_api_and_flower_are_reachable_from_the_host_and_only_on_loopbac
     assert ports == {"api": ["${PENSTOCK_BIND:-127.0.0.1:8000}:8000"], "flower": ["127.0.0.1:5555:5555"]}
 
 
+def test_the_secret_keys_are_with_who_makes_secrets_signs_and_encrypts_again(services: dict[str, Any]) -> None:
+    knowing = {name for name, service in services.items() if "PENSTOCK_SECRET_KEYS" in service.get("environment", {})}
+    assert knowing == {"migrate", "api", "io"}
+
+
 def test_only_the_api_and_the_gpu_worker_know_the_doors_token(services: dict[str, Any]) -> None:
     knowing = {name for name, service in services.items() if "PENSTOCK_INGRESS_TOKEN" in service.get("environment", {})}
     assert knowing == {"api", "gpu"}

@@ -179,6 +179,7 @@ def _start_servers(
         "PENSTOCK_LOG_DIR": str(layout.logs),
         child_environment.KEY: running.key,
         child_environment.INGRESS_TOKEN: layouts.ingress_token(layout, environment),
+        **layouts.secret_keys(layout, environment),
         child_environment.METRICS_TOKEN: layouts.metrics_token(layout, environment),
         "PYTHONUNBUFFERED": "1",
         # The folder that `up` was called in is no place to import from.
@@ -197,6 +198,9 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
         )  # fmt: skip
     if done.returncode != 0:
         raise Problem(f"The database could not be migrated: {last_lines(log, 1)} (log: {log})")
+    for line in log.read_text().splitlines():
+        if line.startswith("warning: "):
+            running.say(line)
 
 
 def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import SecretStr
 from store.world import World
+from structlog.testing import capture_logs
 from worker.receiver import HANGS, Answer, Got, Receiver
 
 from penstock.domain.webhook import EVENT_TYPES, AttemptOutcome, Delivery, DeliveryState, Endpoint
+from penstock.service.admin import health
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.service.webhooks import endpoints, webhook_queue
+from penstock.service.webhooks import endpoints, secret_keys, webhook_queue
 from penstock.settings import Settings
 from penstock.store.engine import async_engine
 from penstock.wire.outbound import Outbound
@@ -134,7 +137,7 @@ def test_an_event_goes_to_each_endpoint_that_wants_it_under_its_own_id(
 
 def test_a_batchs_own_webhook_hears_of_that_batch_alone(world: World, settings: Settings, receiver: Receiver) -> None:
     batch = world.validating()
-    wish = endpoints.wish(receiver.url("/own"), None, None)
+    wish = endpoints.wish(receiver.url("/own"), None, None, world.settings)
     world.db.run(endpoints.attach, "acme", batch, wish)
     end(world)
     world.cancel(batch)
@@ -274,7 +277,7 @@ def test_receivers_that_hang_delay_nobody_by_a_second(world: World, settings: Se
         bad.answers("/hang", HANGS)
         for _ in range(40):  # by far more than there are places
             batch = world.validating()
-            world.db.run(endpoints.attach, "acme", batch, endpoints.wish(bad.url("/hang"), None, None))
+            world.db.run(endpoints.attach, "acme", batch, endpoints.wish(bad.url("/hang"), None, None, world.settings))
             world.cancel(batch)
         world.tenant("stranger")
         endpoint(world, good.url("/stranger"), tenant="stranger")
@@ -299,17 +302,38 @@ def test_a_secret_that_was_rotated_signs_beside_the_new_one(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     old = endpoint(world, receiver.url("/hook"))
-    new = world.db.run(endpoints.rotate, "acme", old.id, True)
+    new = world.db.run(endpoints.rotate, "acme", old.id, True, settings)
     end(world)
     with post(settings):
         over(world, 1)
         for secret in (old.secret, new.secret):
             assert verify(receiver.at("/hook")[0], secret).type == "batch.cancelled"
-        world.db.run(endpoints.rotate, "acme", old.id, False)
+        world.db.run(endpoints.rotate, "acme", old.id, False, settings)
         end(world)
         over(world, 2)
     with pytest.raises(openai.InvalidWebhookSignatureError):
         verify(receiver.at("/hook")[1], new.secret)
+
+
+def test_a_secret_whose_key_is_missing_signs_nothing_until_it_is_rotated_or_the_key_is_back(
+    world: World, settings: Settings, receiver: Receiver
+) -> None:
+    old = endpoint(world, receiver.url("/hook"))
+    end(world)
+    elsewhere = settings.model_copy(update={"secret_keys": SecretStr(secret_keys.new_key())})
+    with post(elsewhere), capture_logs() as logs:
+        until(lambda: deliveries(world) and len(deliveries(world)[0].log) >= 1)
+        until(lambda: deliveries(world)[0].state is DeliveryState.FAILED)
+        assert {attempt.error for attempt in deliveries(world)[0].log} == {webhook_queue.NO_SECRET}
+        assert receiver.got == []
+        new = world.db.run(endpoints.rotate, "acme", old.id, True, elsewhere)
+        world.db.run(webhook_queue.replay_all, "acme")
+        until(lambda: len(receiver.got) == 1)
+    assert verify(receiver.got[0], new.secret).type == "batch.cancelled"
+    said = [one for one in logs if one["event"] == "webhook_secret_unreadable"]
+    assert {(one["log_level"], one["endpoint"], one["tenant"]) for one in said} == {("error", old.id, "acme")}
+    assert secret_keys.of(settings).first in said[0]["reason"]
+    assert world.db.run(health.gauges, settings).counts["webhook_unsigned"] == len(WAITS)
 
 
 def test_what_is_under_way_when_the_worker_ends_is_due_again_at_once_and_costs_no_attempt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ from penstock.domain.api_errors import NotFound, TooMany
 from penstock.domain.webhook import EVENT_TYPES, MADE_SECRET_BYTES, Endpoint, WebhookRequest, receiver_of, secret_of
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
+from penstock.service.webhooks import secret_keys
 from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
 
@@ -18,9 +20,11 @@ BOTH_SECRETS: Final = timedelta(hours=24)
 """So long after a rotation everything is signed with the old secret too."""
 
 
-def wish(url: str, event_types: Sequence[str] | None, secret: str | None) -> WebhookRequest:
-    """A webhook for a batch that is about to be made."""
-    return WebhookRequest(url, tuple(event_types or EVENT_TYPES), secret or _fresh_secret(), made=secret is None)
+def wish(url: str, event_types: Sequence[str] | None, secret: str | None, settings: WebhookSettings) -> WebhookRequest:
+    """A webhook for a batch that is about to be made. Raises Unavailable if there is no key to keep its secret with."""
+    told = secret or _fresh_secret()
+    sealed = secret_keys.of(settings).seal(told)
+    return WebhookRequest(url, tuple(event_types or EVENT_TYPES), told, sealed, made=secret is None)
 
 
 def attach(tx: Transaction, tenant: str, batch: str, wished: WebhookRequest) -> None:
@@ -34,7 +38,7 @@ def attach(tx: Transaction, tenant: str, batch: str, wished: WebhookRequest) -> 
         url=wished.url,
         receiver=receiver_of(wished.url),
         event_types=wished.event_types,
-        secret=wished.secret,
+        secret=wished.sealed,
     )
 
 
@@ -52,10 +56,12 @@ def create(
     secret: str | None,
     settings: WebhookSettings,
 ) -> Endpoint:
-    """Make an endpoint; raise TooMany. Its secret is told this once."""
+    """Make an endpoint; raise TooMany, or Unavailable if there is no key. Its secret is told this once."""
+    told = secret or _fresh_secret()
+    sealed = secret_keys.of(settings).seal(told)
     if webhooks.count(tx.conn, tenant) >= settings.max_webhook_endpoints:
         raise TooMany(f"A tenant may have {settings.max_webhook_endpoints} webhook endpoints.")
-    return webhooks.insert(
+    made = webhooks.insert(
         tx.conn,
         tenant,
         id=fresh("we_"),
@@ -64,8 +70,9 @@ def create(
         url=url,
         receiver=receiver_of(url),
         event_types=event_types,
-        secret=secret or _fresh_secret(),
+        secret=sealed,
     )
+    return dataclasses.replace(made, secret=told)
 
 
 def get(tx: Transaction, tenant: str, id: str) -> Endpoint:
@@ -102,10 +109,12 @@ def change(
     return _found(changed, id)
 
 
-def rotate(tx: Transaction, tenant: str, id: str, keep_old: bool) -> Endpoint:
-    """A new secret, told this once; with `keep_old`, both sign for 24 hours. Raises NotFound."""
+def rotate(tx: Transaction, tenant: str, id: str, keep_old: bool, settings: WebhookSettings) -> Endpoint:
+    """A new secret, told this once; with `keep_old`, both sign for 24 hours. Raises NotFound or Unavailable."""
+    told = _fresh_secret()
     keep = BOTH_SECRETS if keep_old else timedelta()
-    return _found(webhooks.rotate(tx.conn, tenant, id, secret=_fresh_secret(), keep=keep), id)
+    sealed = secret_keys.of(settings).seal(told)
+    return dataclasses.replace(_found(webhooks.rotate(tx.conn, tenant, id, secret=sealed, keep=keep), id), secret=told)
 
 
 def delete(tx: Transaction, tenant: str, id: str) -> None:

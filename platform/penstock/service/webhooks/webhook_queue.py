@@ -20,6 +20,9 @@ from penstock.store.work import counts
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 
+NO_SECRET: Final = "the endpoint's secret can't be read at the moment: rotate it, or ask the platform's operator"
+"""Why an attempt sent nothing: a tenant reads it in the delivery's log."""
+
 TEST_BATCH: Final = "batch_test"
 """What a sample event is about."""
 
@@ -80,6 +83,7 @@ def record(tx: Transaction, told: Sequence[AttemptOutcome], gone: Sequence[tuple
     counts.add(tx.conn, "webhook_attempt_milliseconds", sum(one.milliseconds for one in recorded))
     counts.add(tx.conn, "webhook_delivered", len(delivered))
     counts.add(tx.conn, "webhook_delivered_milliseconds", sum(_milliseconds(one.age) for one in delivered))
+    counts.add(tx.conn, "webhook_unsigned", sum(one.error == NO_SECRET for one in told))
     counts.add(tx.conn, "webhook_given_up", states[DeliveryState.FAILED])
 
 
