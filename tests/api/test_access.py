@@ -134,10 +134,11 @@ def test_metrics_are_not_for_everyone(client: httpx.Client, settings: Settings) 
     closed = settings.model_copy(update={"metrics_open": False})
     with serving(closed) as url, http(url) as other:
         assert "PENSTOCK_METRICS_TOKEN" in error(other.get("/metrics"), 403)["message"], "from loopback, too"
-    guarded = closed.model_copy(update={"metrics_token": SecretStr("a token")})
+    guarded = closed.model_copy(update={"metrics_token": SecretStr("a token, one-before")})
     with serving(guarded) as url, http(url) as other:
         error(other.get("/metrics"), 401)
-        assert other.get("/metrics", headers={"authorization": "Bearer a token"}).status_code == 200
+        for token, status in (("a token", 200), ("one-before", 200), ("a token, one-before", 401), ("x", 401)):
+            assert other.get("/metrics", headers={"authorization": f"Bearer {token}"}).status_code == status
 
 
 def test_no_browser_runs_frames_or_guesses_an_answer(client: httpx.Client) -> None:

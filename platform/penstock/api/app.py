@@ -91,7 +91,6 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.wait({ensuring}, timeout=_PATIENCE_SECONDS)
         if ensuring.done():
             ensuring.result()
-        token = settings.ingress_token.get_secret_value() if settings.ingress_token else ""
         key_cache, intake, completion_waiter = (
             ApiKeyCache(db, settings),
             SmallJobIntake(db, settings),
@@ -102,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
             async with (
                 WorkerDirectory(db, settings) as directory,
-                IngressClient(token, settings.ingress_ca) as client,
+                IngressClient(settings.ingress_secret.shown, settings.ingress_ca) as client,
                 CallUsage(db) as call_usage,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):

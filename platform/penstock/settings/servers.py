@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from penstock.domain.shared_secret import SharedSecret
 from penstock.settings.concern import Concern
 
 
@@ -21,7 +22,9 @@ class ServerSettings(Concern):
     runtime_dir: Path = Field(Path("/tmp/penstock"), description="Sockets and process records; keep the path short.")
     bootstrap_key: SecretStr | None = Field(None, description="API key of the first tenant, made valid at the start.")
     metrics_token: SecretStr | None = Field(
-        None, description="Bearer token for /metrics; without it nobody may read them, unless they are open."
+        None,
+        description="Bearer token for /metrics; without it nobody may read them, unless they are open. "
+        "By comma, to rotate it: all are accepted.",
     )
     metrics_open: bool = Field(False, description="Whoever reaches the API may read /metrics, without a token.")
     log_dir: Path = Field(Path("/tmp/penstock"), description="Logs of engines; each other process logs to its stdout.")
@@ -30,3 +33,8 @@ class ServerSettings(Concern):
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")
     api_turns: int = Field(12, ge=1, description="Requests that one API process works on at once, shared by tenants.")
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")
+
+    @property
+    def metrics_secret(self) -> SharedSecret:
+        """What a scrape shows."""
+        return SharedSecret.read(self.metrics_token.get_secret_value() if self.metrics_token else "")

@@ -70,7 +70,8 @@ _SEALED_OTHERWISE = text("""
 _SEAL = text("update webhook_endpoints set secret = :secret, old_secret = :old_secret where id = :id")
 
 _COUNT_BY_KEY = text("""
-    select case when starts_with(secret, :scheme) then split_part(secret, ':', 2) else '' end as key, count(*)::int as endpoints
+    select case when starts_with(secret, :scheme) then split_part(secret, ':', 2) else '' end as key,
+           count(*)::int as endpoints
     from webhook_endpoints where disabled_as is distinct from 'deleted' group by 1 order by 1""")
 
 
