@@ -50,7 +50,7 @@ def test_a_name_that_changes_its_answer_after_the_check_is_refused_at_the_send()
         async with receiving(OK) as receiver, Outbound(resolve=answers(["93.184.215.14"], ["127.0.0.1"])) as out:
             url = "https://rebind.example.com/"
             await out.vet(url)
-            with pytest.raises(OutboundRefused, match="not a public address"):
+            with pytest.raises(OutboundRefused, check=lambda error: "not a public address" in error.reason):
                 await post(out, url)
             assert receiver.heads == []
 
@@ -109,7 +109,7 @@ def test_a_name_without_an_address_is_refused_at_create_and_fails_at_the_send() 
 def test_the_systems_own_resolver_is_held_to_the_same_rules() -> None:
     async def main() -> None:
         async with Outbound() as out:
-            with pytest.raises(OutboundRefused, match="not a public address"):
+            with pytest.raises(OutboundRefused, check=lambda error: "not a public address" in error.reason):
                 await out.vet("https://localhost/")
 
     asyncio.run(main())

@@ -100,21 +100,23 @@ class Outbound:
         """
         began = time.monotonic()
         target = address.read(url)
+        outside = False
         until = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout_at(until):
                 addresses = await self._addresses(target)
+            outside = all(address.is_global(one) for one in addresses)
             async with self._session(addresses) as session:
                 async with asyncio.timeout_at(until):
                     where = URL(url, encoded=True)
                     response = await session.post(where, headers=headers, data=body, allow_redirects=False)
                 start = await _start(response, most_bytes, until)
         except TimeoutError:
-            raise OutboundFailed("timeout: no answer in time") from None
+            raise _failed("timeout: no answer in time", outside) from None
         except aiohttp.ClientError as error:
-            raise OutboundFailed(_reason(error)) from error
+            raise _failed(_reason(error), outside) from error
         except OSError as error:
-            raise OutboundFailed(f"connection: {error.strerror or type(error).__name__}") from error
+            raise _failed(f"connection: {error.strerror or type(error).__name__}", outside) from error
         told: dict[str, str] = {}
         for name, value in response.headers.items():
             told.setdefault(name.lower(), value)
@@ -228,8 +230,13 @@ def _only(addresses: Sequence[Address]) -> Callable[[tuple[Any, ...]], socket.so
     return made
 
 
+def _failed(reason: str, outside: bool) -> OutboundFailed:
+    """Of a public receiver its tenant may know what went wrong; within the operator's networks nobody scans ports."""
+    return OutboundFailed(reason, told=reason if outside else None)
+
+
 def _reason(error: aiohttp.ClientError) -> str:
-    """For the tenant: what went wrong, without the addresses and the inner words of libraries."""
+    """What went wrong, without the addresses and the inner words of libraries."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"certificate: {getattr(error.certificate_error, 'verify_message', '') or 'not valid'}"

@@ -186,7 +186,8 @@ class WebhookSender:
             wait_seconds=verdict.wait_seconds,
             at=due.claimed_at,
             status=status,
-            milliseconds=int(seconds * 1000),
+            # How long it took to learn that nothing answers would tell what it was.
+            milliseconds=0 if error == webhook_queue.NO_ANSWER else int(seconds * 1000),
             answer=reply.start[: self._settings.webhook_answer_kept_bytes] if reply else None,
             error=error,
         )
@@ -210,7 +211,8 @@ class WebhookSender:
                 most_bytes=self._settings.webhook_answer_kept_bytes,
             )
         except (OutboundRefused, OutboundFailed) as error:
-            return None, error.reason
+            log.info("webhook_not_answered", delivery=due.id, endpoint=due.endpoint, reason=error.reason)
+            return None, error.told or webhook_queue.NO_ANSWER
         except Exception as error:  # our own fault: it costs this attempt, not the post
             log.exception("delivery_broke", delivery=due.id)
             return None, f"internal error: {type(error).__name__}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Final
 
+import structlog
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
@@ -27,6 +28,8 @@ from penstock.domain.api_errors import BadRequest, OutboundRefused, Unavailable
 from penstock.domain.webhook import EVENT_TYPES, DeliveryState, Endpoint, WebhookRequest, check_secret
 from penstock.service.views.batch_view import BatchView
 from penstock.service.webhooks import endpoints, webhook_queue
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1", tags=["webhooks"], responses=DOCUMENTED)
 
@@ -178,7 +181,8 @@ async def vet(here: Platform, url: str, param: str) -> None:
     try:
         await here.outbound.vet(url)
     except OutboundRefused as error:
-        raise OutboundRefused(error.reason, param=param) from None
+        log.info("url_refused", reason=error.reason)
+        raise OutboundRefused(error.reason, told=error.told, param=param) from None
 
 
 async def wished(here: Platform, asked: BatchWebhook | None) -> WebhookRequest | None:

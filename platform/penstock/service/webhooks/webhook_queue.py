@@ -20,8 +20,11 @@ from penstock.store.work import counts
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 
+NO_ANSWER: Final = "no answer: the address was not reached, or nothing may be sent there"
+"""The one word on all that is refused, does not resolve, or fails within the operator's networks; the log says more."""
+
 NO_SECRET: Final = "the endpoint's secret can't be read at the moment: rotate it, or ask the platform's operator"
-"""Why an attempt sent nothing: a tenant reads it in the delivery's log."""
+"""Why an attempt sent nothing. A tenant reads these in the delivery's log."""
 
 TEST_BATCH: Final = "batch_test"
 """What a sample event is about."""
