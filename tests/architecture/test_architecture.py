@@ -31,6 +31,8 @@ HOMES = {
     "starlette": ["penstock/api/", "penstock/console/", "penstock_worker/engine/vllm/direct_handler.py"],
     "cryptography": ["penstock/service/webhooks/secret_keys.py"],
     "obstore": ["penstock/blobs/"],
+    "flower": ["penstock_worker/runtime/flower_server.py"],
+    "tornado": ["penstock_worker/runtime/flower_server.py"],
     "vllm": ["penstock_worker/engine/vllm/"],
     "torch": ["penstock_worker/engine/tiny.py"],
     "transformers": ["penstock_worker/engine/tiny.py"],

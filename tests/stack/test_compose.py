@@ -26,14 +26,8 @@ def test_it_runs_the_processes_of_the_platform(services: dict[str, Any]) -> None
         assert f'"penstock.cli.main", "{name}"' in up
     for name in ("io", "gpu"):
         assert services[name]["command"][:4] == ["python", "-m", "penstock_worker", name]
-    assert services["flower"]["command"][:6] == [
-        "python",
-        "-m",
-        "celery",
-        "-A",
-        "penstock_worker.runtime.celery_app",
-        "flower",
-    ]
+    assert services["flower"]["command"][:3] == ["python", "-m", "penstock_worker.runtime.flower_server"]
+    assert '"penstock_worker.runtime.flower_server"' in up
 
 
 def test_every_image_is_built_from_a_stage_that_exists(services: dict[str, Any]) -> None:

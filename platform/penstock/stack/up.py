@@ -227,15 +227,11 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
 
 
 def _flower(running: Running, url: str, settings: dict[str, str]) -> Child:
-    command = [
-        "-A",
-        "penstock_worker.runtime.celery_app",
-        "flower",
-        "--address=127.0.0.1",
-        f"--port={url.rpartition(':')[2]}",
-    ]
+    command = ["--address=127.0.0.1", f"--port={url.rpartition(':')[2]}"]
     secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
-    return _child("flower", _python("celery", *command), running.layout.logs, settings | secrets)
+    return _child(
+        "flower", _python("penstock_worker.runtime.flower_server", *command), running.layout.logs, settings | secrets
+    )
 
 
 def _child(name: str, command: list[str], logs: Path, settings: dict[str, str], grace_seconds: float = 10.0) -> Child:
