@@ -95,6 +95,7 @@ class RequestMiddleware:
         """One line; of requests with a wrong key one a second, which says how many there were."""
         access: Access | None = scope.get("penstock.access")
         more: dict[str, Any] = {"tenant": access.tenant, "key": access.key} if access else {}
+        more["client"] = _client(scope)
         if status == 401:
             self._refused += 1
             if time.monotonic() - self._refusal_logged_at < _REFUSALS_LOGGED_SECONDS:
@@ -102,6 +103,12 @@ class RequestMiddleware:
             more["refused"], self._refused, self._refusal_logged_at = self._refused, 0, time.monotonic()
         ms = round(seconds * 1_000, 1)
         log.info("request", method=scope["method"], route=_route(scope), status=status, ms=ms, **more)
+
+
+def _client(scope: Scope) -> str:
+    """Whose address it came from: the connection's, or what a proxy that is believed says of it."""
+    client = scope.get("client")
+    return str(client[0])[:64] if client else ""
 
 
 def _route(scope: Scope) -> str:

@@ -41,7 +41,7 @@ def api(
     import uvicorn
 
     from penstock.api.app import create_app
-    from penstock.api.http.connection import given_up_after
+    from penstock.api.http import connection
 
     loaded = settings.load()
     logs.configure(loaded.log_level)
@@ -55,10 +55,8 @@ def api(
         access_log=False,
         log_config=None,
         server_header=False,
-        http=given_up_after(loaded.slow_body_seconds),
-        ws="none",
-        timeout_keep_alive=loaded.keep_alive_seconds,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        **connection.options(loaded),
     )
 
 
