@@ -23,6 +23,7 @@ from penstock.api.routes import (
     batches,
     calls,
     deliveries,
+    docs_page,
     estimate,
     files,
     health,
@@ -134,9 +135,23 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # docs_page
         redoc_url=None,
     )
-    for room in (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics):
+    for room in (
+        calls,
+        files,
+        estimate,
+        batches,
+        jobs,
+        models,
+        usage,
+        webhooks,
+        deliveries,
+        health,
+        metrics,
+        docs_page,
+    ):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose)

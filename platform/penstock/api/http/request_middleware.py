@@ -29,7 +29,8 @@ _HEADERS: Final = (
 )
 _NO_PAGE: Final = (*_HEADERS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
 """An answer is data: a browser that is led to it must run, frame and guess nothing (OWASP, REST security)."""
-_PAGES: Final = ("/docs",)
+_PAGES: Final = frozenset({"/docs"})
+"""What is for browsers has a policy of its own."""
 _REFUSALS_LOGGED_SECONDS: Final = 1.0
 CLIENT_LEFT: Final = 499  # nginx's number for it; it is logged and measured, never sent
 
@@ -56,7 +57,7 @@ class RequestMiddleware:
         began = time.perf_counter()
 
         turn = scope["penstock.turn"] = RequestTurn(self._turns, self._whose(scope))
-        guards = _HEADERS if scope["path"].startswith(_PAGES) else _NO_PAGE
+        guards = _HEADERS if scope["path"] in _PAGES else _NO_PAGE
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
