@@ -176,15 +176,11 @@ def test_the_page_for_people_runs_only_what_it_names(client: httpx.Client) -> No
         if where := found.get("src") or (found["href"] if found.get("rel") == "stylesheet" else ""):
             outside += 1
             assert where in policy["script-src" if tag == "script" else "style-src"]
-            assert (found["integrity"][:7], len(found["integrity"]), found["crossorigin"]) == (
-                "sha384-",
-                71,
-                "anonymous",
-            )
+            assert re.fullmatch("sha384-[A-Za-z0-9+/]{64}", found["integrity"])
+            assert found["crossorigin"] == "anonymous"
         elif tag == "script":
-            assert (
-                f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy["script-src"]
-            )
+            own = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"'sha256-{own}'" in policy["script-src"]
         else:
             assert found["href"] == "data:,"
     assert outside == 2

@@ -138,20 +138,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # docs_page
         redoc_url=None,
     )
-    for room in (
-        calls,
-        files,
-        estimate,
-        batches,
-        jobs,
-        models,
-        usage,
-        webhooks,
-        deliveries,
-        health,
-        metrics,
-        docs_page,
-    ):
+    rooms = (calls, files, estimate, batches, jobs, models, usage, webhooks, deliveries, health, metrics, docs_page)
+    for room in rooms:
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose)
