@@ -55,6 +55,12 @@ def test_the_secret_keys_are_with_who_makes_secrets_signs_and_encrypts_again(ser
     assert knowing == {"migrate", "api", "io"}
 
 
+def test_the_first_key_is_with_the_api_and_flower_knows_no_database(services: dict[str, Any]) -> None:
+    knowing = {name for name, service in services.items() if "PENSTOCK_BOOTSTRAP_KEY" in service.get("environment", {})}
+    assert knowing == {"api"}
+    assert set(services["flower"]["environment"]) == {"PENSTOCK_REDIS_URL", "FLOWER_BASIC_AUTH"}
+
+
 def test_only_the_api_and_the_gpu_worker_know_the_doors_token(services: dict[str, Any]) -> None:
     knowing = {name for name, service in services.items() if "PENSTOCK_INGRESS_TOKEN" in service.get("environment", {})}
     assert knowing == {"api", "gpu"}

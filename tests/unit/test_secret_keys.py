@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from penstock.api.app import create_app
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.webhook import secret_of
 from penstock.service.webhooks import secret_keys
@@ -54,6 +55,14 @@ def test_a_key_that_is_none_is_refused_without_being_repeated() -> None:
     with pytest.raises(ValueError, match="base64") as refused:
         SecretKeys(["the-password"])
     assert "the-password" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [{"secret_keys": SecretStr("the-password")}, {"secret_keys_file": Path("/none")}])
+def test_a_process_does_not_start_with_keys_that_it_cannot_read(given: dict[str, object]) -> None:
+    settings = Settings(**{"secret_keys": None} | given)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit, match="penstock: the secret keys can't be read") as ended:
+        create_app(settings)
+    assert "the-password" not in str(ended.value)
 
 
 def test_keys_come_from_the_environment_then_from_the_file(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.views.completion_waiter import CompletionWaiter
+from penstock.service.webhooks import secret_keys
 from penstock.settings import Settings
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine
@@ -83,6 +84,7 @@ _BODIES = (
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; its connections open when it starts and close when it stops."""
+    secret_keys.of(settings)  # a wrong key ends the start, and no request
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

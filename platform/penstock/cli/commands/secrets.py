@@ -63,14 +63,11 @@ def reseal(db: Database, keys: SecretKeys) -> int:
 
 
 def of(data: Path) -> SecretKeys:
-    """The keys of the environment, else those of this data folder. Raises Problem if they can't be read."""
+    """The keys of the environment, else those of this data folder."""
     loaded, file = settings.load(), layout.at(data).secret_keys_file
     if not any(name in os.environ for name in child_environment.SECRET_KEYS) and file.exists():
         loaded = loaded.model_copy(update={"secret_keys_file": file})
-    try:
-        return secret_keys.of(loaded)
-    except (ValueError, OSError) as error:
-        raise Problem(f"The secret keys can't be read: {error}.") from None
+    return secret_keys.of(loaded)
 
 
 def _standing(keys: SecretKeys, id: str) -> str:

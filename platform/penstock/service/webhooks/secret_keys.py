@@ -72,10 +72,13 @@ class SecretKeys:
 def of(settings: WebhookSettings) -> SecretKeys:
     """The keys that a process was given: those of the environment, then those of the file. Read once.
 
-    Raises ValueError if one is no key, and OSError if the file can't be read.
+    Ends the process with one line if one is no key, or the file can't be read: that is for its start.
     """
     given = settings.secret_keys.get_secret_value() if settings.secret_keys else ""
-    return _keys(given, settings.secret_keys_file)
+    try:
+        return _keys(given, settings.secret_keys_file)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"penstock: the secret keys can't be read: {error}") from None
 
 
 @lru_cache(maxsize=8)
