@@ -20,6 +20,9 @@ import redis as redis_client
 
 from penstock.stack import postgres, valkey
 
+# What webhook secrets are encrypted with in tests; processes that a test starts with other settings have other keys.
+os.environ["PENSTOCK_SECRET_KEYS"] = "dGVzdHMtaGF2ZS1hLWtleS1vZi10aGVpci1vd24tLS0="
+
 _numbers = itertools.count(1)
 
 # How long an example took, or was drawn, says nothing on a machine that may stall at any moment.

@@ -18,6 +18,7 @@ import uvicorn
 from store import as_holder
 
 from penstock.api.app import create_app
+from penstock.api.http import connection
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.slice import Claim
@@ -52,10 +53,15 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(settings: Settings, **more: Any) -> Iterator[str]:
-    """Serve the API with these settings, and more for uvicorn; gives its address."""
+def serving(settings: Settings) -> Iterator[str]:
+    """Serve the API with these settings; gives its address."""
     config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5, **more
+        create_app(settings),
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+        **connection.options(settings),
     )
     server = _Server(config)
     thread = threading.Thread(target=server.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 
 import httpx
@@ -134,17 +136,58 @@ def test_metrics_are_not_for_everyone(client: httpx.Client, settings: Settings) 
     closed = settings.model_copy(update={"metrics_open": False})
     with serving(closed) as url, http(url) as other:
         assert "PENSTOCK_METRICS_TOKEN" in error(other.get("/metrics"), 403)["message"], "from loopback, too"
-    guarded = closed.model_copy(update={"metrics_token": SecretStr("a token")})
+    guarded = closed.model_copy(update={"metrics_token": SecretStr("a token, one-before")})
     with serving(guarded) as url, http(url) as other:
         error(other.get("/metrics"), 401)
-        assert other.get("/metrics", headers={"authorization": "Bearer a token"}).status_code == 200
+        for token, status in (("a token", 200), ("one-before", 200), ("a token, one-before", 401), ("x", 401)):
+            assert other.get("/metrics", headers={"authorization": f"Bearer {token}"}).status_code == status
 
 
 def test_no_browser_runs_frames_or_guesses_an_answer(client: httpx.Client) -> None:
-    for path, policy in (("/v1/models", True), ("/v1/files/none", True), ("/health/live", True), ("/docs", False)):
+    for path, policy in (
+        ("/v1/models", True),
+        ("/v1/files/none", True),
+        ("/health/live", True),
+        ("/docsx", True),
+        ("/docs", False),
+    ):
         headers = client.get(path).headers
         assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
-        assert headers.get("content-security-policy", "").startswith("default-src 'none'") is policy
+        policies = headers.get_list("content-security-policy")
+        assert len(policies) == 1
+        assert ("default-src 'none'; frame-ancestors 'none'" in policies) is policy
+
+
+def test_the_page_for_people_runs_only_what_it_names(client: httpx.Client) -> None:
+    """As a browser reads it: each script and style of the page is one that its policy and its hash allow."""
+    page = client.get("/docs")
+    policy = {
+        name: sources
+        for name, *sources in (part.split() for part in page.headers["content-security-policy"].split(";"))
+    }
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == ["'none'"]
+    assert policy["connect-src"] == ["'self'"]
+    assert "'unsafe-inline'" not in policy["script-src"]
+    assert "'unsafe-eval'" not in policy["script-src"]
+    tags = re.findall(r"<(script|link)\b([^>]*)>(?:([^<]*)</script>)?", page.text)
+    outside = 0
+    for tag, attributes, text in tags:
+        found = dict(re.findall(r'([a-z]+)="([^"]*)"', attributes))
+        if where := found.get("src") or (found["href"] if found.get("rel") == "stylesheet" else ""):
+            outside += 1
+            assert where in policy["script-src" if tag == "script" else "style-src"]
+            assert re.fullmatch("sha384-[A-Za-z0-9+/]{64}", found["integrity"])
+            assert found["crossorigin"] == "anonymous"
+        elif tag == "script":
+            own = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"'sha256-{own}'" in policy["script-src"]
+        else:
+            assert found["href"] == "data:,"
+    assert outside == 2
+    assert {url.split("/")[2] for url in re.findall(r"https?://[^\"']+", page.text)} == {"cdn.jsdelivr.net"}
+    assert not re.search(r"\son[a-z]+=|style=", page.text)
+    assert 'url: "openapi.json"' in page.text
+    assert client.get("/docs/oauth2-redirect").status_code == client.get("/redoc").status_code == 404
 
 
 def test_log_lines_name_the_tenant_and_wrong_keys_share_some_of_them(settings: Settings) -> None:

@@ -399,6 +399,14 @@ def test_a_door_with_another_token_is_no_door(settings: Settings, ingress: Scrip
     assert ingress.asked == []
 
 
+def test_a_door_that_accepts_two_tokens_is_open_to_apis_of_before_and_after_a_rotation(
+    settings: Settings, ingress: ScriptedIngress
+) -> None:
+    for shown in (f"{TOKEN}, another", TOKEN):  # the first is shown
+        with serving(settings.model_copy(update={"ingress_token": SecretStr(shown)})) as url, http(url) as client:
+            assert ask(client).status_code == 200
+
+
 def test_an_engine_that_says_goodbye_in_its_stream_is_a_death(
     api: httpx.Client, ingress: ScriptedIngress, other: ScriptedIngress, db: Database
 ) -> None:

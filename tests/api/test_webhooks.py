@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 from api.live import KEY, batch_of, chat, create, error, serving, upload
+from structlog.testing import capture_logs
 from worker.receiver import Receiver
 
 from penstock.domain.webhook import EVENT_TYPES, secret_of
@@ -289,6 +290,27 @@ def test_where_nothing_is_allowed_loopback_is_refused(settings: Settings, db: Da
         for host in ("127.0.0.1", "[::ffff:127.0.0.1]", "localhost", "2130706433"):
             refused = client.post("/v1/webhook_endpoints", json={"url": f"https://{host}/"})
             assert error(refused, 400)["code"] == "url_not_allowed"
+
+
+def test_every_refused_address_has_one_answer_and_the_log_has_the_reason(client: httpx.Client, model: str) -> None:
+    asked = [
+        "https://10.0.0.1/",  # private
+        "https://[fd00::1]/",
+        "https://169.254.169.254/",
+        "https://nowhere.invalid/",  # does not resolve (RFC 6761)
+        "http://8.8.8.8/",  # not by https
+        "https://8.8.8.8:22/",  # not on that port
+    ]
+    with capture_logs() as logs:
+        answers = [error(client.post("/v1/webhook_endpoints", json={"url": url}), 400) for url in asked]
+        for url in asked:
+            own = client.post("/v1/jobs", json={"model": model, "body": chat(), "webhook": {"url": url}})
+            answers.append(error(own, 400) | {"param": "url"})
+    assert answers[1:] == answers[:-1]
+    assert answers[0]["code"] == "url_not_allowed"
+    reasons = [line["reason"] for line in logs if line["event"] == "url_refused"]
+    assert len(reasons) == 2 * len(asked)
+    assert len(set(reasons)) == len(asked)
 
 
 def test_the_page_describes_every_body(client: httpx.Client) -> None:

@@ -17,13 +17,14 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from bench import stop
+from pydantic import SecretStr
 from sqlalchemy import text
 from store.world import World
 from worker.receiver import HANGS, Answer, Receiver
 
 from penstock.domain.webhook import EVENT_TYPES
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.service.webhooks import endpoints
+from penstock.service.webhooks import endpoints, secret_keys
 from penstock.settings import Settings
 from penstock.stack import postgres
 from penstock.store import deliveries
@@ -118,7 +119,8 @@ def main() -> None:
         folder = Path(name)
         with postgres.running(folder / "pg", folder / "s", folder / "pg.log") as url:
             upgrade(url)
-            settings = Settings(database_url=url, webhook_waits_seconds=WAITS)
+            keys = SecretStr(secret_keys.new_key())
+            settings = Settings(database_url=url, webhook_waits_seconds=WAITS, secret_keys=keys)
             world = World(url, settings)
             fails_half_the_time(world, settings, asked.events, asked.seed)
             beside_one_that_hangs(world, settings, asked.hanging, asked.others)

@@ -44,6 +44,7 @@ from penstock_worker.engine.process.guard import Process
 
 KEY = "sk-penstock-the-key-of-the-house"
 INGRESS_TOKEN = "the-token-between-the-house-and-its-ingresses"
+SECRET_KEY = "dGhlLWtleS1vZi10aGUtc2VjcmV0cy1vZi1hLWhvdXM="
 MODEL = "tiny"
 R = TypeVar("R")
 
@@ -107,6 +108,7 @@ class House:
             "blob_url": f"file://{self.blobs}",
             "bootstrap_key": KEY,
             "ingress_token": INGRESS_TOKEN,
+            "secret_keys": SECRET_KEY,
             "metrics_open": "true",
             **settings,
         }

@@ -42,6 +42,7 @@ def io_worker(url: str, folder: Path, failpoints: str = "") -> Iterator[subproce
         "PENSTOCK_WEBHOOK_RECEIVER_CONCURRENCY": "8",
         # The receiver is in our own process: while that stalls, attempts are given up after a second each.
         "PENSTOCK_WEBHOOK_WAITS_SECONDS": f"[0{', 0.1' * 11}]",
+        "PENSTOCK_SECRET_KEYS": os.environ["PENSTOCK_SECRET_KEYS"],
         "PENSTOCK_FAILPOINTS": failpoints,
     }
     with (folder / "io.log").open("ab") as log:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from security.receivers import OK, certificate, receiving, says
 
-from penstock.domain.address import NOT_OPEN
 from penstock.domain.api_errors import OutboundFailed, OutboundRefused
 from penstock.wire.outbound import Outbound, Reply, Resolve
 
@@ -51,7 +50,7 @@ def test_a_name_that_changes_its_answer_after_the_check_is_refused_at_the_send()
         async with receiving(OK) as receiver, Outbound(resolve=answers(["93.184.215.14"], ["127.0.0.1"])) as out:
             url = "https://rebind.example.com/"
             await out.vet(url)
-            with pytest.raises(OutboundRefused, match="not a public address"):
+            with pytest.raises(OutboundRefused, check=lambda error: "not a public address" in error.reason):
                 await post(out, url)
             assert receiver.heads == []
 
@@ -107,22 +106,10 @@ def test_a_name_without_an_address_is_refused_at_create_and_fails_at_the_send() 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("addresses", [[], ["10.0.0.1"], ["127.0.0.1"], ["93.184.215.14", "169.254.169.254"]])
-def test_a_refusal_has_the_same_words_whether_a_name_is_unknown_or_known_inside(addresses: list[str]) -> None:
-    async def main() -> None:
-        async with Outbound(resolve=answers(addresses, addresses)) as out:
-            for going in (out.vet("https://db.internal/"), post(out, "https://db.internal/")):
-                with pytest.raises((OutboundRefused, OutboundFailed)) as refused:
-                    await going
-                assert refused.value.reason == NOT_OPEN
-
-    asyncio.run(main())
-
-
 def test_the_systems_own_resolver_is_held_to_the_same_rules() -> None:
     async def main() -> None:
         async with Outbound() as out:
-            with pytest.raises(OutboundRefused, match="not a public address"):
+            with pytest.raises(OutboundRefused, check=lambda error: "not a public address" in error.reason):
                 await out.vet("https://localhost/")
 
     asyncio.run(main())

@@ -175,9 +175,9 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
             """
             with made as (
                 insert into webhook_endpoints
-                    (id, tenant, name, url, receiver, event_types, secret, disabled_as, updated_at)
-                values ('we_of_' || :batch, 'acme', '', 'https://a', 'a:443', '{batch.failed}', 'whsec_', 'deleted',
-                        now() - interval '40 days'))
+                    (id, tenant, name, url, receiver, event_types, secret, secret_hint, disabled_as, updated_at)
+                values ('we_of_' || :batch, 'acme', '', 'https://a', 'a:443', '{batch.failed}', 'fernet:', '',
+                        'deleted', now() - interval '40 days'))
             insert into deliveries (id, tenant, endpoint, receiver, event, type, object, happened_at, test, state,
                                     next_at, ended_at)
             values ('dlv_of_' || :batch, 'acme', 'we_of_' || :batch, 'a:443', 'evt_test', 'batch.failed', 'batch_test',
@@ -234,7 +234,7 @@ def test_an_event_stays_as_long_as_something_of_it_is_owed_and_endpoints_go_with
     everything = world.settings.model_copy(update={"events_seconds": 0})
     lasting = world.db.run(endpoints.create, "acme", "", "https://a.example", EVENT_TYPES, None, world.settings)
     batch = world.validating()
-    world.db.run(endpoints.attach, "acme", batch, endpoints.wish("https://b.example", None, None))
+    world.db.run(endpoints.attach, "acme", batch, endpoints.wish("https://b.example", None, None, world.settings))
     world.cancel(batch)
     for duty in (sweep.old_deliveries, sweep.old_events):
         assert world.db.run(duty, everything) == 0

@@ -216,7 +216,7 @@ def test_another_model_and_other_terms_or_the_parents(desk: Desk, world: World) 
 
 def test_a_retry_has_a_webhook_of_its_own_if_it_asks_for_one(desk: Desk, world: World) -> None:
     parent = ended(desk, failed=frozenset({1}))
-    child = again(world, parent, webhook=endpoints.wish("https://hooks.example/x", None, None))
+    child = again(world, parent, webhook=endpoints.wish("https://hooks.example/x", None, None, world.settings))
     endpoint = world.db.run(endpoints.of_batch, "acme", child)
     assert endpoint is not None
     assert endpoint.url == "https://hooks.example/x"

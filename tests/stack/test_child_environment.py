@@ -15,11 +15,14 @@ GIVEN = {
     "PENSTOCK_BOOTSTRAP_KEY": "secret",
     "PENSTOCK_INGRESS_TOKEN": "secret",
     "PENSTOCK_METRICS_TOKEN": "secret",
+    "PENSTOCK_SECRET_KEYS": "secret",
+    "PENSTOCK_SECRET_KEYS_FILE": "a file of secrets",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "GOOGLE_SERVICE_ACCOUNT_KEY": "secret",
     "HF_TOKEN": "secret",
 }
 EVERYBODYS = {"PATH", "LC_ALL", "OF_MINE", "PENSTOCK_LOG_LEVEL"}
+SECRET_KEYS = {"PENSTOCK_SECRET_KEYS", "PENSTOCK_SECRET_KEYS_FILE"}
 DATABASE, CLOUD = {"PENSTOCK_DATABASE_URL"}, {"AWS_SECRET_ACCESS_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"}
 
 
@@ -28,16 +31,17 @@ DATABASE, CLOUD = {"PENSTOCK_DATABASE_URL"}, {"AWS_SECRET_ACCESS_KEY", "GOOGLE_S
     [
         ("postgres", {"PATH", "LC_ALL"}),
         ("valkey", {"PATH", "LC_ALL"}),
-        ("migrate", EVERYBODYS | DATABASE),
+        ("migrate", EVERYBODYS | DATABASE | SECRET_KEYS),
         ("flower", EVERYBODYS),
         ("keeper", EVERYBODYS | DATABASE | CLOUD),
-        ("io", EVERYBODYS | DATABASE | CLOUD),
+        ("io", EVERYBODYS | DATABASE | CLOUD | SECRET_KEYS),
         ("gpu", EVERYBODYS | DATABASE | CLOUD | {"PENSTOCK_INGRESS_TOKEN", "HF_TOKEN"}),
         (
             "api",
             EVERYBODYS
             | DATABASE
             | CLOUD
+            | SECRET_KEYS
             | {"PENSTOCK_BOOTSTRAP_KEY", "PENSTOCK_INGRESS_TOKEN", "PENSTOCK_METRICS_TOKEN"},
         ),
     ],

@@ -26,14 +26,8 @@ def test_it_runs_the_processes_of_the_platform(services: dict[str, Any]) -> None
         assert f'"penstock.cli.main", "{name}"' in up
     for name in ("io", "gpu"):
         assert services[name]["command"][:4] == ["python", "-m", "penstock_worker", name]
-    assert services["flower"]["command"][:6] == [
-        "python",
-        "-m",
-        "celery",
-        "-A",
-        "penstock_worker.runtime.celery_app",
-        "flower",
-    ]
+    assert services["flower"]["command"][:3] == ["python", "-m", "penstock_worker.runtime.flower_server"]
+    assert '"penstock_worker.runtime.flower_server"' in up
 
 
 def test_every_image_is_built_from_a_stage_that_exists(services: dict[str, Any]) -> None:
@@ -54,6 +48,17 @@ def test_every_variable_that_it_needs_stands_in_the_example(services: dict[str, 
 def test_only_the_api_and_flower_are_reachable_from_the_host_and_only_on_loopback(services: dict[str, Any]) -> None:
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert ports == {"api": ["${PENSTOCK_BIND:-127.0.0.1:8000}:8000"], "flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_the_secret_keys_are_with_who_makes_secrets_signs_and_encrypts_again(services: dict[str, Any]) -> None:
+    knowing = {name for name, service in services.items() if "PENSTOCK_SECRET_KEYS" in service.get("environment", {})}
+    assert knowing == {"migrate", "api", "io"}
+
+
+def test_the_first_key_is_with_the_api_and_flower_knows_no_database(services: dict[str, Any]) -> None:
+    knowing = {name for name, service in services.items() if "PENSTOCK_BOOTSTRAP_KEY" in service.get("environment", {})}
+    assert knowing == {"api"}
+    assert set(services["flower"]["environment"]) == {"PENSTOCK_REDIS_URL", "FLOWER_BASIC_AUTH"}
 
 
 def test_only_the_api_and_the_gpu_worker_know_the_doors_token(services: dict[str, Any]) -> None:

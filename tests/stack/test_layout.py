@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.service.webhooks.secret_keys import SecretKeys
 from penstock.stack import layout as layouts
 from penstock.stack.problem import Problem
 from penstock.stack.up import parse_model
@@ -54,6 +55,14 @@ def test_a_token_is_made_once_and_closed_and_the_environments_wins(layout: layou
     assert stat.S_IMODE(getattr(layout, f"{name}_file").stat().st_mode) == 0o600
     assert given(layout, {f"PENSTOCK_{name.upper()}": "mine"}) == "mine"
     assert given(layout, {}) == token
+
+
+def test_the_secret_keys_are_a_closed_file_unless_the_environment_has_some(layout: layouts.Layout) -> None:
+    told = layouts.secret_keys(layout, {})
+    assert told == layouts.secret_keys(layout, {}) == {"PENSTOCK_SECRET_KEYS_FILE": str(layout.secret_keys_file)}
+    assert stat.S_IMODE(layout.secret_keys_file.stat().st_mode) == 0o600
+    assert SecretKeys([layout.secret_keys_file.read_text().strip()]).first
+    assert layouts.secret_keys(layout, {"PENSTOCK_SECRET_KEYS": "k"}) == {"PENSTOCK_SECRET_KEYS": "k"}
 
 
 def test_a_second_platform_on_the_same_folder_is_refused_with_the_first_ones_process(layout: layouts.Layout) -> None:

@@ -123,10 +123,23 @@ def test_metrics_are_read_with_their_token(up: Up) -> None:
 def test_flower_asks_for_its_password(up: Up) -> None:
     line = next(line for line in up.said if "Flower  " in line)
     url = re.findall(r"http://[\d.:]+", line)[0]
-    assert get(url).status_code == 401
     password = (up.data / "flower-password").read_text().strip()
+    known = ("/", "/workers", "/tasks", "/api/workers", "/metrics", "/healthcheck", "/static/js/flower.js", "/login")
+    for path in (*known, "/favicon.ico", "/robots.txt", "/none"):
+        assert (answer := get(f"{url}{path}")).status_code == 401, path
+        assert answer.headers["www-authenticate"].startswith("Basic"), path
+        assert (answer.text, answer.headers["x-frame-options"]) == ("Access denied", "DENY"), path
+    for wrong in (("penstock", "wrong"), ("", ""), ("other", password)):
+        assert httpx.get(f"{url}/metrics", auth=wrong, timeout=20).status_code == 401
+    for odd in ("Basic", "Basic !", "Basic /w==", f"Bearer {password}"):
+        assert get(f"{url}/metrics", authorization=odd).status_code == 401
+    assert httpx.post(f"{url}/api/task/revoke/x", timeout=20).status_code == 401
     with httpx.Client(auth=("penstock", password), timeout=20) as client:
-        assert client.get(f"{url}/workers").status_code == 200
+        for path in ("/workers", "/metrics", "/healthcheck", "/static/js/flower.js", "/api/workers"):
+            answer = client.get(f"{url}{path}")
+            assert answer.status_code == 200, path
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("name", ["api", "keeper", "io", "gpu", "flower", "valkey", "postgres"])

@@ -67,7 +67,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_openais_sdk_for_node_accepts_it_under_either_secret(package: Path, type: str) -> None:
     one = due(type)
     body = webhook.body(one)
-    headers = webhook.headers(one, body)
+    headers = webhook.headers(one, body, SECRETS)
     for secret in SECRETS:
         assert said(_BY_THE_SDK, package, body, headers, secret) == type
     assert said(_BY_THE_SDK, package, body + b" ", headers, SECRETS[0]) == "refused"
@@ -76,7 +76,7 @@ def test_openais_sdk_for_node_accepts_it_under_either_secret(package: Path, type
 def test_nodes_own_crypto_accepts_it_and_refuses_what_was_changed(tmp_path: Path) -> None:
     one = due()
     body = webhook.body(one)
-    headers = webhook.headers(one, body)
+    headers = webhook.headers(one, body, SECRETS)
     for secret in SECRETS:
         assert said(_BY_HAND, tmp_path, body, headers, secret) == "batch.completed"
         assert said(_BY_HAND, tmp_path, body + b" ", headers, secret) == "refused"

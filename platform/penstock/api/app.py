@@ -24,6 +24,7 @@ from penstock.api.routes import (
     batches,
     calls,
     deliveries,
+    docs_page,
     estimate,
     files,
     health,
@@ -51,6 +52,7 @@ from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.limits.limiter import Limiter
 from penstock.service.views.completion_waiter import CompletionWaiter
+from penstock.service.webhooks import secret_keys
 from penstock.settings import Settings
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine
@@ -87,6 +89,7 @@ _BODIES = (
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; its connections open when it starts and close when it stops."""
+    secret_keys.of(settings)  # a wrong key ends the start, and no request
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -96,7 +99,6 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.wait({ensuring}, timeout=_PATIENCE_SECONDS)
         if ensuring.done():
             ensuring.result()
-        token = settings.ingress_token.get_secret_value() if settings.ingress_token else ""
         key_cache, intake, completion_waiter = (
             ApiKeyCache(db, settings),
             SmallJobIntake(db, settings),
@@ -108,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
             async with (
                 WorkerDirectory(db, settings) as directory,
-                IngressClient(token, settings.ingress_ca) as client,
+                IngressClient(settings.ingress_secret.shown, settings.ingress_ca) as client,
                 CallUsage(db) as call_usage,
                 KeyUses(db) as key_uses,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
@@ -145,10 +147,12 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # docs_page
         redoc_url=None,
     )
     for room in (
         calls, files, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health, metrics,
+        docs_page,
     ):  # fmt: skip
         app.include_router(room.router)
     errors.install(app)

@@ -30,7 +30,14 @@ def database_url(data: Path) -> str:
 @contextmanager
 def opened(data: Path) -> Iterator[Database]:
     """The database for one command."""
-    db = Database(sync_engine(database_url(data), connections=1), lambda hints: None, CLI)
+    with opened_at(database_url(data)) as db:
+        yield db
+
+
+@contextmanager
+def opened_at(url: str) -> Iterator[Database]:
+    """The database at this address for one command."""
+    db = Database(sync_engine(url, connections=1), lambda hints: None, CLI)
     try:
         yield db
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from penstock.cli.commands import batches, keys, limits, models, servers, tenants, webhooks
+from penstock.cli.commands import batches, keys, limits, models, secrets, servers, tenants, webhooks
 from penstock.cli.commands.audit import audit
 from penstock.cli.commands.demo import demo
 from penstock.cli.commands.settings import settings
@@ -27,6 +27,7 @@ app.add_typer(batches.app, name="batches")
 app.add_typer(keys.app, name="keys")
 app.add_typer(limits.app, name="limits")
 app.add_typer(models.app, name="models")
+app.add_typer(secrets.app, name="secrets")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(webhooks.app, name="webhooks")
 

@@ -20,10 +20,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MOST_URL_CHARACTERS: Final = 2_048
 
-NOT_OPEN: Final = "Nothing is sent to this host: it has no address here, or one that is not a public address."
-"""The same words whether a name is unknown, or known and closed: else whoever may name a URL could ask the operator's
-own name servers what there is."""
-
 _CLOSED: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -88,7 +84,7 @@ class Reach:
             if self._allows(address):
                 continue
             if not is_global(address):
-                raise OutboundRefused(NOT_OPEN)
+                raise OutboundRefused(f"{target.host} is not a public address, or has one that is not.")
             inside = False
         if not inside:
             self._outside(target)
@@ -115,19 +111,24 @@ class Reach:
 def read(url: str) -> Target:
     """Read a URL, so strictly that no other reader can understand it differently; raises OutboundRefused."""
     if len(url) > MOST_URL_CHARACTERS:
-        raise OutboundRefused(f"The URL is longer than {MOST_URL_CHARACTERS} characters.")
+        raise _unread(f"The URL is longer than {MOST_URL_CHARACTERS} characters.")
     found = _URL.fullmatch(url)
     if not found or "\\" in url or "#" in url:
-        raise OutboundRefused(
+        raise _unread(
             "The URL must be http(s)://host[:port][/path] in printable ASCII, without user, password and fragment; "
             "write other letters as xn--… in the host and as %XX in the path."
         )
     scheme: Literal["http", "https"] = "https" if found["scheme"].lower() == "https" else "http"
     port = int(found["port"]) if found["port"] else _PORTS[scheme]
     if not 0 < port < 65_536:
-        raise OutboundRefused("The URL's port must be 1 to 65535.")
+        raise _unread("The URL's port must be 1 to 65535.")
     host = found["host"].lower()
     return Target(scheme, host.strip("[]"), port, _literal(host))
+
+
+def _unread(words: str) -> OutboundRefused:
+    """What the URL's own text says is no secret."""
+    return OutboundRefused(words, told=words)
 
 
 def _literal(host: str) -> Address | None:
@@ -139,9 +140,9 @@ def _literal(host: str) -> Address | None:
         if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
             return ipaddress.IPv4Address(host)
     except ValueError:
-        raise OutboundRefused("The URL's address must be written in full: 192.0.2.1 or [2001:db8::1].") from None
+        raise _unread("The URL's address must be written in full: 192.0.2.1 or [2001:db8::1].") from None
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise OutboundRefused("The URL's host is not a name, or ends with a dot.")
+        raise _unread("The URL's host is not a name, or ends with a dot.")
     return None
 
 

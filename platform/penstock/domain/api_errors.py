@@ -58,13 +58,18 @@ class BadRequest(PenstockError):
 
 
 class OutboundRefused(BadRequest):
-    """Nothing may be sent to this URL."""
+    """Nothing can be sent to this URL. It must be https on port 443 or 80, and its host have public addresses only."""
 
     code = "url_not_allowed"
 
-    def __init__(self, reason: str, *, param: str | None = None) -> None:
+    def __init__(self, reason: str, *, told: str | None = None, param: str | None = None) -> None:
+        """`reason` is for the operator's log. `told` is for the tenant: only what the URL's own text says.
+
+        All else is one message: what a name resolves to, and what answers there, is the operator's network's own.
+        """
         self.reason = reason
-        super().__init__(reason, param=param)
+        self.told = told
+        super().__init__(told, param=param)
 
 
 class Unauthorized(PenstockError):
@@ -216,8 +221,10 @@ class LeaseLost(Exception):
 class OutboundFailed(Exception):
     """A receiver was not reached, or gave no answer in time."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, told: str | None = None) -> None:
+        """`reason` is for the operator's log; `told` for the tenant, of receivers outside the operator's networks."""
         self.reason = reason
+        self.told = told
         super().__init__(reason)
 
 

@@ -22,6 +22,7 @@ COUNTED: Final = {
     "webhook_delivered": "Deliveries that a receiver answered with 2xx.",
     "webhook_delivered_milliseconds": "Time from the event to that answer, added up.",
     "webhook_given_up": "Deliveries that failed at their last attempt, or whose endpoint answered 410.",
+    "webhook_unsigned": "Attempts that sent nothing, since no key opens the endpoint's secret: see `penstock secrets`.",
     "delivery_swept": "Deliveries that were swept once they were old, with their attempts.",
     "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
 }

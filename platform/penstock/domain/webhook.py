@@ -46,6 +46,14 @@ class DeliveryState(StrEnum):
 
 
 @dataclass(frozen=True)
+class SealedSecret:
+    """A secret as the database has it: encrypted, and the last four characters, by which people know it."""
+
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """Where events of a tenant, or of one batch, go."""
 
@@ -55,11 +63,13 @@ class Endpoint:
     name: str
     url: str
     event_types: tuple[str, ...]
-    secret: str
+    sealed: SealedSecret
     disabled_as: str | None
     """`by_hand`, or `gone`: it answered 410. None: it is enabled."""
     created_at: datetime
     updated_at: datetime
+    secret: str = ""
+    """In clear, where it was made just now; empty in all that was read from the database."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,8 @@ class Due:
     receiver: str
     enabled: bool
     url: str
-    secrets: tuple[str, ...]
-    """The present one first; for a while after a rotation the one before it too."""
+    sealed: tuple[str, ...]
+    """Its secrets, encrypted. The present one first; for a while after a rotation the one before it too."""
     event: str
     type: str
     object: str
@@ -189,6 +199,7 @@ class WebhookRequest:
     url: str
     event_types: tuple[str, ...]
     secret: str
+    sealed: SealedSecret
     made: bool
 
 

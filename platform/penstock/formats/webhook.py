@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 
 import msgspec
@@ -24,13 +25,13 @@ def body(due: Due) -> bytes:
     )
 
 
-def headers(due: Due, body: bytes) -> dict[str, str]:
-    """The headers of this attempt: its time by the database's clock, and a signature for each secret that is valid."""
+def headers(due: Due, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
+    """The headers of this attempt: its time by the database's clock, and a signature for each of the secrets."""
     text, at = body.decode(), due.claimed_at.astimezone(UTC)
     return {
         "content-type": "application/json",
         "user-agent": "penstock-webhooks",
         "webhook-id": due.event,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": " ".join(Webhook(secret).sign(due.event, at, text) for secret in due.secrets),
+        "webhook-signature": " ".join(Webhook(secret).sign(due.event, at, text) for secret in secrets),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from penstock.domain.shared_secret import SharedSecret
 from penstock.settings.concern import Concern
 
 
@@ -14,7 +15,9 @@ class CallSettings(Concern):
 
     region: str = Field("", description="Where this process stands; calls go to workers of the same region first.")
     ingress_token: SecretStr | None = Field(
-        None, description="Secret that API and workers share; without it workers take no waiting calls."
+        None,
+        description="Secret that API and workers share; without it workers take no waiting calls. "
+        "By comma, to rotate it: the first is shown, all are accepted.",
     )
     ingress_ca: Path | None = Field(None, description="CA that signed the ingresses' certificates, if they speak TLS.")
     call_seconds: float = Field(600.0, description="Longest time of one waiting call, from its head to its end.")
@@ -24,3 +27,8 @@ class CallSettings(Concern):
     key_stale_seconds: float = Field(600.0, description="While Postgres is away, keys seen this lately stay valid.")
     ingress_gone_seconds: float = Field(5.0, description="An ingress whose last load report is older gets no calls.")
     load_report_seconds: float = Field(1.0, description="A worker says how loaded it is this often.")
+
+    @property
+    def ingress_secret(self) -> SharedSecret:
+        """What APIs show to ingresses."""
+        return SharedSecret.read(self.ingress_token.get_secret_value() if self.ingress_token else "")

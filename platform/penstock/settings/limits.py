@@ -38,7 +38,9 @@ class LimitSettings(Concern):
     max_api_keys: int = Field(1_000, ge=0, description="Valid keys of one tenant.")
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
     max_waits: int = Field(500, ge=1, description="Long polls of one tenant at one API process.")
-    max_connections: int = Field(4_000, ge=1, description="Connections to one API process, within its open files.")
     slow_body_seconds: float = Field(60.0, description="A client that sends or takes nothing for so long is given up.")
+    max_connections: int = Field(
+        4_000, ge=1, description="Connections to one API process; what waits makes room, then who comes is told 503."
+    )
     keep_alive_seconds: int = Field(75, description="A connection to an API that nobody uses is closed after so long.")
     file_ttl_seconds: int = Field(30 * 86_400, description="Life of a batch input file, unless its upload says.")

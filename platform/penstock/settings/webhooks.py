@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, SecretStr
 
 from penstock.settings.concern import Concern
 
@@ -10,6 +12,10 @@ from penstock.settings.concern import Concern
 class WebhookSettings(Concern):
     """Limits and times of deliveries."""
 
+    secret_keys: SecretStr | None = Field(
+        None, description="Keys of webhook secrets, by comma: the first encrypts, all decrypt (`penstock secrets`)."
+    )
+    secret_keys_file: Path | None = Field(None, description="More such keys: a file with one a line.")
     webhook_timeout_seconds: float = Field(15.0, description="Longest time of one attempt to deliver an event.")
     webhook_waits_seconds: tuple[float, ...] = Field(
         (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400),

@@ -11,12 +11,15 @@ from typing import Final
 KEY: Final = "PENSTOCK_BOOTSTRAP_KEY"
 INGRESS_TOKEN: Final = "PENSTOCK_INGRESS_TOKEN"
 METRICS_TOKEN: Final = "PENSTOCK_METRICS_TOKEN"
+SECRET_KEYS: Final = ("PENSTOCK_SECRET_KEYS", "PENSTOCK_SECRET_KEYS_FILE")
+"""Keys of webhook secrets: for who makes them (api), signs with them (io), and encrypts them again (migrate)."""
 
 _BLOBS: Final = frozenset({"api", "keeper", "io", "gpu"})
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     KEY: frozenset({"api"}),
     INGRESS_TOKEN: frozenset({"api", "gpu"}),
     METRICS_TOKEN: frozenset({"api"}),
+    **dict.fromkeys(SECRET_KEYS, frozenset({"api", "io", "migrate"})),
     "PENSTOCK_DATABASE_URL": _BLOBS | {"migrate"},
     "HF_TOKEN": frozenset({"gpu"}),
     "HUGGING_FACE_HUB_TOKEN": frozenset({"gpu"}),

@@ -3,6 +3,7 @@
     DIR/key               the API key of the first tenant (0600), unless PENSTOCK_BOOTSTRAP_KEY is set
     DIR/ingress-token     what API and gpu worker know each other by (0600), unless PENSTOCK_INGRESS_TOKEN is set
     DIR/metrics-token     what a scrape of /metrics shows (0600), unless PENSTOCK_METRICS_TOKEN is set
+    DIR/secret-keys       what webhook secrets are encrypted with (0600), unless PENSTOCK_SECRET_KEYS(_FILE) is set
     DIR/flower-password   0600
     DIR/postgres, valkey, blobs, scratch, models, logs
     DIR/lock              held while a platform runs here
@@ -17,11 +18,12 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.service.webhooks.secret_keys import new_key
 from penstock.stack import child_environment
 from penstock.stack.problem import Problem
 
@@ -46,6 +48,11 @@ class Layout:
     def metrics_token_file(self) -> Path:
         """What /metrics is read with."""
         return self.data / "metrics-token"
+
+    @property
+    def secret_keys_file(self) -> Path:
+        """The keys of webhook secrets, one a line: the first encrypts, all decrypt."""
+        return self.data / "secret-keys"
 
     @property
     def flower_password_file(self) -> Path:
@@ -135,17 +142,29 @@ def metrics_token(layout: Layout, environment: Mapping[str, str]) -> str:
     return environment.get(child_environment.METRICS_TOKEN) or _secret(layout.metrics_token_file, "")[0]
 
 
+def secret_keys(layout: Layout, environment: Mapping[str, str]) -> dict[str, str]:
+    """Where processes find the keys of webhook secrets: in the environment, or in a file made at the first start."""
+    if given := {name: environment[name] for name in child_environment.SECRET_KEYS if environment.get(name)}:
+        return given
+    _secret(layout.secret_keys_file, "", new_key)
+    return {child_environment.SECRET_KEYS[1]: str(layout.secret_keys_file)}
+
+
 def flower_password(layout: Layout) -> str:
     """Flower's password, made at the first start."""
     return _secret(layout.flower_password_file, "")[0]
 
 
-def _secret(file: Path, prefix: str) -> tuple[str, bool]:
+def _chance() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _secret(file: Path, prefix: str, make: Callable[[], str] = _chance) -> tuple[str, bool]:
     if file.exists():
         file.chmod(0o600)
         if kept := file.read_text().strip():
             return kept, False
-    made = prefix + secrets.token_urlsafe(32)
+    made = prefix + make()
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
         opened.write(made + "\n")
     return made, True

@@ -179,6 +179,7 @@ def _start_servers(
         "PENSTOCK_LOG_DIR": str(layout.logs),
         child_environment.KEY: running.key,
         child_environment.INGRESS_TOKEN: layouts.ingress_token(layout, environment),
+        **layouts.secret_keys(layout, environment),
         child_environment.METRICS_TOKEN: layouts.metrics_token(layout, environment),
         "PYTHONUNBUFFERED": "1",
         # The folder that `up` was called in is no place to import from.
@@ -197,6 +198,9 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
         )  # fmt: skip
     if done.returncode != 0:
         raise Problem(f"The database could not be migrated: {last_lines(log, 1)} (log: {log})")
+    for line in log.read_text().splitlines():
+        if line.startswith("warning: "):
+            running.say(line)
 
 
 def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:
@@ -223,15 +227,11 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
 
 
 def _flower(running: Running, url: str, settings: dict[str, str]) -> Child:
-    command = [
-        "-A",
-        "penstock_worker.runtime.celery_app",
-        "flower",
-        "--address=127.0.0.1",
-        f"--port={url.rpartition(':')[2]}",
-    ]
+    command = ["--address=127.0.0.1", f"--port={url.rpartition(':')[2]}"]
     secrets = {"FLOWER_BASIC_AUTH": f"penstock:{running.flower_password}", "FLOWER_PURGE_OFFLINE_WORKERS": "60"}
-    return _child("flower", _python("celery", *command), running.layout.logs, settings | secrets)
+    return _child(
+        "flower", _python("penstock_worker.runtime.flower_server", *command), running.layout.logs, settings | secrets
+    )
 
 
 def _child(name: str, command: list[str], logs: Path, settings: dict[str, str], grace_seconds: float = 10.0) -> Child:

@@ -216,7 +216,7 @@ def claim(
             receiver=row.receiver,
             enabled=row.enabled,
             url=row.url,
-            secrets=(row.secret,) if row.old_secret is None else (row.secret, row.old_secret),
+            sealed=(row.secret,) if row.old_secret is None else (row.secret, row.old_secret),
             event=row.event,
             type=row.type,
             object=row.object,

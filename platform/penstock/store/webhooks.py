@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from penstock.domain.webhook import Endpoint
+from penstock.domain.webhook import Endpoint, SealedSecret
 
 _INSERT = text("""
-    insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret)
-    values (:id, :tenant, :batch, :name, :url, :receiver, cast(:event_types as text[]), :secret)
+    insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret, secret_hint)
+    values (:id, :tenant, :batch, :name, :url, :receiver, cast(:event_types as text[]), :secret, :hint)
     returning *""")
 
 _GET = text("""
@@ -41,7 +41,7 @@ _CHANGE = text("""
     returning *""")
 
 _ROTATE = text("""
-    update webhook_endpoints set updated_at = clock_timestamp(), secret = :secret,
+    update webhook_endpoints set updated_at = clock_timestamp(), secret = :secret, secret_hint = :hint,
            old_secret = case when :keep > interval '0' then secret end,
            old_until = case when :keep > interval '0' then clock_timestamp() + :keep end
     where tenant = :tenant and id = :id and disabled_as is distinct from 'deleted'
@@ -53,6 +53,20 @@ _DISABLE = text("""
       and (disabled_as is null or :how = 'deleted')
     returning id""")
 
+_SEALED_OTHERWISE = text("""
+    -- Who rotates one of them meanwhile waits for the end of this transaction, or is waited for.
+    select id, secret, old_secret from webhook_endpoints
+    where id > :after and not (starts_with(secret, :prefix) and starts_with(coalesce(old_secret, :prefix), :prefix))
+    order by id limit :limit
+    for no key update""")
+
+_SEAL = text("update webhook_endpoints set secret = :secret, old_secret = :old_secret where id = :id")
+
+_COUNT_BY_KEY = text("""
+    select case when starts_with(secret, :scheme) then split_part(secret, ':', 2) else '' end as key,
+           count(*)::int as endpoints
+    from webhook_endpoints where disabled_as is distinct from 'deleted' group by 1 order by 1""")
+
 
 def _endpoint(row: Row[Any]) -> Endpoint:
     return Endpoint(
@@ -62,7 +76,7 @@ def _endpoint(row: Row[Any]) -> Endpoint:
         name=row.name,
         url=row.url,
         event_types=tuple(row.event_types),
-        secret=row.secret,
+        sealed=SealedSecret(row.secret, row.secret_hint),
         disabled_as=row.disabled_as,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -79,7 +93,7 @@ def insert(
     url: str,
     receiver: str,
     event_types: Sequence[str],
-    secret: str,
+    secret: SealedSecret,
 ) -> Endpoint:
     """Insert an endpoint of the tenant, or of one batch."""
     values = {
@@ -90,7 +104,8 @@ def insert(
         "url": url,
         "receiver": receiver,
         "event_types": list(event_types),
-        "secret": secret,
+        "secret": secret.text,
+        "hint": secret.hint,
     }
     return _endpoint(conn.execute(_INSERT, values).one())
 
@@ -137,12 +152,29 @@ def change(
     return _endpoint(row) if row else None
 
 
-def rotate(conn: Connection, tenant: str, id: str, *, secret: str, keep: timedelta) -> Endpoint | None:
+def rotate(conn: Connection, tenant: str, id: str, *, secret: SealedSecret, keep: timedelta) -> Endpoint | None:
     """Give it a new secret, and sign with the one before it too for so long."""
-    row = conn.execute(_ROTATE, {"tenant": tenant, "id": id, "secret": secret, "keep": keep}).first()
+    values = {"tenant": tenant, "id": id, "secret": secret.text, "hint": secret.hint, "keep": keep}
+    row = conn.execute(_ROTATE, values).first()
     return _endpoint(row) if row else None
 
 
 def disable(conn: Connection, tenant: str, id: str, how: str) -> bool:
     """Send nothing more to it: `by_hand`, `gone` or `deleted`; False if there is nothing to disable."""
     return conn.execute(_DISABLE, {"tenant": tenant, "id": id, "how": how}).first() is not None
+
+
+def sealed_otherwise(conn: Connection, prefix: str, after: str, limit: int) -> list[tuple[str, str, str | None]]:
+    """Endpoints of all tenants after this id with a secret that does not begin so: id, secret, the one before it."""
+    values = {"prefix": prefix, "after": after, "limit": limit}
+    return [(row.id, row.secret, row.old_secret) for row in conn.execute(_SEALED_OTHERWISE, values)]
+
+
+def seal(conn: Connection, id: str, secret: str, old_secret: str | None) -> None:
+    """Keep an endpoint's secrets, the same ones, in another form."""
+    conn.execute(_SEAL, {"id": id, "secret": secret, "old_secret": old_secret})
+
+
+def count_by_key(conn: Connection, scheme: str) -> dict[str, int]:
+    """How many endpoints have a secret under each key; under none: an empty word."""
+    return {row.key: row.endpoints for row in conn.execute(_COUNT_BY_KEY, {"scheme": scheme})}

@@ -21,15 +21,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
-import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from penstock.domain import address
 from penstock.domain.address import Address, Network, Reach, Target
 from penstock.domain.api_errors import OutboundFailed, OutboundRefused
-
-log = structlog.get_logger()
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """All addresses of a host, as text; raises OSError."""
@@ -92,8 +89,7 @@ class Outbound:
         except OutboundFailed as error:
             raise OutboundRefused(error.reason) from None
         except TimeoutError:
-            log.info("outbound_refused", host=target.host, reason="not resolved in time")
-            raise OutboundRefused(address.NOT_OPEN) from None
+            raise OutboundRefused(f"{target.host} could not be resolved in time.") from None
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float, most_bytes: int
@@ -104,21 +100,23 @@ class Outbound:
         """
         began = time.monotonic()
         target = address.read(url)
+        outside = False
         until = asyncio.get_running_loop().time() + timeout_seconds
         try:
             async with asyncio.timeout_at(until):
                 addresses = await self._addresses(target)
+            outside = all(address.is_global(one) for one in addresses)
             async with self._session(addresses) as session:
                 async with asyncio.timeout_at(until):
                     where = URL(url, encoded=True)
                     response = await session.post(where, headers=headers, data=body, allow_redirects=False)
                 start = await _start(response, most_bytes, until)
         except TimeoutError:
-            raise OutboundFailed("timeout: no answer in time") from None
+            raise _failed("timeout: no answer in time", outside) from None
         except aiohttp.ClientError as error:
-            raise OutboundFailed(_reason(error)) from error
+            raise _failed(_reason(error), outside) from error
         except OSError as error:
-            raise OutboundFailed(f"connection: {error.strerror or type(error).__name__}") from error
+            raise _failed(f"connection: {error.strerror or type(error).__name__}", outside) from error
         told: dict[str, str] = {}
         for name, value in response.headers.items():
             told.setdefault(name.lower(), value)
@@ -157,13 +155,8 @@ class Outbound:
         except (OSError, ValueError):
             found = []
         if not found:
-            log.info("outbound_refused", host=target.host, reason="not resolved")
-            raise OutboundFailed(address.NOT_OPEN)
-        try:
-            self._reach.admit(target, found)
-        except OutboundRefused as error:
-            log.info("outbound_refused", host=target.host, reason=error.reason, addresses=[str(one) for one in found])
-            raise
+            raise OutboundFailed(f"{target.host} could not be resolved.")
+        self._reach.admit(target, found)
         return found
 
     async def _shared(self, host: str, port: int) -> Sequence[str]:
@@ -231,14 +224,19 @@ def _only(addresses: Sequence[Address]) -> Callable[[tuple[Any, ...]], socket.so
     def made(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, where = info
         if ipaddress.ip_address(where[0]) not in addresses:
-            raise OutboundRefused(address.NOT_OPEN)
+            raise OutboundRefused(f"{where[0]} was not vetted.")
         return socket.socket(family, kind, protocol)
 
     return made
 
 
+def _failed(reason: str, outside: bool) -> OutboundFailed:
+    """Of a public receiver its tenant may know what went wrong; within the operator's networks nobody scans ports."""
+    return OutboundFailed(reason, told=reason if outside else None)
+
+
 def _reason(error: aiohttp.ClientError) -> str:
-    """For the tenant: what went wrong, without the addresses and the inner words of libraries."""
+    """What went wrong, without the addresses and the inner words of libraries."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"certificate: {getattr(error.certificate_error, 'verify_message', '') or 'not valid'}"

@@ -60,6 +60,20 @@ def test_calls_come_for_the_model_and_its_adapters_once_the_engine_lists_them(
         calling("", lambda _: soon(lambda: not found()[0].load.open))
 
 
+def test_a_rolling_rotation_of_the_token_refuses_nobody(short_dir: Path, db: Database, holder: Holder) -> None:
+    """Ingresses accept the new one beside the old, then APIs show it, then ingresses forget the old."""
+    for accepted, shown in (("old", "old"), ("old,new", "old"), ("old,new", "new"), ("new", "new")):
+        with (
+            engine_of_its_own(short_dir, ingress_token=accepted) as engine,
+            WorkerIngress(db, holder, engine, Meter()) as ingress_of,
+        ):
+            ingress_of.announce()
+            url = db.run(lambda tx: tx.conn.exec_driver_sql("select ingress_url from workers").scalar())
+            given = {shown: 200, "": 401, "old,new": 401, "other": 401, "old" if accepted == "new" else "new,": 401}
+            for token, status in given.items():
+                assert calling(url, lambda one, token=token: one.get("/health", token=token))[0] == status
+
+
 @pytest.mark.parametrize("token", [None, ""])
 def test_without_a_token_nobody_comes_in_and_the_log_says_so_once(
     short_dir: Path, db: Database, holder: Holder, token: str | None

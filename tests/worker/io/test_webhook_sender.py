@@ -11,12 +11,15 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import SecretStr
 from store.world import World
+from structlog.testing import capture_logs
 from worker.receiver import HANGS, Answer, Got, Receiver
 
 from penstock.domain.webhook import EVENT_TYPES, AttemptOutcome, Delivery, DeliveryState, Endpoint
+from penstock.service.admin import health
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.service.webhooks import endpoints, webhook_queue
+from penstock.service.webhooks import endpoints, secret_keys, webhook_queue
 from penstock.settings import Settings
 from penstock.store.engine import async_engine
 from penstock.wire.outbound import Outbound
@@ -134,7 +137,7 @@ def test_an_event_goes_to_each_endpoint_that_wants_it_under_its_own_id(
 
 def test_a_batchs_own_webhook_hears_of_that_batch_alone(world: World, settings: Settings, receiver: Receiver) -> None:
     batch = world.validating()
-    wish = endpoints.wish(receiver.url("/own"), None, None)
+    wish = endpoints.wish(receiver.url("/own"), None, None, world.settings)
     world.db.run(endpoints.attach, "acme", batch, wish)
     end(world)
     world.cancel(batch)
@@ -245,7 +248,7 @@ def test_a_receiver_that_is_down_gets_its_events_once_it_is_up(world: World, set
             up.wait("/hook")
             [one] = over(world, 1)
     assert statuses(one)[0] is None
-    assert "connection" in (one.log[0].error or "")
+    assert one.log[0].error == webhook_queue.NO_ANSWER
     assert one.state is DeliveryState.DELIVERED
 
 
@@ -265,7 +268,36 @@ def test_a_name_that_comes_to_resolve_to_a_private_address_is_refused_at_send(
     assert asked == ["rebound.example"] * len(WAITS)
     assert (one.state, statuses(one)) == ("failed", [None] * len(WAITS))
     assert receiver.got == []
-    assert "127.0.0.1" not in (one.log[0].error or "")
+    assert one.log[0].error == webhook_queue.NO_ANSWER
+
+
+def test_a_tenant_learns_nothing_of_what_resolves_or_answers_within_the_operators_network(
+    world: World, settings: Settings, receiver: Receiver
+) -> None:
+    with Receiver() as down:
+        closed = down.port
+    names = {"private.example": ["10.0.0.1"], "inside.example": ["127.0.0.1"]}
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return names.get(host, [])
+
+    for url in (
+        "https://private.example/",
+        "https://unknown.example/",
+        f"http://inside.example:{closed}/",
+        f"https://inside.example:{receiver.port}/",
+    ):
+        endpoint(world, url)
+    end(world)
+    with post(settings, resolve=resolve), capture_logs() as logs:
+        found = over(world, 4)
+    attempts = [attempt for one in found for attempt in one.log]
+    assert len(attempts) == 4 * len(WAITS)
+    assert {(one.status, one.milliseconds, one.error) for one in attempts} == {(None, 0, webhook_queue.NO_ANSWER)}
+    reasons = {one["reason"] for one in logs if one["event"] == "webhook_not_answered"}
+    assert len(reasons) == 4, "the operator is told"
+    for words in ("private.example is not a public address", "could not be resolved", "connection: ", "tls: "):
+        assert any(words in reason for reason in reasons)
 
 
 def test_receivers_that_hang_delay_nobody_by_a_second(world: World, settings: Settings) -> None:
@@ -274,7 +306,7 @@ def test_receivers_that_hang_delay_nobody_by_a_second(world: World, settings: Se
         bad.answers("/hang", HANGS)
         for _ in range(40):  # by far more than there are places
             batch = world.validating()
-            world.db.run(endpoints.attach, "acme", batch, endpoints.wish(bad.url("/hang"), None, None))
+            world.db.run(endpoints.attach, "acme", batch, endpoints.wish(bad.url("/hang"), None, None, world.settings))
             world.cancel(batch)
         world.tenant("stranger")
         endpoint(world, good.url("/stranger"), tenant="stranger")
@@ -299,17 +331,38 @@ def test_a_secret_that_was_rotated_signs_beside_the_new_one(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     old = endpoint(world, receiver.url("/hook"))
-    new = world.db.run(endpoints.rotate, "acme", old.id, True)
+    new = world.db.run(endpoints.rotate, "acme", old.id, True, settings)
     end(world)
     with post(settings):
         over(world, 1)
         for secret in (old.secret, new.secret):
             assert verify(receiver.at("/hook")[0], secret).type == "batch.cancelled"
-        world.db.run(endpoints.rotate, "acme", old.id, False)
+        world.db.run(endpoints.rotate, "acme", old.id, False, settings)
         end(world)
         over(world, 2)
     with pytest.raises(openai.InvalidWebhookSignatureError):
         verify(receiver.at("/hook")[1], new.secret)
+
+
+def test_a_secret_whose_key_is_missing_signs_nothing_until_it_is_rotated_or_the_key_is_back(
+    world: World, settings: Settings, receiver: Receiver
+) -> None:
+    old = endpoint(world, receiver.url("/hook"))
+    end(world)
+    elsewhere = settings.model_copy(update={"secret_keys": SecretStr(secret_keys.new_key())})
+    with post(elsewhere), capture_logs() as logs:
+        until(lambda: deliveries(world) and len(deliveries(world)[0].log) >= 1)
+        until(lambda: deliveries(world)[0].state is DeliveryState.FAILED)
+        assert {attempt.error for attempt in deliveries(world)[0].log} == {webhook_queue.NO_SECRET}
+        assert receiver.got == []
+        new = world.db.run(endpoints.rotate, "acme", old.id, True, elsewhere)
+        world.db.run(webhook_queue.replay_all, "acme")
+        until(lambda: len(receiver.got) == 1)
+    assert verify(receiver.got[0], new.secret).type == "batch.cancelled"
+    said = [one for one in logs if one["event"] == "webhook_secret_unreadable"]
+    assert {(one["log_level"], one["endpoint"], one["tenant"]) for one in said} == {("error", old.id, "acme")}
+    assert secret_keys.of(settings).first in said[0]["reason"]
+    assert world.db.run(health.gauges, settings).counts["webhook_unsigned"] == len(WAITS)
 
 
 def test_what_is_under_way_when_the_worker_ends_is_due_again_at_once_and_costs_no_attempt(

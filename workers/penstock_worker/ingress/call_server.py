@@ -11,7 +11,6 @@ told to whoever asks for it.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 import ssl
 import time
@@ -54,11 +53,11 @@ class CallServer:
         self, engine: EngineContext, worker: UUID, metrics: IngressMetrics, changed: Callable[[], None]
     ) -> None:
         settings = engine.settings
-        assert settings.ingress_token is not None, "without a token there is no ingress"
+        assert settings.ingress_secret, "without a token there is no ingress"
         self._engine = engine
         self._settings = settings
         self._worker = {"x-penstock-worker": str(worker)}
-        self._bearer = f"Bearer {settings.ingress_token.get_secret_value()}".encode()
+        self._secret = settings.ingress_secret
         self._metrics = metrics
         self._changed = changed
         self._inside: dict[Call, None] = {}
@@ -160,7 +159,7 @@ class CallServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         given = request.headers.get("authorization", "").encode(errors="surrogateescape")
-        if not hmac.compare_digest(given, self._bearer):
+        if not given.startswith(b"Bearer ") or not self._secret.accepts(given.removeprefix(b"Bearer ")):
             return web.Response(status=401, headers={"connection": "close"})
         if request.method == "GET":
             return self._tell(request.path)

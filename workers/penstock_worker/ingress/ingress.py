@@ -45,8 +45,7 @@ class WorkerIngress:
 
     def __enter__(self) -> WorkerIngress:
         engine = self._engine
-        token = engine.settings.ingress_token
-        if token is None or not token.get_secret_value():
+        if not engine.settings.ingress_secret:
             log.warning("no_ingress", reason="PENSTOCK_INGRESS_TOKEN is not set: this worker takes no waiting calls")
         else:
             metrics = IngressMetrics(engine.gate, self._latencies, self._budget_loop)

@@ -24,7 +24,8 @@ from penstock.domain.webhook import AttemptOutcome, Due, judge, retry_after
 from penstock.failpoint import failpoint
 from penstock.formats import webhook
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.service.webhooks import webhook_queue
+from penstock.service.webhooks import secret_keys, webhook_queue
+from penstock.service.webhooks.secret_keys import SecretUnreadable
 from penstock.settings import Settings
 from penstock.wire.outbound import Outbound, Reply
 from penstock_worker.runtime.loop_thread import LoopThread
@@ -46,6 +47,7 @@ class WebhookSender:
         self._db = db
         self._outbound = outbound
         self._settings = settings
+        self._keys = secret_keys.of(settings)
         self._chance = chance
         self._loop = LoopThread()
         self._in_hand: dict[tuple[str, int], tuple[Due, asyncio.Task[None]]] = {}
@@ -184,7 +186,8 @@ class WebhookSender:
             wait_seconds=verdict.wait_seconds,
             at=due.claimed_at,
             status=status,
-            milliseconds=int(seconds * 1000),
+            # How long it took to learn that nothing answers would tell what it was.
+            milliseconds=0 if error == webhook_queue.NO_ANSWER else int(seconds * 1000),
             answer=reply.start[: self._settings.webhook_answer_kept_bytes] if reply else None,
             error=error,
         )
@@ -195,21 +198,37 @@ class WebhookSender:
         """The receiver's answer, or why there is none."""
         if not due.enabled:
             return None, "the endpoint is disabled"
+        secrets = self._secrets(due)
+        if not secrets:
+            return None, webhook_queue.NO_SECRET
         body = webhook.body(due)
         try:
             reply = await self._outbound.post(
                 due.url,
-                headers=webhook.headers(due, body),
+                headers=webhook.headers(due, body, secrets),
                 body=body,
                 timeout_seconds=self._settings.webhook_timeout_seconds,
                 most_bytes=self._settings.webhook_answer_kept_bytes,
             )
         except (OutboundRefused, OutboundFailed) as error:
-            return None, error.reason
+            log.info("webhook_not_answered", delivery=due.id, endpoint=due.endpoint, reason=error.reason)
+            return None, error.told or webhook_queue.NO_ANSWER
         except Exception as error:  # our own fault: it costs this attempt, not the post
             log.exception("delivery_broke", delivery=due.id)
             return None, f"internal error: {type(error).__name__}"
         return reply, None
+
+    def _secrets(self, due: Due) -> list[str]:
+        """What to sign with; nothing if the present secret can't be read: no receiver would believe it."""
+        secrets: list[str] = []
+        for number, sealed in enumerate(due.sealed):
+            try:
+                secrets.append(self._keys.open(sealed))
+            except SecretUnreadable as error:
+                log.error("webhook_secret_unreadable", endpoint=due.endpoint, tenant=due.tenant, reason=str(error))
+                if number == 0:
+                    return []
+        return secrets
 
     def _note_silence(self, receiver: str, silent: bool) -> None:
         self._silent.pop(receiver, None)

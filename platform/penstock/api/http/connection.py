@@ -1,8 +1,5 @@
 """Connections: a client that stands still, or sends no end of a head, is given up; what it may hold is bounded.
 
-There are so many at most. Beyond that, whoever comes takes the place of the one that has waited longest without a
-request in work (kept alive, or in the middle of a head); if all work, it reads a 503.
-
 uvicorn bounds a head neither in bytes nor in time, and waits forever for a reader that reads nothing. What comes after
 the head is bounded by whoever reads it (`body.pieces`).
 """
@@ -10,27 +7,29 @@ the head is bounded by whoever reads it (`body.pieces`).
 from __future__ import annotations
 
 import asyncio
-import resource
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from penstock.api.http import connection_limit
+from penstock.api.http.connection_limit import ConnectionLimit
+from penstock.settings import Settings
+
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 128
 """With trailers, which uvicorn adds to them. FastAPI's time for reading headers grows with the square of their number:
 50,000 of them, which one packet can bring, kept an API busy for minutes."""
-_OTHER_FILES: Final = 128
-"""What the process opens besides: connections to servers, uploads, logs."""
+
+
+_REFUSED_SECONDS: Final = 2.0
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection."""
 
     seconds: ClassVar[float] = 60.0
-    most: ClassVar[int] = 4_000
-    idle: ClassVar[dict[Connection, None]] = {}
-    """Those without a request in work, the one first that has been so longest."""
+    limit: ClassVar[ConnectionLimit]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,24 +37,38 @@ class Connection(HttpToolsProtocol):
         """What came since the parser last gave a head or a piece of a body: of a head, of trailers, of chunk lines."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._refused = False
+        """There is no room for it: it is told so once it asks for something."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # a stream
-        """A client is here; its first head is due, if there is a place for it."""
+        """A client is here; its first head is due, if there is room for it."""
+        held = len(self.connections)
         super().connection_made(transport)
-        if len(self.connections) > self.most and not self._replace_idle():
-            self._give_up(HTTPStatus.SERVICE_UNAVAILABLE, "retry-after: 1\r\n")
-            return
-        self.idle[self] = None
-        self._expect_head()
+        if self.limit.admits(held):
+            self.limit.waits(self)
+            self._expect_head(self.seconds)
+        elif self.limit.hears(held):
+            self._refused = True
+            self._expect_head(_REFUSED_SECONDS)
+        else:
+            transport.abort()
+
+    def make_room(self) -> None:
+        """It waits, and somebody else needs its place."""
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        self.idle.pop(self, None)
         self._stop_timers()
+        self.limit.works(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless too much of it leads nowhere."""
+        """Parse what came, unless too much of it leads nowhere, or there is no room for it."""
+        if self._refused:
+            self.transport.write(connection_limit.refusal())
+            self.transport.close()
+            return
         self._unread_bytes += len(data)
         super().data_received(data)
         if self._unread_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -65,7 +78,7 @@ class Connection(HttpToolsProtocol):
         """A head begins."""
         self._unread_bytes = 0
         super().on_message_begin()
-        self._expect_head()
+        self._expect_head(self.seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header or a trailer; one too many is answered by the parser's 400."""
@@ -76,8 +89,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._unread_bytes = 0
-        self.idle.pop(self, None)
         self._stop_head_timer()
+        self.limit.works(self)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -88,32 +101,23 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is written, if not yet sent."""
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():  # else one in its pipeline has begun
-            self.idle[self] = None
         self._watch_writing()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.limit.waits(self)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
         super().pause_writing()
         self._watch_writing()
 
-    def _expect_head(self) -> None:
+    def _expect_head(self, seconds: float) -> None:
         self._stop_head_timer()
-        self._head_timer = self.loop.call_later(self.seconds, self._give_up, HTTPStatus.REQUEST_TIMEOUT)
+        self._head_timer = self.loop.call_later(seconds, self._give_up, HTTPStatus.REQUEST_TIMEOUT)
 
-    def _replace_idle(self) -> bool:
-        """Close the connection that has been idle longest; False if none is."""
-        longest = next(iter(self.idle), None)
-        if longest is None:
-            return False
-        del self.idle[longest]
-        longest.transport.abort()
-        return True
-
-    def _give_up(self, status: HTTPStatus, header: str = "") -> None:
+    def _give_up(self, status: HTTPStatus) -> None:
         if self.cycle is None or self.cycle.response_complete:
-            head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{header}content-length: 0\r\nconnection: close\r\n\r\n"
-            self.transport.write(head.encode())
+            line = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            self.transport.write(line.encode())
         self.transport.close()
         self._watch_writing()
 
@@ -140,8 +144,13 @@ class Connection(HttpToolsProtocol):
             self._write_timer = None
 
 
-def connections(seconds: float, most: int) -> type[Connection]:
-    """Connections whose clients may stand still for so long; so many of them, or as the open files allow."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = most if files == resource.RLIM_INFINITY else min(most, max(1, files - _OTHER_FILES))
-    return type("Connection", (Connection,), {"seconds": seconds, "most": room, "idle": {}})
+def options(settings: Settings) -> dict[str, Any]:
+    """What uvicorn is told of connections: how many, how long they may stand still, and which proxies are believed."""
+    limit = ConnectionLimit(connection_limit.within_files(settings.max_connections))
+    return {
+        "http": type("Connection", (Connection,), {"seconds": settings.slow_body_seconds, "limit": limit}),
+        "ws": "none",
+        "timeout_keep_alive": settings.keep_alive_seconds,
+        "proxy_headers": True,
+        "forwarded_allow_ips": settings.trusted_proxies,
+    }

@@ -29,7 +29,8 @@ _HEADERS: Final = (
 )
 _NO_PAGE: Final = (*_HEADERS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
 """An answer is data: a browser that is led to it must run, frame and guess nothing (OWASP, REST security)."""
-_PAGES: Final = ("/docs",)
+_PAGES: Final = frozenset({"/docs"})
+"""What is for browsers has a policy of its own."""
 _REFUSALS_LOGGED_SECONDS: Final = 1.0
 CLIENT_LEFT: Final = 499  # nginx's number for it; it is logged and measured, never sent
 
@@ -59,7 +60,7 @@ class RequestMiddleware:
         began = time.perf_counter()
 
         turn = scope["penstock.turn"] = RequestTurn(self._turns, self._whose(scope))
-        guards = _HEADERS if scope["path"].startswith(_PAGES) else _NO_PAGE
+        guards = _HEADERS if scope["path"] in _PAGES else _NO_PAGE
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -100,14 +101,20 @@ class RequestMiddleware:
         """One line; of requests with a wrong key one a second, which says how many there were."""
         access: Access | None = scope.get("penstock.access")
         more: dict[str, Any] = {"tenant": access.tenant, "key": access.key} if access else {}
+        more["client"] = _client(scope)
         if status == 401:
             self._refused += 1
             if time.monotonic() - self._refusal_logged_at < _REFUSALS_LOGGED_SECONDS:
                 return
             more["refused"], self._refused, self._refusal_logged_at = self._refused, 0, time.monotonic()
         ms = round(seconds * 1_000, 1)
-        client = scope["client"][0] if scope.get("client") else None
-        log.info("request", method=scope["method"], route=_route(scope), status=status, ms=ms, client=client, **more)
+        log.info("request", method=scope["method"], route=_route(scope), status=status, ms=ms, **more)
+
+
+def _client(scope: Scope) -> str:
+    """Whose address it came from: the connection's, or what a proxy that is believed says of it."""
+    client = scope.get("client")
+    return str(client[0])[:64] if client else ""
 
 
 def _route(scope: Scope) -> str:

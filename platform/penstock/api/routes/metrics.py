@@ -7,7 +7,6 @@ so (`PENSTOCK_METRICS_OPEN`).
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 
 from fastapi import APIRouter, Request, Response
@@ -115,8 +114,8 @@ async def metrics(request: Request, here: Here) -> Response:
 def _allow(request: Request, settings: ServerSettings) -> None:
     if settings.metrics_open:
         return
-    if settings.metrics_token is None:
+    if not settings.metrics_secret:
         raise Forbidden("Metrics need PENSTOCK_METRICS_TOKEN, or PENSTOCK_METRICS_OPEN=true.")
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if not secrets.compare_digest(given.encode(), settings.metrics_token.get_secret_value().encode()):
+    if not settings.metrics_secret.accepts(given.encode()):
         raise Unauthorized("Send PENSTOCK_METRICS_TOKEN as 'Authorization: Bearer <token>'.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Final, Literal
 
+import structlog
 from fastapi import APIRouter, Request
 from pydantic import Field
 
@@ -28,6 +29,8 @@ from penstock.domain.api_errors import BadRequest, OutboundRefused, Unavailable
 from penstock.domain.webhook import EVENT_TYPES, DeliveryState, Endpoint, WebhookRequest, check_secret
 from penstock.service.views.batch_view import BatchView
 from penstock.service.webhooks import endpoints, webhook_queue
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1", tags=["webhooks"], responses=DOCUMENTED)
 
@@ -153,7 +156,7 @@ async def rotate_secret(request: Request, endpoint_id: str, tenant: Tenant, here
 async def _rotate(request: Request, endpoint: str, tenant: str, here: Platform, keep: bool) -> EndpointWithSecret:
     asked = body.check(RotateSecret, body.decode(await body.read(request, _MAX_JSON_BYTES) or b"{}"))
     told = asked.keep_old_secret_active_for_24_hours
-    rotated = await here.db.run(endpoints.rotate, tenant, endpoint, keep if told is None else told)
+    rotated = await here.db.run(endpoints.rotate, tenant, endpoint, keep if told is None else told, here.settings)
     return shapes.endpoint_with_secret(rotated)
 
 
@@ -186,14 +189,15 @@ async def vet(here: Platform, url: str, param: str) -> None:
     try:
         await here.outbound.vet(url)
     except OutboundRefused as error:
-        raise OutboundRefused(error.reason, param=param) from None
+        log.info("url_refused", reason=error.reason)
+        raise OutboundRefused(error.reason, told=error.told, param=param) from None
 
 
 async def wished(here: Platform, asked: BatchWebhook | None) -> WebhookRequest | None:
     """The webhook of a batch that is about to be made; raise BadRequest if it can't be."""
     if asked is None:
         return None
-    wish = asked.wish()
+    wish = asked.wish(here.settings)
     await vet(here, asked.url, "webhook.url")
     return wish
 
@@ -204,5 +208,5 @@ async def seen(here: Platform, tenant: str, view: BatchView, wish: WebhookReques
         return view
     endpoint: Endpoint | None = await here.db.run(endpoints.of_batch, tenant, view.batch.id)
     # A create that is repeated under its key has made another secret meanwhile, which signs nothing.
-    new = endpoint is not None and wish.made and endpoint.secret == wish.secret
+    new = endpoint is not None and wish.made and endpoint.sealed == wish.sealed
     return dataclasses.replace(view, webhook=endpoint, secret=wish.secret if new else None)

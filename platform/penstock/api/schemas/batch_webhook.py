@@ -9,6 +9,7 @@ from pydantic import Field
 from penstock.api.http.body import Asked, Text
 from penstock.domain.webhook import BATCH_EVENT_TYPES, WebhookRequest, check_secret
 from penstock.service.webhooks import endpoints
+from penstock.settings.webhooks import WebhookSettings
 
 BatchEventType = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
 
@@ -22,7 +23,7 @@ class BatchWebhook(Asked):
         None, description="All, unless told."
     )
 
-    def wish(self) -> WebhookRequest:
+    def wish(self, settings: WebhookSettings) -> WebhookRequest:
         """As the service takes it."""
         secret = None if self.secret is None else check_secret(self.secret, "webhook.secret")
-        return endpoints.wish(self.url, self.events, secret)
+        return endpoints.wish(self.url, self.events, secret, settings)

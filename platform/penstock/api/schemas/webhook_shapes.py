@@ -113,7 +113,7 @@ def _endpoint(one: Endpoint) -> dict[str, object]:
         "name": one.name,
         "url": one.url,
         "event_types": list(one.event_types),
-        "signing_secret_hint": f"whsec_…{one.secret[-4:]}",
+        "signing_secret_hint": f"whsec_…{one.sealed.hint}",
         "created_at": unix(one.created_at),
         "updated_at": unix(one.updated_at),
         "enabled": one.disabled_as is None,

@@ -10,15 +10,26 @@ from typing import Annotated
 import typer
 
 from penstock import failpoint, logs, settings
+from penstock.stack.problem import Problem
 
 _GRACE_SECONDS = 10
 
 
 def migrate() -> None:
-    """Bring the database to the newest revision."""
+    """Bring the database to the newest revision, and every webhook secret under the first of the secret keys."""
+    from penstock.cli.commands import secrets
+    from penstock.cli.database import opened_at
+    from penstock.service.webhooks import resealing, secret_keys
     from penstock.store.migrate import upgrade
 
-    upgrade(settings.load().database_url)
+    loaded = settings.load()
+    upgrade(loaded.database_url)
+    with opened_at(loaded.database_url) as db:
+        try:
+            if db.run(resealing.counts):
+                secrets.reseal(db, secret_keys.of(loaded))
+        except Problem as problem:  # the rest works without: whoever looks after it hears of it
+            print(f"warning: {problem}", flush=True)
     print("the database is up to date", flush=True)
 
 
@@ -30,7 +41,7 @@ def api(
     import uvicorn
 
     from penstock.api.app import create_app
-    from penstock.api.http.connection import connections
+    from penstock.api.http import connection
 
     loaded = settings.load()
     logs.configure(loaded.log_level)
@@ -44,11 +55,8 @@ def api(
         access_log=False,
         log_config=None,
         server_header=False,
-        forwarded_allow_ips=loaded.trusted_proxies,
-        http=connections(loaded.slow_body_seconds, loaded.max_connections),
-        ws="none",
-        timeout_keep_alive=loaded.keep_alive_seconds,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        **connection.options(loaded),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,16 +22,20 @@ from penstock.service.core import audit
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import kept
-from penstock.settings.limits import LimitSettings
+from penstock.service.webhooks import secret_keys
+from penstock.settings import Settings
+from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
 
 BOTH_SECRETS: Final = timedelta(hours=24)
 """So long after a rotation everything is signed with the old secret too."""
 
 
-def wish(url: str, event_types: Sequence[str] | None, secret: str | None) -> WebhookRequest:
-    """A webhook for a batch that is about to be made."""
-    return WebhookRequest(url, tuple(event_types or BATCH_EVENT_TYPES), secret or _fresh_secret(), made=secret is None)
+def wish(url: str, event_types: Sequence[str] | None, secret: str | None, settings: WebhookSettings) -> WebhookRequest:
+    """A webhook for a batch that is about to be made. Raises Unavailable if there is no key to keep its secret with."""
+    told = secret or _fresh_secret()
+    sealed = secret_keys.of(settings).seal(told)
+    return WebhookRequest(url, tuple(event_types or BATCH_EVENT_TYPES), told, sealed, made=secret is None)
 
 
 def attach(tx: Transaction, tenant: str, batch: str, wished: WebhookRequest) -> None:
@@ -44,7 +49,7 @@ def attach(tx: Transaction, tenant: str, batch: str, wished: WebhookRequest) -> 
         url=wished.url,
         receiver=receiver_of(wished.url),
         event_types=wished.event_types,
-        secret=wished.secret,
+        secret=wished.sealed,
     )
 
 
@@ -60,9 +65,14 @@ def create(
     url: str,
     event_types: Sequence[str],
     secret: str | None,
-    settings: LimitSettings,
+    settings: Settings,
 ) -> Endpoint:
-    """Make an endpoint; raise TooMany if there are as many as there may be. Its secret is told this once."""
+    """Make an endpoint; its secret is told this once.
+
+    Raises TooMany if there are as many as there may be, and Unavailable if there is no key to keep its secret with.
+    """
+    told = secret or _fresh_secret()
+    sealed = secret_keys.of(settings).seal(told)
     kept.check(tx, tenant, {LimitName.ENDPOINTS: 1}, settings)
     made = webhooks.insert(
         tx.conn,
@@ -73,10 +83,10 @@ def create(
         url=url,
         receiver=receiver_of(url),
         event_types=event_types,
-        secret=secret or _fresh_secret(),
+        secret=sealed,
     )
     audit.record(tx, tenant, "webhook_endpoint.created", made.id, event_types=list(event_types))
-    return made
+    return dataclasses.replace(made, secret=told)
 
 
 def get(tx: Transaction, tenant: str, id: str) -> Endpoint:
@@ -117,12 +127,14 @@ def change(
     return found
 
 
-def rotate(tx: Transaction, tenant: str, id: str, keep_old: bool) -> Endpoint:
-    """A new secret, told this once; with `keep_old`, both sign for 24 hours. Raises NotFound."""
+def rotate(tx: Transaction, tenant: str, id: str, keep_old: bool, settings: WebhookSettings) -> Endpoint:
+    """A new secret, told this once; with `keep_old`, both sign for 24 hours. Raises NotFound or Unavailable."""
+    told = _fresh_secret()
     keep = BOTH_SECRETS if keep_old else timedelta()
-    found = _found(webhooks.rotate(tx.conn, tenant, id, secret=_fresh_secret(), keep=keep), id)
+    sealed = secret_keys.of(settings).seal(told)
+    found = _found(webhooks.rotate(tx.conn, tenant, id, secret=sealed, keep=keep), id)
     audit.record(tx, tenant, "webhook_endpoint.secret_rotated", id, keep_old=keep_old)
-    return found
+    return dataclasses.replace(found, secret=told)
 
 
 def delete(tx: Transaction, tenant: str, id: str) -> None:

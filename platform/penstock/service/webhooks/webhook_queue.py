@@ -20,6 +20,12 @@ from penstock.store.work import counts
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 
+NO_ANSWER: Final = "no answer: the address was not reached, or nothing may be sent there"
+"""The one word on all that is refused, does not resolve, or fails within the operator's networks; the log says more."""
+
+NO_SECRET: Final = "the endpoint's secret can't be read at the moment: rotate it, or ask the platform's operator"
+"""Why an attempt sent nothing. A tenant reads these in the delivery's log."""
+
 TEST_BATCH: Final = "batch_test"
 """What a sample event is about."""
 
@@ -80,6 +86,7 @@ def record(tx: Transaction, told: Sequence[AttemptOutcome], gone: Sequence[tuple
     counts.add(tx.conn, "webhook_attempt_milliseconds", sum(one.milliseconds for one in recorded))
     counts.add(tx.conn, "webhook_delivered", len(delivered))
     counts.add(tx.conn, "webhook_delivered_milliseconds", sum(_milliseconds(one.age) for one in delivered))
+    counts.add(tx.conn, "webhook_unsigned", sum(one.error == NO_SECRET for one in told))
     counts.add(tx.conn, "webhook_given_up", states[DeliveryState.FAILED])
 
 
