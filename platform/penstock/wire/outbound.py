@@ -14,7 +14,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,8 +27,9 @@ from yarl import URL
 from penstock.domain import address
 from penstock.domain.address import Address, Network, Reach, Target
 from penstock.domain.api_errors import OutboundFailed, OutboundRefused
+from penstock.domain.single_flight import SingleFlight
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+Resolve = Callable[[str, int], Coroutine[Any, Any, Sequence[str]]]
 """All addresses of a host, as text; raises OSError."""
 
 _LOOKUPS: Final = 32
@@ -65,7 +66,8 @@ class Outbound:
         # Lookups have threads of their own: a name server that says nothing must not stop the process's other work.
         self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="outbound-lookup") if resolve is None else None
         self._resolve = resolve or self._lookup
-        self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
+        self._lookups: SingleFlight[tuple[str, int], Sequence[str]] = SingleFlight()
+        """A thousand events for a name that hangs must not take all threads."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,7 +152,8 @@ class Outbound:
         if target.address is not None:
             return [target.address]
         try:
-            texts = await self._shared(target.host, target.port)
+            where = target.host, target.port
+            texts = await self._lookups.ask(where, lambda: self._resolve(*where))
             found = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
         except (OSError, ValueError):
             found = []
@@ -158,19 +161,6 @@ class Outbound:
             raise OutboundFailed(f"{target.host} could not be resolved.")
         self._reach.admit(target, found)
         return found
-
-    async def _shared(self, host: str, port: int) -> Sequence[str]:
-        """Ask for a name once at a time: a thousand events for a name that hangs must not take all threads."""
-        asked = self._lookups.get((host, port))
-        if asked is None:
-            asked = self._lookups[host, port] = asyncio.ensure_future(self._resolve(host, port))
-            asked.add_done_callback(lambda done: self._forget(host, port, done))
-        return await asyncio.shield(asked)
-
-    def _forget(self, host: str, port: int, done: asyncio.Future[Sequence[str]]) -> None:
-        del self._lookups[host, port]
-        if not done.cancelled():
-            done.exception()  # seen, though everybody who asked may have left
 
     async def _lookup(self, host: str, port: int) -> Sequence[str]:
         def ask() -> Sequence[str]:

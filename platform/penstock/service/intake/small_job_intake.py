@@ -22,6 +22,7 @@ from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import NotFound, Unavailable
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName, Limits
+from penstock.domain.single_flight import SingleFlight
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction
@@ -58,7 +59,9 @@ class SmallJobIntake:
         self._settings = settings
         self._clock = clock
         self._looked: LRUCache[tuple[str, str], _Looked] = LRUCache(_MOST_REMEMBERED)
+        self._looking: SingleFlight[tuple[str, str], _Looked] = SingleFlight()
         self._told: LRUCache[tuple[Any, ...], tuple[float, BatchView | None]] = LRUCache(_MOST_REMEMBERED)
+        self._telling: SingleFlight[tuple[Any, ...], BatchView] = SingleFlight()
         self._feeding: dict[str, asyncio.Task[None]] = {}
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
@@ -84,9 +87,12 @@ class SmallJobIntake:
     async def _look(self, tenant: str, model: str) -> _Looked:
         known = self._looked.get((tenant, model))
         if known is None or self._clock() - known.at > _FRESH_SECONDS:
-            at = self._clock()
-            known = _Looked(at, *await self._db.run(_look, tenant, model))
-            self._looked[tenant, model] = known
+            return await self._looking.ask((tenant, model), lambda: self._look_now(tenant, model))
+        return known
+
+    async def _look_now(self, tenant: str, model: str) -> _Looked:
+        at = self._clock()
+        known = self._looked[tenant, model] = _Looked(at, *await self._db.run(_look, tenant, model))
         return known
 
     def feed(self, model: str) -> None:
@@ -115,11 +121,14 @@ class SmallJobIntake:
         like = (made.tenant, made.model, made.lane, made.completion_window, made.total)
         at, told = self._told.get(like, (0.0, None))
         if told is None or self._clock() - at > _FRESH_SECONDS:
-            told = await self._db.run(batch_view.seen, made, self._settings)
-            self._told[like] = (self._clock(), told)
-            return told
+            told = await self._telling.ask(like, lambda: self._tell(like, made))
         later = made.created_at - told.batch.created_at
         return BatchView(made, told.waiting, told.expected and _shifted(told.expected, later))
+
+    async def _tell(self, like: tuple[Any, ...], made: Batch) -> BatchView:
+        told: BatchView = await self._db.run(batch_view.seen, made, self._settings)
+        self._told[like] = (self._clock(), told)
+        return told
 
     async def close(self) -> None:
         """Make and feed no more."""
