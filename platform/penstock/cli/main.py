@@ -1,35 +1,92 @@
-"""`penstock`: one command, composed of families that each have a file of their own."""
+"""`penstock`: one command, composed of families that each have a file of their own, imported when it is asked for.
+
+What a family imports (SQLAlchemy, the API, an HTTP client) takes longer than most commands, so `--help`, completion and
+each process of the platform pay only for their own.
+"""
 
 from __future__ import annotations
 
-import typer
+from importlib import import_module
+from typing import Annotated, Any, Final
 
-from penstock.cli.commands import batches, keys, limits, models, secrets, servers, tenants, webhooks
-from penstock.cli.commands.audit import audit
-from penstock.cli.commands.demo import demo
-from penstock.cli.commands.settings import settings
-from penstock.cli.commands.up import up
-from penstock.cli.commands.usage import usage
+import typer
+from typer.core import TyperGroup
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
+    "demo": ("demo", "Start the platform, send a batch of chat requests, check and show what comes back, stop."),
+    "migrate": (
+        "servers",
+        "Bring the database to the newest revision, and every webhook secret under the first of the secret keys.",
+    ),
+    "api": ("servers", "Serve the HTTP API in this process."),
+    "keeper": ("servers", "Run the keeper: dispatch, reap, expire, finish. Several may run."),
+    "io": ("servers", "Run an io worker: validate and assemble."),
+    "worker": ("servers", "Run a GPU worker and its engine; `penstock worker --help` lists its options."),
+    "settings": ("settings", "Show every setting and its present value."),
+    "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model."),
+    "audit": (
+        "audit",
+        "List who did what to keys, tenants, webhooks, batches and files, newest first (needs the database).",
+    ),
+    "batches": ("batches", "Submit JSONL files, watch them, fetch their results."),
+    "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
+    "limits": ("limits", "Set what tenants and keys may do (needs the database)."),
+    "models": ("models", "List known models, make one known, promise latencies, set prices."),
+    "secrets": ("secrets", "The keys that webhook secrets are encrypted with."),
+    "tenants": ("tenants", "List tenants, weigh them, keep their answers (needs the database)."),
+    "webhooks": ("webhooks", "Webhook endpoints, and the deliveries to them."),
+}
+"""By name: its file in `commands`, and what it does, which is the first paragraph of its own help too."""
+
+
+class _OnDemand(TyperGroup):
+    """A group whose commands are known by name and help until one of them is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that is asked for, imported now."""
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, known if name is None else load(name), rest
+
+
+def load(name: str) -> Any:
+    """Import a command; a family is the `app` of its file, a single one the function of its name."""
+    found = import_module(f"penstock.cli.commands.{COMMANDS[name][0]}")
+    if hasattr(found, "app"):
+        return typer.main.get_group(found.app)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+    alone.command(name, context_settings=getattr(found, "CONTEXT", {}).get(name))(getattr(found, name))
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="penstock",
+    cls=_OnDemand,
     help="A queue-based batch inference platform for LLMs.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-app.command()(up)
-app.command()(demo)
-servers.install(app)
-app.command()(settings)
-app.command()(usage)
-app.command()(audit)
-app.add_typer(batches.app, name="batches")
-app.add_typer(keys.app, name="keys")
-app.add_typer(limits.app, name="limits")
-app.add_typer(models.app, name="models")
-app.add_typer(secrets.app, name="secrets")
-app.add_typer(tenants.app, name="tenants")
-app.add_typer(webhooks.app, name="webhooks")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"penstock {metadata.version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name, (_file, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
 
 if __name__ == "__main__":
     app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -68,7 +68,9 @@ def keeper() -> None:
     keeping.main()
 
 
-_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+_PASSED_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
+CONTEXT: Final = {"io": _PASSED_ON, "worker": _PASSED_ON}
+"""Context settings of these commands: they take whatever the worker takes."""
 
 
 def io(context: typer.Context) -> None:
@@ -85,12 +87,3 @@ def _become_worker(kind: str, arguments: list[str]) -> None:
     # The platform never imports the worker's package: this process becomes it.
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "penstock_worker", kind, *arguments])
-
-
-def install(app: typer.Typer) -> None:
-    """Add these commands."""
-    app.command()(migrate)
-    app.command()(api)
-    app.command()(keeper)
-    app.command(context_settings=_PASSED_ON)(io)
-    app.command(context_settings=_PASSED_ON)(worker)
