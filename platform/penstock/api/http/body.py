@@ -15,7 +15,7 @@ import msgspec
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from penstock.api.http import errors, request_turns
+from penstock.api.http import errors, request_turns, wording
 from penstock.domain.api_errors import BadRequest, NotSupported, TooLarge, TooMany, TooSlow, Unavailable
 
 M = TypeVar("M", bound="Asked")
@@ -171,7 +171,7 @@ def _misshapen(message: str, where: str) -> BadRequest:
     place = (where + (found["path"] or "")).removeprefix(".")
     field = _FIELD.fullmatch(found["what"])
     if field is None:
-        return BadRequest(f"Invalid '{place or 'body'}': {found['what'][:200]}.", param=place or None)
+        return BadRequest(f"Invalid '{place or 'body'}': {wording.of_msgspec(found['what'])}.", param=place or None)
     param = f"{place}.{field['name'][:100]}".removeprefix(".")
     if field["how"].startswith("missing"):
         return BadRequest(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)

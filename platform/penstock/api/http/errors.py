@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from penstock.api.http import wording
 from penstock.domain.api_errors import BadRequest, Internal, PenstockError, Unreadable
 
 log = structlog.get_logger()
@@ -53,13 +54,16 @@ def from_validation(errors: Any, skip: int = 0) -> BadRequest:
     """The first fault that pydantic found, without the value: that may be long, or private."""
     first = errors[0]
     path = [part for part in first["loc"][skip:] if isinstance(part, str | int)]
+    of_a_key = path[-1:] == ["[key]"]  # it stands behind the key itself, which may be long
+    if of_a_key:
+        path = path[:-2]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or None
     if first["type"] == "missing":
         return BadRequest(f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
     if first["type"] == "extra_forbidden":
         return BadRequest(f"Unknown parameter: '{(param or '')[:100]}'.", code="unknown_parameter", param=param)
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return BadRequest(f"Invalid '{(param or 'body')[:100]}': {message}.", param=param)
+    words = ("of each key, " if of_a_key else "") + wording.of_pydantic(first)
+    return BadRequest(f"Invalid '{(param or 'body')[:100]}': {words}.", param=param)
 
 
 async def _domain(_: Request, error: Exception) -> JSONResponse:
