@@ -207,6 +207,9 @@ def test_log_lines_name_the_tenant_and_wrong_keys_share_some_of_them(settings: S
 def test_the_pages_of_the_api_describe_it(client: httpx.Client) -> None:
     assert client.get("/docs").status_code == 200
     page = client.get("/openapi.json").json()
+    told = page["paths"]["/health/work"]["get"]["responses"]
+    assert told["503"]["content"]["application/json"]["schema"] == told["200"]["content"]["application/json"]["schema"]
+    assert "4XX" in told
     assert {"/v1/files", "/v1/batches", "/v1/jobs", "/health/work", "/metrics"} <= set(page["paths"])
     for path, methods in page["paths"].items():
         for method, route in methods.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import httpx
+from api.live import error
 
 
 def test_usage_of_nothing_is_empty_buckets_in_pages(client: httpx.Client) -> None:
@@ -28,4 +29,5 @@ def test_what_can_not_be_asked_is_refused(client: httpx.Client) -> None:
         {"start_time": 0, "page": "x"}, {"start_time": 10**18},
     ):  # fmt: skip
         assert client.get("/v1/usage", params=asked).status_code == 400, asked
+    error(client.get("/v1/usage", params={"start_time": 0, "models": ["false"]}), 404)
     assert httpx.get(f"{client.base_url}/v1/usage", params={"start_time": 0}, trust_env=False).status_code == 401

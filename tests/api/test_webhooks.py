@@ -271,6 +271,7 @@ def test_the_log_is_filtered_and_a_range_of_it_is_replayed(
     assert replay(created_before=failed["created_at"] - 3_600) == 0
     assert replay(batch=batches[0], created_after=failed["created_at"] - 3_600) == 1
     assert replay(endpoint_id=bad["id"], event=listed(batch=batches[1])[0]["event_id"]) == 1
+    error(client.post("/v1/webhook_deliveries/replay"), 400)
     assert replay() == 1
     receiver.wait("/bad", 9)
     while listed(status="pending"):

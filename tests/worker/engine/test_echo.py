@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from api import contract
 from worker.engines import echo_launch, wait_ready
 
 from penstock.domain.inference_endpoints import BATCHED
@@ -59,7 +60,7 @@ def test_it_says_that_it_is_simulated(engine: Supervisor) -> None:
 def test_the_answer_is_the_last_user_message_and_usage_adds_up(engine: Supervisor) -> None:
     said = chat(engine, "Grüße aus 東京")
     usage = said["usage"]
-    assert said["choices"][0]["message"] == {"role": "assistant", "content": "Grüße aus 東京"}
+    assert said["choices"][0]["message"] == {"role": "assistant", "content": "Grüße aus 東京", "refusal": None}
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert "cached_tokens" in usage["prompt_tokens_details"]
 
@@ -303,3 +304,37 @@ def test_a_journal_holds_each_request_as_it_arrives_even_one_that_kills_the_engi
         notes = [line.split("\t") for line in journal.read_text().splitlines()]
     assert [note[2] for note in notes] == ["one two three", "é" * 80, "four [[die]]"]
     assert all(float(at) > 0 and int(pid) > 0 for at, pid, _ in notes)
+
+
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    CHAT: ("CreateChatCompletionResponse", {"messages": [{"role": "user", "content": "as they say"}]}),
+    "/v1/completions": ("CreateCompletionResponse", {"prompt": ["as", "they say"]}),
+    "/v1/embeddings": ("CreateEmbeddingResponse", {"input": "as they say"}),
+    "/v1/responses": ("Response", {"input": "as they say"}),
+}
+
+
+@pytest.mark.parametrize("endpoint", ASKED)
+@pytest.mark.parametrize("more", [{}, {"max_tokens": 1, "max_output_tokens": 1}, {"encoding_format": "float"}])
+def test_its_answers_are_what_openai_says_that_they_are(
+    engine: Supervisor, endpoint: str, more: dict[str, Any]
+) -> None:
+    schema, body = ASKED[endpoint]
+    answer = post(engine, endpoint, body | more)
+    assert answer.status == 200
+    contract.check(schema, json.loads(answer.body))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stream_options": 5, "stream": True}, {"messages": "x"}, {"messages": [5]}, {"max_tokens": "many"}, {"n": [1]},
+        {"n": 2.5}, {"model": 5}, {"tools": {}}, {"metadata": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_field_of_the_wrong_type_is_refused_as_vllm_refuses_it(engine: Supervisor, wrong: dict[str, Any]) -> None:
+    answer = post(engine, CHAT, ASKED[CHAT][1] | wrong)
+    told = json.loads(answer.body)["error"]
+    assert (answer.status, told["code"]) == (400, 400)
+    assert str(told["param"]).partition("[")[0] in wrong

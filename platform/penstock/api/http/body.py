@@ -188,7 +188,12 @@ def check(model: type[M], value: Any) -> M:
         raise errors.from_validation(error.errors(include_url=False, include_input=False)) from None
 
 
-def documented(model: type[Asked]) -> dict[str, Any]:
+async def optional(model: type[M], request: Request, max_bytes: int) -> M:
+    """The body checked against a model; none at all is an empty object. For `documented(…, required=False)`."""
+    return check(model, decode(await read(request, max_bytes) or b"{}"))
+
+
+def documented(model: type[Asked], *, required: bool = True) -> dict[str, Any]:
     """What the OpenAPI page says of a body that the route reads by itself."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}

@@ -76,8 +76,11 @@ async def get_delivery(delivery_id: str, tenant: Tenant, here: Here) -> Delivery
 
 @router.post("/replay", summary="Send many deliveries again", openapi_extra=body.documented(ReplayDeliveries))
 async def replay_deliveries(request: Request, tenant: Tenant, here: Here) -> Replayed:
-    """Send again what failed (or was delivered), each under its `webhook-id`; 10,000 of them at most in one call."""
-    asked = body.check(ReplayDeliveries, body.decode(await body.read(request, _MAX_JSON_BYTES) or b"{}"))
+    """Send again what failed (or was delivered), each under its `webhook-id`; 10,000 of them at most in one call.
+
+    A body is needed: `{}` is all that failed.
+    """
+    asked = body.check(ReplayDeliveries, body.decode(await body.read(request, _MAX_JSON_BYTES)))
     count = await here.db.run(
         webhook_queue.replay_all,
         tenant,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.domain.api_errors import Unavailable
 from penstock.service.admin import health
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], responses={"4XX": DOCUMENTED["4XX"]})
 
 
 class Health(BaseModel):
@@ -19,6 +20,11 @@ class Health(BaseModel):
 
     status: Literal["ok", "unavailable"]
     missing: list[str] = Field(description="For people: `postgres`, `blobs`, `keeper`, `io worker`, `gpu worker`.")
+
+
+_MISSING: Final[dict[int | str, dict[str, Any]]] = {
+    503: {"model": Health, "description": "What is missing; it carries `retry-after`."}
+}
 
 
 def _health(response: Response, missing: list[str]) -> Health:
@@ -35,13 +41,13 @@ async def live(response: Response) -> Health:
     return _health(response, [])
 
 
-@router.get("/ready", summary="Can it answer?")
+@router.get("/ready", summary="Can it answer?", responses=_MISSING)
 async def ready(response: Response, here: Here) -> Health:
     """200 if Postgres and the blob store answer. Redis is not needed for that."""
     return _health(response, await health.missing_to_be_ready(here.db, here.blobs))
 
 
-@router.get("/work", summary="Could a batch run now?")
+@router.get("/work", summary="Could a batch run now?", responses=_MISSING)
 async def work(
     response: Response,
     here: Here,

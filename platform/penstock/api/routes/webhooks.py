@@ -136,7 +136,7 @@ async def delete_endpoint(endpoint_id: str, tenant: Tenant, here: Acting) -> Del
 @router.post(
     "/webhook_endpoints/{endpoint_id}/rotate",
     summary="Rotate a secret, signing with both for a day",
-    openapi_extra=body.documented(RotateSecret),
+    openapi_extra=body.documented(RotateSecret, required=False),
 )
 async def rotate(request: Request, endpoint_id: str, tenant: Tenant, here: Acting) -> EndpointWithSecret:
     """A new secret, told in this answer only. For 24 hours there are two signatures, the new secret's first."""
@@ -146,7 +146,7 @@ async def rotate(request: Request, endpoint_id: str, tenant: Tenant, here: Actin
 @router.post(
     "/webhook_endpoints/{endpoint_id}/rotate_secret",
     summary="Rotate a secret, the old one ending at once",
-    openapi_extra=body.documented(RotateSecret),
+    openapi_extra=body.documented(RotateSecret, required=False),
 )
 async def rotate_secret(request: Request, endpoint_id: str, tenant: Tenant, here: Acting) -> EndpointWithSecret:
     """The same as `rotate` under OpenAI's name, and with OpenAI's default: the old secret signs nothing more."""
@@ -154,7 +154,7 @@ async def rotate_secret(request: Request, endpoint_id: str, tenant: Tenant, here
 
 
 async def _rotate(request: Request, endpoint: str, tenant: str, here: Platform, keep: bool) -> EndpointWithSecret:
-    asked = body.check(RotateSecret, body.decode(await body.read(request, _MAX_JSON_BYTES) or b"{}"))
+    asked = await body.optional(RotateSecret, request, _MAX_JSON_BYTES)
     told = asked.keep_old_secret_active_for_24_hours
     rotated = await here.db.run(endpoints.rotate, tenant, endpoint, keep if told is None else told, here.settings)
     return shapes.endpoint_with_secret(rotated)
@@ -163,14 +163,14 @@ async def _rotate(request: Request, endpoint: str, tenant: str, here: Platform, 
 @router.post(
     "/webhook_endpoints/{endpoint_id}/test",
     summary="Test a webhook endpoint",
-    openapi_extra=body.documented(TestEndpoint),
+    openapi_extra=body.documented(TestEndpoint, required=False),
 )
 async def test_endpoint(request: Request, endpoint_id: str, tenant: Tenant, here: Here) -> TestResult:
     """Send one sample event the way real ones go, once, and tell what the endpoint answered.
 
     400 (`endpoint_unreachable`) if it gave no answer, 503 if no io worker was there to send it.
     """
-    asked = body.check(TestEndpoint, body.decode(await body.read(request, _MAX_JSON_BYTES) or b"{}"))
+    asked = await body.optional(TestEndpoint, request, _MAX_JSON_BYTES)
     id = await here.db.run(webhook_queue.test, tenant, endpoint_id, asked.event_type)
     tested = await webhook_queue.until_over(here.db, tenant, id, here.settings.webhook_timeout_seconds + 5)
     if tested.state is DeliveryState.PENDING:

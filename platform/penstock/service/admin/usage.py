@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from penstock.domain.accounts.usage_report import UsageRow
+from penstock.domain.api_errors import NotFound
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import prices, usage
+from penstock.store.fleet import models as known_models
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,15 @@ def report(
     by_batch: bool = False,
     models: Sequence[str] | None = None,
 ) -> Report:
-    """What was used from `start` on, which is cut to a whole hour (UTC), in at most so many spans before `end`."""
+    """What was used from `start` on, which is cut to a whole hour (UTC), in at most so many spans before `end`.
+
+    Raises NotFound if one of the models is not known: no usage of a misspelt name would be a wrong answer.
+    """
+    if models:
+        known = known_models.known(tx.conn, list(models))
+        for model in models:
+            if model not in known:
+                raise NotFound("model", model, param="models", code="model_not_found")
     first = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     starts: list[datetime] = []
     while first < end and len(starts) < limit:

@@ -86,7 +86,7 @@ def _chat(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     )
     said, tokens, end = echo.speak(last, script, body.get("max_completion_tokens") or body.get("max_tokens"))
     cached = echo.cached(texts[0]) if len(texts) > 1 else 0
-    message = {"role": "assistant", "content": said}
+    message = {"role": "assistant", "content": said, "refusal": None}
     choices = [{"index": i, "message": message, "logprobs": None, "finish_reason": end} for i in range(_choices(body))]
     return {
         "id": f"chatcmpl-{identity}",
@@ -127,19 +127,29 @@ def _respond(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     texts = [_text(item.get("content") if isinstance(item, dict) else item) for item in items] or [""]
     said, tokens, end = echo.speak(texts[-1], script, body.get("max_output_tokens"))
     usage = echo.usage(sum(map(_tokens, texts)), tokens, 0)
-    content = [{"type": "output_text", "text": said, "annotations": []}]
+    content = [{"type": "output_text", "text": said, "annotations": [], "logprobs": []}]
     return {
         "id": f"resp_{identity}",
         "object": "response",
         "created_at": echo.born,
         "status": "completed" if end == "stop" else "incomplete",
+        "error": None,
+        "incomplete_details": None if end == "stop" else {"reason": "max_output_tokens"},
         "model": echo.model,
+        "instructions": body.get("instructions"),
+        "metadata": body.get("metadata") or {},
+        "tools": body.get("tools") or [],
+        "tool_choice": body.get("tool_choice") or "auto",
+        "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
+        "temperature": body.get("temperature", 1.0),
+        "top_p": body.get("top_p", 1.0),
+        "max_output_tokens": body.get("max_output_tokens"),
         "output": [
             {"type": "message", "id": f"msg_{identity}", "status": "completed", "role": "assistant", "content": content}
         ],
         "usage": {
             "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": usage["prompt_tokens_details"],
+            "input_tokens_details": usage["prompt_tokens_details"] | {"cache_write_tokens": 0},
             "output_tokens": tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage["total_tokens"],

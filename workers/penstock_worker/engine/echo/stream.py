@@ -56,7 +56,7 @@ def _response(said: Body, tokens: int | None) -> Iterator[Event]:
     yield event("response.in_progress", {"response": begun})
     opened = {"output_index": 0, "item": item | {"status": "in_progress", "content": []}}
     yield event("response.output_item.added", opened)
-    empty = {"type": "output_text", "text": "", "annotations": []}
+    empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     yield event("response.content_part.added", place | {"part": empty})
     for piece in _pieces(text, tokens):
         yield event("response.output_text.delta", place | {"delta": piece, "logprobs": []}, token=True)

@@ -86,13 +86,15 @@ async def get_api_key(key_id: str, operator: Operator, here: Here) -> ApiKeyShap
     return admin_shapes.api_key(await here.db.run(keys.get, key_id))
 
 
-@router.post("/{key_id}/rotate", summary="Rotate an API key", openapi_extra=body.documented(RotateApiKey))
+@router.post(
+    "/{key_id}/rotate", summary="Rotate an API key", openapi_extra=body.documented(RotateApiKey, required=False)
+)
 async def rotate_api_key(request: Request, key_id: str, operator: Operator, here: Acting) -> ApiKeyWithValue:
     """A new key with the same rights and the same end, told in this answer only; the old one goes on for a day.
 
     409 if it was rotated already, or is not valid any more. 403 as for a create.
     """
-    asked = body.check(RotateApiKey, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES) or b"{}"))
+    asked = await body.optional(RotateApiKey, request, MAX_ADMIN_JSON_BYTES)
     overlap = timedelta(seconds=asked.overlap_seconds)
     id, value = await here.db.run(keys.rotate, key_id, overlap, maker=operator)
     return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
