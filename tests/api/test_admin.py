@@ -84,7 +84,16 @@ def test_a_tenant_is_made_once_and_changed(client: httpx.Client) -> None:
     assert error(client.post("/v1/admin/tenants", json={"name": "../etc"}), 400)["param"] == "tenant"
     changed = client.post("/v1/admin/tenants/acme", json={"weight": 2.5}).json()
     assert changed == made | {"weight": 2.5}
-    assert client.post("/v1/admin/tenants/acme", json={"cache": True}).json() == changed | {"cache": True}
+    kept = client.post("/v1/admin/tenants/acme", json={"batch_retention_days": 30, "file_retention_days": 7}).json()
+    assert kept == changed | {"batch_retention_days": 30, "file_retention_days": 7}
+    back = client.post("/v1/admin/tenants/acme", json={"batch_retention_days": None}).json()
+    assert back == kept | {"batch_retention_days": None}, "null is the platform's time again, what is left out stays"
+    for days in (0, 3_651, 1.5, "7"):
+        refused = error(client.post("/v1/admin/tenants/acme", json={"file_retention_days": days}), 400)
+        assert refused["param"] == "file_retention_days"
+    [row] = client.get("/v1/admin/audit", params={"action": "tenant.updated", "limit": 1}).json()["data"]
+    assert (row["tenant"], row["details"]) == ("acme", {"batch_retention_days": None})
+    assert client.post("/v1/admin/tenants/acme", json={"cache": True}).json() == back | {"cache": True}
     assert error(client.post("/v1/admin/tenants/acme", json={"weight": 0}), 400)["param"] == "weight"
     error(client.post("/v1/admin/tenants/none", json={"weight": 2}), 404)
     error(client.get("/v1/admin/tenants/none"), 404)

@@ -183,3 +183,16 @@ def test_the_audit_says_what_the_command_line_did(penstock: Penstock) -> None:
     assert '{"weight": 2.0}' in listed[0]
     assert "model.added" in penstock("audit", "--limit", "1").stdout
     assert penstock("audit", "--since", "2100-01-01").stdout.splitlines()[1:] == []
+
+
+def test_how_long_a_tenants_things_are_kept_is_set_and_listed(penstock: Penstock) -> None:
+    penstock("tenants", "create", "acme")
+    done = penstock("tenants", "retention", "acme", "--batches", 30, "--files", 7)
+    assert done.stdout == "acme: batches are kept 30 days, files 7 days\n"
+    done = penstock("tenants", "retention", "acme", "--files", "default")
+    assert done.stdout == "acme: batches are kept 30 days, files default\n"
+    row = next(line for line in penstock("tenants", "list").stdout.splitlines() if line.startswith("acme"))
+    assert "30 days" in row
+    for days, words in (("0", "A retention is 1 to 3650 days, or none."), ("soon", "A retention is a number of days")):
+        refused = penstock("tenants", "retention", "acme", "--batches", days)
+        assert (refused.exit_code, words in refused.stderr) == (1, True)

@@ -156,6 +156,10 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
         batch = ended(desk)
         written(desk)
         expire_all(world)
+        unread = written(desk)
+        world.db.run(insert(unread))
+        world.sql("update tenants set file_retention_days = 1")
+        world.sql("update files set created_at = now() - interval '2 days' where blob_key = :key", key=unread)
         world.sql("update intents set created_at = clock_timestamp() - interval '2 days'")
         world.sql("update leases set closed_at = clock_timestamp() - interval '2 days' where closed_at is not null")
         world.sql("""

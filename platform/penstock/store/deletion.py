@@ -48,12 +48,16 @@ _OWN: Final = tuple(
 """In the order of what refers to what."""
 
 _OLD = text("""
-    select b.id from batches b
-    where b.state in ('completed', 'cancelled', 'expired', 'failed')
-      and greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at) < clock_timestamp() - :after
-      and not exists (select from batches c where c.tenant = b.tenant and c.parent = b.id)
-    order by greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at)
-    limit :limit for update of b skip locked""")
+    -- From tenant to tenant, each by its own time, and a step in the index for each: a comparison with null is no row.
+    select old.id from tenants t cross join lateral (
+        select b.id from batches b
+        where b.tenant = t.id and b.state in ('completed', 'cancelled', 'expired', 'failed')
+          and greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at)
+              < clock_timestamp() - coalesce(t.batch_retention_days * interval '1 day', cast(:after as interval))
+          and not exists (select from batches c where c.tenant = b.tenant and c.parent = b.id)
+        order by greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at)
+        limit :limit for update of b skip locked) old
+    limit :limit""")
 
 
 def child(conn: Connection, tenant: str, id: str) -> str | None:
@@ -72,6 +76,9 @@ def delete(conn: Connection, batches: Sequence[str]) -> None:
         conn.execute(statement, {"batches": list(batches)})
 
 
-def old(conn: Connection, *, after: timedelta, limit: int) -> list[str]:
-    """Lock batches that ended longer than `after` ago and that no retry is there of."""
+def old(conn: Connection, *, after: timedelta | None, limit: int) -> list[str]:
+    """Lock batches that ended longer ago than their tenant's time and that no retry is there of.
+
+    A tenant without a time of its own has `after`; None: until they are deleted.
+    """
     return [row.id for row in conn.execute(_OLD, {"after": after, "limit": limit})]

@@ -31,6 +31,21 @@ _EXPIRED = text("""
     select id, tenant from files where expires_at <= clock_timestamp()
     order by expires_at limit :limit for update skip locked""")
 
+_OLD_FILES = text("""
+    -- What was uploaded longer ago than its tenant keeps files, and was read by no batch that is open or ended later.
+    select old.id from tenants t cross join lateral (
+        select f.id from files f
+        where f.tenant = t.id and f.created_at < clock_timestamp() - t.file_retention_days * interval '1 day'
+          and not exists (
+            select from batches b
+            where b.input_file = f.id and b.tenant = f.tenant
+              and (b.state not in ('completed', 'cancelled', 'expired', 'failed')
+                   or greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at)
+                      >= clock_timestamp() - t.file_retention_days * interval '1 day'))
+        order by f.created_at limit :limit for update of f skip locked) old
+    where t.file_retention_days is not null
+    limit :limit""")
+
 _DELETE_EXPIRED = text("""
     -- A statement of its own after the lock, so that it sees every batch that was created before.
     with gone as (
@@ -140,6 +155,12 @@ def due(conn: Connection, *, again: timedelta, limit: int) -> list[str]:
 def delete_expired_files(conn: Connection, *, limit: int) -> int:
     """Delete files that have expired and that no batch reads; their blobs are doomed."""
     ids = [row.id for row in conn.execute(_EXPIRED, {"limit": limit})]
+    return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
+
+
+def delete_old_files(conn: Connection, *, limit: int) -> int:
+    """Delete files that are older than their tenant keeps files, and that no batch reads; their blobs are doomed."""
+    ids = [row.id for row in conn.execute(_OLD_FILES, {"limit": limit})]
     return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
 
 

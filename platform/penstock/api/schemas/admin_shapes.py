@@ -23,6 +23,12 @@ class TenantShape(BaseModel):
     object: Literal["tenant"] = "tenant"
     weight: float = Field(description="2 gets twice the tokens of 1 in a lane where both have work.")
     cache: bool = Field(description="Whether its requests use the shared cache unless they say otherwise.")
+    batch_retention_days: int | None = Field(
+        description="Its batches and jobs, with their results, go so many days after their end; null: by the settings."
+    )
+    file_retention_days: int | None = Field(
+        description="Its files go so many days after the last batch that read them has ended; null: by their expiry."
+    )
     created_at: int
 
 
@@ -81,7 +87,14 @@ class AuditShape(BaseModel):
 
 def tenant(one: Tenant) -> TenantShape:
     """A tenant's shape."""
-    return TenantShape(id=one.id, weight=one.weight, cache=one.cache, created_at=unix(one.created_at))
+    return TenantShape(
+        id=one.id,
+        weight=one.weight,
+        cache=one.cache,
+        batch_retention_days=one.batch_retention_days,
+        file_retention_days=one.file_retention_days,
+        created_at=unix(one.created_at),
+    )
 
 
 def api_key(one: ApiKey) -> ApiKeyShape:

@@ -11,24 +11,33 @@ from rich.table import Table
 from penstock.cli.client import DEFAULT_DATA, Data, console, told
 from penstock.cli.database import opened
 from penstock.service.admin import tenants
+from penstock.stack.problem import Problem
 
-app = typer.Typer(no_args_is_help=True, help="List tenants, weigh them, keep their answers (needs the database).")
+app = typer.Typer(
+    no_args_is_help=True, help="List tenants, weigh them, keep their answers, say how long (needs the database)."
+)
 out = console()
 
 
 @app.command("list")
 def list_(data: Data = DEFAULT_DATA) -> None:
     """List tenants with their weights. A tenant is made with its first key."""
-    table = Table("tenant", "weight", "cache", "created", box=None, pad_edge=False)
+    table = Table("tenant", "weight", "cache", "batches kept", "files kept", "created", box=None, pad_edge=False)
     with told(), opened(data) as db:
         for tenant in db.run(tenants.page):
             table.add_row(
                 tenant.id,
                 f"{tenant.weight:g}",
                 "on" if tenant.cache else "off",
+                _days(tenant.batch_retention_days),
+                _days(tenant.file_retention_days),
                 tenant.created_at.isoformat(" ", "seconds"),
             )
         out.print(table)
+
+
+def _days(days: int | None) -> str:
+    return "default" if days is None else f"{days} days"
 
 
 @app.command()
@@ -70,3 +79,29 @@ def cache(
     with told(), opened(data) as db:
         db.run(tenants.set_cache, tenant, switch is Switch.ON)
         out.print(f"the cache is {switch.value} for {tenant}")
+
+
+@app.command()
+def retention(
+    tenant: Annotated[str, typer.Argument(help="Whose.", metavar="NAME")],
+    batches: Annotated[str | None, typer.Option(help="Days after their end, or `default`.", metavar="DAYS")] = None,
+    files: Annotated[
+        str | None, typer.Option(help="Days after the end of the last batch that read them, or `default`.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Set for how many days a tenant's batches and jobs (with their results) and its files are kept."""
+    with told(), opened(data) as db:
+        given = {what: _read_days(value) for what, value in (("batch", batches), ("file", files)) if value is not None}
+        now = db.run(tenants.change, tenant, retention=given)
+        out.print(
+            f"{tenant}: batches are kept {_days(now.batch_retention_days)}, files {_days(now.file_retention_days)}"
+        )
+
+
+def _read_days(value: str) -> int | None:
+    if value == "default":
+        return None
+    if not value.isascii() or not value.isdigit():
+        raise Problem(f"A retention is a number of days, or `default`, not {value!r}.")
+    return int(value)

@@ -47,6 +47,11 @@ def expired_files(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "file_swept", sweep.delete_expired_files(tx.conn, limit=MOST))
 
 
+def old_files(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete files of tenants that keep them for a time of their own."""
+    return _counted(tx, "file_swept", sweep.delete_old_files(tx.conn, limit=MOST))
+
+
 def pieces(tx: Transaction, settings: SweepSettings) -> int:
     """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
     ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
@@ -60,11 +65,10 @@ def pieces(tx: Transaction, settings: SweepSettings) -> int:
 
 
 def old_batches(tx: Transaction, settings: SweepSettings) -> int:
-    """Delete batches and jobs that ended long ago, with their results."""
-    if not settings.batches_seconds:
-        return 0
+    """Delete batches and jobs that ended long ago, with their results; how long, their tenant may have of its own."""
     most = min(_BATCHES, MOST)
-    old = deletion.old(tx.conn, after=timedelta(seconds=settings.batches_seconds), limit=most)
+    after = timedelta(seconds=settings.batches_seconds) if settings.batches_seconds else None
+    old = deletion.old(tx.conn, after=after, limit=most)
     if old:
         deletion.delete(tx.conn, old)
     _counted(tx, "batch_swept", len(old))
@@ -140,6 +144,7 @@ def _forget(tx: Transaction, keys: list[str]) -> int:
 DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     unfinished,
     expired_files,
+    old_files,
     pieces,
     old_leases,
     old_deliveries,
