@@ -27,16 +27,21 @@ _FILES = text("""
         delete from files f using ended e
         where f.tenant = e.tenant and (f.id in (e.output_file, e.error_file)
             or (e.kind = 'job' and not e.inline and f.id = e.input_file))
-        returning f.blob_key)
-    insert into intents (blob_key, doomed_at)
-    select blob_key, clock_timestamp() from gone
-    on conflict (blob_key) do nothing""")
+        returning f.blob_key, f.bytes),
+    doomed as (
+        insert into intents (blob_key, doomed_at)
+        select blob_key, clock_timestamp() from gone
+        on conflict (blob_key) do nothing)
+    select count(*) as files, coalesce(sum(bytes), 0)::bigint as bytes from gone""")
+
+_SLICES = text("""
+    delete from slices where id = any(array(
+        select id from slices where batch = any(cast(:batches as text[])) limit :limit))""")
 
 _OWN: Final = tuple(
     text(statement)
     for statement in (
         "delete from leases where batch = any(cast(:batches as text[]))",
-        "delete from slices where batch = any(cast(:batches as text[]))",
         "delete from deliveries where event in (select id from events where batch = any(cast(:batches as text[])))",
         "delete from events where batch = any(cast(:batches as text[]))",
         "delete from deliveries where endpoint in ("
@@ -68,12 +73,26 @@ def child(conn: Connection, tenant: str, id: str) -> str | None:
 
 def delete(conn: Connection, batches: Sequence[str]) -> None:
     """Delete batches that have ended and that the caller has locked."""
-    while sweep.delete_segments(conn, batches, limit=_SEGMENTS, inline=True) == _SEGMENTS:
+    while "batches" not in delete_some(conn, batches, limit=_SEGMENTS):
         pass
+
+
+def delete_some(conn: Connection, batches: Sequence[str], *, limit: int) -> dict[str, int]:
+    """Delete up to so many segments and slices of such batches, and once there are no more, the batches themselves.
+
+    What went, by kind: `batches` only with the last of them, with their `files` and those files' `bytes`.
+    """
+    gone = {"segments": sweep.delete_segments(conn, batches, limit=limit, inline=True)}
+    if gone["segments"] == limit:
+        return gone
     sweep.delete_leftovers(conn, batches)
-    conn.execute(_FILES, {"batches": list(batches)})
+    gone["slices"] = conn.execute(_SLICES, {"batches": list(batches), "limit": limit}).rowcount
+    if gone["slices"] == limit:
+        return gone
+    found = conn.execute(_FILES, {"batches": list(batches)}).one()
     for statement in _OWN:
         conn.execute(statement, {"batches": list(batches)})
+    return gone | {"files": int(found.files), "bytes": int(found.bytes), "batches": len(batches)}
 
 
 def old(conn: Connection, *, after: timedelta | None, limit: int) -> list[str]:

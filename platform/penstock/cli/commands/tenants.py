@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, Data, console, told
 from penstock.cli.database import opened
+from penstock.domain.accounts.erasure import Erasure
 from penstock.service.admin import tenants
+from penstock.service.control import erasure
+from penstock.service.core.transaction import Database
 from penstock.stack.problem import Problem
 
 app = typer.Typer(
-    no_args_is_help=True, help="List tenants, weigh them, keep their answers, say how long (needs the database)."
+    no_args_is_help=True,
+    help="List tenants, weigh them, keep their answers, say how long, erase them (needs the database).",
 )
 out = console()
 
@@ -105,3 +111,49 @@ def _read_days(value: str) -> int | None:
     if not value.isascii() or not value.isdigit():
         raise Problem(f"A retention is a number of days, or `default`, not {value!r}.")
     return int(value)
+
+
+_LOOK_SECONDS: Final = 0.5
+_SILENT_SECONDS: Final = 10.0
+
+
+@app.command()
+def erase(
+    tenant: Annotated[str, typer.Argument(help="Whose.", metavar="NAME")],
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Erase a tenant: its keys are refused at once, its work is cancelled, and all that is its own is removed.
+
+    A keeper does it and goes on by itself, whatever becomes of this command, which shows how far it is; the same
+    command looks again. It can't be undone.
+    """
+    with told(), opened(data) as db:
+        there = db.run(erasure.count, tenant)
+        out.print(f"{tenant} has {_counted(there)}")
+        if not yes and not typer.confirm(f"Erase {tenant}, for ever?"):
+            raise Problem("Nothing is erased.")
+        id = db.run(erasure.begin, tenant).id
+        out.print(f"{id}: {tenant} is closed")
+        done = _watched(db, id)
+        out.print(f"{id}: done, {_counted(done.gone)}")
+
+
+def _watched(db: Database, id: str) -> Erasure:
+    """Say how far it is whenever that changes, until it has ended."""
+    before, changed_at = db.run(erasure.get, id), time.monotonic()
+    while before.ended_at is None:
+        time.sleep(_LOOK_SECONDS)
+        now = db.run(erasure.get, id)
+        if now.gone != before.gone:
+            out.print(f"{id}: {_counted(now.gone)}")
+            changed_at = time.monotonic()
+        elif now.ended_at is None and time.monotonic() - changed_at > _SILENT_SECONDS:
+            out.print(f"{id}: it waits for workers that let go, for blobs that were being written, or for a keeper")
+            changed_at = float("inf")
+        before = now
+    return before
+
+
+def _counted(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in numbers.items() if number) or "nothing"

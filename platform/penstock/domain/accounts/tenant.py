@@ -22,3 +22,5 @@ class Tenant:
     """Its batches and jobs, with their results, go so many days after their end; None: as the settings say."""
     file_retention_days: int | None = None
     """Its files go so many days after the last batch that read them has ended; None: as each file says."""
+    erasure: str | None = None
+    """The erasure that goes on: nothing is taken of the tenant any more."""

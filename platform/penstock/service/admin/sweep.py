@@ -20,7 +20,7 @@ from penstock.domain.api_errors import PenstockError, Unavailable
 from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
 from penstock.settings.sweep import SweepSettings
-from penstock.store import deletion, sweep
+from penstock.store import deletion, erasures, sweep
 from penstock.store.accounts import audit
 from penstock.store.batches import files
 from penstock.store.work import counts
@@ -69,10 +69,11 @@ def old_batches(tx: Transaction, settings: SweepSettings) -> int:
     most = min(_BATCHES, MOST)
     after = timedelta(seconds=settings.batches_seconds) if settings.batches_seconds else None
     old = deletion.old(tx.conn, after=after, limit=most)
-    if old:
-        deletion.delete(tx.conn, old)
-    _counted(tx, "batch_swept", len(old))
-    return MOST if len(old) == most else len(old)
+    if not old:
+        return 0
+    gone = deletion.delete_some(tx.conn, old, limit=MOST).get("batches", 0)
+    _counted(tx, "batch_swept", gone)
+    return MOST if len(old) == most or not gone else gone
 
 
 def old_leases(tx: Transaction, settings: SweepSettings) -> int:
@@ -101,7 +102,8 @@ def old_trail(tx: Transaction, settings: SweepSettings) -> int:
 
 
 def old_audit(tx: Transaction, settings: SweepSettings) -> int:
-    """Delete the oldest rows of the audit."""
+    """Delete the oldest rows of the audit, and what is known of erasures that are as old."""
+    erasures.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds))
     return audit.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds), limit=MOST)
 
 

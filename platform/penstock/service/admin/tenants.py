@@ -20,12 +20,17 @@ _MOST_WEIGHT: Final = 1_000.0
 
 
 def ensure(tx: Transaction, tenant: str) -> bool:
-    """Make a tenant; False if it is there already. Raises BadRequest for a name that is none."""
+    """Make a tenant; False if it is there already.
+
+    Raises BadRequest for a name that is none, and Conflict while it is being erased.
+    """
     if not _NAME.fullmatch(tenant):
         raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="tenant")
     made = keys.ensure_tenant(tx.conn, tenant, tenant)
     if made:
         audit.record(tx, tenant, "tenant.created", tenant)
+    elif get(tx, tenant).erasure:
+        raise Conflict("being erased", "changed", f"The tenant {tenant!r} is being erased.")
     return made
 
 

@@ -10,7 +10,9 @@ from penstock.domain.accounts.tenant import Tenant
 
 _MOST: Final = 10_000
 
-_COLUMNS = "id, weight::float8 as weight, cache, created_at, batch_retention_days, file_retention_days"
+_COLUMNS = """
+    id, weight::float8 as weight, cache, created_at, batch_retention_days, file_retention_days,
+    (select e.id from erasures e where e.tenant = tenants.id) as erasure"""
 _GET = text(f"select {_COLUMNS} from tenants where id = :tenant")
 _LIST = text(f"""
     select {_COLUMNS} from tenants where cast(:after as text) is null or id > :after order by id limit :limit""")

@@ -12,11 +12,12 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
 from penstock.api.schemas import admin_shapes
-from penstock.api.schemas.admin_shapes import TenantShape
+from penstock.api.schemas.admin_shapes import ErasureShape, TenantShape
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
 from penstock.domain.accounts.tenant import LONGEST_RETENTION_DAYS
 from penstock.service.admin import tenants
+from penstock.service.control import erasure
 
 router = APIRouter(prefix="/tenants")
 
@@ -74,3 +75,13 @@ async def change_tenant(request: Request, tenant_id: str, operator: Operator, he
     given = asked.model_dump(exclude_unset=True)
     retention = {what: given.pop(name) for what, name in RETENTION.items() if name in given}
     return admin_shapes.tenant(await here.db.run(tenants.change, tenant_id, **given, retention=retention))
+
+
+@router.delete("/{tenant_id}", summary="Erase a tenant", status_code=202)
+async def erase_tenant(tenant_id: str, operator: Operator, here: Acting) -> ErasureShape:
+    """Close a tenant and erase all that is its own. The answer comes at once, the keeper does the work.
+
+    Its keys are refused from now on (where many calls come, within seconds). Look at `/v1/admin/erasures/{id}` until
+    that is completed; asking again is the same erasure. 400 for the platform's first tenant and for the key's own.
+    """
+    return admin_shapes.erasure(await here.db.run(erasure.begin, tenant_id, operator))
