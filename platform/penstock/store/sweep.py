@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy import Connection, text
 
@@ -141,6 +142,17 @@ _DELETE_TRAIL = text("""
     delete from trail where id = any(array(select id from trail order by id limit :limit))
         and at < clock_timestamp() - greatest(:after, interval '1 day' + interval '1 minute')""")
 
+_DELETE_USAGE: Final = tuple(
+    text(f"""
+    delete from {table} where ctid = any(array(
+        select old.ctid from tenants t cross join lateral (
+            select u.ctid from {table} u where u.tenant = t.id and u.hour < clock_timestamp() - :after
+            order by u.hour limit :limit for update skip locked) old
+        limit :limit))""")
+    for table in ("usage_lines", "usage_calls")
+)
+"""From tenant to tenant, a step in the index for each. A row that is locked does not change its place."""
+
 
 def doom_unfinished(conn: Connection, *, after: timedelta, late: timedelta, limit: int) -> int:
     """Give up blobs that are being written for longer than `after`; they are deleted `late` afterwards."""
@@ -200,6 +212,11 @@ def delete_deliveries(conn: Connection, *, after: timedelta, limit: int) -> int:
 def delete_endpoints(conn: Connection, *, after: timedelta, limit: int) -> int:
     """Delete webhook endpoints that were deleted, or whose batch has ended, longer than `after` ago."""
     return conn.execute(_DELETE_ENDPOINTS, {"after": after, "limit": limit}).rowcount
+
+
+def delete_usage(conn: Connection, *, after: timedelta, limit: int) -> int:
+    """Delete hours of usage that are older than `after`; of the lines' or of the calls', the greater number."""
+    return max(conn.execute(statement, {"after": after, "limit": limit}).rowcount for statement in _DELETE_USAGE)
 
 
 def delete_trail(conn: Connection, *, after: timedelta, limit: int) -> int:

@@ -101,6 +101,11 @@ def old_trail(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "trail_swept", sweep.delete_trail(tx.conn, after=after, limit=MOST))
 
 
+def old_usage(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete what was used long ago: no bill is written over it any more."""
+    return sweep.delete_usage(tx.conn, after=timedelta(seconds=settings.usage_seconds), limit=MOST)
+
+
 def old_audit(tx: Transaction, settings: SweepSettings) -> int:
     """Delete the oldest rows of the audit, and what is known of erasures that are as old."""
     erasures.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds))
@@ -153,6 +158,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_events,
     old_trail,
     old_batches,
+    old_usage,
     old_audit,
 )
 
