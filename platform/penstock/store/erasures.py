@@ -110,7 +110,9 @@ _PARTS: Final = {
             with gone as (
                 update audit set actor = :erased, request = null where id = any(array(
                     select id from audit
-                    where actor = any(array(select id from api_keys where tenant = :tenant)) limit :limit))
+                    where actor = any(array(select id from api_keys where tenant = :tenant))
+                      and exists (select from api_keys where tenant = :tenant) -- else nothing is read
+                    limit :limit))
                 returning 1)
             select count(*) as rows, 0 as bytes from gone""",
         "erasures_by_its_keys": """
