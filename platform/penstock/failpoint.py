@@ -38,6 +38,7 @@ NAMES: Final = {
     "delivery.recorded": "what came of some attempts is committed",
     "sweep.taken": "the sweep knows which blobs are doomed, and has deleted none",
     "sweep.deleted": "some doomed blobs are deleted, their intents are not",
+    "erasure.stepped": "a step of an erasure is committed, the next has not begun",
     "keeper.reaping": "the keeper knows who is silent, and has freed nothing yet",
 }
 

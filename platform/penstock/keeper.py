@@ -21,7 +21,7 @@ from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
 from penstock.service.admin import sweep
 from penstock.service.calls import ingresses
-from penstock.service.control import budgets, cancel
+from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
 from penstock.settings import Settings, load
@@ -168,11 +168,12 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     threading.Thread(target=_stop_on_signal, args=(stop,), name="ending", daemon=True).start()
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
-    db = Database(sync_engine(settings.database_url, connections=2), hinter.say)
+    db = Database(sync_engine(settings.database_url, connections=3), hinter.say)
     log.info("keeper_started")
-    # A thread of its own: a blob store that hangs must not keep silent holders from being reaped.
+    # Threads of their own: a blob store that hangs must not keep silent holders from being reaped.
     sweeping = threading.Thread(target=sweep.run, args=(db, Blobs(settings.blob_url), settings, stop), daemon=True)
     sweeping.start()
+    threading.Thread(target=erasure.run, args=(db, Blobs(settings.blob_url), settings, stop), daemon=True).start()
     run(db, settings, stop)
     hinter.close()
     db.close()

@@ -41,6 +41,7 @@ class Place:
         for parameter, kind in IDS.items():
             path = path.replace("{" + parameter + "}", self.ids.get(kind, "x"))
         path = path.replace("{delivery_id}", "x").replace("{model}", "x").replace("{key_id}", "x")
+        path = path.replace("{erasure_id}", "x")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         return httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
 

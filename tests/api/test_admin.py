@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,10 @@ import httpx
 import pytest
 from api.live import KEY, chat, error, http, serving, upload
 
+from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import Role, Scope
 from penstock.service.admin import keys
+from penstock.service.control import erasure
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
@@ -84,7 +87,16 @@ def test_a_tenant_is_made_once_and_changed(client: httpx.Client) -> None:
     assert error(client.post("/v1/admin/tenants", json={"name": "../etc"}), 400)["param"] == "tenant"
     changed = client.post("/v1/admin/tenants/acme", json={"weight": 2.5}).json()
     assert changed == made | {"weight": 2.5}
-    assert client.post("/v1/admin/tenants/acme", json={"cache": True}).json() == changed | {"cache": True}
+    kept = client.post("/v1/admin/tenants/acme", json={"batch_retention_days": 30, "file_retention_days": 7}).json()
+    assert kept == changed | {"batch_retention_days": 30, "file_retention_days": 7}
+    back = client.post("/v1/admin/tenants/acme", json={"batch_retention_days": None}).json()
+    assert back == kept | {"batch_retention_days": None}, "null is the platform's time again, what is left out stays"
+    for days in (0, 3_651, 1.5, "7"):
+        refused = error(client.post("/v1/admin/tenants/acme", json={"file_retention_days": days}), 400)
+        assert refused["param"] == "file_retention_days"
+    [row] = client.get("/v1/admin/audit", params={"action": "tenant.updated", "limit": 1}).json()["data"]
+    assert (row["tenant"], row["details"]) == ("acme", {"batch_retention_days": None})
+    assert client.post("/v1/admin/tenants/acme", json={"cache": True}).json() == back | {"cache": True}
     assert error(client.post("/v1/admin/tenants/acme", json={"weight": 0}), 400)["param"] == "weight"
     error(client.post("/v1/admin/tenants/none", json={"weight": 2}), 404)
     error(client.get("/v1/admin/tenants/none"), 404)
@@ -188,3 +200,39 @@ def test_the_last_use_is_seen(settings: Settings, db: Database) -> None:
     used = {key.name: key.last_used_at for key in db.run(keys.page, None)}  # the API wrote it at its end
     assert used["made"] is not None
     assert used["bootstrap"] is not None
+
+
+def test_a_tenant_is_erased_and_how_far_that_is_can_be_looked_at(
+    url: str, client: httpx.Client, settings: Settings, db: Database
+) -> None:
+    key = make(client)["value"]
+    with http(url, key) as one:
+        file = upload(one)["id"]
+        begun = client.delete("/v1/admin/tenants/acme")
+        assert begun.status_code == 202
+        assert (begun.json()["tenant"], begun.json()["status"], begun.json()["removed"]) == ("acme", "in_progress", {})
+        error(one.get(f"/v1/files/{file}"), 401)
+    id = begun.json()["id"]
+    assert client.delete("/v1/admin/tenants/acme").json()["id"] == id
+    assert client.get("/v1/admin/tenants/acme").json()["erasure_id"] == id
+    assert error(client.post("/v1/admin/api_keys", json={"name": "late", "tenant": "acme"}), 409)
+    quick = settings.model_copy(update={"key_cache_seconds": -1.0})
+    end = time.monotonic() + 30
+    while (now := client.get(f"/v1/admin/erasures/{id}").json())["status"] == "in_progress":
+        assert time.monotonic() < end
+        erasure.advance(db, Blobs(settings.blob_url), id, quick, threading.Event())
+    assert (now["tenant"], now["removed"]["files"], now["removed"]["bytes"]) == (None, 1, 3)
+    error(client.get("/v1/admin/tenants/acme"), 404)
+    error(client.delete("/v1/admin/tenants/acme"), 404)
+    error(client.get("/v1/admin/erasures/none"), 404)
+    assert "acme" not in client.get("/v1/admin/audit").text
+    [row] = client.get("/v1/admin/audit", params={"action": "tenant.erased"}).json()["data"]
+    assert (row["target"], row["tenant"], row["details"]) == (id, "", now["removed"])
+    assert (row["actor"]["type"], row["request_id"]) == ("api_key", begun.headers["x-request-id"])
+
+
+def test_the_first_tenant_and_ones_own_are_not_erased(url: str, client: httpx.Client) -> None:
+    assert "own tenant" in error(client.delete("/v1/admin/tenants/default"), 400)["message"]
+    with http(url, make(client, role="operator")["value"]) as one:
+        assert "its own tenant" in error(one.delete("/v1/admin/tenants/acme"), 400)["message"]
+        assert one.get("/v1/admin/tenants/acme").json()["erasure_id"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import httpx
@@ -9,8 +10,12 @@ import pytest
 from cli.conftest import Penstock
 from typer.testing import CliRunner
 
+from penstock.blobs.store import Blobs
 from penstock.cli.commands.settings import page
 from penstock.cli.main import app
+from penstock.service.control import erasure
+from penstock.service.core.transaction import Database
+from penstock.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,3 +188,42 @@ def test_the_audit_says_what_the_command_line_did(penstock: Penstock) -> None:
     assert '{"weight": 2.0}' in listed[0]
     assert "model.added" in penstock("audit", "--limit", "1").stdout
     assert penstock("audit", "--since", "2100-01-01").stdout.splitlines()[1:] == []
+
+
+def test_how_long_a_tenants_things_are_kept_is_set_and_listed(penstock: Penstock) -> None:
+    penstock("tenants", "create", "acme")
+    done = penstock("tenants", "retention", "acme", "--batches", 30, "--files", 7)
+    assert done.stdout == "acme: batches are kept 30 days, files 7 days\n"
+    done = penstock("tenants", "retention", "acme", "--files", "default")
+    assert done.stdout == "acme: batches are kept 30 days, files default\n"
+    row = next(line for line in penstock("tenants", "list").stdout.splitlines() if line.startswith("acme"))
+    assert "30 days" in row
+    for days, words in (("0", "A retention is 1 to 3650 days, or none."), ("soon", "A retention is a number of days")):
+        refused = penstock("tenants", "retention", "acme", "--batches", days)
+        assert (refused.exit_code, words in refused.stderr) == (1, True)
+
+
+def test_a_tenant_is_erased_after_a_question_or_without_and_the_command_shows_how_far_it_is(
+    penstock: Penstock, settings: Settings, db: Database
+) -> None:
+    penstock("keys", "create", "first", "--tenant", "acme")
+    asked = penstock("tenants", "erase", "acme")  # nobody answers
+    assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, "acme has 1 api keys")
+    assert penstock("keys", "list", "--tenant", "acme").stdout.count("first") == 1
+    stop, quick = threading.Event(), settings.model_copy(update={"key_cache_seconds": 1.0, "tick_seconds": 0.1})
+    keeper = threading.Thread(target=erasure.run, args=(db, Blobs(settings.blob_url), quick, stop))
+    keeper.start()
+    try:
+        done = penstock("tenants", "erase", "acme", "--yes")
+    finally:
+        stop.set()
+        keeper.join(30)
+    assert done.exit_code == 0, done.output
+    first, closed, *_, last = done.stdout.splitlines()
+    id = closed.split(":")[0]
+    assert (first, closed) == ("acme has 1 api keys", f"{id}: acme is closed")
+    assert last.startswith(f"{id}: done, ")
+    assert "1 api keys" in last
+    assert penstock("tenants", "erase", "acme", "--yes").stderr == "penstock: No such tenant: 'acme'.\n"
+    refused = penstock("tenants", "erase", "default", "--yes")
+    assert (refused.exit_code, "it can't be erased" in refused.stderr) == (1, True)

@@ -12,10 +12,12 @@ from store.world import World
 
 from penstock.domain.api_errors import Conflict, LeaseLost, TooSlow
 from penstock.domain.webhook import EVENT_TYPES
+from penstock.domain.work.retry import Retry
 from penstock.formats import output
 from penstock.service.admin import sweep
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
+from penstock.service.intake.retry import RetryRequest, retry
 from penstock.service.lifecycle import work
 from penstock.service.planning import validate
 from penstock.service.results import assemble
@@ -156,11 +158,18 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
         batch = ended(desk)
         written(desk)
         expire_all(world)
+        unread = written(desk)
+        world.db.run(insert(unread))
+        world.sql("update tenants set file_retention_days = 1")
+        world.sql("update files set created_at = now() - interval '2 days' where blob_key = :key", key=unread)
         world.sql("update intents set created_at = clock_timestamp() - interval '2 days'")
         world.sql("update leases set closed_at = clock_timestamp() - interval '2 days' where closed_at is not null")
         world.sql("""
             insert into trail (id, batch, becomes, at) overriding system value
             select min(id) - 1, 'gone', 'validating', now() - interval '40 days' from trail""")
+        world.sql("""
+            insert into usage_calls select 'acme', 'tiny', now() - interval '1500 days' + count(*) * interval '1 hour',
+                   1, 1, 0, 1, 0, 0, 0, 1, 0 from usage_calls""")
         world.sql("""
             insert into audit (id, at, tenant, actor, action, target) overriding system value
             select coalesce(min(id), 0) - 1, now() - interval '400 days', 'acme', 'cli', 'batch.cancelled', 'gone'
@@ -216,6 +225,41 @@ def test_a_batch_that_ended_long_ago_goes_whole_and_what_it_used_stays_counted(d
     assert world.one("select count(*) from files") == 1, "its input is its tenant's own"
     assert world.one("select sum(requests) from usage_lines") == used > 0
     assert blobs(world.settings) == named(world)
+
+
+def test_a_retry_of_long_ago_goes_with_its_merged_results(desk: Desk, world: World) -> None:
+    parent = desk.validate(TWELVE)
+    desk.answer(parent, failed=frozenset({1, 2}))
+    desk.assemble(parent)
+    asked = RetryRequest(), None, world.settings
+    child = world.db.run(retry, "acme", "batch", parent, Retry(failed=True), *asked).id
+    found, lease = world.claim_batch(child, "validate")
+    validate.validate(world.db, desk.blobs, found, lease, world.settings)
+    desk.answer(child, failed=frozenset({1}))
+    desk.assemble(child)
+    merged = world.find(child).merged_output_file, world.find(child).merged_error_file
+    assert None not in merged
+    assert world.one("select count(*) from files where id = any(:merged)", merged=list(merged)) == 2
+    while once(desk, batches_seconds=1e-6):
+        pass
+    assert world.one("select count(*) from batches") == 0
+    assert world.one("select count(*) from files") == 2, "the inputs, until they expire"
+    assert blobs(world.settings) == named(world)
+
+
+def test_what_was_used_is_known_for_its_time(world: World) -> None:
+    for age in (1_100, 1_090, 0):
+        for table in ("usage_lines", "usage_calls"):
+            world.sql(
+                f"""
+                insert into {table}
+                values ('acme', 'tiny', now() - :age * interval '1 day', 1, 1, 0, 1, 0, 0, 0, 1, 0)""",
+                age=age,
+            )
+    assert world.db.run(sweep.old_usage, world.settings) == 1
+    assert world.db.run(sweep.old_usage, world.settings) == 0
+    assert world.one("select count(*) from usage_lines") == world.one("select count(*) from usage_calls") == 2
+    world.sql("delete from usage_lines")  # no line of which is there
 
 
 def test_events_and_trail_that_are_not_old_stay(desk: Desk, world: World) -> None:

@@ -125,7 +125,7 @@ class World:
             cuts.append(Cut(model, first * 100, size * 100, size, first, first + size - 1, size * 10))
             first += size
         scanned = Scan(numbers=array("I", range(1, first)), models=[model])
-        key = f"acme/plans/{uuid.uuid4().hex}"
+        key = f"{found.tenant}/plans/{uuid.uuid4().hex}"
         files.intend(tx.conn, key)
         validate.begin(tx, found, lease, scanned, key, cuts, self.settings)
 

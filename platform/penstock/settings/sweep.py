@@ -17,5 +17,11 @@ class SweepSettings(Concern):
         365 * 86_400, ge=0, description="Ended batches and jobs are kept this long; 0: until they are deleted."
     )
     events_seconds: float = Field(30 * 86_400, description="Events, and deliveries that are over, are kept this long.")
+    erasure_late_seconds: float = Field(
+        900, ge=0, description="A blob that was being written as its tenant was erased is deleted so much later."
+    )
+    usage_seconds: float = Field(
+        1_095 * 86_400, ge=62 * 86_400, description="What was used in an hour is known this long, longer than a budget."
+    )
     audit_seconds: float = Field(365 * 86_400, gt=0, description="Who did what is kept this long.")
     trail_seconds: float = Field(30 * 86_400, description="State moves are kept this long, a day at least: an audit.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy import Connection, text
 
@@ -30,6 +31,21 @@ _EXPIRED = text("""
     -- A create that shares the row is waited for by nobody: the file's turn comes again.
     select id, tenant from files where expires_at <= clock_timestamp()
     order by expires_at limit :limit for update skip locked""")
+
+_OLD_FILES = text("""
+    -- What was uploaded longer ago than its tenant keeps files, and was read by no batch that is open or ended later.
+    select old.id from tenants t cross join lateral (
+        select f.id from files f
+        where f.tenant = t.id and f.created_at < clock_timestamp() - t.file_retention_days * interval '1 day'
+          and not exists (
+            select from batches b
+            where b.input_file = f.id and b.tenant = f.tenant
+              and (b.state not in ('completed', 'cancelled', 'expired', 'failed')
+                   or greatest(b.completed_at, b.cancelled_at, b.expired_at, b.failed_at)
+                      >= clock_timestamp() - t.file_retention_days * interval '1 day'))
+        order by f.created_at limit :limit for update of f skip locked) old
+    where t.file_retention_days is not null
+    limit :limit""")
 
 _DELETE_EXPIRED = text("""
     -- A statement of its own after the lock, so that it sees every batch that was created before.
@@ -126,6 +142,17 @@ _DELETE_TRAIL = text("""
     delete from trail where id = any(array(select id from trail order by id limit :limit))
         and at < clock_timestamp() - greatest(:after, interval '1 day' + interval '1 minute')""")
 
+_DELETE_USAGE: Final = tuple(
+    text(f"""
+    delete from {table} where ctid = any(array(
+        select old.ctid from tenants t cross join lateral (
+            select u.ctid from {table} u where u.tenant = t.id and u.hour < clock_timestamp() - :after
+            order by u.hour limit :limit for update skip locked) old
+        limit :limit))""")
+    for table in ("usage_lines", "usage_calls")
+)
+"""From tenant to tenant, a step in the index for each. A row that is locked does not change its place."""
+
 
 def doom_unfinished(conn: Connection, *, after: timedelta, late: timedelta, limit: int) -> int:
     """Give up blobs that are being written for longer than `after`; they are deleted `late` afterwards."""
@@ -140,6 +167,12 @@ def due(conn: Connection, *, again: timedelta, limit: int) -> list[str]:
 def delete_expired_files(conn: Connection, *, limit: int) -> int:
     """Delete files that have expired and that no batch reads; their blobs are doomed."""
     ids = [row.id for row in conn.execute(_EXPIRED, {"limit": limit})]
+    return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
+
+
+def delete_old_files(conn: Connection, *, limit: int) -> int:
+    """Delete files that are older than their tenant keeps files, and that no batch reads; their blobs are doomed."""
+    ids = [row.id for row in conn.execute(_OLD_FILES, {"limit": limit})]
     return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
 
 
@@ -179,6 +212,11 @@ def delete_deliveries(conn: Connection, *, after: timedelta, limit: int) -> int:
 def delete_endpoints(conn: Connection, *, after: timedelta, limit: int) -> int:
     """Delete webhook endpoints that were deleted, or whose batch has ended, longer than `after` ago."""
     return conn.execute(_DELETE_ENDPOINTS, {"after": after, "limit": limit}).rowcount
+
+
+def delete_usage(conn: Connection, *, after: timedelta, limit: int) -> int:
+    """Delete hours of usage that are older than `after`; of the lines' or of the calls', the greater number."""
+    return max(conn.execute(statement, {"after": after, "limit": limit}).rowcount for statement in _DELETE_USAGE)
 
 
 def delete_trail(conn: Connection, *, after: timedelta, limit: int) -> int:

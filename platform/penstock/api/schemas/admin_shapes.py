@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import time, unix
 from penstock.domain.accounts.api_key import ApiKey
-from penstock.domain.accounts.audit import CLI, PLATFORM, AuditRow
+from penstock.domain.accounts.audit import CLI, ERASED, PLATFORM, AuditRow
+from penstock.domain.accounts.erasure import Erasure
 from penstock.domain.accounts.tenant import Tenant
 from penstock.service.core.audit import PREFIX
 
@@ -23,7 +24,26 @@ class TenantShape(BaseModel):
     object: Literal["tenant"] = "tenant"
     weight: float = Field(description="2 gets twice the tokens of 1 in a lane where both have work.")
     cache: bool = Field(description="Whether its requests use the shared cache unless they say otherwise.")
+    batch_retention_days: int | None = Field(
+        description="Its batches and jobs, with their results, go so many days after their end; null: by the settings."
+    )
+    file_retention_days: int | None = Field(
+        description="Its files go so many days after the last batch that read them has ended; null: by their expiry."
+    )
+    erasure_id: str | None = Field(description="The erasure that goes on; its keys are refused, nothing is taken.")
     created_at: int
+
+
+class ErasureShape(BaseModel):
+    """The erasure of a tenant."""
+
+    id: str
+    object: Literal["tenant.erasure"] = "tenant.erasure"
+    tenant: str | None = Field(description="Null once it is done: nothing says any more whose it was.")
+    status: Literal["in_progress", "completed"]
+    removed: dict[str, int] = Field(description="What is gone by now: rows by kind, and `bytes` of files.")
+    created_at: int
+    completed_at: int | None
 
 
 class ApiKeyShape(BaseModel):
@@ -62,7 +82,7 @@ class ActorShape(BaseModel):
     """Who did it."""
 
     type: Literal["api_key", "cli", "platform"]
-    id: str | None = Field(description="The id of the API key.")
+    id: str | None = Field(description="The id of the API key; null if its tenant was erased.")
 
 
 class AuditShape(BaseModel):
@@ -81,7 +101,27 @@ class AuditShape(BaseModel):
 
 def tenant(one: Tenant) -> TenantShape:
     """A tenant's shape."""
-    return TenantShape(id=one.id, weight=one.weight, cache=one.cache, created_at=unix(one.created_at))
+    return TenantShape(
+        id=one.id,
+        weight=one.weight,
+        cache=one.cache,
+        batch_retention_days=one.batch_retention_days,
+        file_retention_days=one.file_retention_days,
+        erasure_id=one.erasure,
+        created_at=unix(one.created_at),
+    )
+
+
+def erasure(one: Erasure) -> ErasureShape:
+    """An erasure's shape."""
+    return ErasureShape(
+        id=one.id,
+        tenant=one.tenant,
+        status="in_progress" if one.ended_at is None else "completed",
+        removed=one.gone,
+        created_at=unix(one.asked_at),
+        completed_at=time(one.ended_at),
+    )
 
 
 def api_key(one: ApiKey) -> ApiKeyShape:
@@ -122,7 +162,7 @@ def audit_row(one: AuditRow) -> AuditShape:
         id=f"{PREFIX}{one.id}",
         effective_at=unix(one.at),
         tenant=one.tenant,
-        actor=ActorShape(type=kind, id=one.actor.id if kind == "api_key" else None),
+        actor=ActorShape(type=kind, id=one.actor.id if kind == "api_key" and one.actor.id != ERASED.id else None),
         action=one.action,
         target=one.target,
         request_id=one.actor.request,

@@ -21,6 +21,9 @@ CLI: Final = Actor("cli")
 PLATFORM: Final = Actor("platform")
 """Nobody asks for it: the platform does it by itself."""
 
+ERASED: Final = Actor("erased")
+"""An API key whose tenant is gone."""
+
 
 @dataclass(frozen=True)
 class AuditRow:

@@ -20,7 +20,7 @@ from penstock.domain.api_errors import PenstockError, Unavailable
 from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
 from penstock.settings.sweep import SweepSettings
-from penstock.store import deletion, sweep
+from penstock.store import deletion, erasures, sweep
 from penstock.store.accounts import audit
 from penstock.store.batches import files
 from penstock.store.work import counts
@@ -47,6 +47,11 @@ def expired_files(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "file_swept", sweep.delete_expired_files(tx.conn, limit=MOST))
 
 
+def old_files(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete files of tenants that keep them for a time of their own."""
+    return _counted(tx, "file_swept", sweep.delete_old_files(tx.conn, limit=MOST))
+
+
 def pieces(tx: Transaction, settings: SweepSettings) -> int:
     """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
     ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
@@ -60,15 +65,15 @@ def pieces(tx: Transaction, settings: SweepSettings) -> int:
 
 
 def old_batches(tx: Transaction, settings: SweepSettings) -> int:
-    """Delete batches and jobs that ended long ago, with their results."""
-    if not settings.batches_seconds:
-        return 0
+    """Delete batches and jobs that ended long ago, with their results; how long, their tenant may have of its own."""
     most = min(_BATCHES, MOST)
-    old = deletion.old(tx.conn, after=timedelta(seconds=settings.batches_seconds), limit=most)
-    if old:
-        deletion.delete(tx.conn, old)
-    _counted(tx, "batch_swept", len(old))
-    return MOST if len(old) == most else len(old)
+    after = timedelta(seconds=settings.batches_seconds) if settings.batches_seconds else None
+    old = deletion.old(tx.conn, after=after, limit=most)
+    if not old:
+        return 0
+    gone = deletion.delete_some(tx.conn, old, limit=MOST).get("batches", 0)
+    _counted(tx, "batch_swept", gone)
+    return MOST if len(old) == most or not gone else gone
 
 
 def old_leases(tx: Transaction, settings: SweepSettings) -> int:
@@ -96,8 +101,14 @@ def old_trail(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "trail_swept", sweep.delete_trail(tx.conn, after=after, limit=MOST))
 
 
+def old_usage(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete what was used long ago: no bill is written over it any more."""
+    return sweep.delete_usage(tx.conn, after=timedelta(seconds=settings.usage_seconds), limit=MOST)
+
+
 def old_audit(tx: Transaction, settings: SweepSettings) -> int:
-    """Delete the oldest rows of the audit."""
+    """Delete the oldest rows of the audit, and what is known of erasures that are as old."""
+    erasures.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds))
     return audit.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds), limit=MOST)
 
 
@@ -140,12 +151,14 @@ def _forget(tx: Transaction, keys: list[str]) -> int:
 DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     unfinished,
     expired_files,
+    old_files,
     pieces,
     old_leases,
     old_deliveries,
     old_events,
     old_trail,
     old_batches,
+    old_usage,
     old_audit,
 )
 

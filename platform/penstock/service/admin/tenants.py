@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
-from penstock.domain.accounts.tenant import Tenant
+from penstock.domain.accounts.tenant import LONGEST_RETENTION_DAYS, Tenant
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
@@ -18,12 +20,17 @@ _MOST_WEIGHT: Final = 1_000.0
 
 
 def ensure(tx: Transaction, tenant: str) -> bool:
-    """Make a tenant; False if it is there already. Raises BadRequest for a name that is none."""
+    """Make a tenant; False if it is there already.
+
+    Raises BadRequest for a name that is none, and Conflict while it is being erased.
+    """
     if not _NAME.fullmatch(tenant):
         raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="tenant")
     made = keys.ensure_tenant(tx.conn, tenant, tenant)
     if made:
         audit.record(tx, tenant, "tenant.created", tenant)
+    elif get(tx, tenant).erasure:
+        raise Conflict("being erased", "changed", f"The tenant {tenant!r} is being erased.")
     return made
 
 
@@ -47,12 +54,21 @@ def page(tx: Transaction, *, after: str | None = None, limit: int = _MOST) -> li
     return tenants.page(tx.conn, after=after, limit=limit)
 
 
-def change(tx: Transaction, tenant: str, *, weight: float | None = None, cache: bool | None = None) -> Tenant:
-    """Change what is named; raise NotFound, or BadRequest for a weight that is none."""
+def change(
+    tx: Transaction,
+    tenant: str,
+    *,
+    weight: float | None = None,
+    cache: bool | None = None,
+    retention: Mapping[str, int | None] = MappingProxyType({}),
+) -> Tenant:
+    """Change what is named; raise NotFound, or BadRequest for a weight or a number of days that is none."""
     if weight is not None:
         weigh(tx, tenant, weight)
     if cache is not None:
         set_cache(tx, tenant, cache)
+    for what, days in retention.items():
+        retain(tx, tenant, what, days)
     return get(tx, tenant)
 
 
@@ -70,3 +86,16 @@ def set_cache(tx: Transaction, tenant: str, cache: bool) -> None:
     if not tenants.set_cache(tx.conn, tenant, cache):
         raise NotFound("tenant", tenant)
     audit.record(tx, tenant, "tenant.updated", tenant, cache=cache)
+
+
+def retain(tx: Transaction, tenant: str, what: str, days: int | None) -> None:
+    """Choose for how many days after their end a tenant's batches (`batch`) or files (`file`) are kept.
+
+    None gives the platform's time back. It may be longer than that: both are the operator's word. Raises NotFound, or
+    BadRequest for a number of days that is none.
+    """
+    if days is not None and not 1 <= days <= LONGEST_RETENTION_DAYS:
+        raise BadRequest(f"A retention is 1 to {LONGEST_RETENTION_DAYS} days, or none.", param=f"{what}_retention_days")
+    if not tenants.retain(tx.conn, tenant, what, days):
+        raise NotFound("tenant", tenant)
+    audit.record(tx, tenant, "tenant.updated", tenant, **{f"{what}_retention_days": days})

@@ -6,7 +6,7 @@ Small jobs are the exception (service/intake/small_job_intake.py): they go by a 
 
 from __future__ import annotations
 
-from penstock.domain.api_errors import PenstockError, TooMany
+from penstock.domain.api_errors import PenstockError, TooMany, Unauthorized
 from penstock.domain.limits.limit import RULES, LimitName, Limits
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import defaults
@@ -18,9 +18,11 @@ _PASSING = frozenset({LimitName.OPEN_BATCHES, LimitName.QUEUED_LINES, LimitName.
 
 
 def check(tx: Transaction, tenant: str, more: dict[LimitName, int], settings: LimitSettings) -> None:
-    """Raise TooMany if a tenant would keep more than it may, with so much more."""
+    """Raise TooMany if a tenant would keep more than it may, with so much more; Unauthorized while it is erased."""
     limits.lock(tx.conn, tenant)
-    given = limits.of_tenant(tx.conn, tenant) or {}
+    given = limits.of_tenant(tx.conn, tenant)
+    if given is None:
+        raise Unauthorized  # its key was valid when the request began
     for name, amount in more.items():
         used = limits.used(tx.conn, tenant, name)
         if error := refusal(name, used, amount, given, settings):

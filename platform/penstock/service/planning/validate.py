@@ -12,7 +12,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import allows, not_allowed
-from penstock.domain.api_errors import LeaseLost, TooMany
+from penstock.domain.api_errors import LeaseLost, TooMany, Unauthorized
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
@@ -108,10 +108,15 @@ def check_models(tx: Transaction, batch: Batch, found: Scan, settings: LimitSett
 
 
 def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
-    """Refuse the file if the tenant would have too many lines or estimated tokens open."""
+    """Refuse the file if the tenant would have too many lines or estimated tokens open.
+
+    Raises LeaseLost if the tenant is being erased: its batches are closed.
+    """
     more = {LimitName.QUEUED_LINES: len(found.numbers), LimitName.QUEUED_TOKENS: sum(found.tokens)}
     try:
         kept.check(tx, tenant, more, settings)
+    except Unauthorized:
+        raise LeaseLost from None
     except TooMany as error:
         found.refuse(LineError(error.code or "limit_exceeded", error.message), settings.max_errors_listed)
 

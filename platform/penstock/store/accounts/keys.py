@@ -24,7 +24,7 @@ _BY_HASH = text("""
                 when t.budget_state = 'spent' and t.budget_month = date_trunc('month', now(), 'UTC') at time zone 'UTC'
                 then 'spent' else 'open' end as budget
     from api_keys k join tenants t on t.id = k.tenant
-    where k.hash = any(cast(:hashes as bytea[])) and k.revoked_at is null
+    where k.hash = any(cast(:hashes as bytea[])) and k.revoked_at is null and t.closed_at is null
       and (k.expires_at is null or k.expires_at > clock_timestamp())""")
 _COLUMNS = "id, tenant, name, tail, created_at, revoked_at, expires_at, role, scopes, models, last_used_at, replaced_by"
 _FIND = text(f"select {_COLUMNS} from api_keys where id = :id")

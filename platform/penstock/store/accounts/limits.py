@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from penstock.domain.limits.limit import LimitName, Limits
 
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended('limits of ' || :tenant, 0))")
-_OF_TENANT = text("select limits from tenants where id = :tenant")
+_OF_TENANT = text("select limits from tenants where id = :tenant and closed_at is null")
 _OF_KEY = text("select limits from api_keys where tenant = :tenant and id = :key and revoked_at is null")
 _SET_TENANT = text("""
     update tenants set limits = (limits || cast(:new as jsonb)) - cast(:gone as text[]) where id = :tenant
@@ -58,7 +58,7 @@ def lock(conn: Connection, tenant: str) -> None:
 
 
 def of_tenant(conn: Connection, tenant: str) -> Limits | None:
-    """What is set for a tenant; None if there is none."""
+    """What is set for a tenant; None if there is none, or it is being erased."""
     found = conn.execute(_OF_TENANT, {"tenant": tenant}).scalar()
     return None if found is None else read(found)
 

@@ -10,7 +10,9 @@ from penstock.domain.accounts.tenant import Tenant
 
 _MOST: Final = 10_000
 
-_COLUMNS = "id, weight::float8 as weight, cache, created_at"
+_COLUMNS = """
+    id, weight::float8 as weight, cache, created_at, batch_retention_days, file_retention_days,
+    (select e.id from erasures e where e.tenant = tenants.id) as erasure"""
 _GET = text(f"select {_COLUMNS} from tenants where id = :tenant")
 _LIST = text(f"""
     select {_COLUMNS} from tenants where cast(:after as text) is null or id > :after order by id limit :limit""")
@@ -18,6 +20,10 @@ _WEIGH = text("update tenants set weight = :weight where id = :tenant returning 
 
 
 _CACHE = text("update tenants set cache = :cache where id = :tenant returning id")
+_RETAIN = {
+    what: text(f"update tenants set {what}_retention_days = :days where id = :tenant returning id")
+    for what in ("batch", "file")
+}
 _CACHING = text("select id from tenants where cache order by id limit :limit")
 
 
@@ -40,6 +46,11 @@ def weigh(conn: Connection, tenant: str, weight: float) -> bool:
 def set_cache(conn: Connection, tenant: str, cache: bool) -> bool:
     """Choose whether a tenant's requests use the shared cache; False if there is no such tenant."""
     return conn.execute(_CACHE, {"tenant": tenant, "cache": cache}).first() is not None
+
+
+def retain(conn: Connection, tenant: str, what: str, days: int | None) -> bool:
+    """Choose how many days a tenant's `batch`es or `file`s are kept, None: by the settings; False if there is none."""
+    return conn.execute(_RETAIN[what], {"tenant": tenant, "days": days}).first() is not None
 
 
 def caching(conn: Connection) -> list[str]:

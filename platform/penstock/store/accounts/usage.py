@@ -42,8 +42,10 @@ _USED = text("""
 _ADD_CALLS = text("""
     insert into usage_calls as u (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,
                                   reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
-    values (:tenant, :model, date_trunc('hour', now(), 'UTC'), :calls, :input_tokens, :cached_tokens, :output_tokens,
-            :reasoning_tokens, :reused_output_tokens, 0, :cost, 0)
+    -- Not for a tenant that is being erased, or is gone: a call may end long after that.
+    select id, :model, date_trunc('hour', now(), 'UTC'), :calls, :input_tokens, :cached_tokens, :output_tokens,
+           :reasoning_tokens, :reused_output_tokens, 0, :cost, 0
+    from tenants where id = :tenant and closed_at is null for key share
     on conflict (tenant, hour, model) do update set
         requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
         cached_tokens = u.cached_tokens + excluded.cached_tokens,

@@ -7,9 +7,9 @@ from typing import Final
 from fastapi import APIRouter
 
 from penstock.api.http.errors import DOCUMENTED
-from penstock.api.routes.admin import api_keys, audit, limits, tenants
+from penstock.api.routes.admin import api_keys, audit, erasures, limits, tenants
 
-ROOMS: Final = (tenants, api_keys, limits, audit)
+ROOMS: Final = (tenants, erasures, api_keys, limits, audit)
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=DOCUMENTED)
 for room in ROOMS:

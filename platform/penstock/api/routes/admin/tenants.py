@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -12,14 +12,17 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
 from penstock.api.schemas import admin_shapes
-from penstock.api.schemas.admin_shapes import TenantShape
+from penstock.api.schemas.admin_shapes import ErasureShape, TenantShape
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import Page, page
+from penstock.domain.accounts.tenant import LONGEST_RETENTION_DAYS
 from penstock.service.admin import tenants
+from penstock.service.control import erasure
 
 router = APIRouter(prefix="/tenants")
 
 MAX_ADMIN_JSON_BYTES: Final = 64 * 1024
+Days = Annotated[int | None, Field(ge=1, le=LONGEST_RETENTION_DAYS)]
 
 
 class CreateTenant(Asked):
@@ -33,9 +36,16 @@ class ChangeTenant(Asked):
 
     weight: float | None = Field(None, description="0.001 to 1000; 2 gets twice the tokens of 1 in a shared lane.")
     cache: bool | None = Field(None, description="Whether its requests use the shared cache unless they say otherwise.")
+    batch_retention_days: Days = Field(
+        None, description="Days that ended batches and jobs are kept, with their results; null: by the settings."
+    )
+    file_retention_days: Days = Field(
+        None, description="Days that files are kept after the end of what read them; null: by their own expiry."
+    )
 
 
 BODIES: Final = (CreateTenant, ChangeTenant)
+RETENTION: Final = {"batch": "batch_retention_days", "file": "file_retention_days"}
 
 
 @router.get("", summary="List tenants")
@@ -60,6 +70,18 @@ async def get_tenant(tenant_id: str, operator: Operator, here: Here) -> TenantSh
 
 @router.post("/{tenant_id}", summary="Change a tenant", openapi_extra=body.documented(ChangeTenant))
 async def change_tenant(request: Request, tenant_id: str, operator: Operator, here: Acting) -> TenantShape:
-    """Change a tenant's weight or its use of the shared cache, from now on."""
+    """Change a tenant's weight, its use of the shared cache or how long its things are kept, from now on."""
     asked = body.check(ChangeTenant, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
-    return admin_shapes.tenant(await here.db.run(tenants.change, tenant_id, **asked.model_dump()))
+    given = asked.model_dump(exclude_unset=True)
+    retention = {what: given.pop(name) for what, name in RETENTION.items() if name in given}
+    return admin_shapes.tenant(await here.db.run(tenants.change, tenant_id, **given, retention=retention))
+
+
+@router.delete("/{tenant_id}", summary="Erase a tenant", status_code=202)
+async def erase_tenant(tenant_id: str, operator: Operator, here: Acting) -> ErasureShape:
+    """Close a tenant and erase all that is its own. The answer comes at once, the keeper does the work.
+
+    Its keys are refused from now on (where many calls come, within seconds). Look at `/v1/admin/erasures/{id}` until
+    that is completed; asking again is the same erasure. 400 for the platform's first tenant and for the key's own.
+    """
+    return admin_shapes.erasure(await here.db.run(erasure.begin, tenant_id, operator))
