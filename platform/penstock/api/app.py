@@ -34,6 +34,7 @@ from penstock.api.routes import (
     models,
     retry,
     steering,
+    uploads,
     usage,
     webhooks,
 )
@@ -81,6 +82,7 @@ _BODIES = (
     steering.Change,
     retry.CreateRetry,
     estimate.EstimateBatch,
+    *uploads.BODIES,
     *webhooks.BODIES,
     *deliveries.BODIES,
     *admin.BODIES,
@@ -151,8 +153,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health, metrics,
-        docs_page,
+        calls, files, uploads, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health,
+        metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)
     errors.install(app)

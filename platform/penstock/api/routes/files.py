@@ -21,6 +21,7 @@ from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import File
 from penstock.domain.idempotency import Idempotency
 from penstock.domain.limits.limit import LimitName
+from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
 from penstock.service.intake.upload import Sealed, Upload
@@ -85,7 +86,7 @@ def _publish(
     assert form.filename is not None, "checked with the other fields"
     asked = repr((form.filename, sorted(form.fields.items()))).encode() + sealed.sha256
     once = Idempotency(key, hashlib.sha256(b"file" + asked).digest()) if key else None
-    named = {"purpose": "batch", "filename": form.filename}
+    named = {"id": fresh("file-"), "purpose": "batch", "filename": form.filename}
     return upload.publish_file(tx, sealed, tenant, **named, ttl=ttl, once=once, settings=settings)
 
 

@@ -47,6 +47,13 @@ def expired_files(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "file_swept", sweep.delete_expired_files(tx.conn, limit=MOST))
 
 
+def expired_uploads(tx: Transaction, settings: SweepSettings) -> int:
+    """End uploads that were abandoned, and delete those that ended a day ago."""
+    expired = sweep.expire_uploads(tx.conn, limit=_BATCHES)
+    deleted = sweep.delete_uploads(tx.conn, limit=MOST)
+    return MOST if expired == _BATCHES else max(expired, deleted)
+
+
 def pieces(tx: Transaction, settings: SweepSettings) -> int:
     """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
     ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
@@ -140,6 +147,7 @@ def _forget(tx: Transaction, keys: list[str]) -> int:
 DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     unfinished,
     expired_files,
+    expired_uploads,
     pieces,
     old_leases,
     old_deliveries,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import structlog
 
@@ -22,7 +22,7 @@ from penstock.domain.idempotency import Idempotency, remembered
 from penstock.domain.limits.limit import LimitName
 from penstock.failpoint import failpoint
 from penstock.service.core import audit
-from penstock.service.core.ids import blob_key, fresh
+from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.limits import kept
 from penstock.settings.limits import LimitSettings
@@ -31,6 +31,8 @@ from penstock.store.batches import files
 log = structlog.get_logger()
 R = TypeVar("R")
 
+PARAMS: Final = {"file": "file", "part": "data"}
+"""Where each comes in its request."""
 PIECE_BYTES: Final = 128 * 1024
 """What waits here for each upload: small, since hundreds may be slow at once."""
 
@@ -47,8 +49,11 @@ class Sealed:
 class Upload:
     """Bytes on their way to the blob store: `async with`, which discards what was not published."""
 
-    def __init__(self, db: AsyncDatabase, blobs: Blobs, tenant: str, max_bytes: int) -> None:
-        self.key = blob_key(tenant, "files")
+    def __init__(
+        self, db: AsyncDatabase, blobs: Blobs, tenant: str, max_bytes: int, what: Literal["file", "part"] = "file"
+    ) -> None:
+        self.key = blob_key(tenant, f"{what}s")
+        self._what = what
         self._db = db
         self._blobs = blobs
         self._max_bytes = max_bytes
@@ -68,7 +73,7 @@ class Upload:
         """Take some bytes; raise TooLarge once there are more than the limit."""
         self._size += len(data)
         if self._size > self._max_bytes:
-            raise TooLarge(f"The file is larger than {self._max_bytes} bytes.", param="file")
+            raise TooLarge(f"The {self._what} is larger than {self._max_bytes} bytes.", param=PARAMS[self._what])
         self._sha256.update(data)
         self._piece += data
         if len(self._piece) >= PIECE_BYTES:
@@ -120,9 +125,10 @@ def publish_file(
     sealed: Sealed,
     tenant: str,
     *,
+    id: str,
     purpose: str,
     filename: str,
-    ttl: timedelta,
+    ttl: timedelta | None,
     once: Idempotency | None,
     settings: LimitSettings,
 ) -> tuple[File, bool]:
@@ -132,7 +138,6 @@ def publish_file(
     """
     if not (once and remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))):
         kept.check(tx, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: sealed.size_bytes}, settings)
-    id = fresh("file-")
     taken = files.insert(
         tx.conn,
         tenant,

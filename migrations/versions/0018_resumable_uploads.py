@@ -1,0 +1,58 @@
+"""Resumable uploads: parts are blobs until one file is made of them."""
+
+from alembic import op
+
+revision = "0018"
+down_revision = "0016"
+
+UPLOADS = """
+create table uploads (
+    id text primary key,
+    tenant text not null references tenants,
+    purpose text not null,
+    filename text not null,
+    bytes bigint not null check (bytes >= 0),
+    mime_type text not null,
+    -- How long the file may live; null: until it is deleted.
+    ttl interval,
+    state text not null default 'pending' check (state in ('pending', 'completed', 'cancelled', 'expired')),
+    created_at timestamptz not null default now(),
+    expires_at timestamptz not null,
+    -- The file it became, which may be deleted since, and a hash of the ids of its parts, in their order.
+    file text check ((file is not null) = (state = 'completed')),
+    parts_hash bytea check ((parts_hash is not null) = (state = 'completed')),
+    idempotency_key text,
+    fingerprint bytea
+);
+create unique index uploads_idempotent on uploads (tenant, idempotency_key) where idempotency_key is not null;
+create index uploads_pending on uploads (tenant) where state = 'pending';
+create index uploads_old on uploads (expires_at);
+
+create table upload_parts (
+    id text primary key,
+    tenant text not null references tenants,
+    upload text not null references uploads,
+    bytes bigint not null check (bytes >= 0),
+    blob_key text not null unique,
+    created_at timestamptz not null default now()
+);
+create index upload_parts_of on upload_parts (upload);
+create index upload_parts_of_tenant on upload_parts (tenant);
+
+create function upload_moves() returns trigger language plpgsql as $$
+begin
+    if old.state <> 'pending' and new is distinct from old then
+        raise exception using errcode = 'check_violation', message = 'upload ' || old.id || ' is ' || old.state;
+    end if;
+    return new;
+end $$;
+create trigger upload_moves before update on uploads for each row execute function upload_moves();
+"""
+
+
+def upgrade() -> None:
+    op.get_bind().exec_driver_sql(UPLOADS)
+
+
+def downgrade() -> None:
+    raise NotImplementedError("migrations only go forward: restore a backup instead")
