@@ -1,4 +1,4 @@
-"""Resumable uploads: parts are blobs until one file is made of them."""
+"""Resumable uploads, whose parts are blobs until one file is made of them; and creates whose answer nobody heard."""
 
 from alembic import op
 
@@ -49,9 +49,26 @@ end $$;
 create trigger upload_moves before update on uploads for each row execute function upload_moves();
 """
 
+CREATES = """
+-- What an SDK made without an Idempotency-Key, until its answer was fully sent; forgotten after ten minutes.
+create table unheard_creates (
+    made text primary key,
+    tenant text not null references tenants,
+    api_key text not null,
+    fingerprint bytea not null check (octet_length(fingerprint) = 32),
+    -- Of the last create or retry that it is the answer to.
+    asked_at timestamptz not null default clock_timestamp(),
+    -- It is known that the client had left before the answer.
+    is_cut boolean not null default false
+);
+create index unheard_creates_same on unheard_creates (tenant, api_key, fingerprint);
+create index unheard_creates_old on unheard_creates (asked_at);
+"""
+
 
 def upgrade() -> None:
     op.get_bind().exec_driver_sql(UPLOADS)
+    op.get_bind().exec_driver_sql(CREATES)
 
 
 def downgrade() -> None:

@@ -72,7 +72,8 @@ Queue-based batch inference for LLMs behind OpenAI's Batch API.
 
 Send a JSONL file as a batch (`/v1/files`, `/v1/batches`), or one request or a few as a job (`/v1/jobs`). OpenAI's SDKs
 work with this server's address as their base URL. Errors have OpenAI's envelope, and every answer has an
-`x-request-id`. Send the header `Idempotency-Key` with a create that may be repeated.
+`x-request-id`. Send the header `Idempotency-Key` with a create that may be repeated; what
+an OpenAI SDK repeats by itself is known without it.
 """
 
 # Bodies that routes read by themselves (to limit them, and to keep their bytes), and that the page shall show.

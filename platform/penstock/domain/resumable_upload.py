@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Conflict
-from penstock.domain.idempotency import Idempotency
+from penstock.domain.idempotency import Once
 
 LIFE: Final = timedelta(hours=1)
 """OpenAI's: what is not completed by then has expired."""
@@ -43,7 +43,7 @@ class NewUpload:
     bytes: int
     mime_type: str
     ttl: timedelta | None
-    once: Idempotency | None = None
+    once: Once | None = None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ _DELETE_UPLOADS = text("""
         select id from uploads where state <> 'pending' and expires_at < clock_timestamp() - interval '1 day'
         order by expires_at limit :limit for update skip locked))""")
 
+_DELETE_UNHEARD = text("""
+    delete from unheard_creates where made = any(array(
+        select made from unheard_creates where asked_at < clock_timestamp() - interval '10 minutes'
+        order by asked_at limit :limit for update skip locked))""")
+
 _LEFTOVERS = text("""
     select batch from leftovers where since < clock_timestamp() - :after
     order by since limit :limit for update skip locked""")
@@ -170,6 +175,11 @@ def expire_uploads(conn: Connection, *, limit: int) -> int:
 def delete_uploads(conn: Connection, *, limit: int) -> int:
     """Delete uploads that ended a day ago or longer."""
     return conn.execute(_DELETE_UPLOADS, {"limit": limit}).rowcount
+
+
+def delete_unheard(conn: Connection, *, limit: int) -> int:
+    """Forget creates whose answer nobody heard, once no retry can be of them."""
+    return conn.execute(_DELETE_UNHEARD, {"limit": limit}).rowcount
 
 
 def leftovers(conn: Connection, *, after: timedelta, limit: int) -> list[str]:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from penstock.api.auth import Acting, IdempotencyKey, Tenant, access_of
+from penstock.api.auth import Acting, Tenant, access_of
 from penstock.api.http import content, multipart
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
+from penstock.api.repeats import Repeats
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.file import File
-from penstock.domain.idempotency import Idempotency
 from penstock.domain.limits.limit import LimitName
 from penstock.service.core.ids import fresh
-from penstock.service.core.transaction import Transaction
 from penstock.service.intake import upload
-from penstock.service.intake.upload import Sealed, Upload
+from penstock.service.intake.upload import Upload
 from penstock.service.limits import kept
-from penstock.settings.limits import LimitSettings
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=DOCUMENTED)
 
@@ -57,7 +52,7 @@ _FORM: dict[str, Any] = {
 
 
 @router.post("", summary="Upload a file", openapi_extra=_FORM)
-async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> FileShape:
+async def create_file(request: Request, tenant: Tenant, here: Here, repeats: Repeats) -> FileShape:
     """Stream a file to the blob store. It becomes visible once it is whole; a cut upload leaves nothing behind."""
     limit = here.settings.max_file_bytes
     between = multipart.boundary(request, limit)
@@ -70,24 +65,17 @@ async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_
                 await coming.write(piece)
 
             form = await multipart.receive(request, between, take, here.settings.slow_body_seconds)
-            publish = functools.partial(_publish, tenant, form, _ttl(form, here), idempotency_key, here.settings)
-            return shapes.file(await coming.publish(publish))
-
-
-def _publish(
-    tenant: str,
-    form: Form,
-    ttl: timedelta,
-    key: str | None,
-    settings: LimitSettings,
-    tx: Transaction,
-    sealed: Sealed,
-) -> tuple[File, bool]:
-    assert form.filename is not None, "checked with the other fields"
-    asked = repr((form.filename, sorted(form.fields.items()))).encode() + sealed.sha256
-    once = Idempotency(key, hashlib.sha256(b"file" + asked).digest()) if key else None
-    named = {"id": fresh("file-"), "purpose": "batch", "filename": form.filename}
-    return upload.publish_file(tx, sealed, tenant, **named, ttl=ttl, once=once, settings=settings)
+            ttl, filename = _ttl(form, here), form.filename or ""
+            asked = repr((form.filename, sorted(form.fields.items()))).encode() + coming.sha256
+            once = await repeats.once(b"file" + asked)
+            named = {"id": fresh("file-"), "purpose": "batch", "filename": filename}
+            made = await coming.publish(
+                lambda tx, sealed: upload.publish_file(
+                    tx, sealed, tenant, **named, ttl=ttl, once=once, settings=here.settings
+                )
+            )
+            await repeats.answering(once, made.id)
+            return shapes.file(made)
 
 
 def _ttl(form: Form, here: Here) -> timedelta:

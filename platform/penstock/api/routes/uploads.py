@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
 
-from penstock.api.auth import IdempotencyKey, Tenant, access_of
+from penstock.api.auth import Tenant, access_of
 from penstock.api.http import body, multipart
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
+from penstock.api.repeats import Repeats
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import UploadPartShape, UploadShape
 from penstock.api.schemas.terms import ExpiresAfter
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.idempotency import Idempotency
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.resumable_upload import MAX_PART_BYTES, MAX_PARTS, NewUpload
 from penstock.service.core.ids import fresh
@@ -74,13 +73,13 @@ BODIES: Final = (CreateUpload, CompleteUpload)
 
 
 @router.post("", summary="Begin an upload", openapi_extra=body.documented(CreateUpload))
-async def create_upload(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> UploadShape:
+async def create_upload(request: Request, tenant: Tenant, here: Here, repeats: Repeats) -> UploadShape:
     """Say what file will come in parts. Within an hour they must be there and completed, or the upload expires."""
     raw = await body.read(request, _MAX_CREATE_BYTES)
     asked = body.check(CreateUpload, body.decode(raw))
     if asked.purpose != "batch":
         raise BadRequest("purpose must be 'batch'.", param="purpose")
-    once = Idempotency(idempotency_key, hashlib.sha256(b"upload" + raw).digest()) if idempotency_key else None
+    once = await repeats.once(b"upload" + raw)
     seconds = asked.expires_after.seconds if asked.expires_after else here.settings.file_ttl_seconds
     new = NewUpload(
         id=fresh("upload_"),
@@ -92,7 +91,9 @@ async def create_upload(request: Request, tenant: Tenant, here: Here, idempotenc
         ttl=timedelta(seconds=seconds),
         once=once,
     )
-    return shapes.upload(await here.db.run(resumable_upload.create, new, here.settings))
+    made = await here.db.run(resumable_upload.create, new, here.settings)
+    await repeats.answering(once, made.upload.id)
+    return shapes.upload(made)
 
 
 @router.get("/{upload_id}", summary="Look at an upload")

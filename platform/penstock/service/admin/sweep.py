@@ -54,6 +54,11 @@ def expired_uploads(tx: Transaction, settings: SweepSettings) -> int:
     return MOST if expired == _BATCHES else max(expired, deleted)
 
 
+def unheard_creates(tx: Transaction, settings: SweepSettings) -> int:
+    """Forget creates that no SDK's retry can be of any more."""
+    return sweep.delete_unheard(tx.conn, limit=MOST)
+
+
 def pieces(tx: Transaction, settings: SweepSettings) -> int:
     """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
     ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
@@ -148,6 +153,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     unfinished,
     expired_files,
     expired_uploads,
+    unheard_creates,
     pieces,
     old_leases,
     old_deliveries,

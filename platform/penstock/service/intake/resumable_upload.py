@@ -16,7 +16,7 @@ from typing import Final
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound, TooLarge, Unreadable
 from penstock.domain.file import File
-from penstock.domain.idempotency import Idempotency, remembered
+from penstock.domain.idempotency import Once, SdkCreate, remembered
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.resumable_upload import (
     MAX_PARTS,
@@ -28,6 +28,7 @@ from penstock.domain.resumable_upload import (
     parts_hash,
 )
 from penstock.failpoint import failpoint
+from penstock.service.core import unheard_creates
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.intake.upload import Sealed, Upload, publish_file
@@ -63,7 +64,7 @@ class Completion:
 
 
 def create(tx: Transaction, new: NewUpload, settings: LimitSettings) -> UploadView:
-    """Begin an upload; the same with the same idempotency key is the one that is there already.
+    """Begin an upload; one that was begun before, by its idempotency key or as an SDK's retry, is that one.
 
     Raises TooLarge, and TooMany if its tenant keeps as much as it may, or would with it.
     """
@@ -76,12 +77,16 @@ def create(tx: Transaction, new: NewUpload, settings: LimitSettings) -> UploadVi
         earlier = _made_before(tx, new.tenant, new.once)
         assert earlier is not None, "only an idempotency key can be taken, and its upload is there"
         return earlier
+    unheard_creates.note(tx, new.tenant, new.once, new.id)
     return get(tx, new.tenant, new.id)
 
 
-def _made_before(tx: Transaction, tenant: str, once: Idempotency | None) -> UploadView | None:
+def _made_before(tx: Transaction, tenant: str, once: Once | None) -> UploadView | None:
     if once is None:
         return None
+    if isinstance(once, SdkCreate):
+        unheard = unheard_creates.take(tx, tenant, once)
+        return get(tx, tenant, unheard) if unheard else None
     id = remembered(once, uploads.by_idempotency_key(tx.conn, tenant, once.key))
     return get(tx, tenant, id) if id else None
 

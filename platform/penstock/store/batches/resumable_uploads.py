@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, TextClause, text
 
 from penstock.domain.api_errors import TooSlow
+from penstock.domain.idempotency import fingerprint_of, key_of
 from penstock.domain.resumable_upload import LIFE, NewUpload, ResumableUpload, UploadPart, UploadState
 from penstock.store.batches import files
 
@@ -49,8 +50,8 @@ def insert(conn: Connection, new: NewUpload) -> bool:
     once = new.once
     values = vars(new) | {
         "life": LIFE,
-        "idempotency_key": once.key if once else None,
-        "fingerprint": once.fingerprint if once else None,
+        "idempotency_key": key_of(once),
+        "fingerprint": fingerprint_of(once),
     }
     return conn.execute(_INSERT, values).first() is not None
 
