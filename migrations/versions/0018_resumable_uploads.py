@@ -1,9 +1,18 @@
-"""Resumable uploads, whose parts are blobs until one file is made of them; and creates whose answer nobody heard."""
+"""Resumable uploads, creates whose answer nobody heard, and files of other purposes than batches.
+
+The parts of an upload are blobs until one file is made of them.
+"""
 
 from alembic import op
 
 revision = "0018"
 down_revision = "0016"
+
+PURPOSES = """
+alter table files drop constraint files_purpose_check;
+alter table files add constraint files_purpose_check check (
+    purpose in ('batch', 'batch_output', 'assistants', 'fine-tune', 'vision', 'user_data', 'evals'));
+"""
 
 UPLOADS = """
 create table uploads (
@@ -67,6 +76,7 @@ create index unheard_creates_old on unheard_creates (asked_at);
 
 
 def upgrade() -> None:
+    op.get_bind().exec_driver_sql(PURPOSES)
     op.get_bind().exec_driver_sql(UPLOADS)
     op.get_bind().exec_driver_sql(CREATES)
 

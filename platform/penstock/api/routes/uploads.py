@@ -19,6 +19,7 @@ from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import UploadPartShape, UploadShape
 from penstock.api.schemas.terms import ExpiresAfter
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.file import UPLOADED, check_purpose, life
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.resumable_upload import MAX_PART_BYTES, MAX_PARTS, NewUpload
 from penstock.service.core.ids import fresh
@@ -56,7 +57,7 @@ class CreateUpload(Asked):
     """What the file will be."""
 
     filename: Annotated[Text, StringConstraints(min_length=1, max_length=multipart.MAX_FILENAME_CHARACTERS)]
-    purpose: Text = Field(description="As a file's.")
+    purpose: Text = Field(description=f"One of {', '.join(UPLOADED)}; batches are made of `batch` only.")
     bytes: int = Field(ge=0, lt=2**53, description="Of the whole file; its parts must have as many.")
     mime_type: Annotated[Text, StringConstraints(max_length=255)] = Field(description="Any: nothing depends on it.")
     expires_after: ExpiresAfter | None = Field(None, description="When the file goes.")
@@ -77,10 +78,9 @@ async def create_upload(request: Request, tenant: Tenant, here: Here, repeats: R
     """Say what file will come in parts. Within an hour they must be there and completed, or the upload expires."""
     raw = await body.read(request, _MAX_CREATE_BYTES)
     asked = body.check(CreateUpload, body.decode(raw))
-    if asked.purpose != "batch":
-        raise BadRequest("purpose must be 'batch'.", param="purpose")
+    check_purpose(asked.purpose)
     once = await repeats.once(b"upload" + raw)
-    seconds = asked.expires_after.seconds if asked.expires_after else here.settings.file_ttl_seconds
+    asked_life = timedelta(seconds=asked.expires_after.seconds) if asked.expires_after else None
     new = NewUpload(
         id=fresh("upload_"),
         tenant=tenant,
@@ -88,7 +88,7 @@ async def create_upload(request: Request, tenant: Tenant, here: Here, repeats: R
         filename=multipart.last_part(asked.filename),
         bytes=asked.bytes,
         mime_type=asked.mime_type,
-        ttl=timedelta(seconds=seconds),
+        ttl=life(asked.purpose, asked_life, timedelta(seconds=here.settings.file_ttl_seconds)),
         once=once,
     )
     made = await here.db.run(resumable_upload.create, new, here.settings)

@@ -33,7 +33,7 @@ class FileShape(BaseModel):
     created_at: int = Field(description="Unix seconds.")
     expires_at: int | None = Field(description="Unix seconds; null if it never expires.")
     filename: str
-    purpose: str = Field(description="`batch` (uploaded) or `batch_output` (produced).")
+    purpose: str = Field(description="What it was uploaded for (`batch`, `vision`, …), or `batch_output` (produced).")
     status: Literal["processed"] = "processed"
     status_details: str | None = None
 

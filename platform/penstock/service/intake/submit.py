@@ -12,6 +12,7 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import check_model
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.file import BATCH
 from penstock.domain.idempotency import Once
 from penstock.domain.inference_endpoints import BATCHED
 from penstock.domain.limits.limit import LimitName
@@ -58,7 +59,7 @@ def create_batch(
     if file is None:
         message = f"No such file: {input_file!r}. It does not exist, was deleted or has expired."
         raise BadRequest(message, param="input_file_id")
-    if file.purpose != "batch":
+    if file.purpose != BATCH:
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
     return creation.insert(tx, replace(new, input_file=file.id, input_key=file.blob_key), settings)[0]
 
