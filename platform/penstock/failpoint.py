@@ -21,6 +21,7 @@ from typing import Final
 
 NAMES: Final = {
     "upload.writing": "some of an upload is in the blob store, its row is not written",
+    "upload.joined": "the parts of an upload are in one blob, its row is not written",
     "hint.committed": "a transaction has committed, its hints are not said",
     "slice.claimed": "a slice is claimed, nothing of it is read",
     "slice.asking": "lines of a slice are in flight, none of their answers is recorded",

@@ -19,7 +19,14 @@ from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 
 Route = tuple[str, str]
-IDS = {"file_id": "file", "batch_id": "batch", "job_id": "job", "endpoint_id": "endpoint", "tenant_id": "tenant"}
+IDS = {
+    "file_id": "file",
+    "batch_id": "batch",
+    "job_id": "job",
+    "endpoint_id": "endpoint",
+    "tenant_id": "tenant",
+    "upload_id": "upload",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ def place(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.Te
         routes.append(("POST", "/tokenize"))
         file = upload(client)["id"]
         ids = {"file": file, "batch": create(client, file)["id"]}
+        new = {"filename": "in.jsonl", "purpose": "batch", "bytes": 3, "mime_type": "application/jsonl"}
+        ids["upload"] = client.post("/v1/uploads", json=new).json()["id"]
         ids["tenant"] = keys.BOOTSTRAP_TENANT
         ids["endpoint"] = client.post("/v1/webhook_endpoints", json={"url": "https://93.184.215.14/x"}).json()["id"]
         yield Place(url, Database(engine, lambda hints: None), routes, ids)
@@ -93,7 +102,7 @@ def scope_of(path: str) -> Scope | None:
         return None
     if part in ("batches", "jobs", "usage", "organization"):
         return Scope.BATCHES
-    return {"files": Scope.FILES, "models": None, "limits": None}.get(
+    return {"files": Scope.FILES, "uploads": Scope.FILES, "models": None, "limits": None}.get(
         part, Scope.WEBHOOKS if "webhook" in part else Scope.INFERENCE
     )
 
@@ -147,13 +156,14 @@ def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: p
                 assert error(answer, 403)["code"] == "read_only_key"
     with http(place.url) as client:
         assert client.get(f"/v1/batches/{place.ids['batch']}").json()["status"] == "validating"
+        assert client.get(f"/v1/uploads/{place.ids['upload']}").json()["status"] == "pending"
 
 
 @pytest.mark.parametrize("role", [Role.TENANT, Role.OPERATOR])
 def test_another_tenant_finds_none_of_the_things(place: Place, role: Role, subtests: pytest.Subtests) -> None:
     _, key = place.db.run(keys.create, "foreign", "matrix", role)
     for route in place.routes:
-        if any("{" + parameter + "}" in route[1] for parameter in ("file_id", "batch_id", "endpoint_id")):
+        if any("{" + parameter + "}" in route[1] for parameter in ("file_id", "upload_id", "batch_id", "endpoint_id")):
             with subtests.test(route=route):
                 assert place.ask(route, key).status_code in (400, 404), "400: a body is needed"
 

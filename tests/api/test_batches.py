@@ -140,3 +140,10 @@ def test_jobs_and_batches_do_not_appear_among_each_other(client: httpx.Client, m
     error(client.get(f"/v1/jobs/{batch}"), 404)
     error(client.post(f"/v1/batches/{job}/cancel"), 404)
     error(client.get("/v1/batches", params={"after": job}), 404)
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoint"), [("/score", "/v1/score"), ("/rerank", "/v1/rerank"), ("/v2/rerank", "/v1/rerank")]
+)
+def test_a_create_may_name_its_endpoint_as_vllms_run_batch_does(client: httpx.Client, name: str, endpoint: str) -> None:
+    assert create(client, upload(client)["id"], endpoint=name)["endpoint"] == endpoint

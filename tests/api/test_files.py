@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api.live import KEY, create, error, upload
+from api.live import KEY, batch_of, create, error, upload
 from sqlalchemy import text
 
 from penstock.service.core.transaction import Database
@@ -140,7 +140,8 @@ def test_fields_may_stand_before_or_after_the_file(client: httpx.Client) -> None
 BAD_FORMS = [
     (form(FILE), "purpose"),
     (form(PURPOSE), "file"),
-    (form(FILE, ('name="purpose"', b"fine-tune")), "purpose"),
+    (form(FILE, ('name="purpose"', b"batch_output")), "purpose"),
+    (form(FILE, ('name="purpose"', b"finetune")), "purpose"),
     (form(FILE, ('name="purpose"', b"ba\0tch")), "purpose"),
     (form(FILE, ('name="purpose"', b"\xff")), "purpose"),
     (form(('name="file"; filename="a\0b"', b"{}"), PURPOSE), "file"),
@@ -253,3 +254,32 @@ def test_a_page_goes_on_after_any_file_and_an_unknown_one_is_404(client: httpx.C
     rest = client.get("/v1/files", params={"after": made[1]}).json()
     assert [one["id"] for one in rest["data"]] == [made[0]]
     assert error(client.get("/v1/files", params={"after": "file-none"}), 404)["param"] == "after"
+
+
+@pytest.mark.parametrize("purpose", ["user_data", "vision", "evals", "fine-tune", "assistants"])
+def test_files_of_other_purposes_are_kept_and_read_and_no_batch_is_made_of_them(
+    client: httpx.Client, purpose: str
+) -> None:
+    data = b"\xff\xd8 no text at all \0"
+    sent = client.post("/v1/files", files={"file": ("a.jpg", data)}, data={"purpose": purpose})
+    assert sent.status_code == 200, sent.text
+    file = sent.json()
+    assert (file["purpose"], file["bytes"], file["expires_at"]) == (purpose, len(data), None)
+    assert client.get(f"/v1/files/{file['id']}/content").content == data
+    assert [one["id"] for one in client.get("/v1/files", params={"purpose": purpose}).json()["data"]] == [file["id"]]
+    for path in ("/v1/batches", "/v1/batches/estimate"):
+        refused = error(client.post(path, json=batch_of(file["id"])), 400)
+        assert refused["message"] == f"The file's purpose must be 'batch', not '{purpose}'."
+    assert client.delete(f"/v1/files/{file['id']}").json()["deleted"]
+
+
+def test_a_file_of_another_purpose_may_have_an_end_and_come_in_parts(client: httpx.Client) -> None:
+    new = {"filename": "a.jpg", "purpose": "vision", "bytes": 0, "mime_type": "image/jpeg"}
+    for expires, seconds in (({}, None), ({"expires_after": {"anchor": "created_at", "seconds": 3_600}}, 3_600)):
+        upload = client.post("/v1/uploads", json=new | expires).json()["id"]
+        file = client.post(f"/v1/uploads/{upload}/complete", json={"part_ids": []}).json()["file"]
+        assert file["purpose"] == "vision"
+        assert file["expires_at"] == (seconds and file["created_at"] + seconds)
+    fields = {"purpose": "vision", "expires_after[anchor]": "created_at", "expires_after[seconds]": "7200"}
+    file = client.post("/v1/files", files={"file": ("a.jpg", b"x")}, data=fields).json()
+    assert file["expires_at"] == file["created_at"] + 7_200

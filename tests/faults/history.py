@@ -349,10 +349,13 @@ def rows_that_must_not_be(database: psycopg.Connection[Any]) -> dict[str, list[s
 
 _NAMED = """
     select blob_key from files
+    union select blob_key from upload_parts
     union select blob_key from segments where blob_key is not null
     union select plan_key from batches where plan_key is not null
     union select input_key from batches where input_key is not null"""
-_NEEDED = "select blob_key from files union select blob_key from segments where blob_key is not null"
+_NEEDED = """
+    select blob_key from files union select blob_key from upload_parts
+    union select blob_key from segments where blob_key is not null"""
 
 
 def blobs_that_must_not_be(database: psycopg.Connection[Any], blobs: Path) -> list[str]:

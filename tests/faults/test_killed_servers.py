@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -114,6 +115,20 @@ def test_a_batch_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeat
     assert house.ask("select count(*) from batches") == before + 1
     load.has_each_answer_once(house)
     assert not load.asked_again(journal)
+
+
+def test_an_sdk_whose_create_kills_its_api_repeats_it_by_itself_and_gets_that_batch(house: House) -> None:
+    arm(house, "api-1", "hint.committed=kill")
+    file = house.client.sdk.files.create(file=("in.jsonl", jsonl(requests("unheard by an sdk", 10))), purpose="batch")
+    before = house.ask("select count(*) from batches")
+    sdk = house.client.sdk.with_options(max_retries=12)
+    with ThreadPoolExecutor(1) as pool:
+        creating = pool.submit(sdk.batches.create, input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+        dies(house, "api-1")
+        revive(house)
+        made = creating.result(120)
+    assert house.ask("select count(*) from batches") == before + 1
+    Load("unheard by an sdk", 10, made.id).has_each_answer_once(house)
 
 
 def test_a_job_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeated_create_brings_its_answer(

@@ -98,6 +98,26 @@ def live(desk: Desk, world: World, tenant: str) -> None:
         tenant=tenant,
     )
     world.sql("update deliveries set attempts = 1 where tenant = :tenant", tenant=tenant)
+    part = f"{tenant}/parts/1"
+    desk.blobs.put(part, b"part")
+    world.sql(
+        """
+        with made as (
+            insert into uploads (id, tenant, purpose, filename, bytes, mime_type, expires_at)
+            values ('upload_' || :tenant, :tenant, 'batch', 'x.jsonl', 4, 'text/plain', now() + interval '1 hour')
+            returning id)
+        insert into upload_parts (id, tenant, upload, bytes, blob_key) select 'part_' || id, :tenant, id, 4, :key
+        from made""",
+        tenant=tenant,
+        key=part,
+    )
+    world.sql(
+        """
+        insert into unheard_creates (made, tenant, api_key, fingerprint)
+        values ('batch_u_' || :tenant, :tenant, :key, decode(repeat('00', 32), 'hex'))""",
+        tenant=tenant,
+        key=operator,
+    )
     key = f"{tenant}/files/being-written"
     run(work.intend, key)
     desk.blobs.put(key, b"half")
@@ -133,6 +153,7 @@ def test_no_row_and_no_blob_is_left_and_another_tenant_is_as_it_was(
     knows = {name for name, rows in before.items() if any("acme" in row for row in rows)}
     assert knows >= {"api_keys", "audit", "batches", "deliveries", "events", "fair_turns", "files", "intents", "slices"}
     assert knows >= {"tenants", "trail", "usage_calls", "usage_lines", "webhook_endpoints"}
+    assert knows >= {"uploads", "upload_parts", "unheard_creates"}
     of_neighbour = {key for key in blobs(world.settings) if key.startswith("neighbour/")}
 
     begun = world.db.run(erasure.begin, "acme")

@@ -29,6 +29,7 @@ from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.terms import Terms
+from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.intake import submit, upload
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -126,6 +127,7 @@ class House:
                     tx,
                     sealed,
                     "acme",
+                    id=fresh("file-"),
                     purpose="batch",
                     filename="in",
                     ttl=timedelta(days=1),

@@ -7,7 +7,8 @@ from service.desk import Desk, request
 from store.world import CHAT, World
 
 from penstock.domain.api_errors import LeaseLost
-from penstock.domain.work.batch import BatchState
+from penstock.domain.work.batch import BatchState, LineError
+from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.service.admin import models
 from penstock.service.planning import validate
@@ -206,6 +207,20 @@ def test_a_published_plan_leaves_no_intent_and_a_refused_one_leaves_its_own(desk
 def test_the_url_must_be_the_batchs_endpoint_and_its_message_says_which(desk: Desk, world: World) -> None:
     found = world.find(desk.validate(request("a", url="/v1/completions")))
     assert CHAT in found.errors[0]["message"]
+
+
+@pytest.mark.parametrize(("endpoint", "names"), [("/v1/score", ["/score"]), ("/v1/rerank", ["/rerank", "/v2/rerank"])])
+def test_a_line_may_name_its_url_as_vllms_run_batch_takes_it(endpoint: str, names: list[str]) -> None:
+    body = {"model": "tiny", "query": "a", "documents": ["b"]}
+    for number, url in enumerate([endpoint, *names], 1):
+        line = request(str(number), url=url, body=body)
+        assert isinstance(lines.check(line, number, endpoint, 512), lines.Checked)
+        assert lines.read(number, line).url == endpoint, "which is what the engine is asked"
+        other = lines.check(line, number, "/v1/embeddings", 512)
+        assert isinstance(other, LineError)
+        assert other.code == "url_mismatch"
+    odd = lines.check(request("a", url=["/score"]), 1, "/v1/score", 512)
+    assert isinstance(odd, LineError)
 
 
 def test_a_plan_keeps_prompts_that_begin_alike_and_equal_lines_together(desk: Desk) -> None:

@@ -34,6 +34,7 @@ from penstock.api.routes import (
     models,
     retry,
     steering,
+    uploads,
     usage,
     webhooks,
 )
@@ -71,7 +72,8 @@ Queue-based batch inference for LLMs behind OpenAI's Batch API.
 
 Send a JSONL file as a batch (`/v1/files`, `/v1/batches`), or one request or a few as a job (`/v1/jobs`). OpenAI's SDKs
 work with this server's address as their base URL. Errors have OpenAI's envelope, and every answer has an
-`x-request-id`. Send the header `Idempotency-Key` with a create that may be repeated.
+`x-request-id`. Send the header `Idempotency-Key` with a create that may be repeated; what
+an OpenAI SDK repeats by itself is known without it.
 """
 
 # Bodies that routes read by themselves (to limit them, and to keep their bytes), and that the page shall show.
@@ -81,6 +83,7 @@ _BODIES = (
     steering.Change,
     retry.CreateRetry,
     estimate.EstimateBatch,
+    *uploads.BODIES,
     *webhooks.BODIES,
     *deliveries.BODIES,
     *admin.BODIES,
@@ -151,8 +154,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health, metrics,
-        docs_page,
+        calls, files, uploads, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health,
+        metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)
     errors.install(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.types import Scope
 
@@ -13,7 +13,7 @@ from penstock.api.http import request_turns
 from penstock.api.platform import Here, Platform
 from penstock.domain.accounts.access import Access, Role
 from penstock.domain.accounts.audit import Actor
-from penstock.domain.api_errors import BadRequest, Unauthorized
+from penstock.domain.api_errors import Unauthorized
 from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import keys
 
@@ -111,19 +111,3 @@ Known = Annotated[str, Depends(_known)]
 
 Tenant = Annotated[str, Depends(_tenant)]
 """The tenant whose key is valid at this moment."""
-
-
-async def _idempotency_key(
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="Up to 255 characters of your choice: the same request with the same key is done once."),
-    ] = None,
-) -> str | None:
-    if idempotency_key is None:
-        return None
-    if not 0 < len(idempotency_key) <= 255 or not idempotency_key.isascii() or not idempotency_key.isprintable():
-        raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.", param="Idempotency-Key")
-    return idempotency_key
-
-
-IdempotencyKey = Annotated[str | None, Depends(_idempotency_key)]

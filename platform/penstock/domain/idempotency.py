@@ -1,4 +1,4 @@
-"""Idempotency: a create that comes twice under one key makes one object."""
+"""Idempotency: a create that comes twice makes one object, if its caller says so by a key, or its SDK by a mark."""
 
 from __future__ import annotations
 
@@ -13,6 +13,30 @@ class Idempotency:
 
     key: str
     fingerprint: bytes
+
+
+@dataclass(frozen=True)
+class SdkCreate:
+    """A create without such a key by an SDK that repeats what it got no answer to, and marks it as its retry."""
+
+    api_key: str
+    """The id of the API key that asks."""
+    fingerprint: bytes
+    is_retry: bool
+
+
+Once = Idempotency | SdkCreate
+"""How a create that comes again is known."""
+
+
+def key_of(once: Once | None) -> str | None:
+    """The idempotency key, if the caller sent one."""
+    return once.key if isinstance(once, Idempotency) else None
+
+
+def fingerprint_of(once: Once | None) -> bytes | None:
+    """The hash that is kept with the key, if the caller sent one."""
+    return once.fingerprint if isinstance(once, Idempotency) else None
 
 
 def remembered(once: Idempotency, earlier: tuple[str, bytes] | None) -> str | None:

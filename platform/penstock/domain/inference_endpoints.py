@@ -67,3 +67,10 @@ WRITING: Final = frozenset(row.url for row in TABLE if row.writes)
 COMPUTING: Final = frozenset(BATCHED) - WRITING
 """Lines of these have one answer, without output tokens."""
 SALTED: Final = frozenset(row.url for row in TABLE if row.salted)
+_OTHER_NAMES: Final = {"/score": "/v1/score", "/rerank": "/v1/rerank", "/v2/rerank": "/v1/rerank"}
+"""What `vllm run-batch` takes as the url of a line, too; vLLM has one handler for each of these pairs."""
+
+
+def named(url: str) -> str:
+    """The table's name for a url."""
+    return _OTHER_NAMES.get(url, url)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.domain.inference_endpoints import named
 from penstock.domain.work.batch import LineError
 from penstock.formats import sequences
 from penstock.formats.prefix import PromptFields
@@ -91,7 +92,7 @@ def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> 
         return refuse("invalid_request", "method must be 'POST'.", "method")
     if request.url is None:
         return refuse("missing_required_parameter", "Missing required parameter: 'url'.", "url")
-    if request.url != endpoint:
+    if not isinstance(request.url, str) or named(request.url) != endpoint:
         return refuse("url_mismatch", f"The url of each line must be the batch's endpoint, {endpoint!r}.", "url")
     body = bytes(request.body)
     if body in (b"", b"null"):
@@ -123,7 +124,7 @@ def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) ->
 def read(number: int, line: bytes) -> Line:
     """Read a line that was checked before."""
     request = _read_request(line)
-    return Line(number, request.custom_id, request.url, bytes(request.body))
+    return Line(number, request.custom_id, named(request.url), bytes(request.body))
 
 
 def custom_id_of(line: bytes) -> str:

@@ -99,6 +99,17 @@ _PARTS: Final = {
                 insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
                 on conflict (blob_key) do nothing)
             select count(*) as rows, coalesce(sum(bytes), 0)::bigint as bytes from gone""",
+        "upload_parts": """
+            with gone as (
+                delete from upload_parts where id = any(array(
+                    select id from upload_parts where tenant = :tenant limit :limit for update skip locked))
+                returning blob_key, bytes),
+            doomed as (
+                insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
+                on conflict (blob_key) do nothing)
+            select count(*) as rows, coalesce(sum(bytes), 0)::bigint as bytes from gone""",
+        "uploads": _delete("uploads", "id"),
+        "unheard_creates": _delete("unheard_creates", "made"),
         "usage_hours": _USAGE.format("usage_lines"),
         "usage_hours_of_calls": _USAGE.format("usage_calls"),
         "fair_turns": """

@@ -60,6 +60,29 @@ _DELETE_EXPIRED = text("""
     insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
     on conflict (blob_key) do nothing""")
 
+_EXPIRED_UPLOADS = text("""
+    -- Some time later only, so that a complete that began in time still finds its parts.
+    select id from uploads where state = 'pending' and expires_at < clock_timestamp() - interval '10 minutes'
+    order by expires_at limit :limit for update skip locked""")
+
+_EXPIRE_UPLOADS = text("""
+    -- A statement of its own after the lock, so that it sees every part that came before.
+    with gone as (delete from upload_parts where upload = any(cast(:ids as text[])) returning blob_key),
+    doomed as (
+        insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
+        on conflict (blob_key) do nothing)
+    update uploads set state = 'expired' where id = any(cast(:ids as text[]))""")
+
+_DELETE_UPLOADS = text("""
+    delete from uploads where id = any(array(
+        select id from uploads where state <> 'pending' and expires_at < clock_timestamp() - interval '1 day'
+        order by expires_at limit :limit for update skip locked))""")
+
+_DELETE_UNHEARD = text("""
+    delete from unheard_creates where made = any(array(
+        select made from unheard_creates where asked_at < clock_timestamp() - interval '10 minutes'
+        order by asked_at limit :limit for update skip locked))""")
+
 _LEFTOVERS = text("""
     select batch from leftovers where since < clock_timestamp() - :after
     order by since limit :limit for update skip locked""")
@@ -174,6 +197,22 @@ def delete_old_files(conn: Connection, *, limit: int) -> int:
     """Delete files that are older than their tenant keeps files, and that no batch reads; their blobs are doomed."""
     ids = [row.id for row in conn.execute(_OLD_FILES, {"limit": limit})]
     return conn.execute(_DELETE_EXPIRED, {"ids": ids}).rowcount if ids else 0
+
+
+def expire_uploads(conn: Connection, *, limit: int) -> int:
+    """End uploads that nobody completed in time; the blobs of their parts are doomed."""
+    ids = [row.id for row in conn.execute(_EXPIRED_UPLOADS, {"limit": limit})]
+    return conn.execute(_EXPIRE_UPLOADS, {"ids": ids}).rowcount if ids else 0
+
+
+def delete_uploads(conn: Connection, *, limit: int) -> int:
+    """Delete uploads that ended a day ago or longer."""
+    return conn.execute(_DELETE_UPLOADS, {"limit": limit}).rowcount
+
+
+def delete_unheard(conn: Connection, *, limit: int) -> int:
+    """Forget creates whose answer nobody heard, once no retry can be of them."""
+    return conn.execute(_DELETE_UNHEARD, {"limit": limit}).rowcount
 
 
 def leftovers(conn: Connection, *, after: timedelta, limit: int) -> list[str]:

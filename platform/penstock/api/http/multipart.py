@@ -1,4 +1,4 @@
-"""Multipart bodies: the part `file` streams on as it comes, the other fields are small; the order does not matter."""
+"""Multipart bodies: one part, the file, streams on as it comes, other fields are small; the order does not matter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Form:
 class _Reader:
     """Turns what the parser finds into fields, and into pieces of the file that wait to be taken."""
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, file_field: str) -> None:
+        self._file_field = file_field
         self.form = Form()
         self.pieces: list[bytes] = []
         self.complete = False
@@ -73,10 +74,10 @@ class _Reader:
         if kind != b"form-data" or b"name" not in options:
             raise BadRequest("A part of the form has no 'Content-Disposition: form-data; name=…'.")
         self._name = _text(options[b"name"], "name")
-        self._is_file = self._name == "file"
+        self._is_file = self._name == self._file_field
         if self._is_file:
             if self.form.filename is not None:
-                raise BadRequest("The form has more than one file.", param="file")
+                raise BadRequest("The form has more than one file.", param=self._file_field)
             self.form.filename = _filename(options.get(b"filename", b""))
         elif self._name in self.form.fields:
             raise BadRequest(f"The form has {self._name[:100]!r} twice.", param=self._name[:100])
@@ -109,12 +110,18 @@ def boundary(request: Request, max_file_bytes: int) -> bytes:
     return between
 
 
-async def receive(request: Request, between: bytes, take: Callable[[bytes], Awaitable[None]], seconds: float) -> Form:
-    """Read a form, handing the file's bytes to `take` as they come.
+async def receive(
+    request: Request,
+    between: bytes,
+    take: Callable[[bytes], Awaitable[None]],
+    seconds: float,
+    file_field: str = "file",
+) -> Form:
+    """Read a form, handing the bytes of its part `file_field` to `take` as they come.
 
     Raises BadRequest if it is cut or malformed, TooSlow if its sender stands still for so long.
     """
-    reader = _Reader(between)
+    reader = _Reader(between, file_field)
     try:
         async for piece in body.pieces(request, seconds):
             reader.parser.write(piece)
@@ -140,8 +147,13 @@ def _text(value: bytes, param: str) -> str:
 
 
 def _filename(value: bytes) -> str:
-    """The last part of the path that a client may have sent."""
-    name = _text(value, "file").replace("\\", "/").rpartition("/")[2].strip()
+    name = last_part(_text(value, "file"))
     if len(name) > MAX_FILENAME_CHARACTERS:
         raise BadRequest(f"The filename is longer than {MAX_FILENAME_CHARACTERS} characters.", param="file")
+    return name
+
+
+def last_part(path: str) -> str:
+    """A file's name: the last part of the path that a client may have sent."""
+    name = path.replace("\\", "/").rpartition("/")[2].strip()
     return name if name.strip(".") else "upload"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from penstock.api.auth import Acting, IdempotencyKey, Tenant, access_of, allowed_models
+from penstock.api.auth import Acting, Tenant, access_of, allowed_models
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
+from penstock.api.repeats import Repeats
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
-from penstock.domain.idempotency import Idempotency
 from penstock.domain.limits.limit import LimitName
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
@@ -45,16 +44,18 @@ class CreateBatch(Create):
 
 
 @router.post("", summary="Create a batch", openapi_extra=body.documented(CreateBatch))
-async def create_batch(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> BatchShape:
+async def create_batch(request: Request, tenant: Tenant, here: Here, repeats: Repeats) -> BatchShape:
     """Start a batch: it is validated, planned, run lane by lane, and answered in files, in the order of its lines."""
     access_of(request).check_budget()
     raw = await body.read(request, MAX_BATCH_JSON_BYTES)
     asked = body.check(CreateBatch, body.decode(raw))
-    once = Idempotency(idempotency_key, hashlib.sha256(b"batch" + raw).digest()) if idempotency_key else None
+    once = await repeats.once(b"batch" + raw)
     wish = await webhooks.wished(here, asked.webhook)
     terms = asked.terms(wish, allowed_models(request))
     made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
-    return shapes.batch(await webhooks.seen(here, tenant, BatchView(made), wish))
+    view = await webhooks.seen(here, tenant, BatchView(made), wish)
+    await repeats.answering(once, made.id)
+    return shapes.batch(view)
 
 
 @router.get("", summary="List batches")
@@ -92,16 +93,14 @@ async def cancel_batch(batch_id: str, tenant: Tenant, here: Acting) -> BatchShap
 
 
 @router.post("/{batch_id}/retry", summary="Retry lines of a batch", openapi_extra=body.documented(retry.CreateRetry))
-async def retry_batch(
-    request: Request, batch_id: str, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey
-) -> BatchShape:
+async def retry_batch(request: Request, batch_id: str, tenant: Tenant, here: Here, repeats: Repeats) -> BatchShape:
     """Ask failed (or empty) lines of an ended batch again, with other parameters if wanted, as a batch of their own.
 
     The new batch names this one in `parent_batch_id`. When it has ended, `merged_output_file_id` and
     `merged_error_file_id` hold every line of this one once, in its order: with the new answer where one came. It can
     be retried in turn. 409 if this batch has not ended, has no such line, or its files are gone.
     """
-    return shapes.batch(await retry.retry(request, here, tenant, "batch", batch_id, idempotency_key))
+    return shapes.batch(await retry.retry(request, here, tenant, "batch", batch_id, repeats))
 
 
 @router.patch("/{batch_id}", summary="Change a batch", openapi_extra=body.documented(Change))

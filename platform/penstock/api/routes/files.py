@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from penstock.api.auth import Acting, IdempotencyKey, Tenant, access_of
+from penstock.api.auth import Acting, Tenant, access_of
 from penstock.api.http import content, multipart
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
+from penstock.api.repeats import Repeats
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.file import File
-from penstock.domain.idempotency import Idempotency
+from penstock.domain.file import UPLOADED, check_purpose, life
 from penstock.domain.limits.limit import LimitName
-from penstock.service.core.transaction import Transaction
+from penstock.service.core.ids import fresh
 from penstock.service.intake import upload
-from penstock.service.intake.upload import Sealed, Upload
+from penstock.service.intake.upload import Upload
 from penstock.service.limits import kept
-from penstock.settings.limits import LimitSettings
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=DOCUMENTED)
 
@@ -39,8 +36,16 @@ _FORM: dict[str, Any] = {
                     "type": "object",
                     "required": ["file", "purpose"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "JSONL, one request a line."},
-                        "purpose": {"type": "string", "enum": ["batch"]},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Of a batch: JSONL.",
+                        },
+                        "purpose": {
+                            "type": "string",
+                            "enum": list(UPLOADED),
+                            "description": "Batches are made of `batch` only; other files are kept, and can be read.",
+                        },
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
                         "expires_after[seconds]": {
                             "type": "integer",
@@ -56,7 +61,7 @@ _FORM: dict[str, Any] = {
 
 
 @router.post("", summary="Upload a file", openapi_extra=_FORM)
-async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey) -> FileShape:
+async def create_file(request: Request, tenant: Tenant, here: Here, repeats: Repeats) -> FileShape:
     """Stream a file to the blob store. It becomes visible once it is whole; a cut upload leaves nothing behind."""
     limit = here.settings.max_file_bytes
     between = multipart.boundary(request, limit)
@@ -69,49 +74,42 @@ async def create_file(request: Request, tenant: Tenant, here: Here, idempotency_
                 await coming.write(piece)
 
             form = await multipart.receive(request, between, take, here.settings.slow_body_seconds)
-            publish = functools.partial(_publish, tenant, form, _ttl(form, here), idempotency_key, here.settings)
-            return shapes.file(await coming.publish(publish))
+            purpose, asked_life = _check(form)
+            ttl = life(purpose, asked_life, timedelta(seconds=here.settings.file_ttl_seconds))
+            asked = repr((form.filename, sorted(form.fields.items()))).encode() + coming.sha256
+            once = await repeats.once(b"file" + asked)
+            named = {"id": fresh("file-"), "purpose": purpose, "filename": form.filename or ""}
+            made = await coming.publish(
+                lambda tx, sealed: upload.publish_file(
+                    tx, sealed, tenant, **named, ttl=ttl, once=once, settings=here.settings
+                )
+            )
+            await repeats.answering(once, made.id)
+            return shapes.file(made)
 
 
-def _publish(
-    tenant: str,
-    form: Form,
-    ttl: timedelta,
-    key: str | None,
-    settings: LimitSettings,
-    tx: Transaction,
-    sealed: Sealed,
-) -> tuple[File, bool]:
-    assert form.filename is not None, "checked with the other fields"
-    asked = repr((form.filename, sorted(form.fields.items()))).encode() + sealed.sha256
-    once = Idempotency(key, hashlib.sha256(b"file" + asked).digest()) if key else None
-    named = {"purpose": "batch", "filename": form.filename}
-    return upload.publish_file(tx, sealed, tenant, **named, ttl=ttl, once=once, settings=settings)
-
-
-def _ttl(form: Form, here: Here) -> timedelta:
-    """Check the fields, and say how long the file may live."""
+def _check(form: Form) -> tuple[str, timedelta | None]:
+    """The file's purpose, and how long it is to live if the form says so; raise BadRequest."""
     if form.filename is None:
         raise BadRequest("Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
     fields = dict(form.fields)
     purpose = fields.pop("purpose", None)
     if purpose is None:
         raise BadRequest("Missing required parameter: 'purpose'.", code="missing_required_parameter", param="purpose")
-    if purpose != "batch":
-        raise BadRequest("purpose must be 'batch'.", param="purpose")
+    check_purpose(purpose)
     anchor, seconds = fields.pop("expires_after[anchor]", None), fields.pop("expires_after[seconds]", None)
     if fields:
         name = next(iter(fields))[:100]
         raise BadRequest(f"Unknown parameter: {name!r}.", code="unknown_parameter", param=name)
     if anchor is None and seconds is None:
-        return timedelta(seconds=here.settings.file_ttl_seconds)
+        return purpose, None
     if anchor != "created_at":
         raise BadRequest("expires_after[anchor] must be 'created_at'.", param="expires_after[anchor]")
     number = int(seconds) if seconds and seconds.isascii() and seconds.isdecimal() and len(seconds) < 10 else 0
     if not LEAST_TTL_SECONDS <= number <= MOST_TTL_SECONDS:
         message = f"expires_after[seconds] must be a number from {LEAST_TTL_SECONDS} to {MOST_TTL_SECONDS}."
         raise BadRequest(message, param="expires_after[seconds]")
-    return timedelta(seconds=number)
+    return purpose, timedelta(seconds=number)
 
 
 @router.get("", summary="List files")

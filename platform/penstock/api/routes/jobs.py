@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api.auth import Acting, IdempotencyKey, Known, Tenant, access_of, allowed_models
+from penstock.api.auth import Acting, Known, Tenant, access_of, allowed_models
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
+from penstock.api.repeats import Repeats
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.batches import Wait
 from penstock.api.schemas import shapes
@@ -22,7 +22,6 @@ from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import DeletedBatch, JobShape, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.api_errors import BadRequest, TooLarge
-from penstock.domain.idempotency import Idempotency
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.control import cancel, delete
@@ -92,7 +91,7 @@ _MAX_SMALL_BYTES = 64 * 1024
 
 
 @router.post("", summary="Create a job", openapi_extra=body.documented(CreateJob), response_model=JobShape)
-async def create_job(request: Request, tenant: Known, here: Here, idempotency_key: IdempotencyKey) -> Response:
+async def create_job(request: Request, tenant: Known, here: Here, repeats: Repeats) -> Response:
     """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
     access_of(request).check_budget()
     raw = await body.read(request, here.settings.max_json_bytes)
@@ -100,13 +99,15 @@ async def create_job(request: Request, tenant: Known, here: Here, idempotency_ke
         asked, asks = parse(raw, here.settings.max_job_requests)
     else:  # off the event loop, since some MiB take a while
         asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
-    once = Idempotency(idempotency_key, hashlib.sha256(b"job" + raw).digest()) if idempotency_key else None
+    once = await repeats.once(b"job" + raw)
     wish = await webhooks.wished(here, asked.webhook)
     terms = asked.terms(wish, allowed_models(request))
     made = await submit.create_job(
         here.db, here.blobs, here.intake, tenant, asks, asked.model, terms, once, here.settings
     )
-    return _respond(await webhooks.seen(here, tenant, await here.intake.seen(made), wish))
+    view = await webhooks.seen(here, tenant, await here.intake.seen(made), wish)
+    await repeats.answering(once, made.id)
+    return _respond(view)
 
 
 def parse(raw: bytes, max_requests: int) -> tuple[CreateJob, list[JobLine]]:
@@ -187,14 +188,12 @@ async def cancel_job(job_id: str, tenant: Tenant, here: Acting) -> Response:
     response_model=JobShape,
     openapi_extra=body.documented(retry.CreateRetry),
 )
-async def retry_job(
-    request: Request, job_id: str, tenant: Tenant, here: Here, idempotency_key: IdempotencyKey
-) -> Response:
+async def retry_job(request: Request, job_id: str, tenant: Tenant, here: Here, repeats: Repeats) -> Response:
     """Ask failed (or empty) requests of an ended job again, as a job whose results are in files.
 
     As `/v1/batches/{batch_id}/retry`.
     """
-    return _respond(await retry.retry(request, here, tenant, "job", job_id, idempotency_key))
+    return _respond(await retry.retry(request, here, tenant, "job", job_id, repeats))
 
 
 @router.patch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -13,11 +12,11 @@ from penstock.api.auth import access_of, allowed_models
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Platform
+from penstock.api.repeats import CreateHeaders
 from penstock.api.routes import webhooks
 from penstock.api.schemas.batch_webhook import BatchWebhook
 from penstock.api.schemas.terms import ExpiresAfter, LaneName, Metadata
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.idempotency import Idempotency
 from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.retry import OF_THE_LINE, Retry
@@ -115,14 +114,16 @@ def _check(changes: dict[str, Any]) -> None:
         raise BadRequest("'set' holds a NUL character.", param="set")
 
 
-async def retry(request: Request, here: Platform, tenant: str, kind: str, id: str, key: str | None) -> BatchView:
-    """Make a batch or job that repeats lines of this one, once for an idempotency key."""
+async def retry(request: Request, here: Platform, tenant: str, kind: str, id: str, repeats: CreateHeaders) -> BatchView:
+    """Make a batch or job that repeats lines of this one, once if this create comes twice."""
     access_of(request).check_budget()
     raw = await body.read(request, _MAX_JSON_BYTES)
     asked = body.check(CreateRetry, body.decode(raw)) if raw.strip() else CreateRetry()
-    once = Idempotency(key, hashlib.sha256(b"retry" + id.encode() + b"\0" + raw).digest()) if key else None
-    repeats, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
+    once = await repeats.once(b"retry" + id.encode() + b"\0" + raw)
+    lines, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
     again = asked.again(wish, allowed_models(request))
-    made = await here.db.run(make, tenant, kind, id, repeats, again, once, here.settings)
+    made = await here.db.run(make, tenant, kind, id, lines, again, once, here.settings)
     view = await here.db.run(batch_view.view, tenant, kind, made.id, here.settings)
-    return await webhooks.seen(here, tenant, view, wish)
+    view = await webhooks.seen(here, tenant, view, wish)
+    await repeats.answering(once, made.id)
+    return view

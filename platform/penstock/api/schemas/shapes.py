@@ -15,8 +15,10 @@ from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.file import File
 from penstock.domain.fleet.model import Model
+from penstock.domain.resumable_upload import UploadPart
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState, PauseReason
+from penstock.service.intake.resumable_upload import UploadView
 from penstock.service.views.batch_view import BatchView
 
 T = TypeVar("T", bound=BaseModel)
@@ -31,9 +33,32 @@ class FileShape(BaseModel):
     created_at: int = Field(description="Unix seconds.")
     expires_at: int | None = Field(description="Unix seconds; null if it never expires.")
     filename: str
-    purpose: str = Field(description="`batch` (uploaded) or `batch_output` (produced).")
+    purpose: str = Field(description="What it was uploaded for (`batch`, `vision`, …), or `batch_output` (produced).")
     status: Literal["processed"] = "processed"
     status_details: str | None = None
+
+
+class UploadShape(BaseModel):
+    """A resumable upload: parts that are to become one file."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int = Field(description="Of the file, as the create said.")
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int = Field(description="Unix seconds; what is not completed by then has `expired`.")
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    file: FileShape | None = Field(description="What it became; null before, and once that is deleted.")
+
+
+class UploadPartShape(BaseModel):
+    """A part of an upload."""
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int = Field(description="Unix seconds.")
+    upload_id: str
 
 
 class DeletedFile(BaseModel):
@@ -256,6 +281,26 @@ def file(one: File) -> FileShape:
         filename=one.filename,
         purpose=one.purpose,
     )
+
+
+def upload(view: UploadView) -> UploadShape:
+    """An upload's shape."""
+    one = view.upload
+    return UploadShape(
+        id=one.id,
+        bytes=one.bytes,
+        created_at=unix(one.created_at),
+        expires_at=unix(one.expires_at),
+        filename=one.filename,
+        purpose=one.purpose,
+        status=one.state.value,
+        file=file(view.file) if view.file else None,
+    )
+
+
+def upload_part(one: UploadPart) -> UploadPartShape:
+    """A part's shape."""
+    return UploadPartShape(id=one.id, created_at=unix(one.created_at), upload_id=one.upload)
 
 
 def batch(view: BatchView) -> BatchShape:

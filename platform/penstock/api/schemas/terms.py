@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from penstock.api.http.body import Asked, Text
 from penstock.api.schemas.batch_webhook import BatchWebhook
+from penstock.domain.inference_endpoints import named
 from penstock.domain.reuse import CacheMode
 from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane, noted
@@ -69,7 +70,7 @@ class Create(Asked):
         """As the service takes them."""
         metadata, expires = self.metadata or {}, self.output_expires_after
         return Terms(
-            endpoint=self.endpoint,
+            endpoint=named(self.endpoint),
             lane=Lane(self.lane) if self.lane else noted(metadata) or Lane.STANDARD,
             completion_window=self.completion_window,
             metadata=metadata,

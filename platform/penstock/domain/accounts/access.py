@@ -51,6 +51,7 @@ _ADMIN: Final = "/v1/admin"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PATH: Final = (
     ("/v1/files", Scope.FILES),
+    ("/v1/uploads", Scope.FILES),
     ("/v1/batches", Scope.BATCHES),
     ("/v1/jobs", Scope.BATCHES),
     ("/v1/usage", Scope.BATCHES),

@@ -64,8 +64,8 @@ RULES: Final[Mapping[LimitName, LimitRule]] = {
     LimitName.OPEN_BATCHES: LimitRule(LimitKind.KEPT, "batches and jobs that have not ended"),
     LimitName.QUEUED_LINES: LimitRule(LimitKind.KEPT, "lines of batches and jobs that have no answer yet"),
     LimitName.QUEUED_TOKENS: LimitRule(LimitKind.KEPT, "estimated tokens of such lines"),
-    LimitName.FILES: LimitRule(LimitKind.KEPT, "files"),
-    LimitName.STORED_BYTES: LimitRule(LimitKind.KEPT, "bytes of files"),
+    LimitName.FILES: LimitRule(LimitKind.KEPT, "files, and uploads that are to be one"),
+    LimitName.STORED_BYTES: LimitRule(LimitKind.KEPT, "bytes of files, and of parts of uploads"),
     LimitName.ENDPOINTS: LimitRule(LimitKind.KEPT, "webhook endpoints"),
     LimitName.KEYS: LimitRule(LimitKind.KEPT, "keys that are valid"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from penstock.domain.idempotency import Idempotency
+from penstock.domain.idempotency import Once
 from penstock.domain.work.retry import Retry
 from penstock.domain.work.slice import Cut
 from penstock.domain.work.terms import Terms
@@ -22,7 +22,7 @@ class NewBatch:
     terms: Terms
     window: timedelta
     """The completion window of its terms as a time; the deadline counts from the database's clock."""
-    once: Idempotency | None = None
+    once: Once | None = None
     input_file: str | None = None
     input_key: str | None = None
     """Where the file's bytes are; None for a retry, whose input is derived when it is validated."""

@@ -52,6 +52,18 @@ def old_files(tx: Transaction, settings: SweepSettings) -> int:
     return _counted(tx, "file_swept", sweep.delete_old_files(tx.conn, limit=MOST))
 
 
+def expired_uploads(tx: Transaction, settings: SweepSettings) -> int:
+    """End uploads that were abandoned, and delete those that ended a day ago."""
+    expired = sweep.expire_uploads(tx.conn, limit=_BATCHES)
+    deleted = sweep.delete_uploads(tx.conn, limit=MOST)
+    return MOST if expired == _BATCHES else max(expired, deleted)
+
+
+def unheard_creates(tx: Transaction, settings: SweepSettings) -> int:
+    """Forget creates that no SDK's retry can be of any more."""
+    return sweep.delete_unheard(tx.conn, limit=MOST)
+
+
 def pieces(tx: Transaction, settings: SweepSettings) -> int:
     """Delete segments, plan and suspects of batches that ended a while ago: their lines are in their files."""
     ended = sweep.leftovers(tx.conn, after=timedelta(seconds=settings.pieces_seconds), limit=_BATCHES)
@@ -152,6 +164,8 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     unfinished,
     expired_files,
     old_files,
+    expired_uploads,
+    unheard_creates,
     pieces,
     old_leases,
     old_deliveries,

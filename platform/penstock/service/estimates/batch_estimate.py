@@ -31,6 +31,7 @@ from penstock.domain.accounts.eta import FASTER, SLOWER, OpenWork, Span, Unknown
 from penstock.domain.accounts.price import Price
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest, Unreadable
+from penstock.domain.file import BATCH
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.inference_endpoints import BATCHED, COMPUTING
 from penstock.domain.work.batch import LineError, parse_window
@@ -199,7 +200,7 @@ async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest) -> S
     if file is None:
         message = f"No such file: {wanted.input_file!r}. It does not exist, was deleted or has expired."
         raise BadRequest(message, param="input_file_id")
-    if file.purpose != "batch":
+    if file.purpose != BATCH:
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
     try:
         return await asyncio.to_thread(sample.of_blob, blobs, file.blob_key, file.bytes, zlib.crc32(file.id.encode()))

@@ -1,12 +1,13 @@
-"""Creation: a batch or job is inserted once for each idempotency key, with its webhook and the hint to validate it."""
+"""Creation: a batch or job is inserted once, however often it is asked for, with webhook and hint to validate it."""
 
 from __future__ import annotations
 
-from penstock.domain.idempotency import Idempotency, remembered
+from penstock.domain.idempotency import Once, SdkCreate, remembered
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work import hint
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewBatch
+from penstock.service.core import unheard_creates
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import kept
 from penstock.service.webhooks import endpoints
@@ -22,21 +23,25 @@ def insert(tx: Transaction, new: NewBatch, settings: LimitSettings) -> tuple[Bat
     kept.check(tx, new.tenant, {LimitName.OPEN_BATCHES: 1}, settings)
     if not batches.insert(tx.conn, new):
         return first(tx, new), False
-    attach_webhook(tx, new)
+    attach(tx, new)
     tx.hint(hint.validate(new.id))
     return _get(tx, new.tenant, new.id), True
 
 
-def attach_webhook(tx: Transaction, new: NewBatch) -> None:
-    """Give a batch that was just inserted the webhook of its terms, if they have one."""
+def attach(tx: Transaction, new: NewBatch) -> None:
+    """Give a batch that was just inserted the webhook of its terms, if they have one, and note it for SDKs' retries."""
+    unheard_creates.note(tx, new.tenant, new.once, new.id)
     if new.terms.webhook:
         endpoints.attach(tx, new.tenant, new.id, new.terms.webhook)
 
 
-def made_before(tx: Transaction, tenant: str, once: Idempotency | None) -> Batch | None:
-    """What this idempotency key made before, if anything."""
+def made_before(tx: Transaction, tenant: str, once: Once | None) -> Batch | None:
+    """What this idempotency key made before, or what this is an SDK's retry of, if anything."""
     if once is None:
         return None
+    if isinstance(once, SdkCreate):
+        unheard = unheard_creates.take(tx, tenant, once)
+        return batches.get(tx.conn, tenant, unheard) if unheard else None  # it may be deleted
     id = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))
     return _get(tx, tenant, id) if id else None
 

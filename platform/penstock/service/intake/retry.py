@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.domain.api_errors import Conflict, NotFound
-from penstock.domain.idempotency import Idempotency
+from penstock.domain.idempotency import Once
 from penstock.domain.reuse import CacheMode
 from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.batch import Batch, parse_window
@@ -45,7 +45,7 @@ def retry(
     id: str,
     repeats: Retry,
     terms: RetryRequest,
-    once: Idempotency | None,
+    once: Once | None,
     settings: LimitSettings,
 ) -> Batch:
     """Make a batch (of a job: a job) that repeats lines of this one; its input is derived by whoever validates it.

@@ -12,7 +12,8 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import check_model
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.idempotency import Idempotency
+from penstock.domain.file import BATCH
+from penstock.domain.idempotency import Once
 from penstock.domain.inference_endpoints import BATCHED
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.batch import Batch, LineError, parse_window
@@ -26,7 +27,7 @@ from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.estimates import token_heuristic
 from penstock.service.intake import creation
-from penstock.service.intake.creation import attach_webhook, first, made_before
+from penstock.service.intake.creation import attach, first, made_before
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.intake.upload import Sealed, Upload
 from penstock.service.limits import kept
@@ -48,7 +49,7 @@ class JobLine:
 
 
 def create_batch(
-    tx: Transaction, tenant: str, input_file: str, terms: Terms, once: Idempotency | None, settings: LimitSettings
+    tx: Transaction, tenant: str, input_file: str, terms: Terms, once: Once | None, settings: LimitSettings
 ) -> Batch:
     """Create a batch that waits to be validated; raise BadRequest if its file can't be used."""
     new = _new(tenant, "batch", terms, once, settings)
@@ -58,12 +59,12 @@ def create_batch(
     if file is None:
         message = f"No such file: {input_file!r}. It does not exist, was deleted or has expired."
         raise BadRequest(message, param="input_file_id")
-    if file.purpose != "batch":
+    if file.purpose != BATCH:
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
     return creation.insert(tx, replace(new, input_file=file.id, input_key=file.blob_key), settings)[0]
 
 
-def _new(tenant: str, kind: str, terms: Terms, once: Idempotency | None, settings: LimitSettings) -> NewBatch:
+def _new(tenant: str, kind: str, terms: Terms, once: Once | None, settings: LimitSettings) -> NewBatch:
     if terms.endpoint not in BATCHED:
         raise BadRequest(f"endpoint must be one of {', '.join(BATCHED)}.", param="endpoint")
     window = parse_window(terms.completion_window, settings.max_window_seconds)
@@ -78,7 +79,7 @@ async def create_job(
     asks: Sequence[JobLine],
     default_model: str | None,
     terms: Terms,
-    once: Idempotency | None,
+    once: Once | None,
     settings: Settings,
 ) -> Batch:
     """Create a job: inline and in progress at once if it is small and has one model, else a file to be validated.
@@ -189,9 +190,11 @@ async def _create_inline(
 
 
 def _insert_inline(tx: Transaction, job: NewJob) -> Batch:
+    if again := made_before(tx, job.batch.tenant, job.batch.once):
+        return again
     [made] = small_jobs.insert(tx.conn, [job])
     if made:
-        attach_webhook(tx, job.batch)
+        attach(tx, job.batch)
     return made or first(tx, job.batch)
 
 
@@ -199,6 +202,8 @@ def _create_filed(new: NewBatch, settings: LimitSettings) -> Callable[[Transacti
     """The transaction that makes a large job's file and the job visible together."""
 
     def create(tx: Transaction, sealed: Sealed) -> tuple[Batch, bool]:
+        if again := made_before(tx, new.tenant, new.once):
+            return again, False
         file = fresh("file-")
         batch, made = creation.insert(tx, replace(new, input_file=file, input_key=sealed.key), settings)
         if not made:

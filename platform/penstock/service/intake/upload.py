@@ -11,18 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import structlog
 
 from penstock.blobs.store import Blobs, away_is_unavailable
 from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
 from penstock.domain.file import File
-from penstock.domain.idempotency import Idempotency, remembered
+from penstock.domain.idempotency import Once, SdkCreate, fingerprint_of, key_of, remembered
 from penstock.domain.limits.limit import LimitName
 from penstock.failpoint import failpoint
-from penstock.service.core import audit
-from penstock.service.core.ids import blob_key, fresh
+from penstock.service.core import audit, unheard_creates
+from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.limits import kept
 from penstock.settings.limits import LimitSettings
@@ -31,6 +31,8 @@ from penstock.store.batches import files
 log = structlog.get_logger()
 R = TypeVar("R")
 
+PARAMS: Final = {"file": "file", "part": "data"}
+"""Where each comes in its request."""
 PIECE_BYTES: Final = 128 * 1024
 """What waits here for each upload: small, since hundreds may be slow at once."""
 
@@ -47,8 +49,11 @@ class Sealed:
 class Upload:
     """Bytes on their way to the blob store: `async with`, which discards what was not published."""
 
-    def __init__(self, db: AsyncDatabase, blobs: Blobs, tenant: str, max_bytes: int) -> None:
-        self.key = blob_key(tenant, "files")
+    def __init__(
+        self, db: AsyncDatabase, blobs: Blobs, tenant: str, max_bytes: int, what: Literal["file", "part"] = "file"
+    ) -> None:
+        self.key = blob_key(tenant, f"{what}s")
+        self._what = what
         self._db = db
         self._blobs = blobs
         self._max_bytes = max_bytes
@@ -64,11 +69,16 @@ class Upload:
             self._writer = self._blobs.open_upload(self.key)
         return self
 
+    @property
+    def sha256(self) -> bytes:
+        """Of what has come so far."""
+        return self._sha256.digest()
+
     async def write(self, data: bytes) -> None:
         """Take some bytes; raise TooLarge once there are more than the limit."""
         self._size += len(data)
         if self._size > self._max_bytes:
-            raise TooLarge(f"The file is larger than {self._max_bytes} bytes.", param="file")
+            raise TooLarge(f"The {self._what} is larger than {self._max_bytes} bytes.", param=PARAMS[self._what])
         self._sha256.update(data)
         self._piece += data
         if len(self._piece) >= PIECE_BYTES:
@@ -86,7 +96,7 @@ class Upload:
         await self._flush()
         with away_is_unavailable():
             await self._writer.close()
-        sealed = Sealed(self.key, self._size, self._sha256.digest())
+        sealed = Sealed(self.key, self._size, self.sha256)
         self._discard = False  # from here on its row may be committed, even if nobody lives to hear it
         try:
             made, taken = await self._db.run(make_visible, sealed)
@@ -120,19 +130,20 @@ def publish_file(
     sealed: Sealed,
     tenant: str,
     *,
+    id: str,
     purpose: str,
     filename: str,
-    ttl: timedelta,
-    once: Idempotency | None,
+    ttl: timedelta | None,
+    once: Once | None,
     settings: LimitSettings,
 ) -> tuple[File, bool]:
-    """Make an upload visible; the same upload with the same idempotency key is the file that is there already.
+    """Make an upload visible; one that came before, by its idempotency key or as an SDK's retry, is that file.
 
     Raises TooMany if the tenant keeps as much as it may.
     """
-    if not (once and remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))):
-        kept.check(tx, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: sealed.size_bytes}, settings)
-    id = fresh("file-")
+    if earlier := _made_before(tx, tenant, once):
+        return earlier, False
+    kept.check(tx, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: sealed.size_bytes}, settings)
     taken = files.insert(
         tx.conn,
         tenant,
@@ -143,15 +154,25 @@ def publish_file(
         sha256=sealed.sha256,
         blob_key=sealed.key,
         ttl=ttl,
-        idempotency_key=once.key if once else None,
-        fingerprint=once.fingerprint if once else None,
+        idempotency_key=key_of(once),
+        fingerprint=fingerprint_of(once),
     )
     if not taken:
-        assert once is not None, "only an idempotency key can be taken"
-        earlier = remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))
-        assert earlier is not None, "the insert met it"
-        id = earlier
-    return get(tx, tenant, id), taken
+        earlier = _made_before(tx, tenant, once)
+        assert earlier is not None, "only an idempotency key can be taken, and its file is there"
+        return earlier, False
+    unheard_creates.note(tx, tenant, once, id)
+    return get(tx, tenant, id), True
+
+
+def _made_before(tx: Transaction, tenant: str, once: Once | None) -> File | None:
+    if once is None:
+        return None
+    if isinstance(once, SdkCreate):
+        unheard = unheard_creates.take(tx, tenant, once)
+        return files.get(tx.conn, tenant, unheard) if unheard else None  # it may be deleted
+    id = remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))
+    return get(tx, tenant, id) if id else None
 
 
 def get(tx: Transaction, tenant: str, id: str) -> File:

@@ -30,8 +30,13 @@ _USED: Final = {
     LimitName.OPEN_BATCHES: text(_OPEN_BATCHES),
     LimitName.QUEUED_LINES: text(f"select coalesce(sum(lines), 0)::bigint {_OPEN}"),
     LimitName.QUEUED_TOKENS: text(f"select coalesce(sum(tokens), 0)::bigint {_OPEN}"),
-    LimitName.FILES: text("select count(*) from files where tenant = :tenant"),
-    LimitName.STORED_BYTES: text("select coalesce(sum(bytes), 0)::bigint from files where tenant = :tenant"),
+    # An upload has the place of the file that it will be, and its parts are there until it has ended.
+    LimitName.FILES: text("""
+        select (select count(*) from files where tenant = :tenant)
+             + (select count(*) from uploads where tenant = :tenant and state = 'pending')"""),
+    LimitName.STORED_BYTES: text("""
+        select ((select coalesce(sum(bytes), 0) from files where tenant = :tenant)
+              + (select coalesce(sum(bytes), 0) from upload_parts where tenant = :tenant))::bigint"""),
     LimitName.ENDPOINTS: text("""
         select count(*) from webhook_endpoints
         where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'"""),

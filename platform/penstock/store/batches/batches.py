@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.tokens import Usage
+from penstock.domain.idempotency import fingerprint_of, key_of
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, PauseReason
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.new_batch import NewBatch
@@ -184,8 +185,8 @@ def to_row(new: NewBatch) -> dict[str, Any]:
         "lane": terms.lane.value,
         "lane_rank": terms.lane.rank,
         "metadata": json.dumps(terms.metadata),
-        "idempotency_key": once.key if once else None,
-        "fingerprint": once.fingerprint if once else None,
+        "idempotency_key": key_of(once),
+        "fingerprint": fingerprint_of(once),
         "repeats": json.dumps(new.repeats.as_json()) if new.repeats else None,
         "reads": list(new.reads),
         "allowed_models": None if terms.allowed_models is None else sorted(terms.allowed_models),
