@@ -34,7 +34,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "limits": ("limits", "Set what tenants and keys may do (needs the database)."),
     "models": ("models", "List known models, make one known, promise latencies, set prices."),
     "secrets": ("secrets", "The keys that webhook secrets are encrypted with."),
-    "tenants": ("tenants", "List tenants, weigh them, keep their answers (needs the database)."),
+    "tenants": (
+        "tenants",
+        "List tenants, weigh them, keep their answers, say how long, erase them (needs the database).",
+    ),
     "webhooks": ("webhooks", "Webhook endpoints, and the deliveries to them."),
 }
 """By name: its file in `commands`, and what it does, which is the first paragraph of its own help too."""
