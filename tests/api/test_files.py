@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from api.live import KEY, batch_of, create, error, upload
+from api.live import KEY, batch_of, create, error, http, serving, upload
 from sqlalchemy import text
 
 from penstock.service.core.transaction import Database
@@ -179,7 +181,7 @@ def assert_nothing_is_left(client: httpx.Client, settings: Settings, db: Databas
 def test_a_body_that_is_no_form_is_refused(client: httpx.Client) -> None:
     error(client.post("/v1/files", json={"purpose": "batch"}), 415)
     error(client.post("/v1/files", content=b"", headers={"content-type": "multipart/form-data"}), 400)
-    compressed = {"content-type": "multipart/form-data; boundary=B", "content-encoding": "gzip"}
+    compressed = {"content-type": "multipart/form-data; boundary=B", "content-encoding": "br"}
     error(client.post("/v1/files", content=form(FILE, PURPOSE), headers=compressed), 415)
 
 
@@ -283,3 +285,58 @@ def test_a_file_of_another_purpose_may_have_an_end_and_come_in_parts(client: htt
     fields = {"purpose": "vision", "expires_after[anchor]": "created_at", "expires_after[seconds]": "7200"}
     file = client.post("/v1/files", files={"file": ("a.jpg", b"x")}, data=fields).json()
     assert file["expires_at"] == file["created_at"] + 7_200
+
+
+LINES = b'{"custom_id": "1"}\n' * 20_000
+
+
+def _forms(file: bytes) -> Iterator[bytes]:
+    """A form with the purpose before the file, and one with it behind."""
+    parts = [
+        b'content-disposition: form-data; name="purpose"\r\n\r\nbatch',
+        b'content-disposition: form-data; name="file"; filename="in.jsonl.gz"\r\n\r\n' + file,
+    ]
+    for ordered in (parts, parts[::-1]):
+        yield b"".join(b"--B\r\n" + part + b"\r\n" for part in ordered) + b"--B--\r\n"
+
+
+def test_a_batchs_gzip_is_kept_inflated(client: httpx.Client) -> None:
+    for form in _forms(gzip.compress(LINES[:100]) + gzip.compress(LINES[100:])):
+        kind = {"content-type": "multipart/form-data; boundary=B"}
+        file = client.post("/v1/files", content=form, headers=kind).json()
+        assert (file["bytes"], file["filename"]) == (len(LINES), "in.jsonl")
+        assert client.get(f"/v1/files/{file['id']}/content").content == LINES
+
+
+def test_gzip_that_is_broken_or_cut_is_refused_and_leaves_nothing(client: httpx.Client) -> None:
+    packed = gzip.compress(LINES)
+    for broken in (packed[:-3], packed[:50] + b"x" + packed[51:], packed + b"more"):
+        answer = client.post("/v1/files", files={"file": ("a.gz", broken)}, data={"purpose": "batch"})
+        assert error(answer, 400)["code"] == "invalid_gzip"
+    assert client.get("/v1/files").json()["data"] == []
+
+
+def test_what_gzip_stands_for_counts_against_the_limit(settings: Settings) -> None:
+    small = settings.model_copy(update={"max_file_bytes": 1_000_000})
+    with serving(small) as url, http(url) as client:
+        bomb = {"file": ("a.gz", gzip.compress(bytes(2_000_000)))}
+        error(client.post("/v1/files", files=bomb, data={"purpose": "batch"}), 413)
+        kept = client.post("/v1/files", files=bomb, data={"purpose": "user_data"})
+        assert kept.json()["bytes"] == len(bomb["file"][1]), "another purpose's is kept as it is"
+        packed = gzip.compress(next(_forms(b"{}" * 1_000_000)))
+        head = {"content-type": "multipart/form-data; boundary=B", "content-encoding": "gzip"}
+        error(client.post("/v1/files", content=packed, headers=head), 413)
+
+
+def test_a_body_with_gzip_as_its_content_encoding_is_inflated(client: httpx.Client) -> None:
+    head = {"content-type": "multipart/form-data; boundary=B", "content-encoding": "gzip"}
+    file = client.post("/v1/files", content=gzip.compress(next(_forms(LINES))), headers=head).json()
+    assert file["bytes"] == len(LINES)
+    error(client.post("/v1/files", content=next(_forms(LINES)), headers=head), 400)
+
+
+def test_a_download_has_its_name_in_both_forms(client: httpx.Client) -> None:
+    for name, plain in (("in.jsonl", "in.jsonl"), ("ü%b.jsonl", "__b.jsonl")):
+        file = upload(client, b"{}\n", name)
+        told = client.get(f"/v1/files/{file['id']}/content").headers["content-disposition"]
+        assert told.startswith(f'attachment; filename="{plain}"; filename*=UTF-8'), told

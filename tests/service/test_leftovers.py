@@ -174,6 +174,14 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
             insert into audit (id, at, tenant, actor, action, target) overriding system value
             select coalesce(min(id), 0) - 1, now() - interval '400 days', 'acme', 'cli', 'batch.cancelled', 'gone'
             from audit""")
+        world.sql("""
+            insert into uploads (id, tenant, purpose, filename, bytes, mime_type, expires_at)
+            select 'upload_' || count(*), 'acme', 'batch', 'a', 1, 'text/plain', now() - interval '1 hour'
+            from uploads""")
+        world.sql("""
+            insert into unheard_creates (made, tenant, api_key, fingerprint, asked_at)
+            select 'batch_' || count(*), 'acme', 'key_1', decode(repeat('00', 32), 'hex'), now() - interval '1 hour'
+            from unheard_creates""")
         world.sql(
             """
             insert into events (id, tenant, batch, type, created_at)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from service import broom
 from service.desk import Desk
 from store.world import ANSWER, World
 
 from penstock.domain.accounts.usage_report import UsageRow
+from penstock.domain.api_errors import NotFound
 from penstock.service.admin import usage
 
 
@@ -38,7 +40,8 @@ def test_usage_is_the_same_before_and_after_the_sweep_and_equals_the_batches(des
     assert {one.batch for one in before} == {True}
     desk_model = {one.model for one in before}
     assert used(world, models=sorted(filter(None, desk_model))) == used(world)
-    assert used(world, models=["other"]) == []
+    with pytest.raises(NotFound):
+        used(world, models=["other"])
 
 
 def test_a_tenant_sees_its_own_usage_only(desk: Desk, world: World) -> None:

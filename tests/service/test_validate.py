@@ -49,7 +49,8 @@ BAD = [
 
 def test_every_bad_line_is_reported_at_once_with_its_code_param_and_line(desk: Desk) -> None:
     content = b"\n".join([*(line for line, _, _ in BAD), request("good"), b"", request("good")])
-    wanted = [(code, param, number) for number, (_, code, param) in enumerate(BAD, 1)]
+    wanted: list[tuple[str, str | None, int | None]] = [("invalid_encoding", None, None)]  # first what the file is
+    wanted += [(code, param, number) for number, (_, code, param) in enumerate(BAD, 1)]
     wanted.append(("duplicate_custom_id", "custom_id", len(BAD) + 3))
     assert desk.errors(content) == wanted
 

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from penstock.api.http import errors, request_turns, wording
 from penstock.domain.api_errors import BadRequest, NotSupported, TooLarge, TooMany, TooSlow, Unavailable
+from penstock.formats.gunzip import Gunzip
 
 M = TypeVar("M", bound="Asked")
 
@@ -37,13 +38,17 @@ class Asked(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-def check_head(request: Request, max_bytes: int) -> None:
-    """Refuse, before a byte is read, a body that is compressed or says that it is too large."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise NotSupported("Send the body without Content-Encoding.")
+def check_head(request: Request, max_bytes: int, *, gzip: bool = False) -> None:
+    """Refuse, before a byte is read, a body that is compressed (other than by gzip), or says that it is too large."""
+    if _encoding(request) not in ("identity", *(("gzip",) if gzip else ())):
+        raise NotSupported(f"Send the body without Content-Encoding{', or with gzip' if gzip else ''}.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
         raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+
+
+def _encoding(request: Request) -> str:
+    return request.headers.get("content-encoding", "identity").strip().lower()
 
 
 PROGRESS_BYTES: Final = 16 * 1024
@@ -78,6 +83,25 @@ async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
             left, came = seconds, 0
         await turn.enter()
         yield piece
+
+
+async def inflated(request: Request, seconds: float, max_bytes: int) -> AsyncIterator[bytes]:
+    """The `pieces` of a body without the gzip that its head may name; raises TooLarge once they are more inflated."""
+    if _encoding(request) != "gzip":
+        async for piece in pieces(request, seconds):
+            yield piece
+        return
+    gunzip, size = Gunzip(), 0
+    try:
+        async for piece in pieces(request, seconds):
+            for one in gunzip.feed(piece):
+                size += len(one)
+                if size > max_bytes:
+                    raise TooLarge(f"The body is larger than {max_bytes} bytes once it is inflated.")
+                yield one
+        gunzip.end()
+    except ValueError as error:
+        raise BadRequest(f"The body is not what its Content-Encoding says: {error}.") from None
 
 
 @dataclass

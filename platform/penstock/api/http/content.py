@@ -27,7 +27,7 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
         "etag": f'"{file.id}-gzip"' if gzip else etag,
         "accept-ranges": "bytes",
         "vary": "accept-encoding",
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}",
+        "content-disposition": _disposition(file.filename),
         "x-content-type-options": "nosniff",
         "cache-control": "private, no-cache",
     }
@@ -46,6 +46,12 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
     else:
         headers["content-length"] = str(end - start)
     return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
+
+
+def _disposition(filename: str) -> str:
+    """Both forms of the name (RFC 6266): curl and wget read only the plain one, which has ASCII alone."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def _matches(given: str | None, *etags: str) -> bool:

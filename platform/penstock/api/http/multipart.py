@@ -100,7 +100,7 @@ class _Reader:
 
 def boundary(request: Request, max_file_bytes: int) -> bytes:
     """Check the head of a form before anything is prepared for its body; what stands between its parts."""
-    body.check_head(request, max_file_bytes + FRAME_BYTES)
+    body.check_head(request, max_file_bytes + FRAME_BYTES, gzip=True)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data":
         raise NotSupported("Send the file as multipart/form-data.")
@@ -113,20 +113,22 @@ def boundary(request: Request, max_file_bytes: int) -> bytes:
 async def receive(
     request: Request,
     between: bytes,
-    take: Callable[[bytes], Awaitable[None]],
+    take: Callable[[bytes, Form], Awaitable[None]],
     seconds: float,
     file_field: str = "file",
 ) -> Form:
-    """Read a form, handing the bytes of its part `file_field` to `take` as they come.
+    """Read a form, handing the bytes of its part `file_field` to `take` as they come, with what is known of the form.
 
-    Raises BadRequest if it is cut or malformed, TooSlow if its sender stands still for so long.
+    A form that comes as gzip is inflated. Raises BadRequest if it is cut or malformed, TooSlow if its sender stands
+    still for so long.
     """
     reader = _Reader(between, file_field)
+    most = request.app.state.platform.settings.max_file_bytes + FRAME_BYTES
     try:
-        async for piece in body.pieces(request, seconds):
+        async for piece in body.inflated(request, seconds, most):
             reader.parser.write(piece)
             for found in reader.pieces:
-                await take(found)
+                await take(found, reader.form)
             reader.pieces.clear()
         reader.parser.finalize()
     except FormParserError as error:

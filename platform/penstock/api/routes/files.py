@@ -17,10 +17,11 @@ from penstock.api.repeats import Repeats
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.file import UPLOADED, check_purpose, life
+from penstock.domain.file import BATCH, UPLOADED, check_purpose, life
 from penstock.domain.limits.limit import LimitName
 from penstock.service.core.ids import fresh
 from penstock.service.intake import upload
+from penstock.service.intake.unpacking import Unpacking
 from penstock.service.intake.upload import Upload
 from penstock.service.limits import kept
 
@@ -39,7 +40,7 @@ _FORM: dict[str, Any] = {
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "Of a batch: JSONL.",
+                            "description": "Of a batch: JSONL in UTF-8; as gzip too, which is kept inflated.",
                         },
                         "purpose": {
                             "type": "string",
@@ -68,17 +69,24 @@ async def create_file(request: Request, tenant: Tenant, here: Here, repeats: Rep
     await here.db.run(kept.check, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: 0}, here.settings)
     with here.limiter.held(access_of(request), LimitName.UPLOAD_BYTES, 0) as held:
         async with Upload(here.db, here.blobs, tenant, limit) as coming:
+            so_far = Form()
+            # Of a file that comes before its purpose it is not known yet: only a batch's is meant to be inflated.
+            unpacking = Unpacking(coming.write, lambda: so_far.fields.get("purpose", BATCH) == BATCH)
 
-            async def take(piece: bytes) -> None:
+            async def take(piece: bytes, known: Form) -> None:
+                so_far.fields = known.fields
                 held.grow(len(piece))
-                await coming.write(piece)
+                await unpacking.write(piece)
 
             form = await multipart.receive(request, between, take, here.settings.slow_body_seconds)
+            await unpacking.end()
             purpose, asked_life = _check(form)
+            if unpacking.unpacks and purpose != BATCH:
+                raise BadRequest("Send 'purpose' before a file that is gzip: it is kept as it is.", param="purpose")
             ttl = life(purpose, asked_life, timedelta(seconds=here.settings.file_ttl_seconds))
             asked = repr((form.filename, sorted(form.fields.items()))).encode() + coming.sha256
             once = await repeats.once(b"file" + asked)
-            named = {"id": fresh("file-"), "purpose": purpose, "filename": form.filename or ""}
+            named = {"id": fresh("file-"), "purpose": purpose, "filename": unpacking.name(form.filename or "")}
             made = await coming.publish(
                 lambda tx, sealed: upload.publish_file(
                     tx, sealed, tenant, **named, ttl=ttl, once=once, settings=here.settings

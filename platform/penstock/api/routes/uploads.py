@@ -13,6 +13,7 @@ from penstock.api.auth import Tenant, access_of
 from penstock.api.http import body, multipart
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
+from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
 from penstock.api.schemas import shapes
@@ -115,7 +116,7 @@ async def create_part(request: Request, upload_id: str, tenant: Tenant, here: He
     with here.limiter.held(access_of(request), LimitName.UPLOAD_BYTES, 0) as held:
         async with Upload(here.db, here.blobs, tenant, most, "part") as coming:
 
-            async def take(piece: bytes) -> None:
+            async def take(piece: bytes, _: Form) -> None:
                 held.grow(len(piece))
                 await coming.write(piece)
 

@@ -54,9 +54,10 @@ def old_files(tx: Transaction, settings: SweepSettings) -> int:
 
 def expired_uploads(tx: Transaction, settings: SweepSettings) -> int:
     """End uploads that were abandoned, and delete those that ended a day ago."""
-    expired = sweep.expire_uploads(tx.conn, limit=_BATCHES)
+    some = min(_BATCHES, MOST)  # each may have thousands of parts
+    expired = sweep.expire_uploads(tx.conn, limit=some)
     deleted = sweep.delete_uploads(tx.conn, limit=MOST)
-    return MOST if expired == _BATCHES else max(expired, deleted)
+    return MOST if expired == some else max(expired, deleted)
 
 
 def unheard_creates(tx: Transaction, settings: SweepSettings) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound, TooLarge, Unreadable
-from penstock.domain.file import File
+from penstock.domain.file import BATCH, File
 from penstock.domain.idempotency import Once, SdkCreate, remembered
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.resumable_upload import (
@@ -31,6 +31,7 @@ from penstock.failpoint import failpoint
 from penstock.service.core import unheard_creates
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.service.intake.unpacking import Unpacking
 from penstock.service.intake.upload import Sealed, Upload, publish_file
 from penstock.service.limits import kept
 from penstock.settings.limits import LimitSettings
@@ -155,12 +156,14 @@ async def put_together(
     Raises BadRequest if the md5 is another, Conflict if the upload ended meanwhile, TooMany.
     """
     whole = hashlib.md5(usedforsecurity=False)
-    async with Upload(db, blobs, upload.tenant, upload.bytes) as coming:
+    async with Upload(db, blobs, upload.tenant, settings.max_file_bytes) as coming:
+        unpacking = Unpacking(coming.write, lambda: upload.purpose == BATCH)
         try:
             for part in parts:
                 async for piece in blobs.stream(part.blob_key, 0, part.bytes):
                     whole.update(piece)
-                    await coming.write(piece)
+                    await unpacking.write(piece)
+            await unpacking.end()
         except Unreadable:  # a cancel, another complete or the sweep took them
             done, _ = await db.run(begin_completion, upload.tenant, upload.id, asked)
             if done.upload.state is UploadState.PENDING:
@@ -170,12 +173,26 @@ async def put_together(
             raise BadRequest(f"The parts have the md5 {whole.hexdigest()}.", param="md5", code="md5_mismatch")
         failpoint("upload.joined")
         return await coming.publish(
-            functools.partial(_publish, tenant=upload.tenant, id=upload.id, asked=asked, settings=settings)
+            functools.partial(
+                _publish,
+                tenant=upload.tenant,
+                id=upload.id,
+                filename=unpacking.name(upload.filename),
+                asked=asked,
+                settings=settings,
+            )
         )
 
 
 def _publish(
-    tx: Transaction, sealed: Sealed, *, tenant: str, id: str, asked: Completion, settings: LimitSettings
+    tx: Transaction,
+    sealed: Sealed,
+    *,
+    tenant: str,
+    id: str,
+    filename: str,
+    asked: Completion,
+    settings: LimitSettings,
 ) -> tuple[UploadView, bool]:
     kept.check(tx, tenant, {}, settings)  # its lock comes before the upload's, as with parts
     upload = _found(uploads.lock(tx.conn, tenant, id, late=True), id)
@@ -186,7 +203,7 @@ def _publish(
     # First of all its own place and its parts' bytes become free, for the file.
     state, hashed = UploadState.COMPLETED, parts_hash(asked.part_ids)
     uploads.end(tx.conn, tenant, id, state, file=file, parts_hash=hashed)
-    named = {"id": file, "purpose": upload.purpose, "filename": upload.filename}
+    named = {"id": file, "purpose": upload.purpose, "filename": filename}
     publish_file(tx, sealed, tenant, **named, ttl=upload.ttl, once=None, settings=settings)
     return get(tx, tenant, id), True
 

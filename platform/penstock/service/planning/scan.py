@@ -18,6 +18,7 @@ import numpy as np
 
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import LineError
+from penstock.formats import encoding
 from penstock.formats import input as lines
 from penstock.formats.canonical import fingerprint
 from penstock.formats.prefix import beginnings
@@ -64,6 +65,8 @@ def scan(path: Path, endpoint: str, facts: Mapping[str, ModelFacts], settings: S
     """
     found = Scan()
     with path.open("rb", buffering=1 << 20) as file:
+        if fault := encoding.fault(os.pread(file.fileno(), encoding.HEAD_BYTES, 0)):
+            found.refuse(LineError("invalid_encoding", fault), settings.max_errors_listed)
         _check_lines(file, found, endpoint, facts, settings, dedup)
         _check_custom_ids(file, found, settings)
     found.hashes.clear()
