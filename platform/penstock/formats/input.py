@@ -66,6 +66,11 @@ def tidy(raw: bytes, number: int) -> bytes:
     return (raw.removeprefix(BOM) if number == 1 else raw).strip(b" \t\r\n")
 
 
+def too_long(most_bytes: int) -> str:
+    """Why a line that is longer than this is refused."""
+    return f"The line is longer than {most_bytes} bytes."
+
+
 def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> Checked | LineError:
     """Check one tidy, non-empty line against the contract; the first fault is the answer."""
 
