@@ -99,7 +99,12 @@ def test_a_job_is_watched_to_its_end_and_its_results_are_written(
     watched = penstock("batches", "watch", job)
     work.join()
     assert watched.exit_code == 0
-    assert "2/2" in watched.stdout
+    assert "1 answered · 1 failed · 0 left" in watched.stdout
+    assert f"1 of 2 lines failed: penstock batches results {job} --errors FILE" in watched.stderr
+    assert penstock("batches", "watch", job, "--fail-on-errors").exit_code == 3
+    [row] = [line.split() for line in penstock("batches", "list", "--jobs").stdout.splitlines() if job in line]
+    assert row[4:7] == ["1", "1", "0"], "answered, failed, left"
+    assert "2: 1 answered · 1 failed · 0 left" in penstock("batches", "show", job).stdout
     shown = penstock("batches", "results", job)
     assert json.loads(shown.stdout)["custom_id"] == "good"
     assert "1 lines failed" in shown.stderr
@@ -108,6 +113,29 @@ def test_a_job_is_watched_to_its_end_and_its_results_are_written(
     assert json.loads((tmp_path / "out.jsonl").read_text())["custom_id"] == "good"
     assert json.loads((tmp_path / "err.jsonl").read_text())["custom_id"] == "bad"
     assert penstock("batches", "list", "--jobs").stdout.count(job) == 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "more", "status"),
+    [(3, "--fail-on-errors", 0), (2, None, 0), (2, "--fail-on-errors", 3), (0, None, 3), (0, "--fail-on-errors", 3)],
+)
+def test_who_watches_hears_how_it_ended(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings,
+    answered: int, more: str | None, status: int,
+) -> None:  # fmt: skip
+    worker = arrive(db, settings, "gpu", "tiny")
+    requests = [{"custom_id": str(n), "body": chat()} for n in range(3)]
+    job = client.post("/v1/jobs", json={"model": "tiny", "requests": requests}).json()["id"]
+
+    def answer(number: int, custom_id: str) -> tuple[int, bytes]:
+        return (200, completion("yes")) if int(custom_id) < answered else (400, b"{}")
+
+    settle_one(db, settings, worker, answer)
+    done = penstock("batches", "watch", job, *filter(None, [more]))
+    assert done.exit_code == status, done.output
+    assert f"{job} completed · {answered} answered · {3 - answered} failed · 0 left" in done.stdout
+    said = f"{3 - answered} of 3 lines failed: penstock batches results {job} --errors FILE"
+    assert (said in done.stderr) == (answered < 3)
 
 
 def test_results_in_files_come_as_they_are(penstock: Penstock, client: httpx.Client, db: Database) -> None:
