@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_a_file_is_submitted_with_the_endpoint_of_its_first_line(
 def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penstock: Penstock, tmp_path: Path) -> None:
     (tmp_path / "odd").write_text("nonsense\n")
     for arguments, words in (
-        (("odd",), "names no url"),
+        (("odd",), "The first line of odd is not parseable as JSON"),
         (("none",), "can't be read: No such file"),
         (("odd", "--endpoint", "/v1/odd"), "endpoint must be one of"),
         (("odd", "--endpoint", "/v1/completions", "--window", "soon"), "completion_window must be like"),
@@ -49,6 +50,42 @@ def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penst
         assert done.exit_code == 1
         assert words in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"\xef\xbb\xbf", b"\n \r\n\n", b"\xef\xbb\xbf\r\n"], ids=["plain", "BOM", "blank", "BOM and blank"]
+)
+@pytest.mark.parametrize("length", [1, 1_100_000])
+def test_the_command_takes_every_file_that_the_server_takes(
+    penstock: Penstock, client: httpx.Client, tmp_path: Path, before: bytes, length: int
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(before + lines.write("a", "/v1/completions", {"prompt": "x" * length}))
+    done = penstock("batches", "submit", "in.jsonl")
+    assert done.exit_code == 0, done.output
+    assert client.get(f"/v1/batches/{done.stdout.strip()}").json()["endpoint"] == "/v1/completions"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "odd is empty: it holds no requests."),
+        (b"\xef\xbb\xbf\n\n", "odd is empty: it holds no requests."),
+        (b'[{"url": "/v1/completions"}]', "odd is a JSON array"),
+        (b'[\n{"url": "/v1/completions"}\n]', "odd is a JSON array"),
+        (b'{\n"url": "/v1/completions"}', "a JSON object over several lines"),
+        (gzip.compress(b"{}"), "odd is gzip, not JSONL"),
+        (b"\x89PNG\r\n\x1a\n", "odd is not UTF-8, not JSONL"),
+        ("{}".encode("utf-16"), "odd is UTF-16, not JSONL"),
+        (b"7\n", "is no JSON object"),
+        (b'{"body": {}}', "names no url: say --endpoint"),
+    ],
+)
+def test_what_is_no_jsonl_is_called_what_it_is(penstock: Penstock, tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "odd").write_bytes(data)
+    for command in ("submit", "estimate"):
+        done = penstock("batches", command, "odd")
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+        assert words in done.stderr
 
 
 def test_the_list_shows_every_batch_over_pages(penstock: Penstock, client: httpx.Client) -> None:

@@ -117,8 +117,8 @@ def _shown(console: Console) -> Iterator[Show]:
         def live(batch: dict[str, Any], words: str) -> None:
             counts = batch["request_counts"]
             done = counts["completed"] + counts["failed"]
-            shown = {"lines": counted(counts) if counts["total"] else "", "words": words}
-            bar.update(task, description=batch["status"], total=counts["total"] or None, completed=done, **shown)
+            total, lines = counts["total"] or None, counted(counts) if counts["total"] else ""
+            bar.update(task, description=batch["status"], total=total, completed=done, lines=lines, words=words)
 
         yield live
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, told
 from penstock.cli.commands.estimate import print_estimate
+from penstock.cli.input_file import first_url, opened
 from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
@@ -50,27 +51,11 @@ def submit(
 ) -> None:
     """Upload a file and make a batch of it; prints its id."""
     with told(), connected(url, data) as client:
-        asked = {"endpoint": endpoint or _first_url(file), "completion_window": window, "lane": str(lane)}
+        asked = {"endpoint": endpoint or first_url(file), "completion_window": window, "lane": str(lane)}
         batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": _upload(client, file)})
         out.print(batch["id"])
         if wait:
             _finish(watch(client, batch["id"], err), fail_on_errors)
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise Problem(f"{file} can't be read: {error.strerror}.") from None
-
-
-def _first_url(file: Path) -> str:
-    with _opened(file) as opened:
-        first = opened.readline(1 << 20)
-    try:
-        return str(json.loads(first.removeprefix(b"\xef\xbb\xbf"))["url"])
-    except (ValueError, KeyError, TypeError):
-        raise Problem(f"The first line of {file} names no url: say --endpoint.") from None
 
 
 @app.command()
@@ -88,7 +73,7 @@ def estimate(
         local = None if file.startswith("file-") else Path(file)
         if local is None and endpoint is None:
             raise Problem("Say --endpoint for a file that is there already.")
-        asked = {"endpoint": endpoint or _first_url(local or Path()), "completion_window": window, "lane": str(lane)}
+        asked = {"endpoint": endpoint or first_url(local or Path()), "completion_window": window, "lane": str(lane)}
         id = _upload(client, local) if local else file
         try:
             one = ask(client, "POST", "/batches/estimate", json=asked | {"input_file_id": id})
@@ -102,8 +87,8 @@ def estimate(
 
 
 def _upload(client: httpx.Client, file: Path) -> str:
-    with _opened(file) as opened:
-        files = {"file": (file.name, opened, "application/octet-stream")}
+    with opened(file) as whole:
+        files = {"file": (file.name, whole, "application/octet-stream")}
         return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
 
 
