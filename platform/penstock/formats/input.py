@@ -137,6 +137,11 @@ def custom_id_of(line: bytes) -> str:
     return custom_id
 
 
+def model_of(body: bytes) -> str:
+    """The model that a checked body names."""
+    return str(_read_body(body).model)
+
+
 def write(custom_id: str, endpoint: str, body: Any) -> bytes:
     """Write one request as a line, without its line end; `body` is any JSON value."""
     return msgspec.json.encode({"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body})
