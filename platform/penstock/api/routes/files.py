@@ -16,6 +16,7 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.schemas import shapes
+from penstock.api.schemas.paging import After
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import File
@@ -119,7 +120,7 @@ async def list_files(
     tenant: Tenant,
     here: Here,
     purpose: Annotated[str | None, Query(description="Only files with this purpose.", max_length=100)] = None,
-    after: Annotated[str | None, Query(description="The last id of the page before.", max_length=200)] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
 ) -> Page[FileShape]:
