@@ -255,7 +255,7 @@ def test_a_batch_shows_what_it_warns_of(
     cut = b'{"choices": [{"finish_reason": "length", "message": {"content": ""}}]}'
     settle_one(db, settings, worker, lambda number, custom_id: (200, cut))
     shown = penstock("batches", "show", job).stdout
-    assert "1 answer is empty because max_tokens ran out" in shown
+    assert "1 answer is empty because max_completion_tokens or max_tokens ran out" in shown
     assert "(lines 1)" in shown
 
 
