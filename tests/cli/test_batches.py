@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -196,6 +198,46 @@ def test_a_server_that_is_away_and_a_wrong_key_are_said_in_one_line(
         assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.output
     monkeypatch.delenv("PENSTOCK_API_KEY")
     assert "No API key" in penstock("batches", "list").stderr
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_shown_in_escapes(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    job = client.post("/v1/jobs", json={"model": "tiny", "body": chat()}).json()["id"]
+    settle_one(db, settings, worker, lambda number, custom_id: (200, completion("é\ud83d")))
+
+    def said(line: dict[str, Any]) -> Any:
+        return line["response"]["body"]["choices"][0]["message"]["content"]
+
+    assert said(json.loads(penstock("batches", "results", job).stdout)) == "é\ud83d"
+    assert penstock("batches", "results", job, "--output", "out.jsonl").exit_code == 0
+    assert said(json.loads((tmp_path / "out.jsonl").read_text())) == "é\ud83d"
+    assert said(json.loads(penstock("batches", "show", job, "--json").stdout)["results"][0]) == "é\ud83d"
+
+
+def test_what_is_wrong_is_not_said_of_the_url(penstock: Penstock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "can't be asked of http" in penstock("batches", "show", "batch_\n").stderr
+    monkeypatch.setenv("PENSTOCK_API_KEY", "sk-é")
+    assert penstock("batches", "list").stderr == "penstock: What PENSTOCK_API_KEY holds is no API key.\n"
+
+
+def test_a_server_of_another_kind_is_said_to_be_one(penstock: Penstock, tmp_path: Path) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>\xff")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = penstock("batches", "list", "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "answered 200, but not as Penstock does" in done.stderr
 
 
 def test_the_key_of_a_data_folder_is_used(penstock: Penstock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Chosen(Asked):
     )
     answered: Literal["empty", "truncated"] | None = Field(
         None,
-        description="Also answers that their limit on tokens cut: `truncated` all of them, `empty` those that say nothing.",
+        description="Also answers that a limit on tokens cut: `truncated` all of them, `empty` those that say nothing.",
     )
     custom_ids: list[Annotated[Text, StringConstraints(min_length=1, max_length=512)]] | None = Field(
         None, description="Of all those only these lines.", min_length=1, max_length=_MOST_CUSTOM_IDS

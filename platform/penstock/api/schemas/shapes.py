@@ -135,7 +135,7 @@ class WarningShape(BaseModel):
     """What may be wrong with answers that count as answered."""
 
     code: Literal["empty_answers"] = Field(
-        description="`empty_answers`: the limit on tokens ran out before a word was said. `/retry` repeats them with more."
+        description="`empty_answers`: the limit on tokens ran out before a word was said. `/retry` asks again."
     )
     message: str
     count: int

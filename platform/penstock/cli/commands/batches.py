@@ -14,7 +14,7 @@ import httpx
 import typer
 from rich.table import Table
 
-from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, told
+from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, json_text, told
 from penstock.cli.commands.estimate import print_estimate
 from penstock.cli.input_file import first_url, opened
 from penstock.cli.watch import counted, left, outlook, path, watch
@@ -81,7 +81,7 @@ def estimate(
             if local:
                 ask(client, "DELETE", f"/files/{id}")
         if as_json:
-            out.print(json.dumps(one, indent=2), soft_wrap=True)
+            out.print(json_text(one, indent=2), soft_wrap=True)
         else:
             print_estimate(one, out)
 
@@ -133,7 +133,7 @@ def show(
     with told(), connected(url, data) as client:
         one = ask(client, "GET", path(id))
         if as_json:
-            out.print(json.dumps(one, indent=2, ensure_ascii=False), soft_wrap=True)
+            out.print(json_text(one, indent=2), soft_wrap=True)
         else:
             _print(one)
 
@@ -298,7 +298,7 @@ def _split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:
     bad: list[str] = []
     for line in lines:
         answered = line["response"] is not None and 200 <= line["response"]["status_code"] < 300
-        (good if answered else bad).append(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        (good if answered else bad).append(json_text(line, separators=(",", ":")) + "\n")
     return "".join(good).encode(), "".join(bad).encode()
 
 
