@@ -253,3 +253,27 @@ def test_a_page_goes_on_after_any_file_and_an_unknown_one_is_404(client: httpx.C
     rest = client.get("/v1/files", params={"after": made[1]}).json()
     assert [one["id"] for one in rest["data"]] == [made[0]]
     assert error(client.get("/v1/files", params={"after": "file-none"}), 404)["param"] == "after"
+
+
+@pytest.mark.parametrize("gzip", ["gzip", "identity"])
+def test_head_of_a_download_is_its_head_and_reads_none_of_it(
+    client: httpx.Client, settings: Settings, gzip: str
+) -> None:
+    file = upload(client, b"x" * 5_000)["id"]
+    path, headers = f"/v1/files/{file}/content", {"accept-encoding": gzip}
+    whole = client.get(path, headers=headers)
+    for blob in blobs(settings):
+        blob.unlink()
+    head = client.head(path, headers=headers)
+    assert (head.status_code, head.content) == (200, b"")
+    told = [{name: value for name, value in one.headers.items() if name not in IN_TURN} for one in (whole, head)]
+    assert told[0] == told[1]
+    assert ("content-length" in head.headers) == (gzip == "identity")
+    part = client.head(path, headers=headers | {"range": "bytes=0-9"})
+    assert (part.status_code, part.headers.get("content-range")) == (200, None)
+    assert client.head(path, headers={"if-none-match": head.headers["etag"]}).status_code == 304
+    assert client.head("/v1/files/file-none/content").status_code == 404
+
+
+IN_TURN = ("date", "x-request-id", "transfer-encoding")
+"""Headers that are another answer's each time, or say how bytes come."""

@@ -145,6 +145,6 @@ async def delete_file(file_id: str, tenant: Tenant, here: Acting) -> DeletedFile
 
 @router.get("/{file_id}/content", summary="Read a file", response_class=StreamingResponse)
 async def get_content(request: Request, file_id: str, tenant: Tenant, here: Here) -> Response:
-    """The bytes, streamed. Supports `Range` (one range), `If-Range`, `If-None-Match` and `Accept-Encoding: gzip`."""
+    """The bytes, streamed; HEAD reads none. Supports `Range` (one range), `If-Range`, `If-None-Match` and gzip."""
     file = await here.db.run(upload.get, tenant, file_id)
     return await content.respond(request, here.blobs, file)
