@@ -25,7 +25,7 @@ class Listed(StrEnum):
 
 
 @dataclass(frozen=True)
-class Place:
+class ListPlace:
     """A place in a list that is ordered by time of creation, then by id."""
 
     created_at: datetime
@@ -53,13 +53,13 @@ _DELETE_OLD = text("""
         order by gone_at limit :limit for update skip locked))""")
 
 
-def find(conn: Connection, tenant: str, listed: Listed, id: str) -> Place | None:
+def find(conn: Connection, tenant: str, listed: Listed, id: str) -> ListPlace | None:
     """Where a tenant's object stands, or stood within the last day; None if it has, and had, none of this id."""
     row = conn.execute(_FIND[listed], {"tenant": tenant, "id": id}).first()
-    return Place(row.created_at, row.id) if row else None
+    return ListPlace(row.created_at, row.id) if row else None
 
 
-def values(after: Place | None) -> dict[str, Any]:
+def values(after: ListPlace | None) -> dict[str, Any]:
     """`:after_at` and `:after`, both null for the first page."""
     return {"after_at": after.created_at if after else None, "after": after.id if after else None}
 

@@ -23,7 +23,7 @@ from penstock.domain.webhook import (
     WebhookBacklog,
 )
 from penstock.store import cursors
-from penstock.store.cursors import Place
+from penstock.store.cursors import ListPlace
 
 _OWE = text("""
     -- An event is owed to an endpoint once, however often somebody says so: to the tenant's own, and to the batch's.
@@ -328,7 +328,7 @@ def page(
     conn: Connection,
     tenant: str,
     *,
-    after: Place | None,
+    after: ListPlace | None,
     limit: int,
     endpoint: str | None = None,
     batch: str | None = None,

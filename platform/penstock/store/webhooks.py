@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.webhook import Endpoint, SealedSecret
 from penstock.store import cursors
-from penstock.store.cursors import Place
+from penstock.store.cursors import ListPlace
 
 _INSERT = text("""
     insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret, secret_hint)
@@ -122,7 +122,7 @@ def of_batch(conn: Connection, tenant: str, batch: str) -> Endpoint | None:
     return _endpoint(row) if row else None
 
 
-def page(conn: Connection, tenant: str, *, after: Place | None, limit: int) -> list[Endpoint]:
+def page(conn: Connection, tenant: str, *, after: ListPlace | None, limit: int) -> list[Endpoint]:
     """The tenant's endpoints, newest first; those of batches are not among them."""
     rows = conn.execute(_PAGE, {"tenant": tenant, "limit": limit} | cursors.values(after))
     return [_endpoint(row) for row in rows]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from penstock.domain.api_errors import NotFound
 from penstock.service.core.transaction import Transaction
 from penstock.store import cursors
-from penstock.store.cursors import Listed, Place
+from penstock.store.cursors import Listed, ListPlace
 
 
-def place(tx: Transaction, tenant: str, listed: Listed, after: str | None) -> Place | None:
+def place(tx: Transaction, tenant: str, listed: Listed, after: str | None) -> ListPlace | None:
     """Where a page begins, None at the top; raise NotFound for what the tenant neither has nor lately deleted."""
     if after is None:
         return None

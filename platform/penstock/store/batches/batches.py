@@ -17,7 +17,7 @@ from penstock.domain.work.lane import Lane
 from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import Retry
 from penstock.store import cursors
-from penstock.store.cursors import Place
+from penstock.store.cursors import ListPlace
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
@@ -215,7 +215,7 @@ def find_all(conn: Connection, ids: Sequence[str]) -> list[Batch]:
     return [of_row(row) for row in conn.execute(_FIND, {"ids": list(ids)})]
 
 
-def page(conn: Connection, tenant: str, *, kind: str, after: Place | None, limit: int) -> list[Batch]:
+def page(conn: Connection, tenant: str, *, kind: str, after: ListPlace | None, limit: int) -> list[Batch]:
     """A tenant's batches (or jobs), newest first, after this place."""
     rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "limit": limit} | cursors.values(after))
     return [of_row(row) for row in rows]

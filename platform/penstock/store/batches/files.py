@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from penstock.domain.api_errors import TooSlow
 from penstock.domain.file import File
 from penstock.store import cursors
-from penstock.store.cursors import Place
+from penstock.store.cursors import ListPlace
 
 _INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_key) do nothing")
 _PUBLISHED = text("""
@@ -142,7 +142,7 @@ def lock(conn: Connection, tenant: str, id: str) -> bool:
 
 
 def page(
-    conn: Connection, tenant: str, *, purpose: str | None, after: Place | None, limit: int, order: str = "desc"
+    conn: Connection, tenant: str, *, purpose: str | None, after: ListPlace | None, limit: int, order: str = "desc"
 ) -> list[File]:
     """A tenant's files by time of creation, newest first unless `order` is `asc`, after this place."""
     asked = {"tenant": tenant, "purpose": purpose, "limit": limit}
