@@ -159,6 +159,25 @@ def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: p
         assert client.get(f"/v1/uploads/{place.ids['upload']}").json()["status"] == "pending"
 
 
+def test_head_is_answered_as_get_is_without_a_body(place: Place, subtests: pytest.Subtests) -> None:
+    key, few = place.key(), place.key(scopes=frozenset({Scope.FILES}))
+    with http(place.url) as client:
+        assert client.head("/health/live").status_code == client.get("/health/live").status_code == 200
+    for route in place.routes:
+        with subtests.test(route=route):
+            head = place.ask(("HEAD", route[1]), key)
+            assert head.content == b""
+            if route[0] == "GET":
+                assert head.status_code == place.ask(route, key).status_code != 405
+                assert place.ask(("HEAD", route[1]), few).status_code == place.ask(route, few).status_code
+                assert place.ask(("HEAD", route[1]), None).status_code == 401
+            refused = place.ask(("TRACE", route[1]), key)
+            assert error(refused, 405)["code"] == "method_not_allowed"
+            allowed = set(refused.headers["allow"].split(", "))
+            assert route[0] in allowed
+            assert ("GET" in allowed) == ("HEAD" in allowed)
+
+
 @pytest.mark.parametrize("role", [Role.TENANT, Role.OPERATOR])
 def test_another_tenant_finds_none_of_the_things(place: Place, role: Role, subtests: pytest.Subtests) -> None:
     _, key = place.db.run(keys.create, "foreign", "matrix", role)

@@ -14,17 +14,24 @@ from sqlalchemy import text
 
 from penstock.domain.calls.ingress import Load
 from penstock.formats import input as lines
-from penstock.service.admin import prices
+from penstock.service.admin import models, prices
 from penstock.service.calls import ingresses
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
+from penstock.settings.concern import MIB
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Ingresses that need to pulse only once."""
+    """Ingresses that need to pulse only once, and larger files than others have."""
     return settings.model_copy(
-        update={"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
+        update={
+            "ingress_token": SecretStr(TOKEN),
+            "ingress_gone_seconds": 600.0,
+            "load_report_seconds": 0.2,
+            "max_file_bytes": 64 * MIB,
+            "max_line_bytes": MIB,
+        }
     )
 
 
@@ -133,6 +140,38 @@ def test_the_gpus_time_is_priced_once_a_token_is_measured(
 def test_what_lines_say_of_their_answers_is_heard(client: httpx.Client, model: str) -> None:
     file = upload(client, content(10, ignore_eos=True, max_tokens=30, n=2))["id"]
     assert estimate(client, file)["output_tokens"] == {"low": 600, "expected": 600, "high": 600}
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_lines_of_any_length_count(client: httpx.Client, db: Database, model: str, count: int) -> None:
+    db.run(models.add, "other")
+    asked = {"model": "other", **chat("hello " * 30_000), "max_tokens": 7}
+    long = b"".join(lines.write(f"long{n}", CHAT, asked) + b"\n" for n in range(count))
+    alone = estimate(client, upload(client, long)["id"])
+    assert alone["based_on"]["bad_lines"] == 0
+    assert alone["lines"]["count"] == pytest.approx(count, abs=1)
+    assert alone["input_tokens"]["expected"] == pytest.approx(len(long) / 4, rel=0.01)
+    assert alone["output_tokens"]["expected"] == pytest.approx(7 * count, rel=0.01)
+    assert alone["based_on"]["input"] == "assumed"
+    beside = estimate(client, upload(client, content(20_000) + long)["id"])
+    parts = {one["model"]: one for one in beside["models"]}
+    assert parts["other"]["input_tokens"]["expected"] == pytest.approx(len(long) / 4, rel=0.2)
+    assert parts["tiny"]["lines"]["expected"] == pytest.approx(20_000, rel=0.1)
+
+
+def test_each_prompt_and_each_choice_of_a_line_has_an_answer(client: httpx.Client, model: str) -> None:
+    asked = {"model": "tiny", "prompt": ["a", "b", "c"], "best_of": 2, "ignore_eos": True, "max_tokens": 10}
+    file = upload(client, lines.write("a", "/v1/completions", asked))["id"]
+    assert estimate(client, file, endpoint="/v1/completions")["output_tokens"]["expected"] == 60
+    many = upload(client, content(1, n=500, ignore_eos=True, max_tokens=10))["id"]
+    assert estimate(client, many)["output_tokens"]["expected"] == 5_000
+
+
+def test_a_line_that_no_batch_takes_is_a_bad_one(client: httpx.Client, settings: Settings, model: str) -> None:
+    file = upload(client, content(3) + b"x" * (settings.max_line_bytes + 1))["id"]
+    seen = estimate(client, file)
+    assert (seen["lines"]["count"], seen["based_on"]["bad_lines"]) == (4, 1)
+    assert "longer than" in seen["based_on"]["first_error"]["message"]
 
 
 def test_bad_lines_are_seen_before_the_batch_is_made(client: httpx.Client, model: str) -> None:

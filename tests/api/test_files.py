@@ -340,3 +340,27 @@ def test_a_download_has_its_name_in_both_forms(client: httpx.Client) -> None:
         file = upload(client, b"{}\n", name)
         told = client.get(f"/v1/files/{file['id']}/content").headers["content-disposition"]
         assert told.startswith(f'attachment; filename="{plain}"; filename*=UTF-8'), told
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_head_of_a_download_is_its_head_and_reads_none_of_it(
+    client: httpx.Client, settings: Settings, coding: str
+) -> None:
+    file = upload(client, b"x" * 5_000)["id"]
+    path, headers = f"/v1/files/{file}/content", {"accept-encoding": coding}
+    whole = client.get(path, headers=headers)
+    for blob in blobs(settings):
+        blob.unlink()
+    head = client.head(path, headers=headers)
+    assert (head.status_code, head.content) == (200, b"")
+    told = [{name: value for name, value in one.headers.items() if name not in IN_TURN} for one in (whole, head)]
+    assert told[0] == told[1]
+    assert ("content-length" in head.headers) == (coding == "identity")
+    part = client.head(path, headers=headers | {"range": "bytes=0-9"})
+    assert (part.status_code, part.headers.get("content-range")) == (200, None)
+    assert client.head(path, headers={"if-none-match": head.headers["etag"]}).status_code == 304
+    assert client.head("/v1/files/file-none/content").status_code == 404
+
+
+IN_TURN = ("date", "x-request-id", "transfer-encoding")
+"""Headers that are another answer's each time, or say how bytes come."""

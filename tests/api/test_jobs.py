@@ -199,7 +199,18 @@ def test_a_job_warns_of_answers_that_are_empty(
     settle_one(db, settings, worker, lambda number, _: (200, completion("yes") if number == 2 else cut))
     [warning] = client.get(f"/v1/jobs/{job['id']}").json()["warnings"]
     assert (warning["code"], warning["count"], warning["lines"]) == ("empty_answers", 2, [1, 3])
-    assert "max_tokens" in warning["message"]
+    assert "because max_completion_tokens or max_tokens ran out" in warning["message"]
+
+
+def test_the_warning_of_a_response_names_its_own_limit(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    worker = arrive(db, settings, "gpu", model)
+    asked = {"model": model, "endpoint": "/v1/responses", "body": {"input": "x", "max_output_tokens": 9}}
+    job = client.post("/v1/jobs", json=asked).json()["id"]
+    settle_one(db, settings, worker, lambda number, _: (200, b'{"status": "incomplete", "output": []}'))
+    [warning] = client.get(f"/v1/jobs/{job}").json()["warnings"]
+    assert "because max_output_tokens ran out" in warning["message"]
 
 
 def test_a_job_says_whether_its_equal_lines_share_an_answer(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -40,7 +43,7 @@ def test_a_file_is_submitted_with_the_endpoint_of_its_first_line(
 def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penstock: Penstock, tmp_path: Path) -> None:
     (tmp_path / "odd").write_text("nonsense\n")
     for arguments, words in (
-        (("odd",), "names no url"),
+        (("odd",), "The first line of odd is not parseable as JSON"),
         (("none",), "can't be read: No such file"),
         (("odd", "--endpoint", "/v1/odd"), "endpoint must be one of"),
         (("odd", "--endpoint", "/v1/completions", "--window", "soon"), "completion_window must be like"),
@@ -49,6 +52,42 @@ def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penst
         assert done.exit_code == 1
         assert words in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"\xef\xbb\xbf", b"\n \r\n\n", b"\xef\xbb\xbf\r\n"], ids=["plain", "BOM", "blank", "BOM and blank"]
+)
+@pytest.mark.parametrize("length", [1, 1_100_000])
+def test_the_command_takes_every_file_that_the_server_takes(
+    penstock: Penstock, client: httpx.Client, tmp_path: Path, before: bytes, length: int
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(before + lines.write("a", "/v1/completions", {"prompt": "x" * length}))
+    done = penstock("batches", "submit", "in.jsonl")
+    assert done.exit_code == 0, done.output
+    assert client.get(f"/v1/batches/{done.stdout.strip()}").json()["endpoint"] == "/v1/completions"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "odd is empty: it holds no requests."),
+        (b"\xef\xbb\xbf\n\n", "odd is empty: it holds no requests."),
+        (b'[{"url": "/v1/completions"}]', "odd is a JSON array"),
+        (b'[\n{"url": "/v1/completions"}\n]', "odd is a JSON array"),
+        (b'{\n"url": "/v1/completions"}', "a JSON object over several lines"),
+        (gzip.compress(b"{}"), "odd is gzip, not JSONL"),
+        (b"\x89PNG\r\n\x1a\n", "odd is not UTF-8, not JSONL"),
+        ("{}".encode("utf-16"), "odd is UTF-16, not JSONL"),
+        (b"7\n", "is no JSON object"),
+        (b'{"body": {}}', "names no url: say --endpoint"),
+    ],
+)
+def test_what_is_no_jsonl_is_called_what_it_is(penstock: Penstock, tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "odd").write_bytes(data)
+    for command in ("submit", "estimate"):
+        done = penstock("batches", command, "odd")
+        assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+        assert words in done.stderr
 
 
 def test_the_list_shows_every_batch_over_pages(penstock: Penstock, client: httpx.Client) -> None:
@@ -99,7 +138,12 @@ def test_a_job_is_watched_to_its_end_and_its_results_are_written(
     watched = penstock("batches", "watch", job)
     work.join()
     assert watched.exit_code == 0
-    assert "2/2" in watched.stdout
+    assert "1 answered · 1 failed · 0 left" in watched.stdout
+    assert f"1 of 2 lines failed: penstock batches results {job} --errors FILE" in watched.stderr
+    assert penstock("batches", "watch", job, "--fail-on-errors").exit_code == 3
+    [row] = [line.split() for line in penstock("batches", "list", "--jobs").stdout.splitlines() if job in line]
+    assert row[4:7] == ["1", "1", "0"], "answered, failed, left"
+    assert "2: 1 answered · 1 failed · 0 left" in penstock("batches", "show", job).stdout
     shown = penstock("batches", "results", job)
     assert json.loads(shown.stdout)["custom_id"] == "good"
     assert "1 lines failed" in shown.stderr
@@ -108,6 +152,29 @@ def test_a_job_is_watched_to_its_end_and_its_results_are_written(
     assert json.loads((tmp_path / "out.jsonl").read_text())["custom_id"] == "good"
     assert json.loads((tmp_path / "err.jsonl").read_text())["custom_id"] == "bad"
     assert penstock("batches", "list", "--jobs").stdout.count(job) == 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "more", "status"),
+    [(3, "--fail-on-errors", 0), (2, None, 0), (2, "--fail-on-errors", 3), (0, None, 3), (0, "--fail-on-errors", 3)],
+)
+def test_who_watches_hears_how_it_ended(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings,
+    answered: int, more: str | None, status: int,
+) -> None:  # fmt: skip
+    worker = arrive(db, settings, "gpu", "tiny")
+    requests = [{"custom_id": str(n), "body": chat()} for n in range(3)]
+    job = client.post("/v1/jobs", json={"model": "tiny", "requests": requests}).json()["id"]
+
+    def answer(number: int, custom_id: str) -> tuple[int, bytes]:
+        return (200, completion("yes")) if int(custom_id) < answered else (400, b"{}")
+
+    settle_one(db, settings, worker, answer)
+    done = penstock("batches", "watch", job, *filter(None, [more]))
+    assert done.exit_code == status, done.output
+    assert f"{job} completed · {answered} answered · {3 - answered} failed · 0 left" in done.stdout
+    said = f"{3 - answered} of 3 lines failed: penstock batches results {job} --errors FILE"
+    assert (said in done.stderr) == (answered < 3)
 
 
 def test_results_in_files_come_as_they_are(penstock: Penstock, client: httpx.Client, db: Database) -> None:
@@ -131,6 +198,46 @@ def test_a_server_that_is_away_and_a_wrong_key_are_said_in_one_line(
         assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1), done.output
     monkeypatch.delenv("PENSTOCK_API_KEY")
     assert "No API key" in penstock("batches", "list").stderr
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_shown_in_escapes(
+    penstock: Penstock, client: httpx.Client, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    worker = arrive(db, settings, "gpu", "tiny")
+    job = client.post("/v1/jobs", json={"model": "tiny", "body": chat()}).json()["id"]
+    settle_one(db, settings, worker, lambda number, custom_id: (200, completion("é\ud83d")))
+
+    def said(line: dict[str, Any]) -> Any:
+        return line["response"]["body"]["choices"][0]["message"]["content"]
+
+    assert said(json.loads(penstock("batches", "results", job).stdout)) == "é\ud83d"
+    assert penstock("batches", "results", job, "--output", "out.jsonl").exit_code == 0
+    assert said(json.loads((tmp_path / "out.jsonl").read_text())) == "é\ud83d"
+    assert said(json.loads(penstock("batches", "show", job, "--json").stdout)["results"][0]) == "é\ud83d"
+
+
+def test_what_is_wrong_is_not_said_of_the_url(penstock: Penstock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "can't be asked of http" in penstock("batches", "show", "batch_\n").stderr
+    monkeypatch.setenv("PENSTOCK_API_KEY", "sk-é")
+    assert penstock("batches", "list").stderr == "penstock: What PENSTOCK_API_KEY holds is no API key.\n"
+
+
+def test_a_server_of_another_kind_is_said_to_be_one(penstock: Penstock, tmp_path: Path) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>\xff")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = penstock("batches", "list", "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "answered 200, but not as Penstock does" in done.stderr
 
 
 def test_the_key_of_a_data_folder_is_used(penstock: Penstock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -190,7 +297,7 @@ def test_a_batch_shows_what_it_warns_of(
     cut = b'{"choices": [{"finish_reason": "length", "message": {"content": ""}}]}'
     settle_one(db, settings, worker, lambda number, custom_id: (200, cut))
     shown = penstock("batches", "show", job).stdout
-    assert "1 answer is empty because max_tokens ran out" in shown
+    assert "1 answer is empty because max_completion_tokens or max_tokens ran out" in shown
     assert "(lines 1)" in shown
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -60,6 +61,21 @@ def test_a_batch_whose_lines_all_fail_is_completed_without_an_output_file(platfo
     assert ids(platform.file(batch.error_file_id)) == ["0", "1", "2"]
     assert batch.usage
     assert batch.usage.total_tokens == 0
+
+
+def test_submitted_and_waited_for_they_are_no_success(platform: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(jsonl([chat(f"{n}", "no [[status 422]]") for n in range(3)]))
+    told = {"PENSTOCK_URL": platform.url, "PENSTOCK_API_KEY": platform.sdk.api_key}
+    done = subprocess.run(
+        [PENSTOCK, "batches", "submit", file, "--wait"],
+        env=os.environ | told,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "completed · 0 answered · 3 failed · 0 left" in done.stderr
 
 
 def test_characters_that_databases_refuse_come_back_as_they_were_answered(platform: Platform) -> None:

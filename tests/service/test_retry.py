@@ -16,8 +16,8 @@ from penstock.domain.idempotency import Idempotency
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.retry import Retry
+from penstock.formats import engine_body, output
 from penstock.formats import input as lines
-from penstock.formats import output
 from penstock.service.admin import models, sweep
 from penstock.service.intake.retry import RetryRequest, retry
 from penstock.service.planning import derive, validate
@@ -121,6 +121,53 @@ def test_what_a_line_says_otherwise_stays_byte_for_byte() -> None:
     changed = lines.changed(line, {"max_tokens": None, "model": "n", "stop": ["!"]})
     wanted = b'{"custom_id":"a","url":"/v1/x","body":{"model":"n","top_k":1e999,"x":[1,  2],"stop":["!"]},"y":0.10}'
     assert changed == wanted
+
+
+CHAT, COMPLETE, RESPOND = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "changes", "wanted"),
+    [
+        (CHAT, {"max_completion_tokens": 8}, {"max_tokens": 512}, {"max_completion_tokens": 512}),
+        (CHAT, {"max_tokens": 8}, {"max_completion_tokens": 512}, {"max_tokens": 512}),
+        (CHAT, {"max_tokens": 8, "max_completion_tokens": 9}, {"max_tokens": 512}, {"max_completion_tokens": 512}),
+        (CHAT, {"max_tokens": 8, "max_completion_tokens": None}, {"max_tokens": 512},
+         {"max_tokens": 512, "max_completion_tokens": None}),
+        (CHAT, {}, {"max_tokens": 512, "seed": 1}, {"max_tokens": 512, "seed": 1}),
+        (CHAT, {}, {"max_output_tokens": 512}, {"max_completion_tokens": 512}),
+        (CHAT, {"max_completion_tokens": 8}, {"max_tokens": None}, {}),
+        (CHAT, {"max_completion_tokens": 9}, {"max_tokens": 5, "max_completion_tokens": None}, {"max_tokens": 5}),
+        (RESPOND, {"max_output_tokens": 8}, {"max_tokens": 512}, {"max_output_tokens": 512}),
+        (RESPOND, {}, {"max_tokens": 512}, {"max_output_tokens": 512}),
+        (COMPLETE, {"max_tokens": 8}, {"max_completion_tokens": 512}, {"max_tokens": 512}),
+        ("/v1/embeddings", {}, {"max_tokens": 512}, {"max_tokens": 512}),
+    ],
+)  # fmt: skip
+def test_a_limit_on_tokens_is_set_by_any_of_its_names(
+    url: str, body: dict[str, Any], changes: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    changed = lines.changed(lines.write("a", url, {"model": "m"} | body), changes)
+    assert json.loads(changed)["body"] == {"model": "m"} | wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "most"),
+    [
+        (CHAT, {"max_completion_tokens": 8, "max_tokens": 9}, 8),
+        (CHAT, {"max_completion_tokens": None, "max_tokens": 9}, 9),
+        (CHAT, {"max_output_tokens": 9}, None),
+        (COMPLETE, {"max_completion_tokens": 8, "max_tokens": 9}, 9),
+        (RESPOND, {"max_output_tokens": 7, "max_tokens": 9}, 7),
+        (CHAT, {"max_tokens": True}, None),
+    ],
+)
+def test_the_limit_that_counts_is_the_endpoints_own(url: str, body: dict[str, Any], most: int | None) -> None:
+    checked = lines.check(lines.write("a", url, {"model": "m", "messages": [], **body}), 1, url, 512)
+    assert isinstance(checked, lines.Checked)
+    assert checked.max_output_tokens == most
+    call = engine_body.for_call(json.dumps({"model": "m", **body}).encode(), url, "acme", False)
+    assert call.max_tokens == most
 
 
 REFUSED = b'{"error":{"message":"no","type":"BadRequestError","code":400}}'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,62 +39,6 @@ def test_an_event_without_an_end_is_not_held_without_an_end() -> None:
     assert events.torn
     assert events.feed(b"\n\ndata: 1\n\n").endswith(b"data: 1\n\n")
     assert not events.torn
-
-
-@pytest.mark.parametrize(
-    ("status", "said", "wanted"),
-    [
-        (
-            400,
-            {"error": {"message": "no", "type": "BadRequestError", "param": "n", "code": 400}},
-            {"message": "no", "type": "BadRequestError", "param": "n", "code": None},
-        ),
-        (
-            404,
-            {"error": {"message": "no such model", "type": "NotFoundError", "param": None, "code": 404}},
-            {"message": "no such model", "type": "NotFoundError", "param": None, "code": "model_not_found"},
-        ),
-        (
-            400,
-            {"error": {"message": "no", "type": "t", "code": "context_length_exceeded"}},
-            {"message": "no", "type": "t", "param": None, "code": "context_length_exceeded"},
-        ),
-        (
-            422,
-            {"detail": "odd"},
-            {"message": "odd", "type": "invalid_request_error", "param": None, "code": None},
-        ),
-        (
-            500,
-            {"object": "error", "message": "old", "type": "InternalServerError", "param": [], "code": 500},
-            {"message": "old", "type": "InternalServerError", "param": None, "code": None},
-        ),
-    ],
-)
-def test_an_engines_error_gets_openais_envelope(status: int, said: object, wanted: object) -> None:
-    assert json.loads(call_answer.reshaped(status, json.dumps(said).encode())) == {"error": wanted}
-
-
-@given(st.integers(300, 599), st.binary(max_size=60))
-def test_whatever_an_engine_says_becomes_an_envelope(status: int, said: bytes) -> None:
-    error = json.loads(call_answer.reshaped(status, said))["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"]
-    assert error["code"] is None or isinstance(error["code"], str)
-
-
-@pytest.mark.parametrize(
-    ("status", "said", "lacks"),
-    [
-        (404, b'{"detail":"Not Found"}', True),
-        (404, b'{"error":{"message":"Not Found","type":"Not Found","param":null,"code":404}}', True),
-        (404, b'{"error":{"message":"The model `x` does not exist.","type":"NotFoundError","code":404}}', False),
-        (501, b'{"error":{"message":"The model does not support Rerank (Score) API","code":501}}', True),
-        (400, b'{"detail":"Not Found"}', False),
-    ],
-)
-def test_an_engine_without_an_endpoint_is_told_from_one_without_a_model(status: int, said: bytes, lacks: bool) -> None:
-    assert call_answer.lacks_endpoint(status, said) is lacks
 
 
 def test_the_tier_is_set_and_all_else_stays_as_it_was_written() -> None:

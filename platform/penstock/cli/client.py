@@ -52,10 +52,10 @@ def told() -> Iterator[None]:
 def api_key(data: Path) -> str:
     """PENSTOCK_API_KEY, else what the data folder keeps."""
     if key := os.environ.get("PENSTOCK_API_KEY"):
-        return key
+        return _ascii(key, "PENSTOCK_API_KEY")
     file = data.expanduser() / "key"
     try:
-        return file.read_text().strip()
+        return _ascii(file.read_text(errors="replace").strip(), str(file))
     except FileNotFoundError:
         why = f"No API key: set PENSTOCK_API_KEY, or give the folder of `penstock up` with --data (no {file})."
         raise Problem(why) from None
@@ -63,20 +63,33 @@ def api_key(data: Path) -> str:
         raise Problem(f"The API key in {file} can't be read: {error.strerror}.") from None
 
 
+def _ascii(key: str, where: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise Problem(f"What {where} holds is no API key.")
+    return key
+
+
 @contextmanager
 def connected(url: str, data: Path) -> Iterator[httpx.Client]:
     """A client with the key; failures to reach the server become Problems."""
-    headers = {"authorization": f"Bearer {api_key(data)}"}
+    key, base = api_key(data), _base(url)
+    # A proxy that the environment names is for far servers, not for the one on this machine.
+    far = base.host not in ("127.0.0.1", "::1", "localhost")
+    headers = {"authorization": f"Bearer {key}"}
     try:
-        base = httpx.URL(f"{url.rstrip('/')}/v1")
-        # A proxy that the environment names is for far servers, not for the one on this machine.
-        far = base.host not in ("127.0.0.1", "::1", "localhost")
         with httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=far) as client:
             yield client
     except httpx.TimeoutException:
         raise Problem(f"{url} does not answer in time.") from None
     except httpx.TransportError as error:
         raise Problem(f"Can't reach {url}: {error}. Is it running, and is PENSTOCK_URL right?") from None
+    except httpx.InvalidURL as error:
+        raise Problem(f"This can't be asked of {url}: {error}.") from None
+
+
+def _base(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(f"{url.rstrip('/')}/v1")
     except (httpx.InvalidURL, UnicodeError):
         raise Problem(f"{url!r} is no address of an API.") from None
 
@@ -85,7 +98,10 @@ def ask(client: httpx.Client, method: str, path: str, **more: Any) -> Any:
     """Call the API; the JSON of its answer. Raises Problem with the API's own words if it refuses."""
     answer = client.request(method, path, **more)
     check(answer)
-    return answer.json()
+    try:
+        return answer.json()
+    except ValueError:
+        raise Problem(_not_penstock(answer)) from None
 
 
 def check(answer: httpx.Response) -> None:
@@ -95,7 +111,21 @@ def check(answer: httpx.Response) -> None:
     try:
         message = json.loads(answer.text)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        message = f"{answer.request.url} answered {answer.status_code}, but not as Penstock does."
+        message = _not_penstock(answer)
     if answer.status_code == 401:
         message = "The API refuses this key: look at PENSTOCK_API_KEY, or at the key in the folder given with --data."
     raise Problem(message)
+
+
+def _not_penstock(answer: httpx.Response) -> str:
+    return f"{answer.request.url} answered {answer.status_code}, but not as Penstock does."
+
+
+def json_text(value: Any, **how: Any) -> str:
+    """JSON for people, in their letters; where half a surrogate pair stands, which no UTF-8 has, all in escapes."""
+    text = json.dumps(value, ensure_ascii=False, **how)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, **how)
+    return text

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from penstock.cli.client import ask
 
@@ -39,6 +39,16 @@ def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
                 return seen
 
 
+def left(counts: dict[str, int]) -> int:
+    """How many lines have no end yet."""
+    return counts["total"] - counts["completed"] - counts["failed"]
+
+
+def counted(counts: dict[str, int]) -> str:
+    """`2 answered · 1 failed · 0 left`: a failed line is an end, and never looks like an answer."""
+    return f"{counts['completed']:,} answered · {counts['failed']:,} failed · {left(counts):,} left"
+
+
 class _Pace:
     """Lines and tokens a second over the last while."""
 
@@ -58,9 +68,9 @@ class _Pace:
         if seconds <= 0 or lines == lines_then:
             return expected
         speed = (lines - lines_then) / seconds
-        left = duration((batch["request_counts"]["total"] - lines) / speed)
+        rest = duration(left(batch["request_counts"]) / speed)
         pace = f"{speed:,.1f} lines/s · {(tokens - tokens_then) / seconds:,.0f} tokens/s"
-        return f"{pace} · {expected or f'{left} left'}"
+        return f"{pace} · {expected or f'{rest} left'}"
 
 
 def outlook(expected: dict[str, Any] | None, now_unix: float) -> str:
@@ -100,13 +110,15 @@ def _shown(console: Console) -> Iterator[Show]:
         yield _plain(console)
         return
     state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
-    with Progress(state, BarColumn(bar_width=16), MofNCompleteColumn(), words, console=console) as bar:
-        task = bar.add_task("validating", total=None, words="")
+    lines = TextColumn("{task.fields[lines]}")
+    with Progress(state, BarColumn(bar_width=16), lines, words, console=console) as bar:
+        task = bar.add_task("validating", total=None, lines="", words="")
 
         def live(batch: dict[str, Any], words: str) -> None:
             counts = batch["request_counts"]
             done = counts["completed"] + counts["failed"]
-            bar.update(task, description=batch["status"], total=counts["total"] or None, completed=done, words=words)
+            total, lines = counts["total"] or None, counted(counts) if counts["total"] else ""
+            bar.update(task, description=batch["status"], total=total, completed=done, lines=lines, words=words)
 
         yield live
 
@@ -122,7 +134,7 @@ def _plain(console: Console) -> Show:
             return
         last_status, last_time = batch["status"], now
         counts = batch["request_counts"]
-        done = f"{counts['completed'] + counts['failed']:,}/{counts['total']:,}"
-        console.print(" · ".join(part for part in (f"{batch['id']} {batch['status']}", done, words) if part))
+        parts = (f"{batch['id']} {batch['status']}", counted(counts) if counts["total"] else "", words)
+        console.print(" · ".join(part for part in parts if part))
 
     return line

@@ -5,12 +5,13 @@ Whatever is not an error and needs no tier passes as the engine wrote it, byte f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from penstock.domain.inference_endpoints import WRITING
+from penstock.formats.engine_error import reshaped
 
 EVENT_STREAM: Final = "text/event-stream"
 MOST_HELD_BYTES: Final = 1024 * 1024
@@ -56,11 +57,6 @@ class Events:
 def _after(data: bytearray, end: bytes, start: int) -> int:
     found = data.rfind(end, start)
     return 0 if found < 0 else found + len(end)
-
-
-def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
-    """OpenAI's envelope."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
 def error_event(body: bytes, torn: bool = False) -> bytes:
@@ -120,39 +116,3 @@ def _each(events: bytes, change: Callable[[bytes], bytes]) -> bytes:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue  # not ours to judge
     return b"\n".join(lines)
-
-
-def lacks_endpoint(status: int, body: bytes) -> bool:
-    """Whether an engine says that it has no such endpoint for its model (vLLM: no route, or no handler)."""
-    return status == 501 or (status == 404 and _said(body)[0] in ("Not Found", ""))
-
-
-def reshaped(status: int, body: bytes) -> bytes:
-    """An engine's error in OpenAI's envelope: its message and type, and a code that is a string or null."""
-    message, error = _said(body)
-    kind = error.get("type")
-    if not isinstance(kind, str) or not kind:
-        kind = "invalid_request_error" if status < 500 else "server_error"
-    code, param = error.get("code"), error.get("param")
-    if not isinstance(code, str):  # vLLM's is the HTTP status
-        code = "model_not_found" if status == 404 else None
-    return error_body(
-        message or f"The engine answered with status {status}.", kind, code, param if isinstance(param, str) else None
-    )
-
-
-def _said(body: bytes) -> tuple[str, Mapping[str, Any]]:
-    """The message and the fields of an error: vLLM's, an older vLLM's without an envelope, or FastAPI's."""
-    try:
-        said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "", {}
-    if not isinstance(said, dict):
-        return "", {}
-    error = said.get("error", said)
-    if isinstance(error, str):
-        return error, {}
-    if not isinstance(error, dict):
-        return "", {}
-    message = error.get("message", error.get("detail"))
-    return (message if isinstance(message, str) else ""), error

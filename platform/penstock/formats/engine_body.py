@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.domain.inference_endpoints import SALTED
+from penstock.domain.inference_endpoints import SALTED, token_limit
 from penstock.formats import sequences
 
 _OPERATORS: Final = ("priority", "service_tier", "request_id", "kv_transfer_params", "ec_transfer_params")
@@ -81,7 +81,6 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> CallBody
     if _asked(fields.get("background")):
         # It would go on in the engine after its answer, outside the gate. A job is what the client wants.
         raise ValueError("background is not supported; submit the request as a job instead.")
-    limits = (_value(fields, name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
     return CallBody(
         body=_rewritten(body, fields, endpoint, tenant, isolate),
         model=model,
@@ -89,7 +88,7 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> CallBody
         tier=tier,
         user=user if isinstance(user, str) and user else None,
         prefix=_prefix(fields),
-        max_tokens=next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0), None),
+        max_tokens=token_limit(endpoint, lambda name: _value(fields, name)),
         sequences=sequences.of_fields(fields),
         cache=_value(fields, "cache"),
     )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.domain.inference_endpoints import named
+from penstock.domain.inference_endpoints import TOKEN_LIMITS, field_to_limit, named, token_limit, token_limits
 from penstock.domain.work.batch import LineError
 from penstock.formats import sequences
 from penstock.formats.prefix import PromptFields
@@ -67,6 +67,11 @@ def tidy(raw: bytes, number: int) -> bytes:
     return (raw.removeprefix(BOM) if number == 1 else raw).strip(b" \t\r\n")
 
 
+def too_long(most_bytes: int) -> str:
+    """Why a line that is longer than this is refused."""
+    return f"The line is longer than {most_bytes} bytes."
+
+
 def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> Checked | LineError:
     """Check one tidy, non-empty line against the contract; the first fault is the answer."""
 
@@ -97,10 +102,10 @@ def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> 
     body = bytes(request.body)
     if body in (b"", b"null"):
         return refuse("missing_required_parameter", "Missing required parameter: 'body'.", "body")
-    return _check_body(custom_id, body, refuse)
+    return _check_body(custom_id, endpoint, body, refuse)
 
 
-def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) -> Checked | LineError:
+def _check_body(custom_id: str, endpoint: str, raw: bytes, refuse: Callable[..., LineError]) -> Checked | LineError:
     try:
         body = _read_body(raw)
     except msgspec.ValidationError:
@@ -115,8 +120,7 @@ def _check_body(custom_id: str, raw: bytes, refuse: Callable[..., LineError]) ->
         return refuse("invalid_request", "body.model must be a string of at most 200 characters.", "body.model")
     if body.stream:
         return refuse("invalid_request", "A batch can't stream: leave out body.stream.", "body.stream")
-    limits = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
-    most = next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and 0 < n < 10_000_000), None)
+    most = token_limit(endpoint, lambda name: getattr(body, name))
     choices = max(sequences.choices(body.n), sequences.choices(body.best_of))
     return Checked(custom_id, body.model, most, choices * sequences.texts(body.prompt), raw, body)
 
@@ -133,6 +137,11 @@ def custom_id_of(line: bytes) -> str:
     return custom_id
 
 
+def model_of(body: bytes) -> str:
+    """The model that a checked body names."""
+    return str(_read_body(body).model)
+
+
 def write(custom_id: str, endpoint: str, body: Any) -> bytes:
     """Write one request as a line, without its line end; `body` is any JSON value."""
     return msgspec.json.encode({"custom_id": custom_id, "method": "POST", "url": endpoint, "body": body})
@@ -141,14 +150,30 @@ def write(custom_id: str, endpoint: str, body: Any) -> bytes:
 def changed(line: bytes, changes: Mapping[str, Any]) -> bytes:
     """A checked line with other values in its body, merged shallowly; None takes a field out, the rest stays as it is.
 
-    All other bytes of a value stay as they were written; of a name that stands there twice the last one counts.
+    All other bytes of a value stay as they were written; of a name that stands there twice the last one counts. One
+    limit on tokens, by whichever of its names, takes the place of those that the body has: beside the one that counts
+    it would change nothing.
     """
     request = _read_fields(line)
     body = _read_fields(request["body"])
-    for name, value in changes.items():
+    for name, value in _on_its_field(request, body, changes).items():
         if value is None:
             body.pop(name, None)
         else:
             body[name] = msgspec.Raw(msgspec.json.encode(value))
     request["body"] = msgspec.Raw(msgspec.json.encode(body))
     return msgspec.json.encode(request)
+
+
+def _on_its_field(
+    request: Mapping[str, msgspec.Raw], body: Mapping[str, msgspec.Raw], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The changes, with a limit on tokens said by the name that counts in this body; several are left as they are."""
+    named = [name for name in changes if name in TOKEN_LIMITS]
+    if len(named) != 1:
+        return dict(changes)
+    url = msgspec.json.decode(request["url"], type=str)
+    present = [name for name in token_limits(url) if bytes(body.get(name, b"null")) != b"null"]
+    others = {name: value for name, value in changes.items() if name != named[0]}
+    gone = dict.fromkeys(present)
+    return others | gone | {field_to_limit(url, named[0], present): changes[named[0]]}

@@ -33,7 +33,6 @@ class Prompt:
 
 
 class _Extras(msgspec.Struct):
-    n: Any = None
     min_tokens: Any = None
     ignore_eos: Any = None
 
@@ -93,13 +92,13 @@ def _of_response(fields: dict[str, msgspec.Raw]) -> Prompt | None:
     return Prompt((_encode({"model": fields["model"], "messages": messages}),))
 
 
-def extras(body: bytes) -> tuple[int, int, bool]:
-    """How many choices a body asks for, its least tokens for each, and whether it goes on to its limit."""
+def extras(body: bytes) -> tuple[int, bool]:
+    """The least tokens of each answer that a body asks for, and whether it goes on to its limit."""
     try:
         found = _read_extras(body)
     except (msgspec.DecodeError, RecursionError):
-        return 1, 0, False
-    return _number(found.n, 1, 128), _number(found.min_tokens, 0, 10_000_000), found.ignore_eos is True
+        return 0, False
+    return _number(found.min_tokens, 0, 10_000_000), found.ignore_eos is True
 
 
 def _number(value: Any, least: int, most: int) -> int:

@@ -22,6 +22,8 @@ from penstock.domain.webhook import (
     RecordedAttempt,
     WebhookBacklog,
 )
+from penstock.store import cursors
+from penstock.store.cursors import ListPlace
 
 _OWE = text("""
     -- An event is owed to an endpoint once, however often somebody says so: to the tenant's own, and to the batch's.
@@ -156,9 +158,7 @@ _PAGE = text(
       and (cast(:batch as text) is null or d.object = :batch)
       and (cast(:event as text) is null or d.event = :event)
       and (cast(:state as text) is null or d.state = :state)
-      and (cast(:after as text) is null
-           or (d.created_at, d.id) < (select l.created_at, l.id from deliveries l
-                                      where l.tenant = :tenant and l.id = :after))
+      and (cast(:after_at as timestamptz) is null or (d.created_at, d.id) < (:after_at, :after))
     order by d.created_at desc, d.id desc limit :limit"""
 )
 
@@ -328,7 +328,7 @@ def page(
     conn: Connection,
     tenant: str,
     *,
-    after: str | None,
+    after: ListPlace | None,
     limit: int,
     endpoint: str | None = None,
     batch: str | None = None,
@@ -338,14 +338,13 @@ def page(
     """A tenant's deliveries, newest first, each with its last attempt."""
     values = {
         "tenant": tenant,
-        "after": after,
         "limit": limit,
         "endpoint": endpoint,
         "batch": batch,
         "event": event,
         "state": state,
     }
-    return [_delivery([row]) for row in conn.execute(_PAGE, values)]
+    return [_delivery([row]) for row in conn.execute(_PAGE, values | cursors.values(after))]
 
 
 def is_tested(conn: Connection, endpoint: str) -> bool:

@@ -132,6 +132,8 @@ _PARTS: Final = {
                 where actor = any(array(select id from api_keys where tenant = :tenant)) returning 1)
             select count(*) as rows, 0 as bytes from gone""",
         "api_keys": _delete("api_keys", "id"),
+        # Last: each deletion of what is listed leaves its place.
+        "places_in_lists": _delete("gone", "id"),
     }.items()
 }
 """What there is beside batches, in the order of what refers to what."""

@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from penstock.domain.webhook import Endpoint, SealedSecret
+from penstock.store import cursors
+from penstock.store.cursors import ListPlace
 
 _INSERT = text("""
     insert into webhook_endpoints (id, tenant, batch, name, url, receiver, event_types, secret, secret_hint)
@@ -26,9 +28,7 @@ _OF_BATCH = text("""
 _PAGE = text("""
     select * from webhook_endpoints e
     where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'
-      and (cast(:after as text) is null
-           or (created_at, id) < (select a.created_at, a.id from webhook_endpoints a
-                                  where a.tenant = :tenant and a.id = :after))
+      and (cast(:after_at as timestamptz) is null or (created_at, id) < (:after_at, :after))
     order by created_at desc, id desc limit :limit""")
 
 _CHANGE = text("""
@@ -122,9 +122,10 @@ def of_batch(conn: Connection, tenant: str, batch: str) -> Endpoint | None:
     return _endpoint(row) if row else None
 
 
-def page(conn: Connection, tenant: str, *, after: str | None, limit: int) -> list[Endpoint]:
+def page(conn: Connection, tenant: str, *, after: ListPlace | None, limit: int) -> list[Endpoint]:
     """The tenant's endpoints, newest first; those of batches are not among them."""
-    return [_endpoint(row) for row in conn.execute(_PAGE, {"tenant": tenant, "after": after, "limit": limit})]
+    rows = conn.execute(_PAGE, {"tenant": tenant, "limit": limit} | cursors.values(after))
+    return [_endpoint(row) for row in rows]
 
 
 def change(

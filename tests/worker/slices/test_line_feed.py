@@ -58,7 +58,7 @@ async def recorder(socket: Path, seen: list[dict]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def faulty(socket: Path, faults: Sequence[str], seen: list[str], seconds: float = 0.0) -> AsyncIterator[None]:
-    """An engine that fails in a row, each time after a while: a status, or `break` for a connection cut off."""
+    """An engine that fails in a row, each after a while: a status (and a body), or `break` for a cut connection."""
 
     async def answer(request: web.Request) -> web.Response:
         fault = faults[len(seen) % len(faults)]
@@ -68,7 +68,10 @@ async def faulty(socket: Path, faults: Sequence[str], seen: list[str], seconds: 
             assert request.transport
             request.transport.abort()
             return web.Response()
-        return web.json_response({"error": {"message": fault}}, status=int(fault), headers={"retry-after": "0.01"})
+        status, _, body = fault.partition(" ")
+        error = body or json.dumps({"error": {"message": fault, "code": int(status)}})
+        kind, soon = "application/json", {"retry-after": "0.01"}
+        return web.Response(text=error, status=int(status), content_type=kind, headers=soon)
 
     app = web.Application()
     app.router.add_post(CHAT, answer)
@@ -198,6 +201,27 @@ def test_however_a_line_fails_it_is_asked_as_often_in_all_as_the_settings_say(
         assert told["error"]["code"] == "engine_error"
     else:
         assert told["response"]["status_code"] == int(seen[-1])
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "message"),
+    [
+        ('404 {"detail": "Not Found"}', 404, "unsupported_endpoint", "The model 'm' has no /v1/chat/completions."),
+        ("501 {}", 404, "unsupported_endpoint", "The model 'm' has no /v1/chat/completions."),
+        ("400", 400, None, "400"),
+        ('422 {"detail": "odd"}', 422, None, "odd"),
+        ("401", 500, "internal_error", "The engine of 'm' does not take requests from this platform."),
+        ("502 Bad Gateway", 502, "not_json", "Bad Gateway"),
+    ],
+)
+def test_a_refused_line_is_told_what_a_waiting_call_would_be(
+    supervisor: Supervisor, short_dir: Path, fault: str, status: int, code: str | None, message: str
+) -> None:
+    _, told = fail(supervisor, short_dir / "refused.sock", [fault], 0.0, line_tries=1)
+    error = told["response"]["body"]["error"]
+    assert told["error"] is None
+    assert (told["response"]["status_code"], error["code"], error["message"]) == (status, code, message)
+    assert set(error) == {"message", "type", "param", "code"}
 
 
 def test_the_time_in_the_engine_is_counted_over_all_tries_however_they_failed(

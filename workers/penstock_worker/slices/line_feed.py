@@ -21,9 +21,9 @@ import structlog
 from penstock.domain.line_errors import BROKEN, TIMED_OUT, UNREACHED
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
-from penstock.formats import output, sequences
+from penstock.formats import engine_error, output, sequences
 from penstock.formats.engine_body import for_line
-from penstock.formats.input import Line
+from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
 from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineGone
@@ -225,8 +225,11 @@ class LineFeed:
         batch = self._claim.batch
         if outcome.kind in _CODES:
             return output.ended(batch, line.number, line.custom_id, _CODES[outcome.kind])
-        said = (outcome.status, outcome.request_id, outcome.body)
         try:
+            status, body = outcome.status, outcome.body
+            if outcome.kind is OutcomeKind.REFUSED:
+                status, body = engine_error.told(status, body, model_of(line.body), line.url)
+            said = (status, outcome.request_id, body)
             return output.answered(batch, line.number, line.custom_id, *said, reused=reused)
         except Exception as error:
             return self._broken(line, error)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from penstock.api.http.request_middleware import HEAD
 from penstock.blobs.store import Blobs
 from penstock.domain.file import File
 
@@ -20,7 +21,11 @@ _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 async def respond(request: Request, blobs: Blobs, file: File) -> Response:
-    """Answer 200, 206, 304 or 416; raise Unreadable if the first piece can't be read."""
+    """Answer 200, 206, 304 or 416; raise Unreadable if the first piece can't be read.
+
+    HEAD is for all of the file, whatever range it names (RFC 9110 14.2), and reads none of it.
+    """
+    head = HEAD in request.scope
     etag = f'"{file.id}"'  # a file never changes
     gzip = file.bytes >= GZIP_FROM_BYTES and "range" not in request.headers and _accepts_gzip(request)
     headers = {
@@ -33,18 +38,21 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
     }
     if _matches(request.headers.get("if-none-match"), etag, f'"{file.id}-gzip"'):
         return Response(status_code=304, headers=headers)
-    part = _range(request, etag, file.bytes)
+    part = (200, 0, file.bytes) if head else _range(request, etag, file.bytes)
     if part is None:
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{file.bytes}"})
     status, start, end = part
     if status == 206:
         headers["content-range"] = f"bytes {start}-{end - 1}/{file.bytes}"
-    pieces = await _begun(blobs.stream(file.blob_key, start, end))
     if gzip:
         headers["content-encoding"] = "gzip"
-        pieces = _gzipped(pieces)
     else:
         headers["content-length"] = str(end - start)
+    if head:
+        return StreamingResponse(iter(()), status, headers, media_type="application/octet-stream")
+    pieces = await _begun(blobs.stream(file.blob_key, start, end))
+    if gzip:
+        pieces = _gzipped(pieces)
     return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
 
 

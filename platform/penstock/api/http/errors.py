@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from penstock.api.http import wording
 from penstock.domain.api_errors import BadRequest, Internal, PenstockError, Unreadable
@@ -88,8 +89,18 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404:
         return _plain(404, f"Unknown request URL: {where}.", "unknown_url", headers)
     if error.status_code == 405:
+        headers = {"allow": ", ".join(sorted(_allowed(request)))}
         return _plain(405, f"Not allowed here: {where}.", "method_not_allowed", headers)
     return _plain(error.status_code, str(error.detail), "invalid_request", headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """Every method of this path: the router names those of its first route alone, and no HEAD."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found | ({"HEAD"} if "GET" in found else set())
 
 
 def install(app: FastAPI) -> None:

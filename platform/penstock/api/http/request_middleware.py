@@ -20,6 +20,8 @@ from penstock.domain.api_errors import BadRequest, Internal, TooMany
 log = structlog.get_logger()
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+HEAD: Final = "penstock.head"
+"""In the scope of a request that wants an answer's head alone."""
 _ALWAYS: Final = ("/health/", "/metrics")
 """Whoever watches over this process is answered at once, however many want something of it."""
 _HEADERS: Final = (
@@ -54,6 +56,10 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # Whatever can be read answers HEAD as it answers GET, without the bytes (RFC 9110 9.3.2).
+            scope["method"], scope[HEAD] = "GET", True
         request_id = f"req_{secrets.token_hex(12)}"
         scope["penstock.request_id"] = request_id
         status = 0
@@ -66,6 +72,7 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 turn.leave()
+                scope["method"] = method  # the server leaves out the bytes
                 status = message["status"]
                 more = [(name.encode(), value.encode()) for name, value in self._told(scope).items()]
                 head = [*message.get("headers", ()), *guards, (b"x-request-id", request_id.encode())]
@@ -91,9 +98,9 @@ class RequestMiddleware:
             await errors.answer(Internal())(scope, receive, send_with_id)
         finally:
             turn.leave()
+            scope["method"] = method
             seconds = time.perf_counter() - began
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            REQUEST_SECONDS.labels(method, _route(scope), status).observe(seconds)
+            REQUEST_SECONDS.labels(method if method in METHODS else "other", _route(scope), status).observe(seconds)
             self._log(scope, status, seconds)
             structlog.contextvars.unbind_contextvars("request_id")
 

@@ -73,7 +73,7 @@ class BasisShape(BaseModel):
     """What it is based on."""
 
     sampled_lines: int = Field(description="Lines that were looked at, spread evenly over the file's bytes.")
-    bad_lines: int = Field(description="Of those: lines that validation would refuse, or skip for their length.")
+    bad_lines: int = Field(description="Of those: lines that validation would refuse.")
     first_error: dict[str, Any] | None = Field(description="Why one of those would be refused: `code`, `message`.")
     input: Literal["tokenizer", "measured", "assumed"] = Field(
         description="Input tokens: the engine's tokenizer counted the sample; or bytes over the bytes a token that the "
@@ -127,7 +127,7 @@ async def estimate_batch(request: Request, tenant: Tenant, here: Here) -> Estima
     """
     with here.limiter.held(access_of(request), LimitName.ESTIMATES), here.room.held(tenant) as held:
         raw = await body.read_into(request, here.settings.max_json_bytes, held)
-        here.room.grow(held, len(raw) + MOST_BYTES)
+        here.room.grow(held, len(raw) + MOST_BYTES + here.settings.max_line_bytes)
         wanted = await asyncio.to_thread(_wanted, raw, tenant, here.settings.max_job_requests)
         id = request.scope["penstock.request_id"]
         wanted = dataclasses.replace(wanted, allowed_models=allowed_models(request))

@@ -15,6 +15,7 @@ from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
 from penstock.api.schemas import shapes
+from penstock.api.schemas.paging import After
 from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import BATCH, UPLOADED, check_purpose, life
@@ -125,7 +126,7 @@ async def list_files(
     tenant: Tenant,
     here: Here,
     purpose: Annotated[str | None, Query(description="Only files with this purpose.", max_length=100)] = None,
-    after: Annotated[str | None, Query(description="The last id of the page before.", max_length=200)] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
 ) -> Page[FileShape]:
@@ -150,6 +151,6 @@ async def delete_file(file_id: str, tenant: Tenant, here: Acting) -> DeletedFile
 
 @router.get("/{file_id}/content", summary="Read a file", response_class=StreamingResponse)
 async def get_content(request: Request, file_id: str, tenant: Tenant, here: Here) -> Response:
-    """The bytes, streamed. Supports `Range` (one range), `If-Range`, `If-None-Match` and `Accept-Encoding: gzip`."""
+    """The bytes, streamed; HEAD reads none. Supports `Range` (one range), `If-Range`, `If-None-Match` and gzip."""
     file = await here.db.run(upload.get, tenant, file_id)
     return await content.respond(request, here.blobs, file)

@@ -46,7 +46,7 @@ class Chosen(Asked):
     )
     answered: Literal["empty", "truncated"] | None = Field(
         None,
-        description="Also answers that `max_tokens` cut: `truncated` all of them, `empty` those that say nothing.",
+        description="Also answers that a limit on tokens cut: `truncated` all of them, `empty` those that say nothing.",
     )
     custom_ids: list[Annotated[Text, StringConstraints(min_length=1, max_length=512)]] | None = Field(
         None, description="Of all those only these lines.", min_length=1, max_length=_MOST_CUSTOM_IDS
@@ -60,7 +60,10 @@ class CreateRetry(Asked):
     set: dict[str, Any] | None = Field(
         None,
         description="Merged shallowly into each line's body; null takes a field out: "
-        '`{"max_tokens": 512, "max_completion_tokens": null}`. Not ' + ", ".join(sorted(OF_THE_LINE)) + ".",
+        '`{"max_tokens": 512, "stop": null}`. A limit on tokens, by any of its names (`max_tokens`, '
+        "`max_completion_tokens`, `max_output_tokens`), becomes the one that counts in the line. Not "
+        + ", ".join(sorted(OF_THE_LINE))
+        + ".",
     )
     model: Annotated[Text, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="Asks another model."

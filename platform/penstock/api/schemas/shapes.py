@@ -15,6 +15,7 @@ from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.file import File
 from penstock.domain.fleet.model import Model
+from penstock.domain.inference_endpoints import token_limits
 from penstock.domain.resumable_upload import UploadPart
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState, PauseReason
@@ -159,7 +160,7 @@ class WarningShape(BaseModel):
     """What may be wrong with answers that count as answered."""
 
     code: Literal["empty_answers"] = Field(
-        description="`empty_answers`: `max_tokens` ran out before anything was said. `/retry` repeats them with more."
+        description="`empty_answers`: the limit on tokens ran out before a word was said. `/retry` asks again."
     )
     message: str
     count: int
@@ -384,7 +385,8 @@ def _warnings(one: Batch) -> list[WarningShape] | None:
     if not one.empty:
         return None
     some = "1 answer is" if one.empty == 1 else f"{one.empty:,} answers are"
-    message = f"{some} empty because max_tokens ran out, on thoughts for instance; retry with a larger max_tokens."
+    name = " or ".join(token_limits(one.endpoint))
+    message = f"{some} empty because {name} ran out, on thoughts for instance; retry with a larger one."
     return [WarningShape(code="empty_answers", message=message, count=one.empty, lines=list(one.empty_lines))]
 
 

@@ -8,15 +8,16 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import httpx
 import typer
 from rich.table import Table
 
-from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, told
+from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, json_text, told
 from penstock.cli.commands.estimate import print_estimate
-from penstock.cli.watch import outlook, path, watch
+from penstock.cli.input_file import first_url, opened
+from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
 
@@ -24,6 +25,16 @@ app = typer.Typer(no_args_is_help=True, help="Submit JSONL files, watch them, fe
 out = console()
 err = console(stderr=True)
 
+FAILED_LINES: Final = 3
+"""The exit status of a batch that completed with failed lines."""
+
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Watch it to its end; exit with 1 unless it completes, 3 if no line was answered."),
+]
+FailOnErrors = Annotated[
+    bool, typer.Option("--fail-on-errors", help="Exit with 3 if it completes with failed lines, however few.")
+]
 Id = Annotated[str, typer.Argument(help="A batch's id, or a job's.", metavar="ID")]
 
 
@@ -33,33 +44,18 @@ def submit(
     endpoint: Annotated[str | None, typer.Option(help="What every line asks; else what the first line says.")] = None,
     window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "24h",
     lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.STANDARD,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end; exit with 1 unless it completes.")] = False,
+    wait: Wait = False,
+    fail_on_errors: FailOnErrors = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Upload a file and make a batch of it; prints its id."""
     with told(), connected(url, data) as client:
-        asked = {"endpoint": endpoint or _first_url(file), "completion_window": window, "lane": str(lane)}
+        asked = {"endpoint": endpoint or first_url(file), "completion_window": window, "lane": str(lane)}
         batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": _upload(client, file)})
         out.print(batch["id"])
         if wait:
-            _finish(watch(client, batch["id"], err))
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise Problem(f"{file} can't be read: {error.strerror}.") from None
-
-
-def _first_url(file: Path) -> str:
-    with _opened(file) as opened:
-        first = opened.readline(1 << 20)
-    try:
-        return str(json.loads(first.removeprefix(b"\xef\xbb\xbf"))["url"])
-    except (ValueError, KeyError, TypeError):
-        raise Problem(f"The first line of {file} names no url: say --endpoint.") from None
+            _finish(watch(client, batch["id"], err), fail_on_errors)
 
 
 @app.command()
@@ -77,7 +73,7 @@ def estimate(
         local = None if file.startswith("file-") else Path(file)
         if local is None and endpoint is None:
             raise Problem("Say --endpoint for a file that is there already.")
-        asked = {"endpoint": endpoint or _first_url(local or Path()), "completion_window": window, "lane": str(lane)}
+        asked = {"endpoint": endpoint or first_url(local or Path()), "completion_window": window, "lane": str(lane)}
         id = _upload(client, local) if local else file
         try:
             one = ask(client, "POST", "/batches/estimate", json=asked | {"input_file_id": id})
@@ -85,14 +81,14 @@ def estimate(
             if local:
                 ask(client, "DELETE", f"/files/{id}")
         if as_json:
-            out.print(json.dumps(one, indent=2), soft_wrap=True)
+            out.print(json_text(one, indent=2), soft_wrap=True)
         else:
             print_estimate(one, out)
 
 
 def _upload(client: httpx.Client, file: Path) -> str:
-    with _opened(file) as opened:
-        files = {"file": (file.name, opened, "application/octet-stream")}
+    with opened(file) as whole:
+        files = {"file": (file.name, whole, "application/octet-stream")}
         return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
 
 
@@ -104,13 +100,13 @@ def list_(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """List batches, newest first."""
-    table = Table("id", "status", "lane", "model", "done", "failed", "created", box=None, pad_edge=False)
+    table = Table("id", "status", "lane", "model", "answered", "failed", "left", "created", box=None, pad_edge=False)
     with told(), connected(url, data) as client:
         for one in _pages(client, "/jobs" if jobs else "/batches", limit):
             counts = one["request_counts"]
-            done = f"{counts['completed'] + counts['failed']:,}/{counts['total']:,}"
-            row = (one["id"], _status(one), one["lane"], one["model"] or "", done, f"{counts['failed']:,}")
-            table.add_row(*row, _time(one["created_at"]))
+            numbers = (f"{number:,}" for number in (counts["completed"], counts["failed"], left(counts)))
+            row = (one["id"], _status(one), one["lane"], one["model"] or "")
+            table.add_row(*row, *numbers, _time(one["created_at"]))
         out.print(table)
 
 
@@ -137,7 +133,7 @@ def show(
     with told(), connected(url, data) as client:
         one = ask(client, "GET", path(id))
         if as_json:
-            out.print(json.dumps(one, indent=2, ensure_ascii=False), soft_wrap=True)
+            out.print(json_text(one, indent=2), soft_wrap=True)
         else:
             _print(one)
 
@@ -154,7 +150,8 @@ def retry(
     model: Annotated[str | None, typer.Option(help="Ask another model.")] = None,
     lane: Annotated[Lane | None, typer.Option(help="How urgent it is; else as before.")] = None,
     window: Annotated[str | None, typer.Option(help="When it must be done; else as before.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end; exit with 1 unless it completes.")] = False,
+    wait: Wait = False,
+    fail_on_errors: FailOnErrors = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -177,7 +174,7 @@ def retry(
         one = ask(client, "POST", f"{path(id)}/retry", json={name: value for name, value in asked.items() if value})
         out.print(one["id"])
         if wait:
-            _finish(watch(client, one["id"], err))
+            _finish(watch(client, one["id"], err), fail_on_errors)
 
 
 def _values(texts: list[str]) -> dict[str, Any]:
@@ -195,10 +192,10 @@ def _values(texts: list[str]) -> dict[str, Any]:
 
 
 @app.command("watch")
-def watch_(id: Id, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
-    """Watch a batch or job to its end, with its speed; exits with 1 unless it completes."""
+def watch_(id: Id, fail_on_errors: FailOnErrors = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """Watch a batch or job to its end, with its speed; exits with 1 unless it completes, 3 if no line was answered."""
     with told(), connected(url, data) as client:
-        _finish(watch(client, id, out))
+        _finish(watch(client, id, out), fail_on_errors)
 
 
 @app.command()
@@ -301,7 +298,7 @@ def _split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:
     bad: list[str] = []
     for line in lines:
         answered = line["response"] is not None and 200 <= line["response"]["status_code"] < 300
-        (good if answered else bad).append(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        (good if answered else bad).append(json_text(line, separators=(",", ":")) + "\n")
     return "".join(good).encode(), "".join(bad).encode()
 
 
@@ -333,10 +330,16 @@ def _write(pieces: Any, target: Path | None) -> None:
         raise Problem(f"{target} can't be written: {error.strerror}.") from None
 
 
-def _finish(one: dict[str, Any]) -> None:
+def _finish(one: dict[str, Any], fail_on_errors: bool) -> None:
+    counts = one["request_counts"]
     if one["status"] != "completed":
         _print(one)
         raise typer.Exit(1)
+    if counts["failed"]:
+        what = f"{counts['failed']:,} of {counts['total']:,} lines failed"
+        err.print(f"{what}: penstock batches results {one['id']} --errors FILE", soft_wrap=True)
+        if fail_on_errors or not counts["completed"]:
+            raise typer.Exit(FAILED_LINES)
 
 
 def _print(one: dict[str, Any]) -> None:
@@ -350,7 +353,7 @@ def _print(one: dict[str, Any]) -> None:
         "lane": one["lane"],
         "model": one["model"],
         "endpoint": one["endpoint"],
-        "lines": f"{counts['total']:,}, of which {counts['completed']:,} answered and {counts['failed']:,} failed",
+        "lines": f"{counts['total']:,}: {counted(counts)}",
         "tokens": f"{usage['input_tokens']:,} in, {usage['output_tokens']:,} out",
         "cost": cost and f"{cost['tokens']} {cost['currency']} by tokens, {cost['gpu']} by {cost['gpu_seconds']} GPU s",
         "created": _time(one["created_at"]),

@@ -15,6 +15,7 @@ import typer
 
 from penstock.cli.commands.up import Data, Engine, reporting_problems, stopping_on_signals
 from penstock.cli.mailbox import Mailbox
+from penstock.cli.watch import counted
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
@@ -154,10 +155,10 @@ def _watch(running: Running, client: Any, batch_id: str, lines: int) -> Any:
             running.tend()
             batch = client.batches.retrieve(batch_id)
             counts = batch.request_counts
-            done = counts.completed + counts.failed if counts else 0
+            answered, failed = (counts.completed, counts.failed) if counts else (0, 0)
             tokens = batch.usage.output_tokens if batch.usage else 0
             elapsed = max(time.monotonic() - began, 1e-6)
-            show(batch.status, done, tokens, elapsed, batch.status in ENDED)
+            show(batch.status, answered, failed, tokens, elapsed, batch.status in ENDED)
             if batch.status in ENDED:
                 return batch
             if elapsed > 1_800:
@@ -168,27 +169,34 @@ def _watch(running: Running, client: Any, batch_id: str, lines: int) -> Any:
 @contextmanager
 def _progress(lines: int) -> Iterator[Any]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console()
     if not console.is_terminal:
         told = [-PLAIN_NEWS_SECONDS]
 
-        def plain(status: str, done: int, tokens: int, elapsed: float, last: bool) -> None:
+        def plain(status: str, answered: int, failed: int, tokens: int, elapsed: float, last: bool) -> None:
             if last or elapsed - told[0] >= PLAIN_NEWS_SECONDS:
                 told[0] = elapsed
-                say(f"{status}: {done}/{lines} · {speed(lines, done, tokens, elapsed)}")
+                pace = speed(lines, answered + failed, tokens, elapsed)
+                say(f"{status}: {_ended(lines, answered, failed)} · {pace}")
 
         yield plain
         return
-    state, pace = TextColumn("{task.description:<11}"), TextColumn("{task.fields[speed]}")
-    with Progress(state, BarColumn(), MofNCompleteColumn(), pace, console=console) as bar:
-        task = bar.add_task("validating", total=lines, speed="")
+    state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
+    with Progress(state, BarColumn(), words, console=console) as bar:
+        task = bar.add_task("validating", total=lines, words="")
 
-        def live(status: str, done: int, tokens: int, elapsed: float, last: bool) -> None:
-            bar.update(task, description=status, completed=done, speed=speed(lines, done, tokens, elapsed))
+        def live(status: str, answered: int, failed: int, tokens: int, elapsed: float, last: bool) -> None:
+            done = answered + failed
+            pace = f"{_ended(lines, answered, failed)} · {speed(lines, done, tokens, elapsed)}"
+            bar.update(task, description=status, completed=done, words=pace)
 
         yield live
+
+
+def _ended(lines: int, answered: int, failed: int) -> str:
+    return counted({"total": lines, "completed": answered, "failed": failed})
 
 
 def speed(lines: int, done: int, tokens: int, elapsed: float) -> str:

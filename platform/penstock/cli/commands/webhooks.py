@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, told
+from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, json_text, told
 from penstock.stack.problem import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Webhook endpoints, and the deliveries to them.")
@@ -101,7 +100,7 @@ def deliveries(
         params = {name: value for name, value in asked.items() if value is not None}
         for one in ask(client, "GET", "/webhook_deliveries", params=params)["data"]:
             if as_json:
-                out.print(json.dumps(one, ensure_ascii=False), soft_wrap=True)
+                out.print(json_text(one), soft_wrap=True)
             type, attempts = one["type"].removeprefix("batch."), str(one["attempts"])
             table.add_row(
                 one["id"], one["batch_id"], type, one["status"], attempts, _last(one), _time(one["next_attempt_at"])

@@ -20,7 +20,7 @@ from penstock.domain.api_errors import PenstockError, Unavailable
 from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
 from penstock.settings.sweep import SweepSettings
-from penstock.store import deletion, erasures, sweep
+from penstock.store import cursors, deletion, erasures, sweep
 from penstock.store.accounts import audit
 from penstock.store.batches import files
 from penstock.store.work import counts
@@ -125,6 +125,11 @@ def old_audit(tx: Transaction, settings: SweepSettings) -> int:
     return audit.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds), limit=MOST)
 
 
+def old_places(tx: Transaction, settings: SweepSettings) -> int:
+    """Forget where things stood that were deleted more than a day ago: no list goes on after them any more."""
+    return cursors.delete_old(tx.conn, limit=MOST)
+
+
 def _counted(tx: Transaction, name: str, by: int) -> int:
     counts.add(tx.conn, name, by)
     return by
@@ -175,6 +180,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_batches,
     old_usage,
     old_audit,
+    old_places,
 )
 
 

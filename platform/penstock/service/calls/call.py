@@ -23,7 +23,6 @@ from penstock.domain.api_errors import (
     CallTimeout,
     EngineCrash,
     Internal,
-    NoEndpoint,
     NotFound,
     PenstockError,
     TooMany,
@@ -33,7 +32,7 @@ from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.rank import TIERS, Tier
-from penstock.formats import call_answer, canonical, engine_body
+from penstock.formats import call_answer, canonical, engine_body, engine_error
 from penstock.formats.call_answer import Events
 from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
 from penstock.service.calls.call_metrics import OFFERED_AGAIN
@@ -251,12 +250,10 @@ class Calls:
 
     def _failed(self, ask: CallRequest, answer: CallAnswer, body: bytes, retry_after: str | None) -> CallAnswer:
         """An engine's refusal, as its client should read it."""
-        if call_answer.lacks_endpoint(answer.status, body):
-            raise NoEndpoint(f"The model {ask.model!r} has no {ask.endpoint}.")
-        if answer.status < 400 or answer.status in (401, 403):
-            raise Internal(f"The engine of {ask.model!r} does not take calls from this platform.")
+        if error := engine_error.ours(answer.status, body, ask.model, ask.endpoint):
+            raise error
         more = (("retry-after", retry_after),) if retry_after and retry_after.isdecimal() else ()
-        whole = call_answer.reshaped(answer.status, body)
+        whole = engine_error.reshaped(answer.status, body)
         return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
 
 
@@ -285,7 +282,7 @@ async def _events(attempt: CallAttempt, piece: bytes, tier: Tier | None, deadlin
             yield events.rest()
     except (Broken, EngineCrash, TimeoutError) as error:
         said = _said(error)
-        body = call_answer.error_body(said.message, said.type, said.code)
+        body = engine_error.error_body(said.message, said.type, said.code)
         yield call_answer.error_event(body, torn=events.torn)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Final
 
 from penstock.blobs.store import Blobs
@@ -38,12 +40,11 @@ from penstock.domain.work.batch import LineError, parse_window
 from penstock.domain.work.lane import Lane
 from penstock.formats import input as lines
 from penstock.formats import prompt
-from penstock.formats.input import Checked
 from penstock.service.calls import tokenize
 from penstock.service.calls.call import Calls
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.estimates import eta, sample, token_heuristic
-from penstock.service.estimates.sample import Sample, Sampled
+from penstock.service.estimates.sample import Looking, Sample, Sampled
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings
@@ -111,46 +112,61 @@ class BatchEstimate:
 
 @dataclass(frozen=True)
 class _Line:
-    """A sampled line that a batch may hold."""
+    """What was seen in a sampled line that a batch may hold; equal ones are one line that was met twice."""
 
-    sampled: Sampled
-    checked: Checked
-    prompt: prompt.Prompt | None
-    choices: int
+    custom_id: str
+    model: str
+    bytes: int
+    body_bytes: int
+    most: int | None
+    """How many tokens an answer may have, if it says so."""
+    answers: int
     least: int
     fills: bool
+    prompt: prompt.Prompt | None
+    """None where nobody can be asked about it, and of a line that is too long to be kept."""
+
+
+_Sample = Sample[_Line | LineError]
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of the sample's lines and their models."""
+    """What is known of the sample's good lines and their models."""
 
-    sample: Sample
-    lines: Mapping[int, _Line]
-    """By the identity of what was sampled."""
-    counted: Mapping[bytes, int]
+    sample: _Sample
+    works: Collection[str]
+    """The models that there are."""
+    counted: Mapping[_Line, int]
     """Tokens, as an engine's tokenizer counted them, of lines that it could be asked about."""
     facts: Mapping[str, ModelFacts]
     endpoint: str
     settings: Settings
 
-    def of(self, model: str) -> list[_Line]:
-        return [line for line in self.lines.values() if line.checked.model == model]
+    def good(self, one: Sampled[_Line | LineError]) -> _Line | None:
+        """What was seen there, if a batch may hold it."""
+        return one.seen if isinstance(one.seen, _Line) and one.seen.model in self.works else None
+
+    @cached_property
+    def lines(self) -> list[_Line]:
+        return [line for one in self.sample.lines if (line := self.good(one))]
+
+    @property
+    def names(self) -> set[str]:
+        return {line.model for line in self.lines}
 
     @property
     def input_basis(self) -> InputBasis:
-        if self.counted and 2 * len(self.counted) >= len({line.sampled.line for line in self.lines.values()}):
+        if self.counted and 2 * len(self.counted) >= len(set(self.lines)):
             return "tokenizer"
-        names = {line.checked.model for line in self.lines.values()}
-        return "measured" if all(self.facts.get(name, _NO_FACTS).bytes_per_token for name in names) else "assumed"
+        return "measured" if all(self.facts.get(name, _NO_FACTS).bytes_per_token for name in self.names) else "assumed"
 
     @property
     def output_basis(self) -> OutputBasis:
         if self.endpoint in COMPUTING:
             return "none"
-        names = {line.checked.model for line in self.lines.values()}
-        measured = all(self.facts.get(name, _NO_FACTS).output_tokens is not None for name in names)
-        return "measured" if measured and names else "limits"
+        measured = all(self.facts.get(name, _NO_FACTS).output_tokens is not None for name in self.names)
+        return "measured" if measured and self.names else "limits"
 
 
 async def estimate(
@@ -160,18 +176,19 @@ async def estimate(
     if wanted.endpoint not in BATCHED:
         raise BadRequest(f"endpoint must be one of {', '.join(BATCHED)}.", param="endpoint")
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
-    found = await _sample(db, blobs, wanted)
-    looked, error = await asyncio.to_thread(_look, found, wanted.endpoint, settings)
+    found = await _sample(db, blobs, wanted, settings)
+    looked = [one.seen for one in found.lines if isinstance(one.seen, _Line)]
     for line in looked:
-        check_model(wanted.allowed_models, line.checked.model, "body.model")
-    told = await db.run(_ask, wanted, {line.checked.model for line in looked}, window, settings)
+        check_model(wanted.allowed_models, line.model, "body.model")
+    told = await db.run(_ask, wanted, {line.model for line in looked}, window, settings)
     works = told.works
-    good = [line for line in looked if line.checked.model in works]
+    good = [line for line in looked if line.model in works]
+    error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
     if error is None and len(good) < len(looked):
-        name = next(line.checked.model for line in looked if line.checked.model not in works)
+        name = next(line.model for line in looked if line.model not in works)
         error = LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
     counted = await _count(calls, call_id, wanted.tenant, good)
-    known = _Known(found, {id(one.sampled): one for one in good}, counted, told.facts, wanted.endpoint, settings)
+    known = _Known(found, works, counted, told.facts, wanted.endpoint, settings)
     parts = _by_model(known)
     seconds, reason = _seconds(parts, works, settings)
     return BatchEstimate(
@@ -186,42 +203,51 @@ async def estimate(
         gpu_cost=_gpu_cost(parts, told),
         currency=next((price.currency for price in told.prices.values()), None),
         sampled_lines=len(found.lines),
-        bad_lines=sum(bool(one.line) for one in found.lines) - len(good),
+        bad_lines=sum(one.seen is not None for one in found.lines) - len(good),
         first_error=error,
         input_basis=known.input_basis,
         output_basis=known.output_basis,
     )
 
 
-async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest) -> Sample:
+async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: LimitSettings) -> _Sample:
+    looking = Looking(functools.partial(_look, wanted.endpoint, settings), settings.max_line_bytes)
     if wanted.input_file is None:
-        return await asyncio.to_thread(sample.of_lines, wanted.requests)
+        return await asyncio.to_thread(sample.of_lines, wanted.requests, looking)
     file = await db.run(lambda tx: files.get(tx.conn, wanted.tenant, wanted.input_file or ""))
     if file is None:
         message = f"No such file: {wanted.input_file!r}. It does not exist, was deleted or has expired."
         raise BadRequest(message, param="input_file_id")
     if file.purpose != BATCH:
         raise BadRequest(f"The file's purpose must be 'batch', not {file.purpose!r}.", param="input_file_id")
+    seed = zlib.crc32(file.id.encode())
     try:
-        return await asyncio.to_thread(sample.of_blob, blobs, file.blob_key, file.bytes, zlib.crc32(file.id.encode()))
+        return await asyncio.to_thread(sample.of_blob, blobs, file.blob_key, file.bytes, seed, looking)
     except Unreadable:
         raise BadRequest("The file was deleted at this moment.", param="input_file_id") from None
 
 
-def _look(found: Sample, endpoint: str, settings: LimitSettings) -> tuple[list[_Line], LineError | None]:
-    """The sample's good lines, and what is wrong with the first bad one."""
-    good, first = [], None
-    for one in found.lines:
-        if not one.line:
-            continue
-        checked = lines.check(one.line, 0, endpoint, settings.max_custom_id_bytes)
-        if isinstance(checked, LineError):
-            first = first or checked
-            continue
-        body = lines.read(0, one.line).body
-        choices, least, fills = prompt.extras(body)
-        good.append(_Line(one, checked, prompt.of(endpoint, body), choices, least, fills))
-    return good, first
+def _look(endpoint: str, settings: LimitSettings, line: bytes | None) -> _Line | LineError:
+    """What a line asks for, or why validation would refuse it."""
+    if line is None:
+        return LineError("invalid_request", lines.too_long(settings.max_line_bytes))
+    checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes)
+    if isinstance(checked, LineError):
+        return checked
+    body = checked.body
+    least, fills = prompt.extras(body)
+    kept = len(line) <= sample.MOST_KEPT_BYTES
+    return _Line(
+        custom_id=checked.custom_id,
+        model=checked.model,
+        bytes=len(line) + 1,
+        body_bytes=len(body),
+        most=checked.max_output_tokens,
+        answers=checked.answers,
+        least=least,
+        fills=fills,
+        prompt=prompt.of(endpoint, body) if kept else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -244,30 +270,24 @@ def _ask(
     return _Told(works, models.facts(tx.conn, named), valid, prices.gpu_per_token(tx.conn, named) if valid else {})
 
 
-async def _count(calls: Calls, call_id: str, tenant: str, good: list[_Line]) -> dict[bytes, int]:
-    prompts = {line.sampled.line or b"": line.prompt for line in good}
-    counted = await tokenize.count(calls, call_id, tenant, list(prompts.values()), TOKENIZE_SECONDS)
-    return {line: tokens for line, tokens in zip(prompts, counted, strict=True) if tokens is not None}
+async def _count(calls: Calls, call_id: str, tenant: str, good: Sequence[_Line]) -> dict[_Line, int]:
+    asked = [line for line in dict.fromkeys(good) if line.prompt is not None]
+    counted = await tokenize.count(calls, call_id, tenant, [line.prompt for line in asked], TOKENIZE_SECONDS)
+    return {line: tokens for line, tokens in zip(asked, counted, strict=True) if tokens is not None}
 
 
 def _by_model(known: _Known) -> dict[str, OfModel]:
-    """Each model's part. Lines that are too long to be looked at count as those of the model that has most."""
-    names = Counter(line.checked.model for line in known.lines.values())
-    return {name: _add_up(known, name, takes_long=place == 0) for place, (name, _) in enumerate(names.most_common())}
+    names = Counter(line.model for line in known.lines)
+    return {name: _add_up(known, name) for name, _ in names.most_common()}
 
 
-def _add_up(known: _Known, model: str, *, takes_long: bool) -> OfModel:
-    mine = {id(line.sampled) for line in known.of(model)}
+def _add_up(known: _Known, model: str) -> OfModel:
     per_byte = _tokens_per_byte(known, model)
     parts = []
     for one in known.sample.lines:
-        line = known.lines[id(one)] if id(one) in mine else None
-        if line is not None:
+        line = known.good(one)
+        if line is not None and line.model == model:
             parts.append(OfModel(exactly(1.0), _asked(known, line, per_byte), _answered(known, line)))
-        elif one.line is None and takes_long:
-            said = token_heuristic.answer_tokens(None, known.endpoint, known.facts.get(model), known.settings)
-            asked = _roughly(one.line_bytes * (per_byte or 1 / known.settings.bytes_per_token), "assumed")
-            parts.append(OfModel(exactly(1.0), asked, output_tokens(AnswerTokens(said, None))))
         else:
             parts.append(OfModel())
     weights, whole = [one.weight for one in known.sample.lines], known.sample.whole
@@ -280,20 +300,20 @@ def _add_up(known: _Known, model: str, *, takes_long: bool) -> OfModel:
 
 def _tokens_per_byte(known: _Known, model: str) -> float | None:
     """Of lines that were counted, else as the model's earlier lines had it, else not known."""
-    counted = [line.sampled for line in known.of(model) if line.sampled.line in known.counted]
+    counted = [line for line in known.lines if line.model == model and line in known.counted]
     if counted:
-        return sum(known.counted[one.line or b""] for one in counted) / sum(one.line_bytes for one in counted)
+        return sum(known.counted[line] for line in counted) / sum(line.bytes for line in counted)
     measured = known.facts.get(model, _NO_FACTS).bytes_per_token
     return 1 / measured if measured else None
 
 
 def _asked(known: _Known, line: _Line, per_byte: float | None) -> Spread:
-    counted = known.counted.get(line.sampled.line or b"")
+    counted = known.counted.get(line)
     if counted is not None:
         return exactly(counted)
     if per_byte is None:
-        return _roughly(len(line.checked.body) / known.settings.bytes_per_token, "assumed")
-    return _roughly(line.sampled.line_bytes * per_byte, "measured")
+        return _roughly(line.body_bytes / known.settings.bytes_per_token, "assumed")
+    return _roughly(line.bytes * per_byte, "measured")
 
 
 def _roughly(tokens: float, basis: InputBasis) -> Spread:
@@ -302,16 +322,16 @@ def _roughly(tokens: float, basis: InputBasis) -> Spread:
 
 
 def _answered(known: _Known, line: _Line) -> Spread:
-    facts, most = known.facts.get(line.checked.model), line.checked.max_output_tokens
+    facts, most = known.facts.get(line.model), line.most
     expected = token_heuristic.answer_tokens(most, known.endpoint, facts, known.settings)
     if known.endpoint in COMPUTING:
         return NOTHING
     measured = facts is not None and facts.output_tokens is not None
-    return output_tokens(AnswerTokens(expected, most, line.least, line.fills, line.choices, measured))
+    return output_tokens(AnswerTokens(expected, most, line.least, line.fills, line.answers, measured))
 
 
-def _lines(found: Sample) -> Spread:
-    there = [exactly(0.0 if one.line == b"" else 1.0) for one in found.lines]
+def _lines(found: _Sample) -> Spread:
+    there = [exactly(0.0 if one.seen is None else 1.0) for one in found.lines]
     return total([one.weight for one in found.lines], there, found.whole)
 
 

@@ -6,10 +6,12 @@ The points are drawn from a seed, one in each of so many equal parts of the file
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from itertools import chain
+from threading import Lock
+from typing import Final, Generic, TypeVar
 
 from penstock.blobs.store import Blobs
 from penstock.formats import input as lines
@@ -18,31 +20,35 @@ POINTS: Final = 128
 _WHOLE_BYTES: Final = 4 * 1024 * 1024
 """A file of at most this size is read whole, and its lines are counted."""
 _STEP_BYTES: Final = 16 * 1024
-_MOST_KEPT_BYTES: Final = 128 * 1024
-"""A longer line is measured and not looked at."""
-MOST_BYTES: Final = POINTS * _MOST_KEPT_BYTES
-"""What a sample may hold."""
+MOST_KEPT_BYTES: Final = 128 * 1024
+"""What is seen of a longer line is kept, and not the line."""
+MOST_BYTES: Final = POINTS * MOST_KEPT_BYTES
+"""What a sample may hold, beside the one longer line that it looks at just now."""
 _AT_ONCE: Final = 8
 
 Read = Callable[[int, int], bytes]
 """The bytes from, to."""
 
+Seen = TypeVar("Seen")
+Look = Callable[[bytes | None], Seen]
+"""What is seen in a tidy line with content, however long; None is one that is longer than a batch takes."""
+
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Generic[Seen]):
     """One line of the sample. `weight`: how many lines of the file it stands for."""
 
     line_bytes: int
     weight: float
-    line: bytes | None
-    """Without its end; None if it is too long to be kept, empty if it is blank."""
+    seen: Seen | None
+    """None if the line is blank."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Generic[Seen]):
     """Lines of a file; `whole` if those are all."""
 
-    lines: tuple[Sampled, ...]
+    lines: tuple[Sampled[Seen], ...]
     count: float
     """How many lines with content the file has."""
     counted: bool
@@ -50,48 +56,84 @@ class Sample:
     whole: bool
 
 
-def of_lines(found: Sequence[bytes]) -> Sample:
+@dataclass(frozen=True)
+class Looking(Generic[Seen]):
+    """How lines are looked at, and how long one may be."""
+
+    look: Look[Seen]
+    most_line_bytes: int
+
+    def at(self, line: bytes) -> Seen:
+        """What is seen in a tidy line."""
+        return self.look(line if len(line) <= self.most_line_bytes else None)
+
+
+def of_lines(found: Sequence[bytes], looking: Looking[Seen]) -> Sample[Seen]:
     """Some lines, each for itself; many of them as a file of theirs is."""
     if len(found) <= POINTS:
-        return Sample(tuple(Sampled(len(line) + 1, 1.0, line) for line in found), len(found), True, True)
-    return _of_bytes(b"\n".join(found), seed=len(found))
+        return _of_all(found, looking)
+    return _of_bytes(b"\n".join(found), len(found), looking)
 
 
-def of_blob(blobs: Blobs, key: str, size: int, seed: int) -> Sample:
+def of_blob(blobs: Blobs, key: str, size: int, seed: int, looking: Looking[Seen]) -> Sample[Seen]:
     """Lines of a blob of this size; raise Unreadable."""
     if size <= _WHOLE_BYTES:
-        return _of_bytes(blobs.range(key, 0, size) if size else b"", seed)
-    found = _at_points(lambda start, end: blobs.range(key, start, end - start), size, seed)
-    return Sample(tuple(found), sum(one.weight for one in found if one.line != b""), False, False)
+        return _of_bytes(blobs.range(key, 0, size) if size else b"", seed, looking)
+    found = _at_points(lambda start, end: blobs.range(key, start, end - start), size, seed, looking)
+    return Sample(tuple(found), sum(one.weight for one in found if one.seen is not None), False, False)
 
 
-def _of_bytes(data: bytes, seed: int) -> Sample:
+def _of_bytes(data: bytes, seed: int, looking: Looking[Seen]) -> Sample[Seen]:
     tidy = [line for number, raw in enumerate(data.split(b"\n"), 1) if (line := lines.tidy(raw, number))]
     if len(tidy) <= POINTS:
-        return Sample(tuple(Sampled(len(line) + 1, 1.0, _kept(line)) for line in tidy), len(tidy), True, True)
-    found = _at_points(lambda start, end: data[start:end], len(data), seed)
+        return _of_all(tidy, looking)
+    found = _at_points(lambda start, end: data[start:end], len(data), seed, looking)
     return Sample(tuple(found), len(tidy), True, False)
 
 
-def _at_points(read: Read, size: int, seed: int) -> list[Sampled]:
+def _of_all(found: Sequence[bytes], looking: Looking[Seen]) -> Sample[Seen]:
+    return Sample(tuple(Sampled(len(line) + 1, 1.0, looking.at(line)) for line in found), len(found), True, True)
+
+
+def _at_points(read: Read, size: int, seed: int, looking: Looking[Seen]) -> list[Sampled[Seen]]:
     chance = random.Random(seed)
     part = size / POINTS
     points = [min(size - 1, int((place + chance.random()) * part)) for place in range(POINTS)]
+    each = POINTS // _AT_ONCE
+    one_long = Lock()
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sample") as pool:
-        return list(pool.map(lambda point: _line_at(read, size, point), points))
+        stretches = (points[first : first + each] for first in range(0, POINTS, each))
+        found = pool.map(lambda some: list(_along(read, size, some, looking, one_long)), stretches)
+        return list(chain.from_iterable(found))
 
 
-def _line_at(read: Read, size: int, point: int) -> Sampled:
-    """The line that holds this byte; a line's end belongs to it."""
-    low, high = max(0, point - _STEP_BYTES), min(size, point + _STEP_BYTES)
-    window = read(low, high)
-    start, end = _last(read, window, low, point), _next(read, window, low, point, size)
-    kept = None
-    if end - start <= _MOST_KEPT_BYTES:
-        inside = low <= start and end <= high
-        raw = window[start - low : end - low] if inside else read(start, end)
-        kept = lines.tidy(raw, 1 if start == 0 else 2)
-    return Sampled(end - start, size / POINTS / (end - start), kept)
+def _along(
+    read: Read, size: int, points: Sequence[int], looking: Looking[Seen], one_long: Lock
+) -> Iterator[Sampled[Seen]]:
+    """The lines that hold these bytes, in order. A line with several of them is looked at once, a long one alone."""
+    start = end = 0
+    seen: Seen | None = None
+    for point in points:
+        if not start <= point < end:
+            low, high = max(0, point - _STEP_BYTES), min(size, point + _STEP_BYTES)
+            window = read(low, high)
+            start, end = _last(read, window, low, point), _next(read, window, low, point, size)
+            if low <= start and end <= high:
+                seen = _seen(window[start - low : end - low], start, looking)
+            elif end - start > looking.most_line_bytes + len(lines.BOM) + 2:
+                seen = looking.look(None)
+            elif end - start <= MOST_KEPT_BYTES:
+                seen = _seen(read(start, end), start, looking)
+            else:
+                with one_long:
+                    seen = _seen(read(start, end), start, looking)
+        yield Sampled(end - start, size / POINTS / (end - start), seen)
+
+
+def _seen(raw: bytes, start: int, looking: Looking[Seen]) -> Seen | None:
+    """A line's end belongs to it, and a BOM to the first; None if nothing else does."""
+    line = lines.tidy(raw, 1 if start == 0 else 2)
+    return looking.at(line) if line else None
 
 
 def _last(read: Read, window: bytes, low: int, point: int) -> int:
@@ -110,7 +152,3 @@ def _next(read: Read, window: bytes, low: int, point: int, size: int) -> int:
         low, high = high, min(size, high + 8 * _STEP_BYTES)
         found = read(low, high).find(b"\n")
     return low + found + 1 if found >= 0 else size
-
-
-def _kept(line: bytes) -> bytes | None:
-    return line if len(line) <= _MOST_KEPT_BYTES else None

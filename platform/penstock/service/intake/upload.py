@@ -21,12 +21,13 @@ from penstock.domain.file import File
 from penstock.domain.idempotency import Once, SdkCreate, fingerprint_of, key_of, remembered
 from penstock.domain.limits.limit import LimitName
 from penstock.failpoint import failpoint
-from penstock.service.core import audit, unheard_creates
+from penstock.service.core import audit, cursor, unheard_creates
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.limits import kept
 from penstock.settings.limits import LimitSettings
 from penstock.store.batches import files
+from penstock.store.cursors import Listed
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -184,10 +185,9 @@ def get(tx: Transaction, tenant: str, id: str) -> File:
 
 
 def page(tx: Transaction, tenant: str, *, purpose: str | None, after: str | None, limit: int, order: str) -> list[File]:
-    """A tenant's files, after the one named; raise NotFound if that one is not there."""
-    if after is not None and not files.exists(tx.conn, tenant, after):
-        raise NotFound("file", after, param="after")
-    return files.page(tx.conn, tenant, purpose=purpose, after=after, limit=limit, order=order)
+    """A tenant's files, after the one named, which may be gone; raise NotFound for one that never was."""
+    place = cursor.place(tx, tenant, Listed.FILES, after)
+    return files.page(tx.conn, tenant, purpose=purpose, after=place, limit=limit, order=order)
 
 
 async def delete(db: AsyncDatabase, blobs: Blobs, tenant: str, id: str) -> None:

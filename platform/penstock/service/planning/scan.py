@@ -87,8 +87,8 @@ def _check_lines(
         whole = raw.endswith(b"\n") or len(raw) < settings.max_line_bytes + 2
         if not whole or len(raw.rstrip(b"\r\n")) > settings.max_line_bytes:
             offset += 0 if raw.endswith(b"\n") else _skip_line(file)
-            message = f"The line is longer than {settings.max_line_bytes} bytes."
-            found.refuse(LineError("invalid_request", message, None, number), settings.max_errors_listed)
+            error = LineError("invalid_request", lines.too_long(settings.max_line_bytes), None, number)
+            found.refuse(error, settings.max_errors_listed)
             continue
         line = lines.tidy(raw, number)
         blank += not line

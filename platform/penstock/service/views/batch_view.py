@@ -14,12 +14,14 @@ from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.formats import input as lines
 from penstock.formats import output, plan
+from penstock.service.core import cursor
 from penstock.service.core.transaction import Transaction
 from penstock.service.estimates import eta
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store import webhooks
 from penstock.store.batches import batch_reads, batches
+from penstock.store.cursors import Listed
 from penstock.store.fleet import workers
 from penstock.store.work import pending_batches, segments
 
@@ -70,10 +72,9 @@ def seen(tx: Transaction, batch: Batch, settings: Settings) -> BatchView:
 
 
 def page(tx: Transaction, tenant: str, kind: str, *, after: str | None, limit: int) -> list[Batch]:
-    """A tenant's batches or jobs, newest first, after the one named; raise NotFound if that one is not there."""
-    if after is not None and batches.state_of(tx.conn, tenant, kind, after) is None:
-        raise NotFound(kind, after, param="after")
-    return batches.page(tx.conn, tenant, kind=kind, after=after, limit=limit)
+    """A tenant's batches or jobs, newest first, after the one named, which may be gone; raise NotFound."""
+    place = cursor.place(tx, tenant, Listed(kind), after)
+    return batches.page(tx.conn, tenant, kind=kind, after=place, limit=limit)
 
 
 def results(tx: Transaction, batch: Batch) -> list[bytes]:

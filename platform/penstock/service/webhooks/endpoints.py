@@ -18,7 +18,7 @@ from penstock.domain.webhook import (
     receiver_of,
     secret_of,
 )
-from penstock.service.core import audit
+from penstock.service.core import audit, cursor
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import kept
@@ -26,6 +26,7 @@ from penstock.service.webhooks import secret_keys
 from penstock.settings import Settings
 from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
+from penstock.store.cursors import Listed
 
 BOTH_SECRETS: Final = timedelta(hours=24)
 """So long after a rotation everything is signed with the old secret too."""
@@ -95,10 +96,9 @@ def get(tx: Transaction, tenant: str, id: str) -> Endpoint:
 
 
 def page(tx: Transaction, tenant: str, *, after: str | None, limit: int) -> list[Endpoint]:
-    """The tenant's endpoints, newest first, after the one named; raise NotFound if that one is not there."""
-    if after is not None:
-        get(tx, tenant, after)
-    return webhooks.page(tx.conn, tenant, after=after, limit=limit)
+    """The tenant's endpoints, newest first, after the one named, which may be gone; raise NotFound."""
+    place = cursor.place(tx, tenant, Listed.ENDPOINTS, after)
+    return webhooks.page(tx.conn, tenant, after=place, limit=limit)
 
 
 def change(

@@ -12,10 +12,12 @@ from typing import Final
 from penstock.domain.api_errors import Conflict, NotFound
 from penstock.domain.webhook import AttemptOutcome, Delivery, DeliveryState, Due
 from penstock.domain.work import hint
+from penstock.service.core import cursor
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
+from penstock.store.cursors import Listed
 from penstock.store.work import counts
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
@@ -118,11 +120,10 @@ def page(
     event: str | None = None,
     state: DeliveryState | None = None,
 ) -> list[Delivery]:
-    """A tenant's deliveries, newest first, after the one named; raise NotFound if that one is not there."""
-    if after is not None:
-        get(tx, tenant, after)
+    """A tenant's deliveries, newest first, after the one named, which may be gone; raise NotFound."""
+    place = cursor.place(tx, tenant, Listed.DELIVERIES, after)
     return deliveries.page(
-        tx.conn, tenant, after=after, limit=limit, endpoint=endpoint, batch=batch, event=event, state=state
+        tx.conn, tenant, after=place, limit=limit, endpoint=endpoint, batch=batch, event=event, state=state
     )
 
 

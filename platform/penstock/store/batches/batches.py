@@ -17,6 +17,8 @@ from penstock.domain.work.batch import Batch, BatchEnd, BatchState, PauseReason
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import Retry
+from penstock.store import cursors
+from penstock.store.cursors import ListPlace
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
@@ -60,9 +62,7 @@ _PAGE = text(
     _SELECT
     + """
     where b.tenant = :tenant and b.kind = :kind
-      and (cast(:after as text) is null
-           or (b.created_at, b.id)
-               < (select a.created_at, a.id from batches a where a.tenant = :tenant and a.id = :after))
+      and (cast(:after_at as timestamptz) is null or (b.created_at, b.id) < (:after_at, :after))
     order by b.created_at desc, b.id desc
     limit :limit"""
 )
@@ -216,9 +216,9 @@ def find_all(conn: Connection, ids: Sequence[str]) -> list[Batch]:
     return [of_row(row) for row in conn.execute(_FIND, {"ids": list(ids)})]
 
 
-def page(conn: Connection, tenant: str, *, kind: str, after: str | None, limit: int) -> list[Batch]:
-    """A tenant's batches (or jobs), newest first, after the one named."""
-    rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "after": after, "limit": limit})
+def page(conn: Connection, tenant: str, *, kind: str, after: ListPlace | None, limit: int) -> list[Batch]:
+    """A tenant's batches (or jobs), newest first, after this place."""
+    rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "limit": limit} | cursors.values(after))
     return [of_row(row) for row in rows]
 
 

@@ -8,6 +8,8 @@ from sqlalchemy import Connection, text
 
 from penstock.domain.api_errors import TooSlow
 from penstock.domain.file import File
+from penstock.store import cursors
+from penstock.store.cursors import ListPlace
 
 _INTEND = text("insert into intents (blob_key) values (:key) on conflict (blob_key) do nothing")
 _PUBLISHED = text("""
@@ -34,15 +36,12 @@ _BY_KEY = text("select id, fingerprint from files where tenant = :tenant and ide
 # Whoever creates a batch shares the row until its commit; whoever deletes the file waits for that, then looks.
 _SHARE = text(_GET.text + " for share")
 _LOCK = text(_GET.text + " for update")
-_EXISTS = text("select exists (select from files where tenant = :tenant and id = :id)")
 _PAGE = {
     order: text(f"""
     select {_COLUMNS} from files f
     where tenant = :tenant and (expires_at is null or expires_at > clock_timestamp())
       and (cast(:purpose as text) is null or purpose = :purpose)
-      and (cast(:after as text) is null
-           or (created_at, id) {compare}
-               (select a.created_at, a.id from files a where a.tenant = :tenant and a.id = :after))
+      and (cast(:after_at as timestamptz) is null or (created_at, id) {compare} (:after_at, :after))
     order by created_at {order}, id {order} limit :limit""")
     for order, compare in (("desc", "<"), ("asc", ">"))
 }
@@ -142,16 +141,12 @@ def lock(conn: Connection, tenant: str, id: str) -> bool:
     return conn.execute(_LOCK, {"tenant": tenant, "id": id}).first() is not None
 
 
-def exists(conn: Connection, tenant: str, id: str) -> bool:
-    """Say whether the tenant has this file, even if it has expired: pages go on after it."""
-    return bool(conn.execute(_EXISTS, {"tenant": tenant, "id": id}).scalar_one())
-
-
 def page(
-    conn: Connection, tenant: str, *, purpose: str | None, after: str | None, limit: int, order: str = "desc"
+    conn: Connection, tenant: str, *, purpose: str | None, after: ListPlace | None, limit: int, order: str = "desc"
 ) -> list[File]:
-    """A tenant's files by time of creation, newest first unless `order` is `asc`, after the one named."""
-    rows = conn.execute(_PAGE[order], {"tenant": tenant, "purpose": purpose, "after": after, "limit": limit})
+    """A tenant's files by time of creation, newest first unless `order` is `asc`, after this place."""
+    asked = {"tenant": tenant, "purpose": purpose, "limit": limit}
+    rows = conn.execute(_PAGE[order], asked | cursors.values(after))
     return [File(**row._mapping) for row in rows]
 
 

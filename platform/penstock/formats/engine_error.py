@@ -1,0 +1,81 @@
+"""Engine errors: what an engine said of a request that it refused, as a waiting call and a line of a batch are told it.
+
+One contract for both: OpenAI's envelope, a code that is a string or null, and words of ours where the engine's own
+(`{"detail": "Not Found"}`) say nothing to who asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from penstock.domain.api_errors import Internal, NoEndpoint, PenstockError
+
+_MOST_QUOTED_BYTES: Final = 2_000
+_NOT_JSON: Final = "not_json"
+
+
+def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
+    """OpenAI's envelope."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def ours(status: int, body: bytes, model: str, endpoint: str) -> PenstockError | None:
+    """What we say in the place of an engine; None if its own words will do."""
+    if _lacks_endpoint(status, body):
+        return NoEndpoint(f"The model {model!r} has no {endpoint}.")
+    if status < 400 or status in (401, 403):
+        return Internal(f"The engine of {model!r} does not take requests from this platform.")
+    return None
+
+
+def told(status: int, body: bytes, model: str, endpoint: str) -> tuple[int, bytes]:
+    """The status and the body that a refused line is told: what a waiting call would be told."""
+    error = ours(status, body, model, endpoint)
+    if error is not None:
+        return error.status, error_body(error.message, error.type, error.code, error.param)
+    return status, reshaped(status, body)
+
+
+def reshaped(status: int, body: bytes) -> bytes:
+    """An engine's error in OpenAI's envelope: its message and type, and a code that is a string or null.
+
+    What is not JSON is quoted (its first 2,000 bytes), with the code `not_json`.
+    """
+    message, error = _said(body)
+    kind = error.get("type")
+    if not isinstance(kind, str) or not kind:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+    code, param = error.get("code"), error.get("param")
+    if not isinstance(code, str):  # vLLM's is the HTTP status
+        code = "model_not_found" if status == 404 else None
+    return error_body(
+        message or f"The engine answered with status {status}.", kind, code, param if isinstance(param, str) else None
+    )
+
+
+def _lacks_endpoint(status: int, body: bytes) -> bool:
+    """Whether an engine says that it has no such endpoint for its model (vLLM: no route, or no handler)."""
+    if status != 404:
+        return status == 501
+    message, error = _said(body)
+    return message in ("Not Found", "") or error.get("code") == _NOT_JSON
+
+
+def _said(body: bytes) -> tuple[str, Mapping[str, Any]]:
+    """The message and the fields of an error: vLLM's, an older vLLM's without an envelope, or FastAPI's."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body[:_MOST_QUOTED_BYTES].decode("utf-8", "replace").strip(), {"code": _NOT_JSON}
+    if not isinstance(said, dict):
+        return "", {}
+    error = said.get("error", said)
+    if isinstance(error, str):
+        return error, {}
+    if not isinstance(error, dict):
+        return "", {}
+    message = error.get("message", error.get("detail"))
+    return (message if isinstance(message, str) else ""), error
