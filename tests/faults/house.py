@@ -258,6 +258,11 @@ class House:
         """The id under which the process that runs now holds its leases, once it is registered."""
         return self.ask("select id from workers where pid = %s order by started_at desc limit 1", self.pid(name))
 
+    def peak_mib(self, name: str) -> float:
+        """The most memory that the process ever had."""
+        status = Path(f"/proc/{self.pid(name)}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
     # Looking.
 
     def wait_until_ready(self, seconds: float = 180.0) -> None:
