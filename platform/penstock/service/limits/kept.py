@@ -22,6 +22,8 @@ def check(tx: Transaction, tenant: str, more: dict[LimitName, int], settings: Li
     limits.lock(tx.conn, tenant)
     given = limits.of_tenant(tx.conn, tenant) or {}
     for name, amount in more.items():
+        if name is LimitName.FILES:
+            limits.fold_file_sums(tx.conn, tenant)
         used = limits.used(tx.conn, tenant, name)
         if error := refusal(name, used, amount, given, settings):
             raise error

@@ -30,8 +30,8 @@ _USED: Final = {
     LimitName.OPEN_BATCHES: text(_OPEN_BATCHES),
     LimitName.QUEUED_LINES: text(f"select coalesce(sum(lines), 0)::bigint {_OPEN}"),
     LimitName.QUEUED_TOKENS: text(f"select coalesce(sum(tokens), 0)::bigint {_OPEN}"),
-    LimitName.FILES: text("select count(*) from files where tenant = :tenant"),
-    LimitName.STORED_BYTES: text("select coalesce(sum(bytes), 0)::bigint from files where tenant = :tenant"),
+    LimitName.FILES: text("select coalesce(sum(files), 0)::bigint from file_sums where tenant = :tenant"),
+    LimitName.STORED_BYTES: text("select coalesce(sum(bytes), 0)::bigint from file_sums where tenant = :tenant"),
     LimitName.ENDPOINTS: text("""
         select count(*) from webhook_endpoints
         where tenant = :tenant and batch is null and disabled_as is distinct from 'deleted'"""),
@@ -39,6 +39,17 @@ _USED: Final = {
         select count(*) from api_keys where tenant = :tenant and revoked_at is null
           and (expires_at is null or expires_at > clock_timestamp())"""),
 }
+
+_FOLD_FILE_SUMS = text("""
+    -- Of many rows of the ledger one with their sum; what others add meanwhile is not seen, and stays.
+    with gone as (
+        delete from file_sums
+        where tenant = :tenant and (select count(*) from file_sums where tenant = :tenant) > :most
+        returning files, bytes)
+    insert into file_sums (tenant, files, bytes)
+    select :tenant, sum(files), sum(bytes) from gone having count(*) > 0""")
+MOST_FILE_SUMS: Final = 100
+"""Rows of a tenant's ledger that are summed as they are."""
 
 _OPEN_WORK = text(f"""
     select (select limits from tenants where id = :tenant) as given,
@@ -55,6 +66,11 @@ def read(found: Mapping[str, int]) -> Limits:
 def lock(conn: Connection, tenant: str) -> None:
     """Let one transaction at a time add to what a tenant keeps."""
     conn.execute(_LOCK, {"tenant": tenant})
+
+
+def fold_file_sums(conn: Connection, tenant: str) -> None:
+    """Keep the ledger of a tenant's files short; whoever calls it holds the tenant's lock."""
+    conn.execute(_FOLD_FILE_SUMS, {"tenant": tenant, "most": MOST_FILE_SUMS})
 
 
 def of_tenant(conn: Connection, tenant: str) -> Limits | None:
