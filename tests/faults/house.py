@@ -258,6 +258,11 @@ class House:
         """The id under which the process that runs now holds its leases, once it is registered."""
         return self.ask("select id from workers where pid = %s order by started_at desc limit 1", self.pid(name))
 
+    def peak_mib(self, name: str) -> float:
+        """The most memory that the process ever had."""
+        status = Path(f"/proc/{self.pid(name)}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
     # Looking.
 
     def wait_until_ready(self, seconds: float = 180.0) -> None:
@@ -270,6 +275,16 @@ class House:
         pids = [self.pid(name) for name in self.residents if self.lives(name) and not name.startswith("api-")]
         ready = self.ask("select count(distinct pid) from workers where state = 'ready' and pid = any(%s)", pids)
         return bool(ready == len(pids)) and _answers(f"{self.url}/health/work")
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the APIs listen, in order."""
+        return [f"http://127.0.0.1:{self.residents[name].arguments[-1]}" for name in self.named("api")]
+
+    def wait_until_answering(self, seconds: float = 150.0) -> None:
+        """Return once every API answers, whoever else is there."""
+        for url in self.urls:
+            self.until(lambda url=url: _answers(f"{url}/health/ready"), f"{url} answers", seconds)
 
     def until(self, look: Callable[[], R], what: str, seconds: float = 60.0) -> R:
         """Look again and again until there is something to see; the message has the ends of the logs."""
@@ -294,14 +309,20 @@ class House:
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             connection.execute(statement, values)  # type: ignore[arg-type]
 
+    def run(self, use_case: Callable[..., R], *arguments: Any) -> R:
+        """One use case of the platform in a transaction of its own, as the command line runs it."""
+        db = Database(sync_engine(self.database_url, connections=1), lambda hints: None)
+        try:
+            return db.run(use_case, *arguments)
+        finally:
+            db.close()
+
     # Tenants.
 
     def key_of(self, tenant: str) -> str:
         """A tenant's key, and the tenant unless it is there; `default` has the first one."""
         if tenant not in self._keys:
-            db = Database(sync_engine(self.database_url, connections=1), lambda hints: None)
-            self._keys[tenant] = db.run(keys.create, tenant, "tests")[1]
-            db.close()
+            self._keys[tenant] = self.run(keys.create, tenant, "tests")[1]
         return self._keys[tenant]
 
     def client_of(self, tenant: str) -> Client:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.client import HTTPResponse
-from pathlib import Path
 
 import httpx
 import psutil
@@ -82,12 +81,6 @@ FORM = ("content-type: multipart/form-data; boundary=B", f"content-length: {4 * 
 PART = b'--B\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n'
 
 
-def peak_mib(house: House, name: str) -> float:
-    """The most memory that the process ever had."""
-    status = Path(f"/proc/{house.pid(name)}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-
-
 def blobs(house: House) -> int:
     return sum(1 for path in house.blobs.rglob("*") if path.is_file())
 
@@ -95,7 +88,7 @@ def blobs(house: House) -> int:
 def test_hundreds_of_slow_clients_cost_little_and_hold_up_nobody(house: House, file: str, connect: Open) -> None:
     with client(house, "api-1") as http:
         small_calls(http, 50)
-        before, files_before = peak_mib(house, "api-1"), blobs(house)
+        before, files_before = house.peak_mib("api-1"), blobs(house)
         uploads = [connect("api-1", "POST /v1/files", PART + bytes(150_000), *FORM) for _ in range(200)]
         for _ in range(200):  # never read
             connect("api-1", f"GET /v1/files/{file}/content", buffer=4_096)
@@ -104,7 +97,7 @@ def test_hundreds_of_slow_clients_cost_little_and_hold_up_nobody(house: House, f
         house.until(lambda: house.ask("select count(*) from intents") == 200, "all uploads have begun", 60)
 
         slowest = small_calls(http, 200)[-3]  # the 99th percentile
-        grown = peak_mib(house, "api-1") - before
+        grown = house.peak_mib("api-1") - before
         busy = house.ask("""
             select count(*) from pg_stat_activity
             where datname = current_database() and application_name = 'penstock' and starts_with(state, 'idle in')""")

@@ -27,6 +27,12 @@ BROKEN = {
         where b.lease is not null and not exists (
             select from leases l
             where l.id = b.lease and l.batch = b.id and l.kind <> 'slice' and l.closed_at is null)""",
+    "the sums of a tenant's files are those of its files": """
+        select t.id from tenants t
+        where (select coalesce(sum(s.files), 0) from file_sums s where s.tenant = t.id)
+              <> (select count(*) from files f where f.tenant = t.id)
+           or (select coalesce(sum(s.bytes), 0) from file_sums s where s.tenant = t.id)
+              <> (select coalesce(sum(f.bytes), 0) from files f where f.tenant = t.id)""",
     "no line is in two segments": """
         select g.slice, line from segments g, unnest(g.lines) as line group by 1, 2 having count(*) > 1""",
     "tokens never fall in the order of acceptance": """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -18,6 +18,8 @@ from penstock.service.limits import report
 
 app = typer.Typer(no_args_is_help=True, help="Set what tenants and keys may do (needs the database).")
 out = console()
+_MOST_DIGITS: Final = 20
+"""Of a number; a longer one is no limit (and Python reads no number of thousands)."""
 
 Whose = Annotated[str, typer.Argument(help="Whose.", metavar="TENANT")]
 Key = Annotated[str | None, typer.Option("--key", help="Of this key alone, by its id.", metavar="ID")]
@@ -66,6 +68,7 @@ def budget(
 
 def _pair(text: str) -> tuple[str, int | None]:
     name, equals, value = text.partition("=")
-    if not equals or not (value == "default" or (value.isascii() and value.isdecimal())):
+    number = value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS
+    if not equals or not (value == "default" or number):
         raise BadRequest(f"Write name=number or name=default, not {text[:64]!r}.")
     return name, None if value == "default" else int(value)

@@ -24,6 +24,8 @@ def check(tx: Transaction, tenant: str, more: dict[LimitName, int], settings: Li
     if given is None:
         raise Unauthorized  # its key was valid when the request began
     for name, amount in more.items():
+        if name is LimitName.FILES:
+            limits.fold_file_sums(tx.conn, tenant)
         used = limits.used(tx.conn, tenant, name)
         if error := refusal(name, used, amount, given, settings):
             raise error

@@ -32,10 +32,10 @@ _USED: Final = {
     LimitName.QUEUED_TOKENS: text(f"select coalesce(sum(tokens), 0)::bigint {_OPEN}"),
     # An upload has the place of the file that it will be, and its parts are there until it has ended.
     LimitName.FILES: text("""
-        select (select count(*) from files where tenant = :tenant)
+        select (select coalesce(sum(files), 0)::bigint from file_sums where tenant = :tenant)
              + (select count(*) from uploads where tenant = :tenant and state = 'pending')"""),
     LimitName.STORED_BYTES: text("""
-        select ((select coalesce(sum(bytes), 0) from files where tenant = :tenant)
+        select ((select coalesce(sum(bytes), 0) from file_sums where tenant = :tenant)
               + (select coalesce(sum(bytes), 0) from upload_parts where tenant = :tenant))::bigint"""),
     LimitName.ENDPOINTS: text("""
         select count(*) from webhook_endpoints
@@ -44,6 +44,17 @@ _USED: Final = {
         select count(*) from api_keys where tenant = :tenant and revoked_at is null
           and (expires_at is null or expires_at > clock_timestamp())"""),
 }
+
+_FOLD_FILE_SUMS = text("""
+    -- Of many rows of the ledger one with their sum; what others add meanwhile is not seen, and stays.
+    with gone as (
+        delete from file_sums
+        where tenant = :tenant and (select count(*) from file_sums where tenant = :tenant) > :most
+        returning files, bytes)
+    insert into file_sums (tenant, files, bytes)
+    select :tenant, sum(files), sum(bytes) from gone having count(*) > 0""")
+MOST_FILE_SUMS: Final = 100
+"""Rows of a tenant's ledger that are summed as they are."""
 
 _OPEN_WORK = text(f"""
     select (select limits from tenants where id = :tenant) as given,
@@ -60,6 +71,11 @@ def read(found: Mapping[str, int]) -> Limits:
 def lock(conn: Connection, tenant: str) -> None:
     """Let one transaction at a time add to what a tenant keeps."""
     conn.execute(_LOCK, {"tenant": tenant})
+
+
+def fold_file_sums(conn: Connection, tenant: str) -> None:
+    """Keep the ledger of a tenant's files short; whoever calls it holds the tenant's lock."""
+    conn.execute(_FOLD_FILE_SUMS, {"tenant": tenant, "most": MOST_FILE_SUMS})
 
 
 def of_tenant(conn: Connection, tenant: str) -> Limits | None:
