@@ -33,7 +33,11 @@ def test_a_bomb_comes_in_small_pieces(step: int) -> None:
     assert (len(whole), largest <= PIECE_BYTES) == (50_000_000, True)
 
 
-@pytest.mark.parametrize("data", [b"\x1f\x8bnothing of it", gzip.compress(b"x" * 99)[:-1], gzip.compress(b"x") + b"y"])
+@pytest.mark.parametrize(
+    "data",
+    [b"\x1f\x8bnothing of it", gzip.compress(b"x" * 99)[:-1], gzip.compress(b"x") + b"y"],
+    ids=["broken", "cut", "followed"],
+)
 def test_what_is_broken_or_cut_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         inflate(data, 7)
