@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.formats import call_answer
-from penstock.formats.call_answer import MOST_HELD_BYTES, Events
+from penstock.formats.answers import call_answer
+from penstock.formats.answers.call_answer import MOST_HELD_BYTES, Events
 
 event = st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=20).map(
     lambda text: f"data: {text}".encode()

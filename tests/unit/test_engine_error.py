@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.formats import engine_error
+from penstock.formats.answers import engine_error
 
 SCORE = "/v1/score"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.domain.line_errors import TIMED_OUT
 from penstock.formats import output
-from penstock.formats.finish import Finish, finish
+from penstock.formats.answers.finish import Finish, finish
 
 
 def chat(end: str, **message: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.formats.finish import Finish, finish
+from penstock.formats.answers.finish import Finish, finish
 
 
 class _Response(msgspec.Struct):

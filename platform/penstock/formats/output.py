@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.ids import line_id
-from penstock.formats.finish import Finish, finish
+from penstock.formats.answers.finish import Finish, finish
 
 NO_USAGE: Final = Usage()
 

@@ -21,7 +21,8 @@ import structlog
 from penstock.domain.line_errors import BROKEN, TIMED_OUT, UNREACHED
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
-from penstock.formats import engine_error, output, sequences
+from penstock.formats import output, sequences
+from penstock.formats.answers import engine_error
 from penstock.formats.engine_body import for_line
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record

@@ -32,8 +32,9 @@ from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.rank import TIERS, Tier
-from penstock.formats import call_answer, canonical, engine_body, engine_error
-from penstock.formats.call_answer import Events
+from penstock.formats import canonical, engine_body
+from penstock.formats.answers import call_answer, engine_error
+from penstock.formats.answers.call_answer import Events
 from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
 from penstock.service.calls.call_metrics import OFFERED_AGAIN
 from penstock.service.calls.poison import Poison, fingerprint

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.work.rank import Tier
-from penstock.formats.call_answer import MOST_HELD_BYTES
+from penstock.formats.answers.call_answer import MOST_HELD_BYTES
 from penstock.service.calls.poison import Flight, Poison
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.wire.ingress_client import IngressClient, IngressLost, IngressReply, IngressUnreachable

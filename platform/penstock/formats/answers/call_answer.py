@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from penstock.domain.inference_endpoints import WRITING
-from penstock.formats.engine_error import reshaped
+from penstock.formats.answers.engine_error import reshaped
 
 EVENT_STREAM: Final = "text/event-stream"
 MOST_HELD_BYTES: Final = 1024 * 1024
