@@ -32,6 +32,8 @@ begin
     insert into files select (jsonb_populate_record(f, jsonb_build_object(
         'id', f.id || copy, 'blob_key', f.blob_key || copy))).*
     from files f where id = (select input_file from batches where id = proto);
+    insert into file_sums (tenant, files, bytes) select tenant, 1, bytes
+    from files where id = (select input_file from batches where id = copy);  -- as its trigger does, which sleeps here
     insert into slices overriding system value select (jsonb_populate_record(s, jsonb_build_object(
         'id', s.id + shift, 'batch', copy, 'lease', s.lease + shift, 'model', as_model))).*
     from slices s where batch = proto;
@@ -62,6 +64,8 @@ begin
     delete from trail where batch = copy;
     delete from files where id in (select input_file from batches where id = copy);
     delete from batches where id = copy;
+    delete from file_sums;
+    insert into file_sums (tenant, files, bytes) select tenant, count(*), sum(bytes) from files group by tenant;
 end $$
 """
 
