@@ -67,17 +67,30 @@ def test_the_command_takes_every_file_that_the_server_takes(
     assert client.get(f"/v1/batches/{done.stdout.strip()}").json()["endpoint"] == "/v1/completions"
 
 
+def test_the_command_takes_gzip_as_the_server_does(penstock: Penstock, client: httpx.Client, tmp_path: Path) -> None:
+    line = lines.write("a", "/v1/completions", {"prompt": "x"})
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(line))
+    done = penstock("batches", "submit", "in.jsonl.gz")
+    assert done.exit_code == 0, done.output
+    batch = client.get(f"/v1/batches/{done.stdout.strip()}").json()
+    assert (batch["endpoint"], client.get(f"/v1/files/{batch['input_file_id']}").json()["bytes"]) == (
+        "/v1/completions",
+        len(line),
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         (b"", "odd is empty: it holds no requests."),
         (b"\xef\xbb\xbf\n\n", "odd is empty: it holds no requests."),
-        (b'[{"url": "/v1/completions"}]', "odd is a JSON array"),
-        (b'[\n{"url": "/v1/completions"}\n]', "odd is a JSON array"),
+        (b'[{"url": "/v1/completions"}]', "odd: The file is a JSON array"),
+        (b'[\n{"url": "/v1/completions"}\n]', "odd: The file is a JSON array"),
         (b'{\n"url": "/v1/completions"}', "a JSON object over several lines"),
-        (gzip.compress(b"{}"), "odd is gzip, not JSONL"),
-        (b"\x89PNG\r\n\x1a\n", "odd is not UTF-8, not JSONL"),
-        ("{}".encode("utf-16"), "odd is UTF-16, not JSONL"),
+        (gzip.compress(b"{}", mtime=0), "names no url: say --endpoint"),
+        (gzip.compress(b"{}", mtime=0)[:-4], "begins as gzip does, but can't be inflated"),
+        (b"\x89PNG\r\n\x1a\n", "odd: The file is not UTF-8"),
+        ("{}".encode("utf-16"), "odd: The file is UTF-16, not UTF-8"),
         (b"7\n", "is no JSON object"),
         (b'{"body": {}}', "names no url: say --endpoint"),
     ],

@@ -72,6 +72,7 @@ class Answered(NamedTuple):
 
 
 NOT_JSON = Refused("invalid_json_line")
+NOT_UTF8 = Refused("invalid_encoding", None)
 EITHER = Answered(["a"])  # the engine may refuse it: that is its answer
 
 FILES: dict[str, tuple[bytes, Refused | Answered]] = {
@@ -82,12 +83,12 @@ FILES: dict[str, tuple[bytes, Refused | Answered]] = {
     "an empty file": (b"", Refused("empty_file", None)),
     "30,000 blank lines": (b"\n" * 30_000, Refused("empty_file", None)),
     "a BOM alone": (b"\xef\xbb\xbf", Refused("empty_file", None)),
-    "UTF-16": (line().decode().encode("utf-16"), NOT_JSON),
-    "gzip": (gzip.compress(line()), NOT_JSON),
+    "UTF-16": (line().decode().encode("utf-16"), NOT_UTF8),
+    "gzip": (gzip.compress(line()), Answered(["a"], ["hi"])),
     "two values on one line": (line() + line(), NOT_JSON),
     "a line that is cut": (line('"1"') + b"\n" + line('"2"')[:-3], Refused("invalid_json_line", 2)),
-    "bytes that are no UTF-8 in a prompt": (line(text='"X"').replace(b"X", b"\xc3\x28"), NOT_JSON),
-    "an encoded surrogate": (line(text='"X"').replace(b"X", b"\xed\xa0\x80"), NOT_JSON),
+    "bytes that are no UTF-8 in a prompt": (line(text='"X"').replace(b"X", b"\xc3\x28"), NOT_UTF8),
+    "an encoded surrogate": (line(text='"X"').replace(b"X", b"\xed\xa0\x80"), NOT_UTF8),
     "NUL in a prompt": (line(text=r'"a\u0000b"'), Answered(["a"], ["a\0b"])),
     "NUL in an answer": (line(text='"[[nul]] x"'), Answered(["a"])),
     "a lone surrogate in an answer": (line(text='"[[surrogate]] x"'), Answered(["a"])),
@@ -280,7 +281,7 @@ REQUESTS: dict[str, tuple[bytes, set[int]]] = {
     "a zip bomb": (posted(BOMB, "content-encoding: gzip"), {415}),
     "a nested zip bomb": (posted(BOMB, "content-encoding: gzip, gzip"), {415}),
     "a zip bomb behind identity": (posted(BOMB, "content-encoding: identity", "content-encoding: gzip"), {400, 415}),
-    "a zip bomb as a file": (request("POST /v1/files", BOMB, FORM, "content-encoding: GZip"), {415}),
+    "a zip bomb as a form": (request("POST /v1/files", BOMB, FORM, "content-encoding: GZip"), {400}),
     "Brotli": (posted(b"x", "content-encoding: br"), {415}),
     "JSON of another type": (request("POST /v1/jobs", b"<a/>", "content-type: text/xml"), {400, 415}),
     "metadata that is deep": (posted(b'{"model":"tiny","body":{},"metadata":' + deep(20_000).encode() + b"}"), {400}),

@@ -1,30 +1,24 @@
 """Input files: JSONL on this machine, on its way to the API, which alone decides what is in it.
 
 The CLI reads it only to find the url of its first request, and takes all that the server takes: blank lines, a BOM,
-lines of any length.
+lines of any length, gzip.
 """
 
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
+from penstock.formats import encoding
+from penstock.formats.gunzip import MAGIC
 from penstock.stack.problem import Problem
 
-_ENCODINGS: Final = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
-_KINDS: Final = (
-    (b"\x1f\x8b", "gzip"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"PAR1", "Parquet"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-)
 _WHITE: Final = b" \t\r\n"
 
 
@@ -38,14 +32,17 @@ def opened(file: Path) -> BinaryIO:
 
 def first_url(file: Path) -> str:
     """What the first request asks; raise Problem, which says what the file is instead."""
-    with opened(file) as lines:
-        line = _first_line(lines)
+    try:
+        with _inflated(file) as lines:
+            head = lines.read(encoding.HEAD_BYTES)
+            lines.seek(0)
+            line = _first_line(lines)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Problem(f"{file} begins as gzip does, but can't be inflated: {error}.") from None
+    if fault := encoding.fault(head):
+        raise Problem(f"{file}: {fault}")
     if line is None:
         raise Problem(f"{file} is empty: it holds no requests.")
-    if what := _no_text(line):
-        raise Problem(f"{file} is {what}, not JSONL: one JSON object a line, in UTF-8.")
-    if line.startswith(b"["):
-        raise Problem(f"{file} is a JSON array: a batch takes JSONL, one request a line and no brackets around them.")
     try:
         request: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -59,23 +56,18 @@ def first_url(file: Path) -> str:
     return str(request["url"])
 
 
+@contextmanager
+def _inflated(file: Path) -> Iterator[BinaryIO]:
+    """What the server will read of it: gzip is inflated."""
+    with opened(file) as plain:
+        packed = plain.read(len(MAGIC)) == MAGIC
+        plain.seek(0)
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
+
+
 def _first_line(lines: BinaryIO) -> bytes | None:
     """The first line with content, without a BOM and white space around it."""
     for number, raw in enumerate(lines):
         if line := (raw.removeprefix(codecs.BOM_UTF8) if number == 0 else raw).strip(_WHITE):
             return line
-    return None
-
-
-def _no_text(line: bytes) -> str | None:
-    """What it is, if it is not UTF-8."""
-    for mark, name in (*_ENCODINGS, *_KINDS):
-        if line.startswith(mark):
-            return name
-    if b"\0" in line:
-        return "binary, or UTF-16"
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return "not UTF-8"
     return None
