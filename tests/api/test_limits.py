@@ -174,7 +174,11 @@ def test_webhook_endpoints_and_keys_are_limits(client: httpx.Client, db: Databas
     refused = client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/hook"})
     assert "webhook_endpoints of your tenant is 0" in error(refused, 429)["message"]
     asked = {"name": "more", "tenant": "default"}
-    assert [client.post("/v1/admin/api_keys", json=asked).status_code for _ in range(2)] == [200, 429]
+    made = [client.post("/v1/admin/api_keys", json=asked) for _ in range(2)]
+    assert [one.status_code for one in made] == [200, 429]
+    rotate = f"/v1/admin/api_keys/{made[0].json()['id']}/rotate"
+    assert client.post(rotate).status_code == 429, "for a day they would be one more"
+    assert client.post(rotate, json={"overlap_seconds": 0}).status_code == 200
 
 
 def test_what_is_no_limit_is_refused(db: Database, url: str) -> None:

@@ -184,7 +184,7 @@ def test_no_row_and_no_blob_is_left_and_another_tenant_is_as_it_was(
 
 
 def test_a_closed_tenant_has_no_key_and_takes_nothing(desk: Desk, world: World, quick: Settings) -> None:
-    _, key = world.db.run(keys.create, "acme", "first")
+    id, key = world.db.run(keys.create, "acme", "first")
     world.db.run(keys.access_of, key)
     late = written(desk)
     first = world.db.run(erasure.begin, "acme")
@@ -196,6 +196,15 @@ def test_a_closed_tenant_has_no_key_and_takes_nothing(desk: Desk, world: World, 
         world.validating()
     with pytest.raises(Conflict, match="being erased"):
         world.db.run(keys.create, "acme", "another")
+    for act in (
+        lambda tx: keys.rotate(tx, id),
+        lambda tx: tenants.change(tx, "acme", weight=2.0),
+        lambda tx: limits.change(tx, "acme", {"files": 5}),
+        lambda tx: limits.change(tx, "acme", {"requests_per_minute": 5}, id),
+        lambda tx: budgets.set_budget(tx, "acme", "1.00"),
+    ):
+        with pytest.raises(Conflict, match="being erased"):
+            world.db.run(act)
     erase(desk, quick, first.id)
     assert late not in blobs(world.settings)
     with pytest.raises(NotFound):

@@ -104,18 +104,27 @@ def _check_gift(tx: Transaction, maker: Access, given: ApiKey) -> None:
 
 
 def rotate(
-    tx: Transaction, id: str, overlap: timedelta = ROTATION_OVERLAP, *, maker: Access | None = None
+    tx: Transaction,
+    id: str,
+    overlap: timedelta = ROTATION_OVERLAP,
+    *,
+    maker: Access | None = None,
+    settings: LimitSettings | None = None,
 ) -> tuple[str, str]:
     """A new key with what this one has, its end too; this one ends after the overlap, or at once.
 
-    The new key's id, and the key itself, which is not kept. Raises NotFound, Conflict if it was rotated or is not valid
-    any more, BadRequest, and Forbidden as `create` does.
+    The new key's id, and the key itself, which is not kept. Raises NotFound, Conflict if it was rotated, is not valid
+    any more or its tenant is being erased, BadRequest, and Forbidden and TooMany as `create` does: while both are valid
+    they are two.
     """
     if not timedelta(0) <= overlap <= _LONGEST_OVERLAP:
         raise BadRequest("The overlap is a time up to 30 days, or none.", param="overlap_seconds")
     old = get(tx, id)
     if maker is not None:
         _check_gift(tx, maker, old)
+    tenants.check_open(tx, old.tenant)
+    if settings is not None and overlap:
+        kept.check(tx, old.tenant, {LimitName.KEYS: 1}, settings)
     new, key = fresh("key_"), PREFIX + secrets.token_urlsafe(32)
     if not keys.rotate(tx.conn, id, new=new, hash=hash_of(key), tail=key[-4:], overlap=overlap):
         state = f"replaced by {old.replaced_by}" if old.replaced_by else "not valid any more"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from penstock.domain.api_errors import NotFound
 from penstock.domain.limits import limit as domain
 from penstock.domain.limits.limit import Limits
+from penstock.service.admin import tenants
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import limits
@@ -21,8 +22,9 @@ def of(tx: Transaction, tenant: str, key: str | None = None) -> Limits:
 def change(tx: Transaction, tenant: str, given: Mapping[str, int | None], key: str | None = None) -> Limits:
     """Set what is given (None: back to its default) and keep the rest; all that is set then.
 
-    Raises NotFound, or BadRequest for a name or a number that is none.
+    Raises NotFound, BadRequest for a name or a number that is none, and Conflict while the tenant is being erased.
     """
+    tenants.check_open(tx, tenant)
     new, gone = domain.read(given, of_key=key is not None)
     if key is None:
         found = limits.set_tenant(tx.conn, tenant, new, gone)

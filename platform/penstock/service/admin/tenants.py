@@ -29,9 +29,15 @@ def ensure(tx: Transaction, tenant: str) -> bool:
     made = keys.ensure_tenant(tx.conn, tenant, tenant)
     if made:
         audit.record(tx, tenant, "tenant.created", tenant)
-    elif get(tx, tenant).erasure:
-        raise Conflict("being erased", "changed", f"The tenant {tenant!r} is being erased.")
+    else:
+        check_open(tx, tenant)
     return made
+
+
+def check_open(tx: Transaction, tenant: str) -> None:
+    """Raise NotFound, or Conflict while a tenant is being erased: what is changed of it then would be gone at once."""
+    if get(tx, tenant).erasure:
+        raise Conflict("being erased", "changed", f"The tenant {tenant!r} is being erased.")
 
 
 def create(tx: Transaction, tenant: str) -> Tenant:
@@ -62,7 +68,11 @@ def change(
     cache: bool | None = None,
     retention: Mapping[str, int | None] = MappingProxyType({}),
 ) -> Tenant:
-    """Change what is named; raise NotFound, or BadRequest for a weight or a number of days that is none."""
+    """Change what is named.
+
+    Raises NotFound, BadRequest for a weight or a number of days that is none, and Conflict while it is being erased.
+    """
+    check_open(tx, tenant)
     if weight is not None:
         weigh(tx, tenant, weight)
     if cache is not None:

@@ -8,6 +8,7 @@ from typing import Concatenate, Final, ParamSpec
 from penstock.domain.accounts import price
 from penstock.domain.api_errors import Conflict, NotFound
 from penstock.domain.work.batch import Batch, PauseReason
+from penstock.service.admin import tenants
 from penstock.service.control import steer
 from penstock.service.core import audit
 from penstock.service.core.ids import fresh
@@ -26,8 +27,9 @@ _GRADES: Final = (None, "warned", "spent")
 def set_budget(tx: Transaction, tenant: str, amount: str | None) -> None:
     """Set what a tenant may spend in a month, in units of the currency, or take it away; in force at the next look.
 
-    Raises NotFound, or BadRequest for what is no amount.
+    Raises NotFound, BadRequest for what is no amount, and Conflict while the tenant is being erased.
     """
+    tenants.check_open(tx, tenant)
     picos = None if amount is None else price.read_money(amount, "budget")
     if not budgets.set_(tx.conn, tenant, picos):
         raise NotFound("tenant", tenant)

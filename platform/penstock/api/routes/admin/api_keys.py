@@ -92,11 +92,12 @@ async def get_api_key(key_id: str, operator: Operator, here: Here) -> ApiKeyShap
 async def rotate_api_key(request: Request, key_id: str, operator: Operator, here: Acting) -> ApiKeyWithValue:
     """A new key with the same rights and the same end, told in this answer only; the old one goes on for a day.
 
-    409 if it was rotated already, or is not valid any more. 403 as for a create.
+    409 if it was rotated already, is not valid any more, or its tenant is being erased. 403 and 429 as for a create:
+    while both are valid they are two, so a tenant with as many keys as it may have rotates without an overlap.
     """
     asked = await body.optional(RotateApiKey, request, MAX_ADMIN_JSON_BYTES)
     overlap = timedelta(seconds=asked.overlap_seconds)
-    id, value = await here.db.run(keys.rotate, key_id, overlap, maker=operator)
+    id, value = await here.db.run(keys.rotate, key_id, overlap, maker=operator, settings=here.settings)
     return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
 
 
