@@ -179,6 +179,9 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
             select 'upload_' || count(*), 'acme', 'batch', 'a', 1, 'text/plain', now() - interval '1 hour'
             from uploads""")
         world.sql("""
+            insert into gone (id, tenant, created_at, gone_at)
+            select 'file_' || count(*), 'acme', now(), now() - interval '2 days' from gone""")
+        world.sql("""
             insert into unheard_creates (made, tenant, api_key, fingerprint, asked_at)
             select 'batch_' || count(*), 'acme', 'key_1', decode(repeat('00', 32), 'hex'), now() - interval '1 hour'
             from unheard_creates""")
