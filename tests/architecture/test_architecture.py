@@ -117,9 +117,9 @@ def test_the_wheel_carries_both_packages_and_the_migrations(tmp_path: Path) -> N
     for migration in (ROOT / "migrations").rglob("*.py"):
         assert f"penstock/migrations/{migration.relative_to(ROOT / 'migrations')}" in names
     assert "penstock/stack/launch.py" in names
-    shown = PLATFORM / "api" / "routes" / "swagger_ui"
+    shown = PLATFORM / "api" / "routes" / "server" / "swagger_ui"
     assert len(list(shown.iterdir())) == 6
-    assert {f"penstock/api/routes/swagger_ui/{file.name}" for file in shown.iterdir()} <= names
+    assert {f"penstock/api/routes/server/swagger_ui/{file.name}" for file in shown.iterdir()} <= names
 
 
 def test_the_lock_holds_versions_only_and_nothing_that_was_built_for_cuda() -> None:

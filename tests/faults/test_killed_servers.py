@@ -14,16 +14,9 @@ import pytest
 from e2e.live import CHAT, chat, jsonl
 from faults.house import House
 from faults.load import Load, check, requests
+from faults.one_of_each import arm, revive
 
 pytestmark = pytest.mark.timeout(300)
-
-EVERYONE = ("api-1", "keeper-1", "io-1", "gpu-1")
-
-
-@pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the engines were asked."""
-    return tmp_path_factory.mktemp("journal") / "asked"
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +38,6 @@ def unbroken(house: House) -> Iterator[None]:
     revive(house)
     yield
     check(house)
-
-
-def revive(house: House) -> None:
-    """Start who is dead, and wait until everybody works."""
-    for name in EVERYONE:
-        if not house.lives(name):
-            house.start(name)
-    house.wait_until_ready()
-
-
-def arm(house: House, name: str, point: str) -> None:
-    """Start a process anew with a failpoint."""
-    house.kill(name)
-    house.start(name, failpoints=point)
-    house.wait_until_ready()
 
 
 def dies(house: House, name: str) -> None:

@@ -19,6 +19,7 @@ import pytest
 from e2e.live import CHAT, Client, chat
 from faults.house import House
 from faults.load import check
+from faults.one_of_each import arm, revive
 
 from penstock.service.admin import limits
 
@@ -33,7 +34,6 @@ OPEN = (
     "queued_lines",
     "queued_tokens",
 )
-EVERYONE = ("api-1", "keeper-1", "io-1", "gpu-1")
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +68,6 @@ def name(request: pytest.FixtureRequest) -> str:
 def tenant(name: str, house: House) -> Client:
     """Its clients."""
     return house.client_of(name)
-
-
-def revive(house: House) -> None:
-    """Start who is dead, and wait until everybody works."""
-    for name in EVERYONE:
-        if not house.lives(name):
-            house.start(name)
-    house.wait_until_ready()
-
-
-def arm(house: House, name: str, point: str) -> None:
-    """Start a process anew with a failpoint."""
-    house.kill(name)
-    house.start(name, failpoints=point)
-    house.wait_until_ready()
 
 
 def used(tenant: Client) -> dict[str, int]:

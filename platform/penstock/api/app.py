@@ -24,13 +24,10 @@ from penstock.api.routes import (
     batches,
     calls,
     deliveries,
-    docs_page,
     estimate,
     files,
-    health,
     jobs,
     limits,
-    metrics,
     models,
     retry,
     steering,
@@ -38,6 +35,7 @@ from penstock.api.routes import (
     usage,
     webhooks,
 )
+from penstock.api.routes.server import docs_page, health, metrics
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.api_errors import Unavailable

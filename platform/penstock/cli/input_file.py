@@ -6,20 +6,18 @@ lines of any length, gzip.
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, cast
 
 from penstock.formats import encoding
 from penstock.formats.gunzip import MAGIC
+from penstock.formats.input import tidy
 from penstock.stack.problem import Problem
-
-_WHITE: Final = b" \t\r\n"
 
 
 def opened(file: Path) -> BinaryIO:
@@ -67,7 +65,7 @@ def _inflated(file: Path) -> Iterator[BinaryIO]:
 
 def _first_line(lines: BinaryIO) -> bytes | None:
     """The first line with content, without a BOM and white space around it."""
-    for number, raw in enumerate(lines):
-        if line := (raw.removeprefix(codecs.BOM_UTF8) if number == 0 else raw).strip(_WHITE):
+    for number, raw in enumerate(lines, 1):
+        if line := tidy(raw, number):
             return line
     return None

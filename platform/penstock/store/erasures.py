@@ -78,6 +78,19 @@ def _delete(table: str, key: str, where: str = "tenant = :tenant") -> str:
         select count(*) as rows, 0 as bytes from gone"""
 
 
+def _delete_with_blobs(table: str) -> str:
+    """The rows go and their blobs are due for deletion in one step."""
+    return f"""
+        with gone as (
+            delete from {table} where id = any(array(
+                select id from {table} where tenant = :tenant limit :limit for update skip locked))
+            returning blob_key, bytes),
+        doomed as (
+            insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
+            on conflict (blob_key) do nothing)
+        select count(*) as rows, coalesce(sum(bytes), 0)::bigint as bytes from gone"""
+
+
 _USAGE: Final = """
     with gone as (
         delete from {0} where ctid = any(array(select ctid from {0} where tenant = :tenant limit :limit)) returning 1)
@@ -89,25 +102,8 @@ _PARTS: Final = {
         "deliveries": _delete("deliveries", "id"),
         "events": _delete("events", "id", "tenant = :tenant and batch is null"),
         "webhook_endpoints": _delete("webhook_endpoints", "id"),
-        "files": """
-            -- The rows go and their blobs are due for deletion in one step.
-            with gone as (
-                delete from files where id = any(array(
-                    select id from files where tenant = :tenant limit :limit for update skip locked))
-                returning blob_key, bytes),
-            doomed as (
-                insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
-                on conflict (blob_key) do nothing)
-            select count(*) as rows, coalesce(sum(bytes), 0)::bigint as bytes from gone""",
-        "upload_parts": """
-            with gone as (
-                delete from upload_parts where id = any(array(
-                    select id from upload_parts where tenant = :tenant limit :limit for update skip locked))
-                returning blob_key, bytes),
-            doomed as (
-                insert into intents (blob_key, doomed_at) select blob_key, clock_timestamp() from gone
-                on conflict (blob_key) do nothing)
-            select count(*) as rows, coalesce(sum(bytes), 0)::bigint as bytes from gone""",
+        "files": _delete_with_blobs("files"),
+        "upload_parts": _delete_with_blobs("upload_parts"),
         "uploads": _delete("uploads", "id"),
         "unheard_creates": _delete("unheard_creates", "made"),
         "usage_hours": _USAGE.format("usage_lines"),

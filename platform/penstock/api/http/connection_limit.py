@@ -6,12 +6,12 @@ Who waited longest goes first. If all are at work, who comes is told 503, and to
 
 from __future__ import annotations
 
-import json
 import resource
 from typing import Final, Protocol
 
 import structlog
 
+from penstock.api.http import errors
 from penstock.domain.api_errors import Unavailable
 
 log = structlog.get_logger()
@@ -67,13 +67,13 @@ class ConnectionLimit:
 
 def refusal() -> bytes:
     """What a connection is told for which there is no room."""
-    error = Unavailable("This server has as many connections as it can hold.", retry_after_seconds=_RETRY_AFTER_SECONDS)
-    body = {"error": {"message": error.message, "type": error.type, "param": None, "code": "too_many_connections"}}
-    text = json.dumps(body)
-    return (
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
-        f"retry-after: {_RETRY_AFTER_SECONDS}\r\ncontent-length: {len(text)}\r\nconnection: close\r\n\r\n{text}"
-    ).encode()
+    message = "This server has as many connections as it can hold."
+    error = Unavailable(message, retry_after_seconds=_RETRY_AFTER_SECONDS, code="too_many_connections")
+    told = errors.answer(error)
+    told.headers["x-content-type-options"] = "nosniff"
+    told.headers["connection"] = "close"
+    head = b"".join(b"%b: %b\r\n" % header for header in told.raw_headers)
+    return b"HTTP/1.1 503 Service Unavailable\r\n%b\r\n%b" % (head, bytes(told.body))
 
 
 def within_files(most: int) -> int:

@@ -27,7 +27,7 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
     """
     head = HEAD in request.scope
     etag = f'"{file.id}"'  # a file never changes
-    gzip = file.bytes >= GZIP_FROM_BYTES and "range" not in request.headers and _accepts_gzip(request)
+    gzip = file.bytes >= GZIP_FROM_BYTES and "range" not in request.headers and accepts_gzip(request)
     headers = {
         "etag": f'"{file.id}-gzip"' if gzip else etag,
         "accept-ranges": "bytes",
@@ -87,7 +87,8 @@ def _range(request: Request, etag: str, size: int) -> tuple[int, int, int] | Non
     return (206, start, end) if start < size else None
 
 
-def _accepts_gzip(request: Request) -> bool:
+def accepts_gzip(request: Request) -> bool:
+    """Whether an answer to it may be gzipped."""
     for coding in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, quality = coding.strip().partition(";")
         if name.strip() == "gzip":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -120,7 +120,7 @@ async def receive(
     """Read a form, handing the bytes of its part `file_field` to `take` as they come, with what is known of the form.
 
     A form that comes as gzip is inflated. Raises BadRequest if it is cut or malformed, TooSlow if its sender stands
-    still for so long.
+    still for so long, and BadRequest if it has no such part.
     """
     reader = _Reader(between, file_field)
     most = request.app.state.platform.settings.max_file_bytes + FRAME_BYTES
@@ -135,7 +135,23 @@ async def receive(
         raise BadRequest(f"The form is malformed: {error}") from None
     if not reader.complete:
         raise BadRequest("The form is cut: its closing boundary is missing.")
+    if reader.form.filename is None:
+        message = f"Missing required parameter: {file_field!r}."
+        raise BadRequest(message, code="missing_required_parameter", param=file_field)
     return reader.form
+
+
+def documented(properties: Mapping[str, Mapping[str, Any]], required: Sequence[str]) -> dict[str, Any]:
+    """What the OpenAPI page says of a form that the route reads by itself."""
+    schema = {"type": "object", "required": list(required), "properties": dict(properties)}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def check_no_more(fields: Mapping[str, str]) -> None:
+    """Raise BadRequest if there are fields that nobody knows."""
+    if fields:
+        name = next(iter(fields))[:100]
+        raise BadRequest(f"Unknown parameter: {name!r}.", code="unknown_parameter", param=name)
 
 
 def _text(value: bytes, param: str) -> str:

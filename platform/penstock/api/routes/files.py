@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -14,9 +14,10 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
-from penstock.api.schemas import shapes
+from penstock.api.schemas import file_shapes, shapes
+from penstock.api.schemas.file_shapes import DeletedFile, FileShape
 from penstock.api.schemas.paging import After
-from penstock.api.schemas.shapes import DeletedFile, FileShape, Page
+from penstock.api.schemas.shapes import Page
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import BATCH, UPLOADED, check_purpose, life
 from penstock.domain.limits.limit import LimitName
@@ -29,37 +30,27 @@ from penstock.service.limits import kept
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=DOCUMENTED)
 
 LEAST_TTL_SECONDS, MOST_TTL_SECONDS = 3_600, 2_592_000
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "purpose"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "Of a batch: JSONL in UTF-8; as gzip too, which is kept inflated.",
-                        },
-                        "purpose": {
-                            "type": "string",
-                            "enum": list(UPLOADED),
-                            "description": "Batches are made of `batch` only; other files are kept, and can be read.",
-                        },
-                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {
-                            "type": "integer",
-                            "minimum": LEAST_TTL_SECONDS,
-                            "maximum": MOST_TTL_SECONDS,
-                        },
-                    },
-                }
-            }
+_FORM = multipart.documented(
+    {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "Of a batch: JSONL in UTF-8; as gzip too, which is kept inflated.",
         },
-    }
-}
+        "purpose": {
+            "type": "string",
+            "enum": list(UPLOADED),
+            "description": "Batches are made of `batch` only; other files are kept, and can be read.",
+        },
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": LEAST_TTL_SECONDS,
+            "maximum": MOST_TTL_SECONDS,
+        },
+    },
+    required=["file", "purpose"],
+)
 
 
 @router.post("", summary="Upload a file", openapi_extra=_FORM)
@@ -70,14 +61,12 @@ async def create_file(request: Request, tenant: Tenant, here: Here, repeats: Rep
     await here.db.run(kept.check, tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: 0}, here.settings)
     with here.limiter.held(access_of(request), LimitName.UPLOAD_BYTES, 0) as held:
         async with Upload(here.db, here.blobs, tenant, limit) as coming:
-            so_far = Form()
-            # Of a file that comes before its purpose it is not known yet: only a batch's is meant to be inflated.
-            unpacking = Unpacking(coming.write, lambda: so_far.fields.get("purpose", BATCH) == BATCH)
+            unpacking = Unpacking(coming.write)
 
             async def take(piece: bytes, known: Form) -> None:
-                so_far.fields = known.fields
                 held.grow(len(piece))
-                await unpacking.write(piece)
+                # Only a batch's is to be inflated; of a file that comes before its purpose that is not known yet.
+                await unpacking.write(piece, known.fields.get("purpose", BATCH) == BATCH)
 
             form = await multipart.receive(request, between, take, here.settings.slow_body_seconds)
             await unpacking.end()
@@ -94,22 +83,18 @@ async def create_file(request: Request, tenant: Tenant, here: Here, repeats: Rep
                 )
             )
             await repeats.answering(once, made.id)
-            return shapes.file(made)
+            return file_shapes.file(made)
 
 
 def _check(form: Form) -> tuple[str, timedelta | None]:
     """The file's purpose, and how long it is to live if the form says so; raise BadRequest."""
-    if form.filename is None:
-        raise BadRequest("Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
     fields = dict(form.fields)
     purpose = fields.pop("purpose", None)
     if purpose is None:
         raise BadRequest("Missing required parameter: 'purpose'.", code="missing_required_parameter", param="purpose")
     check_purpose(purpose)
     anchor, seconds = fields.pop("expires_after[anchor]", None), fields.pop("expires_after[seconds]", None)
-    if fields:
-        name = next(iter(fields))[:100]
-        raise BadRequest(f"Unknown parameter: {name!r}.", code="unknown_parameter", param=name)
+    multipart.check_no_more(fields)
     if anchor is None and seconds is None:
         return purpose, None
     if anchor != "created_at":
@@ -133,13 +118,13 @@ async def list_files(
     """Your files, newest first unless told otherwise."""
     found = await here.db.run(upload.page, tenant, purpose=purpose, after=after, limit=limit + 1, order=order)
     # OpenAI's schema wants strings here, even of an empty list.
-    return shapes.page([shapes.file(one) for one in found], limit, FileShape, empty="")
+    return shapes.page([file_shapes.file(one) for one in found], limit, FileShape, empty="")
 
 
 @router.get("/{file_id}", summary="Look at a file")
 async def get_file(file_id: str, tenant: Tenant, here: Here) -> FileShape:
     """Everything about a file but its bytes."""
-    return shapes.file(await here.db.run(upload.get, tenant, file_id))
+    return file_shapes.file(await here.db.run(upload.get, tenant, file_id))
 
 
 @router.delete("/{file_id}", summary="Delete a file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
@@ -16,10 +16,9 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.multipart import Form
 from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
-from penstock.api.schemas import shapes
-from penstock.api.schemas.shapes import UploadPartShape, UploadShape
+from penstock.api.schemas import file_shapes
+from penstock.api.schemas.file_shapes import UploadPartShape, UploadShape
 from penstock.api.schemas.terms import ExpiresAfter
-from penstock.domain.api_errors import BadRequest
 from penstock.domain.file import UPLOADED, check_purpose, life
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.resumable_upload import MAX_PART_BYTES, MAX_PARTS, NewUpload
@@ -32,26 +31,7 @@ router = APIRouter(prefix="/v1/uploads", tags=["files"], responses=DOCUMENTED)
 
 _MAX_CREATE_BYTES: Final = 16 * 1024
 _MAX_COMPLETE_BYTES: Final = MAX_PARTS * 64
-_FORM: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {
-                        "data": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": f"At most {MAX_PART_BYTES} bytes (64 MiB).",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
+_PART: Final = {"type": "string", "format": "binary", "description": f"At most {MAX_PART_BYTES} bytes (64 MiB)."}
 
 
 class CreateUpload(Asked):
@@ -94,16 +74,16 @@ async def create_upload(request: Request, tenant: Tenant, here: Here, repeats: R
     )
     made = await here.db.run(resumable_upload.create, new, here.settings)
     await repeats.answering(once, made.upload.id)
-    return shapes.upload(made)
+    return file_shapes.upload(made)
 
 
 @router.get("/{upload_id}", summary="Look at an upload")
 async def get_upload(upload_id: str, tenant: Tenant, here: Here) -> UploadShape:
     """Whether parts may still come, and the file that it became. Ended ones are kept for a day. OpenAI has no such."""
-    return shapes.upload(await here.db.run(resumable_upload.get, tenant, upload_id))
+    return file_shapes.upload(await here.db.run(resumable_upload.get, tenant, upload_id))
 
 
-@router.post("/{upload_id}/parts", summary="Add a part", openapi_extra=_FORM)
+@router.post("/{upload_id}/parts", summary="Add a part", openapi_extra=multipart.documented({"data": _PART}, ["data"]))
 async def create_part(request: Request, upload_id: str, tenant: Tenant, here: Here) -> UploadPartShape:
     """Stream a part to the blob store; parts may come in any order, and several at once.
 
@@ -121,15 +101,11 @@ async def create_part(request: Request, upload_id: str, tenant: Tenant, here: He
                 await coming.write(piece)
 
             form = await multipart.receive(request, between, take, here.settings.slow_body_seconds, "data")
-            if form.filename is None:
-                raise BadRequest("Missing required parameter: 'data'.", code="missing_required_parameter", param="data")
-            if form.fields:
-                name = next(iter(form.fields))[:100]
-                raise BadRequest(f"Unknown parameter: {name!r}.", code="unknown_parameter", param=name)
+            multipart.check_no_more(form.fields)
             publish = functools.partial(
                 resumable_upload.publish_part, tenant=tenant, id=upload_id, settings=here.settings
             )
-            return shapes.upload_part(await coming.publish(publish))
+            return file_shapes.upload_part(await coming.publish(publish))
 
 
 @router.post("/{upload_id}/complete", summary="Complete an upload", openapi_extra=body.documented(CompleteUpload))
@@ -144,10 +120,10 @@ async def complete_upload(request: Request, upload_id: str, tenant: Tenant, here
     if found.upload.file is None:
         with here.limiter.held(access_of(request), LimitName.UPLOAD_BYTES, found.upload.bytes):
             found = await resumable_upload.put_together(here.db, here.blobs, found.upload, parts, wanted, here.settings)
-    return shapes.upload(found)
+    return file_shapes.upload(found)
 
 
 @router.post("/{upload_id}/cancel", summary="Cancel an upload")
 async def cancel_upload(upload_id: str, tenant: Tenant, here: Here) -> UploadShape:
     """Take it back, with its parts; again, it is the same answer. 409 if it has ended otherwise."""
-    return shapes.upload(await here.db.run(resumable_upload.cancel, tenant, upload_id))
+    return file_shapes.upload(await here.db.run(resumable_upload.cancel, tenant, upload_id))

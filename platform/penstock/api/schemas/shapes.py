@@ -13,61 +13,13 @@ from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.file import File
 from penstock.domain.fleet.model import Model
 from penstock.domain.inference_endpoints import token_limits
-from penstock.domain.resumable_upload import UploadPart
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState, PauseReason
-from penstock.service.intake.resumable_upload import UploadView
 from penstock.service.views.batch_view import BatchView
 
 T = TypeVar("T", bound=BaseModel)
-
-
-class FileShape(BaseModel):
-    """A file: bytes that were uploaded, or that a batch produced."""
-
-    id: str
-    object: Literal["file"] = "file"
-    bytes: int
-    created_at: int = Field(description="Unix seconds.")
-    expires_at: int | None = Field(description="Unix seconds; null if it never expires.")
-    filename: str
-    purpose: str = Field(description="What it was uploaded for (`batch`, `vision`, …), or `batch_output` (produced).")
-    status: Literal["processed"] = "processed"
-    status_details: str | None = None
-
-
-class UploadShape(BaseModel):
-    """A resumable upload: parts that are to become one file."""
-
-    id: str
-    object: Literal["upload"] = "upload"
-    bytes: int = Field(description="Of the file, as the create said.")
-    created_at: int = Field(description="Unix seconds.")
-    expires_at: int = Field(description="Unix seconds; what is not completed by then has `expired`.")
-    filename: str
-    purpose: str
-    status: Literal["pending", "completed", "cancelled", "expired"]
-    file: FileShape | None = Field(description="What it became; null before, and once that is deleted.")
-
-
-class UploadPartShape(BaseModel):
-    """A part of an upload."""
-
-    id: str
-    object: Literal["upload.part"] = "upload.part"
-    created_at: int = Field(description="Unix seconds.")
-    upload_id: str
-
-
-class DeletedFile(BaseModel):
-    """Confirms a deletion."""
-
-    id: str
-    object: Literal["file"] = "file"
-    deleted: bool = True
 
 
 class DeletedBatch(BaseModel):
@@ -270,38 +222,6 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelShape]
-
-
-def file(one: File) -> FileShape:
-    """A file's shape."""
-    return FileShape(
-        id=one.id,
-        bytes=one.bytes,
-        created_at=unix(one.created_at),
-        expires_at=time(one.expires_at),
-        filename=one.filename,
-        purpose=one.purpose,
-    )
-
-
-def upload(view: UploadView) -> UploadShape:
-    """An upload's shape."""
-    one = view.upload
-    return UploadShape(
-        id=one.id,
-        bytes=one.bytes,
-        created_at=unix(one.created_at),
-        expires_at=unix(one.expires_at),
-        filename=one.filename,
-        purpose=one.purpose,
-        status=one.state.value,
-        file=file(view.file) if view.file else None,
-    )
-
-
-def upload_part(one: UploadPart) -> UploadPartShape:
-    """A part's shape."""
-    return UploadPartShape(id=one.id, created_at=unix(one.created_at), upload_id=one.upload)
 
 
 def batch(view: BatchView) -> BatchShape:

@@ -158,6 +158,6 @@ def run(db: Database, blobs: Blobs, settings: Settings, stop: threading.Event) -
                 advance(db, blobs, id, settings, stop)
         except Unavailable as error:
             log.warning("erasure_waits", error=error.message)
-        except Exception:
+        except Exception:  # a bug of ours: the keeper's other duties go on, and so does this one, later
             log.exception("erasure_failed")
             wait = _AFTER_A_BUG_SECONDS

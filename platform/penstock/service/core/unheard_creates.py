@@ -8,11 +8,17 @@ retry has it already. Whether it was sent is known a moment after it was, so a r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
-from penstock.domain.idempotency import Once, SdkCreate
+from sqlalchemy import Connection
+
+from penstock.domain.idempotency import Once, SdkCreate, remembered
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.batches import unheard_creates
+
+ByKey = Callable[[Connection, str, str], tuple[str, bytes] | None]
+"""What a tenant's idempotency key made, and the fingerprint of its request; by kind of object."""
 
 _LOOK_SECONDS: Final = 0.1
 _LOOKS: Final = 20
@@ -38,6 +44,18 @@ def take(tx: Transaction, tenant: str, once: SdkCreate) -> str | None:
     """The id of what this is a retry of; None for what must be made. Others like it wait until the transaction ends."""
     unheard_creates.lock(tx.conn, tenant, once)
     return unheard_creates.take(tx.conn, tenant, once) if once.is_retry else None
+
+
+def made_before(tx: Transaction, tenant: str, once: Once | None, by_key: ByKey) -> str | None:
+    """The id of what this create made before: by its idempotency key, or as an SDK's retry; None if it made nothing.
+
+    What an SDK's retry finds may be deleted since. Raises Conflict if the key was used for another request.
+    """
+    if once is None:
+        return None
+    if isinstance(once, SdkCreate):
+        return take(tx, tenant, once)
+    return remembered(once, by_key(tx.conn, tenant, once.key))
 
 
 def note(tx: Transaction, tenant: str, once: Once | None, made: str) -> None:

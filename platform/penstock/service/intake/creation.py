@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.domain.idempotency import Once, SdkCreate, remembered
+from penstock.domain.idempotency import Once
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work import hint
 from penstock.domain.work.batch import Batch
@@ -37,13 +37,8 @@ def attach(tx: Transaction, new: NewBatch) -> None:
 
 def made_before(tx: Transaction, tenant: str, once: Once | None) -> Batch | None:
     """What this idempotency key made before, or what this is an SDK's retry of, if anything."""
-    if once is None:
-        return None
-    if isinstance(once, SdkCreate):
-        unheard = unheard_creates.take(tx, tenant, once)
-        return batches.get(tx.conn, tenant, unheard) if unheard else None  # it may be deleted
-    id = remembered(once, batches.by_idempotency_key(tx.conn, tenant, once.key))
-    return _get(tx, tenant, id) if id else None
+    id = unheard_creates.made_before(tx, tenant, once, batches.by_idempotency_key)
+    return batches.get(tx.conn, tenant, id) if id else None
 
 
 def first(tx: Transaction, new: NewBatch) -> Batch:

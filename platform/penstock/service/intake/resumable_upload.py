@@ -16,7 +16,7 @@ from typing import Final
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound, TooLarge, Unreadable
 from penstock.domain.file import BATCH, File
-from penstock.domain.idempotency import Once, SdkCreate, remembered
+from penstock.domain.idempotency import Once
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.resumable_upload import (
     MAX_PARTS,
@@ -83,12 +83,7 @@ def create(tx: Transaction, new: NewUpload, settings: LimitSettings) -> UploadVi
 
 
 def _made_before(tx: Transaction, tenant: str, once: Once | None) -> UploadView | None:
-    if once is None:
-        return None
-    if isinstance(once, SdkCreate):
-        unheard = unheard_creates.take(tx, tenant, once)
-        return get(tx, tenant, unheard) if unheard else None
-    id = remembered(once, uploads.by_idempotency_key(tx.conn, tenant, once.key))
+    id = unheard_creates.made_before(tx, tenant, once, uploads.by_idempotency_key)
     return get(tx, tenant, id) if id else None
 
 
@@ -157,12 +152,12 @@ async def put_together(
     """
     whole = hashlib.md5(usedforsecurity=False)
     async with Upload(db, blobs, upload.tenant, settings.max_file_bytes) as coming:
-        unpacking = Unpacking(coming.write, lambda: upload.purpose == BATCH)
+        unpacking = Unpacking(coming.write)
         try:
             for part in parts:
                 async for piece in blobs.stream(part.blob_key, 0, part.bytes):
                     whole.update(piece)
-                    await unpacking.write(piece)
+                    await unpacking.write(piece, upload.purpose == BATCH)
             await unpacking.end()
         except Unreadable:  # a cancel, another complete or the sweep took them
             done, _ = await db.run(begin_completion, upload.tenant, upload.id, asked)

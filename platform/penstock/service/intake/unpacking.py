@@ -11,11 +11,10 @@ SUFFIX = ".gz"
 
 
 class Unpacking:
-    """Bytes on their way to `take`; inflated if they begin as gzip does, and `wanted` says so then."""
+    """Bytes on their way to `take`; inflated if they begin as gzip does, and that was wanted as they began."""
 
-    def __init__(self, take: Callable[[bytes], Awaitable[None]], wanted: Callable[[], bool]) -> None:
+    def __init__(self, take: Callable[[bytes], Awaitable[None]]) -> None:
         self._take = take
-        self._wanted = wanted
         self._head: bytes | None = b""
         """What came until it is known what it is; None from then on."""
         self._gunzip: Gunzip | None = None
@@ -25,15 +24,18 @@ class Unpacking:
         """Whether what came was gzip, and was inflated."""
         return self._gunzip is not None
 
-    async def write(self, piece: bytes) -> None:
-        """Take some bytes on. Raises BadRequest if they are broken gzip, and whatever `take` raises."""
+    async def write(self, piece: bytes, wanted: bool) -> None:
+        """Take some bytes on; `wanted`: gzip is to be inflated.
+
+        Raises BadRequest if they are broken gzip, and whatever `take` raises.
+        """
         if self._head is not None:
             piece = self._head + piece
             if len(piece) < len(MAGIC):
                 self._head = piece
                 return
             self._head = None
-            if piece.startswith(MAGIC) and self._wanted():
+            if piece.startswith(MAGIC) and wanted:
                 self._gunzip = Gunzip()
         if self._gunzip is None:
             await self._take(piece)

@@ -18,7 +18,7 @@ import structlog
 from penstock.blobs.store import Blobs, away_is_unavailable
 from penstock.domain.api_errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
 from penstock.domain.file import File
-from penstock.domain.idempotency import Once, SdkCreate, fingerprint_of, key_of, remembered
+from penstock.domain.idempotency import Once, SdkCreate, fingerprint_of, key_of
 from penstock.domain.limits.limit import LimitName
 from penstock.failpoint import failpoint
 from penstock.service.core import audit, cursor, unheard_creates
@@ -167,13 +167,11 @@ def publish_file(
 
 
 def _made_before(tx: Transaction, tenant: str, once: Once | None) -> File | None:
-    if once is None:
+    id = unheard_creates.made_before(tx, tenant, once, files.by_idempotency_key)
+    if id is None:
         return None
-    if isinstance(once, SdkCreate):
-        unheard = unheard_creates.take(tx, tenant, once)
-        return files.get(tx.conn, tenant, unheard) if unheard else None  # it may be deleted
-    id = remembered(once, files.by_idempotency_key(tx.conn, tenant, once.key))
-    return get(tx, tenant, id) if id else None
+    # A key stands for its file as long as the row is there; a retry whose file is gone makes another.
+    return files.get(tx.conn, tenant, id) if isinstance(once, SdkCreate) else get(tx, tenant, id)
 
 
 def get(tx: Transaction, tenant: str, id: str) -> File:

@@ -19,6 +19,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
+from penstock.api.http import content
+
 VERSION: Final = "5.35.0"
 
 
@@ -103,7 +105,7 @@ async def asset(request: Request, name: str) -> Response:
         raise HTTPException(404)
     packed = _packed(found)
     headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding"}
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if content.accepts_gzip(request):
         headers["content-encoding"] = "gzip"
     else:
         packed = gzip.decompress(packed)
