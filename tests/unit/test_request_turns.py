@@ -84,6 +84,31 @@ def test_places_are_shared_evenly_while_several_want_them(monkeypatch: pytest.Mo
     run(6, body)
 
 
+def test_between_two_steps_of_one_tenant_another_is_let_in_once_however_soon_it_leaves() -> None:
+    async def body(all_turns: RequestTurns) -> None:
+        served = 0
+
+        async def short() -> None:
+            nonlocal served
+            turn = RequestTurn(all_turns, "many")
+            await turn.enter()
+            served += 1
+            turn.leave()
+
+        stepping = RequestTurn(all_turns, "one")
+        await stepping.enter()
+        crowd = asyncio.gather(*(short() for _ in range(300)))
+        for steps in range(1, 51):
+            await asyncio.sleep(0)
+            assert served <= steps
+        assert served >= 40, "and it is let in again and again"
+        stepping.leave()
+        await crowd
+        assert served == 300
+
+    run(8, body)
+
+
 def test_whoever_asked_lately_keeps_a_share_of_the_places_free_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_turns, "LONGEST_SECONDS", 60.0)
     now = 0.0

@@ -4,6 +4,9 @@ Where others asked within the last seconds a tenant has an equal share of the pl
 work at this moment or not: what is in work already shares the loop with whoever comes. One that is alone may have
 several times as many, since what comes together is cheaper together: its small jobs share statements and claims.
 
+Where two tenants are there, one request is let in at a round of the loop. A call is let in, sent to an engine and out
+again within a round: however few may be in work at once, all that came would be served between two steps of a job.
+
 All requests share one event loop and one pool of connections. Without turns whoever sends most has most of both: of a
 tenant's 256 lists at once each would wait before anybody else's one. A request has its turn from its head to the start
 of its answer, and gives it back while it only waits: a long poll, an engine, a client that sends its body slowly. What
@@ -86,11 +89,13 @@ class RequestTurns:
         self._in_work: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By tenant, those first that have waited longest since one of them was let in."""
+        self._round: asyncio.Handle | None = None
+        """The loop's next round, if one was let in at this one while another tenant was there."""
 
     async def wait(self, tenant: str) -> None:
         """Return once it is the tenant's turn; `give_back` must follow. Raises TooMany."""
         self._seen[tenant] = None
-        if tenant not in self._waiting and self._may(tenant):
+        if tenant not in self._waiting and self._round is None and self._may(tenant):
             self._take(tenant)
             return
         waiting = self._waiting.setdefault(tenant, deque())
@@ -110,7 +115,10 @@ class RequestTurns:
         self._in_work[tenant] -= 1
         if not self._in_work[tenant]:
             del self._in_work[tenant]
-        while (chosen := self._next()) is not None:
+        self._let_in_who_may()
+
+    def _let_in_who_may(self) -> None:
+        while self._round is None and (chosen := self._next()) is not None:
             self._let_in(chosen)
 
     def _let_in(self, tenant: str) -> None:
@@ -138,3 +146,9 @@ class RequestTurns:
 
     def _take(self, tenant: str) -> None:
         self._in_work[tenant] += 1
+        if len(self._in_work.keys() | self._waiting.keys()) > 1:
+            self._round = asyncio.get_running_loop().call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        self._round = None
+        self._let_in_who_may()
