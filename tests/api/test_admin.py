@@ -84,7 +84,7 @@ def test_a_tenant_is_made_once_and_changed(client: httpx.Client) -> None:
     made = client.post("/v1/admin/tenants", json={"name": "acme"}).json()
     assert (made["id"], made["object"], made["weight"], made["cache"]) == ("acme", "tenant", 1.0, False)
     error(client.post("/v1/admin/tenants", json={"name": "acme"}), 409)
-    assert error(client.post("/v1/admin/tenants", json={"name": "../etc"}), 400)["param"] == "tenant"
+    assert error(client.post("/v1/admin/tenants", json={"name": "../etc"}), 400)["param"] == "name"
     changed = client.post("/v1/admin/tenants/acme", json={"weight": 2.5}).json()
     assert changed == made | {"weight": 2.5}
     kept = client.post("/v1/admin/tenants/acme", json={"batch_retention_days": 30, "file_retention_days": 7}).json()

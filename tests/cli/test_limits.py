@@ -56,6 +56,7 @@ def test_limits_of_a_key_are_its_own(penstock: Penstock, client: httpx.Client) -
         "requests_per_minute": "-",
         "tokens_per_minute": "-",
         "calls_at_once": "3",
+        "sequences_at_once": "-",
     }
     assert rows(penstock, "acme")["calls_at_once"] == "-"
     assert told(client, key)["key", "calls_at_once"] == 3
@@ -89,10 +90,10 @@ def test_a_budget_is_set_shown_and_taken_away(penstock: Penstock, client: httpx.
         (("set", "acme", "calls_at_once=1", "--key", "key_none"), "No such key: 'key_none'."),
         (("show", "nobody"), "No such tenant: 'nobody'."),
         (("show", "acme", "--key", "key_none"), "No such key: 'key_none'."),
-        (("budget", "acme", "ten"), "budget "),
-        (("budget", "acme", "--", "-1"), "budget "),
-        (("budget", "acme", "nan"), "budget "),
-        (("budget", "acme", "1e999999"), "budget "),
+        (("budget", "acme", "ten"), "monthly_budget "),
+        (("budget", "acme", "--", "-1"), "monthly_budget "),
+        (("budget", "acme", "nan"), "monthly_budget "),
+        (("budget", "acme", "1e999999"), "monthly_budget "),
         (("budget", "nobody", "1"), "No such tenant: 'nobody'."),
     ],
 )

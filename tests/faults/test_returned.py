@@ -27,6 +27,7 @@ pytestmark = pytest.mark.timeout(300)
 
 OPEN = (
     "calls_at_once",
+    "sequences_at_once",
     "waits_at_once",
     "estimates_at_once",
     "upload_bytes_at_once",
@@ -240,9 +241,9 @@ def test_a_client_that_leaves_an_upload(house: House, tenant: Client) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_a_waiting_call(house: House, tenant: Client, stream: bool) -> None:
     takes_calls(house, tenant)
-    asked = chat("", "for long [[sleep 60000]]")["body"] | {"stream": stream}
+    asked = chat("", "for long [[sleep 60000]]")["body"] | {"stream": stream, "n": 3}
     with begun(tenant, f"POST {CHAT}", *json_of(asked)):
-        reserves(house, tenant, calls_at_once=1)
+        reserves(house, tenant, calls_at_once=1, sequences_at_once=3)
     owes_nothing(house, tenant, files=0)
     metrics = f"{house.url}/metrics"
     none = "penstock_calls_in_flight 0.0"

@@ -47,3 +47,22 @@ def test_what_grows_is_given_back_whole_and_a_refused_part_is_not_held() -> None
         assert all_held.of("acme", LimitName.UPLOAD_BYTES) == 8
         held.grow(2)
     assert all_held.of("acme", LimitName.UPLOAD_BYTES) == 0
+
+
+def test_a_call_of_more_texts_than_there_may_be_is_let_in_alone() -> None:
+    all_held = AtOnce(Settings(tenant_sequences=10))
+    with all_held.held(ACME, LimitName.SEQUENCES, 500):
+        assert all_held.of("acme", LimitName.SEQUENCES) == 500
+        with pytest.raises(TooMany, match="sequences_at_once"), all_held.held(ACME, LimitName.SEQUENCES, 1):
+            pass
+    with all_held.held(ACME, LimitName.SEQUENCES, 1):
+        with pytest.raises(TooMany, match=r"is 10 .*, and 1 are there"), all_held.held(ACME, LimitName.SEQUENCES, 500):
+            pass
+        with all_held.held(ACME, LimitName.SEQUENCES, 9):
+            pass
+
+
+def test_a_limit_of_none_lets_none_in_alone_either() -> None:
+    shut = Access("key_1", "acme", limits={LimitName.SEQUENCES: 0})
+    with pytest.raises(TooMany), AtOnce(Settings()).held(shut, LimitName.SEQUENCES, 1):
+        pass

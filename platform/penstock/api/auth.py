@@ -77,7 +77,7 @@ async def _known(request: Request, given: Given) -> str:
 
 async def _access(request: Request, here: Here, given: Given) -> Access:
     await _known(request, given)  # so that wrong keys cost no connection
-    return await here.db.run(keys.access_of, given.credentials if given else "")
+    return await here.db.autocommit(keys.access_of, given.credentials if given else "")
 
 
 Caller = Annotated[Access, Depends(_access)]

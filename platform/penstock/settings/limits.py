@@ -27,6 +27,9 @@ class LimitSettings(Concern):
         None, ge=0, description="Tokens of one tenant's waiting calls, asked and answered; none: no limit."
     )
     tenant_calls: int = Field(1_000, description="Waiting calls that one tenant may have open in one API process.")
+    tenant_sequences: int = Field(
+        131_072, ge=0, description="Texts (`n`, `best_of`, lists) that they ask for, in one API process."
+    )
     max_estimates: int = Field(32, ge=0, description="Estimates of one tenant at once, in one API process.")
     max_upload_bytes: int = Field(64 * GIB, ge=0, description="Bytes of its uploads on their way, in one API process.")
     max_open_batches: int = Field(1_000_000, ge=0, description="Batches and jobs of one tenant that have not ended.")

@@ -35,6 +35,8 @@ SERVERS: Final = ("postgres", "valkey")
 DEATHS_BEFORE_READY: Final = 3
 TEND_SECONDS: Final = 0.25
 NEWS_SECONDS: Final = 15.0
+API_SECONDS: Final = 180.0
+"""An API that is not ready by then never will be: it starts in five, in thirty on a machine that is very busy."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -
     command = _python("penstock.cli.main", "api", "--host", wish.host, "--port", str(wish.port))
     log = running.layout.logs / "api.log"
     _start(running, _child("api", command, running.layout.logs, settings, grace_seconds=15))
-    end = time.monotonic() + 60
+    end = time.monotonic() + API_SECONDS
     while True:
         _tend_or_give_up(running)
         try:
@@ -285,7 +287,8 @@ def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -
         except httpx.TransportError:
             pass
         if time.monotonic() > end:
-            raise Problem(f"The API does not answer: {last_lines(log, 1)} (log: {log})")
+            why = last_lines(log, 1) or "it has said nothing yet"
+            raise Problem(f"The API was not ready after {API_SECONDS:.0f} s: {why} (log: {log}).")
         time.sleep(TEND_SECONDS)
 
 

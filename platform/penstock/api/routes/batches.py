@@ -61,7 +61,7 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, repeats: Re
 @router.get("", summary="List batches")
 async def list_batches(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[BatchShape]:
     """Your batches, newest first."""
-    found = await here.db.run(batch_view.page, tenant, "batch", after=after, limit=limit + 1)
+    found = await here.db.autocommit(batch_view.page, tenant, "batch", after=after, limit=limit + 1)
     return shapes.page([shapes.batch(BatchView(one)) for one in found], limit, BatchShape)
 
 

@@ -122,6 +122,7 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         cache = request.headers.get("x-penstock-cache")
         id, allowed = request.scope["penstock.request_id"], allowed_models(request)
         ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, allowed)
+        stack.enter_context(here.limiter.held(access, LimitName.SEQUENCES, ask.sequences))
         if access.budget is not Budget.NONE and not here.directory.priced(ask.model):
             raise budget.no_price(ask.model)
         tokens = stack.enter_context(TokenRate(here.limiter, access, len(raw) / here.settings.bytes_per_token))

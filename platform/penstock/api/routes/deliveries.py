@@ -71,7 +71,7 @@ async def list_deliveries(
 @router.get("/{delivery_id}", summary="Look at a delivery")
 async def get_delivery(delivery_id: str, tenant: Tenant, here: Here) -> DeliveryShape:
     """A delivery with all its attempts: status, latency and the first bytes of each answer."""
-    return webhook_shapes.delivery(await here.db.run(webhook_queue.get, tenant, delivery_id))
+    return webhook_shapes.delivery(await here.db.autocommit(webhook_queue.get, tenant, delivery_id))
 
 
 @router.post("/replay", summary="Send many deliveries again", openapi_extra=body.documented(ReplayDeliveries))

@@ -116,7 +116,7 @@ async def list_files(
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
 ) -> Page[FileShape]:
     """Your files, newest first unless told otherwise."""
-    found = await here.db.run(upload.page, tenant, purpose=purpose, after=after, limit=limit + 1, order=order)
+    found = await here.db.autocommit(upload.page, tenant, purpose=purpose, after=after, limit=limit + 1, order=order)
     # OpenAI's schema wants strings here, even of an empty list.
     return shapes.page([file_shapes.file(one) for one in found], limit, FileShape, empty="")
 
@@ -124,7 +124,7 @@ async def list_files(
 @router.get("/{file_id}", summary="Look at a file")
 async def get_file(file_id: str, tenant: Tenant, here: Here) -> FileShape:
     """Everything about a file but its bytes."""
-    return file_shapes.file(await here.db.run(upload.get, tenant, file_id))
+    return file_shapes.file(await here.db.autocommit(upload.get, tenant, file_id))
 
 
 @router.delete("/{file_id}", summary="Delete a file")
@@ -137,5 +137,5 @@ async def delete_file(file_id: str, tenant: Tenant, here: Acting) -> DeletedFile
 @router.get("/{file_id}/content", summary="Read a file", response_class=StreamingResponse)
 async def get_content(request: Request, file_id: str, tenant: Tenant, here: Here) -> Response:
     """The bytes, streamed; HEAD reads none. Supports `Range` (one range), `If-Range`, `If-None-Match` and gzip."""
-    file = await here.db.run(upload.get, tenant, file_id)
+    file = await here.db.autocommit(upload.get, tenant, file_id)
     return await content.respond(request, here.blobs, file)

@@ -151,7 +151,7 @@ def _on_one_line(json: msgspec.Raw, where: str) -> bytes:
 @router.get("", summary="List jobs")
 async def list_jobs(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[JobShape]:
     """Your jobs, newest first, without their results."""
-    found = await here.db.run(batch_view.page, tenant, "job", after=after, limit=limit + 1)
+    found = await here.db.autocommit(batch_view.page, tenant, "job", after=after, limit=limit + 1)
     return shapes.page([shapes.job(BatchView(one)) for one in found], limit, JobShape)
 
 

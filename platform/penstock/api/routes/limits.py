@@ -64,7 +64,7 @@ async def get_limits(request: Request, tenant: Tenant, here: Here) -> LimitsShap
     `-reset-requests`, and the same for tokens.
     """
     found = await report.report(here.db, here.limiter, access_of(request), here.settings)
-    stands, currency = await here.db.run(report.budget, tenant)
+    stands, currency = await here.db.autocommit(report.budget, tenant)
     return LimitsShape(data=[_shape(one) for one in found], budget=_budget(stands, currency) if stands else None)
 
 

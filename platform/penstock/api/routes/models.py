@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], responses=DOCUMENTED)
 @router.get("", summary="List models")
 async def list_models(caller: Caller, here: Here) -> ModelList:
     """Every model that was added, or that a worker ever served, and that your key may ask."""
-    found = await here.db.run(models.page, here.settings)
+    found = await here.db.autocommit(models.page, here.settings)
     return ModelList(data=[shapes.model(one) for one in found if allows(caller.models, one.name)])
 
 
@@ -26,4 +26,4 @@ async def list_models(caller: Caller, here: Here) -> ModelList:
 async def get_model(model: str, caller: Caller, here: Here) -> ModelShape:
     """One model; its name may hold slashes. 403 (`model_not_allowed`) for one that your key may not ask."""
     check_model(caller.models, model)
-    return shapes.model(await here.db.run(models.get, model, here.settings))
+    return shapes.model(await here.db.autocommit(models.get, model, here.settings))

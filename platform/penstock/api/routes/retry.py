@@ -126,7 +126,7 @@ async def retry(request: Request, here: Platform, tenant: str, kind: str, id: st
     lines, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
     again = asked.again(wish, allowed_models(request))
     made = await here.db.run(make, tenant, kind, id, lines, again, once, here.settings)
-    view = await here.db.run(batch_view.view, tenant, kind, made.id, here.settings)
+    view = await here.db.autocommit(batch_view.view, tenant, kind, made.id, here.settings)
     view = await webhooks.seen(here, tenant, view, wish)
     await repeats.answering(once, made.id)
     return view

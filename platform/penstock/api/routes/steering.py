@@ -32,13 +32,13 @@ class Change(Asked):
 async def pause(here: Platform, tenant: str, kind: str, id: str) -> BatchView:
     """Pause it; how it stands then."""
     await here.db.run(steer.pause, tenant, kind, id)
-    return await here.db.run(batch_view.view, tenant, kind, id, here.settings)
+    return await here.db.autocommit(batch_view.view, tenant, kind, id, here.settings)
 
 
 async def resume(here: Platform, tenant: str, kind: str, id: str) -> BatchView:
     """Resume it; how it stands then."""
     await here.db.run(steer.resume, tenant, kind, id, here.settings)
-    return await here.db.run(batch_view.view, tenant, kind, id, here.settings)
+    return await here.db.autocommit(batch_view.view, tenant, kind, id, here.settings)
 
 
 async def change(request: Request, here: Platform, tenant: str, kind: str, id: str) -> BatchView:
@@ -54,4 +54,4 @@ async def change(request: Request, here: Platform, tenant: str, kind: str, id: s
         completion_window=asked.completion_window,
         metadata=asked.metadata,
     )
-    return await here.db.run(batch_view.view, tenant, kind, id, here.settings)
+    return await here.db.autocommit(batch_view.view, tenant, kind, id, here.settings)

@@ -96,7 +96,7 @@ async def create_endpoint(request: Request, tenant: Tenant, here: Acting) -> End
 @router.get("/webhook_endpoints", summary="List webhook endpoints")
 async def list_endpoints(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[EndpointShape]:
     """Your endpoints, newest first. Those that were made with one batch are not among them."""
-    found = await here.db.run(endpoints.page, tenant, after=after, limit=limit + 1)
+    found = await here.db.autocommit(endpoints.page, tenant, after=after, limit=limit + 1)
     return page([shapes.endpoint(one) for one in found], limit, EndpointShape)
 
 
@@ -109,7 +109,7 @@ async def list_event_types(tenant: Tenant) -> EventTypes:
 @router.get("/webhook_endpoints/{endpoint_id}", summary="Look at a webhook endpoint")
 async def get_endpoint(endpoint_id: str, tenant: Tenant, here: Here) -> EndpointShape:
     """An endpoint, one that was made with a batch included."""
-    return shapes.endpoint(await here.db.run(endpoints.get, tenant, endpoint_id))
+    return shapes.endpoint(await here.db.autocommit(endpoints.get, tenant, endpoint_id))
 
 
 @router.post(
@@ -206,7 +206,7 @@ async def seen(here: Platform, tenant: str, view: BatchView, wish: WebhookReques
     """A batch that was just made, with its webhook; and with the secret, if we made that for it just now."""
     if wish is None:
         return view
-    endpoint: Endpoint | None = await here.db.run(endpoints.of_batch, tenant, view.batch.id)
+    endpoint: Endpoint | None = await here.db.autocommit(endpoints.of_batch, tenant, view.batch.id)
     # A create that is repeated under its key has made another secret meanwhile, which signs nothing.
     new = endpoint is not None and wish.made and endpoint.sealed == wish.sealed
     return dataclasses.replace(view, webhook=endpoint, secret=wish.secret if new else None)

@@ -34,6 +34,7 @@ class LimitName(StrEnum):
     REQUESTS_PER_MINUTE = "requests_per_minute"
     TOKENS_PER_MINUTE = "tokens_per_minute"
     CALLS = "calls_at_once"
+    SEQUENCES = "sequences_at_once"
     WAITS = "waits_at_once"
     ESTIMATES = "estimates_at_once"
     UPLOAD_BYTES = "upload_bytes_at_once"
@@ -52,12 +53,15 @@ class LimitRule:
 
     kind: LimitKind
     words: str
+    alone: bool = False
+    """Who asks for more than there is at all is let in while nothing else is held: no waiting would help it."""
 
 
 RULES: Final[Mapping[LimitName, LimitRule]] = {
     LimitName.REQUESTS_PER_MINUTE: LimitRule(LimitKind.RATE, "requests a minute, whatever they ask"),
     LimitName.TOKENS_PER_MINUTE: LimitRule(LimitKind.RATE, "tokens of waiting calls a minute, asked and answered"),
     LimitName.CALLS: LimitRule(LimitKind.AT_ONCE, "waiting calls"),
+    LimitName.SEQUENCES: LimitRule(LimitKind.AT_ONCE, "texts that waiting calls ask for", alone=True),
     LimitName.WAITS: LimitRule(LimitKind.AT_ONCE, "long polls"),
     LimitName.ESTIMATES: LimitRule(LimitKind.AT_ONCE, "estimates"),
     LimitName.UPLOAD_BYTES: LimitRule(LimitKind.AT_ONCE, "bytes of uploads that are on their way"),
@@ -70,7 +74,9 @@ RULES: Final[Mapping[LimitName, LimitRule]] = {
     LimitName.KEYS: LimitRule(LimitKind.KEPT, "keys that are valid"),
 }
 
-OF_KEYS: Final = frozenset({LimitName.REQUESTS_PER_MINUTE, LimitName.TOKENS_PER_MINUTE, LimitName.CALLS})
+OF_KEYS: Final = frozenset(
+    {LimitName.REQUESTS_PER_MINUTE, LimitName.TOKENS_PER_MINUTE, LimitName.CALLS, LimitName.SEQUENCES}
+)
 """What one key may be limited to, within its tenant's own limit."""
 
 Limits = Mapping[LimitName, int]

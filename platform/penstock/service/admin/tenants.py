@@ -25,7 +25,7 @@ def ensure(tx: Transaction, tenant: str) -> bool:
     Raises BadRequest for a name that is none, and Conflict while it is being erased.
     """
     if not _NAME.fullmatch(tenant):
-        raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="tenant")
+        raise BadRequest("A tenant's name has 1 to 63 of a-z, 0-9, _ and -.", param="name")
     made = keys.ensure_tenant(tx.conn, tenant, tenant)
     if made:
         audit.record(tx, tenant, "tenant.created", tenant)

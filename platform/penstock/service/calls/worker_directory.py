@@ -93,7 +93,7 @@ class WorkerDirectory:
     async def _read(self) -> None:
         began = self._clock()
         try:
-            table = await self._db.run(ingresses.table, self._settings)
+            table = await self._db.autocommit(ingresses.table, self._settings)
         except Unavailable as error:
             if not self._away:
                 log.warning("worker_directory_stands_still", error=error.message)

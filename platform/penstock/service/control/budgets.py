@@ -30,7 +30,7 @@ def set_budget(tx: Transaction, tenant: str, amount: str | None) -> None:
     Raises NotFound, BadRequest for what is no amount, and Conflict while the tenant is being erased.
     """
     tenants.check_open(tx, tenant)
-    picos = None if amount is None else price.read_money(amount, "budget")
+    picos = None if amount is None else price.read_money(amount, "monthly_budget")
     if not budgets.set_(tx.conn, tenant, picos):
         raise NotFound("tenant", tenant)
     audit.record(tx, tenant, "budget.updated", tenant, budget=amount)

@@ -92,7 +92,7 @@ class SmallJobIntake:
 
     async def _look_now(self, tenant: str, model: str) -> _Looked:
         at = self._clock()
-        known = self._looked[tenant, model] = _Looked(at, *await self._db.run(_look, tenant, model))
+        known = self._looked[tenant, model] = _Looked(at, *await self._db.autocommit(_look, tenant, model))
         return known
 
     def feed(self, model: str) -> None:
@@ -117,7 +117,7 @@ class SmallJobIntake:
     async def seen(self, made: Batch) -> BatchView:
         """A job that was just made: why it waits, and when it is expected, as a like one was told a moment ago."""
         if not made.inline:
-            return await self._db.run(batch_view.seen, made, self._settings)
+            return await self._db.autocommit(batch_view.seen, made, self._settings)
         like = (made.tenant, made.model, made.lane, made.completion_window, made.total)
         at, told = self._told.get(like, (0.0, None))
         if told is None or self._clock() - at > _FRESH_SECONDS:
@@ -126,7 +126,7 @@ class SmallJobIntake:
         return BatchView(made, told.waiting, told.expected and _shifted(told.expected, later))
 
     async def _tell(self, like: tuple[Any, ...], made: Batch) -> BatchView:
-        told: BatchView = await self._db.run(batch_view.seen, made, self._settings)
+        told: BatchView = await self._db.autocommit(batch_view.seen, made, self._settings)
         self._told[like] = (self._clock(), told)
         return told
 

@@ -52,9 +52,10 @@ class AtOnce:
             ("your tenant", access.tenant, tenants),
             ("this key", access.key, access.key_limits.get(name)),
         ):
-            used = self._held[owner, name]
-            if most is not None and used + amount > most:
-                message = f"The limit {name} of {whose} is {most} {RULES[name].words}, and {used} are there: try later."
+            used, rule = self._held[owner, name], RULES[name]
+            weight = min(amount, max(1, most)) if rule.alone and most is not None else amount
+            if most is not None and used + weight > most:
+                message = f"The limit {name} of {whose} is {most} {rule.words}, and {used} are there: try later."
                 raise TooMany(message, headers={"retry-after": "1"})
         self._held[access.tenant, name] += amount
         self._held[access.key, name] += amount

@@ -11,6 +11,7 @@ _SETTINGS: Final = {
     LimitName.REQUESTS_PER_MINUTE: "max_requests_per_minute",
     LimitName.TOKENS_PER_MINUTE: "max_tokens_per_minute",
     LimitName.CALLS: "tenant_calls",
+    LimitName.SEQUENCES: "tenant_sequences",
     LimitName.WAITS: "max_waits",
     LimitName.ESTIMATES: "max_estimates",
     LimitName.UPLOAD_BYTES: "max_upload_bytes",

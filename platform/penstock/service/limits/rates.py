@@ -174,7 +174,8 @@ class Rates:
     def _refused(self, purse: _Purse, amount: int, now: float) -> TooMany:
         rate, seconds = purse.rate, max(1, math.ceil(purse.retry_seconds(amount, now)))
         whose = "this key" if rate.owner.startswith("key:") else "your tenant"
-        message = f"The limit {rate.name} of {whose} is {rate.per_minute}, all used: ask again in {seconds} s."
+        left = purse.state(now).remaining
+        message = f"The limit {rate.name} of {whose} is {rate.per_minute}, {left} left: ask again in {seconds} s."
         return TooMany(message, headers={"retry-after": str(seconds)})
 
     def _purse(self, rate: Rate) -> _Purse:

@@ -29,7 +29,7 @@ class LimitUse:
 
 async def report(db: AsyncDatabase, limiter: Limiter, access: Access, settings: LimitSettings) -> list[LimitUse]:
     """Every limit of a key's tenant, and those of the key; what is held at once, in this process."""
-    kept = await db.run(_kept, access.tenant)
+    kept = await db.autocommit(_kept, access.tenant)
     return [one async for one in _uses(limiter, access, kept, settings)]
 
 

@@ -58,7 +58,7 @@ async def list_api_keys(
     limit: Limit = 20,
 ) -> Page[ApiKeyShape]:
     """All keys, oldest first, those that are revoked or expired among them."""
-    found = await here.db.run(keys.page, tenant, after=after, limit=limit + 1)
+    found = await here.db.autocommit(keys.page, tenant, after=after, limit=limit + 1)
     return page([admin_shapes.api_key(one) for one in found], limit, ApiKeyShape)
 
 
@@ -77,13 +77,13 @@ async def create_api_key(request: Request, operator: Operator, here: Acting) -> 
         maker=operator,
         settings=here.settings,
     )
-    return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
+    return admin_shapes.api_key_with_value(await here.db.autocommit(keys.get, id), value)
 
 
 @router.get("/{key_id}", summary="Look at an API key")
 async def get_api_key(key_id: str, operator: Operator, here: Here) -> ApiKeyShape:
     """Everything about a key but the key."""
-    return admin_shapes.api_key(await here.db.run(keys.get, key_id))
+    return admin_shapes.api_key(await here.db.autocommit(keys.get, key_id))
 
 
 @router.post(
@@ -98,7 +98,7 @@ async def rotate_api_key(request: Request, key_id: str, operator: Operator, here
     asked = await body.optional(RotateApiKey, request, MAX_ADMIN_JSON_BYTES)
     overlap = timedelta(seconds=asked.overlap_seconds)
     id, value = await here.db.run(keys.rotate, key_id, overlap, maker=operator, settings=here.settings)
-    return admin_shapes.api_key_with_value(await here.db.run(keys.get, id), value)
+    return admin_shapes.api_key_with_value(await here.db.autocommit(keys.get, id), value)
 
 
 @router.delete("/{key_id}", summary="Revoke an API key")

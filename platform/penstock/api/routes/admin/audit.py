@@ -35,5 +35,7 @@ async def list_audit(
 ) -> Page[AuditShape]:
     """Acts of keys and of the command line, newest first: keys, tenants, webhooks, cancels, deletions, steering."""
     moment = None if since is None else datetime.fromtimestamp(since, UTC)
-    found = await here.db.run(audit.page, tenant=tenant, action=action, since=moment, after=after, limit=limit + 1)
+    found = await here.db.autocommit(
+        audit.page, tenant=tenant, action=action, since=moment, after=after, limit=limit + 1
+    )
     return page([admin_shapes.audit_row(one) for one in found], limit, AuditShape)

@@ -21,4 +21,4 @@ BODIES: Final[tuple[type[Asked], ...]] = ()
 @router.get("/{erasure_id}", summary="Look at an erasure")
 async def get_erasure(erasure_id: str, operator: Operator, here: Here) -> ErasureShape:
     """How far it is; one that is completed is kept as long as the audit."""
-    return admin_shapes.erasure(await here.db.run(erasure.get, erasure_id))
+    return admin_shapes.erasure(await here.db.autocommit(erasure.get, erasure_id))

@@ -48,7 +48,7 @@ class GivenLimits(BaseModel):
 @router.get("/tenants/{tenant_id}/limits", summary="Look at a tenant's limits")
 async def get_limits(tenant_id: str, operator: Operator, here: Here) -> GivenLimits:
     """What is set for a tenant."""
-    return await _of_tenant(here, tenant_id, await here.db.run(limits.of, tenant_id))
+    return await _of_tenant(here, tenant_id, await here.db.autocommit(limits.of, tenant_id))
 
 
 @router.post(
@@ -68,20 +68,20 @@ async def set_limits(request: Request, tenant_id: str, operator: Operator, here:
 @router.get("/api_keys/{key_id}/limits", summary="Look at a key's limits")
 async def get_key_limits(key_id: str, operator: Operator, here: Here) -> GivenLimits:
     """What is set for one key, within its tenant's own."""
-    key = await here.db.run(keys.get, key_id)
-    return _shape(await here.db.run(limits.of, key.tenant, key_id))
+    key = await here.db.autocommit(keys.get, key_id)
+    return _shape(await here.db.autocommit(limits.of, key.tenant, key_id))
 
 
 @router.post("/api_keys/{key_id}/limits", summary="Set a key's limits", openapi_extra=body.documented(ChangeKeyLimits))
 async def set_key_limits(request: Request, key_id: str, operator: Operator, here: Acting) -> GivenLimits:
     """The same for one key."""
     asked = body.check(ChangeKeyLimits, body.decode(await body.read(request, MAX_ADMIN_JSON_BYTES)))
-    key = await here.db.run(keys.get, key_id)
+    key = await here.db.autocommit(keys.get, key_id)
     return _shape(await here.db.run(limits.change, key.tenant, asked.model_dump(exclude_unset=True), key_id))
 
 
 async def _of_tenant(here: Here, tenant: str, given: Limits) -> GivenLimits:
-    stands, _ = await here.db.run(report.budget, tenant)
+    stands, _ = await here.db.autocommit(report.budget, tenant)
     return _shape(given, None if stands is None or stands.budget is None else money(stands.budget))
 
 

@@ -51,7 +51,7 @@ RETENTION: Final = {"batch": "batch_retention_days", "file": "file_retention_day
 @router.get("", summary="List tenants")
 async def list_tenants(operator: Operator, here: Here, after: After = None, limit: Limit = 20) -> Page[TenantShape]:
     """All tenants by name."""
-    found = await here.db.run(tenants.page, after=after, limit=limit + 1)
+    found = await here.db.autocommit(tenants.page, after=after, limit=limit + 1)
     return page([admin_shapes.tenant(one) for one in found], limit, TenantShape)
 
 
@@ -65,7 +65,7 @@ async def create_tenant(request: Request, operator: Operator, here: Acting) -> T
 @router.get("/{tenant_id}", summary="Look at a tenant")
 async def get_tenant(tenant_id: str, operator: Operator, here: Here) -> TenantShape:
     """One tenant."""
-    return admin_shapes.tenant(await here.db.run(tenants.get, tenant_id))
+    return admin_shapes.tenant(await here.db.autocommit(tenants.get, tenant_id))
 
 
 @router.post("/{tenant_id}", summary="Change a tenant", openapi_extra=body.documented(ChangeTenant))

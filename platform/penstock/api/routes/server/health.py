@@ -55,6 +55,6 @@ async def work(
 ) -> Health:
     """200 if a keeper, an io worker and a ready gpu worker (of this model) are live."""
     try:
-        return _health(response, await here.db.run(health.missing_to_work, model, here.settings))
+        return _health(response, await here.db.autocommit(health.missing_to_work, model, here.settings))
     except Unavailable:
         return _health(response, ["postgres"])

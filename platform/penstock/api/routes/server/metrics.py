@@ -102,7 +102,7 @@ async def metrics(request: Request, here: Here) -> Response:
     """Text in the Prometheus format: requests, backlog by model, lane and state, live workers, leases, hints."""
     _allow(request, here.settings)
     try:
-        gauges = await here.db.run(health.gauges, here.settings)
+        gauges = await here.db.autocommit(health.gauges, here.settings)
     except Unavailable:
         gauges = None
     now = CollectorRegistry()
