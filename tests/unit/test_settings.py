@@ -25,7 +25,80 @@ def test_each_old_name_leads_to_a_setting_that_is_there() -> None:
     assert not RENAMED.keys() & known
 
 
-def test_a_name_that_is_no_setting_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_no_setting_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PENSTOCK_URL", "http://127.0.0.1:8000")
     monkeypatch.setenv("PENSTOCK_SOMETHING_OF_MINE", "1")
     assert load() == Settings()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_is_nearly_a_setting_is_warned_of_with_that_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SWEEP_SECOND", "1")
+    load()
+    assert capsys.readouterr().err == (
+        "penstock: warning: PENSTOCK_SWEEP_SECOND is no setting and changes nothing. Is it PENSTOCK_SWEEP_SECONDS?\n"
+    )
+
+
+BAD = {int: "many", float: "long", bool: "perhaps"}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
+KINDS = {
+    name: next((kind for kind in (bool, int, float) if field.annotation in (kind, kind | None)), str)
+    for name, field in Settings.model_fields.items()
+}
+TOLD = {
+    "database_url": ("mysql://there/db", "an address like postgresql://user@host:5432/name"),
+    "redis_url": ("there:6379", "an address like redis://host:6379/0"),
+    "blob_url": ("/folder", "an address like file:///folder or s3://bucket/prefix"),
+    "log_level": ("loud", "debug, info, warning or error"),
+    "trusted_proxies": ("proxy.local", "addresses or networks, by comma"),
+}
+
+
+def stopped(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(f"PENSTOCK_{name.upper()}", value)
+    with pytest.raises(SystemExit) as stop:
+        load()
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind is not str])
+def test_a_value_of_the_wrong_kind_is_one_line_with_name_value_and_what_it_must_be(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = BAD[KINDS[name]]
+    shown = f"penstock: PENSTOCK_{name.upper()} is {value!r}: it must be {WORDS[KINDS[name]]}."
+    assert stopped(name, value, monkeypatch) == shown
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind in (int, float)])
+def test_no_setting_takes_a_number_below_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "it must be " in stopped(name, "-1", monkeypatch)
+    if KINDS[name] is float:
+        assert "it must be " in stopped(name, "inf", monkeypatch)
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), [(name, *told) for name, told in TOLD.items()])
+def test_a_text_that_is_none_of_its_kind_is_told(
+    name: str, value: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"penstock: PENSTOCK_{name.upper()} is {value!r}: it must be {wanted}."
+    assert stopped(name, value, monkeypatch) == line
+
+
+def test_what_is_secret_is_not_shown_and_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_API_TURNS", "0")
+    told = stopped("bootstrap_key", "hunter2", monkeypatch)
+    assert told == (
+        "penstock: PENSTOCK_BOOTSTRAP_KEY must be 16 or more printable ASCII characters, without spaces; "
+        "PENSTOCK_API_TURNS is '0': it must be 1 or more."
+    )
+    monkeypatch.delenv("PENSTOCK_BOOTSTRAP_KEY")
+    monkeypatch.delenv("PENSTOCK_API_TURNS")
+    told = stopped("database_url", "postgresq://me:hunter2@there/db", monkeypatch)
+    assert told == "penstock: PENSTOCK_DATABASE_URL must be an address like postgresql://user@host:5432/name."

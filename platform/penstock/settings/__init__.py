@@ -7,7 +7,11 @@ read them and pass values down. `docs/limits.md` is generated from them by `pens
 from __future__ import annotations
 
 import os
+import sys
 
+from pydantic import ValidationError
+
+from penstock.settings import misread
 from penstock.settings.cache import CacheSettings
 from penstock.settings.calls import CallSettings
 from penstock.settings.dispatch import DispatchSettings
@@ -42,6 +46,12 @@ class Settings(
 
 
 def load() -> Settings:
-    """Read the environment; an old name in it ends the process with a line that says the new one."""
+    """Read the environment; an old name or a value that is none ends the process with a line that says what to set."""
     refuse_old_names(os.environ)
-    return Settings()
+    try:
+        found = Settings()
+    except ValidationError as error:
+        raise SystemExit(f"penstock: {misread.told(error, Settings)}.") from None
+    for name, like in misread.misspelt(os.environ, Settings):
+        print(f"penstock: warning: {name} is no setting and changes nothing. Is it {like}?", file=sys.stderr)
+    return found

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from pydantic import field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB = 1024
@@ -14,3 +18,10 @@ class Concern(BaseSettings):
     """A frozen value. A function takes the concern that it needs; the whole `Settings` is one of each."""
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
+
+    @field_validator("*")
+    @classmethod
+    def _is_an_amount(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+            raise ValueError("0 or more")
+        return value

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from penstock.domain.address import networks
 from penstock.domain.shared_secret import SharedSecret
 from penstock.settings.concern import Concern
+
+_LEAST_KEY_CHARACTERS: Final = 16
+_ADDRESSES: Final = {
+    "database_url": (("postgresql", "postgres"), "postgresql://user@host:5432/name"),
+    "redis_url": (("redis", "rediss", "unix", "redis+socket"), "redis://host:6379/0"),
+    "blob_url": (("file", "s3", "s3a", "gs", "az", "abfs", "abfss", "https"), "file:///folder or s3://bucket/prefix"),
+}
 
 
 class ServerSettings(Concern):
@@ -38,10 +46,36 @@ class ServerSettings(Concern):
     api_turns: int = Field(12, ge=1, description="Requests that one API process works on at once, shared by tenants.")
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")
 
+    @field_validator("database_url", "redis_url", "blob_url")
+    @classmethod
+    def _is_an_address(cls, url: str, info: ValidationInfo) -> str:
+        schemes, example = _ADDRESSES[info.field_name or ""]
+        if url.partition("://")[0] not in schemes or not url.partition("://")[2]:
+            raise ValueError(f"an address like {example}")
+        return url
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_a_level(cls, level: str) -> str:
+        if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+            raise ValueError("debug, info, warning or error")
+        return level
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value() if key else "x" * _LEAST_KEY_CHARACTERS
+        if len(text) < _LEAST_KEY_CHARACTERS or not (text.isascii() and text.isprintable()) or " " in text:
+            raise ValueError(f"{_LEAST_KEY_CHARACTERS} or more printable ASCII characters, without spaces")
+        return key
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, text: str) -> str:
-        networks(text)  # raises ValueError: a name that nobody compares would be believed in by its writer only
+        try:
+            networks(text)
+        except ValueError:  # a name that nobody compares would be believed in by its writer only
+            raise ValueError("addresses or networks, by comma") from None
         return text
 
     @property

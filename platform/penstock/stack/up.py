@@ -21,7 +21,7 @@ import httpx
 from penstock.domain.work.lane import model_slug
 from penstock.service.admin import health
 from penstock.service.core.transaction import Database
-from penstock.settings.renamed import refuse_old_names
+from penstock.settings import load
 from penstock.stack import child_environment, ports, postgres, tiny_model, valkey
 from penstock.stack import layout as layouts
 from penstock.stack.child import Child, last_lines, tie
@@ -97,7 +97,7 @@ def parse_model(text: str | None) -> tuple[str, str | None]:
 @contextmanager
 def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Running]:
     """Start everything and wait until it can work; stop everything at the end of the `with`."""
-    refuse_old_names(environment)
+    load()  # what is misspelt or no value is told before anything starts
     layout = layouts.at(wish.data)
     ports.check_port(wish.host, wish.port, "The API", "--port")
     if wish.flower_port is not None:

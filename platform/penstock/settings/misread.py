@@ -1,0 +1,60 @@
+"""Settings that can't be read: a line that names each, its value and what it must be; a misspelt one is warned of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+PREFIX: Final = "PENSTOCK_"
+_OTHERS: Final = frozenset({"API_KEY", "BIND", "DATA", "ENGINE_PYTHON", "MODEL", "URL"})
+"""What commands, engines and the compose files read under our prefix beside the settings."""
+_ALIKE: Final = 0.8
+"""From here on difflib's ratio is a slip of the keyboard, and below it a variable of the operator's own."""
+_MOST_CHARACTERS: Final = 60
+_MUST_BE: Final[Mapping[str, str]] = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "{le:g} or less",
+    "less_than": "less than {lt:g}",
+    "value_error": "{error}",
+}
+"""By pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors)."""
+
+
+def told(error: ValidationError, model: type[BaseModel]) -> str:
+    """All that can't be read, in one line; secrets, and addresses that hold a password, are not shown."""
+    return "; ".join(f"{_shown(one, model)} must be {_must_be(one)}" for one in error.errors())
+
+
+def _shown(one: ErrorDetails, model: type[BaseModel]) -> str:
+    name = str(one["loc"][0])
+    value = str(one["input"])
+    secret = "Secret" in str(model.model_fields[name].annotation) or "@" in value
+    cut = value if len(value) <= _MOST_CHARACTERS else value[:_MOST_CHARACTERS] + "…"
+    return f"{PREFIX}{name.upper()}" + ("" if secret else f" is {cut!r}: it")
+
+
+def _must_be(one: ErrorDetails) -> str:
+    words = _MUST_BE.get(one["type"])
+    context: dict[str, Any] = one.get("ctx", {})
+    return words.format(**context) if words else f"something else ({one['msg']})"
+
+
+def misspelt(environment: Iterable[str], model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Variables that are no setting and nearly are one, each with the setting that it is like."""
+    known = [name.upper() for name in model.model_fields]
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix(PREFIX)
+        if not variable.upper().startswith(PREFIX) or name in _OTHERS or name in known:
+            continue
+        if like := difflib.get_close_matches(name, known, 1, _ALIKE):
+            yield variable, f"{PREFIX}{like[0]}"
