@@ -39,7 +39,7 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
     status, start, end = part
     if status == 206:
         headers["content-range"] = f"bytes {start}-{end - 1}/{file.bytes}"
-    pieces = await _begun(blobs.stream(file.blob_key, start, end))
+    pieces = await begun(blobs.stream(file.blob_key, start, end))
     if gzip:
         headers["content-encoding"] = "gzip"
         pieces = _gzipped(pieces)
@@ -81,7 +81,7 @@ def _accepts_gzip(request: Request) -> bool:
     return False
 
 
-async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same pieces, the first one read already: what can't be read is an error and not a cut answer."""
     first = await anext(pieces, b"")
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field
+from fastapi.responses import StreamingResponse
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from penstock.api.auth import Acting, IdempotencyKey, Tenant, access_of, allowed_models
-from penstock.api.http import body, request_turns
+from penstock.api.http import body, content, request_turns
 from penstock.api.http.body import Text
-from penstock.api.http.errors import DOCUMENTED
+from penstock.api.http.errors import DOCUMENTED, ErrorEnvelope
 from penstock.api.platform import Here
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
@@ -23,6 +24,7 @@ from penstock.domain.idempotency import Idempotency
 from penstock.domain.limits.limit import LimitName
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
+from penstock.service.results import answer_page
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
 
@@ -34,6 +36,55 @@ Wait = Annotated[
     float,
     Query(ge=0, allow_inf_nan=False, description="Answer once it has ended, or after so many seconds (at most 60)."),
 ]
+
+
+MOST_RESULTS: Final = 10_000
+
+
+def _digits(given: str | int) -> int:
+    """A query parameter (or its default) in digits, without what Python would read as a number beside them."""
+    if isinstance(given, str) and not (given.isascii() and given.isdecimal() and len(given) <= 18):
+        raise ValueError("it must be a whole number")
+    return int(given)
+
+
+# Bounds are said apart: those that stand behind a validator come out as no JSON Schema.
+Cursor = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(_digits),
+    WithJsonSchema({"type": "integer", "minimum": 0}),
+    Query(description="How many lines you have had: the `x-last-line` of the answer before. 0 is the beginning."),
+]
+ResultLimit = Annotated[
+    int,
+    Field(ge=1, le=MOST_RESULTS),
+    BeforeValidator(_digits),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_RESULTS}),
+    Query(description="So many lines at most."),
+]
+_RESULTS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Lines as in the output and error file, in the order in which they were recorded; or none.",
+        "content": {"application/jsonl": {"schema": {"type": "string"}}},
+        "headers": {
+            "x-incomplete": {
+                "required": True,
+                "description": "`true` while more lines come after these, now or later; `false` once you have all.",
+                "schema": {"type": "string", "enum": ["true", "false"]},
+            },
+            "x-last-line": {
+                "required": True,
+                "description": "What to send as `after` to get what comes next, once you have read these to their end.",
+                "schema": {"type": "integer", "minimum": 0},
+            },
+        },
+    },
+    410: {
+        "model": ErrorEnvelope,
+        "description": "`results_in_files`: it ended a while ago; read `output_file_id` and `error_file_id`.",
+    },
+}
 
 
 class CreateBatch(Create):
@@ -73,6 +124,33 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
             async with request_turns.of(request.scope).away():
                 await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
     return shapes.batch(await here.db.autocommit(batch_view.view, tenant, "batch", batch_id, here.settings))
+
+
+@router.get(
+    "/{batch_id}/results",
+    summary="Read a batch's answers while it runs",
+    response_class=StreamingResponse,
+    responses=_RESULTS,
+)
+async def get_results(
+    batch_id: str, tenant: Tenant, here: Here, after: Cursor = 0, limit: ResultLimit = 1_000
+) -> StreamingResponse:
+    """What is recorded so far, answers and failed lines, behind the first `after`.
+
+    Ask again with `after` as `x-last-line` said, until `x-incomplete` is `false`: then you have had each line once, the
+    bytes of the output and the error file in another order. The cursor stays good whatever is restarted meanwhile, and
+    over the batch's end, for an hour (`PENSTOCK_PIECES_SECONDS`); after that it is a 410, and the files have it all. An
+    answer that breaks off counts as none: ask for it again.
+    """
+    page = await answer_page.page(here.db, tenant, batch_id, after=after, limit=limit)
+    pieces = await content.begun(answer_page.stream(here.db, here.blobs, page))
+    headers = {
+        "x-incomplete": "true" if page.incomplete else "false",
+        "x-last-line": str(page.last),
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+    }
+    return StreamingResponse(pieces, headers=headers, media_type="application/jsonl")
 
 
 @router.delete("/{batch_id}", summary="Delete a batch")
