@@ -1,4 +1,4 @@
-"""Watching a batch: a live bar with its speed and the time left, and the reason when nothing happens."""
+"""Watching a batch: a live bar with its speed and the time left, why nothing happens, and its answers as they come."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from penstock.cli.client import ask
+from penstock.cli.client import ask, check
 
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 POLL_SECONDS: Final = 0.5
 PLAIN_NEWS_SECONDS: Final = 5.0
 SPEED_WINDOW_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
+"""So long a follower tries to reach an API that was there before."""
 
 Show = Callable[[dict[str, Any], str], None]
 
@@ -37,6 +39,37 @@ def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
             show(seen, _why(seen) or pace.words(seen, time.time()))
             if seen["status"] in ENDED:
                 return seen
+
+
+def follow(client: httpx.Client, id: str) -> Iterator[bytes]:
+    """A batch's lines as they are recorded, each once, until it has ended; over restarts of the API."""
+    had, patient_until = 0, 0.0
+    while True:
+        answer = _page(client, id, had, patient_until)
+        if answer is None:
+            time.sleep(POLL_SECONDS)
+            continue
+        yield answer.content  # whole: what broke off is asked for again
+        before, had = had, int(answer.headers["x-last-line"])
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        if answer.headers["x-incomplete"] == "false":
+            return
+        if had == before:
+            time.sleep(POLL_SECONDS)
+
+
+def _page(client: httpx.Client, id: str, had: int, patient_until: float) -> httpx.Response | None:
+    """What comes next; None if the API, which was there, is away for a moment."""
+    try:
+        answer = client.get(f"{path(id)}/results", params={"after": had})
+    except httpx.TransportError:
+        if time.monotonic() > patient_until:
+            raise
+        return None
+    if answer.status_code == 503 and time.monotonic() < patient_until:
+        return None
+    check(answer)
+    return answer
 
 
 class _Pace:

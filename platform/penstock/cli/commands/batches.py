@@ -16,7 +16,7 @@ from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, told
 from penstock.cli.commands.estimate import print_estimate
-from penstock.cli.watch import outlook, path, watch
+from penstock.cli.watch import follow, outlook, path, watch
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
 
@@ -261,11 +261,17 @@ def results(
     output: Annotated[Path | None, typer.Option(help="Where the answers go; standard output unless told.")] = None,
     errors: Annotated[Path | None, typer.Option(help="Where the failed lines go; nowhere unless told.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Of a retry: all lines, its parent's too.")] = False,
+    live: Annotated[bool, typer.Option("--follow", help="Of a batch: all lines, as they come, to its end.")] = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Fetch the output lines, and with --errors the failed ones too."""
     with told(), connected(url, data) as client:
+        if live:
+            if merged or errors or id.startswith("job_"):
+                raise Problem("--follow is for batches, and writes all lines, failed ones too, to one place.")
+            _write(follow(client, id), output)
+            return
         one = ask(client, "GET", path(id))
         if one["status"] not in ("completed", "cancelled", "expired", "failed"):
             raise Problem(f"{id} is {one['status']}: it has no results yet.")
@@ -321,7 +327,7 @@ def _write(pieces: Any, target: Path | None) -> None:
     if target is None:
         for piece in pieces:
             sys.stdout.buffer.write(piece)
-        sys.stdout.flush()
+            sys.stdout.flush()
         return
     part = target.with_name(target.name + ".part")
     try:
