@@ -18,7 +18,7 @@ ENDED: Final = ("completed", "failed", "expired", "cancelled")
 POLL_SECONDS: Final = 0.5
 PLAIN_NEWS_SECONDS: Final = 5.0
 SPEED_WINDOW_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 300.0
 """So long a follower tries to reach an API that was there before."""
 
 Show = Callable[[dict[str, Any], str], None]
