@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 from service import broom
@@ -16,7 +15,7 @@ from store import as_holder
 from store.two import held
 from store.world import World
 
-from penstock.domain.api_errors import BadRequest, Gone, LeaseLost, NotFound
+from penstock.domain.api_errors import BadRequest, Gone, NotFound
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
 from penstock.formats.output import Record
@@ -168,7 +167,7 @@ def test_a_cursor_neither_skips_nor_repeats_whatever_is_recorded_in_which_order(
         workers.finish()
     else:
         workers.crash()
-        with suppress(LeaseLost):
+        if desk.world.find(batch).state == "in_progress":  # else every line happened to be answered
             desk.world.cancel(batch)
     if desk.world.find(batch).state == "finalizing":
         desk.assemble(batch)
