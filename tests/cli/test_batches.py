@@ -379,8 +379,18 @@ def test_a_batch_is_followed_to_its_end_while_it_is_answered(
     assert done.exit_code == 0, done.output
     lines = (tmp_path / "all.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["custom_id"] for line in lines] == ["q1", "q2", "q3", "q4", "q5"]
-    assert penstock("batches", "results", batch, "--follow").stdout.encode() == b"\n".join([*lines, b""])
+    words = f"1 of 5 lines failed: penstock batches results {batch} --errors FILE\n"
+    assert done.stderr == words
+    again = penstock("batches", "results", batch, "--follow", "--fail-on-errors")
+    assert (again.exit_code, again.stderr, again.stdout.encode()) == (3, words, b"\n".join([*lines, b""]))
     for arguments in ((batch, "--errors", "bad"), (batch, "--merged"), ("job_1",)):
         assert "--follow is for batches" in penstock("batches", "results", *arguments, "--follow").stderr
     assert "No such batch" in penstock("batches", "results", "batch_none", "--follow").stderr
+    cancelled = desk.validate(request("q1"))
+    world.cancel(cancelled)
+    desk.assemble(cancelled)
+    ended = penstock("batches", "results", cancelled, "--follow")
+    assert ended.exit_code == 1
+    assert json.loads(ended.stdout)["error"]["code"] == "batch_cancelled", "nothing but lines"
+    assert "cancelled" in ended.stderr
     world.close()

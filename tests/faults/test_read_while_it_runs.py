@@ -126,7 +126,8 @@ def test_readers_have_each_answer_once_though_workers_and_the_api_are_killed(hou
                 follower.early = len(follower.lines)
             for one in reading:
                 one.result(SECONDS)
-            assert (command.wait(60), command.stderr and command.stderr.read()) == (0, "")
+            words = f"{LINES // 40:,} of {LINES:,} lines failed: penstock batches results {batch} --errors FILE\n"
+            assert (command.wait(60), command.stderr and command.stderr.read()) == (0, words)
     seconds = time.monotonic() - began
     done = house.client.ended(batch)
     assert done.request_counts

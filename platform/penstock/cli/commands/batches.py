@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import httpx
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, json_text, told
@@ -258,7 +259,12 @@ def results(
     output: Annotated[Path | None, typer.Option(help="Where the answers go; standard output unless told.")] = None,
     errors: Annotated[Path | None, typer.Option(help="Where the failed lines go; nowhere unless told.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Of a retry: all lines, its parent's too.")] = False,
-    live: Annotated[bool, typer.Option("--follow", help="Of a batch: all lines, as they come, to its end.")] = False,
+    live: Annotated[
+        bool, typer.Option("--follow", help="Of a batch: all lines, as they come, to its end; exits as watch does.")
+    ] = False,
+    fail_on_errors: Annotated[
+        bool, typer.Option("--fail-on-errors", help="With --follow: exit with 3 if lines failed, however few.")
+    ] = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
@@ -268,6 +274,7 @@ def results(
             if merged or errors or id.startswith("job_"):
                 raise Problem("--follow is for batches, and writes all lines, failed ones too, to one place.")
             write(follow(client, id), output)
+            _finish(ask(client, "GET", path(id)), fail_on_errors, err)
             return
         one = ask(client, "GET", path(id))
         if one["status"] not in ("completed", "cancelled", "expired", "failed"):
@@ -299,10 +306,10 @@ def _fetch_merged(client: httpx.Client, one: dict[str, Any], output: Path | None
         err.print("some lines still have no answer: fetch them with --errors FILE")
 
 
-def _finish(one: dict[str, Any], fail_on_errors: bool) -> None:
+def _finish(one: dict[str, Any], fail_on_errors: bool, where: Console = out) -> None:
     counts = one["request_counts"]
     if one["status"] != "completed":
-        _print(one)
+        _print(one, where)
         raise typer.Exit(1)
     if counts["failed"]:
         what = f"{counts['failed']:,} of {counts['total']:,} lines failed"
@@ -311,7 +318,7 @@ def _finish(one: dict[str, Any], fail_on_errors: bool) -> None:
             raise typer.Exit(FAILED_LINES)
 
 
-def _print(one: dict[str, Any]) -> None:
+def _print(one: dict[str, Any], where: Console = out) -> None:
     counts, usage, waiting, errors = one["request_counts"], one["usage"], one["waiting"], one["errors"]
     cost = one["cost"]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -339,15 +346,15 @@ def _print(one: dict[str, Any]) -> None:
     for name, value in rows.items():
         if value is not None:
             table.add_row(name, str(value))
-    out.print(table)
+    where.print(table)
     for warning in one["warnings"] or ():
         lines = ", ".join(map(str, warning["lines"])) + (" …" if warning["count"] > len(warning["lines"]) else "")
-        out.print(f"  {warning['message']} (lines {lines})")
+        where.print(f"  {warning['message']} (lines {lines})")
     for error in (errors or {}).get("data", [])[:20]:
         place = f"line {error['line']}: " if error["line"] is not None else ""
-        out.print(f"  {place}{error['message']} ({error['code']})")
+        where.print(f"  {place}{error['message']} ({error['code']})")
     if errors and errors["total"] > 20:
-        out.print(f"  … {errors['total']:,} errors in all; the first {len(errors['data']):,} are in --json")
+        where.print(f"  … {errors['total']:,} errors in all; the first {len(errors['data']):,} are in --json")
 
 
 def _status(one: dict[str, Any]) -> str:
