@@ -19,6 +19,7 @@ from penstock.domain.api_errors import BadRequest, Gone, NotFound
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
 from penstock.formats.output import Record
+from penstock.service.control import erasure
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import work
@@ -278,6 +279,37 @@ def test_after_the_sweep_the_order_is_gone_and_that_is_said_at_its_first_step(
         if not world.one("select count(*) from leftovers"):
             break
         broom.once(desk)
+
+
+@pytest.mark.parametrize("how", ["while it runs", "once it has ended", "without an answer of some"])
+def test_while_a_batch_is_erased_step_by_step_a_page_is_right_or_it_is_not_there(
+    desk: Desk, world: World, shelf: Library, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("penstock.service.control.erasure.MOST", 1)
+    batch = desk.validate(content(12))
+    desk.answer(batch, slices=2 if how == "without an answer of some" else 3)
+    if how == "without an answer of some":
+        world.cancel(batch)
+    if how != "while it runs":
+        desk.assemble(batch)
+    lines = shelf.read(batch, 0, 12)[0]
+    erased = world.db.run(erasure.begin, "acme").id
+    seen = set()
+    while True:
+        for after in range(13):
+            try:
+                page, last, incomplete = shelf.read(batch, after, 3)
+            except (NotFound, Gone) as error:
+                seen.add(type(error))
+                continue
+            assert page in ([], lines[after : after + 3])
+            assert last == after + len(page)
+            assert incomplete == (how == "while it runs" or last < 12)
+            seen.add(None)
+        if not world.db.run(erasure.step, erased, world.settings):
+            break
+    assert not world.rows("select from batches")
+    assert seen == {None, Gone, NotFound}
 
 
 def test_nobody_reads_another_tenants_answers(desk: Desk, world: World, shelf: Library) -> None:

@@ -37,5 +37,7 @@ class AnswerOrder:
     recorded: int
     """Of those; more may come while it is open."""
     kept: int
-    """Of those, in segments that are there: fewer once a sweep was here."""
+    """Of those, in segments that are there: fewer once a sweep or a deletion was here."""
+    settled: int
+    """Of those, before which nothing can appear any more."""
     parts: Sequence[AnswerPart]

@@ -57,19 +57,20 @@ async def page(
     found = await db.autocommit(
         lambda tx: answer_order.page(tx.conn, tenant, id, last_id=last_id, after=after, limit=limit)
     )
-    if not batch.ended:
-        return AnswerPage(batch, found.parts, (), max(after, min(found.kept, after + limit)), True)
-    if found.kept < found.recorded:
+    if found.kept < found.recorded:  # it ended a while ago, or is being deleted
         raise Gone(
-            "The batch ended a while ago, and the order in which its answers came is kept no more: read its "
-            "output_file_id and error_file_id.",
+            "The order in which this batch's answers came is kept no more: read its output_file_id and error_file_id.",
             code="results_in_files",
         )
+    if not batch.ended:
+        return AnswerPage(batch, found.parts, (), max(after, min(found.settled, after + limit)), True)
     end = min(after + limit, found.lines)
     behind = max(after, found.kept)  # what is read already, or in `parts`
     unanswered = (
         [] if behind >= end else await db.autocommit(_unanswered, tenant, id, behind - found.kept, end - behind)
     )
+    if found.lines < batch.total or sum(gap.stop - gap.first for gap in unanswered) < end - behind:
+        raise NotFound("batch", id, param="batch_id")  # deleted since, or in part
     return AnswerPage(batch, found.parts, unanswered, end, end < found.lines)
 
 

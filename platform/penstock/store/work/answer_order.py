@@ -22,21 +22,22 @@ _WRITERS = text("""
 
 _PAGE = text("""
     -- The sums and the part of the order that is asked for in one look: a sweep that comes between two would shift it.
-    -- Slices keep their counts when segments are swept, so what is missing is seen.
+    -- Slices keep their counts when segments are swept, and go after them, so what is missing is seen.
     with ordered as (
         select g.id, g.blob_key, g.bytes, g.completed + g.failed as lines,
                sum(g.completed + g.failed) over (order by g.id rows unbounded preceding) as upto
         from slices s join segments g on g.slice = s.id
-        where s.tenant = :tenant and s.batch = :batch and g.id <= :last_id),
+        where s.tenant = :tenant and s.batch = :batch),
     sums as (
         select coalesce(sum(lines), 0)::int as lines, coalesce(sum(completed + failed), 0)::int as recorded,
-               (select coalesce(max(upto), 0)::int from ordered) as kept
+               (select coalesce(max(upto), 0)::int from ordered) as kept,
+               (select coalesce(max(upto), 0)::int from ordered where id <= :last_id) as settled
         from slices where tenant = :tenant and batch = :batch)
-    select sums.lines as all_lines, sums.recorded, sums.kept, part.*
+    select sums.lines as all_lines, sums.recorded, sums.kept, sums.settled, part.*
     from sums left join (
         select blob_key, bytes, greatest(0, :after - (upto - lines))::int as first,
                least(lines, :until - (upto - lines))::int as stop, id
-        from ordered where upto > :after and upto - lines < :until) part on true
+        from ordered where id <= :last_id and upto > :after and upto - lines < :until) part on true
     order by part.id""")
 
 _UNANSWERED = text("""
@@ -70,7 +71,7 @@ def page(conn: Connection, tenant: str, batch: str, *, last_id: int, after: int,
     values = {"tenant": tenant, "batch": batch, "last_id": last_id, "after": after, "until": after + limit}
     rows = conn.execute(_PAGE, values).all()
     parts = [AnswerPart(row.blob_key, row.bytes, row.first, row.stop) for row in rows if row.id is not None]
-    return AnswerOrder(rows[0].all_lines, rows[0].recorded, rows[0].kept, parts)
+    return AnswerOrder(rows[0].all_lines, rows[0].recorded, rows[0].kept, rows[0].settled, parts)
 
 
 def unanswered(conn: Connection, tenant: str, batch: str, *, after: int, limit: int) -> list[UnansweredPart]:
