@@ -6,6 +6,7 @@ PENSTOCK_READ_LINES makes the batch larger; then nobody reads it line by line.
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,8 @@ class Follower:
     batch: str
     limit: int
     lines: list[bytes] = field(default_factory=list)
-    requests: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """Of each request that was answered."""
     broken: int = 0
     early: int = 0
     """Lines that it had before the batch had ended."""
@@ -46,6 +48,7 @@ class Follower:
         end = time.monotonic() + SECONDS
         with httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, trust_env=False) as client:
             while time.monotonic() < end:
+                began = time.monotonic()
                 try:
                     answer = client.get(
                         f"/v1/batches/{self.batch}/results", params={"after": len(self.lines), "limit": self.limit}
@@ -54,7 +57,7 @@ class Follower:
                     self.broken += 1
                     time.sleep(0.1)
                     continue
-                self.requests += 1
+                self.seconds.append(time.monotonic() - began)
                 if answer.status_code == 503:
                     continue
                 assert answer.status_code == 200, answer.text
@@ -140,8 +143,10 @@ def test_readers_have_each_answer_once_though_workers_and_the_api_are_killed(hou
         assert sorted(follower.lines) == wanted, f"{follower.limit} at a time"
         assert follower.lines == followers[0].lines, "all read one order"
         assert follower.broken, "the API was killed under each"
-        told = f"{follower.requests:,} requests, {follower.broken} broken, {follower.early:,} lines before the end"
-        print(f"{LINES:,} lines in {seconds:.1f} s, {follower.limit:,} at a time: {told}")
+        took = f"median {statistics.median(follower.seconds):.3f} s, slowest {max(follower.seconds):.3f} s"
+        told = f"{len(follower.seconds):,} pages, {took}, {follower.broken} broken"
+        early = f"{follower.early:,} lines before the end"
+        print(f"{LINES:,} lines in {seconds:.1f} s, {follower.limit:,} at a time: {told}, {early}")
     assert output.read_bytes() == b"".join(followers[0].lines), "so does the command line"
     assert followers[-1].early > LINES // 20, "it read while it ran"
     reaped = house.ask("select count(*) from leases where batch = %s and closed_as = 'reaped'", batch)
