@@ -13,12 +13,14 @@ import httpx
 import pytest
 from api.live import KEY, arrive, chat, completion, create, settle_one, upload
 from cli.conftest import Penstock
+from service.desk import Desk, request
+from store.world import World
 
 from penstock.cli.watch import duration, outlook
 from penstock.domain.work.batch import BatchEnd, BatchState, LineError
 from penstock.formats import input as lines
 from penstock.formats.input import NOT_JSON
-from penstock.service.admin import models
+from penstock.service.admin import keys, models
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 from penstock.store.batches import batches
@@ -354,3 +356,41 @@ def test_an_estimate_is_a_table_and_leaves_no_file(
     shown = penstock("batches", "estimate", file, "--endpoint", "/v1/completions", "--json")
     assert json.loads(shown.stdout)["object"] == "batch.estimate"
     assert "Say --endpoint" in penstock("batches", "estimate", file).stderr
+
+
+def test_a_batch_is_followed_to_its_end_while_it_is_answered(
+    penstock: Penstock, client: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World(settings.database_url, settings.model_copy(update={"slice_lines": 2}))
+    desk = Desk(world)
+    monkeypatch.setenv("PENSTOCK_API_KEY", world.db.run(keys.create, "acme", "test")[1])
+    batch = desk.batch(b"\n".join(request(f"q{n}") for n in range(1, 6)))
+
+    def work() -> None:
+        desk.validate_it(batch)
+        desk.answer(batch, slices=1)
+        desk.answer(batch, failed=frozenset({3}))
+        desk.assemble(batch)
+
+    timer = threading.Timer(0.3, work)
+    timer.start()
+    done = penstock("batches", "results", batch, "--follow", "--output", "all.jsonl")
+    timer.join()
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "all.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["custom_id"] for line in lines] == ["q1", "q2", "q3", "q4", "q5"]
+    words = f"1 of 5 lines failed: penstock batches results {batch} --errors FILE\n"
+    assert done.stderr == words
+    again = penstock("batches", "results", batch, "--follow", "--fail-on-errors")
+    assert (again.exit_code, again.stderr, again.stdout.encode()) == (3, words, b"\n".join([*lines, b""]))
+    for arguments in ((batch, "--errors", "bad"), (batch, "--merged"), ("job_1",)):
+        assert "--follow is for batches" in penstock("batches", "results", *arguments, "--follow").stderr
+    assert "No such batch" in penstock("batches", "results", "batch_none", "--follow").stderr
+    cancelled = desk.validate(request("q1"))
+    world.cancel(cancelled)
+    desk.assemble(cancelled)
+    ended = penstock("batches", "results", cancelled, "--follow")
+    assert ended.exit_code == 1
+    assert json.loads(ended.stdout)["error"]["code"] == "batch_cancelled", "nothing but lines"
+    assert "cancelled" in ended.stderr
+    world.close()

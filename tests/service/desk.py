@@ -65,9 +65,13 @@ class Desk:
     def validate(self, content: bytes, **kwargs: Any) -> str:
         """A batch that was validated."""
         batch = self.batch(content, **kwargs)
+        self.validate_it(batch)
+        return batch
+
+    def validate_it(self, batch: str) -> None:
+        """Validate one that is there."""
         found, lease = self.world.claim_batch(batch, "validate")
         validate.validate(self.world.db, self.blobs, found, lease, self.world.settings)
-        return batch
 
     def errors(self, content: bytes) -> list[tuple[str, str | None, int | None]]:
         """Code, param and line of each error of a batch over this content; it must have failed."""

@@ -9,6 +9,7 @@
     ├── NoEndpoint          404  the model is of a kind that has no such endpoint
     ├── TooSlow             408  the body came too slowly and was given up
     ├── Conflict            409  the thing exists, but its state does not allow this
+    ├── Gone                410  it was there, and is kept no more
     ├── TooLarge            413  more bytes than the limit
     ├── NotSupported        415  a content type or encoding that is not read here
     ├── TooMany             429  the tenant has as much open as its limit allows
@@ -120,6 +121,14 @@ class Conflict(PenstockError):
         super().__init__(
             message or f"It is {current} and can't become {wanted}.", code=code, headers={"x-should-retry": "false"}
         )
+
+
+class Gone(PenstockError):
+    """It was there, and is kept no more."""
+
+    status = 410
+    type = "invalid_request_error"
+    code = "gone"
 
 
 class TooSlow(PenstockError):

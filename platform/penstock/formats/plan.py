@@ -5,7 +5,7 @@ The plan copy holds input lines; segments and compacted slices hold output lines
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 
 def frame(number: int, line: bytes) -> bytes:
@@ -22,3 +22,17 @@ def unframe(data: bytes) -> Iterator[tuple[int, bytes]]:
         if not tab:
             raise ValueError("a line has no number")
         yield int(number), line
+
+
+async def unframed(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """The same of a range that comes in pieces: the lines that are whole with each; raises ValueError."""
+    rest = b""
+    async for piece in pieces:
+        whole, newline, end = piece.rpartition(b"\n")
+        if not newline:
+            rest += end
+            continue
+        yield list(unframe(rest + whole + newline))
+        rest = end
+    if rest:
+        raise ValueError("the range is cut inside a line")

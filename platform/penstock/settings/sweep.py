@@ -12,7 +12,9 @@ class SweepSettings(Concern):
 
     sweep_seconds: float = Field(60.0, description="The keeper looks for what may go this often.")
     unfinished_blob_seconds: float = Field(86_400, description="A blob that nobody published for so long is given up.")
-    pieces_seconds: float = Field(3_600, description="An ended batch keeps its plan and segments so long, to look at.")
+    pieces_seconds: float = Field(
+        3_600, description="An ended batch keeps plan and segments so long, for who reads on."
+    )
     batches_seconds: float = Field(
         365 * 86_400, ge=0, description="Ended batches and jobs are kept this long; 0: until they are deleted."
     )

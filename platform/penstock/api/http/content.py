@@ -50,7 +50,7 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
         headers["content-length"] = str(end - start)
     if head:
         return StreamingResponse(iter(()), status, headers, media_type="application/octet-stream")
-    pieces = await _begun(blobs.stream(file.blob_key, start, end))
+    pieces = await begun(blobs.stream(file.blob_key, start, end))
     if gzip:
         pieces = _gzipped(pieces)
     return StreamingResponse(pieces, status, headers, media_type="application/octet-stream")
@@ -96,7 +96,7 @@ def accepts_gzip(request: Request) -> bool:
     return False
 
 
-async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same pieces, the first one read already: what can't be read is an error and not a cut answer."""
     first = await anext(pieces, b"")
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from penstock.api.auth import Acting, Tenant, access_of, allowed_models
-from penstock.api.http import body, request_turns
+from penstock.api.http import body, content, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
+from penstock.api.http.request_middleware import HEAD
 from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
 from penstock.api.schemas import shapes
+from penstock.api.schemas.answer_page import ANSWER_PAGE, Cursor, LineLimit
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
 from penstock.domain.limits.limit import LimitName
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
+from penstock.service.results import answer_page
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
 
@@ -74,6 +78,33 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
             async with request_turns.of(request.scope).away():
                 await here.completion_waiter.wait(tenant, "batch", batch_id, seconds, request.is_disconnected)
     return shapes.batch(await here.db.autocommit(batch_view.view, tenant, "batch", batch_id, here.settings))
+
+
+@router.get(
+    "/{batch_id}/results",
+    summary="Read a batch's answers while it runs",
+    response_class=StreamingResponse,
+    responses=ANSWER_PAGE,
+)
+async def get_results(
+    request: Request, batch_id: str, tenant: Tenant, here: Here, after: Cursor = 0, limit: LineLimit = 1_000
+) -> StreamingResponse:
+    """What is recorded so far, answers and failed lines, behind the first `after`; HEAD reads none of it.
+
+    Ask again with `after` as `x-last-line` said, until `x-incomplete` is `false`: then you have had each line once, the
+    bytes of the output and the error file in another order. The cursor stays good whatever is restarted meanwhile, and
+    over the batch's end, for an hour (`PENSTOCK_PIECES_SECONDS`); after that it is a 410, and the files have it all. An
+    answer that breaks off counts as none: ask for it again.
+    """
+    page = await answer_page.page(here.db, tenant, batch_id, after=after, limit=limit)
+    headers = {
+        "x-incomplete": "true" if page.incomplete else "false",
+        "x-last-line": str(page.last),
+        "cache-control": "no-store",
+    }
+    head = HEAD in request.scope
+    pieces = iter(()) if head else await content.begun(answer_page.stream(here.db, here.blobs, page))
+    return StreamingResponse(pieces, headers=headers, media_type="application/jsonl")
 
 
 @router.delete("/{batch_id}", summary="Delete a batch")

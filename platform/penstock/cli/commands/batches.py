@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,11 +11,13 @@ from typing import Annotated, Any, Final
 
 import httpx
 import typer
+from rich.console import Console
 from rich.table import Table
 
-from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, console, json_text, told
+from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, json_text, told
 from penstock.cli.commands.estimate import print_estimate
 from penstock.cli.input_file import first_url, opened
+from penstock.cli.results import fetch, follow, split, write
 from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
@@ -258,11 +259,23 @@ def results(
     output: Annotated[Path | None, typer.Option(help="Where the answers go; standard output unless told.")] = None,
     errors: Annotated[Path | None, typer.Option(help="Where the failed lines go; nowhere unless told.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Of a retry: all lines, its parent's too.")] = False,
+    live: Annotated[
+        bool, typer.Option("--follow", help="Of a batch: all lines, as they come, to its end; exits as watch does.")
+    ] = False,
+    fail_on_errors: Annotated[
+        bool, typer.Option("--fail-on-errors", help="With --follow: exit with 3 if lines failed, however few.")
+    ] = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Fetch the output lines, and with --errors the failed ones too."""
     with told(), connected(url, data) as client:
+        if live:
+            if merged or errors or id.startswith("job_"):
+                raise Problem("--follow is for batches, and writes all lines, failed ones too, to one place.")
+            write(follow(client, id), output)
+            _finish(ask(client, "GET", path(id)), fail_on_errors, err)
+            return
         one = ask(client, "GET", path(id))
         if one["status"] not in ("completed", "cancelled", "expired", "failed"):
             raise Problem(f"{id} is {one['status']}: it has no results yet.")
@@ -270,14 +283,14 @@ def results(
             _fetch_merged(client, one, output, errors)
             return
         if one.get("results") is not None:
-            good, bad = _split(one["results"])
-            _write([good], output)
+            good, bad = split(one["results"])
+            write([good], output)
             if errors:
-                _write([bad], errors)
+                write([bad], errors)
         else:
-            _fetch(client, one["output_file_id"], output)
+            fetch(client, one["output_file_id"], output)
             if errors:
-                _fetch(client, one["error_file_id"], errors)
+                fetch(client, one["error_file_id"], errors)
         if one["request_counts"]["failed"] and not errors:
             err.print(f"{one['request_counts']['failed']:,} lines failed: fetch them with --errors FILE")
 
@@ -286,54 +299,17 @@ def _fetch_merged(client: httpx.Client, one: dict[str, Any], output: Path | None
     good, bad = one["merged_output_file_id"], one["merged_error_file_id"]
     if good is None and bad is None:
         raise Problem(f"{one['id']} has no merged results: it is no retry, or it ended before it was validated.")
-    _fetch(client, good, output)
+    fetch(client, good, output)
     if errors:
-        _fetch(client, bad, errors)
+        fetch(client, bad, errors)
     elif bad:
         err.print("some lines still have no answer: fetch them with --errors FILE")
 
 
-def _split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:
-    good: list[str] = []
-    bad: list[str] = []
-    for line in lines:
-        answered = line["response"] is not None and 200 <= line["response"]["status_code"] < 300
-        (good if answered else bad).append(json_text(line, separators=(",", ":")) + "\n")
-    return "".join(good).encode(), "".join(bad).encode()
-
-
-def _fetch(client: httpx.Client, file: str | None, target: Path | None) -> None:
-    if file is None:
-        _write([], target)
-        return
-    with client.stream("GET", f"/files/{file}/content", timeout=None) as answer:
-        if not answer.is_success:
-            answer.read()
-        check(answer)
-        _write(answer.iter_bytes(), target)
-
-
-def _write(pieces: Any, target: Path | None) -> None:
-    """Write to standard output, or to a file that is there only once it is whole."""
-    if target is None:
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.flush()
-        return
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        part.replace(target)
-    except OSError as error:
-        raise Problem(f"{target} can't be written: {error.strerror}.") from None
-
-
-def _finish(one: dict[str, Any], fail_on_errors: bool) -> None:
+def _finish(one: dict[str, Any], fail_on_errors: bool, where: Console = out) -> None:
     counts = one["request_counts"]
     if one["status"] != "completed":
-        _print(one)
+        _print(one, where)
         raise typer.Exit(1)
     if counts["failed"]:
         what = f"{counts['failed']:,} of {counts['total']:,} lines failed"
@@ -342,7 +318,7 @@ def _finish(one: dict[str, Any], fail_on_errors: bool) -> None:
             raise typer.Exit(FAILED_LINES)
 
 
-def _print(one: dict[str, Any]) -> None:
+def _print(one: dict[str, Any], where: Console = out) -> None:
     counts, usage, waiting, errors = one["request_counts"], one["usage"], one["waiting"], one["errors"]
     cost = one["cost"]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -370,15 +346,15 @@ def _print(one: dict[str, Any]) -> None:
     for name, value in rows.items():
         if value is not None:
             table.add_row(name, str(value))
-    out.print(table)
+    where.print(table)
     for warning in one["warnings"] or ():
         lines = ", ".join(map(str, warning["lines"])) + (" …" if warning["count"] > len(warning["lines"]) else "")
-        out.print(f"  {warning['message']} (lines {lines})")
+        where.print(f"  {warning['message']} (lines {lines})")
     for error in (errors or {}).get("data", [])[:20]:
         place = f"line {error['line']}: " if error["line"] is not None else ""
-        out.print(f"  {place}{error['message']} ({error['code']})")
+        where.print(f"  {place}{error['message']} ({error['code']})")
     if errors and errors["total"] > 20:
-        out.print(f"  … {errors['total']:,} errors in all; the first {len(errors['data']):,} are in --json")
+        where.print(f"  … {errors['total']:,} errors in all; the first {len(errors['data']):,} are in --json")
 
 
 def _status(one: dict[str, Any]) -> str:
