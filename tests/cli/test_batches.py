@@ -40,6 +40,16 @@ def test_a_file_is_submitted_with_the_endpoint_of_its_first_line(
     assert client.get(f"/v1/files/{batch['input_file_id']}/content").content == (tmp_path / "in.jsonl").read_bytes()
 
 
+def test_a_file_is_submitted_to_go_on_without_its_bad_lines(
+    penstock: Penstock, client: httpx.Client, tmp_path: Path
+) -> None:
+    for more, said in (((), "fail"), (("--on-invalid", "skip"), "skip")):
+        done = penstock("batches", "submit", jsonl(tmp_path), *more)
+        assert done.exit_code == 0, done.output
+        assert client.get(f"/v1/batches/{done.stdout.strip()}").json()["on_invalid"] == said
+    assert penstock("batches", "submit", jsonl(tmp_path), "--on-invalid", "ignore").exit_code == 2
+
+
 def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penstock: Penstock, tmp_path: Path) -> None:
     (tmp_path / "odd").write_text("nonsense\n")
     for arguments, words in (

@@ -137,6 +137,16 @@ def custom_id_of(line: bytes) -> str:
     return custom_id
 
 
+def told_custom_id(line: bytes, max_bytes: int) -> str | None:
+    """The custom_id of a line that may be anything; None if it has none that is valid."""
+    try:
+        line.decode()
+        found = _read_request(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and 0 < len(found.encode()) <= max_bytes else None
+
+
 def model_of(body: bytes) -> str:
     """The model that a checked body names."""
     return str(_read_body(body).model)

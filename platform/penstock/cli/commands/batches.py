@@ -19,6 +19,7 @@ from penstock.cli.commands.estimate import print_estimate
 from penstock.cli.input_file import first_url, opened
 from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.terms import OnInvalid
 from penstock.stack.problem import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Submit JSONL files, watch them, fetch their results.")
@@ -44,6 +45,9 @@ def submit(
     endpoint: Annotated[str | None, typer.Option(help="What every line asks; else what the first line says.")] = None,
     window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "24h",
     lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.STANDARD,
+    on_invalid: Annotated[
+        OnInvalid, typer.Option(help="A line that can't be asked fails the batch, or goes to the error file.")
+    ] = OnInvalid.FAIL,
     wait: Wait = False,
     fail_on_errors: FailOnErrors = False,
     url: Url = DEFAULT_URL,
@@ -52,6 +56,7 @@ def submit(
     """Upload a file and make a batch of it; prints its id."""
     with told(), connected(url, data) as client:
         asked = {"endpoint": endpoint or first_url(file), "completion_window": window, "lane": str(lane)}
+        asked |= {"on_invalid": str(on_invalid)}
         batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": _upload(client, file)})
         out.print(batch["id"])
         if wait:

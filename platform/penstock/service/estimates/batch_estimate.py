@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Final
 
 from penstock.blobs.store import Blobs
-from penstock.domain.accounts.access import check_model
+from penstock.domain.accounts.access import allows, check_model, not_allowed
 from penstock.domain.accounts.batch_estimate import (
     INPUT_SLACK,
     NOTHING,
@@ -38,6 +38,7 @@ from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.inference_endpoints import BATCHED, COMPUTING
 from penstock.domain.work.batch import LineError, parse_window
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.terms import OnInvalid
 from penstock.formats import input as lines
 from penstock.formats import prompt
 from penstock.service.calls import tokenize
@@ -68,6 +69,7 @@ class EstimateRequest:
     input_file: str | None = None
     requests: Sequence[bytes] = ()
     allowed_models: frozenset[str] | None = None
+    on_invalid: OnInvalid = OnInvalid.FAIL
 
 
 @dataclass(frozen=True)
@@ -178,15 +180,19 @@ async def estimate(
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
     found = await _sample(db, blobs, wanted, settings)
     looked = [one.seen for one in found.lines if isinstance(one.seen, _Line)]
-    for line in looked:
-        check_model(wanted.allowed_models, line.model, "body.model")
-    told = await db.run(_ask, wanted, {line.model for line in looked}, window, settings)
+    if wanted.on_invalid is OnInvalid.FAIL:
+        for line in looked:
+            check_model(wanted.allowed_models, line.model, "body.model")
+    names = {line.model for line in looked if allows(wanted.allowed_models, line.model)}
+    told = await db.run(_ask, wanted, names, window, settings)
     works = told.works
     good = [line for line in looked if line.model in works]
     error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
     if error is None and len(good) < len(looked):
         name = next(line.model for line in looked if line.model not in works)
         error = LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
+        if not allows(wanted.allowed_models, name):
+            error = LineError("model_not_allowed", not_allowed(name), "body.model")
     counted = await _count(calls, call_id, wanted.tenant, good)
     known = _Known(found, works, counted, told.facts, wanted.endpoint, settings)
     parts = _by_model(known)

@@ -92,7 +92,7 @@ def make(found: Scan, speeds: Mapping[str, Speed], settings: PlanSettings, *, re
         ends += [done + end for end in cut(tokens[ordered], lengths[ordered], shares, speeds[name], settings)]
         parts.append(ordered)
         done += len(ordered)
-    return Plan(found, np.concatenate(parts), ends)
+    return Plan(found, np.concatenate(parts) if parts else np.empty(0, dtype=np.int64), ends)
 
 
 def cut(
