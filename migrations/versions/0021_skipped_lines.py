@@ -1,4 +1,4 @@
-"""Skipped lines: a batch may go on without the lines that validation refuses; they are a slice that is done at once."""
+"""Skipped lines are a slice that is done at once; lines that name no model have their batch's."""
 
 from alembic import op
 
@@ -7,6 +7,9 @@ down_revision = "0020"
 
 SKIPPED = """
 alter table batches add column on_invalid text not null default 'fail' check (on_invalid in ('fail', 'skip'));
+
+-- Asked by lines that name none; of a batch that was made without one, what its validation took.
+alter table batches add column default_model text;
 
 -- The slice of a batch's skipped lines has no part of the plan, and asks no model.
 alter table slices drop constraint slices_plan_bytes_check;

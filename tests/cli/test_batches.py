@@ -50,6 +50,20 @@ def test_a_file_is_submitted_to_go_on_without_its_bad_lines(
     assert penstock("batches", "submit", jsonl(tmp_path), "--on-invalid", "ignore").exit_code == 2
 
 
+def test_a_file_whose_lines_name_no_model_is_submitted_and_estimated_with_one(
+    penstock: Penstock, db: Database, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        db.run(models.add, name)
+    (tmp_path / "in.jsonl").write_bytes(lines.write("a", "/v1/completions", {"prompt": "x"}))
+    done = penstock("batches", "submit", "in.jsonl", "--model", "two")
+    found = db.run(lambda tx: batches.find(tx.conn, done.stdout.strip()))
+    assert found is not None
+    assert found.default_model == "two"
+    told = penstock("batches", "estimate", "in.jsonl", "--model", "two", "--json")
+    assert [one["model"] for one in json.loads(told.stdout)["models"]] == ["two"]
+
+
 def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penstock: Penstock, tmp_path: Path) -> None:
     (tmp_path / "odd").write_text("nonsense\n")
     for arguments, words in (

@@ -139,7 +139,7 @@ def _wanted(raw: bytes, tenant: str, max_requests: int) -> EstimateRequest:
     if "input_file_id" in fields:
         asked = body.check(EstimateFile, body.decode(raw))
         terms = asked.terms()
-        return dataclasses.replace(_of_terms(tenant, terms), input_file=asked.input_file_id)
+        return dataclasses.replace(_of_terms(tenant, terms), input_file=asked.input_file_id, default_model=asked.model)
     job, asks = jobs.parse(raw, max_requests)
     terms = job.terms()
     requests = submit.requests_of(asks, job.model, terms.endpoint)

@@ -132,6 +132,8 @@ class Batch:
     """Lines are asked in the order that costs the engine least; else in file order."""
     on_invalid: OnInvalid = OnInvalid.FAIL
     """What it does about lines that validation refuses."""
+    default_model: str | None = None
+    """What lines ask that name no model."""
     cache: str | None = None
     """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
     cache_ttl_seconds: int | None = None

@@ -37,6 +37,8 @@ class Terms:
     cache: CacheMode | None = None
     """None: what the tenant has chosen."""
     on_invalid: OnInvalid = OnInvalid.FAIL
+    default_model: str | None = None
+    """What lines ask that name no model."""
     cache_ttl_seconds: int | None = None
     webhook: WebhookRequest | None = None
     allowed_models: frozenset[str] | None = None

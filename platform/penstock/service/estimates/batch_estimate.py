@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Final
 
 from penstock.blobs.store import Blobs
-from penstock.domain.accounts.access import allows, check_model, not_allowed
+from penstock.domain.accounts.access import allows, check_model, not_allowed, only_one
 from penstock.domain.accounts.batch_estimate import (
     INPUT_SLACK,
     NOTHING,
@@ -70,6 +70,8 @@ class EstimateRequest:
     requests: Sequence[bytes] = ()
     allowed_models: frozenset[str] | None = None
     on_invalid: OnInvalid = OnInvalid.FAIL
+    default_model: str | None = None
+    """Of lines of a file that name none; None: the only one that may be asked, if there is just one."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,10 @@ async def estimate(
 
 
 async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: LimitSettings) -> _Sample:
-    looking = Looking(functools.partial(_look, wanted.endpoint, settings), settings.max_line_bytes)
+    default = wanted.default_model
+    if default is None and wanted.input_file is not None:
+        default = only_one(await db.run(lambda tx: models.every_name(tx.conn)), wanted.allowed_models)
+    looking = Looking(functools.partial(_look, wanted.endpoint, settings, default), settings.max_line_bytes)
     if wanted.input_file is None:
         return await asyncio.to_thread(sample.of_lines, wanted.requests, looking)
     file = await db.run(lambda tx: files.get(tx.conn, wanted.tenant, wanted.input_file or ""))
@@ -233,11 +238,11 @@ async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, sett
         raise BadRequest("The file was deleted at this moment.", param="input_file_id") from None
 
 
-def _look(endpoint: str, settings: LimitSettings, line: bytes | None) -> _Line | LineError:
+def _look(endpoint: str, settings: LimitSettings, default_model: str | None, line: bytes | None) -> _Line | LineError:
     """What a line asks for, or why validation would refuse it."""
     if line is None:
         return LineError("invalid_request", lines.too_long(settings.max_line_bytes))
-    checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes)
+    checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes, default_model)
     if isinstance(checked, LineError):
         return checked
     body = checked.body

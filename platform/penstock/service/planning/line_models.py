@@ -1,10 +1,10 @@
-"""Line models: which models the lines of a batch may name, and why not the others."""
+"""Line models: which models the lines of a batch may name, why not the others, and what those ask that name none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.domain.accounts.access import allows, not_allowed
+from penstock.domain.accounts.access import allows, not_allowed, only_one
 from penstock.domain.work.batch import Batch
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import budget
@@ -22,6 +22,9 @@ class LineModels:
     unpriced: frozenset[str] = frozenset()
     """Known ones that its tenant may not ask, since it has a budget and they have no price."""
 
+    default: str | None = None
+    """What lines ask that name no model; None: they must."""
+
     def fault(self, name: str) -> tuple[str, str] | None:
         """Code and message for a line that names a model which it may not; None if it may."""
         if not allows(self.allowed, name):
@@ -36,8 +39,8 @@ class LineModels:
 def of_batch(tx: Transaction, batch: Batch) -> LineModels:
     """What holds for the lines of a batch now."""
     known = models.every_name(tx.conn)
-    return LineModels(
-        known,
-        None if batch.allowed_models is None else frozenset(batch.allowed_models),
-        frozenset(budget.unpriced(tx, batch.tenant, known)),
-    )
+    allowed = None if batch.allowed_models is None else frozenset(batch.allowed_models)
+    default = batch.default_model
+    if default is None and batch.kind == "batch":  # a job says in its create what its requests leave out
+        default = only_one(known, allowed)
+    return LineModels(known, allowed, frozenset(budget.unpriced(tx, batch.tenant, known)), default)

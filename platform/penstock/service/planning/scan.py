@@ -40,6 +40,10 @@ class Scan:
     lengths: array[int] = field(default_factory=lambda: array("I"))
     tokens: array[int] = field(default_factory=lambda: array("I"))
     model_of: array[int] = field(default_factory=lambda: array("H"))
+    unnamed: array[int] = field(default_factory=lambda: array("B"))
+    """1 for lines that name no model."""
+    default_model: str | None = None
+    """What those ask."""
     longest: array[int] = field(default_factory=lambda: array("I"))
     """How many tokens each answer may have, to order lines by."""
     beginnings: array[int] = field(default_factory=lambda: array("I"))
@@ -72,7 +76,7 @@ class Scan:
 
 
 _PER_LINE: Final = (
-    "numbers", "offsets", "lengths", "tokens", "model_of", "longest", "beginning_counts", "prints",
+    "numbers", "offsets", "lengths", "tokens", "model_of", "unnamed", "longest", "beginning_counts", "prints",
 )  # fmt: skip
 
 
@@ -121,7 +125,7 @@ def scan(
     `facts` is what is known about the lines of models, for estimates. `dedup`: equal lines may share an answer.
     Bad lines go to `skipped`, if there is such a place, and are no faults then; what is wrong with the whole file is.
     """
-    found = Scan()
+    found = Scan(default_model=models.default)
     with path.open("rb", buffering=1 << 20) as file:
         reading = _Pass(file, found, endpoint, facts, models, settings, dedup, skipped)
         if fault := encoding.fault(os.pread(file.fileno(), encoding.HEAD_BYTES, 0)):
@@ -163,6 +167,7 @@ def _check_lines(reading: _Pass) -> None:
             reading.refuse(checked, lines.told_custom_id(line, settings.max_custom_id_bytes))
             continue
         found.numbers.append(number)
+        found.unnamed.append(not checked.named)
         found.offsets.append(start)
         found.lengths.append(len(raw))
         known = reading.facts.get(checked.model)
@@ -181,7 +186,7 @@ def _check_lines(reading: _Pass) -> None:
 def _check(reading: _Pass, line: bytes, number: int, models: Mapping[str, int]) -> Checked | LineError:
     """The line by itself, and its model; `models` are those of the lines before."""
     settings = reading.settings
-    checked = lines.check(line, number, reading.endpoint, settings.max_custom_id_bytes)
+    checked = lines.check(line, number, reading.endpoint, settings.max_custom_id_bytes, reading.models.default)
     if isinstance(checked, LineError):
         return checked
     if fault := reading.models.fault(checked.model):
@@ -246,3 +251,9 @@ def line_at(file: BinaryIO, found: Scan, index: int) -> bytes:
     """The tidy bytes of a good line, wherever the file stands."""
     raw = os.pread(file.fileno(), found.lengths[index], found.offsets[index])
     return lines.tidy(raw, found.numbers[index])
+
+
+def asked_line(file: BinaryIO, found: Scan, index: int) -> bytes:
+    """The same, with the model that it asks if it names none."""
+    line = line_at(file, found, index)
+    return lines.changed(line, {"model": found.default_model}) if found.unnamed[index] else line

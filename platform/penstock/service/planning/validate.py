@@ -137,7 +137,9 @@ def begin(
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it."""
     model = found.models[0] if len(found.models) == 1 else None
     total = len(found.numbers) + (bad.count if bad else 0)
-    lane = batches.begin(tx.conn, batch.id, lease=lease, model=model, total=total, plan_key=key)
+    lane = batches.begin(
+        tx.conn, batch.id, lease=lease, model=model, total=total, plan_key=key, default_model=found.default_model
+    )
     if lane is None:
         raise LeaseLost
     slices.insert(tx.conn, batch.id, cuts, lane)
