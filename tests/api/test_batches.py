@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
+from penstock.store.batches import batches
 
 
 def test_a_created_batch_is_hinted_to_the_io_workers(client: httpx.Client, redis_url: str) -> None:
@@ -39,6 +40,22 @@ def test_the_lane_is_standard_unless_told_otherwise(client: httpx.Client) -> Non
     assert create(client, file, lane="priority")["lane"] == "priority"
 
 
+def test_a_batch_fails_over_a_bad_line_unless_it_says_that_those_are_skipped(client: httpx.Client) -> None:
+    """What is done about them: tests/service/test_skipped_lines.py."""
+    file = upload(client)["id"]
+    assert create(client, file)["on_invalid"] == "fail"
+    batch = create(client, file, on_invalid="skip")
+    assert batch["on_invalid"] == client.get(f"/v1/batches/{batch['id']}").json()["on_invalid"] == "skip"
+
+
+def test_a_batch_may_say_what_lines_ask_that_name_no_model(client: httpx.Client, db: Database) -> None:
+    """What comes of it: tests/service/test_validate.py."""
+    batch = create(client, upload(client)["id"], model="later")["id"]
+    found = db.run(lambda tx: batches.find(tx.conn, batch))
+    assert found is not None
+    assert (found.default_model, found.model) == ("later", None)
+
+
 WRONG_FIELDS = [
     ({"input_file_id": "file-none"}, "input_file_id"),
     ({"input_file_id": None}, "input_file_id"),
@@ -56,6 +73,10 @@ WRONG_FIELDS = [
     ({"output_expires_after": {"anchor": "created_at", "seconds": 3_599}}, "output_expires_after"),
     ({"output_expires_after": {"anchor": "created_at", "seconds": 2_592_001}}, "output_expires_after"),
     ({"output_expires_after": {"anchor": "now", "seconds": 3_600}}, "output_expires_after"),
+    ({"model": ""}, "model"),
+    ({"model": "m" * 201}, "model"),
+    ({"on_invalid": "ignore"}, "on_invalid"),
+    ({"on_invalid": None}, "on_invalid"),
     ({"colour": "red"}, "colour"),
 ]
 

@@ -53,6 +53,16 @@ def learn(db: Database, **facts: float) -> None:
         conn.execute(text(f"update models set measured_at = now(), {values}"))
 
 
+def test_lines_that_name_no_model_are_those_of_the_one_that_they_get(
+    client: httpx.Client, model: str, db: Database
+) -> None:
+    file = upload(client, b"".join(lines.write(f"q{n}", CHAT, chat("hello")) + b"\n" for n in range(9)))["id"]
+    assert [one["model"] for one in estimate(client, file)["models"]] == [model]
+    db.run(models.add, "other")
+    assert estimate(client, file)["based_on"]["bad_lines"] == 9
+    assert [one["model"] for one in estimate(client, file, model="other")["models"]] == ["other"]
+
+
 def test_without_any_measurement_it_is_bytes_and_limits_and_no_time(client: httpx.Client, model: str) -> None:
     seen = estimate(client, upload(client, content(50))["id"])
     body = len(json.dumps({"model": "tiny", **chat("hello " * 10)}, separators=(",", ":")))

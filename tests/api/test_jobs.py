@@ -106,6 +106,17 @@ def test_a_body_goes_on_as_the_bytes_that_it_was(client: httpx.Client, db: Datab
     assert lines.read(number, line).body == b'{"model":"tiny","seed":1.0e0,"n":0.10,"messages":["\\u0000\\n"]}'
 
 
+def test_a_large_job_may_skip_bad_requests_and_a_small_one_is_refused_with_them(
+    client: httpx.Client, model: str, db: Database
+) -> None:
+    bad = {"body": chat() | {"stream": True}}
+    refused = error(post(client, model=model, requests=[{"body": chat()}, bad], on_invalid="skip"), 400)
+    assert refused["param"] == "requests[1].body.stream"
+    job = made(client, model=model, requests=[bad, *[{"body": chat("x" * 1_000)}] * 20], on_invalid="skip")
+    assert (job["status"], job["on_invalid"]) == ("validating", "skip")
+    assert made(client, model=model, body=chat())["on_invalid"] == "fail"
+
+
 WRONG_JOBS = [
     ({"body": chat()}, "body.model", "missing_required_parameter"),
     ({"model": "tiny"}, "body", "invalid_request"),

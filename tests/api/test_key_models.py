@@ -54,6 +54,8 @@ def test_jobs_and_estimates_of_other_models_are_refused(narrow: httpx.Client) ->
     line = {"custom_id": "a", "method": "POST", "url": CHAT, "body": chat() | {"model": "secret"}}
     file = upload(narrow, json.dumps(line).encode())["id"]
     refused(narrow.post("/v1/batches/estimate", json=batch_of(file)), "body.model")
+    based_on = narrow.post("/v1/batches/estimate", json=batch_of(file) | {"on_invalid": "skip"}).json()["based_on"]
+    assert (based_on["bad_lines"], based_on["first_error"]["code"]) == (1, "model_not_allowed")
     assert narrow.get("/v1/jobs").json()["data"][0]["model"] == "tiny"
     assert len(narrow.get("/v1/jobs").json()["data"]) == 1
 

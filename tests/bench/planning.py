@@ -55,6 +55,7 @@ def measure(folder: str, count: int, dedup: bool) -> dict[str, Any]:
     from penstock.blobs.store import Blobs
     from penstock.formats import plan as format
     from penstock.service.planning import plan, validate
+    from penstock.service.planning.line_models import LineModels
     from penstock.service.planning.scan import scan
     from penstock.settings import Settings
 
@@ -64,7 +65,7 @@ def measure(folder: str, count: int, dedup: bool) -> dict[str, Any]:
     took, busy = {"began": time.perf_counter()}, time.process_time()
     with validate.spooled(blobs, "input", settings.scratch_dir) as path:
         took["spool"] = time.perf_counter()
-        found = scan(path, ENDPOINT, {}, settings, dedup)
+        found = scan(path, ENDPOINT, {}, LineModels(frozenset({"tiny"})), settings, dedup=dedup)
         took["scan"] = time.perf_counter()
         made = plan.make(found, {name: plan.speed(None, None, settings) for name in found.models}, settings)
         took["order"] = time.perf_counter()

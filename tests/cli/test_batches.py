@@ -42,6 +42,30 @@ def test_a_file_is_submitted_with_the_endpoint_of_its_first_line(
     assert client.get(f"/v1/files/{batch['input_file_id']}/content").content == (tmp_path / "in.jsonl").read_bytes()
 
 
+def test_a_file_is_submitted_to_go_on_without_its_bad_lines(
+    penstock: Penstock, client: httpx.Client, tmp_path: Path
+) -> None:
+    for more, said in (((), "fail"), (("--on-invalid", "skip"), "skip")):
+        done = penstock("batches", "submit", jsonl(tmp_path), *more)
+        assert done.exit_code == 0, done.output
+        assert client.get(f"/v1/batches/{done.stdout.strip()}").json()["on_invalid"] == said
+    assert penstock("batches", "submit", jsonl(tmp_path), "--on-invalid", "ignore").exit_code == 2
+
+
+def test_a_file_whose_lines_name_no_model_is_submitted_and_estimated_with_one(
+    penstock: Penstock, db: Database, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        db.run(models.add, name)
+    (tmp_path / "in.jsonl").write_bytes(lines.write("a", "/v1/completions", {"prompt": "x"}))
+    done = penstock("batches", "submit", "in.jsonl", "--model", "two")
+    found = db.run(lambda tx: batches.find(tx.conn, done.stdout.strip()))
+    assert found is not None
+    assert found.default_model == "two"
+    told = penstock("batches", "estimate", "in.jsonl", "--model", "two", "--json")
+    assert [one["model"] for one in json.loads(told.stdout)["models"]] == ["two"]
+
+
 def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penstock: Penstock, tmp_path: Path) -> None:
     (tmp_path / "odd").write_text("nonsense\n")
     for arguments, words in (

@@ -73,9 +73,9 @@ class Desk:
         found, lease = self.world.claim_batch(batch, "validate")
         validate.validate(self.world.db, self.blobs, found, lease, self.world.settings)
 
-    def errors(self, content: bytes) -> list[tuple[str, str | None, int | None]]:
+    def errors(self, content: bytes, **terms: Any) -> list[tuple[str, str | None, int | None]]:
         """Code, param and line of each error of a batch over this content; it must have failed."""
-        found = self.world.find(self.validate(content))
+        found = self.world.find(self.validate(content, **terms))
         assert found.state == "failed"
         return [(error["code"], error["param"], error["line"]) for error in found.errors]
 

@@ -365,3 +365,12 @@ def test_a_derivation_goes_on_where_one_died_and_a_late_one_changes_nothing(desk
     assert validated(desk, child).total == 2
     assert world.find(child).input_key == key
     assert len(asked(desk, child)) == 2
+
+
+def test_a_retry_of_lines_that_name_no_model_asks_what_its_parent_took(desk: Desk, world: World) -> None:
+    parent = ended(desk, b"\n".join(request(f"q{n}", body={"n": 1}) for n in range(3)), failed=frozenset({2}))
+    world.db.run(models.add, "other")
+    child = again(world, parent)
+    assert validated(desk, child).model == "tiny"
+    other = again(world, parent, Retry(failed=True, changes={"model": "other"}))
+    assert validated(desk, other).model == "other"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from service.desk import Desk, request
 from store.world import CHAT, World
@@ -47,7 +50,8 @@ BAD = [
 ]
 
 
-def test_every_bad_line_is_reported_at_once_with_its_code_param_and_line(desk: Desk) -> None:
+def test_every_bad_line_is_reported_at_once_with_its_code_param_and_line(desk: Desk, world: World) -> None:
+    world.db.run(models.add, "other")  # so that a line without a model could ask either
     content = b"\n".join([*(line for line, _, _ in BAD), request("good"), b"", request("good")])
     wanted: list[tuple[str, str | None, int | None]] = [("invalid_encoding", None, None)]  # first what the file is
     wanted += [(code, param, number) for number, (_, code, param) in enumerate(BAD, 1)]
@@ -116,10 +120,13 @@ def test_a_line_may_be_as_long_as_the_limit_and_no_longer(desk: Desk, world: Wor
     assert desk.errors(request("b") + b"\n" + long(most + 3_000_000)) == [(INVALID, None, 2)]
 
 
-def test_more_models_than_the_limit_are_refused(desk: Desk) -> None:
-    content = b"\n".join(request(str(n), model=f"m{n}") for n in range(5))
-    errors = desk.errors(content)
-    assert (INVALID, "body.model", 4) in errors
+def test_more_models_than_the_limit_are_refused(desk: Desk, world: World) -> None:
+    for n in range(5):
+        world.db.run(models.add, f"m{n}")
+    content = b"\n".join(
+        request(str(n), model=name) for n, name in enumerate(["m0", "no", "m1", "m2", "m3", "m0", "m4"])
+    )
+    assert desk.errors(content) == [("model_not_found", "body.model", 2)] + [(INVALID, "body.model", n) for n in (5, 7)]
 
 
 def test_a_tenants_open_tokens_are_limited(desk: Desk, world: World) -> None:
@@ -293,3 +300,40 @@ def test_lines_name_only_models_that_their_makers_key_may_ask(desk: Desk, world:
     assert found.errors[0]["message"] == "This key may not use the model 'secret'."
     good = desk.validate(request("a"), allowed_models=frozenset({"tiny"}))
     assert world.find(good).state is BatchState.IN_PROGRESS
+
+
+def body_of(desk: Desk, batch: str) -> list[tuple[int, Any]]:
+    """What the engine is asked: the bodies of the plan, by line."""
+    read = sorted(plan.unframe(desk.plan(batch)))
+    return [(number, json.loads(lines.read(number, line).body)) for number, line in read]
+
+
+UNNAMED = [{"max_tokens": 8}, {"model": None, "n": 1}, {"model": "", "n": 2}]
+
+
+def test_lines_that_name_no_model_ask_what_the_create_says(desk: Desk, world: World) -> None:
+    world.db.run(models.add, "other")
+    content = b"\n".join(request(str(n), body=body) for n, body in enumerate([*UNNAMED, {"model": "tiny"}]))
+    batch = desk.validate(content, default_model="other")
+    wanted = [body | {"model": "other"} for body in UNNAMED] + [{"model": "tiny"}]
+    assert body_of(desk, batch) == list(enumerate(wanted, 1))
+    assert {row.model for row in world.slices(batch)} == {"other", "tiny"}
+    assert [error[:2] for error in desk.errors(content)] == [(MISSING, "body.model")] * 3
+    assert desk.errors(content, default_model="none")[0] == ("model_not_found", "body.model", 1)
+
+
+def test_without_it_they_ask_the_only_model_that_their_makers_key_may(desk: Desk, world: World) -> None:
+    content = b"\n".join(request(str(n), body=body) for n, body in enumerate(UNNAMED))
+    batch = desk.validate(content)
+    assert [body["model"] for _, body in body_of(desk, batch)] == ["tiny"] * 3
+    assert world.find(batch).model == world.find(batch).default_model == "tiny"
+    world.db.run(models.add, "other")
+    assert world.find(desk.validate(content)).state is BatchState.FAILED
+    narrow = desk.validate(content, allowed_models=frozenset({"other", "later"}))
+    assert world.find(narrow).model == "other"
+
+
+def test_a_line_that_names_its_model_equals_one_that_gets_the_same(desk: Desk, world: World) -> None:
+    body = {"prompt": "water", "temperature": 0, "max_tokens": 300}
+    (row,) = world.slices(desk.validate(request("a", body={"model": "tiny"} | body) + b"\n" + request("b", body=body)))
+    assert row.tokens < 600

@@ -120,15 +120,18 @@ class Blobs:
             for piece in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(piece)
 
-    def lines(self, key: str) -> Iterator[bytes]:
-        """Read a blob line by line, without the line ends; raise Unreadable."""
+    def lines(self, key: str, longest: int | None = None) -> Iterator[bytes]:
+        """Read a blob line by line, without the line ends; raise Unreadable.
+
+        Of a line that is some MiB longer than `longest` only the beginning comes, so that no line fills the memory.
+        """
         rest = b""
         for piece in self.pieces(key):
             whole, newline, end = piece.rpartition(b"\n")
             if newline:
                 yield from (rest + whole).split(b"\n")
                 rest = end
-            else:
+            elif longest is None or len(rest) <= longest:
                 rest += end
         if rest:
             yield rest

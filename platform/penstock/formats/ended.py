@@ -19,10 +19,11 @@ class _Response(msgspec.Struct):
 class _Error(msgspec.Struct):
     code: Any = None
     type: Any = None
+    line: Any = None
 
 
 class _Line(msgspec.Struct):
-    custom_id: str
+    custom_id: str | None
     response: _Response | None = None
     error: _Error | None = None
 
@@ -39,13 +40,16 @@ _read_refusal = msgspec.json.Decoder(_Refusal).decode
 class EndedLine:
     """One line's end. `status` is the engine's, None if it said nothing."""
 
-    custom_id: str
+    custom_id: str | None
+    """Null of a skipped line only, if it has none that is valid."""
     line: bytes
     """The output line, without its line end."""
     status: int | None
     code: str | None
     """Why it has no response."""
     body: bytes
+    skipped: int | None = None
+    """The line of the input, if validation refused it: it was never asked."""
 
     @property
     def failed(self) -> bool:
@@ -89,4 +93,5 @@ def read(line: bytes) -> EndedLine:
         status=None if response is None else response.status_code,
         code=None if error is None or error.code is None else str(error.code),
         body=b"null" if response is None else bytes(response.body),
+        skipped=None if error is None else error.line,
     )

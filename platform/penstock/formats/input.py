@@ -60,6 +60,8 @@ class Checked:
     """How many answers it asks for: its choices for each of its prompts."""
     body: bytes
     prompt: PromptFields
+    named: bool = True
+    """False: it names no model, and `body` has the one that was given for that."""
 
 
 def tidy(raw: bytes, number: int) -> bytes:
@@ -72,8 +74,13 @@ def too_long(most_bytes: int) -> str:
     return f"The line is longer than {most_bytes} bytes."
 
 
-def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> Checked | LineError:
-    """Check one tidy, non-empty line against the contract; the first fault is the answer."""
+def check(
+    line: bytes, number: int, endpoint: str, max_custom_id_bytes: int, default_model: str | None = None
+) -> Checked | LineError:
+    """Check one tidy, non-empty line against the contract; the first fault is the answer.
+
+    `default_model` is what it asks if it names none; without, it must name one.
+    """
 
     def refuse(code: str, message: str, param: str | None = None) -> LineError:
         return LineError(code, message, param, number)
@@ -102,10 +109,12 @@ def check(line: bytes, number: int, endpoint: str, max_custom_id_bytes: int) -> 
     body = bytes(request.body)
     if body in (b"", b"null"):
         return refuse("missing_required_parameter", "Missing required parameter: 'body'.", "body")
-    return _check_body(custom_id, endpoint, body, refuse)
+    return _check_body(custom_id, endpoint, body, default_model, refuse)
 
 
-def _check_body(custom_id: str, endpoint: str, raw: bytes, refuse: Callable[..., LineError]) -> Checked | LineError:
+def _check_body(
+    custom_id: str, endpoint: str, raw: bytes, default_model: str | None, refuse: Callable[..., LineError]
+) -> Checked | LineError:
     try:
         body = _read_body(raw)
     except msgspec.ValidationError:
@@ -114,15 +123,23 @@ def _check_body(custom_id: str, endpoint: str, raw: bytes, refuse: Callable[...,
         return refuse("invalid_request", "body must be a JSON object.", "body")
     except (msgspec.DecodeError, RecursionError):
         return refuse("invalid_json_line", NOT_JSON)
-    if body.model is None or body.model == "":
+    model = body.model
+    named = not (model is None or model == "")
+    if not named and default_model is not None:
+        model, raw = default_model, _with_model(raw, default_model)
+    elif not named:
         return refuse("missing_required_parameter", "Missing required parameter: 'body.model'.", "body.model")
-    if not isinstance(body.model, str) or len(body.model) > 200 or "\0" in body.model:
+    if not isinstance(model, str) or len(model) > 200 or "\0" in model:
         return refuse("invalid_request", "body.model must be a string of at most 200 characters.", "body.model")
     if body.stream:
         return refuse("invalid_request", "A batch can't stream: leave out body.stream.", "body.stream")
     most = token_limit(endpoint, lambda name: getattr(body, name))
     choices = max(sequences.choices(body.n), sequences.choices(body.best_of))
-    return Checked(custom_id, body.model, most, choices * sequences.texts(body.prompt), raw, body)
+    return Checked(custom_id, model, most, choices * sequences.texts(body.prompt), raw, body, named)
+
+
+def _with_model(body: bytes, model: str) -> bytes:
+    return msgspec.json.encode(_read_fields(body) | {"model": msgspec.Raw(msgspec.json.encode(model))})
 
 
 def read(number: int, line: bytes) -> Line:
@@ -135,6 +152,16 @@ def custom_id_of(line: bytes) -> str:
     """The custom_id of a checked line."""
     custom_id: str = _read_request(line).custom_id
     return custom_id
+
+
+def told_custom_id(line: bytes, max_bytes: int) -> str | None:
+    """The custom_id of a line that may be anything; None if it has none that is valid."""
+    try:
+        line.decode()
+        found = _read_request(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and 0 < len(found.encode()) <= max_bytes else None
 
 
 def model_of(body: bytes) -> str:

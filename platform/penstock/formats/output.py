@@ -11,6 +11,7 @@ import msgspec
 
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.ids import line_id
+from penstock.domain.work.batch import LineError
 from penstock.formats.answers.finish import Finish, finish
 
 NO_USAGE: Final = Usage()
@@ -83,7 +84,14 @@ def unanswered_line(batch: str, number: int, custom_id: str, reason: tuple[str, 
     return _line(batch, number, custom_id, b"null", error)
 
 
-def _line(batch: str, number: int, custom_id: str, response: bytes, error: bytes) -> bytes:
+def skipped_line(batch: str, custom_id: str | None, why: LineError) -> bytes:
+    """The output line of a line that validation refused: its error says where it stands, too."""
+    assert why.line is not None, "it is a line's error"
+    error = _encode({"code": why.code, "message": why.message, "param": why.param, "line": why.line})
+    return _line(batch, why.line, custom_id, b"null", error)
+
+
+def _line(batch: str, number: int, custom_id: str | None, response: bytes, error: bytes) -> bytes:
     return b'{"id":"%b","custom_id":%b,"response":%b,"error":%b}' % (
         line_id(batch, number).encode(),
         _encode(custom_id),

@@ -101,7 +101,8 @@ _DELETE_SEGMENTS = text("""
         select tenant, model, date_trunc('hour', created_at, 'UTC') as hour, sum(completed), sum(input_tokens),
                sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens), sum(reused_output_tokens),
                sum(gpu_microseconds), sum(token_cost), sum(gpu_cost)
-        from gone group by tenant, model, date_trunc('hour', created_at, 'UTC') order by 1, 3, 2
+        from gone where model is not null  -- skipped lines ask none
+        group by tenant, model, date_trunc('hour', created_at, 'UTC') order by 1, 3, 2
         on conflict (tenant, hour, model) do update set
             requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
             cached_tokens = u.cached_tokens + excluded.cached_tokens,

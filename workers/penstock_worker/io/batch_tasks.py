@@ -87,7 +87,9 @@ class BatchTasks:
             return f"failed after {MOST_ATTEMPTS} attempts"
         if kind == "validate":
             done = validate(self._db, self._blobs, found, lease.lease, self._settings)
-            return f"{done.lines} lines · {done.slices} slices" if not done.errors else f"{done.errors} errors"
+            if done.errors:
+                return f"{done.errors} errors"
+            return f"{done.lines} lines · {done.slices} slices" + (f" · {done.skipped} skipped" if done.skipped else "")
         ended = assemble(self._db, self._blobs, found, lease.lease, self._settings)
         return f"{ended.state} · {ended.answered} answered · {ended.failed} failed"
 

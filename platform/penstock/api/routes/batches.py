@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -44,6 +45,13 @@ class CreateBatch(Create):
 
     input_file_id: Text = Field(description="A file with the purpose `batch`: JSONL, one request a line.")
     endpoint: Text = Field(description="What every line asks, e.g. `/v1/chat/completions`.")
+    model: Text | None = Field(
+        None,
+        description="What lines ask that name no model. Left out, they ask the only model that your key may ask, if "
+        "`/v1/models` lists just one; else they are refused.",
+        min_length=1,
+        max_length=200,
+    )
     completion_window: Text = Field(description="`24h`, or any `<n>m`, `<n>h`, `<n>d`; then it expires.")
 
 
@@ -55,7 +63,7 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, repeats: Re
     asked = body.check(CreateBatch, body.decode(raw))
     once = await repeats.once(b"batch" + raw)
     wish = await webhooks.wished(here, asked.webhook)
-    terms = asked.terms(wish, allowed_models(request))
+    terms = dataclasses.replace(asked.terms(wish, allowed_models(request)), default_model=asked.model)
     made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
     view = await webhooks.seen(here, tenant, BatchView(made), wish)
     await repeats.answering(once, made.id)

@@ -22,7 +22,7 @@ from penstock.api.routes.jobs import CreateJob
 from penstock.domain.accounts.batch_estimate import Spread
 from penstock.domain.accounts.price import money
 from penstock.domain.limits.limit import LimitName
-from penstock.domain.work.terms import DEFAULT_WINDOW
+from penstock.domain.work.terms import DEFAULT_WINDOW, Terms
 from penstock.service.estimates import batch_estimate
 from penstock.service.estimates.batch_estimate import BatchEstimate, EstimateRequest
 from penstock.service.estimates.sample import MOST_BYTES
@@ -139,11 +139,15 @@ def _wanted(raw: bytes, tenant: str, max_requests: int) -> EstimateRequest:
     if "input_file_id" in fields:
         asked = body.check(EstimateFile, body.decode(raw))
         terms = asked.terms()
-        return EstimateRequest(tenant, terms.endpoint, terms.lane, terms.completion_window, asked.input_file_id)
+        return dataclasses.replace(_of_terms(tenant, terms), input_file=asked.input_file_id, default_model=asked.model)
     job, asks = jobs.parse(raw, max_requests)
     terms = job.terms()
     requests = submit.requests_of(asks, job.model, terms.endpoint)
-    return EstimateRequest(tenant, terms.endpoint, terms.lane, terms.completion_window, requests=requests)
+    return dataclasses.replace(_of_terms(tenant, terms), requests=requests)
+
+
+def _of_terms(tenant: str, terms: Terms) -> EstimateRequest:
+    return EstimateRequest(tenant, terms.endpoint, terms.lane, terms.completion_window, on_invalid=terms.on_invalid)
 
 
 def _shape(one: BatchEstimate) -> EstimateShape:

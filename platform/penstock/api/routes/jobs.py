@@ -72,6 +72,7 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     dedup: msgspec.Raw = msgspec.Raw()
     plan: msgspec.Raw = msgspec.Raw()
     cache: msgspec.Raw = msgspec.Raw()
+    on_invalid: msgspec.Raw = msgspec.Raw()
     webhook: msgspec.Raw = msgspec.Raw()
 
 
@@ -85,6 +86,7 @@ _SMALL = (
     "dedup",
     "plan",
     "cache",
+    "on_invalid",
     "webhook",
 )
 _MAX_SMALL_BYTES = 64 * 1024
@@ -92,7 +94,10 @@ _MAX_SMALL_BYTES = 64 * 1024
 
 @router.post("", summary="Create a job", openapi_extra=body.documented(CreateJob), response_model=JobShape)
 async def create_job(request: Request, tenant: Known, here: Here, repeats: Repeats) -> Response:
-    """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is."""
+    """Run one request or a few. Small jobs of one model start at once; larger ones are validated as a batch is.
+
+    A small job with a bad request is refused (400), whatever `on_invalid` says; so is any with a custom_id twice.
+    """
     access_of(request).check_budget()
     raw = await body.read(request, here.settings.max_json_bytes)
     if len(raw) <= _MAX_SMALL_BYTES:

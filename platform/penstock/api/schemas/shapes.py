@@ -174,6 +174,7 @@ class _Common(BaseModel):
     merged_error_file_id: str | None = Field(description="The lines of those that have no answer yet.")
     dedup: bool = Field(description="Whether equal lines that have one answer are asked once.")
     plan: bool = Field(description="Whether lines are asked in the order that costs the engine least, not the file's.")
+    on_invalid: Literal["fail", "skip"] = Field(description="What it does about lines that validation refuses.")
     cache: CacheShape | None = Field(description="Null: what its tenant has chosen.")
     webhook: WebhookShape | None = Field(description="Its own, if it was made with one; always null in lists.")
 
@@ -296,6 +297,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "merged_error_file_id": one.merged_error_file,
         "dedup": one.dedup,
         "plan": one.plan,
+        "on_invalid": one.on_invalid.value,
         "cache": CacheShape(mode=one.cache, ttl_seconds=one.cache_ttl_seconds) if one.cache else None,
         "webhook": _webhook(view.webhook, view.secret) if view.webhook else None,
     }

@@ -12,7 +12,7 @@ from penstock.domain.inference_endpoints import named
 from penstock.domain.reuse import CacheMode
 from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane, noted
-from penstock.domain.work.terms import Terms
+from penstock.domain.work.terms import OnInvalid, Terms
 
 Metadata = Annotated[
     dict[
@@ -64,6 +64,13 @@ class Create(Asked):
         "long answers first. `false`: in file order. The output is in file order either way.",
     )
     cache: CacheTerms | None = Field(None, description="The shared cache; left out, as the tenant chose.")
+    on_invalid: Literal["fail", "skip"] = Field(
+        "fail",
+        description="What becomes of it if validation refuses lines. `fail`: it fails, with all of them named in "
+        "`errors`, before any line is asked. `skip`: it goes on without them; they count in `total` and `failed`, and "
+        "stand in the error file with the code, `param` and `line` of their error. What is wrong with the whole file "
+        "(`empty_file`, `too_many_tasks`, a limit) fails it in any case.",
+    )
     webhook: BatchWebhook | None = Field(None, description="Where its events go, beside your webhook endpoints.")
 
     def terms(self, webhook: WebhookRequest | None = None, allowed_models: frozenset[str] | None = None) -> Terms:
@@ -79,6 +86,7 @@ class Create(Asked):
             plan=self.plan,
             cache=CacheMode(self.cache.mode) if self.cache else None,
             cache_ttl_seconds=self.cache.ttl_seconds if self.cache else None,
+            on_invalid=OnInvalid(self.on_invalid),
             webhook=webhook,
             allowed_models=allowed_models,
         )

@@ -20,6 +20,7 @@ from penstock.cli.input_file import first_url, opened
 from penstock.cli.results import fetch, follow, split, write
 from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.terms import OnInvalid
 from penstock.stack.problem import Problem
 
 app = typer.Typer(no_args_is_help=True, help="Submit JSONL files, watch them, fetch their results.")
@@ -36,6 +37,7 @@ Wait = Annotated[
 FailOnErrors = Annotated[
     bool, typer.Option("--fail-on-errors", help="Exit with 3 if it completes with failed lines, however few.")
 ]
+Model = Annotated[str | None, typer.Option(help="What lines ask that name no model.")]
 Id = Annotated[str, typer.Argument(help="A batch's id, or a job's.", metavar="ID")]
 
 
@@ -45,6 +47,10 @@ def submit(
     endpoint: Annotated[str | None, typer.Option(help="What every line asks; else what the first line says.")] = None,
     window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "24h",
     lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.STANDARD,
+    model: Model = None,
+    on_invalid: Annotated[
+        OnInvalid, typer.Option(help="A line that can't be asked fails the batch, or goes to the error file.")
+    ] = OnInvalid.FAIL,
     wait: Wait = False,
     fail_on_errors: FailOnErrors = False,
     url: Url = DEFAULT_URL,
@@ -53,6 +59,7 @@ def submit(
     """Upload a file and make a batch of it; prints its id."""
     with told(), connected(url, data) as client:
         asked = {"endpoint": endpoint or first_url(file), "completion_window": window, "lane": str(lane)}
+        asked |= {"on_invalid": str(on_invalid)} | ({"model": model} if model else {})
         batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": _upload(client, file)})
         out.print(batch["id"])
         if wait:
@@ -65,6 +72,7 @@ def estimate(
     endpoint: Annotated[str | None, typer.Option(help="What every line asks; else what the first line says.")] = None,
     window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "24h",
     lane: Annotated[Lane, typer.Option(help="How urgent it is.")] = Lane.STANDARD,
+    model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="The API's object, as it is.")] = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
@@ -75,6 +83,7 @@ def estimate(
         if local is None and endpoint is None:
             raise Problem("Say --endpoint for a file that is there already.")
         asked = {"endpoint": endpoint or first_url(local or Path()), "completion_window": window, "lane": str(lane)}
+        asked |= {"model": model} if model else {}
         id = _upload(client, local) if local else file
         try:
             one = ask(client, "POST", "/batches/estimate", json=asked | {"input_file_id": id})

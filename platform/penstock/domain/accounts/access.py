@@ -110,6 +110,12 @@ def allows(models: frozenset[str] | None, model: str) -> bool:
     return models is None or model in models
 
 
+def only_one(known: Iterable[str], models: frozenset[str] | None) -> str | None:
+    """The one known model that a key with these may ask; None if there are several, or none."""
+    found = [model for model in known if allows(models, model)]
+    return found[0] if len(found) == 1 else None
+
+
 def not_allowed(model: str) -> str:
     """What whoever asks another is told."""
     return f"This key may not use the model {model[:200]!r}."

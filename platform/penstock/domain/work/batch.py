@@ -14,6 +14,7 @@ from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.retry import Retry
+from penstock.domain.work.terms import OnInvalid
 
 
 class BatchState(StrEnum):
@@ -129,6 +130,10 @@ class Batch:
     """Equal lines that have one answer are asked once."""
     plan: bool = True
     """Lines are asked in the order that costs the engine least; else in file order."""
+    on_invalid: OnInvalid = OnInvalid.FAIL
+    """What it does about lines that validation refuses."""
+    default_model: str | None = None
+    """What lines ask that name no model."""
     cache: str | None = None
     """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
     cache_ttl_seconds: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from penstock.domain.reuse import CacheMode
@@ -10,6 +11,15 @@ from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane
 
 DEFAULT_WINDOW: Final = "24h"
+
+
+class OnInvalid(StrEnum):
+    """What becomes of a batch of which validation refuses lines."""
+
+    FAIL = "fail"
+    """It fails, with all of them named, before any line is asked."""
+    SKIP = "skip"
+    """It goes on without them; each stands in the error file."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,9 @@ class Terms:
     """False: lines are asked in file order."""
     cache: CacheMode | None = None
     """None: what the tenant has chosen."""
+    on_invalid: OnInvalid = OnInvalid.FAIL
+    default_model: str | None = None
+    """What lines ask that name no model."""
     cache_ttl_seconds: int | None = None
     webhook: WebhookRequest | None = None
     allowed_models: frozenset[str] | None = None

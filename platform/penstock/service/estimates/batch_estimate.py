@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Final
 
 from penstock.blobs.store import Blobs
-from penstock.domain.accounts.access import check_model
+from penstock.domain.accounts.access import allows, check_model, not_allowed, only_one
 from penstock.domain.accounts.batch_estimate import (
     INPUT_SLACK,
     NOTHING,
@@ -38,6 +38,7 @@ from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.inference_endpoints import BATCHED, COMPUTING
 from penstock.domain.work.batch import LineError, parse_window
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.terms import OnInvalid
 from penstock.formats import input as lines
 from penstock.formats import prompt
 from penstock.service.calls import tokenize
@@ -68,6 +69,9 @@ class EstimateRequest:
     input_file: str | None = None
     requests: Sequence[bytes] = ()
     allowed_models: frozenset[str] | None = None
+    on_invalid: OnInvalid = OnInvalid.FAIL
+    default_model: str | None = None
+    """Of lines of a file that name none; None: the only one that may be asked, if there is just one."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +182,19 @@ async def estimate(
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
     found = await _sample(db, blobs, wanted, settings)
     looked = [one.seen for one in found.lines if isinstance(one.seen, _Line)]
-    for line in looked:
-        check_model(wanted.allowed_models, line.model, "body.model")
-    told = await db.run(_ask, wanted, {line.model for line in looked}, window, settings)
+    if wanted.on_invalid is OnInvalid.FAIL:
+        for line in looked:
+            check_model(wanted.allowed_models, line.model, "body.model")
+    names = {line.model for line in looked if allows(wanted.allowed_models, line.model)}
+    told = await db.run(_ask, wanted, names, window, settings)
     works = told.works
     good = [line for line in looked if line.model in works]
     error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
     if error is None and len(good) < len(looked):
         name = next(line.model for line in looked if line.model not in works)
         error = LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
+        if not allows(wanted.allowed_models, name):
+            error = LineError("model_not_allowed", not_allowed(name), "body.model")
     counted = await _count(calls, call_id, wanted.tenant, good)
     known = _Known(found, works, counted, told.facts, wanted.endpoint, settings)
     parts = _by_model(known)
@@ -211,7 +219,10 @@ async def estimate(
 
 
 async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: LimitSettings) -> _Sample:
-    looking = Looking(functools.partial(_look, wanted.endpoint, settings), settings.max_line_bytes)
+    default = wanted.default_model
+    if default is None and wanted.input_file is not None:
+        default = only_one(await db.run(lambda tx: models.every_name(tx.conn)), wanted.allowed_models)
+    looking = Looking(functools.partial(_look, wanted.endpoint, settings, default), settings.max_line_bytes)
     if wanted.input_file is None:
         return await asyncio.to_thread(sample.of_lines, wanted.requests, looking)
     file = await db.run(lambda tx: files.get(tx.conn, wanted.tenant, wanted.input_file or ""))
@@ -227,11 +238,11 @@ async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, sett
         raise BadRequest("The file was deleted at this moment.", param="input_file_id") from None
 
 
-def _look(endpoint: str, settings: LimitSettings, line: bytes | None) -> _Line | LineError:
+def _look(endpoint: str, settings: LimitSettings, default_model: str | None, line: bytes | None) -> _Line | LineError:
     """What a line asks for, or why validation would refuse it."""
     if line is None:
         return LineError("invalid_request", lines.too_long(settings.max_line_bytes))
-    checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes)
+    checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes, default_model)
     if isinstance(checked, LineError):
         return checked
     body = checked.body

@@ -69,6 +69,7 @@ def retry(
         output_expires_seconds=terms.output_expires_seconds or parent.output_expires_seconds,
         dedup=parent.dedup,
         plan=parent.plan,
+        default_model=parent.default_model,
         cache=CacheMode(parent.cache) if parent.cache else None,
         cache_ttl_seconds=parent.cache_ttl_seconds,
         webhook=terms.webhook,

@@ -51,6 +51,8 @@ def chosen(found: results.Braid, repeats: Retry) -> Iterator[bytes]:
 
 
 def _takes(repeats: Retry, end: EndedLine) -> bool:
+    if end.skipped is not None:
+        return False  # it would be refused again
     if repeats.custom_ids is not None and end.custom_id not in repeats.custom_ids:
         return False
     if not end.failed:

@@ -21,7 +21,7 @@ from penstock.domain.work.slice import Cut
 from penstock.formats import plan
 from penstock.service.planning import order
 from penstock.service.planning.order import Beginnings, Numbers
-from penstock.service.planning.scan import Scan, line_at
+from penstock.service.planning.scan import Scan, asked_line
 from penstock.settings.plans import PlanSettings
 
 _LINES_AT_ONCE: Final = 256
@@ -92,7 +92,7 @@ def make(found: Scan, speeds: Mapping[str, Speed], settings: PlanSettings, *, re
         ends += [done + end for end in cut(tokens[ordered], lengths[ordered], shares, speeds[name], settings)]
         parts.append(ordered)
         done += len(ordered)
-    return Plan(found, np.concatenate(parts), ends)
+    return Plan(found, np.concatenate(parts) if parts else np.empty(0, dtype=np.int64), ends)
 
 
 def cut(
@@ -137,7 +137,7 @@ def write(path: Path, made: Plan, blobs: Blobs, key: str) -> list[Cut]:
             members = made.ordered[begin:end]
             start, pending, pending_bytes = offset, [], 0
             for index in members.tolist():
-                framed = plan.frame(made.found.numbers[index], line_at(file, made.found, index))
+                framed = plan.frame(made.found.numbers[index], asked_line(file, made.found, index))
                 pending.append(framed)
                 pending_bytes += len(framed)
                 if pending_bytes >= _WRITE_BYTES:

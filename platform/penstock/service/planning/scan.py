@@ -12,20 +12,23 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import LineError
 from penstock.formats import encoding
 from penstock.formats import input as lines
 from penstock.formats.canonical import fingerprint
+from penstock.formats.input import Checked
 from penstock.formats.prefix import beginnings
 from penstock.service.estimates import token_heuristic
+from penstock.service.planning.line_models import LineModels
 from penstock.service.planning.order import Numbers, leaders
+from penstock.service.planning.skipped import SkippedLines
 from penstock.settings import Settings
-from penstock.settings.limits import LimitSettings
 
 
 @dataclass
@@ -37,6 +40,10 @@ class Scan:
     lengths: array[int] = field(default_factory=lambda: array("I"))
     tokens: array[int] = field(default_factory=lambda: array("I"))
     model_of: array[int] = field(default_factory=lambda: array("H"))
+    unnamed: array[int] = field(default_factory=lambda: array("B"))
+    """1 for lines that name no model."""
+    default_model: str | None = None
+    """What those ask."""
     longest: array[int] = field(default_factory=lambda: array("I"))
     """How many tokens each answer may have, to order lines by."""
     beginnings: array[int] = field(default_factory=lambda: array("I"))
@@ -57,71 +64,137 @@ class Scan:
         if len(self.errors) < most_listed:
             self.errors.append(error)
 
+    def keep(self, kept: NDArray[np.bool_]) -> None:
+        """Forget the other lines."""
+        counts = np.frombuffer(self.beginning_counts, dtype=np.uint8)
+        self.beginnings = _kept(self.beginnings, np.repeat(kept, counts))
+        for name in _PER_LINE:
+            setattr(self, name, _kept(getattr(self, name), kept))
+        used, places = np.unique(np.frombuffer(self.model_of, dtype=np.uint16), return_inverse=True)
+        self.models = [self.models[model] for model in used.tolist()]
+        self.model_of = array("H", places.astype(np.uint16).tobytes())
 
-def scan(path: Path, endpoint: str, facts: Mapping[str, ModelFacts], settings: Settings, dedup: bool = True) -> Scan:
+
+_PER_LINE: Final = (
+    "numbers", "offsets", "lengths", "tokens", "model_of", "unnamed", "longest", "beginning_counts", "prints",
+)  # fmt: skip
+
+
+def _kept(values: array[int], kept: NDArray[np.bool_]) -> array[int]:
+    return array(values.typecode, np.frombuffer(values, dtype=values.typecode)[kept].tobytes())
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass reads, by which rules, and what it found so far."""
+
+    file: BinaryIO
+    found: Scan
+    endpoint: str
+    facts: Mapping[str, ModelFacts]
+    models: LineModels
+    settings: Settings
+    dedup: bool
+    skipped: SkippedLines | None
+
+    def refuse(self, error: LineError, custom_id: str | None = None) -> None:
+        """Skip a line, or count it as a fault of the batch."""
+        if self.skipped is None or error.line is None:
+            self.found.refuse(error, self.settings.max_errors_listed)
+        else:
+            self.skipped.add(error, custom_id)
+
+    @property
+    def met(self) -> int:
+        """Lines with content so far, good or bad."""
+        return len(self.found.numbers) + self.found.error_count + (self.skipped.count if self.skipped else 0)
+
+
+def scan(
+    path: Path,
+    endpoint: str,
+    facts: Mapping[str, ModelFacts],
+    models: LineModels,
+    settings: Settings,
+    *,
+    dedup: bool = True,
+    skipped: SkippedLines | None = None,
+) -> Scan:
     """Read the input once and check each line by itself, then all custom_ids against each other.
 
     `facts` is what is known about the lines of models, for estimates. `dedup`: equal lines may share an answer.
+    Bad lines go to `skipped`, if there is such a place, and are no faults then; what is wrong with the whole file is.
     """
-    found = Scan()
+    found = Scan(default_model=models.default)
     with path.open("rb", buffering=1 << 20) as file:
+        reading = _Pass(file, found, endpoint, facts, models, settings, dedup, skipped)
         if fault := encoding.fault(os.pread(file.fileno(), encoding.HEAD_BYTES, 0)):
-            found.refuse(LineError("invalid_encoding", fault), settings.max_errors_listed)
-        _check_lines(file, found, endpoint, facts, settings, dedup)
-        _check_custom_ids(file, found, settings)
+            reading.refuse(LineError("invalid_encoding", fault))
+        if skipped is None or not found.error_count:
+            _check_lines(reading)
+        if skipped is None or not found.error_count:
+            _check_custom_ids(reading)
     found.hashes.clear()
     _let_follow(found)
-    if not found.numbers and not found.error_count:
-        found.refuse(LineError("empty_file", "The file holds no requests."), settings.max_errors_listed)
+    if not reading.met:
+        reading.refuse(LineError("empty_file", "The file holds no requests."))
     return found
 
 
-def _check_lines(
-    file: BinaryIO, found: Scan, endpoint: str, facts: Mapping[str, ModelFacts], settings: Settings, dedup: bool
-) -> None:
+def _check_lines(reading: _Pass) -> None:
+    file, found, settings = reading.file, reading.found, reading.settings
     model_index: dict[str, int] = {}
     number = offset = blank = 0
     while raw := file.readline(settings.max_line_bytes + 2):
         number += 1
         start, offset = offset, offset + len(raw)
         whole = raw.endswith(b"\n") or len(raw) < settings.max_line_bytes + 2
-        if not whole or len(raw.rstrip(b"\r\n")) > settings.max_line_bytes:
+        too_long = not whole or len(raw.rstrip(b"\r\n")) > settings.max_line_bytes
+        if too_long:
             offset += 0 if raw.endswith(b"\n") else _skip_line(file)
-            error = LineError("invalid_request", lines.too_long(settings.max_line_bytes), None, number)
-            found.refuse(error, settings.max_errors_listed)
-            continue
-        line = lines.tidy(raw, number)
-        blank += not line
-        before = len(found.numbers) + found.error_count if line else blank - 1
-        if before >= settings.max_file_lines:
-            message = f"The file holds more than {settings.max_file_lines} lines."
-            found.refuse(LineError("too_many_tasks", message), settings.max_errors_listed)
+        line = None if too_long else lines.tidy(raw, number)
+        blank += line == b""
+        if (blank - 1 if line == b"" else reading.met) >= settings.max_file_lines:
+            reading.refuse(LineError("too_many_tasks", f"The file holds more than {settings.max_file_lines} lines."))
             return
+        if line is None:
+            reading.refuse(LineError("invalid_request", lines.too_long(settings.max_line_bytes), None, number))
+            continue
         if not line:
             continue
-        checked = lines.check(line, number, endpoint, settings.max_custom_id_bytes)
+        checked = _check(reading, line, number, model_index)
         if isinstance(checked, LineError):
-            found.refuse(checked, settings.max_errors_listed)
+            reading.refuse(checked, lines.told_custom_id(line, settings.max_custom_id_bytes))
             continue
-        model = model_index.setdefault(checked.model, len(model_index))
-        if model >= settings.max_models_per_batch:
-            message = f"The file names more than {settings.max_models_per_batch} models."
-            found.refuse(LineError("invalid_request", message, "body.model", number), settings.max_errors_listed)
-            return
         found.numbers.append(number)
+        found.unnamed.append(not checked.named)
         found.offsets.append(start)
         found.lengths.append(len(raw))
-        known = facts.get(checked.model)
-        found.tokens.append(token_heuristic.tokens(checked, len(line), endpoint, known, settings))
-        found.longest.append(token_heuristic.longest(checked, endpoint, known, settings))
+        known = reading.facts.get(checked.model)
+        found.tokens.append(token_heuristic.tokens(checked, len(line), reading.endpoint, known, settings))
+        found.longest.append(token_heuristic.longest(checked, reading.endpoint, known, settings))
         hashes = beginnings(checked.prompt)
         found.beginnings.extend(hashes)
         found.beginning_counts.append(len(hashes))
-        same = fingerprint(endpoint, checked.body) if dedup else None
+        same = fingerprint(reading.endpoint, checked.body) if reading.dedup else None
         found.prints.append(int.from_bytes(same[:8]) if same else 0)
-        found.model_of.append(model)
+        found.model_of.append(model_index.setdefault(checked.model, len(model_index)))
         found.hashes += hashlib.blake2b(checked.custom_id.encode(), digest_size=16).digest()
     found.models = list(model_index)
+
+
+def _check(reading: _Pass, line: bytes, number: int, models: Mapping[str, int]) -> Checked | LineError:
+    """The line by itself, and its model; `models` are those of the lines before."""
+    settings = reading.settings
+    checked = lines.check(line, number, reading.endpoint, settings.max_custom_id_bytes, reading.models.default)
+    if isinstance(checked, LineError):
+        return checked
+    if fault := reading.models.fault(checked.model):
+        return LineError(*fault, "body.model", number)
+    if checked.model not in models and len(models) >= settings.max_models_per_batch:
+        message = f"The file names more than {settings.max_models_per_batch} models."
+        return LineError("invalid_request", message, "body.model", number)
+    return checked
 
 
 def _let_follow(found: Scan) -> None:
@@ -141,8 +214,9 @@ def _skip_line(file: BinaryIO) -> int:
     return skipped
 
 
-def _check_custom_ids(file: BinaryIO, found: Scan, settings: LimitSettings) -> None:
-    """Find equal hashes by sorting, and confirm each on the bytes of the two lines."""
+def _check_custom_ids(reading: _Pass) -> None:
+    """Find equal hashes by sorting, and confirm each on the bytes of the two lines; the first of equal ones is good."""
+    file, found = reading.file, reading.found
     if len(found.numbers) < 2:
         return
     halves = np.frombuffer(found.hashes, dtype=">u8").reshape(-1, 2)
@@ -151,21 +225,22 @@ def _check_custom_ids(file: BinaryIO, found: Scan, settings: LimitSettings) -> N
     again = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1)) + 1
     if not len(again):
         return
-    repeated = set(again.tolist())
-    doubles = []
-    for position in again.tolist():
-        first = position
-        while first in repeated:
-            first -= 1
-        doubles.append((int(order[position]), int(order[first])))
-    for later, first in sorted(doubles):
+    begins = np.arange(len(order))
+    begins[again] = 0
+    firsts = order[np.maximum.accumulate(begins)[again]]
+    by_line = np.argsort(order[again])
+    kept = np.ones(len(order), dtype=np.bool_)
+    for later, first in zip(order[again][by_line], firsts[by_line], strict=True):
         custom_id = _custom_id(file, found, later)
         if custom_id == _custom_id(file, found, first):
             message = (
                 f"custom_id {custom_id[:64]!r} is on line {found.numbers[first]} and on line {found.numbers[later]}."
             )
             error = LineError("duplicate_custom_id", message, "custom_id", found.numbers[later])
-            found.refuse(error, settings.max_errors_listed)
+            reading.refuse(error, custom_id)
+            kept[later] = False
+    if reading.skipped is not None:
+        found.keep(kept)
 
 
 def _custom_id(file: BinaryIO, found: Scan, index: int) -> str:
@@ -176,3 +251,9 @@ def line_at(file: BinaryIO, found: Scan, index: int) -> bytes:
     """The tidy bytes of a good line, wherever the file stands."""
     raw = os.pread(file.fileno(), found.lengths[index], found.offsets[index])
     return lines.tidy(raw, found.numbers[index])
+
+
+def asked_line(file: BinaryIO, found: Scan, index: int) -> bytes:
+    """The same, with the model that it asks if it names none."""
+    line = line_at(file, found, index)
+    return lines.changed(line, {"model": found.default_model}) if found.unnamed[index] else line

@@ -1,4 +1,4 @@
-"""Validate: spool → scan → check models and limits → plan → commit, or fail the batch with all its errors."""
+"""Validate: spool → scan → check limits → plan → commit, or fail the batch with all its errors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from pathlib import Path
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.accounts.access import allows, not_allowed
 from penstock.domain.api_errors import LeaseLost, TooMany, Unauthorized
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.slice import Cut
+from penstock.domain.work.terms import OnInvalid
 from penstock.failpoint import failpoint
 from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing, dispatch
-from penstock.service.limits import budget, kept
-from penstock.service.planning import plan
+from penstock.service.limits import kept
+from penstock.service.planning import line_models, plan, skipped
 from penstock.service.planning.derive import derive
 from penstock.service.planning.scan import Scan, scan
+from penstock.service.planning.skipped import SkippedLines
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings
@@ -38,12 +39,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Validated:
-    """How a validation ended; `lines` of a plan in `slices`, or `errors` found."""
+    """How a validation ended; `lines` of a plan in `slices` beside `skipped` ones, or `errors` found."""
 
     batch: str
     lines: int = 0
     slices: int = 0
     errors: int = 0
+    skipped: int = 0
 
 
 def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Settings) -> Validated:
@@ -57,20 +59,23 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
     with spooled(blobs, batch.input_key, settings.scratch_dir) as path:
         facts = db.run(lambda tx: models.facts(tx.conn))
         # Equal lines of one slice are asked once, and only a plan puts them there.
-        found = scan(path, batch.endpoint, facts, settings, dedup=batch.dedup and batch.plan)
-        db.run(check_models, batch, found, settings)
+        may_name = db.run(line_models.of_batch, batch)
+        bad = SkippedLines(db, blobs, batch) if batch.on_invalid is OnInvalid.SKIP else None
+        found = scan(path, batch.endpoint, facts, may_name, settings, dedup=batch.dedup and batch.plan, skipped=bad)
         if not found.error_count:
             db.run(check_limit, batch.tenant, found, settings)
         if found.error_count:
-            db.run(refuse, batch.id, lease, found)
+            db.run(refuse, batch.id, lease, found, bad)
             return Validated(batch.id, errors=found.error_count)
+        if bad is not None:
+            bad.flush()
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
         made = plan.make(found, db.run(speeds, found.models, facts, settings), settings, reorder=batch.plan)
         cuts = plan.write(path, made, blobs, key)
         failpoint("validate.planned")
-        db.run(begin, batch, lease, found, key, cuts, settings)
-    return Validated(batch.id, lines=len(found.numbers), slices=len(cuts))
+        db.run(begin, batch, lease, found, key, cuts, settings, bad)
+    return Validated(batch.id, len(found.numbers), len(cuts), skipped=bad.count if bad else 0)
 
 
 @contextmanager
@@ -83,28 +88,6 @@ def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
                 scratch.check(folder, len(piece))
                 file.write(piece)
         yield path
-
-
-def check_models(tx: Transaction, batch: Batch, found: Scan, settings: LimitSettings) -> None:
-    """Refuse every line whose model its maker's key may not ask, or that nobody knows, or that lacks a price needed.
-
-    Known is what was added, or was ever registered by a worker.
-    """
-    known = models.known(tx.conn, found.models)
-    allowed = None if batch.allowed_models is None else frozenset(batch.allowed_models)
-    bad: dict[str, tuple[str, str]] = {}
-    for name in budget.unpriced(tx, batch.tenant, known):
-        bad[name] = budget.NO_PRICE, budget.no_price(name).message
-    for name in found.models:
-        if not allows(allowed, name):
-            bad[name] = "model_not_allowed", not_allowed(name)
-        elif name not in known:
-            bad[name] = "model_not_found", f"The model {name!r} does not exist."
-    if not bad:
-        return
-    for number, model in zip(found.numbers, found.model_of, strict=True):
-        if fault := bad.get(found.models[model]):
-            found.refuse(LineError(*fault, "body.model", number), settings.max_errors_listed)
 
 
 def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
@@ -129,27 +112,43 @@ def speeds(
     return {name: plan.speed(paces.get(name), facts.get(name), settings) for name in names}
 
 
-def refuse(tx: Transaction, batch: str, lease: int, found: Scan) -> None:
+def refuse(tx: Transaction, batch: str, lease: int, found: Scan, bad: SkippedLines | None = None) -> None:
     """End the batch as failed with its errors, if the lease is still its own."""
     batches.lock(tx.conn, batch)
     if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
         raise LeaseLost
     errors = sorted(found.errors, key=lambda error: error.line or 0)
     closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=errors, error_count=found.error_count))
+    if bad is not None:
+        skipped.give_up(tx, bad)
     leases.shut_batch_lease(tx.conn, lease)
 
 
 def begin(
-    tx: Transaction, batch: Batch, lease: int, found: Scan, key: str, cuts: list[Cut], settings: DispatchSettings
+    tx: Transaction,
+    batch: Batch,
+    lease: int,
+    found: Scan,
+    key: str,
+    cuts: list[Cut],
+    settings: DispatchSettings,
+    bad: SkippedLines | None = None,
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it."""
     model = found.models[0] if len(found.models) == 1 else None
-    lane = batches.begin(tx.conn, batch.id, lease=lease, model=model, total=len(found.numbers), plan_key=key)
+    total = len(found.numbers) + (bad.count if bad else 0)
+    lane = batches.begin(
+        tx.conn, batch.id, lease=lease, model=model, total=total, plan_key=key, default_model=found.default_model
+    )
     if lane is None:
         raise LeaseLost
     slices.insert(tx.conn, batch.id, cuts, lane)
+    if bad is not None and bad.count:
+        skipped.record(tx, batch.id, lane, lease, bad)
     if not files.published(tx.conn, [key]):
         raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
     leases.shut_batch_lease(tx.conn, lease)
+    if not cuts:
+        closing.move_on(tx, batch.id)  # all lines are skipped
     for name in found.models:
         dispatch.feed(tx, name, settings)

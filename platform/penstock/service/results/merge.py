@@ -1,7 +1,7 @@
 """Merge: what a retry answered, laid over what its parent had: every line of the root once, in its input order.
 
 The retry's line stands for each that it repeated, but a failure never takes the place of an answer: a truncated answer
-is better than none.
+is better than none. What validation refused of the parent was never asked, and is not repeated: it stays.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def overlay(base: Iterable[EndedLine], own: Iterator[EndedLine]) -> Iterator[End
     """The base's lines, and in the place of those that `own` repeats, in the same order, its own; raise Unreadable."""
     head = next(own, None)
     for one in base:
-        if head is None or head.custom_id != one.custom_id:
+        if head is None or one.skipped is not None or head.custom_id != one.custom_id:
             yield one
             continue
         yield one if head.failed and not one.failed else head
         head = next(own, None)
     if head is not None:
-        raise Unreadable(f"the parent has no line {head.custom_id[:64]!r} where it should be")
+        raise Unreadable(f"the parent has no line {str(head.custom_id)[:64]!r} where it should be")

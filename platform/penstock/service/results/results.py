@@ -6,11 +6,13 @@ like braiding, and nothing is looked up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unreadable
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.terms import OnInvalid
 from penstock.formats import ended
 from penstock.formats import input as lines
 from penstock.formats.ended import EndedLine
@@ -19,6 +21,9 @@ from penstock.service.views import batch_view
 from penstock.store.batches import batches, retries
 
 Braid = Iterator[tuple[bytes, EndedLine]]
+
+_LONGEST: Final = 256 * 1024 * 1024
+"""No setting of `max_line_bytes` is sensible beyond it."""
 
 
 def of(db: Database, blobs: Blobs, batch: Batch) -> Braid:
@@ -38,30 +43,48 @@ def merged(db: Database, blobs: Blobs, batch: Batch) -> Iterator[EndedLine]:
     return (one for _, one in _braid(db, blobs, batch, _asked(db, blobs, root), found))
 
 
-def _asked(db: Database, blobs: Blobs, batch: Batch) -> Iterator[bytes]:
+def _asked(db: Database, blobs: Blobs, batch: Batch) -> Iterator[tuple[int, bytes]]:
+    """The lines of its input, each with its number."""
     if batch.inline:
-        return (asked for asked, _ in db.run(batch_view.asked_and_answered, batch))
+        return enumerate([asked for asked, _ in db.run(batch_view.asked_and_answered, batch)], 1)
     assert batch.input_key is not None, "it was validated"
-    tidy = (lines.tidy(raw, number) for number, raw in enumerate(blobs.lines(batch.input_key), 1))
-    return (line for line in tidy if line)
+    tidy = ((number, lines.tidy(raw, number)) for number, raw in enumerate(_raw(blobs, batch), 1))
+    return ((number, line) for number, line in tidy if line)
 
 
-def _braid(db: Database, blobs: Blobs, batch: Batch, asked: Iterable[bytes], found: tuple[str | None, ...]) -> Braid:
+def _raw(blobs: Blobs, batch: Batch) -> Iterator[bytes]:
+    """Of a batch that skipped lines, one may be as long as its file: what can't have been asked is cut."""
+    return blobs.lines(batch.input_key or "", longest=_LONGEST if batch.on_invalid is OnInvalid.SKIP else None)
+
+
+def _braid(
+    db: Database, blobs: Blobs, batch: Batch, asked: Iterable[tuple[int, bytes]], found: tuple[str | None, ...]
+) -> Braid:
     named = [id for id in found if id is not None]
     keys = db.run(lambda tx: retries.keys(tx.conn, batch.tenant, named))
     if len(keys) < len(named):
         raise Unreadable(f"result files of {batch.id} are gone")
     strands = [map(_read, blobs.lines(keys[id])) for id in named]
     heads = [next(strand, None) for strand in strands]
-    for line in asked:
-        custom_id = lines.custom_id_of(line)
-        for place, head in enumerate(heads):
-            if head is not None and head.custom_id == custom_id:
-                yield line, head
-                heads[place] = next(strands[place], None)
-                break
-        else:
-            raise Unreadable(f"{batch.id} has no result of {custom_id[:64]!r} where it should be")
+    for number, line in asked:
+        place = _place(heads, number, line)
+        head = None if place is None else heads[place]
+        if place is None or head is None:
+            raise Unreadable(f"{batch.id} has no result of line {number} where it should be")
+        yield line, head
+        heads[place] = next(strands[place], None)
+
+
+def _place(heads: Sequence[EndedLine | None], number: int, line: bytes) -> int | None:
+    """Which of the next results is this line's: a skipped one says its number, any other has its custom_id."""
+    for place, head in enumerate(heads):
+        if head is not None and head.skipped == number:
+            return place
+    custom_id = lines.custom_id_of(line)
+    for place, head in enumerate(heads):
+        if head is not None and head.skipped is None and head.custom_id == custom_id:
+            return place
+    return None
 
 
 def _read(line: bytes) -> EndedLine:

@@ -20,6 +20,7 @@ _USED = text("""
                g.gpu_microseconds, g.token_cost, g.gpu_cost
         from segments g join slices s on s.id = g.slice
         where s.tenant = :tenant and g.created_at >= :start and g.created_at < :stop
+          and s.model is not null  -- skipped lines ask no model
         union all
         select hour, model, true, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                reused_output_tokens, gpu_microseconds, token_cost, gpu_cost

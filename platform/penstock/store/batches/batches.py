@@ -17,6 +17,7 @@ from penstock.domain.work.batch import Batch, BatchEnd, BatchState, PauseReason
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import Retry
+from penstock.domain.work.terms import OnInvalid
 from penstock.store import cursors
 from penstock.store.cursors import ListPlace
 
@@ -24,11 +25,12 @@ _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
     insert into batches (id, tenant, kind, inline, state, endpoint, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, idempotency_key, fingerprint, dedup, plan,
-                         cache, cache_ttl_seconds, parent, root, repeats, reads, allowed_models)
+                         cache, cache_ttl_seconds, parent, root, repeats, reads, allowed_models, on_invalid,
+                         default_model)
     values (:id, :tenant, :kind, false, 'validating', :endpoint, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :idempotency_key, :fingerprint,
             :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]),
-            cast(:allowed_models as text[]))
+            cast(:allowed_models as text[]), :on_invalid, :default_model)
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
@@ -73,6 +75,7 @@ _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip lo
 _BEGIN = text("""
     -- Validation's commit: only its present holder, and only if nobody closed the batch meanwhile.
     update batches set state = 'in_progress', in_progress_at = now(), model = :model, total = :total,
+                       default_model = coalesce(default_model, :default_model),
                        plan_key = :plan_key, lease = null, attempts = 0, hinted_at = null
     where id = :id and state = 'validating' and finish_as is null and lease = :lease
     returning lane""")
@@ -142,7 +145,7 @@ _EVENT = text("""
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
 _CONVERTED = {
     "state", "finish_as", "lane", "completed", "failed", "usage", "cost", "currency", "empty", "empty_lines", "errors",
-    "repeats", "paused_as",
+    "repeats", "paused_as", "on_invalid",
 }  # fmt: skip
 _COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
@@ -168,6 +171,7 @@ def of_row(row: Row[Any]) -> Batch:
         errors=tuple(m["errors"]),
         repeats=Retry.of_json(m["repeats"]) if m["repeats"] else None,
         paused_as=PauseReason(m["paused_as"]) if m["paused_as"] else None,
+        on_invalid=OnInvalid(m["on_invalid"]),
     )
 
 
@@ -243,12 +247,22 @@ def try_lock(conn: Connection, id: str) -> bool:
     return conn.execute(_TRY_LOCK, {"id": id}).first() is not None
 
 
-def begin(conn: Connection, id: str, *, lease: int, model: str | None, total: int, plan_key: str) -> Lane | None:
+def begin(
+    conn: Connection,
+    id: str,
+    *,
+    lease: int,
+    model: str | None,
+    total: int,
+    plan_key: str,
+    default_model: str | None = None,
+) -> Lane | None:
     """Move to in_progress with a plan; the batch's lane as it is now, for somebody may have changed it meanwhile.
 
     None if this lease is not the batch's any more, or it is closing.
     """
     values = {"id": id, "lease": lease, "model": model, "total": total, "plan_key": plan_key}
+    values |= {"default_model": default_model}
     lane = conn.execute(_BEGIN, values).scalar()
     return Lane(lane) if lane else None
 

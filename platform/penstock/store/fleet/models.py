@@ -11,6 +11,7 @@ from penstock.domain.fleet.model import Model, ModelFacts
 
 _ADD = text("insert into models (name, source) values (:name, :source) on conflict (name) do nothing returning name")
 _KNOWN = text("select name from models where name = any(cast(:names as text[]))")
+_EVERY_NAME = text("select name from models")
 _NAMES = text("select name from models order by name limit :limit")
 _MOST_NAMES = 10_000
 _MOST_MEASURED = 100
@@ -71,8 +72,13 @@ def known(conn: Connection, names: list[str]) -> set[str]:
     return {row.name for row in conn.execute(_KNOWN, {"names": names})}
 
 
+def every_name(conn: Connection) -> frozenset[str]:
+    """The names of all known models, however many."""
+    return frozenset(row.name for row in conn.execute(_EVERY_NAME))
+
+
 def names(conn: Connection) -> list[str]:
-    """Every known name."""
+    """Known names by the alphabet, 10,000 at most."""
     return [row.name for row in conn.execute(_NAMES, {"limit": _MOST_NAMES})]
 
 
