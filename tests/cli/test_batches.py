@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from api.live import KEY, arrive, chat, completion, create, settle_one, upload
+from api.live import KEY, arrive, chat, completion, create, http, settle_one, upload
 from cli.conftest import Penstock
 from service.desk import Desk, request
 from store.world import World
@@ -20,7 +20,7 @@ from penstock.cli.watch import duration, outlook
 from penstock.domain.work.batch import BatchEnd, BatchState, LineError
 from penstock.formats import input as lines
 from penstock.formats.input import NOT_JSON
-from penstock.service.admin import keys, models
+from penstock.service.admin import keys, limits, models
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 from penstock.store.batches import batches
@@ -417,4 +417,33 @@ def test_a_batch_is_followed_to_its_end_while_it_is_answered(
     assert ended.exit_code == 1
     assert json.loads(ended.stdout)["error"]["code"] == "batch_cancelled", "nothing but lines"
     assert "cancelled" in ended.stderr
+    world.close()
+
+
+def test_who_follows_waits_where_its_rate_is_used_up(
+    penstock: Penstock, client: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(settings.database_url, settings)
+    desk = Desk(world)
+    key = world.db.run(keys.create, "acme", "test")[1]
+    monkeypatch.setenv("PENSTOCK_API_KEY", key)
+    world.db.run(limits.change, "acme", {"requests_per_minute": 60})
+    batch = desk.validate(b"\n".join(request(f"q{n}") for n in range(1, 4)))
+    refused = threading.Event()
+
+    def work() -> None:
+        with http(str(client.base_url), key) as other:
+            while other.get("/v1/limits").status_code == 200:
+                pass
+        refused.set()
+        desk.answer(batch)
+        desk.assemble(batch)
+
+    timer = threading.Timer(1.0, work)
+    timer.start()
+    done = penstock("batches", "results", batch, "--follow")
+    timer.join()
+    assert refused.is_set()
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [json.loads(line)["custom_id"] for line in done.stdout.splitlines()] == ["q1", "q2", "q3"]
     world.close()

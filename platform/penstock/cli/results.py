@@ -22,31 +22,36 @@ def follow(client: httpx.Client, batch: str) -> Iterator[bytes]:
     """A batch's lines as they are recorded, each once, until it has ended; over restarts of the API."""
     had, patient_until = 0, 0.0
     while True:
-        answer = _page(client, batch, had, patient_until)
-        if answer is None:
-            time.sleep(LOOK_AGAIN_SECONDS)
-            continue
+        answer = _asked(client, f"/batches/{batch}/results?after={had}", patient_until)
         yield answer.content  # whole: what broke off is asked for again
         before, had = had, int(answer.headers["x-last-line"])
-        patient_until = time.monotonic() + PATIENCE_SECONDS
         if answer.headers["x-incomplete"] == "false":
             return
         if had == before:
             time.sleep(LOOK_AGAIN_SECONDS)
+        patient_until = time.monotonic() + PATIENCE_SECONDS
 
 
-def _page(client: httpx.Client, batch: str, had: int, patient_until: float) -> httpx.Response | None:
-    """What comes next; None if the API, which was there, is away for a moment."""
-    try:
-        answer = client.get(f"/batches/{batch}/results", params={"after": had})
-    except httpx.TransportError:
-        if time.monotonic() > patient_until:
-            raise
-        return None
-    if answer.status_code == 503 and time.monotonic() < patient_until:
-        return None
-    check(answer)
-    return answer
+def followed(client: httpx.Client, batch: str) -> Any:
+    """The batch, once it was followed to its end."""
+    return _asked(client, f"/batches/{batch}", time.monotonic() + PATIENCE_SECONDS).json()
+
+
+def _asked(client: httpx.Client, path: str, patient_until: float) -> httpx.Response:
+    """What the API answers; until then one that is away, or that says to come later, is asked again."""
+    while True:
+        try:
+            answer = client.get(path)
+        except httpx.TransportError:
+            if time.monotonic() > patient_until:
+                raise
+            time.sleep(LOOK_AGAIN_SECONDS)
+            continue
+        if answer.status_code not in (429, 503) or time.monotonic() > patient_until:
+            check(answer)
+            return answer
+        later = answer.headers.get("retry-after", "")
+        time.sleep(int(later) if later.isdecimal() else LOOK_AGAIN_SECONDS)
 
 
 def split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, json_text, told
 from penstock.cli.commands.estimate import print_estimate
 from penstock.cli.input_file import first_url, opened
-from penstock.cli.results import fetch, follow, split, write
+from penstock.cli.results import fetch, follow, followed, split, write
 from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.terms import OnInvalid
@@ -283,7 +283,7 @@ def results(
             if merged or errors or id.startswith("job_"):
                 raise Problem("--follow is for batches, and writes all lines, failed ones too, to one place.")
             write(follow(client, id), output)
-            _finish(ask(client, "GET", path(id)), fail_on_errors, err)
+            _finish(followed(client, id), fail_on_errors, err)
             return
         one = ask(client, "GET", path(id))
         if one["status"] not in ("completed", "cancelled", "expired", "failed"):
