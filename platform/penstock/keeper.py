@@ -28,6 +28,7 @@ from penstock.settings import Settings, load
 from penstock.settings.calls import CallSettings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings
+from penstock.store import revision
 from penstock.store.engine import sync_engine
 from penstock.wire.hints import Hinter
 
@@ -162,6 +163,7 @@ def _stop_on_signal(stop: threading.Event) -> None:
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = load()
+    revision.require(settings.database_url)
     arm(settings.failpoints)
     stop = threading.Event()
     # Waited for by a thread: a handler would set `stop` in the middle of a wait for it, which holds its lock.

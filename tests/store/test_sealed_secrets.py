@@ -9,13 +9,14 @@ from alembic.config import Config
 
 from penstock.store import migrate
 from penstock.store.engine import sync_engine
+from penstock.store.revision import scripts
 
 BEFORE = "0015"
 
 
 def to(url: str, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(migrate._scripts()))
+    config.set_main_option("script_location", str(scripts()))
     engine = sync_engine(url, connections=1)
     with engine.begin() as connection:
         config.attributes["connection"] = connection

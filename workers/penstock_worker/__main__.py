@@ -6,6 +6,7 @@ import argparse
 
 from penstock import failpoint, logs
 from penstock.settings import load
+from penstock.store import revision
 from penstock_worker import process
 from penstock_worker.engine.launch_spec import BadLaunch
 
@@ -21,6 +22,7 @@ def main() -> None:
     kinds.add_parser("io", help="validate and assemble batches")
     given = parser.parse_args()
     settings = load()
+    revision.require(settings.database_url)
     logs.configure(settings.log_level)
     failpoint.arm(settings.failpoints)
     if given.kind == "io":

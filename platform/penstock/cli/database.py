@@ -12,6 +12,7 @@ from penstock.service.core.transaction import Database
 from penstock.settings import load
 from penstock.stack import layout, postgres
 from penstock.stack.problem import Problem
+from penstock.store import revision
 from penstock.store.engine import sync_engine
 
 
@@ -37,6 +38,8 @@ def opened(data: Path) -> Iterator[Database]:
 @contextmanager
 def opened_at(url: str) -> Iterator[Database]:
     """The database at this address for one command."""
+    if why := revision.why_not(url):
+        raise Problem(why)
     db = Database(sync_engine(url, connections=1), lambda hints: None, CLI)
     try:
         yield db

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
+from penstock.store import revision
 from penstock.store.engine import sync_engine
 
 log = structlog.get_logger()
@@ -23,25 +23,25 @@ _LIMIT = text(
 )
 
 
-def _scripts() -> Path:
-    """Find the revisions: inside the package where it was installed from a wheel, else beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parents[1] / "migrations"
-
-
 def upgrade(database_url: str) -> None:
     """Bring the database to the newest revision. A second caller waits for the first and finds nothing to do."""
     config = Config()
-    config.set_main_option("script_location", str(_scripts()))
+    config.set_main_option("script_location", str(revision.scripts()))
     engine = sync_engine(database_url, connections=1, patient=True)
     with engine.begin() as connection:
         # Serialises concurrent migrations; held by this transaction, so a pooler in transaction mode is fine.
         connection.execute(text("select pg_advisory_xact_lock(7365636)"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        revision.note_oldest(connection, _oldest(config))
         limit_transactions(connection)
     engine.dispose()
+
+
+def _oldest(config: Config) -> str:
+    """The latest word of any migration on whose code may run beside it."""
+    known = ScriptDirectory.from_config(config).walk_revisions()
+    return max(str(getattr(one.module, "OLDEST", one.revision)) for one in known)
 
 
 def limit_transactions(connection: Connection) -> None:

@@ -42,8 +42,10 @@ def api(
 
     from penstock.api.app import create_app
     from penstock.api.http import connection
+    from penstock.store import revision
 
     loaded = settings.load()
+    revision.require(loaded.database_url)
     logs.configure(loaded.log_level)
     failpoint.arm(loaded.failpoints)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done: that shall end in 0
