@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import httpx
+
+from penstock.cli.client import ask
 from penstock.formats import encoding
 from penstock.formats.gunzip import MAGIC
 from penstock.formats.input import tidy
@@ -26,6 +29,13 @@ def opened(file: Path) -> BinaryIO:
         return file.open("rb")
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
+
+
+def upload(client: httpx.Client, file: Path) -> str:
+    """Send the file as it is; the id that it has there. Raises Problem."""
+    with opened(file) as whole:
+        files = {"file": (file.name, whole, "application/octet-stream")}
+        return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
 
 
 def first_url(file: Path) -> str:

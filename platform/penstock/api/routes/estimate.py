@@ -24,7 +24,8 @@ from penstock.domain.accounts.price import money
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.terms import DEFAULT_WINDOW, Terms
 from penstock.service.estimates import batch_estimate
-from penstock.service.estimates.batch_estimate import BatchEstimate, EstimateRequest
+from penstock.service.estimates.batch_estimate import BatchEstimate
+from penstock.service.estimates.estimate_request import EstimateRequest
 from penstock.service.estimates.sample import MOST_BYTES
 from penstock.service.intake import submit
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, console, json_text, told
 from penstock.cli.commands.estimate import print_estimate
-from penstock.cli.input_file import first_url, opened
+from penstock.cli.input_file import first_url, upload
 from penstock.cli.results import fetch, follow, followed, split, write
 from penstock.cli.watch import counted, left, outlook, path, watch
 from penstock.domain.work.lane import Lane
@@ -60,7 +60,7 @@ def submit(
     with told(), connected(url, data) as client:
         asked = {"endpoint": endpoint or first_url(file), "completion_window": window, "lane": str(lane)}
         asked |= {"on_invalid": str(on_invalid)} | ({"model": model} if model else {})
-        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": _upload(client, file)})
+        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": upload(client, file)})
         out.print(batch["id"])
         if wait:
             _finish(watch(client, batch["id"], err), fail_on_errors)
@@ -84,7 +84,7 @@ def estimate(
             raise Problem("Say --endpoint for a file that is there already.")
         asked = {"endpoint": endpoint or first_url(local or Path()), "completion_window": window, "lane": str(lane)}
         asked |= {"model": model} if model else {}
-        id = _upload(client, local) if local else file
+        id = upload(client, local) if local else file
         try:
             one = ask(client, "POST", "/batches/estimate", json=asked | {"input_file_id": id})
         finally:
@@ -94,12 +94,6 @@ def estimate(
             out.print(json_text(one, indent=2), soft_wrap=True)
         else:
             print_estimate(one, out)
-
-
-def _upload(client: httpx.Client, file: Path) -> str:
-    with opened(file) as whole:
-        files = {"file": (file.name, whole, "application/octet-stream")}
-        return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
 
 
 @app.command("list")

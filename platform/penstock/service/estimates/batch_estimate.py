@@ -37,7 +37,6 @@ from penstock.domain.file import BATCH
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.inference_endpoints import BATCHED, COMPUTING
 from penstock.domain.work.batch import LineError, parse_window
-from penstock.domain.work.lane import Lane
 from penstock.domain.work.terms import OnInvalid
 from penstock.formats import input as lines
 from penstock.formats import prompt
@@ -45,6 +44,7 @@ from penstock.service.calls import tokenize
 from penstock.service.calls.call import Calls
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.estimates import eta, sample, token_heuristic
+from penstock.service.estimates.estimate_request import EstimateRequest
 from penstock.service.estimates.sample import Looking, Sample, Sampled
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
@@ -56,22 +56,6 @@ from penstock.store.fleet import models
 
 TOKENIZE_SECONDS: Final = 5.0
 _NO_FACTS: Final = ModelFacts()
-
-
-@dataclass(frozen=True)
-class EstimateRequest:
-    """What is to be estimated: a batch over a file, or requests as a job has them."""
-
-    tenant: str
-    endpoint: str
-    lane: Lane
-    completion_window: str
-    input_file: str | None = None
-    requests: Sequence[bytes] = ()
-    allowed_models: frozenset[str] | None = None
-    on_invalid: OnInvalid = OnInvalid.FAIL
-    default_model: str | None = None
-    """Of lines of a file that name none; None: the only one that may be asked, if there is just one."""
 
 
 @dataclass(frozen=True)
