@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import time
+from pathlib import Path
 
 import httpx
 import pytest
-from api.live import KEY, arrive, batch_of, chat, create, error, http, serving, upload
+from api.live import KEY, arrive, batch_of, chat, create, error, http, log_lines, serving, upload
+from e2e.live import until
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -106,6 +109,27 @@ def test_without_its_database_the_api_says_503_and_when_to_come_back(settings: S
         assert (ready.status_code, ready.json()["missing"]) == (503, ["postgres"])
         assert client.get("/health/work").json()["missing"] == ["postgres"]
         assert "penstock_database_up 0.0" in client.get("/metrics").text
+
+
+def test_a_blob_store_that_takes_nothing_is_told_with_its_cause_logged_once(settings: Settings, tmp_path: Path) -> None:
+    root = tmp_path / "blobs"
+    root.mkdir()
+    (root / "ready").write_bytes(b"a file stands in the way of what is written")
+
+    def told() -> list[str]:
+        return [line for line in log_lines() if "blob_store_" in line]
+
+    with serving(settings) as url, http(url) as client:
+        for _ in range(2):
+            ready = client.get("/health/ready")
+            assert (ready.status_code, ready.json()["missing"]) == (503, ["blobs"])
+            time.sleep(1.1)  # for so long it is remembered
+        [line] = told()
+        assert "Not a directory" in line
+        (root / "ready").unlink()
+        until(lambda: client.get("/health/ready").status_code == 200, "the store is back")
+        assert "blob_store_back" in told()[-1]
+        assert not [path for path in root.rglob("*") if path.is_file()], "what was tried is gone"
 
 
 def test_without_redis_everything_goes_on(settings: Settings, model: str) -> None:

@@ -36,6 +36,7 @@ from penstock.api.routes import (
     webhooks,
 )
 from penstock.api.routes.server import docs_page, health, metrics
+from penstock.blobs.readiness import BlobReadiness
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.api_errors import Unavailable
@@ -116,9 +117,11 @@ def create_app(settings: Settings) -> FastAPI:
                 KeyUses(db) as key_uses,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
+                blobs = Blobs(settings.blob_url)
                 app.state.platform = Platform(
                     db=db,
-                    blobs=Blobs(settings.blob_url),
+                    blobs=blobs,
+                    blob_readiness=BlobReadiness(blobs),
                     settings=settings,
                     room=Room(settings.max_bodies_bytes),
                     key_cache=key_cache,

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from penstock.api.http.body import Room
+from penstock.blobs.readiness import BlobReadiness
 from penstock.blobs.store import Blobs
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
@@ -28,6 +29,7 @@ class Platform:
 
     db: AsyncDatabase
     blobs: Blobs
+    blob_readiness: BlobReadiness
     settings: Settings
     room: Room
     key_cache: ApiKeyCache

@@ -155,15 +155,13 @@ class Blobs:
                 except FileNotFoundError:
                     break
 
-    async def ready(self) -> bool:
-        """Say whether the store answers: a look at a key that is not there."""
-        try:
-            await obstore.head_async(self._store, "ready/none")
-        except (NotFoundError, FileNotFoundError):
-            return True
-        except BaseError:
-            return False
-        return True
+    async def try_out(self, key: str) -> None:
+        """Write, read and delete a small blob; raise NoSpace, Unreadable or Unavailable, with the cause."""
+        with away_is_unavailable():
+            await obstore.put_async(self._store, key, b"ready")
+            with _reading(key):
+                await obstore.get_range_async(self._store, key, start=0, length=5)
+            await obstore.delete_async(self._store, key)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
-from penstock.blobs.store import Blobs
+from penstock.blobs.readiness import BlobReadiness
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.fleet.worker import Worker
 from penstock.domain.webhook import WebhookBacklog
@@ -33,14 +33,14 @@ class Gauges:
     """Events that are owed to webhook endpoints."""
 
 
-async def missing_to_be_ready(db: AsyncDatabase, blobs: Blobs) -> list[str]:
+async def missing_to_be_ready(db: AsyncDatabase, blobs: BlobReadiness) -> list[str]:
     """What keeps the API from answering: `postgres`, `blobs`."""
     missing = []
     try:
         await db.run(_ask)
     except Unavailable:
         missing.append("postgres")
-    if not await blobs.ready():
+    if not await blobs.good():
         missing.append("blobs")
     return missing
 

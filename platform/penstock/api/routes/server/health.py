@@ -43,8 +43,8 @@ async def live(response: Response) -> Health:
 
 @router.get("/ready", summary="Can it answer?", responses=_MISSING)
 async def ready(response: Response, here: Here) -> Health:
-    """200 if Postgres and the blob store answer. Redis is not needed for that."""
-    return _health(response, await health.missing_to_be_ready(here.db, here.blobs))
+    """200 if Postgres answers and the blob store takes and gives back a blob (tried now and then)."""
+    return _health(response, await health.missing_to_be_ready(here.db, here.blob_readiness))
 
 
 @router.get("/work", summary="Could a batch run now?", responses=_MISSING)
