@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -35,7 +35,7 @@ check: install lint ## Before each commit, under a minute: style, imports, types
 test-fast: install lint ## While you work, under five minutes: all that needs no worker process
 	@$(PYTEST) -q tests/unit tests/architecture tests/store tests/service tests/api tests/cli
 
-test: install lint ## Check everything, with the real vLLM
+test: install lint node-sdk ## Check everything, with the real vLLM
 	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
 	@$(PYTEST)
 
@@ -56,6 +56,14 @@ faults-slow: install ## The fault tests that take minutes: deaths of the real vL
 	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
+
+fuzz-api: install ## Ask a real platform at random what its OpenAPI page has, well meant and not (ARGS="--minutes 10 --seed 1")
+	@$(BIN)/python requirements/fuzz.py
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.api $(ARGS)
+
+node-sdk: ## Install OpenAI's SDK for Node, if npm is there, for tests/e2e/test_openai_node.py
+	@cd tests/e2e/node && npm install --no-audit --no-fund --ignore-scripts --silent \
+		|| echo "[node-sdk] npm can't install it: tests/e2e/test_openai_node.py will be skipped"
 
 lint: install ## Check style, the direction of imports, and types
 	@echo "[lint] ruff"
@@ -111,9 +119,10 @@ bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half t
 release: install ## Build wheel and sdist, install each into an empty environment and try it; publishes nothing
 	@$(BIN)/python requirements/release.py
 
-lock: ## Write requirements/lock.txt anew from requirements/direct.in
+lock: ## Write the locks in requirements/ anew from direct.in and fuzz.in
 	@$(PYTHON) requirements/install.py lock
+	@$(BIN)/python requirements/fuzz.py lock
 
 clean: ## Remove .venv, caches and data of demos
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache build dist data
+	rm -rf .venv .venv-fuzz tests/e2e/node/node_modules .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache build dist data
 	find platform workers tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +

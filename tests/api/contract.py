@@ -26,14 +26,19 @@ def _nullable(schema: Any) -> Any:
     return changed
 
 
-_COMPONENTS = _nullable(json.loads(_FILE.read_text())["components"])
+_PAGE = json.loads(_FILE.read_text())
+COMPONENTS = _nullable(_PAGE["components"])
+PATHS = _PAGE["paths"]
+
+# CreateFileRequest takes `evals`, too.
+COMPONENTS["schemas"]["OpenAIFile"]["properties"]["purpose"]["enum"].append("evals")
 
 
 def check(name: str, value: Any) -> None:
     """Raise unless the value is what this schema says."""
-    Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": _COMPONENTS}).validate(value)
+    Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": COMPONENTS}).validate(value)
 
 
 def properties(name: str) -> set[str]:
     """Every property of a schema."""
-    return set(_COMPONENTS["schemas"][name]["properties"])
+    return set(COMPONENTS["schemas"][name]["properties"])

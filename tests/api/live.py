@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import openai
 import structlog
 import uvicorn
+from api import documented
 from store import as_holder
 
 from penstock.api.app import create_app
@@ -79,8 +81,16 @@ def serving(settings: Settings) -> Iterator[str]:
 
 
 def http(url: str, key: str = KEY) -> httpx.Client:
-    """A plain client with a key."""
-    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30, trust_env=False)
+    """A plain client with a key, which lets no answer pass that is not documented."""
+    hooks: dict[str, Any] = {"response": [documented.check]}
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False, event_hooks=hooks)
+
+
+def sdk(url: str, key: str = KEY, **options: Any) -> openai.OpenAI:
+    """OpenAI's own client, which lets no answer pass that is not documented."""
+    client = openai.DefaultHttpxClient(event_hooks={"response": [documented.check]})
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, http_client=client, **options)
 
 
 def upload(client: httpx.Client, data: bytes = b"{}\n", filename: str = "in.jsonl") -> dict[str, Any]:

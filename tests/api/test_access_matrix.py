@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from api import documented
 from api.live import KEY, create, error, http, serving, upload
 from sqlalchemy import text
 
@@ -50,7 +51,9 @@ class Place:
         path = path.replace("{delivery_id}", "x").replace("{model}", "x").replace("{key_id}", "x")
         path = path.replace("{erasure_id}", "x")
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
+        answer = httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
+        documented.check(answer)
+        return answer
 
 
 @pytest.fixture(scope="module")

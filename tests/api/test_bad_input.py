@@ -140,7 +140,8 @@ def test_a_url_that_is_not_served_has_the_envelope_too(client: httpx.Client) -> 
     assert error(client.get("/v1/files/"), 404)
     refused = client.put("/v1/files")
     assert error(refused, 405)["code"] == "method_not_allowed"
-    assert refused.headers["allow"]
+    assert refused.headers["allow"] == "GET, HEAD, POST"
+    assert client.put("/v1/batches/estimate").headers["allow"] == "POST", "it is no batch"
 
 
 def test_a_body_over_the_limit_is_413_whether_it_says_so_or_not(client: httpx.Client, settings: Settings) -> None:

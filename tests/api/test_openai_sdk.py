@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from api.live import CHAT, KEY
+from api import live
+from api.live import CHAT
 
 from penstock.service.admin import models
 from penstock.service.core.transaction import Database
@@ -14,7 +15,7 @@ from penstock.service.core.transaction import Database
 
 @pytest.fixture
 def sdk(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+    with live.sdk(url, max_retries=0) as client:
         yield client
 
 
@@ -82,5 +83,5 @@ def test_errors_become_the_sdks_own_exceptions(sdk: openai.OpenAI, url: str) -> 
         sdk.batches.create(input_file_id="file-none", endpoint=CHAT, completion_window="24h")
     assert refused.value.param == "input_file_id"
     assert refused.value.request_id.startswith("req_")
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="wrong") as other, pytest.raises(openai.AuthenticationError):
+    with live.sdk(url, "wrong") as other, pytest.raises(openai.AuthenticationError):
         other.batches.list()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import httpx
-import openai
 import pytest
-from api.live import KEY, arrive, chat, completion, create, error, settle_one, upload
+from api import live
+from api.live import arrive, chat, completion, create, error, settle_one, upload
 from sqlalchemy import text
 
 from penstock.domain.work.batch import BatchEnd, BatchState
@@ -19,7 +19,7 @@ from penstock.store.batches import batches
 @pytest.mark.parametrize("order", ["desc", "asc"])
 def test_who_deletes_files_while_paging_through_them_meets_each(url: str, client: httpx.Client, order: str) -> None:
     made = [upload(client)["id"] for _ in range(7)]
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as sdk:
+    with live.sdk(url, max_retries=0) as sdk:
         met = []
         for file in sdk.files.list(limit=2, order=order):  # type: ignore[arg-type]
             sdk.files.delete(file.id)
@@ -79,3 +79,38 @@ def test_a_place_is_its_tenants_and_its_lists_own_and_is_kept_for_a_day(
         conn.execute(text("update gone set gone_at = gone_at - interval '2 hours'"))
     assert db.run(sweep.old_places, settings) == 1
     error(listed(client), 404)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["files", "batches"])
+def test_the_sdk_meets_each_of_1000_once_while_every_fourth_is_deleted(
+    url: str, client: httpx.Client, db: Database, settings: Settings, kind: str
+) -> None:
+    first = (
+        upload(client)["id"]
+        if kind == "files"
+        else _make(client, db, settings, arrive(db, settings, "gpu", "tiny"), kind)
+    )
+    with db.engine.begin() as conn:  # a copy is a millisecond younger than the one before
+        conn.execute(text(_COPIES[kind]), {"id": first})
+    with live.sdk(url) as sdk:
+        listed = sdk.files.list(limit=100) if kind == "files" else sdk.batches.list(limit=100)
+        met = []
+        for number, one in enumerate(listed):
+            met.append(one.id)
+            if number % 4 == 3:  # the last one of a page is what the next one begins after
+                assert client.delete(f"/v1/{kind}/{one.id}").status_code == 200
+    assert met == [*(f"{first}-{n}" for n in range(1_000, 0, -1)), first]
+
+
+_COPIES = {
+    "files": """
+        insert into files select (jsonb_populate_record(f, jsonb_build_object(
+            'id', f.id || '-' || n, 'blob_key', f.blob_key || n,
+            'created_at', f.created_at + n * interval '1 millisecond'))).*
+        from files f, generate_series(1, 1000) n where id = :id""",
+    "batches": """
+        insert into batches select (jsonb_populate_record(b, jsonb_build_object(
+            'id', b.id || '-' || n, 'created_at', b.created_at + n * interval '1 millisecond'))).*
+        from batches b, generate_series(1, 1000) n where id = :id""",
+}

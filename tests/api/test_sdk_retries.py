@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
-from api.live import CHAT, KEY, batch_of, chat, http, upload
+from api import live
+from api.live import CHAT, batch_of, chat, http, upload
 from e2e.live import until
 from sqlalchemy import text
 
@@ -74,7 +74,7 @@ def batches(client: httpx.Client) -> list[str]:
 
 def test_the_sdk_repeats_a_slow_create_and_it_is_one_batch(url: str, client: httpx.Client, db: Database) -> None:
     body = batch_of(upload(client)["id"])
-    sdk = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=3, timeout=1)
+    sdk = live.sdk(url, max_retries=3, timeout=1)
     with sdk, creates_held(db) as go_on:
         timer = threading.Timer(2.5, go_on)
         timer.start()

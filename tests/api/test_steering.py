@@ -6,10 +6,9 @@ import time
 from typing import Any
 
 import httpx
-import openai
 import pytest
-from api import contract
-from api.live import CHAT, KEY, arrive, chat, completion, create, error, settle_one, upload
+from api import contract, live
+from api.live import CHAT, arrive, chat, completion, create, error, settle_one, upload
 from sqlalchemy import text
 
 from penstock.service.core.transaction import Database
@@ -145,7 +144,7 @@ def test_metadata_chooses_the_lane_where_the_field_does_not(url: str, client: ht
         assert create(client, file, metadata=metadata, lane="flex")["lane"] == "flex"
         posted = client.post("/v1/jobs", json={"model": model, "body": chat(), "metadata": metadata})
         assert ok(posted)["lane"] == lane
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY) as sdk:
+    with live.sdk(url) as sdk:
         made_by_sdk = sdk.batches.create(
             input_file_id=file, endpoint=CHAT, completion_window="24h", metadata={"priority": "low"}
         )

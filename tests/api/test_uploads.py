@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
-from api import contract
+from api import contract, live
 from api.live import KEY, batch_of, error, http, serving
 
 from penstock.blobs.store import Blobs
@@ -80,7 +79,7 @@ def test_parts_in_any_order_become_one_file_that_a_batch_can_use(client: httpx.C
 def test_the_sdks_chunked_upload_works_from_memory_and_from_disk(url: str, tmp_path: Path) -> None:
     data = LINE * 5_000
     (tmp_path / "in.jsonl").write_bytes(data)
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as sdk:
+    with live.sdk(url, max_retries=0) as sdk:
         for given in (
             {"file": tmp_path / "in.jsonl"},
             {"file": data, "filename": "in.jsonl", "bytes": len(data), "md5": hashlib.md5(data).hexdigest()},

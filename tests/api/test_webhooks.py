@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from api import live
 from api.live import KEY, batch_of, chat, create, error, serving, upload
 from structlog.testing import capture_logs
 from worker.receiver import Receiver
@@ -55,7 +56,7 @@ def post(settings: Settings) -> Iterator[WebhookSender]:
 
 @pytest.fixture
 def sdk(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as one:
+    with live.sdk(url, max_retries=0) as one:
         yield one
 
 

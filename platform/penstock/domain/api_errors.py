@@ -12,6 +12,7 @@
     ├── Gone                410  it was there, and is kept no more
     ├── TooLarge            413  more bytes than the limit
     ├── NotSupported        415  a content type or encoding that is not read here
+    ├── NoSuchRange         416  a file has no such bytes
     ├── TooMany             429  the tenant has as much open as its limit allows
     ├── EngineCrash         500  the engine died with the call in it, and the call may be why
     ├── Unavailable         503  a server behind us is away; try again
@@ -156,6 +157,14 @@ class NotSupported(PenstockError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class NoSuchRange(PenstockError):
+    """The file has no such bytes."""
+
+    status = 416
+    type = "invalid_request_error"
+    code = "range_not_satisfiable"
 
 
 class TooMany(PenstockError):

@@ -6,7 +6,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from fastapi import Request
@@ -14,14 +14,21 @@ from fastapi.responses import Response, StreamingResponse
 
 from penstock.api.http.request_middleware import HEAD
 from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import NoSuchRange
 from penstock.domain.file import File
 
+_BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The bytes.", "content": _BYTES},
+    206: {"description": "The range that was asked for; `content-range` says which.", "content": _BYTES},
+    304: {"description": "The client has it: `If-None-Match` names its `etag`."},
+}
 GZIP_FROM_BYTES: Final = 1_024
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 async def respond(request: Request, blobs: Blobs, file: File) -> Response:
-    """Answer 200, 206, 304 or 416; raise Unreadable if the first piece can't be read.
+    """Answer 200, 206 or 304; raise NoSuchRange, and Unreadable if the first piece can't be read.
 
     HEAD is for all of the file, whatever range it names (RFC 9110 14.2), and reads none of it.
     """
@@ -40,7 +47,7 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
         return Response(status_code=304, headers=headers)
     part = (200, 0, file.bytes) if head else _range(request, etag, file.bytes)
     if part is None:
-        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{file.bytes}"})
+        raise NoSuchRange(headers={"content-range": f"bytes */{file.bytes}"})
     status, start, end = part
     if status == 206:
         headers["content-range"] = f"bytes {start}-{end - 1}/{file.bytes}"

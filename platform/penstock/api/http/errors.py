@@ -95,11 +95,14 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> set[str]:
-    """Every method of this path: the router names those of its first route alone, and no HEAD."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
+    """Every method of this path: the router names those of its first route alone, and no HEAD.
+
+    A path of its own is no id of another: `/v1/batches/estimate` is not a batch of that name.
+    """
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    paths = {route.path for route in routes}
+    own = min(paths, key=lambda path: path.count("{"))
+    found: set[str] = set().union(*(route.methods or () for route in routes if route.path == own))
     return found | ({"HEAD"} if "GET" in found else set())
 
 

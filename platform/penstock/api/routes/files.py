@@ -134,7 +134,7 @@ async def delete_file(file_id: str, tenant: Tenant, here: Acting) -> DeletedFile
     return DeletedFile(id=file_id)
 
 
-@router.get("/{file_id}/content", summary="Read a file", response_class=StreamingResponse)
+@router.get("/{file_id}/content", summary="Read a file", response_class=StreamingResponse, responses=content.DOCUMENTED)
 async def get_content(request: Request, file_id: str, tenant: Tenant, here: Here) -> Response:
     """The bytes, streamed; HEAD reads none. Supports `Range` (one range), `If-Range`, `If-None-Match` and gzip."""
     file = await here.db.autocommit(upload.get, tenant, file_id)

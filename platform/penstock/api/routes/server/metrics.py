@@ -8,12 +8,14 @@ so (`PENSTOCK_METRICS_OPEN`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
 from penstock.domain.calls.ingress import Ingress, Load
@@ -23,7 +25,7 @@ from penstock.service.admin.health import Gauges
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.settings.servers import ServerSettings
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], responses=DOCUMENTED)
 
 
 class _Ingresses(Collector):
@@ -97,7 +99,12 @@ def _gauge(
     return family
 
 
-@router.get("/metrics", response_class=Response, summary="Prometheus metrics of this process and of the queue")
+_TEXT: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+
+@router.get(
+    "/metrics", response_class=Response, responses=_TEXT, summary="Prometheus metrics of this process and of the queue"
+)
 async def metrics(request: Request, here: Here) -> Response:
     """Text in the Prometheus format: requests, backlog by model, lane and state, live workers, leases, hints."""
     _allow(request, here.settings)
