@@ -150,11 +150,11 @@ def test_a_result_says_of_which_code_and_settings_it_is_and_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PENSTOCK_SLICE_TOKENS", "1000")
-    monkeypatch.setenv("PENSTOCK_BOOTSTRAP_KEY", "sk-secret")
+    monkeypatch.setenv("PENSTOCK_BOOTSTRAP_KEY", "sk-a-secret-that-is-long")
     found = result.begin(argparse.Namespace(repeats=3))
     result.write(tmp_path / "found.json", found)
     assert found["environment"]["PENSTOCK_SLICE_TOKENS"] == "1000"
-    assert "sk-secret" not in (tmp_path / "found.json").read_text()
+    assert "sk-a-secret-that-is-long" not in (tmp_path / "found.json").read_text()
     assert found["code"]["penstock"] in result.told(found)
 
 

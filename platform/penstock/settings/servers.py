@@ -15,7 +15,10 @@ _LEAST_KEY_CHARACTERS: Final = 16
 _ADDRESSES: Final = {
     "database_url": (("postgresql", "postgres"), "postgresql://user@host:5432/name"),
     "redis_url": (("redis", "rediss", "unix", "redis+socket"), "redis://host:6379/0"),
-    "blob_url": (("file", "s3", "s3a", "gs", "az", "abfs", "abfss", "https"), "file:///folder or s3://bucket/prefix"),
+    "blob_url": (
+        ("file", "memory", "s3", "s3a", "gs", "az", "abfs", "abfss", "https"),
+        "file:///folder or s3://bucket/prefix",
+    ),
 }
 
 
