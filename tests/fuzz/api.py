@@ -23,6 +23,8 @@ from pathlib import Path
 import httpx
 from fuzz import things
 
+from penstock.cli.database import opened
+from penstock.service.admin import models
 from penstock.stack import up as stack
 from penstock.stack.ports import free_port
 
@@ -75,6 +77,8 @@ def _platform(folder: Path) -> Iterator[stack.Running]:
 
 
 def _ask(running: stack.Running, hook: str, given: argparse.Namespace) -> int:
+    with opened(running.layout.data) as db:
+        db.run(models.add, things.IDLE)
     headers = {"authorization": f"Bearer {running.key}"}
     with httpx.Client(base_url=running.url, headers=headers, timeout=30, trust_env=False) as client:
         made = things.make(client, hook)

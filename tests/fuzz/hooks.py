@@ -19,7 +19,7 @@ import schemathesis
 
 _GIVEN: Final = json.loads(os.environ["FUZZ_THINGS"])
 _KEPT: Final = {(name, id) for name, ids in _GIVEN["kept"].items() for id in ids}
-_MOST: Final = 50
+_MOST: Final = 100
 """Ids of each kind, the newest: older ones have mostly been deleted."""
 _BY_OBJECT: Final = {
     "batch": "batch_id",
@@ -80,8 +80,14 @@ def filter_case(context: schemathesis.HookContext, case: schemathesis.Case) -> b
 def filter_failure(
     context: schemathesis.HookContext, failure: Any, case: schemathesis.Case, response: schemathesis.Response
 ) -> bool:
-    """A form has text only: a wrong type of JSON that is sent as one may be right (an empty file, a number)."""
-    return not (type(failure).__name__ == "AcceptedNegativeData" and case.media_type == "multipart/form-data")
+    """What is right all the same.
+
+    A form has text only: a wrong type of JSON that is sent as one may be right (an empty file, a number). And one model
+    has no worker, on purpose.
+    """
+    if type(failure).__name__ == "AcceptedNegativeData" and case.media_type == "multipart/form-data":
+        return False
+    return not (response.status_code == 503 and b'"code":"no_worker"' in response.content)
 
 
 @schemathesis.hook
@@ -98,6 +104,8 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, **_:
                 body[name] = _real(kind, body[name])
         if isinstance(body.get("part_ids"), list) and _ids["part_ids"]:
             body["part_ids"] = [_real("part_ids", one) for one in body["part_ids"]]
+        if zlib.crc32(repr(body).encode()) % 4:
+            body |= _GIVEN["asked"].get(case.operation.path, {})
         case.body = body
 
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 import httpx
 
 MODEL: Final = "tiny"
+IDLE: Final = "idle"
+"""A model without a worker: what asks it stays open, to be paused, changed or cancelled."""
 _CHAT: Final = "/v1/chat/completions"
 _EACH: Final = 8
 
@@ -48,8 +50,11 @@ class _Thanks(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def make(client: httpx.Client, hook: str) -> dict[str, dict[str, list[Any]]]:
-    """Make them; ids by the name of the path's parameter, `made` for use and `kept` from it, and `values` of bodies."""
+def make(client: httpx.Client, hook: str) -> dict[str, dict[str, Any]]:
+    """Make them; ids by the name of the path's parameter, `made` for use and `kept` from it.
+
+    Beside them `values` of a body's fields, by name, and what each path of a waiting call is `asked`.
+    """
     made: dict[str, list[str]] = defaultdict(list)
 
     def post(path: str, name: str, **asked: Any) -> dict[str, Any]:
@@ -59,13 +64,14 @@ def make(client: httpx.Client, hook: str) -> dict[str, dict[str, list[Any]]]:
         made[name].append(thing["id"])
         return thing
 
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-    line = json.dumps({"custom_id": "a", "method": "POST", "url": _CHAT, "body": body}).encode() + b"\n"
+    body, refused = _chat(MODEL, "hello"), _chat(MODEL, "[[status 400]]")
+    line = _line(body)
     ask = {"endpoint": _CHAT, "completion_window": "24h"}
     for _ in range(_EACH):
-        file = post("/v1/files", "file_id", files={"file": ("in.jsonl", line)}, data={"purpose": "batch"})
-        post("/v1/batches", "batch_id", json=ask | {"input_file_id": file["id"]})
-        post("/v1/jobs", "job_id", json={"model": MODEL, "body": body})
+        for one in (body, refused, _chat(IDLE, "hello")):
+            file = post("/v1/files", "file_id", files={"file": ("in.jsonl", _line(one))}, data={"purpose": "batch"})
+            post("/v1/batches", "batch_id", json=ask | {"input_file_id": file["id"]})
+            post("/v1/jobs", "job_id", json={"body": one})
         new = {"filename": "in.jsonl", "purpose": "batch", "bytes": len(line), "mime_type": "application/jsonl"}
         upload = post("/v1/uploads", "upload_id", json=new)
         post(f"/v1/uploads/{upload['id']}/parts", "part_ids", files={"data": line})
@@ -88,4 +94,17 @@ def make(client: httpx.Client, hook: str) -> dict[str, dict[str, list[Any]]]:
             "tenant": ["fuzz-a"], "url": [hook], "messages": [body["messages"]], "body": [body],
             "requests": [[{"body": body}], [{"custom_id": "a", "body": body}, {"custom_id": "b", "body": body}]],
         },
+        "asked": {
+            "/v1/chat/completions": {"messages": body["messages"]}, "/v1/completions": {"prompt": "hello"},
+            "/v1/embeddings": {"input": "hello"}, "/v1/responses": {"input": "hello"},
+            "/v1/score": {"text_1": "hello", "text_2": "you"}, "/v1/rerank": {"query": "hello", "documents": ["you"]},
+        },
     }  # fmt: skip
+
+
+def _chat(model: str, text: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 4}
+
+
+def _line(body: dict[str, Any]) -> bytes:
+    return json.dumps({"custom_id": "a", "method": "POST", "url": _CHAT, "body": body}).encode() + b"\n"

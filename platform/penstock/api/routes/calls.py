@@ -42,8 +42,9 @@ _BODY: Final[dict[str, Any]] = {
             "name": "x-session-id",
             "in": "header",
             "required": False,
-            "schema": {"type": "string", "maxLength": _MOST_SESSION_CHARACTERS},
-            "description": "Calls with the same value meet on one worker while it has room, where caches are warm.",
+            "schema": {"type": "string"},
+            "description": "Calls with the same value meet on one worker while it has room, where caches are warm; "
+            f"its first {_MOST_SESSION_CHARACTERS} characters count.",
         },
         {
             "name": "x-penstock-cache",
@@ -71,6 +72,7 @@ _BODY: Final[dict[str, Any]] = {
                                 "mode": {"type": "string", "enum": ["on", "off", "refresh"]},
                                 "ttl_seconds": {"type": "integer", "minimum": 1},
                             },
+                            "additionalProperties": False,
                         },
                     },
                     "additionalProperties": True,
