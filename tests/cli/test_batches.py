@@ -52,6 +52,20 @@ def test_a_file_is_submitted_to_go_on_without_its_bad_lines(
     assert penstock("batches", "submit", jsonl(tmp_path), "--on-invalid", "ignore").exit_code == 2
 
 
+def test_a_file_that_goes_on_without_bad_lines_may_begin_with_some(
+    penstock: Penstock, client: httpx.Client, tmp_path: Path
+) -> None:
+    name = jsonl(tmp_path)
+    bad = b'{bad first\n["no object"]\n{"url": "/v1/nope"}\n{"no": "url"}\n'
+    (tmp_path / name).write_bytes(bad + (tmp_path / name).read_bytes())
+    assert penstock("batches", "submit", name).stderr.endswith("is not parseable as JSON.\n")
+    done = penstock("batches", "submit", name, "--on-invalid", "skip")
+    assert done.exit_code == 0, done.output
+    assert client.get(f"/v1/batches/{done.stdout.strip()}").json()["endpoint"] == "/v1/completions"
+    (tmp_path / name).write_bytes(bad)
+    assert penstock("batches", "submit", name, "--on-invalid", "skip").stderr.endswith("is not parseable as JSON.\n")
+
+
 def test_a_file_whose_lines_name_no_model_is_submitted_and_estimated_with_one(
     penstock: Penstock, db: Database, tmp_path: Path
 ) -> None:

@@ -64,5 +64,5 @@ def test_a_call_of_more_texts_than_there_may_be_is_let_in_alone() -> None:
 
 def test_a_limit_of_none_lets_none_in_alone_either() -> None:
     shut = Access("key_1", "acme", limits={LimitName.SEQUENCES: 0})
-    with pytest.raises(TooMany), AtOnce(Settings()).held(shut, LimitName.SEQUENCES, 1):
+    with pytest.raises(TooMany, match="is 0: none are let in"), AtOnce(Settings()).held(shut, LimitName.SEQUENCES, 1):
         pass

@@ -54,6 +54,8 @@ TOLD = {
     "database_url": ("mysql://there/db", "an address like postgresql://user@host:5432/name"),
     "redis_url": ("there:6379", "an address like redis://host:6379/0"),
     "blob_url": ("/folder", "an address like file:///folder or s3://bucket/prefix"),
+    "outbound_ports": ("443,https", "ports, by comma"),
+    "outbound_allow": ("300.0.0.0/8", "networks (CIDRs), by comma"),
     "log_level": ("loud", "debug, info, warning or error"),
     "trusted_proxies": ("proxy.local", "addresses or networks, by comma"),
 }
@@ -102,3 +104,14 @@ def test_what_is_secret_is_not_shown_and_all_faults_are_told_at_once(monkeypatch
     monkeypatch.delenv("PENSTOCK_API_TURNS")
     told = stopped("database_url", "postgresq://me:hunter2@there/db", monkeypatch)
     assert told == "penstock: PENSTOCK_DATABASE_URL must be an address like postgresql://user@host:5432/name."
+
+
+def test_what_must_be_json_and_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = stopped("webhook_waits_seconds", "soon", monkeypatch)
+    assert told == "penstock: PENSTOCK_WEBHOOK_WAITS_SECONDS must be JSON."
+
+
+@pytest.mark.parametrize("name", ["database_url", "redis_url"])
+def test_an_address_with_a_port_that_is_none_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheme = "postgresql" if name == "database_url" else "redis"
+    assert "must be an address like" in stopped(name, f"{scheme}://there:notaport/x", monkeypatch)

@@ -11,16 +11,21 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 import httpx
 
 from penstock.cli.client import ask
+from penstock.domain.inference_endpoints import BATCHED
 from penstock.formats import encoding
 from penstock.formats.gunzip import MAGIC
 from penstock.formats.input import tidy
 from penstock.stack.problem import Problem
+
+_MOST_SKIPPED: Final = 10_000
+"""Of a file whose lines are all bad so many are looked at: the server says of each what is wrong with it."""
 
 
 def opened(file: Path) -> BinaryIO:
@@ -38,13 +43,16 @@ def upload(client: httpx.Client, file: Path) -> str:
         return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
 
 
-def first_url(file: Path) -> str:
-    """What the first request asks; raise Problem, which says what the file is instead."""
+def first_url(file: Path, *, skipping: bool = False) -> str:
+    """What the first request asks (if bad ones are skipped, the first good one); raise Problem, which says why not."""
     try:
         with _inflated(file) as lines:
             head = lines.read(encoding.HEAD_BYTES)
             lines.seek(0)
-            line = _first_line(lines)
+            line = next(_lines(lines), None)
+            if skipping:
+                lines.seek(0)
+                line = next((one for one in islice(_lines(lines), _MOST_SKIPPED) if _asks_something(one)), line)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Problem(f"{file} begins as gzip does, but can't be inflated: {error}.") from None
     if fault := encoding.fault(head):
@@ -73,9 +81,14 @@ def _inflated(file: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
 
 
-def _first_line(lines: BinaryIO) -> bytes | None:
-    """The first line with content, without a BOM and white space around it."""
-    for number, raw in enumerate(lines, 1):
-        if line := tidy(raw, number):
-            return line
-    return None
+def _lines(lines: BinaryIO) -> Iterator[bytes]:
+    """The lines with content, without a BOM and white space around them."""
+    return (line for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+
+
+def _asks_something(line: bytes) -> bool:
+    try:
+        request: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(request, dict) and request.get("url") in BATCHED

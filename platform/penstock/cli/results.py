@@ -80,8 +80,13 @@ def write(pieces: Iterable[bytes], target: Path | None) -> None:
     """Write to standard output as they come, or to a file that is there only once it is whole."""
     if target is None:
         for piece in pieces:
-            sys.stdout.buffer.write(piece)
-            sys.stdout.flush()
+            try:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise Problem(f"Standard output can't be written: {error.strerror}.") from None
         return
     part = target.with_name(target.name + ".part")
     try:

@@ -10,6 +10,7 @@ import os
 import sys
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from penstock.settings import misread
 from penstock.settings.cache import CacheSettings
@@ -52,6 +53,8 @@ def load() -> Settings:
         found = Settings()
     except ValidationError as error:
         raise SystemExit(f"penstock: {misread.told(error, Settings)}.") from None
+    except SettingsError as error:
+        raise SystemExit(f"penstock: {misread.no_json(error)}.") from None
     for name, like in misread.misspelt(os.environ, Settings):
         print(f"penstock: warning: {name} is no setting and changes nothing. Is it {like}?", file=sys.stderr)
     return found

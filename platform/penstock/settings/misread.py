@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
 
 PREFIX: Final = "PENSTOCK_"
 _OTHERS: Final = frozenset({"API_KEY", "BIND", "DATA", "ENGINE_PYTHON", "MODEL", "URL"})
@@ -47,6 +49,12 @@ def _must_be(one: ErrorDetails) -> str:
     words = _MUST_BE.get(one["type"])
     context: dict[str, Any] = one.get("ctx", {})
     return words.format(**context) if words else f"something else ({one['msg']})"
+
+
+def no_json(error: SettingsError) -> str:
+    """A value that must be JSON and is none, which fails before anything is validated."""
+    named = re.search('"([a-z_]+)"', str(error))
+    return f"{PREFIX}{named[1].upper() if named else '…'} must be JSON"
 
 
 def misspelt(environment: Iterable[str], model: type[BaseModel]) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -53,7 +54,7 @@ class ServerSettings(Concern):
     @classmethod
     def _is_an_address(cls, url: str, info: ValidationInfo) -> str:
         schemes, example = _ADDRESSES[info.field_name or ""]
-        if url.partition("://")[0] not in schemes or not url.partition("://")[2]:
+        if url.partition("://")[0] not in schemes or not url.partition("://")[2] or not _has_a_port_or_none(url):
             raise ValueError(f"an address like {example}")
         return url
 
@@ -85,3 +86,11 @@ class ServerSettings(Concern):
     def metrics_secret(self) -> SharedSecret:
         """What a scrape shows."""
         return SharedSecret.read(self.metrics_token.get_secret_value() if self.metrics_token else "")
+
+
+def _has_a_port_or_none(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 # raises where it is no number
+    except ValueError:
+        return False
+    return True

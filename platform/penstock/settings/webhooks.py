@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
+from penstock.domain.address import networks, ports
 from penstock.settings.concern import Concern
 
 
@@ -37,3 +38,23 @@ class OutboundSettings(Concern):
     )
     outbound_ports: str = Field("443,80", description="Ports that it may reach elsewhere, by comma.")
     outbound_http: bool = Field(False, description="Whether http:// without TLS may be sent to elsewhere too.")
+
+    @field_validator("outbound_allow")
+    @classmethod
+    def _are_open_networks(cls, text: str) -> str:
+        try:
+            networks(text)
+        except ValueError:
+            raise ValueError("networks (CIDRs), by comma") from None
+        return text
+
+    @field_validator("outbound_ports")
+    @classmethod
+    def _are_open_ports(cls, text: str) -> str:
+        try:
+            good = all(0 < port < 65_536 for port in ports(text))
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("ports, by comma")
+        return text

@@ -58,7 +58,8 @@ def submit(
 ) -> None:
     """Upload a file and make a batch of it; prints its id."""
     with told(), connected(url, data) as client:
-        asked = {"endpoint": endpoint or first_url(file), "completion_window": window, "lane": str(lane)}
+        asks = endpoint or first_url(file, skipping=on_invalid is OnInvalid.SKIP)
+        asked = {"endpoint": asks, "completion_window": window, "lane": str(lane)}
         asked |= {"on_invalid": str(on_invalid)} | ({"model": model} if model else {})
         batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": upload(client, file)})
         out.print(batch["id"])

@@ -17,13 +17,18 @@ _GRACE_SECONDS = 10
 
 def migrate() -> None:
     """Bring the database to the newest revision, and every webhook secret under the first of the secret keys."""
+    import sqlalchemy.exc
+
     from penstock.cli.commands import secrets
     from penstock.cli.database import opened_at
     from penstock.service.webhooks import resealing, secret_keys
     from penstock.store.migrate import upgrade
 
     loaded = settings.load()
-    upgrade(loaded.database_url)
+    try:
+        upgrade(loaded.database_url)
+    except sqlalchemy.exc.OperationalError as error:
+        raise SystemExit(f"penstock: The database is away: {str(error.orig).splitlines()[0]}") from None
     with opened_at(loaded.database_url) as db:
         try:
             if db.run(resealing.counts):
