@@ -27,7 +27,9 @@ from starlette.types import Scope
 
 from penstock.domain.api_errors import TooMany
 
-LONGEST_SECONDS: Final = 2.0
+LONGEST_SECONDS: Final = 10.0
+"""As long as one waits for a connection of the pool. A shorter one ends the turns of requests that are only slow, on a
+machine that is very busy, and lets in others that make them slower still, until they all wait for the pool in vain."""
 _CLIENT_SECONDS: Final = 0.05
 """A client that takes longer to send what is next is slow."""
 NOBODY: Final = ""

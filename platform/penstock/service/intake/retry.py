@@ -19,6 +19,7 @@ from penstock.service.intake import creation
 from penstock.service.intake.creation import made_before
 from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, files
+from penstock.store.work import skipped
 
 NOTHING = "nothing_to_retry"
 GONE = "file_gone"
@@ -57,7 +58,7 @@ def retry(
     parent = batches.get(tx.conn, tenant, id)
     if parent is None or parent.kind != kind:
         raise NotFound(kind, id, param=f"{kind}_id")
-    _check(parent, repeats)
+    _check(parent, repeats, skipped.count(tx.conn, parent.id))
     root = parent if parent.root is None else batches.get(tx.conn, tenant, parent.root)
     assert root is not None, "batches are never deleted"
     window = terms.completion_window or parent.completion_window
@@ -91,16 +92,17 @@ def retry(
     return creation.insert(tx, new, settings)[0]
 
 
-def _check(parent: Batch, repeats: Retry) -> None:
+def _check(parent: Batch, repeats: Retry, skipped_lines: int) -> None:
     if not parent.ended:
         message = f"The {parent.kind} is {parent.state}: its lines can be repeated once it has ended."
         raise Conflict(parent.state, "retried", message)
-    failed = parent.failed if repeats.wants_failed else 0
+    failed = parent.failed - skipped_lines if repeats.wants_failed else 0
     answered = 0
     if repeats.answered is not None:
         answered = parent.empty if repeats.answered == EMPTY else parent.completed
     if failed + answered == 0:
-        message = f"The {parent.kind} has no such line: {parent.completed} are answered and {parent.failed} failed."
+        message = f"The {parent.kind} has no such line: {parent.completed} are answered and {parent.failed} failed"
+        message += f", of which {skipped_lines} were skipped: they are in no retry." if skipped_lines else "."
         raise Conflict(parent.state, "retried", message, code=NOTHING)
     if not parent.inline and parent.output_file is None and parent.error_file is None:
         message = f"The {parent.kind} failed before its results were put together: create it anew."

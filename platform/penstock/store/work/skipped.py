@@ -30,6 +30,13 @@ _HOLD = text("""
     update slices s set state = 'running', lease = opened.id from opened where s.id = :slice
     returning s.lease""")
 
+_COUNT = text("select coalesce(sum(lines), 0) from slices where batch = :batch and model is null")
+
+
+def count(conn: Connection, batch: str) -> int:
+    """How many lines of a batch were skipped."""
+    return int(conn.execute(_COUNT, {"batch": batch}).scalar_one())
+
 
 def hold(
     conn: Connection, batch: str, lane: Lane, *, lines: int, first_line: int, last_line: int, lease: int, nonce: UUID
