@@ -120,10 +120,15 @@ def lock() -> None:
     settings = pip_settings()
     torch = [] if holds_torch(settings.get("find-links", [])) else ["--torch-backend=cpu"]
     folder = LOCK.parent
-    uv("pip", "compile", str(folder / "direct.in"), "--override", str(folder / "overrides.txt"),
-       "--output-file", str(LOCK), "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28",
-       "--no-header", "--no-annotate", "--quiet", *torch, settings=settings)  # fmt: skip
-    say(f"wrote {LOCK.relative_to(ROOT)}")
+    compile_lock(folder / "direct.in", LOCK, "--override", str(folder / "overrides.txt"), *torch, settings=settings)
+
+
+def compile_lock(wanted: Path, lock: Path, *more: str, settings: dict[str, list[str]]) -> None:
+    """Write a lock anew from what is wanted: the same in each, and without an address in it."""
+    uv("pip", "compile", str(wanted), *more, "--output-file", str(lock), "--python-version", "3.11",
+       "--python-platform", "x86_64-manylinux_2_28", "--no-header", "--no-annotate", "--quiet",
+       settings=settings)  # fmt: skip
+    say(f"wrote {lock.relative_to(ROOT)}")
 
 
 def uv(*arguments: str, settings: dict[str, list[str]] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.settings import Settings, load
-from penstock.settings.renamed import RENAMED
+from penstock.settings.misread import RENAMED
 from penstock_worker.engine.vllm import idle_yield, step_time_slicing
 
 

@@ -38,10 +38,10 @@ def opened(data: Path) -> Iterator[Database]:
 @contextmanager
 def opened_at(url: str) -> Iterator[Database]:
     """The database at this address for one command."""
-    if why := revision.why_not(url):
-        raise Problem(why)
     db = Database(sync_engine(url, connections=1), lambda hints: None, CLI)
     try:
+        if why := revision.why_not(db.engine):
+            raise Problem(why)
         yield db
     finally:
         db.close()

@@ -174,4 +174,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 def ports(text: str) -> frozenset[int]:
     """Read comma-separated ports; raises ValueError."""
-    return frozenset(int(part) for part in text.split(",") if part.strip())
+    found = frozenset(int(part) for part in text.split(",") if part.strip())
+    if not all(0 < port < 65_536 for port in found):
+        raise ValueError("a port is a number from 1 to 65535")
+    return found

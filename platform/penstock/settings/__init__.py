@@ -22,7 +22,6 @@ from penstock.settings.leases import LeaseSettings
 from penstock.settings.limits import LimitSettings
 from penstock.settings.lines import LineSettings
 from penstock.settings.plans import PlanSettings
-from penstock.settings.renamed import refuse_old_names
 from penstock.settings.servers import ServerSettings
 from penstock.settings.sweep import SweepSettings
 from penstock.settings.webhooks import OutboundSettings, WebhookSettings
@@ -48,7 +47,7 @@ class Settings(
 
 def load() -> Settings:
     """Read the environment; an old name or a value that is none ends the process with a line that says what to set."""
-    refuse_old_names(os.environ)
+    misread.refuse_old_names(os.environ)
     try:
         found = Settings()
     except ValidationError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB = 1024
@@ -14,11 +15,21 @@ GIB = 1024 * MIB
 TIB = 1024 * GIB
 
 
-class Concern(BaseSettings):
-    """A frozen value. A function takes the concern that it needs; the whole `Settings` is one of each.
+def must_be(words: str, read: Callable[[str], object]) -> AfterValidator:
+    """For an annotation: a text that `read` raises no ValueError for, and what is said of any other."""
 
-    Names of validators are apart in all of them: of two that are equal the whole would have one.
-    """
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except ValueError:
+            raise ValueError(words) from None
+        return text
+
+    return AfterValidator(check)
+
+
+class Concern(BaseSettings):
+    """A frozen value. A function takes the concern that it needs; the whole `Settings` is one of each."""
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
 

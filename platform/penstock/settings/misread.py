@@ -1,4 +1,7 @@
-"""Settings that can't be read: a line that names each, its value and what it must be; a misspelt one is warned of."""
+"""What an environment says that is no setting: a line for old names, one for values that are none, a warning for slips.
+
+All faults of a kind stand in one line, each with its setting and what to set.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,28 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
 PREFIX: Final = "PENSTOCK_"
+RENAMED: Final = {
+    "BUNDLE_LINES": "SMALL_JOB_LINES",
+    "CONTROL_SECONDS": "BUDGET_SECONDS",
+    "DOOR_CA": "INGRESS_CA",
+    "DOOR_CALLS": "INGRESS_CALLS",
+    "DOOR_CERT": "INGRESS_CERT",
+    "DOOR_GONE_SECONDS": "INGRESS_GONE_SECONDS",
+    "DOOR_GRACE_SECONDS": "INGRESS_GRACE_SECONDS",
+    "DOOR_HOST": "INGRESS_HOST",
+    "DOOR_KEY": "INGRESS_KEY",
+    "DOOR_PORT": "INGRESS_PORT",
+    "DOOR_TOKEN": "INGRESS_TOKEN",
+    "DOOR_URL": "INGRESS_URL",
+    "ENGINE_NAP_SECONDS": "ENGINE_IDLE_YIELD_SECONDS",
+    "ENGINE_TURNS": "ENGINE_STEP_SHARE",
+    "PULSE_SECONDS": "LOAD_REPORT_SECONDS",
+    "WEBHOOK_LOOK_SECONDS": "WEBHOOK_POLL_SECONDS",
+    "WEBHOOK_PLACES": "WEBHOOK_CONCURRENCY",
+    "WEBHOOK_RECEIVER_PLACES": "WEBHOOK_RECEIVER_CONCURRENCY",
+    "WEBHOOK_TENANT_PLACES": "WEBHOOK_TENANT_CONCURRENCY",
+}
+"""Names that settings had before."""
 _OTHERS: Final = frozenset({"API_KEY", "BIND", "DATA", "ENGINE_PYTHON", "MODEL", "URL"})
 """What commands, engines and the compose files read under our prefix beside the settings."""
 _ALIKE: Final = 0.8
@@ -30,6 +55,14 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "value_error": "{error}",
 }
 """By pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors)."""
+
+
+def refuse_old_names(environment: Iterable[str]) -> None:
+    """Stop with one line if a setting stands there under the name it had before."""
+    given = {name.upper() for name in environment}
+    found = [f"{PREFIX}{old} is now {PREFIX}{new}" for old, new in RENAMED.items() if f"{PREFIX}{old}" in given]
+    if found:
+        raise SystemExit(f"penstock: {'; '.join(found)}: set the new name instead.")
 
 
 def told(error: ValidationError, model: type[BaseModel]) -> str:

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from penstock.domain.address import networks
 from penstock.domain.shared_secret import SharedSecret
-from penstock.settings.concern import Concern
+from penstock.settings.concern import Concern, must_be
 
 _LEAST_KEY_CHARACTERS: Final = 16
-_ADDRESSES: Final = {
-    "database_url": (("postgresql", "postgres"), "postgresql://user@host:5432/name"),
-    "redis_url": (("redis", "rediss", "unix", "redis+socket"), "redis://host:6379/0"),
-    "blob_url": (
-        ("file", "memory", "s3", "s3a", "gs", "az", "abfs", "abfss", "https"),
-        "file:///folder or s3://bucket/prefix",
-    ),
-}
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _address(like: str, *schemes: str) -> AfterValidator:
+    def read(url: str) -> None:
+        scheme, _, rest = url.partition("://")
+        if scheme not in schemes or not rest:
+            raise ValueError
+        urlsplit(url).port  # noqa: B018 # raises ValueError where it is no number
+
+    return must_be(f"an address like {like}", read)
+
+
+def _level(text: str) -> int:
+    return _LEVELS.index(text.upper())
 
 
 class ServerSettings(Concern):
     """One process and the servers around it."""
 
-    database_url: str = Field(
+    database_url: Annotated[str, _address("postgresql://user@host:5432/name", "postgresql", "postgres")] = Field(
         "postgresql://postgres@127.0.0.1:5432/postgres", description="Postgres, the only truth (libpq URL)."
     )
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis or Valkey: hints only, may lose everything.")
-    blob_url: str = Field("file:///var/lib/penstock/blobs", description="Blob store: file://, s3://, gs:// or az://.")
+    redis_url: Annotated[str, _address("redis://host:6379/0", "redis", "rediss", "unix", "redis+socket")] = Field(
+        "redis://127.0.0.1:6379/0", description="Redis or Valkey: hints only, may lose everything."
+    )
+    blob_url: Annotated[
+        str,
+        _address(
+            "file:///folder or s3://bucket/prefix",
+            *("file", "memory", "s3", "s3a", "gs", "az", "abfs", "abfss", "https"),
+        ),
+    ] = Field("file:///var/lib/penstock/blobs", description="Blob store: file://, s3://, gs:// or az://.")
     scratch_dir: Path = Field(Path("/tmp"), description="Local disk for spooling input and assembling output.")
     runtime_dir: Path = Field(Path("/tmp/penstock"), description="Sockets and process records; keep the path short.")
     bootstrap_key: SecretStr | None = Field(None, description="API key of the first tenant, made valid at the start.")
@@ -40,30 +55,18 @@ class ServerSettings(Concern):
         "By comma, to rotate it: all are accepted.",
     )
     metrics_open: bool = Field(False, description="Whoever reaches the API may read /metrics, without a token.")
-    trusted_proxies: str = Field(
+    # A name that nobody compares would be believed in by its writer only.
+    trusted_proxies: Annotated[str, must_be("addresses or networks, by comma", networks)] = Field(
         "127.0.0.1,::1", description="Addresses or networks (by comma) whose X-Forwarded-For and -Proto APIs believe."
     )
     log_dir: Path = Field(Path("/tmp/penstock"), description="Logs of engines; each other process logs to its stdout.")
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: Annotated[str, must_be("debug, info, warning or error", _level)] = Field(
+        "info", description="debug, info, warning or error."
+    )
     failpoints: str = Field("", description="For tests only: places where this process dies, stops or waits.")
     api_connections: int = Field(10, description="Most Postgres connections of one API process.")
     api_turns: int = Field(12, ge=1, description="Requests that one API process works on at once, shared by tenants.")
     hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")
-
-    @field_validator("database_url", "redis_url", "blob_url")
-    @classmethod
-    def _is_an_address(cls, url: str, info: ValidationInfo) -> str:
-        schemes, example = _ADDRESSES[info.field_name or ""]
-        if url.partition("://")[0] not in schemes or not url.partition("://")[2] or not _has_a_port_or_none(url):
-            raise ValueError(f"an address like {example}")
-        return url
-
-    @field_validator("log_level")
-    @classmethod
-    def _is_a_level(cls, level: str) -> str:
-        if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
-            raise ValueError("debug, info, warning or error")
-        return level
 
     @field_validator("bootstrap_key")
     @classmethod
@@ -73,24 +76,7 @@ class ServerSettings(Concern):
             raise ValueError(f"{_LEAST_KEY_CHARACTERS} or more printable ASCII characters, without spaces")
         return key
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, text: str) -> str:
-        try:
-            networks(text)
-        except ValueError:  # a name that nobody compares would be believed in by its writer only
-            raise ValueError("addresses or networks, by comma") from None
-        return text
-
     @property
     def metrics_secret(self) -> SharedSecret:
         """What a scrape shows."""
         return SharedSecret.read(self.metrics_token.get_secret_value() if self.metrics_token else "")
-
-
-def _has_a_port_or_none(url: str) -> bool:
-    try:
-        urlsplit(url).port  # noqa: B018 # raises where it is no number
-    except ValueError:
-        return False
-    return True

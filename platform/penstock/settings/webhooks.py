@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
 from penstock.domain.address import networks, ports
-from penstock.settings.concern import Concern
+from penstock.settings.concern import Concern, must_be
 
 
 class WebhookSettings(Concern):
@@ -33,28 +34,10 @@ class WebhookSettings(Concern):
 class OutboundSettings(Concern):
     """Networks and ports that may be reached."""
 
-    outbound_allow: str = Field(
+    outbound_allow: Annotated[str, must_be("networks (CIDRs), by comma", networks)] = Field(
         "", description="Networks of your own (CIDRs, by comma) that it may reach, on any port, with http too."
     )
-    outbound_ports: str = Field("443,80", description="Ports that it may reach elsewhere, by comma.")
+    outbound_ports: Annotated[str, must_be("ports, by comma", ports)] = Field(
+        "443,80", description="Ports that it may reach elsewhere, by comma."
+    )
     outbound_http: bool = Field(False, description="Whether http:// without TLS may be sent to elsewhere too.")
-
-    @field_validator("outbound_allow")
-    @classmethod
-    def _are_open_networks(cls, text: str) -> str:
-        try:
-            networks(text)
-        except ValueError:
-            raise ValueError("networks (CIDRs), by comma") from None
-        return text
-
-    @field_validator("outbound_ports")
-    @classmethod
-    def _are_open_ports(cls, text: str) -> str:
-        try:
-            good = all(0 < port < 65_536 for port in ports(text))
-        except ValueError:
-            good = False
-        if not good:
-            raise ValueError("ports, by comma")
-        return text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import sqlalchemy.exc
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from penstock.store.engine import sync_engine
 
@@ -55,19 +55,19 @@ def fault(conn: Connection, needed: str) -> str | None:
     return None
 
 
-def why_not(database_url: str) -> str | None:
-    """The `fault` of the database at this address; None of one that is away: whoever needs it then says so."""
-    engine = sync_engine(database_url, connections=1)
+def why_not(engine: Engine) -> str | None:
+    """The `fault` of this database; None of one that is away: whoever needs it then says so."""
     try:
         with engine.connect() as conn:
             return fault(conn, newest())
     except sqlalchemy.exc.DBAPIError:
         return None
-    finally:
-        engine.dispose()
 
 
 def require(database_url: str) -> None:
-    """End the process with one line if this code can't run on that database."""
-    if why := why_not(database_url):
+    """End the process with one line if this code can't run on the database at this address."""
+    engine = sync_engine(database_url, connections=1)
+    why = why_not(engine)
+    engine.dispose()
+    if why:
         raise SystemExit(f"penstock: {why}")

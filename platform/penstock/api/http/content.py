@@ -40,7 +40,6 @@ async def respond(request: Request, blobs: Blobs, file: File) -> Response:
         "accept-ranges": "bytes",
         "vary": "accept-encoding",
         "content-disposition": _disposition(file.filename),
-        "x-content-type-options": "nosniff",
         "cache-control": "private, no-cache",
     }
     if _matches(request.headers.get("if-none-match"), etag, f'"{file.id}-gzip"'):

@@ -55,7 +55,7 @@ async def list_deliveries(
     limit: Limit = 20,
 ) -> Page[DeliveryShape]:
     """Your deliveries, newest first, each with its last attempt: of a batch or job, an event, an endpoint, a status."""
-    found = await here.db.run(
+    found = await here.db.autocommit(
         webhook_queue.page,
         tenant,
         after=after,

@@ -90,7 +90,7 @@ async def get_usage(
         raise BadRequest(f"limit must be at most {most} for buckets of {bucket_width}.", param="limit")
     if page is not None and not (page.isascii() and page.isdigit() and int(page) <= _LATEST):
         raise BadRequest("page must be the next_page of an answer.", param="page")
-    found = await here.db.run(
+    found = await here.db.autocommit(
         usage.report,
         tenant,
         start=datetime.fromtimestamp(int(page) if page else start_time, UTC),

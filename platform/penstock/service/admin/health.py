@@ -37,7 +37,7 @@ async def missing_to_be_ready(db: AsyncDatabase, blobs: BlobReadiness) -> list[s
     """What keeps the API from answering: `postgres`, `blobs`."""
     missing = []
     try:
-        await db.run(_ask)
+        await db.autocommit(_ask)
     except Unavailable:
         missing.append("postgres")
     if not await blobs.good():

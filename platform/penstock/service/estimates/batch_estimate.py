@@ -170,7 +170,7 @@ async def estimate(
         for line in looked:
             check_model(wanted.allowed_models, line.model, "body.model")
     names = {line.model for line in looked if allows(wanted.allowed_models, line.model)}
-    told = await db.run(_ask, wanted, names, window, settings)
+    told = await db.autocommit(_ask, wanted, names, window, settings)
     works = told.works
     good = [line for line in looked if line.model in works]
     error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
@@ -205,11 +205,11 @@ async def estimate(
 async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: LimitSettings) -> _Sample:
     default = wanted.default_model
     if default is None and wanted.input_file is not None:
-        default = only_one(await db.run(lambda tx: models.every_name(tx.conn)), wanted.allowed_models)
+        default = only_one(await db.autocommit(lambda tx: models.every_name(tx.conn)), wanted.allowed_models)
     looking = Looking(functools.partial(_look, wanted.endpoint, settings, default), settings.max_line_bytes)
     if wanted.input_file is None:
         return await asyncio.to_thread(sample.of_lines, wanted.requests, looking)
-    file = await db.run(lambda tx: files.get(tx.conn, wanted.tenant, wanted.input_file or ""))
+    file = await db.autocommit(lambda tx: files.get(tx.conn, wanted.tenant, wanted.input_file or ""))
     if file is None:
         message = f"No such file: {wanted.input_file!r}. It does not exist, was deleted or has expired."
         raise BadRequest(message, param="input_file_id")

@@ -52,12 +52,14 @@ class AtOnce:
             ("your tenant", access.tenant, tenants),
             ("this key", access.key, access.key_limits.get(name)),
         ):
-            used, rule = self._held[owner, name], RULES[name]
-            weight = min(amount, max(1, most)) if rule.alone and most is not None else amount
+            if most is None:
+                continue
             if most == 0:
                 message = f"The limit {name} of {whose} is 0: none are let in."
                 raise TooMany(message, headers={"x-should-retry": "false"})
-            if most is not None and used + weight > most:
+            used, rule = self._held[owner, name], RULES[name]
+            weight = min(amount, most) if rule.alone else amount
+            if used + weight > most:
                 message = f"The limit {name} of {whose} is {most} {rule.words}, and {used} are there: try later."
                 raise TooMany(message, headers={"retry-after": "1"})
         self._held[access.tenant, name] += amount
