@@ -81,20 +81,22 @@ FORM = ("content-type: multipart/form-data; boundary=B", f"content-length: {4 * 
 PART = b'--B\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n'
 
 
-def blobs(house: House) -> int:
+def settled_blobs(house: House) -> int:
+    """How many there are once all that was cut is taken away."""
+    house.until(lambda: house.ask("select count(*) from intents") == 0, "what was cut is taken away", 60)
     return sum(1 for path in house.blobs.rglob("*") if path.is_file())
 
 
 def test_hundreds_of_slow_clients_cost_little_and_hold_up_nobody(house: House, file: str, connect: Open) -> None:
     with client(house, "api-1") as http:
         small_calls(http, 50)
-        before, files_before = house.peak_mib("api-1"), blobs(house)
+        before, files_before = house.peak_mib("api-1"), settled_blobs(house)
         uploads = [connect("api-1", "POST /v1/files", PART + bytes(150_000), *FORM) for _ in range(200)]
-        for _ in range(200):  # never read
-            connect("api-1", f"GET /v1/files/{file}/content", buffer=4_096)
+        never = [connect("api-1", f"GET /v1/files/{file}/content", buffer=4_096) for _ in range(200)]
         json = (f"content-length: {MIB}", "content-type: application/json")
         jobs = [connect("api-1", "POST /v1/jobs", bytes(900_000), *json) for _ in range(30)]
         house.until(lambda: house.ask("select count(*) from intents") == 200, "all uploads have begun", 60)
+        assert all(one.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200" for one in never), "all downloads have begun"
 
         slowest = small_calls(http, 200)[-3]  # the 99th percentile
         grown = house.peak_mib("api-1") - before
@@ -114,8 +116,7 @@ def test_hundreds_of_slow_clients_cost_little_and_hold_up_nobody(house: House, f
 
         for one in (*uploads, *jobs):
             one.close()
-        house.until(lambda: house.ask("select count(*) from intents") == 0, "what was cut is taken away", 60)
-        assert blobs(house) == files_before + 1
+        assert settled_blobs(house) == files_before + 1, "what was cut is taken away"
         house.until(lambda: http.post("/v1/jobs", content=bytes(900_000)).status_code == 400, "there is room again")
 
 
@@ -147,7 +148,7 @@ def drip(one: socket.socket, seconds: float) -> bytes:
 
 @pytest.mark.parametrize("sends", ["a byte now and then", "nothing"])
 def test_an_upload_without_progress_is_408_and_leaves_nothing(house: House, connect: Open, sends: str) -> None:
-    before = blobs(house)
+    before = settled_blobs(house)
     began = time.monotonic()
     one = connect("api-2", "POST /v1/files", PART + bytes(500_000), *FORM)
     answer = drip(one, 15) if sends.startswith("a byte") else rest(one)
@@ -155,8 +156,7 @@ def test_an_upload_without_progress_is_408_and_leaves_nothing(house: House, conn
     assert answer.startswith(b"HTTP/1.1 408")
     assert b'"code":"request_timeout"' in answer
     assert b"connection: close" in answer
-    house.until(lambda: house.ask("select count(*) from intents") == 0, "its blob is taken away", 10)
-    assert blobs(house) == before
+    assert settled_blobs(house) == before
 
 
 def rest(one: socket.socket) -> bytes:
