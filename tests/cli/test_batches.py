@@ -249,7 +249,8 @@ def test_a_retry_is_made_of_what_failed_and_its_merged_results_are_fetched(
     assert job in repeats
     assert child in penstock("batches", "show", job).stdout
     assert "no such line" in penstock("batches", "retry", job, "--answered", "empty").stderr
-    assert "has no merged results" in penstock("batches", "results", job, "--merged").stderr
+    assert penstock("batches", "results", job, "--merged").stdout == own_line(client, job)
+    assert "has no merged results" in penstock("batches", "results", child, "--merged").stderr
     good, bad = upload(client, b'{"custom_id": "a"}\n')["id"], upload(client, b'{"custom_id": "b"}\n')["id"]
     db.run(lambda tx: batches.close(tx.conn, child, BatchState.COMPLETED))
     db.run(lambda tx: batches.finalize(tx.conn, [child]))
