@@ -20,7 +20,6 @@ from penstock.domain.file import BATCH
 from penstock.domain.inference_endpoints import BATCHED
 from penstock.formats import encoding
 from penstock.formats.gunzip import MAGIC
-from penstock.formats.input import tidy
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
@@ -38,8 +37,13 @@ def opened(file: Path) -> BinaryIO:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
 
 
-def upload(client: httpx.Client, file: Path, purpose: str = BATCH) -> dict[str, Any]:
-    """Send the file as it is; the API's object of it. Raises Problem."""
+def upload(client: httpx.Client, file: Path) -> str:
+    """Send the file of a batch as it is; the id that it has there. Raises Problem."""
+    return str(send(client, file, BATCH)["id"])
+
+
+def send(client: httpx.Client, file: Path, purpose: str) -> dict[str, Any]:
+    """Send a file as it is; the API's object of it. Raises Problem."""
     with opened(file) as whole:
         files = {"file": (file.name, whole, "application/octet-stream")}
         sent: dict[str, Any] = ask(client, "POST", "/files", files=files, data={"purpose": purpose}, timeout=None)
@@ -48,7 +52,7 @@ def upload(client: httpx.Client, file: Path, purpose: str = BATCH) -> dict[str, 
 
 def first_url(file: Path, *, skipping: bool = False) -> str:
     """What the first request asks (if bad ones are skipped, the first good one); raise Problem, which says why not."""
-    with inflated(file) as (lines, _):
+    with inflated(file) as lines:
         head = lines.read(encoding.HEAD_BYTES)
         lines.seek(0)
         line = next(_lines(lines), None)
@@ -73,20 +77,26 @@ def first_url(file: Path, *, skipping: bool = False) -> str:
 
 
 @contextmanager
-def inflated(file: Path) -> Iterator[tuple[BinaryIO, bool]]:
-    """What the server will read of it, and whether it was gzip, which is inflated. Raises Problem if that is broken."""
+def inflated(file: Path) -> Iterator[BinaryIO]:
+    """What the server will read of it: gzip is inflated; raises Problem if that is broken."""
     with opened(file) as plain:
         packed = plain.read(len(MAGIC)) == MAGIC
         plain.seek(0)
         try:
-            yield (cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain), packed
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise Problem(f"{file} begins as gzip does, but can't be inflated: {error}.") from None
 
 
+def numbered(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines with content, with their physical numbers from 1, without a BOM and white space around them."""
+    from penstock.formats.input import tidy
+
+    return ((number, line) for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+
+
 def _lines(lines: BinaryIO) -> Iterator[bytes]:
-    """The lines with content, without a BOM and white space around them."""
-    return (line for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+    return (line for _, line in numbered(lines))
 
 
 def _asks_something(line: bytes) -> bool:

@@ -82,7 +82,8 @@ def load(name: str) -> Any:
     family = getattr(found, "app", None)
     if family is None:
         alone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
-        alone.command(name)(getattr(found, name))
+        how = getattr(found, "CLASSES", {}).get(name), getattr(found, "CONTEXT", {}).get(name)
+        alone.command(name, cls=how[0], context_settings=how[1])(getattr(found, name))
         command = typer.main.get_command(alone)
         _dress(name, command)
         return command

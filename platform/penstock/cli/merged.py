@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _MOST_BLANK_LINES: Final = 10_000_000
 """Between two lines of an input; a file has a million lines at most, unless the operator allows more."""
+_PIECE_BYTES: Final = 1 << 20
 
 
 def merged(client: httpx.Client, one: dict[str, Any]) -> Iterator[bytes]:
@@ -46,42 +48,44 @@ def _own(client: httpx.Client, one: dict[str, Any]) -> Iterator[EndedLine]:
     if one.get("results") is not None:
         yield from map(ended.read, (line.rstrip(b"\n") for line in lines_of(one)))
         return
-    heads = _Heads(client, one["output_file_id"], one["error_file_id"])
     last = 0
-    for number in count(1):
-        if heads.done:
-            return
-        found = heads.take_id(line_id(one["id"], number))
-        if found is not None:
-            last = number
-            yield found
-        elif number - last > _MOST_BLANK_LINES:
-            raise Problem(f"The results of {one['id']} are not in the order of its input.")
+    with _heads(client, one["output_file_id"], one["error_file_id"]) as heads:
+        for number in count(1):
+            if heads.done:
+                return
+            found = heads.take_id(line_id(one["id"], number))
+            if found is not None:
+                last = number
+                yield found
+            elif number - last > _MOST_BLANK_LINES:
+                raise Problem(f"The results of {one['id']} are not in the order of its input.")
 
 
 def _in_order(
     client: httpx.Client, order: Iterable[EndedLine], files: tuple[str | None, str | None]
 ) -> Iterator[EndedLine]:
-    heads = _Heads(client, *files)
-    for line in order:
-        found = heads.take(line)
-        if found is None:
-            raise Problem(f"The merged results lack the line {line.custom_id!r} where it should be.")
-        yield found
+    with _heads(client, *files) as heads:
+        for line in order:
+            found = heads.take(line)
+            if found is None:
+                raise Problem(f"The merged results lack the line {line.custom_id!r} where it should be.")
+            yield found
+
+
+@contextmanager
+def _heads(client: httpx.Client, output: str | None, errors: str | None) -> Iterator[_Heads]:
+    """The error file is fetched first: one that nobody reads for a minute, while the other is read, would be cut."""
+    with tempfile.TemporaryFile() as kept:
+        kept.writelines(pieces(client, errors))
+        kept.seek(0)
+        yield _Heads(_read(pieces(client, output)), _read(_pieces_of(kept)))
 
 
 class _Heads:
-    """The next line of an output file, and of an error file.
+    """The next line of an output file, and of an error file."""
 
-    The error file is fetched first: one that nobody reads for a minute while the other is read would be given up.
-    """
-
-    def __init__(self, client: httpx.Client, output: str | None, errors: str | None) -> None:
-        kept = tempfile.TemporaryFile()  # noqa: SIM115 # it goes with this object
-        for piece in pieces(client, errors):
-            kept.write(piece)
-        kept.seek(0)
-        self._strands = [_read(pieces(client, output)), _read(_pieces_of(kept))]
+    def __init__(self, *strands: Iterator[EndedLine]) -> None:
+        self._strands = strands
         self._heads = [next(strand, None) for strand in self._strands]
 
     @property
@@ -119,6 +123,5 @@ def _read(pieces: Iterable[bytes]) -> Iterator[EndedLine]:
 
 
 def _pieces_of(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(1 << 20):
-            yield piece
+    while piece := file.read(_PIECE_BYTES):
+        yield piece

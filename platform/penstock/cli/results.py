@@ -56,6 +56,11 @@ def pieces(client: httpx.Client, file: str | None) -> Iterator[bytes]:
         yield from answer.iter_bytes()
 
 
+def fetch(client: httpx.Client, file: str | None, target: Path | None) -> None:
+    """Write a file's bytes; nothing, where there is no such file."""
+    write(pieces(client, file), target)
+
+
 def write(pieces: Iterable[bytes], target: Path | None) -> None:
     """Write to standard output as they come, or to a file that is there only once it is whole."""
     if target is None:

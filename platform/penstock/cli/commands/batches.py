@@ -48,7 +48,7 @@ def submit(
         asks = endpoint or first_url(file, skipping=on_invalid is OnInvalid.SKIP)
         asked = {"endpoint": asks, "completion_window": window, "lane": str(lane)}
         asked |= {"on_invalid": str(on_invalid)} | ({"model": model} if model else {})
-        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": upload(client, file)["id"]})
+        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": upload(client, file)})
         made(Poller(client, known=True), batch, wait, fail_on_errors, as_json)
 
 
@@ -70,7 +70,7 @@ def estimate(
             raise Problem("Say --endpoint for a file that is there already.")
         asked = {"endpoint": endpoint or first_url(local or Path()), "completion_window": window, "lane": str(lane)}
         asked |= {"model": model} if model else {}
-        id = upload(client, local)["id"] if local else file
+        id = upload(client, local) if local else file
         try:
             one = ask(client, "POST", "/batches/estimate", json=asked | {"input_file_id": id})
         finally:

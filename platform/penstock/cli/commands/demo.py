@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from penstock.cli.commands.up import Data, Engine, reporting_problems, stopping_on_signals
-from penstock.cli.mailbox import Mailbox
 from penstock.cli.watch import counted
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
+    from penstock.cli.mailbox import Mailbox
     from penstock.stack.up import Running
 
 LINES: Final = 240
@@ -45,6 +45,7 @@ def demo(
     """Start the platform, send a batch of chat requests, check and show what comes back, stop."""
     import httpx
 
+    from penstock.cli.mailbox import Mailbox
     from penstock.stack import ports
     from penstock.stack import up as stack
 

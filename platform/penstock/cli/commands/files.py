@@ -9,10 +9,10 @@ import typer
 
 from penstock.cli.batch_page import local_time
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
-from penstock.cli.input_file import upload as send
+from penstock.cli.input_file import send
 from penstock.cli.polling import Poller, newest
 from penstock.cli.printing import Json, listed, say, say_json, show, table
-from penstock.cli.results import pieces, write
+from penstock.cli.results import fetch
 from penstock.domain.file import BATCH
 
 app = typer.Typer(no_args_is_help=True, help="Upload, list, download and delete files.")
@@ -88,7 +88,7 @@ def download(
 ) -> None:
     """Write a file's bytes to standard output, or to a file that is there only once it is whole."""
     with told(), connected(url, data) as client:
-        write(pieces(client, id), output)
+        fetch(client, id, output)
 
 
 @app.command()

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from penstock import failpoint, logs, settings
 from penstock.stack.problem import Problem
 
 _GRACE_SECONDS = 10
@@ -19,6 +18,7 @@ def migrate() -> None:
     """Bring the database to the newest revision, and every webhook secret under the first of the secret keys."""
     import sqlalchemy.exc
 
+    from penstock import settings
     from penstock.cli.commands import secrets
     from penstock.cli.database import opened_at
     from penstock.service.webhooks import resealing, secret_keys
@@ -45,6 +45,7 @@ def api(
     """Serve the HTTP API in this process."""
     import uvicorn
 
+    from penstock import failpoint, logs, settings
     from penstock.api.app import create_app
     from penstock.api.http import connection
     from penstock.store import revision
@@ -70,6 +71,7 @@ def api(
 def keeper() -> None:
     """Run the keeper: dispatch, reap, expire, finish. Several may run."""
     from penstock import keeper as keeping
+    from penstock import logs, settings
 
     logs.configure(settings.load().log_level)
     keeping.main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -58,8 +59,8 @@ def _named(endpoint: str) -> str:
 @contextmanager
 def _inflated(file: Path) -> Iterator[Path]:
     """What the server would keep of it: gzip is inflated, into a folder that goes again."""
-    with inflated(file) as (lines, packed):
-        if not packed:
+    with inflated(file) as lines:
+        if not isinstance(lines, gzip.GzipFile):
             yield file
             return
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
