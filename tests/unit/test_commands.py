@@ -117,3 +117,12 @@ def test_bash_completes_commands_of_families_options_and_their_values(typed: str
     environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment)
     assert sorted(done.stdout.split()) == wanted, done.stderr
+
+
+def test_a_worker_takes_its_options_from_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that it becomes has read them once it reads the settings."""
+    monkeypatch.setenv("PENSTOCK_LEASE_SECONDS", "0")
+    for line in ("io", "worker --model tiny --engine echo --engine-arg=--seed=1 --engine-arg --fast"):
+        done = subprocess.run([PENSTOCK, *line.split()], capture_output=True, text=True)
+        assert (done.returncode, "PENSTOCK_LEASE_SECONDS is '0'" in done.stderr) == (1, True), done.stderr
+    assert CliRunner().invoke(app, ["worker", "--model", "tiny", "--engine", "vlm"]).exit_code == 2

@@ -7,7 +7,7 @@ Output and error file are in that order both, and each line is in one of them; a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -104,7 +104,7 @@ class _Heads:
             return same
         return self._take(lambda head: head.skipped is None and head.custom_id == line.custom_id)
 
-    def _take(self, is_it: Any) -> EndedLine | None:
+    def _take(self, is_it: Callable[[EndedLine], bool]) -> EndedLine | None:
         for place, head in enumerate(self._heads):
             if head is not None and is_it(head):
                 self._heads[place] = next(self._strands[place], None)

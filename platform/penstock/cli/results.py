@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.cli.client import check
-from penstock.cli.polling import LOOK_AGAIN_SECONDS, Poller
+from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
 from penstock.cli.printing import json_text
 from penstock.stack.problem import Problem
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import httpx
 
 
-def follow(poller: Poller, batch: str) -> Iterator[bytes]:
+def follow(patient: PatientClient, batch: str) -> Iterator[bytes]:
     """A batch's lines as they are recorded, each once, until it has ended; over restarts of the API."""
     had = 0
     while True:
-        answer = poller.get(f"/batches/{batch}/results?after={had}")
+        answer = patient.get(f"/batches/{batch}/results?after={had}")
         yield answer.content  # whole: what broke off is asked for again
         before, had = had, int(answer.headers["x-last-line"])
         if answer.headers["x-incomplete"] == "false":

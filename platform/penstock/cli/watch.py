@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.cli.polling import Poller
+from penstock.cli.patient_client import PatientClient
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,12 +26,12 @@ def path(id: str) -> str:
     return f"/jobs/{id}" if id.startswith("job_") else f"/batches/{id}"
 
 
-def watch(poller: Poller, id: str, console: Console) -> dict[str, Any]:
+def watch(patient: PatientClient, id: str, console: Console) -> dict[str, Any]:
     """Follow a batch or job until it ends, over restarts of the API; its last state."""
     pace = BatchPace()
     with shown(console) as show:
         while True:
-            seen: dict[str, Any] = poller.json(path(id), params={"wait": POLL_SECONDS})
+            seen: dict[str, Any] = patient.json(path(id), params={"wait": POLL_SECONDS})
             pace.note(seen, time.monotonic())
             show(seen, why(seen) or pace.words(seen, time.time()))
             if seen["status"] in ENDED:

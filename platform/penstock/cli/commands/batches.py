@@ -15,7 +15,7 @@ from penstock.cli.commands.one_batch import FailOnErrors, Model, Wait, Window, m
 from penstock.cli.commands.results import results
 from penstock.cli.input_file import first_url, upload
 from penstock.cli.kept_shown import Watch, once_or_kept
-from penstock.cli.polling import Poller, newest
+from penstock.cli.patient_client import PatientClient, newest
 from penstock.cli.printing import Json, console, say_json
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.terms import OnInvalid
@@ -49,7 +49,7 @@ def submit(
         asked = {"endpoint": asks, "completion_window": window, "lane": str(lane)}
         asked |= {"on_invalid": str(on_invalid)} | ({"model": model} if model else {})
         batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": upload(client, file)})
-        made(Poller(client, known=True), batch, wait, fail_on_errors, as_json)
+        made(PatientClient(client, known=True), batch, wait, fail_on_errors, as_json)
 
 
 @app.command()
@@ -93,9 +93,9 @@ def list_(
 ) -> None:
     """List batches, newest first."""
     with told(), connected(url, data) as client:
-        poller = Poller(client)
+        patient = PatientClient(client)
         route = "/jobs" if jobs else "/batches"
-        once_or_kept(lambda: newest(poller, route, limit), lambda page: many(page["data"]), keep, as_json)
+        once_or_kept(lambda: newest(patient, route, limit), lambda page: many(page["data"]), keep, as_json)
 
 
 one_batch.join(app)

@@ -40,7 +40,9 @@ def demo(
     data: Data = Path("data/demo"),
     lines: Annotated[int, typer.Option(help="Requests in the batch.", min=1)] = LINES,
     engine: Engine = "vllm",
-    port: Annotated[int, typer.Option(help="The port of the API; another free one if it is taken.")] = 8000,
+    port: Annotated[
+        int, typer.Option(help="The port of the API; another free one if it is taken.", min=0, max=65_535)
+    ] = 8000,
 ) -> None:
     """Start the platform, send a batch of chat requests, check and show what comes back, stop."""
     import httpx

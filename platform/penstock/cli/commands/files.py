@@ -10,7 +10,7 @@ import typer
 from penstock.cli.batch_page import local_time
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.input_file import send
-from penstock.cli.polling import Poller, newest
+from penstock.cli.patient_client import PatientClient, newest
 from penstock.cli.printing import Json, listed, say, say_json, show, table
 from penstock.cli.results import fetch
 from penstock.domain.file import BATCH
@@ -49,7 +49,7 @@ def list_(
 ) -> None:
     """List files, newest first."""
     with told(), connected(url, data) as client:
-        page = newest(Poller(client), "/files", limit, purpose=purpose)
+        page = newest(PatientClient(client), "/files", limit, purpose=purpose)
         if as_json:
             say_json(page)
             return

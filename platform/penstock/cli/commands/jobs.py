@@ -15,7 +15,7 @@ from penstock.cli.commands import one_batch
 from penstock.cli.commands.one_batch import FailOnErrors, Wait, Window, made, values
 from penstock.cli.commands.results import results
 from penstock.cli.kept_shown import Watch, once_or_kept
-from penstock.cli.polling import Poller, newest
+from penstock.cli.patient_client import PatientClient, newest
 from penstock.cli.printing import Json
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
@@ -57,7 +57,7 @@ def submit(
             "lane": str(lane),
         }
         one = ask(client, "POST", "/jobs", json=asked | ({"model": model} if model else {}))
-        made(Poller(client, known=True), one, wait, fail_on_errors, as_json)
+        made(PatientClient(client, known=True), one, wait, fail_on_errors, as_json)
 
 
 def _request(line: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +111,8 @@ def list_(
 ) -> None:
     """List jobs, newest first."""
     with told(), connected(url, data) as client:
-        poller = Poller(client)
-        once_or_kept(lambda: newest(poller, "/jobs", limit), lambda page: many(page["data"]), keep, as_json)
+        patient = PatientClient(client)
+        once_or_kept(lambda: newest(patient, "/jobs", limit), lambda page: many(page["data"]), keep, as_json)
 
 
 one_batch.join(app)

@@ -9,7 +9,7 @@ import typer
 
 from penstock.cli.batch_page import show_one
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
-from penstock.cli.polling import Poller
+from penstock.cli.patient_client import PatientClient
 from penstock.cli.printing import Json, console, remark, say, say_json
 from penstock.cli.watch import path, watch
 from penstock.domain.work.lane import Lane
@@ -30,12 +30,12 @@ Window = Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <
 Id = Annotated[str, typer.Argument(help="A batch's id, or a job's.", metavar="ID")]
 
 
-def made(poller: Poller, one: dict[str, Any], wait: bool, fail_on_errors: bool, as_json: bool) -> None:
+def made(patient: PatientClient, one: dict[str, Any], wait: bool, fail_on_errors: bool, as_json: bool) -> None:
     """Say what was made; with `wait`, follow it to its end, and exit as that was."""
     if not as_json:
         say(one["id"])
     if wait:
-        one = watch(poller, one["id"], console(stderr=True))
+        one = watch(patient, one["id"], console(stderr=True))
     if as_json:
         say_json(one)
     if wait:
@@ -99,7 +99,7 @@ def retry(
     }
     with told(), connected(url, data) as client:
         one = ask(client, "POST", f"{path(id)}/retry", json={name: value for name, value in asked.items() if value})
-        made(Poller(client, known=True), one, wait, fail_on_errors, as_json)
+        made(PatientClient(client, known=True), one, wait, fail_on_errors, as_json)
 
 
 def values(texts: list[str]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def watch_(
 ) -> None:
     """Watch a batch or job to its end, with its speed; exits with 1 unless it completes, 3 if no line was answered."""
     with told(), connected(url, data) as client:
-        one = watch(Poller(client), id, console(stderr=as_json))
+        one = watch(PatientClient(client), id, console(stderr=as_json))
         if as_json:
             say_json(one)
         exit_as(one, fail_on_errors, on_stderr=as_json)

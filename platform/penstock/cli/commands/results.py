@@ -9,7 +9,7 @@ import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.commands.one_batch import Id, exit_as
-from penstock.cli.polling import Poller
+from penstock.cli.patient_client import PatientClient
 from penstock.cli.printing import remark
 from penstock.cli.results import follow, pieces, split, write
 from penstock.cli.watch import ENDED, path
@@ -45,9 +45,9 @@ def results(
         if live:
             if merged or errors or id.startswith("job_"):
                 raise Problem("--follow is for batches, and writes all lines, failed ones too, to one place.")
-            poller = Poller(client)
-            write(follow(poller, id), output)
-            exit_as(poller.json(path(id)), fail_on_errors, on_stderr=True)
+            patient = PatientClient(client)
+            write(follow(patient, id), output)
+            exit_as(patient.json(path(id)), fail_on_errors, on_stderr=True)
             return
         one = ask(client, "GET", path(id))
         if one["status"] not in ENDED:

@@ -1,4 +1,4 @@
-"""Polling: asking the API again and again, over its restarts and over rates that are used up.
+"""Patience: asking the API again and again, over its restarts and over rates that are used up.
 
 Who was there before and is away now is asked again for some minutes; who says to come later, then.
 """
@@ -20,7 +20,7 @@ MOST_OF_A_PAGE: Final = 100
 _LATER: Final = (429, 503)
 
 
-class Poller:
+class PatientClient:
     """One client's looks at the API. `known`: it has answered well before; until then the first trouble is told."""
 
     def __init__(self, client: httpx.Client, *, known: bool = False) -> None:
@@ -56,12 +56,12 @@ def _is_later(answer: httpx.Response) -> bool:
     return answer.status_code in _LATER and answer.headers.get("x-should-retry") != "false"
 
 
-def newest(poller: Poller, path: str, limit: int, **filters: str | None) -> dict[str, Any]:
+def newest(patient: PatientClient, path: str, limit: int, **filters: str | None) -> dict[str, Any]:
     """The first `limit` of a list of the API, over as many of its pages as that takes, as one page."""
     data: list[Any] = []
     asked = {name: value for name, value in filters.items() if value is not None}
     while True:
-        page = poller.json(path, params={**asked, "limit": min(limit - len(data), MOST_OF_A_PAGE)})
+        page = patient.json(path, params={**asked, "limit": min(limit - len(data), MOST_OF_A_PAGE)})
         data += page["data"]
         if not page["has_more"] or len(data) >= limit:
             return {**page, "data": data, "first_id": data[0]["id"] if data else page["first_id"]}

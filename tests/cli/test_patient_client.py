@@ -19,7 +19,7 @@ import pytest
 from api.live import KEY, create, upload
 from cli.conftest import Penstock
 
-from penstock.cli.polling import Poller
+from penstock.cli.patient_client import PatientClient
 from penstock.stack.problem import Problem
 
 LATER = {"retry-after": "0"}
@@ -55,22 +55,22 @@ def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[httpx.Client]:
 
 def test_what_comes_later_or_was_cut_is_asked_again() -> None:
     with answering((200, {}), (429, LATER), (503, LATER), (0, {}), (200, {})) as client:
-        poller = Poller(client)
-        poller.get("/")
-        assert poller.get("/").status_code == 200
+        patient = PatientClient(client)
+        patient.get("/")
+        assert patient.get("/").status_code == 200
 
 
 @pytest.mark.parametrize("answer", [(429, LATER | {"x-should-retry": "false"}), (404, {}), (500, {})])
 def test_a_refusal_that_waiting_does_not_change_is_told_at_once(answer: tuple[int, dict[str, str]]) -> None:
     with answering(answer) as client, pytest.raises(Problem, match="Not so"):
-        Poller(client, known=True).get("/")
+        PatientClient(client, known=True).get("/")
 
 
 def test_an_api_that_never_answered_well_is_not_waited_for() -> None:
     with answering((503, LATER)) as client, pytest.raises(Problem):
-        Poller(client).get("/")
+        PatientClient(client).get("/")
     with httpx.Client(base_url="http://127.0.0.1:1", trust_env=False) as client, pytest.raises(httpx.TransportError):
-        Poller(client).get("/")
+        PatientClient(client).get("/")
 
 
 def test_a_list_is_kept_shown_until_ctrl_c(penstock: Penstock, client: httpx.Client) -> None:
