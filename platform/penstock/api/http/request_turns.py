@@ -163,7 +163,7 @@ class RequestTurns:
     def watch(self) -> None:
         """While requests wait, be there when the first of those in work has been there for long enough.
 
-        One timer serves all of them, and none where nobody waits: a timer for each would cost a call more than its turn.
+        One timer serves all of them, and none where nobody waits: one for each would cost more than the turn itself.
         """
         if not self._waiting or not self._held:
             return
