@@ -176,11 +176,25 @@ def test_an_old_name_of_a_setting_is_one_line_before_anything_starts(tmp_path: P
 
 
 @pytest.mark.timeout(120)
-def test_an_engine_that_does_not_start_is_said_with_its_own_words_and_given_up(short_dir: Path) -> None:
+def test_an_engine_that_can_t_start_is_said_with_its_own_words_and_given_up_at_once(short_dir: Path) -> None:
     with started(short_dir / "failing", "--engine", "echo", "--engine-arg=--no-such-flag") as up:
-        up.hear("[up] the engine did not start: error: unrecognized arguments: --no-such-flag")
-        up.hear(f"FAILED: The engine does not start; its log: {up.data}/logs/engine-tiny")
+        up.hear("[up] FAILED: gpu: The engine does not start: error: unrecognized arguments: --no-such-flag (its log: ")
         assert up.process.wait(60) == 1
+        [log] = up.data.glob("logs/engine-*.log")
+        assert log.read_text().count("--- start") == 1, "what can't heal is tried once"
+
+
+@pytest.mark.parametrize("command", ["up", "worker"])
+def test_a_folder_that_is_no_model_is_one_line_before_anything_starts(command: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    flags = ["--data", str(tmp_path / "data"), "--port", str(free_port())] if command == "up" else []
+    done = subprocess.run(
+        [PENSTOCK, command, "--model", str(tmp_path / "model"), *flags], capture_output=True, text=True, check=False
+    )
+    why = f"{tmp_path}/model is no model folder: there is no config.json in it (it is empty).\n"
+    assert done.stdout + done.stderr == {"up": "[up] FAILED: ", "worker": "penstock worker: "}[command] + why
+    assert done.returncode == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_second_one_on_the_same_folder_is_refused(up: Up) -> None:
