@@ -17,6 +17,7 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unavailable
+from penstock.domain.work import connections
 from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
 from penstock.service.admin import sweep
@@ -170,7 +171,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     threading.Thread(target=_stop_on_signal, args=(stop,), name="ending", daemon=True).start()
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
-    db = Database(sync_engine(settings.database_url, connections=3), hinter.say)
+    db = Database(sync_engine(settings.database_url, connections.KEEPER), hinter.say)
     log.info("keeper_started")
     # Threads of their own: a blob store that hangs must not keep silent holders from being reaped.
     sweeping = threading.Thread(target=sweep.run, args=(db, Blobs(settings.blob_url), settings, stop), daemon=True)

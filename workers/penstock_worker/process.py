@@ -15,6 +15,7 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.work import connections
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
@@ -53,14 +54,13 @@ from penstock_worker.slices.slice_consumer import SliceConsumer
 log = structlog.get_logger()
 
 _IO_THREADS = 2
-_SENDER_CONNECTIONS = 2
 _HEAR_AGAIN_SECONDS = 5.0
 
 
 @contextmanager
-def _database(settings: ServerSettings, connections: int) -> Iterator[tuple[Database, Hinter]]:
+def _database(settings: ServerSettings, most: int) -> Iterator[tuple[Database, Hinter]]:
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
-    db = Database(sync_engine(settings.database_url, connections), hinter.say)
+    db = Database(sync_engine(settings.database_url, most), hinter.say)
     try:
         yield db, hinter
     finally:
@@ -71,7 +71,7 @@ def _database(settings: ServerSettings, connections: int) -> Iterator[tuple[Data
 def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings, connections=2 * _IO_THREADS + 2) as (db, hinter):
+    with _database(settings, connections.IO_TASKS) as (db, hinter):
         holder = Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
@@ -89,7 +89,7 @@ def io(settings: Settings) -> None:
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
-    db = AsyncDatabase(async_engine(settings.database_url, _SENDER_CONNECTIONS), hinter.say)
+    db = AsyncDatabase(async_engine(settings.database_url, connections.IO_SENDER), hinter.say)
     allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
     return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
@@ -113,8 +113,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
     log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
     download = look(source, arguments, launch.environment) if launch.kind == "vllm" else None
     with ExitStack() as stack:
-        # A connection for each slice in work, the beat, the standing, the pulse, and one for whoever else asks.
-        db, hinter = stack.enter_context(_database(settings, connections=SLICE_PLACES + 5))
+        db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         worker_status = stack.enter_context(

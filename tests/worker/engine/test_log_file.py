@@ -24,10 +24,10 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
   Value error, Model architectures ['Foo'] are not supported for now. [type=value_error, input_value=ArgsKwargs((), {'m
     For further information visit https://errors.pydantic.dev/2.14/v/value_error
 """
-FIELD = """(EngineCore pid=2) ERROR 11-29 18:47:55 [core.py:1510] core.ValidationError: 1 validation error for CacheConfig
-(EngineCore pid=2) ERROR 11-29 18:47:55 [core.py:1510] block_size
-(EngineCore pid=2) ERROR 11-29 18:47:55 [core.py:1510]   Input should be 8 or 16 [type=literal_error, input_value=7]
-(EngineCore pid=2) ERROR 11-29 18:47:55 [core.py:1510]     For further information visit https://errors.pydantic.dev
+FIELD = """(EngineCore pid=2) ERROR 11-29 18:47 [core.py:1] ValidationError: 1 validation error for CacheConfig
+(EngineCore pid=2) ERROR 11-29 18:47 [core.py:1] block_size
+(EngineCore pid=2) ERROR 11-29 18:47 [core.py:1]   Input should be 8 or 16 [type=literal_error, input_value=7]
+(EngineCore pid=2) ERROR 11-29 18:47 [core.py:1]     For further information visit https://errors.pydantic.dev
 RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
 """
 
