@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -118,6 +119,27 @@ def test_metrics_are_read_with_their_token(up: Up) -> None:
     token = (up.data / "metrics-token").read_text().strip()
     assert get(f"{up.url}/metrics").status_code == 401
     assert get(f"{up.url}/metrics", authorization=f"Bearer {token}").status_code == 200
+
+
+def doctor(up: Up, **settings: str) -> dict[str, dict[str, str]]:
+    """What it finds on the folder, by name."""
+    command = [PENSTOCK, "doctor", "--data", str(up.data), "--port", up.url.rpartition(":")[2], "--json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    environment |= {"XDG_RUNTIME_DIR": str(up.data.parent), **settings}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    told = json.loads(done.stdout)
+    assert told["ok"] is (done.returncode == 0)
+    return {one["name"]: one for one in told["checks"]}
+
+
+def test_the_doctor_finds_it_well_and_a_token_that_its_worker_has_not(up: Up) -> None:
+    found = doctor(up)
+    assert {one["verdict"] for one in found.values()} <= {"ok", "skipped"}
+    assert found["processes"]["said"] == "1 gpu tiny, 1 io, 1 keeper"
+    assert found["ingress token"]["said"] == "1 workers accept it"
+    assert found["port"]["said"].endswith("is ready")
+    other = doctor(up, PENSTOCK_INGRESS_TOKEN="another-token")
+    assert (other["ingress token"]["verdict"], "has another" in other["ingress token"]["said"]) == ("failed", True)
 
 
 def test_flower_asks_for_its_password(up: Up) -> None:

@@ -47,11 +47,11 @@ class Download:
         """How far it is, for a person; None if nothing is left to come, as far as is known."""
         done = self.done_bytes
         if self.total_bytes is None:
-            return f"downloading {self.id}, {in_words(done)} so far" if done else None
+            return f"downloading {self.id}: {in_words(done)} so far" if done else None
         if done >= self.total_bytes:
             return None
         share = 100 * done // self.total_bytes
-        return f"downloading {self.id}, {in_words(done)} of {in_words(self.total_bytes)} ({share} %)"
+        return f"downloading {self.id}: {in_words(done)} of {in_words(self.total_bytes)}, {share} %"
 
 
 def in_words(count: int) -> str:

@@ -19,7 +19,7 @@ from typing import Final
 import httpx
 
 from penstock.domain.work.lane import model_slug
-from penstock.model_source.download import Download
+from penstock.model_source.download import Download, in_words
 from penstock.model_source.look import look
 from penstock.model_source.no_model import NoModel
 from penstock.service.admin import health
@@ -113,6 +113,8 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
         running = _describe(wish, layout, environment, say)
         stack.callback(_stop, running)
         say(f"data folder {layout.data}, logs in {layout.logs}")
+        if download and download.total_bytes:
+            say(f"{wish.source}: {in_words(download.total_bytes - download.done_bytes)} are to be downloaded first")
         model_maker = _begin_tiny_model(wish, layout, say)
         runtime = layouts.runtime_folder(layout, environment)
         settings = _start_servers(running, wish, runtime, environment)

@@ -45,7 +45,7 @@ def test_a_download_is_known_before_it_begins_watched_while_it_lasts_and_needs_n
     download = look(ID, (), environ)
     assert download is not None
     assert download.total_bytes == sum(map(len, hub.files.values()))
-    assert download.words() == f"downloading {ID}, 0 MB of 26 MB (0 %)"
+    assert download.words() == f"downloading {ID}: 0 MB of 26 MB, 0 %"
     command = [sys.executable, "-c", f"import huggingface_hub; huggingface_hub.snapshot_download({ID!r})"]
     process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
     try:
@@ -53,11 +53,11 @@ def test_a_download_is_known_before_it_begins_watched_while_it_lasts_and_needs_n
         while download.done_bytes < 10_000_000:
             assert process.poll() is None
             time.sleep(0.01)
-        assert "MB of 26 MB (4" in (download.words() or "")
+        assert "MB of 26 MB, 4" in (download.words() or "")
         with capture_logs() as logs, telling(download, lambda: not logs, every_seconds=0.01):
             while not logs:
                 time.sleep(0.01)
-        assert logs[0]["progress"].startswith(f"downloading {ID}, 1")
+        assert logs[0]["progress"].startswith(f"downloading {ID}: 1")
         hub.go.set()
         assert process.wait(60) == 0
     finally:
@@ -130,4 +130,4 @@ def test_only_the_weights_that_an_engine_reads_count(hub: FakeHub, environ: dict
 def test_bytes_are_told_as_people_read_them(tmp_path: Path) -> None:
     assert [in_words(n) for n in (0, 340_000_000, 16_100_000_000)] == ["0 MB", "340 MB", "16.1 GB"]
     (tmp_path / "a.incomplete").write_bytes(bytes(3_000_000))
-    assert Download(ID, tmp_path, None).words() == f"downloading {ID}, 3 MB so far"
+    assert Download(ID, tmp_path, None).words() == f"downloading {ID}: 3 MB so far"
