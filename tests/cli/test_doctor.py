@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from penstock.cli.main import app
 from penstock.doctor.examination import examine
-from penstock.doctor.finding import Verdict, ok, words
+from penstock.doctor.finding import FindingVerdict, ok, words
 from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Database
@@ -131,7 +131,7 @@ def test_a_look_that_never_ends_or_breaks_is_a_finding() -> None:
     looks = {"hangs": hanging, "breaks": broken, "good": lambda: [ok("good", "x")]}
     found = examine(looks, patience_seconds=0.3)
     assert [(one.name, one.verdict) for one in found] == [
-        ("hangs", Verdict.FAILED), ("breaks", Verdict.FAILED), ("good", Verdict.OK),
+        ("hangs", FindingVerdict.FAILED), ("breaks", FindingVerdict.FAILED), ("good", FindingVerdict.OK),
     ]  # fmt: skip
     assert found[1].said == "RuntimeError: first line"
     assert words(ValueError(f"at postgresql://me:{PASSWORD}@host/x.\nmore")) == "at postgresql://…@host/x"

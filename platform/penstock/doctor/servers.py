@@ -15,21 +15,21 @@ import redis
 from penstock.blobs import readiness
 from penstock.blobs.store import Blobs
 from penstock.doctor.finding import Finding, failed, ok, skipped, warning, words
-from penstock.doctor.place import Place
+from penstock.doctor.surroundings import Surroundings
 from penstock.wire import redis_patience
 
 _SECONDS: Final = 3.0
 _KEEPS: Final = "noeviction"
 
 
-def look_at_redis(place: Place) -> Iterator[Finding]:
+def look_at_redis(around: Surroundings) -> Iterator[Finding]:
     """Hints, and cached answers if they are kept elsewhere. Work goes on without."""
-    if place.layout is not None:
+    if around.layout is not None:
         yield skipped("redis", "`penstock up` has a Valkey of its own, with a new password at each start")
         return
-    yield _redis("redis", place.settings.redis_url, "PENSTOCK_REDIS_URL", keeps=True)
-    if place.settings.cache_url:
-        yield _redis("cache", place.settings.cache_url, "PENSTOCK_CACHE_URL", keeps=False)
+    yield _redis("redis", around.settings.redis_url, "PENSTOCK_REDIS_URL", keeps=True)
+    if around.settings.cache_url:
+        yield _redis("cache", around.settings.cache_url, "PENSTOCK_CACHE_URL", keeps=False)
 
 
 def _redis(name: str, url: str, setting: str, *, keeps: bool) -> Finding:
@@ -62,9 +62,9 @@ def _facts(client: redis.Redis) -> tuple[str, str]:
         return "it", ""
 
 
-def look_at_blobs(place: Place) -> Iterator[Finding]:
+def look_at_blobs(around: Surroundings) -> Iterator[Finding]:
     """The blob store takes a blob, gives it back and deletes it."""
-    name, url = "blobs", place.settings.blob_url
+    name, url = "blobs", around.settings.blob_url
     mend = "Make the bucket, give this key the right to write, read and delete there, or mend PENSTOCK_BLOB_URL."
     shown = url.partition("?")[0]
     if (folder := _folder(url)) and not folder.is_dir():

@@ -14,7 +14,7 @@ from penstock.cli.client import console, json_text, told
 
 if TYPE_CHECKING:
     from penstock.doctor.finding import Finding
-    from penstock.doctor.place import Place
+    from penstock.doctor.surroundings import Surroundings
     from penstock.settings import Settings
 
 _DATA: Final = Path("data/up")
@@ -41,14 +41,14 @@ def doctor(
     # Here, since --help needs none of it.
     from penstock.doctor import all_looks
     from penstock.doctor.examination import examine
-    from penstock.doctor.finding import Verdict, warning
-    from penstock.doctor.place import read_settings
+    from penstock.doctor.finding import FindingVerdict, warning
+    from penstock.doctor.surroundings import read_settings
 
     with told():
         settings, slips = read_settings()
         place = _place(settings, data, port, apis)
         found = [warning("settings", slip, "Rename or remove it.") for slip in slips] + examine(all_looks.of(place))
-        good = not any(one.verdict is Verdict.FAILED for one in found)
+        good = not any(one.verdict is FindingVerdict.FAILED for one in found)
         if json:
             print(json_text({"ok": good, "checks": [dataclasses.asdict(one) for one in found]}, indent=2))
         else:
@@ -57,8 +57,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _place(settings: Settings, data: Path | None, port: int, apis: int) -> Place:
-    from penstock.doctor.place import of_environment, of_folder
+def _place(settings: Settings, data: Path | None, port: int, apis: int) -> Surroundings:
+    from penstock.doctor.surroundings import of_environment, of_folder
 
     if data is None and ("PENSTOCK_DATABASE_URL" in os.environ or not (_DATA / "postgres").is_dir()):
         return of_environment(settings, port=port, apis=apis)

@@ -1,4 +1,4 @@
-"""The place: what is looked at, by the environment of a process, or by the data folder of `penstock up`."""
+"""Surroundings: what is looked at, by the environment of a process, or by the data folder of `penstock up`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock.stack.problem import Problem
 
 
 @dataclass(frozen=True)
-class Place:
+class Surroundings:
     """One configuration."""
 
     settings: Settings
@@ -51,12 +51,12 @@ def read_settings() -> tuple[Settings, list[str]]:
     return settings, [line.removeprefix(prefix) for line in warnings.getvalue().splitlines()]
 
 
-def of_environment(settings: Settings, *, port: int, apis: int) -> Place:
+def of_environment(settings: Settings, *, port: int, apis: int) -> Surroundings:
     """What the PENSTOCK_… settings name."""
-    return Place(settings, None, False, port, apis)
+    return Surroundings(settings, None, False, port, apis)
 
 
-def of_folder(settings: Settings, data: Path, environ: Mapping[str, str], *, port: int) -> Place:
+def of_folder(settings: Settings, data: Path, environ: Mapping[str, str], *, port: int) -> Surroundings:
     """A data folder, and what of the environment goes with it; raise Problem if there is none."""
     place = layout.at(data)
     if not (place.data / "postgres").is_dir():
@@ -73,7 +73,7 @@ def of_folder(settings: Settings, data: Path, environ: Mapping[str, str], *, por
         known["ingress_token"] = SecretStr(place.ingress_token_file.read_text().strip())
     if not any(environ.get(name) for name in child_environment.SECRET_KEYS) and place.secret_keys_file.exists():
         known["secret_keys_file"] = place.secret_keys_file
-    return Place(settings.model_copy(update=known), place, _is_held(place), port, 1)
+    return Surroundings(settings.model_copy(update=known), place, _is_held(place), port, 1)
 
 
 def _is_held(place: Layout) -> bool:
