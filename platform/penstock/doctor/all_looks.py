@@ -1,4 +1,4 @@
-"""All looks at one place, in the order in which they are told."""
+"""All looks at some surroundings, in the order in which they are told."""
 
 from __future__ import annotations
 

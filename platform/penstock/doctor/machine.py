@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from penstock.doctor.finding import Finding, FindingVerdict, failed, ok, warning
+from penstock.doctor.finding import Finding, failed, ok, warning
 from penstock.doctor.surroundings import Surroundings
 from penstock.model_source.download import in_words
 from penstock.model_source.hub import hub
@@ -99,14 +99,11 @@ def look_at_disks(around: Surroundings) -> Iterator[Finding]:
     for there, names in disks.values():
         free = shutil.disk_usage(there).free
         said = f"{in_words(free)} free for {', '.join(names)} ({there})"
-        verdict = FindingVerdict.OK
-        if free < _LITTLE_BYTES:
-            verdict = (
-                FindingVerdict.FAILED if free < _NOTHING_BYTES and set(names) != {"models"} else FindingVerdict.WARNING
-            )
-        yield Finding(
-            "disk", verdict, said, "" if verdict is FindingVerdict.OK else "Make room, or move what is large."
-        )
+        if free >= _LITTLE_BYTES:
+            yield ok("disk", said)
+        else:
+            at = failed if free < _NOTHING_BYTES and names != ["models"] else warning
+            yield at("disk", said, "Make room, or move what is large.")
 
 
 def look_at_ports(around: Surroundings) -> Iterator[Finding]:

@@ -46,8 +46,8 @@ def doctor(
 
     with told():
         settings, slips = read_settings()
-        place = _place(settings, data, port, apis)
-        found = [warning("settings", slip, "Rename or remove it.") for slip in slips] + examine(all_looks.of(place))
+        around = _surroundings(settings, data, port, apis)
+        found = [warning("settings", slip, "Rename or remove it.") for slip in slips] + examine(all_looks.of(around))
         good = not any(one.verdict is FindingVerdict.FAILED for one in found)
         if json:
             print(json_text({"ok": good, "checks": [dataclasses.asdict(one) for one in found]}, indent=2))
@@ -57,7 +57,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _place(settings: Settings, data: Path | None, port: int, apis: int) -> Surroundings:
+def _surroundings(settings: Settings, data: Path | None, port: int, apis: int) -> Surroundings:
     from penstock.doctor.surroundings import of_environment, of_folder
 
     if data is None and ("PENSTOCK_DATABASE_URL" in os.environ or not (_DATA / "postgres").is_dir()):
