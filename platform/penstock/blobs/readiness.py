@@ -1,6 +1,7 @@
 """Whether the blob store works: it takes a blob, gives it back and deletes it. Tried now and then, and remembered.
 
-A look at a key that is not there says yes for a bucket that is not there either, and for one that may only be read.
+Between two trials a look at a key that is not there sees in a second whether the store says anything at all. It says no
+more than that: a bucket that is not there either, and one that may only be read, look the same.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from penstock.domain.single_flight import SingleFlight
 
 log = structlog.get_logger()
 
-_GOOD_SECONDS: Final = 15.0
-_BAD_SECONDS: Final = 1.0
+_TRIAL_SECONDS: Final = 15.0
+_LOOK_SECONDS: Final = 0.9
 _PATIENCE_SECONDS: Final = 2.0
 """A store that says nothing for so long is away, for whoever asks whether this process may get requests."""
 
@@ -33,29 +34,31 @@ class BlobReadiness:
         self._clock = clock
         self._key = f"ready/{uuid4().hex}"
         """One a process: what a death leaves of a trial is one blob of a few bytes."""
-        self._tried_at = float("-inf")
+        self._tried_at = self._looked_at = float("-inf")
         self._fault: str | None = None
         self._trying: SingleFlight[str, None] = SingleFlight()
 
     async def good(self) -> bool:
-        """Whether it worked when it was tried last, some seconds ago at most; the cause is logged when it changes."""
-        fresh = _BAD_SECONDS if self._fault else _GOOD_SECONDS
-        if self._clock() - self._tried_at > fresh:
+        """Whether it worked a second ago at most; the cause is logged when it changes."""
+        if self._clock() - self._looked_at > _LOOK_SECONDS:
             await self._trying.ask(self._key, self._try)
         return self._fault is None
 
     async def _try(self) -> None:
         before = self._fault
+        whole = before is not None or self._clock() - self._tried_at > _TRIAL_SECONDS
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._blobs.try_out(self._key)
+                await (self._blobs.try_out if whole else self._blobs.look)(self._key)
         except TimeoutError:
             self._fault = f"it says nothing for {_PATIENCE_SECONDS:g} s"
         except PenstockError as error:
             self._fault = str(error.__cause__ or error)
         else:
             self._fault = None
-        self._tried_at = self._clock()
+        self._looked_at = self._clock()
+        if whole:
+            self._tried_at = self._looked_at
         if self._fault and self._fault != before:
             log.error("blob_store_away", error=self._fault)
         elif before and not self._fault:
