@@ -64,7 +64,7 @@ class Pooler:
 
 @contextmanager
 def pooler(sockets: Path, folder: Path, *, connections: int = 12) -> Iterator[Pooler]:
-    """Pgbouncer, with so many connections to the Postgres on this socket, and as docs/operations.md has it otherwise."""
+    """Pgbouncer with so many connections to the Postgres on this socket; the rest is as docs/operations.md says."""
     binary = program("pgbouncer", "pgbouncer")
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
-import time
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from e2e.external import S3, Pooler, pooler, s3
-from e2e.live import PENSTOCK, chat, jsonl, said, until
+from e2e import live
+from e2e.external import S3, Pooler, pooler, program, s3
+from e2e.live import Client, chat, jsonl, said, until
+from e2e.walk import FILES, Machine, commands
 from faults.house import House
 from faults.servers import PostgresServer, ValkeyServer
 from openai.types import Batch
+
+from penstock.stack.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -27,17 +32,23 @@ LIMIT = "show idle_in_transaction_session_timeout"
 
 @dataclass(frozen=True)
 class Site:
-    """A platform, and the servers that were there before it."""
+    """A platform on two machines, and the servers that were there before it."""
 
-    house: House
+    url: str
+    client: Client
+    one: Machine
     postgres: PostgresServer
     pooler: Pooler
+    redis_url: str
     s3: S3
+    said: str
+    """What the page's commands for a first batch said."""
 
 
 @pytest.fixture(scope="module")
 def site(short_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Every process reaches Postgres through the pooler, `penstock migrate` too."""
+    """The walk of docs/many-machines.md; every process reaches Postgres through the pooler, `penstock migrate` too."""
+    program("curl", "curl")
     folder = short_dir / "external"
     folder.mkdir()
     with ExitStack() as stack:
@@ -47,25 +58,64 @@ def site(short_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         store = stack.enter_context(s3(folder))
         with psycopg.connect(postgres.url, autocommit=True) as connection:
             connection.execute("create database penstock")
-        url = between.url("penstock")
-        told = {**os.environ, "PENSTOCK_DATABASE_URL": url}
-        subprocess.run([PENSTOCK, "migrate"], env=told, check=True, capture_output=True, timeout=60)
-        house = House(
-            url,
-            valkey.url,
-            tmp_path_factory.mktemp("external"),
-            environment=store.environment,
-            blob_url=store.url,
-            lease_seconds="5",
-            beat_seconds="1",
-            slice_lines="512",
+
+        port, ingress_port = free_port(), free_port()
+        url = f"http://127.0.0.1:{port}"
+        servers = {
+            "PENSTOCK_DATABASE_URL": between.url("penstock"),
+            "PENSTOCK_REDIS_URL": valkey.url,
+            "PENSTOCK_BLOB_URL": store.url,
+            "AWS_REGION": store.environment["AWS_REGION"],
+            "AWS_ACCESS_KEY_ID": store.environment["AWS_ACCESS_KEY_ID"],
+            "AWS_SECRET_ACCESS_KEY": store.environment["AWS_SECRET_ACCESS_KEY"],
+        }
+        ingress = {"PENSTOCK_INGRESS_TOKEN": "of-all-apis-and-workers-of-this-test"}
+        webhooks = {"PENSTOCK_SECRET_KEYS": os.environ["PENSTOCK_SECRET_KEYS"]}
+        api = {"API_ARGS": f"--host 127.0.0.1 --port {port}"}
+        worker = {
+            "WORKER_ARGS": "--model chat=echo --engine echo",
+            "PENSTOCK_INGRESS_HOST": "127.0.0.1",
+            "PENSTOCK_INGRESS_PORT": str(ingress_port),
+            "PENSTOCK_INGRESS_URL": f"http://127.0.0.1:{ingress_port}",
+        }
+        quick = {
+            "PENSTOCK_LEASE_SECONDS": "5",
+            "PENSTOCK_BEAT_SECONDS": "1",
+            "PENSTOCK_SLICE_LINES": "512",
+            "AWS_ENDPOINT": store.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+        def machine(name: str, **files: Mapping[str, str]) -> Machine:
+            # A folder for what is kept nowhere else than on this machine.
+            own = {f"PENSTOCK_{kind}_DIR": f"{folder}/{name}" for kind in ("RUNTIME", "LOG", "SCRATCH")}
+            etc = tmp_path_factory.mktemp("machines") / name
+            told = {f"{file.replace('_', '-')}.env": values for file, values in files.items()}
+            return stack.enter_context(Machine(etc, told, quick | own))
+
+        one = machine("one", penstock=servers, ingress=ingress, webhooks=webhooks, api=api)
+        two = machine("two", penstock=servers, ingress=ingress, worker_chat=worker)
+        key = re.findall(r"^sk-\S+$", one.run(commands("The machine `one`")), re.MULTILINE)[0]
+        two.run(commands("Each machine with a GPU"))
+        away = machine("laptop")
+        said = away.run(
+            f"cd {away.folder}\n{commands('A first batch')}", {"http://one.internal:8000": url, "sk-…": key}
         )
-        yield Site(stack.enter_context(house), postgres, between, store)
+        client = stack.enter_context(live.client(url, key))
+        yield Site(url, client, one, postgres, between, valkey.url, store, said)
+
+
+def test_the_page_from_one_machine_to_many_leads_to_an_answer(site: Site) -> None:
+    *health, answer = site.said.splitlines()
+    assert '{"status":"ok","missing":[]}' in health[-1]
+    assert said(json.loads(answer)) == "What is a penstock?"
+    assert set(FILES) == {"penstock.env", "ingress.env", "webhooks.env", "api.env", "worker-chat.env"}
+    assert set(site.one.logs) == {"api", "keeper", "io"}
 
 
 def test_batches_jobs_calls_cancels_and_retries_work_and_their_files_are_in_the_bucket(site: Site) -> None:
-    client, refused = site.house.client, set(range(7, 1_200, 100))
-    lines = [chat(f"{n}", f"question {n}" + " [[needs 100]]" * (n in refused), max_tokens=16) for n in range(1_200)]
+    client, refused = site.client, set(range(7, 1_200, 100))
+    lines = [line(f"{n}", f"question {n}" + " [[needs 100]]" * (n in refused), max_tokens=16) for n in range(1_200)]
     data = jsonl(lines)
     batch = client.ended(client.submit(data).id)
     assert batch.status == "completed"
@@ -85,16 +135,16 @@ def test_batches_jobs_calls_cancels_and_retries_work_and_their_files_are_in_the_
     assert [one["custom_id"] for one in merged] == [f"{n}" for n in range(1_200)]
     assert all(said(one).startswith(f"question {n}") for n, one in enumerate(merged))
 
-    job = client.http.post("/jobs", json={"body": chat("", "a job")["body"]}).raise_for_status().json()["id"]
+    job = client.http.post("/jobs", json={"body": line("", "a job")["body"]}).raise_for_status().json()["id"]
     done = client.http.get(f"/jobs/{job}", params={"wait": 30}).json()
     assert [said(one) for one in done["results"]] == ["a job"]
 
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "a call that waits"}]}
+    body = {"model": "chat", "messages": [{"role": "user", "content": "a call that waits"}]}
     assert client.sdk.chat.completions.create(**body).choices[0].message.content == "a call that waits"  # type: ignore[call-overload]
     stream = client.sdk.chat.completions.create(**body, stream=True)  # type: ignore[call-overload]
     assert "".join(piece.choices[0].delta.content or "" for piece in stream if piece.choices) == "a call that waits"
 
-    id = client.submit([chat(f"{n}", "long [[sleep 60000]]" if n % 2 else "short") for n in range(40)]).id
+    id = client.submit([line(f"{n}", "long [[sleep 60000]]" if n % 2 else "short") for n in range(40)]).id
     client.watched(id, lambda seen: seen.request_counts and seen.request_counts.completed == 20, "half is answered")
     client.sdk.batches.cancel(id)
     cancelled = client.ended(id)
@@ -113,45 +163,48 @@ def test_every_connection_of_the_pooler_ends_transactions_that_stand_still(site:
 
 
 def test_postgres_is_restarted_behind_the_pooler_and_the_batch_goes_on(site: Site) -> None:
-    id = site.house.client.submit([chat(f"{n}", f"{n} [[sleep 300]]") for n in range(1_000)]).id
+    id = site.client.submit([line(f"{n}", f"{n} [[sleep 300]]") for n in range(1_000)]).id
     midway(site, id)
     site.postgres.end()
     site.postgres.start()
     complete(site, id, 1_000)
 
 
-def test_a_frozen_object_store_is_named_within_three_seconds_and_the_batch_goes_on_when_it_is_back(site: Site) -> None:
-    id = site.house.client.submit([chat(f"{n}", f"{n} [[sleep 300]]") for n in range(1_000)]).id
+def test_a_frozen_object_store_is_named_before_its_next_trial_and_the_batch_goes_on_when_it_is_back(site: Site) -> None:
+    id = site.client.submit([line(f"{n}", f"{n} [[sleep 300]]") for n in range(1_000)]).id
     midway(site, id)
-    assert ready(site.house) == (200, [])
+    assert ready(site.url) == (200, [])
     site.s3.freeze()
-    frozen = time.monotonic()
-    until(lambda: ready(site.house) == (503, ["blobs"]), "it says that the blobs are away", 10)
-    assert time.monotonic() - frozen < 3
-    assert httpx.get(f"{site.house.url}/health/live", trust_env=False).status_code == 200
+    until(lambda: ready(site.url) == (503, ["blobs"]), "it says that the blobs are away", 10)
+    assert httpx.get(f"{site.url}/health/live", trust_env=False).status_code == 200
     site.s3.thaw()
-    until(lambda: ready(site.house) == (200, []), "it says that all is well", 10)
+    until(lambda: ready(site.url) == (200, []), "it says that all is well", 10)
     complete(site, id, 1_000)
-    log = site.house.residents["api-1"].log.read_text()
+    log = site.one.logs["api"].read_text()
     assert log.count("blob_store_away") == log.count("blob_store_back") == 1
     assert "it says nothing for 2 s" in log
 
 
 def test_a_bucket_that_is_not_there_is_named_by_health_and_once_in_the_log(site: Site, tmp_path: Path) -> None:
     told = {"environment": site.s3.environment, "blob_url": "s3://nobody-made-it", "wait": False}
-    with House(site.house.database_url, "redis://127.0.0.1:1", tmp_path, keepers=0, ios=0, gpus=0, **told) as lone:
-        until(lambda: ready(lone) == (503, ["blobs"]), lambda: lone.tell(), 30)
+    with House(site.pooler.url("penstock"), site.redis_url, tmp_path, keepers=0, ios=0, gpus=0, **told) as lone:
+        until(lambda: ready(lone.url) == (503, ["blobs"]), lambda: lone.tell(), 30)
         upload = lone.client.http.post("/files", data={"purpose": "batch"}, files={"file": b"{}"})
-        assert (upload.status_code, ready(lone)) == (503, (503, ["blobs"]))
+        assert (upload.status_code, ready(lone.url)) == (503, (503, ["blobs"]))
         log = lone.residents["api-1"].log.read_text()
         assert log.count("blob_store_away") == 1
         assert "NoSuchBucket" in log
 
 
-def ready(house: House) -> tuple[int, list[str]]:
+def line(custom_id: str, text: str, **body: Any) -> dict[str, Any]:
+    """One chat request of the page's model."""
+    return chat(custom_id, text, "chat", **body)
+
+
+def ready(url: str) -> tuple[int, list[str]]:
     """What `/health/ready` says, and what is missing; no status if nobody answers."""
     try:
-        told = httpx.get(f"{house.url}/health/ready", timeout=10, trust_env=False)
+        told = httpx.get(f"{url}/health/ready", timeout=10, trust_env=False)
     except httpx.ConnectError:
         return 0, []
     return told.status_code, told.json()["missing"]
@@ -163,13 +216,13 @@ def midway(site: Site, id: str) -> None:
     def some(batch: Batch) -> bool:
         return bool(batch.request_counts and 0 < batch.request_counts.completed < batch.request_counts.total * 0.9)
 
-    site.house.client.watched(id, some, "some lines are recorded")
+    site.client.watched(id, some, "some lines are recorded")
 
 
 def complete(site: Site, id: str, lines: int) -> None:
     """Each line was answered once, in its place."""
-    batch = site.house.client.ended(id, 90)
+    batch = site.client.ended(id, 90)
     assert (batch.status, batch.error_file_id) == ("completed", None)
-    output = site.house.client.file(batch.output_file_id)
+    output = site.client.file(batch.output_file_id)
     assert [one["custom_id"] for one in output] == [f"{n}" for n in range(lines)]
     assert [said(one) for one in output] == [f"{n} [[sleep 300]]" for n in range(lines)]
