@@ -15,28 +15,15 @@ from typing import Final
 import boto3
 import httpx
 import psycopg
-import pytest
 from botocore.config import Config
 from e2e.live import until
+from programs import program
 
 from penstock.stack.child import Child, last_lines
 from penstock.stack.ports import free_port
 
 BUCKET: Final = "answers"
 PASSWORD: Final = "a-password-of-the-pooler"
-REQUIRED: Final = "PENSTOCK_TEST_REQUIRED"
-"""What must be on this machine, by comma: its tests fail where it is not, and are not skipped."""
-
-
-def program(name: str, package: str) -> str:
-    """Where a program of Debian's is; without it the test is skipped, or fails where it is required."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if found is None:
-        words = f"{name} is not here: apt-get install {package}"
-        if package in os.environ.get(REQUIRED, "").split(","):
-            pytest.fail(words)
-        pytest.skip(words)
-    return found
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import httpx
 import psycopg
 import pytest
 from e2e import live
-from e2e.external import S3, Pooler, pooler, program, s3
+from e2e.external import S3, Pooler, pooler, s3
 from e2e.live import Client, chat, jsonl, said, until
 from e2e.walk import FILES, Machine, commands
 from faults.house import House
 from faults.servers import PostgresServer, ValkeyServer
 from openai.types import Batch
+from programs import program
 
 from penstock.stack.ports import free_port
 
