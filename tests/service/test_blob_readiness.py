@@ -1,4 +1,4 @@
-"""Whether the blob store works, as it was found a second ago at most; and its cause, logged when it changes."""
+"""Whether the blob store works, as it was found half a second ago at most; and its cause, logged when it changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.blobs.readiness import BlobReadiness
 from penstock.blobs.store import Blobs
 
 
-def test_what_was_found_is_remembered_for_a_second_and_each_change_is_logged_once(
+def test_what_was_found_is_remembered_for_half_a_second_and_each_change_is_logged_once(
     tmp_path: Path,
 ) -> None:
     now = 0.0

@@ -1,6 +1,6 @@
 """Whether the blob store works: it takes a blob, gives it back and deletes it. Tried now and then, and remembered.
 
-Between two trials a look at a key that is not there sees in a second whether the store says anything at all. It says no
+Between two trials a look at a key that is not there sees within three seconds whether the store says anything at all. It says no
 more than that: a bucket that is not there either, and one that may only be read, look the same.
 """
 
@@ -21,7 +21,7 @@ from penstock.domain.single_flight import SingleFlight
 log = structlog.get_logger()
 
 _TRIAL_SECONDS: Final = 15.0
-_LOOK_SECONDS: Final = 0.9
+_LOOK_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 2.0
 """A store that says nothing for so long is away, for whoever asks whether this process may get requests."""
 
@@ -39,7 +39,7 @@ class BlobReadiness:
         self._trying: SingleFlight[str, None] = SingleFlight()
 
     async def good(self) -> bool:
-        """Whether it worked a second ago at most; the cause is logged when it changes."""
+        """Whether it worked half a second ago at most; the cause is logged when it changes."""
         if self._clock() - self._looked_at > _LOOK_SECONDS:
             await self._trying.ask(self._key, self._try)
         return self._fault is None
