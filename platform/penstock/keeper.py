@@ -24,7 +24,7 @@ from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
-from penstock.settings import Settings, load
+from penstock.settings import Settings, connections, load
 from penstock.settings.calls import CallSettings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings
@@ -170,7 +170,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     threading.Thread(target=_stop_on_signal, args=(stop,), name="ending", daemon=True).start()
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
-    db = Database(sync_engine(settings.database_url, connections=3), hinter.say)
+    db = Database(sync_engine(settings.database_url, connections.KEEPER), hinter.say)
     log.info("keeper_started")
     # Threads of their own: a blob store that hangs must not keep silent holders from being reaped.
     sweeping = threading.Thread(target=sweep.run, args=(db, Blobs(settings.blob_url), settings, stop), daemon=True)

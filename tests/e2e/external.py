@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,7 @@ from programs import program
 from penstock.stack.child import Child, last_lines
 from penstock.stack.ports import free_port
 
+PAGE: Final = Path(__file__).parents[2] / "docs" / "operations.md"
 BUCKET: Final = "answers"
 PASSWORD: Final = "a-password-of-the-pooler"
 
@@ -51,23 +53,25 @@ class Pooler:
 
 @contextmanager
 def pooler(sockets: Path, folder: Path, *, connections: int = 12) -> Iterator[Pooler]:
-    """Pgbouncer with so many connections to the Postgres on this socket; the rest is as docs/operations.md says."""
+    """Pgbouncer as docs/operations.md sets it up, with so many connections to the Postgres on this socket."""
     binary = program("pgbouncer", "pgbouncer")
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     users = folder / "userlist.txt"
     users.write_text(f'"postgres" "{PASSWORD}"\n')
     settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        "[databases]\n"
-        f"* = host={sockets}\n"
-        "[pgbouncer]\n"
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = scram-sha-256\nauth_file = {users}\nadmin_users = postgres\n"
-        "pool_mode = transaction\n"
-        f"default_pool_size = {connections}\nmax_client_conn = 500\n"
-        "server_login_retry = 1\n"
-    )
+    section = PAGE.read_text().partition("\n## A pooler\n")[2].partition("\n## ")[0]
+    [page] = re.findall(r"^```ini\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    for here, there in {
+        "host=db.internal port=5432": f"host={sockets}",
+        "listen_addr = 0.0.0.0": "listen_addr = 127.0.0.1",
+        "listen_port = 6432": f"listen_port = {port}",
+        "/etc/pgbouncer/userlist.txt": str(users),
+        "default_pool_size = 20": f"default_pool_size = {connections}",
+    }.items():
+        assert here in page
+        page = page.replace(here, there)
+    settings.write_text(f"{page}unix_socket_dir =\nadmin_users = postgres\n")
     # It refuses to be root, as Postgres does; both are then the same ordinary user.
     user = "nobody" if os.geteuid() == 0 else None
     if user:

@@ -19,7 +19,7 @@ from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.lifecycle import work
-from penstock.settings import Settings
+from penstock.settings import Settings, connections
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine, sync_engine
 from penstock.wire.cache import Cache
@@ -48,15 +48,13 @@ from penstock_worker.slices.slice_consumer import SliceConsumer
 
 log = structlog.get_logger()
 
-_IO_THREADS = 2
-_SENDER_CONNECTIONS = 2
 _HEAR_AGAIN_SECONDS = 5.0
 
 
 @contextmanager
-def _database(settings: ServerSettings, connections: int) -> Iterator[tuple[Database, Hinter]]:
+def _database(settings: ServerSettings, most: int) -> Iterator[tuple[Database, Hinter]]:
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
-    db = Database(sync_engine(settings.database_url, connections), hinter.say)
+    db = Database(sync_engine(settings.database_url, most), hinter.say)
     try:
         yield db, hinter
     finally:
@@ -67,25 +65,25 @@ def _database(settings: ServerSettings, connections: int) -> Iterator[tuple[Data
 def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings, connections=2 * _IO_THREADS + 2) as (db, hinter):
+    with _database(settings, connections.IO_POOL) as (db, hinter):
         holder = Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
         with beat:
             tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
-            poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
+            poller = Poller(tasks.look, places=connections.IO_TASKS, poll_seconds=settings.poll_seconds)
             sender = _sender(settings, hinter)
             end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
             end.listen()
             with sender, poller:
                 run = _heard(poller, tasks.run)
                 celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear)
-                _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
+                _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], connections.IO_TASKS, end)
         say_goodbye(db, holder, settings)
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
-    db = AsyncDatabase(async_engine(settings.database_url, _SENDER_CONNECTIONS), hinter.say)
+    db = AsyncDatabase(async_engine(settings.database_url, connections.WEBHOOK_SENDER), hinter.say)
     allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
     return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
@@ -103,8 +101,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
     with ExitStack() as stack:
-        # A connection for each slice in work, the beat, the standing, the pulse, and one for whoever else asks.
-        db, hinter = stack.enter_context(_database(settings, connections=SLICE_PLACES + 5))
+        db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))

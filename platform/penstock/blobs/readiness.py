@@ -1,7 +1,7 @@
 """Whether the blob store works: it takes a blob, gives it back and deletes it. Tried now and then, and remembered.
 
-Between two trials a look at a key that is not there sees within three seconds whether the store says anything at all. It says no
-more than that: a bucket that is not there either, and one that may only be read, look the same.
+Between two trials a look at a key that is not there sees within three seconds whether the store says anything at all.
+It says no more than that: a bucket that is not there either, and one that may only be read, look the same.
 """
 
 from __future__ import annotations
