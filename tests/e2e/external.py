@@ -132,19 +132,16 @@ class S3:
         keys = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
         return [client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
 
-    def freeze(self) -> None:
-        """It takes connections and says nothing: SIGSTOP."""
-        os.killpg(self._pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """It goes on."""
-        os.killpg(self._pid, signal.SIGCONT)
-
-    @property
-    def _pid(self) -> int:
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections and says nothing: SIGSTOP, and SIGCONT at the end."""
         pid = self.child.pid
         assert pid is not None, last_lines(self.child.log)
-        return pid
+        os.killpg(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -165,5 +162,3 @@ def s3(folder: Path) -> Iterator[S3]:
         until(answers, lambda: f"moto answers: {last_lines(child.log)}", 30)
         one.client().create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         yield one
-        if child.pid:
-            one.thaw()

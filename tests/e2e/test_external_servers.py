@@ -175,10 +175,9 @@ def test_a_frozen_object_store_is_named_before_its_next_trial_and_the_batch_goes
     id = site.client.submit([line(f"{n}", f"{n} [[sleep 300]]") for n in range(1_000)]).id
     midway(site, id)
     assert ready(site.url) == (200, [])
-    site.s3.freeze()
-    until(lambda: ready(site.url) == (503, ["blobs"]), "it says that the blobs are away", 10)
-    assert httpx.get(f"{site.url}/health/live", trust_env=False).status_code == 200
-    site.s3.thaw()
+    with site.s3.frozen():
+        until(lambda: ready(site.url) == (503, ["blobs"]), "it says that the blobs are away", 14)
+        assert httpx.get(f"{site.url}/health/live", trust_env=False).status_code == 200
     until(lambda: ready(site.url) == (200, []), "it says that all is well", 10)
     complete(site, id, 1_000)
     log = site.one.logs["api"].read_text()
@@ -189,7 +188,7 @@ def test_a_frozen_object_store_is_named_before_its_next_trial_and_the_batch_goes
 def test_a_bucket_that_is_not_there_is_named_by_health_and_once_in_the_log(site: Site, tmp_path: Path) -> None:
     told = {"environment": site.s3.environment, "blob_url": "s3://nobody-made-it", "wait": False}
     with House(site.pooler.url("penstock"), site.redis_url, tmp_path, keepers=0, ios=0, gpus=0, **told) as lone:
-        until(lambda: ready(lone.url) == (503, ["blobs"]), lambda: lone.tell(), 30)
+        until(lambda: ready(lone.url) == (503, ["blobs"]), lambda: lone.tell(), 60)
         upload = lone.client.http.post("/files", data={"purpose": "batch"}, files={"file": b"{}"})
         assert (upload.status_code, ready(lone.url)) == (503, (503, ["blobs"]))
         log = lone.residents["api-1"].log.read_text()
