@@ -52,7 +52,7 @@ faults: install ## Let a nemesis strike under load, then check the history (SECO
 	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) $(BIN)/python -m pytest -q --timeout 3600 \
 		tests/store/test_interleavings.py
 
-faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, 50 rolling restarts, everything without Redis
+faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, a frozen S3, 50 rolling restarts, everything without Redis
 	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py

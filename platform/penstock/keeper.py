@@ -17,7 +17,6 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unavailable
-from penstock.domain.work import connections
 from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
 from penstock.service.admin import sweep
@@ -25,7 +24,7 @@ from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
-from penstock.settings import Settings, load
+from penstock.settings import Settings, connections, load
 from penstock.settings.calls import CallSettings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings

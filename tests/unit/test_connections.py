@@ -1,23 +1,26 @@
-"""The page for operators says how many connections processes open, as the code has it."""
+"""How many connections Postgres needs room for: the page says what the processes open."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from penstock.domain.work import connections
+from penstock.settings import Settings, connections
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 
-def test_the_table_of_processes_and_the_formula_have_the_numbers_of_the_code() -> None:
-    in_table = {
-        kind: int(re.findall(rf"^\| {name} \|.*\| (\d+) \|$", PAGE, re.MULTILINE)[0])
-        for kind, name in {"keeper": "keeper", "io": "io worker", "gpu": "gpu worker"}.items()
-    }
-    assert in_table == connections.OF_KIND
-    formula = " + ".join(
-        f"{connections.OF_KIND[kind]} × {name}"
-        for kind, name in {"keeper": "keepers", "io": "io workers", "gpu": "gpu workers"}.items()
-    )
-    assert formula in PAGE
+def test_the_pages_table_and_sums_are_those_of_the_processes() -> None:
+    row = {name: re.search(rf"^\| {name} \|.*\| (.+) \|$", PAGE, re.MULTILINE) for name in ("keeper", "io worker")}
+    gpu = re.search(r"^\| gpu worker \|.*\| (.+) \|$", PAGE, re.MULTILINE)
+    told = [int(found[1]) for found in (*row.values(), gpu) if found]
+    assert told == [connections.KEEPER, connections.IO, connections.GPU]
+    [formula] = re.findall(r"^    APIs × .*$", PAGE, re.MULTILINE)
+    assert re.findall(r"\d+", formula) == [*map(str, told), str(connections.COMMANDS)]
+    one, many = re.findall(r"One of each is (\d+); .* it is (\d+)", PAGE)[0]
+    assert int(one) == connections.needed(Settings())
+    assert int(many) == connections.needed(Settings(), apis=2, keepers=2, ios=2, gpus=10)
+
+
+def test_an_api_that_is_told_another_number_counts_with_it() -> None:
+    assert connections.needed(Settings(api_connections=25)) == connections.needed(Settings()) + 15

@@ -15,7 +15,6 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.engine_trouble import EngineTrouble
-from penstock.domain.work import connections
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
@@ -23,7 +22,7 @@ from penstock.model_source.look import look
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.lifecycle import work
-from penstock.settings import Settings
+from penstock.settings import Settings, connections
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine, sync_engine
 from penstock.wire.cache import Cache
@@ -53,7 +52,6 @@ from penstock_worker.slices.slice_consumer import SliceConsumer
 
 log = structlog.get_logger()
 
-_IO_THREADS = 2
 _HEAR_AGAIN_SECONDS = 5.0
 
 
@@ -71,25 +69,25 @@ def _database(settings: ServerSettings, most: int) -> Iterator[tuple[Database, H
 def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings, connections.IO_TASKS) as (db, hinter):
+    with _database(settings, connections.IO_POOL) as (db, hinter):
         holder = Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
         insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
         with beat:
             tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
-            poller = Poller(tasks.look, places=_IO_THREADS, poll_seconds=settings.poll_seconds)
+            poller = Poller(tasks.look, places=connections.IO_TASKS, poll_seconds=settings.poll_seconds)
             sender = _sender(settings, hinter)
             end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
             end.listen()
             with sender, poller:
                 run = _heard(poller, tasks.run)
                 celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear)
-                _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], _IO_THREADS, end)
+                _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], connections.IO_TASKS, end)
         say_goodbye(db, holder, settings)
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
-    db = AsyncDatabase(async_engine(settings.database_url, connections.IO_SENDER), hinter.say)
+    db = AsyncDatabase(async_engine(settings.database_url, connections.WEBHOOK_SENDER), hinter.say)
     allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
     return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 

@@ -14,11 +14,11 @@ from penstock.doctor.finding import Finding, failed, ok, skipped, warning, words
 from penstock.doctor.surroundings import Surroundings
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.fleet.server_facts import ServerFacts
-from penstock.domain.work import connections
 from penstock.service.admin import diagnosis
 from penstock.service.admin.diagnosis import Diagnosis
 from penstock.service.core.transaction import Database
 from penstock.service.webhooks import secret_keys
+from penstock.settings import connections
 from penstock.store import revision
 from penstock.store.engine import sync_engine
 
@@ -87,6 +87,7 @@ def _connections(around: Surroundings, facts: ServerFacts, found: Diagnosis) -> 
     live = Counter(worker.kind for worker in found.processes)
     parts = [("API", around.apis, around.settings.api_connections)]
     parts += [(kind, max(1, live[kind]), most) for kind, most in connections.OF_KIND.items()]
+    parts += [("commands", 1, connections.COMMANDS)]
     needed = sum(count * most for _, count, most in parts)
     sum_up = ", ".join(f"{count} {kind} × {most}" for kind, count, most in parts)
     said = f"{needed} of {facts.connections} at most ({sum_up}); {facts.open_connections} are open"

@@ -76,7 +76,7 @@ def look_at_blobs(around: Surroundings) -> Iterator[Finding]:
             yield failed(name, said, "Make it, or mend PENSTOCK_BLOB_URL.")
         return
     try:
-        why = asyncio.run(readiness.fault(Blobs(url), f"ready/doctor-{uuid4().hex}", _SECONDS))
+        why = asyncio.run(readiness.fault(Blobs(url).try_out(f"ready/doctor-{uuid4().hex}"), _SECONDS))
     except Exception as error:  # what an object store's builder says of its address or credentials
         why = str(error)
     if why:
