@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from penstock.cli.client import console, json_text, told
+from penstock.cli.client import told
+from penstock.cli.printing import Json, console, say_json
 
 if TYPE_CHECKING:
     from penstock.doctor.finding import Finding
@@ -32,7 +33,7 @@ def doctor(
     ] = None,
     port: Annotated[int, typer.Option(help="The API's port on this machine.", min=1, max=65_535)] = 8000,
     apis: Annotated[int, typer.Option(help="API processes that share the database.", min=0)] = 1,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look at this machine and the servers of its settings; say in a line each what is wrong, and what mends it.
 
@@ -49,8 +50,8 @@ def doctor(
         around = _surroundings(settings, data, port, apis)
         found = [warning("settings", slip, "Rename or remove it.") for slip in slips] + examine(all_looks.of(around))
         good = not any(one.verdict is FindingVerdict.FAILED for one in found)
-        if json:
-            print(json_text({"ok": good, "checks": [dataclasses.asdict(one) for one in found]}, indent=2))
+        if as_json:
+            say_json({"ok": good, "checks": [dataclasses.asdict(one) for one in found]})
         else:
             _show(found)
     if not good:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from penstock.domain.accounts.access import MOST_NAMED, allows, not_allowed, only_one, unknown
 from penstock.domain.work.batch import Batch
@@ -12,11 +14,20 @@ from penstock.service.limits import budget
 from penstock.store.fleet import models
 
 
+class _Every(frozenset[str]):
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+EVERY: Final[Collection[str]] = _Every()
+"""Whatever a line names is known: which models there are is for a server to know."""
+
+
 @dataclass(frozen=True)
 class LineModels:
     """What is known of models before a file is read."""
 
-    known: frozenset[str]
+    known: Collection[str]
     """What was added, or was ever registered by a worker."""
     allowed: frozenset[str] | None = None
     """What the key that made the batch may ask; None: every model."""
