@@ -8,6 +8,11 @@ from typing import Final
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "up": ("penstock up", "penstock up --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096"),
     "demo": ("penstock demo", "penstock demo --engine echo --lines 1000"),
+    "doctor": (
+        "penstock doctor",
+        "penstock doctor --data data/up",
+        "PENSTOCK_DATABASE_URL=postgresql://me@db/penstock penstock doctor --apis 4 --json",
+    ),
     "migrate": ("PENSTOCK_DATABASE_URL=postgresql://me@db/penstock penstock migrate",),
     "api": ("penstock api --host 0.0.0.0 --port 8000",),
     "keeper": ("penstock keeper",),

@@ -38,7 +38,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
         (VLLM, "ValueError: Block size 16 is not supported."),
         ("usage: api_server.py\napi_server.py: error: bad argument: -x\n", "error: bad argument: -x"),
         ("torch.OutOfMemoryError: CUDA out of memory.\n", "torch.OutOfMemoryError: CUDA out of memory."),
-        (f"OSError: {'x' * 1_000}\n", f"OSError: {'x' * 391}"),
+        (f"OSError: {'x' * 1_000}\n", f"OSError: {'x' * 390}…"),
         ("\x1b[31mx\nValueError: \x1b[1mbad\x00 \xe4\n", "ValueError: [1mbad \xe4"),
         ("INFO all is well\n", ""),
         (CONFIG, "ModelConfig: Model architectures ['Foo'] are not supported for now."),

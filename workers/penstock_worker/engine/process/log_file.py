@@ -44,7 +44,8 @@ def cause(path: Path) -> str:
         for number, line in enumerate(lines)
         if (found := _ERROR.search(line)) and not _OF_OTHERS.search(line)
     ]
-    last = errors[-1].strip()[:_MOST_CAUSE] if errors else ""
+    last = errors[-1].strip() if errors else ""
+    last = last if len(last) <= _MOST_CAUSE else last[: _MOST_CAUSE - 1] + "…"
     return "".join(filter(str.isprintable, last))  # Postgres takes no NUL, a terminal no escape
 
 
