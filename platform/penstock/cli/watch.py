@@ -29,7 +29,7 @@ def path(id: str) -> str:
 
 def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
     """Follow a batch or job until it ends; its last state."""
-    pace = Pace()
+    pace = BatchPace()
     with shown(console) as show:
         while True:
             seen: dict[str, Any] = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
@@ -49,7 +49,7 @@ def counted(counts: dict[str, int]) -> str:
     return f"{counts['completed']:,} answered · {counts['failed']:,} failed · {left(counts):,} left"
 
 
-class Pace:
+class BatchPace:
     """Lines and tokens a second over the last while."""
 
     def __init__(self) -> None:

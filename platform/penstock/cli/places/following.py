@@ -16,10 +16,10 @@ from rich.console import Console
 
 from penstock.cli.client import ask, check
 from penstock.cli.input_file import upload
-from penstock.cli.places.place import Place
+from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.results import fetch
-from penstock.cli.watch import ENDED, Pace, shown, why
+from penstock.cli.watch import ENDED, BatchPace, shown, why
 from penstock.stack.problem import Problem
 
 LOOK_AGAIN_SECONDS: Final = 0.5
@@ -27,7 +27,9 @@ PATIENCE_SECONDS: Final = 300.0
 """So long a server that was there before may be away."""
 
 
-def submit(place: Place, sidecar: Sidecar, part: Part, make_file: Callable[[], Path], terms: dict[str, Any]) -> None:
+def submit(
+    place: OpenPlace, sidecar: Sidecar, part: Part, make_file: Callable[[], Path], terms: dict[str, Any]
+) -> None:
     """Upload a part's lines and make its batch, as far as that is not done yet; each step is in the sidecar at once.
 
     `terms` are fields of the create (`model`, `lane`, `completion_window`, …). Raises Problem.
@@ -44,7 +46,7 @@ def submit(place: Place, sidecar: Sidecar, part: Part, make_file: Callable[[], P
         sidecar.save()
 
 
-def retry_failed(place: Place, sidecar: Sidecar, part: Part) -> None:
+def retry_failed(place: OpenPlace, sidecar: Sidecar, part: Part) -> None:
     """Ask a part's failed lines again, as a batch of their own, which becomes the part's. Raises Problem."""
     number = sidecar.parts.index(part)
     key = {"idempotency-key": sidecar.key(f"retry-{number}-{part.retried}")}
@@ -53,13 +55,13 @@ def retry_failed(place: Place, sidecar: Sidecar, part: Part) -> None:
     sidecar.save()
 
 
-def follow(place: Place, sidecar: Sidecar, growing: Growing, console: Console) -> list[dict[str, Any]]:
+def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Console) -> list[dict[str, Any]]:
     """Bring the lines of all parts' batches until each has ended, with progress; their last states, in that order.
 
     Goes on behind what the sidecar says is there. Raises Problem.
     """
     growing.cut(sidecar.part_bytes)
-    pace = Pace()
+    pace = BatchPace()
     open_parts = dict(enumerate(sidecar.parts))
     states: dict[int, dict[str, Any]] = {}
     with shown(console) as show:
@@ -78,7 +80,7 @@ def follow(place: Place, sidecar: Sidecar, growing: Growing, console: Console) -
     return [states[number] for number in sorted(states)]
 
 
-def _bring(place: Place, sidecar: Sidecar, part: Part, growing: Growing) -> bool:
+def _bring(place: OpenPlace, sidecar: Sidecar, part: Part, growing: Growing) -> bool:
     """One page of a part's lines; whether all of them are there."""
     answer = _asked(place, f"/batches/{part.batch}/results?after={part.had}", gone_is_fine=True)
     if answer.status_code == 410:  # it ended long ago: its files have them all
@@ -90,7 +92,7 @@ def _bring(place: Place, sidecar: Sidecar, part: Part, growing: Growing) -> bool
     return answer.headers["x-incomplete"] == "false"
 
 
-def _asked(place: Place, path: str, *, gone_is_fine: bool = False) -> httpx.Response:
+def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.Response:
     """What the API answers; one that is away, or says to come later, is asked again, and the place looked after."""
     patient_until = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -128,7 +130,7 @@ def _together(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def fetch_files(place: Place, part: Part, state: dict[str, Any], folder: Path, name: str) -> tuple[Path, Path]:
+def fetch_files(place: OpenPlace, part: Part, state: dict[str, Any], folder: Path, name: str) -> tuple[Path, Path]:
     """Download a part's answered and failed lines, both in its input's order, to `name.answers` and `name.errors`.
 
     A retried part has those of all its lines. Raises Problem.

@@ -27,7 +27,7 @@ _LOOK_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True)
-class Place:
+class OpenPlace:
     """Where lines are asked, while it is open."""
 
     client: httpx.Client
@@ -40,12 +40,12 @@ class Place:
 
 
 @contextmanager
-def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[Place]:
+def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[OpenPlace]:
     """Open the place that these options name, and close it: what was started here ends. Raises Problem."""
     options.check()
     if options.server:
         with connected(options.server, options.data or DEFAULT_DATA) as client:
-            yield Place(client, options.model, options.server, stays=True, tend=lambda: None)
+            yield OpenPlace(client, options.model, options.server, stays=True, tend=lambda: None)
         return
     # Here, since `--server` needs none of it: it takes a second of CPU.
     from penstock.stack import ports
@@ -57,7 +57,7 @@ def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[Place]
         engine_args=options.engine_args, flower=False,
     )  # fmt: skip
     with stack.platform(wish, os.environ, say) as running, connected_with(running.url, running.key) as client:
-        yield Place(client, name, str(running.layout.data), stays=False, tend=running.tend)
+        yield OpenPlace(client, name, str(running.layout.data), stays=False, tend=running.tend)
 
 
 def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
