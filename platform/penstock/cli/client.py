@@ -71,8 +71,15 @@ def _ascii(key: str, where: str) -> str:
 
 @contextmanager
 def connected(url: str, data: Path) -> Iterator[httpx.Client]:
-    """A client with the key; failures to reach the server become Problems."""
-    key, base = api_key(data), _base(url)
+    """A client with the key of the environment or the data folder; failures to reach the server become Problems."""
+    with connected_with(url, api_key(data)) as client:
+        yield client
+
+
+@contextmanager
+def connected_with(url: str, key: str) -> Iterator[httpx.Client]:
+    """A client with this key; failures to reach the server become Problems."""
+    base = _base(url)
     # A proxy that the environment names is for far servers, not for the one on this machine.
     far = base.host not in ("127.0.0.1", "::1", "localhost")
     headers = {"authorization": f"Bearer {key}"}
