@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
     "demo": ("demo", "Start the platform, send a batch of chat requests, check and show what comes back, stop."),
+    "map": ("map", "Ask a model about each row of a table; the answers are new columns of it."),
     "migrate": (
         "servers",
         "Bring the database to the newest revision, and every webhook secret under the first of the secret keys.",

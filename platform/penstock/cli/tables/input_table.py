@@ -56,13 +56,13 @@ def open_table(file: Path, name: str, format: TableFormat, delimiter: str | None
 
     name: what people call it. delimiter: of CSV; else what its header shows.
     """
+    if delimiter and format not in (TableFormat.CSV, TableFormat.TSV):
+        raise Problem(f"--delimiter is for CSV, and {name} is {format}.")
     # Each when it is asked for: pyarrow takes a quarter of a second.
     if format is TableFormat.PARQUET:
         from penstock.cli.tables.parquet_table import ParquetInput
 
         return ParquetInput(file, name)
-    if delimiter and format is TableFormat.JSONL:
-        raise Problem("--delimiter is for CSV.")
     if format is TableFormat.JSONL:
         from penstock.cli.tables.jsonl_table import JsonlInput
 

@@ -124,10 +124,14 @@ def row_number(custom_id: str) -> int:
 
 
 def request_body(
-    model: str, max_tokens: int | None, temperature: float | None, schema: AnswerSchema | None, more: dict[str, Any]
+    model: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    schema: AnswerSchema | None,
+    more: dict[str, Any],
 ) -> dict[str, Any]:
     """All of a request's body but its messages: the same for each row."""
-    body: dict[str, Any] = {"model": model}
+    body: dict[str, Any] = {} if model is None else {"model": model}
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     if temperature is not None:
