@@ -14,7 +14,7 @@ from typing import Any, Final
 from penstock.cli.tables.answer_schema import AnswerSchema, load_schema
 from penstock.cli.tables.column import as_json
 from penstock.cli.tables.input_table import InputTable, open_table
-from penstock.cli.tables.output_table import new_names
+from penstock.cli.tables.output_table import check_output
 from penstock.cli.tables.prompt_template import PromptTemplate
 from penstock.cli.tables.row_answers import NewColumns
 from penstock.cli.tables.row_choice import RowChoice
@@ -108,7 +108,7 @@ def planned(options: MapOptions) -> Iterator[MapPlan]:
             PromptTemplate(options.system, columns, "--system") if options.system else None,
         )
         new = NewColumns(schema, options.column, options.prefix)
-        new_names(table, new.columns)
+        check_output(out_format, table, new.columns)
         choice = RowChoice.of(table.count, options.limit, options.sample, options.seed)
         digest = digest_of(source, options.table)
         yield MapPlan(options, table, choice, prompts, schema, new, out_format, source, digest)

@@ -27,12 +27,13 @@ class CsvInput:
         self.format = format
         self.delimiter: str = delimiter or ("\t" if format is TableFormat.TSV else self._shown_delimiter())
         with opened_text(file, name) as text:
-            header = next(self._records(text), None)
+            records = self._records(text)
+            header = next(records, None)
             if header is None:
                 raise Problem(f"{name} is empty: a table begins with the names of its columns.")
             distinct(header, name)
             self.columns = tuple(Column(one) for one in header)
-            self.count = sum(1 for _ in self._records(text, len(header)))
+            self.count = sum(1 for _ in records)
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows, from the first."""
@@ -40,8 +41,9 @@ class CsvInput:
         first = 0
         rows: list[Row] = []
         with opened_text(self._file, self._name) as text:
-            next(self._records(text))
-            for record in self._records(text, len(names)):
+            records = self._records(text)
+            next(records)
+            for record in records:
                 rows.append(dict(zip(names, record, strict=True)))
                 if len(rows) == CHUNK_ROWS:
                     yield Chunk(first, rows)
@@ -49,20 +51,22 @@ class CsvInput:
         if rows:
             yield Chunk(first, rows)
 
-    def _records(self, text: TextIO, width: int | None = None) -> Iterator[list[str]]:
-        """Records that are not blank; each must have as many cells as the header."""
+    def _records(self, text: TextIO) -> Iterator[list[str]]:
+        """The header, and the records that are not blank; each has as many cells."""
         # strict: a quote that is never closed would make the rest of the file one cell.
         reader = csv.reader(text, delimiter=self.delimiter, strict=True)
+        width, begins = None, 1
         try:
             for record in reader:
-                if not record:
-                    continue
-                if width is not None and len(record) != width:
-                    where = f"{self._name}, line {reader.line_num}, has {len(record)} cells"
+                if width is not None and record and len(record) != width:
+                    where = f"{self._name}, line {begins}, has {len(record)} cells"
                     raise Problem(f"{where}; the header names {width} columns.")
-                yield record
+                begins = reader.line_num + 1
+                if record:
+                    width = len(record)
+                    yield record
         except csv.Error as error:
-            raise Problem(f"{self._name} is no CSV near line {reader.line_num}: {error}.") from None
+            raise Problem(f"{self._name} is no CSV in the row that begins in line {begins}: {error}.") from None
 
     def _shown_delimiter(self) -> str:
         """The one that the header has most often outside of quotes; a comma if it has none."""

@@ -53,11 +53,12 @@ def _opened(part: Path, format: TableFormat, table: InputTable, new: Sequence[Co
     return CsvOutput(part, format, table, new)
 
 
-def new_names(table: InputTable, new: Sequence[Column]) -> None:
-    """Raise Problem if a new column would have the name of one that is there, or of another new one."""
+def check_output(format: TableFormat, table: InputTable, new: Sequence[Column]) -> None:
+    """Raise Problem if such a table could not be written: what writes it is missing, or two columns have one name."""
+    if format is TableFormat.PARQUET:
+        from penstock.cli.tables.parquet_table import ParquetOutput  # noqa: F401
     there = {column.name for column in table.columns}
     for column in new:
         if column.name in there:
             why = f"The table has a column {column.name!r} already"
             raise Problem(f"{why}: say --prefix TEXT, which goes before the names of all new columns.")
-        there.add(column.name)

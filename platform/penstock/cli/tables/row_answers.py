@@ -65,7 +65,8 @@ class NewColumns:
         """All new columns, in order."""
         kind = self.schema.kind if self.schema else ColumnKind.TEXT
         made = (self.schema.properties if self.schema else ()) or (Column(self.column, kind),)
-        return tuple(Column(self.prefix + one.name, one.kind) for one in (*made, Column("error")))
+        reason = "error" if all(one.name != "error" for one in made) else "map_error"
+        return tuple(Column(self.prefix + one.name, one.kind) for one in (*made, Column(reason)))
 
     def failed(self, reason: str) -> list[Any]:
         """The values of a row that has no answer."""
@@ -81,13 +82,16 @@ class NewColumns:
             value = self.schema.checked(answer.text)
         except AnswerMismatch as error:
             return self.failed(f"schema: {error}")
+        if self.schema.properties and not isinstance(value, dict):
+            return self.failed("schema: it is no object")
         made = [value.get(one.name) for one in self.schema.properties] if self.schema.properties else [value]
-        columns = self.columns
-        for place, one in enumerate(made):
-            if columns[place].kind is ColumnKind.INTEGER and one is not None:
+        for place, (column, one) in enumerate(zip(self.columns, made, strict=False)):
+            if one is not None and column.kind is ColumnKind.INTEGER:
                 if abs(one) > _MOST_64:
-                    return self.failed(f"schema: {columns[place].name} has more than 64 bits")
+                    return self.failed(f"schema: {column.name} has more than 64 bits")
                 made[place] = int(one)  # 1.0 is an integer to a JSON schema
+            elif one is not None and column.kind is ColumnKind.NUMBER:
+                made[place] = float(one) if abs(one) > _MOST_64 else one
         return [*made, None]
 
 
