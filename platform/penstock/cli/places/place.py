@@ -57,8 +57,17 @@ def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[OpenPl
         data=options.folder, port=ports.free_port(), model=name, source=source, engine=engine,
         engine_args=options.engine_args, flower=False,
     )  # fmt: skip
-    with stack.platform(wish, os.environ, say) as running, connected_with(running.url, running.key) as client:
+    with (
+        stack.platform(wish, _environment(options), say) as running,
+        connected_with(running.url, running.key) as client,
+    ):
         yield OpenPlace(client, name, str(running.layout.data), stays=False, tend=running.tend)
+
+
+def _environment(options: PlaceOptions) -> dict[str, str]:
+    """Ours; an engine elsewhere is sent no field that only vLLM knows: there is one tenant here to keep apart."""
+    salted = {"PENSTOCK_ISOLATE_PREFIX_CACHES": "false"} if options.engine_url else {}
+    return {**salted, **os.environ}
 
 
 def _model(options: PlaceOptions) -> tuple[str, str | None, str]:

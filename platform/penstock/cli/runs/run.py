@@ -78,8 +78,8 @@ class Run:
                     states = self._followed(here, car, growing)
                 counts = self._write(here, car, states)
             self._end(car, growing, counts)
-            where = f", in {self.errors}" if self.errors and counts.failed else ""
-            self.say(f"{self.out} is whole: {counts}{where} ({time.monotonic() - began:.1f} s)")
+            where = f" ({self.errors or 'in their places there'})" if counts.failed else ""
+            self.say(f"{self.out} is whole: {counts}{where}, {time.monotonic() - began:.1f} s")
         return counts
 
     def how_to_go_on(self) -> str:

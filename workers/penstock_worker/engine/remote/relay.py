@@ -2,8 +2,9 @@
 
     python -m penstock_worker.engine.remote.relay --uds SOCK --url http://host:8000     (the key: ENGINE_KEY)
 
-An engine that can't be reached, or breaks off, breaks the connection here too: the worker then asks /health, and holds
-its lines back until the engine is there again. An engine without /health is healthy while it lists its models.
+A connection that breaks off there breaks off here. If the engine is gone then, so is the relay: to its supervisor it is
+the engine, which started again is ready once the engine answers, and lines wait for that. An engine without /health is
+healthy while it lists its models.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -34,6 +36,8 @@ class Relay:
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self._url = url
         self._session = session
+        self.gone = asyncio.Event()
+        """The engine can't be reached any more."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Pass one request on, and its answer back."""
@@ -53,6 +57,8 @@ class Relay:
                     await response.write(piece)
                 await response.write_eof()
         except (aiohttp.ClientError, TimeoutError, OSError):
+            if not await self._healthy():
+                self.gone.set()
             if request.transport:
                 request.transport.abort()
         return response or web.Response(status=502)
@@ -82,10 +88,7 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
 
 
 async def serve(uds: str, url: str, key: str | None) -> None:
-    """Listen until SIGTERM."""
-    end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    """Listen until the engine is gone, or SIGTERM comes."""
     # How long an answer may take is the worker's affair: it closes its connection, and that cancels the handler.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -95,21 +98,28 @@ async def serve(uds: str, url: str, key: str | None) -> None:
         skip_auto_headers=("User-Agent", "Accept-Encoding"),
         auto_decompress=False,
     ) as session:
+        relay = Relay(url, session)
         server = web.Server(
-            Relay(url, session).handle,
+            relay.handle,
             request_factory=_request,
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=600.0,
         )
-        runner = web.ServerRunner(server)
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(uds)
         await web.UnixSite(runner, uds, backlog=4096).start()
         print(f"relay: {uds} leads to {url}", flush=True)
-        await end.wait()
+        ended = asyncio.create_task(relay.gone.wait())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ended.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await ended
         await runner.cleanup()
+        if relay.gone.is_set():
+            sys.exit(f"error: the engine at {url} can't be reached any more")
 
 
 def main() -> None:
