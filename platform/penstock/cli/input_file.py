@@ -46,7 +46,7 @@ def upload(client: httpx.Client, file: Path) -> str:
 def first_url(file: Path, *, skipping: bool = False) -> str:
     """What the first request asks (if bad ones are skipped, the first good one); raise Problem, which says why not."""
     try:
-        with _inflated(file) as lines:
+        with inflated(file) as lines:
             head = lines.read(encoding.HEAD_BYTES)
             lines.seek(0)
             line = next(_lines(lines), None)
@@ -73,7 +73,7 @@ def first_url(file: Path, *, skipping: bool = False) -> str:
 
 
 @contextmanager
-def _inflated(file: Path) -> Iterator[BinaryIO]:
+def inflated(file: Path) -> Iterator[BinaryIO]:
     """What the server will read of it: gzip is inflated."""
     with opened(file) as plain:
         packed = plain.read(len(MAGIC)) == MAGIC
@@ -81,9 +81,13 @@ def _inflated(file: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
 
 
+def numbered(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines with content, with their physical numbers from 1, without a BOM and white space around them."""
+    return ((number, line) for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+
+
 def _lines(lines: BinaryIO) -> Iterator[bytes]:
-    """The lines with content, without a BOM and white space around them."""
-    return (line for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+    return (line for _, line in numbered(lines))
 
 
 def _asks_something(line: bytes) -> bool:

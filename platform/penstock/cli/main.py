@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
+    "run": ("run", "Answer a file of requests; takes the command lines of `vllm run-batch`."),
     "demo": ("demo", "Start the platform, send a batch of chat requests, check and show what comes back, stop."),
     "map": ("map", "Ask a model about each row of a table; the answers are new columns of it."),
     "migrate": (
@@ -59,7 +60,8 @@ def load(name: str) -> Any:
     if hasattr(found, "app"):
         return typer.main.get_group(found.app)
     alone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-    alone.command(name, context_settings=getattr(found, "CONTEXT", {}).get(name))(getattr(found, name))
+    how = getattr(found, "CLASSES", {}).get(name), getattr(found, "CONTEXT", {}).get(name)
+    alone.command(name, cls=how[0], context_settings=how[1])(getattr(found, name))
     return typer.main.get_command(alone)
 
 

@@ -51,17 +51,19 @@ def map(
 ) -> None:
     """Ask a model about each row of a table; the answers are new columns of it.
 
-    penstock map reviews.csv --prompt 'Is this review friendly? {{ text }}' -o answers.csv --model tiny
-
+    \b
+    penstock map reviews.csv --prompt 'Is this friendly? {{ text }}' -o answers.csv --model tiny
     penstock map reviews.csv --prompt-file ask.txt --schema mood.json -o moods.parquet --model tiny --sample 20
+    penstock map reviews.csv --prompt '{{ text }}' --schema moods.py:Mood -o moods.csv --server http://127.0.0.1:8000
+    cat rows.jsonl | penstock map - --format jsonl --prompt '{{ text }}' -o out.csv --model tiny
 
-    penstock map reviews.jsonl --prompt '{{ text }}' -o out.csv --server http://127.0.0.1:8000 --model tiny
-
-    Every column is kept, and so is the order. A row that failed has null, and its reason in the column `error`. The
-    same command again goes on where it was stopped. Exits with 3 if rows failed.
+    Every column is kept, and so is the order. A row that failed has null, and its reason in the column `error`.
+    Killed or interrupted: the same command again goes on. Exits with 0 if every row was answered, 3 if some failed,
+    1 if it could not be done, 130 if it was interrupted.
     """
     # Here, since the group imports this file for its help: Jinja and the rest take a while.
-    from penstock.cli.commands.up import reporting_problems, stopping_on_signals
+    from penstock.cli.client import told
+    from penstock.cli.commands.up import stopping_on_signals
     from penstock.cli.table_map.plan import MapOptions
 
     place = PlaceOptions(model, engine, tuple(engine_arg or ()), server, engine_url, data)
@@ -70,7 +72,7 @@ def map(
         say(f"{words}: the same command goes on" + ("; meanwhile its batches run" if server else ""))
         sys.exit(130)
 
-    with reporting_problems(say), stopping_on_signals(interrupted):
+    with told(), stopping_on_signals(interrupted):
         text, option = _prompt(prompt, prompt_file)
         options = MapOptions(
             table=table, out=out, prompt=text, prompt_option=option, system=system, schema=schema, format=format,

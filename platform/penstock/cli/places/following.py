@@ -46,6 +46,14 @@ def submit(
         sidecar.save()
 
 
+def validated(place: OpenPlace, part: Part) -> dict[str, Any]:
+    """A part's batch once it was looked at by the server. Raises Problem."""
+    while (state := _asked(place, f"/batches/{part.batch}").json())["status"] == "validating":
+        place.tend()
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return dict(state)
+
+
 def retry_failed(place: OpenPlace, sidecar: Sidecar, part: Part) -> None:
     """Ask a part's failed lines again, as a batch of their own, which becomes the part's. Raises Problem."""
     number = sidecar.parts.index(part)

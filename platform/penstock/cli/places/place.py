@@ -19,6 +19,7 @@ import httpx
 
 from penstock.cli.client import DEFAULT_DATA, connected, connected_with
 from penstock.cli.places.options import PlaceOptions
+from penstock.stack import child_environment
 from penstock.stack.problem import Problem
 
 REMOTE: Final = "remote"
@@ -56,8 +57,17 @@ def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[OpenPl
         data=options.folder, port=ports.free_port(), model=name, source=source, engine=engine,
         engine_args=options.engine_args, flower=False,
     )  # fmt: skip
-    with stack.platform(wish, os.environ, say) as running, connected_with(running.url, running.key) as client:
+    with (
+        stack.platform(wish, _environment(options), say) as running,
+        connected_with(running.url, running.key) as client,
+    ):
         yield OpenPlace(client, name, str(running.layout.data), stays=False, tend=running.tend)
+
+
+def _environment(options: PlaceOptions) -> dict[str, str]:
+    """Ours; an engine elsewhere is sent no field that only vLLM knows: there is one tenant here to keep apart."""
+    salted = {"PENSTOCK_ISOLATE_PREFIX_CACHES": "false"} if options.engine_url else {}
+    return {**salted, **os.environ}
 
 
 def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
@@ -65,7 +75,7 @@ def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
     from penstock.stack import up as stack
 
     if options.engine_url:
-        return options.model or _only_model(options.engine_url), options.engine_url.rstrip("/"), REMOTE
+        return _model_there(options.engine_url, options.model), options.engine_url.rstrip("/"), REMOTE
     given = options.model or stack.TINY
     name, source = stack.parse_model(given)
     named = "=" in given and not Path(given).is_dir()
@@ -73,12 +83,13 @@ def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
     return (name if named or source is None else given), source, options.engine
 
 
-def _only_model(url: str) -> str:
-    """The name of the model that an engine has; raise Problem if it does not answer, or has several."""
-    key = os.environ.get("PENSTOCK_ENGINE_KEY")
+def _model_there(url: str, wanted: str | None) -> str:
+    """The name of the model that an engine has, or of the one that is wanted; raise Problem if it has it not."""
+    key = os.environ.get(child_environment.ENGINE_KEY)
     headers = {"authorization": f"Bearer {key}"} if key else {}
+    far = httpx.URL(url).host not in ("127.0.0.1", "::1", "localhost")
     try:
-        answer = httpx.get(f"{api_root(url)}/v1/models", headers=headers, timeout=_LOOK_SECONDS)
+        answer = httpx.get(f"{api_root(url)}/v1/models", headers=headers, timeout=_LOOK_SECONDS, trust_env=far)
         answer.raise_for_status()
         names = [str(one["id"]) for one in answer.json()["data"]]
     except httpx.HTTPStatusError as error:
@@ -86,10 +97,11 @@ def _only_model(url: str) -> str:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Problem(f"Can't reach an engine at {url}: {error}.") from None
     except (ValueError, KeyError, TypeError):
-        raise Problem(f"What answers at {url} is no OpenAI-compatible engine: its /v1/models is none.") from None
-    if len(names) != 1:
-        raise Problem(f"The engine at {url} has {', '.join(names) or 'no model'}: say --model NAME.")
-    return names[0]
+        raise Problem(f"What answers at {url} is no OpenAI-compatible engine: its /v1/models lists none.") from None
+    if wanted in names or (wanted is None and len(names) == 1):
+        return wanted or names[0]
+    there = f"The engine at {url} has {', '.join(names) or 'no model'}"
+    raise Problem(f"{there}, not {wanted}." if wanted else f"{there}: say --model NAME.")
 
 
 def api_root(url: str) -> str:
