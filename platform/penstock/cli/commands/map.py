@@ -21,7 +21,7 @@ FAILED_ROWS: Final = 3
 
 
 def map(
-    table: Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet, by its extension; - is standard input.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, TSV, JSONL or Parquet, by its extension; - is standard input.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The table to write, by its extension.")],
     prompt: Annotated[str | None, typer.Option(help="A Jinja template: {{ column }}, or {{ row['a name'] }}.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
