@@ -21,7 +21,9 @@ FAILED_ROWS: Final = 3
 
 
 def map(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="CSV, TSV, JSONL or Parquet, by its extension; - is standard input.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="CSV, TSV, JSONL or Parquet, by its extension; - is standard input.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="The table to write, by its extension.")],
     prompt: Annotated[str | None, typer.Option(help="A Jinja template: {{ column }}, or {{ row['a name'] }}.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="The same, from a file.")] = None,
@@ -47,6 +49,7 @@ def map(
     server: Server = None,
     engine_url: EngineUrl = None,
     lane: LaneName = Lane.STANDARD,
+    window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "30d",
     data: Data = None,
 ) -> None:
     """Ask a model about each row of a table; the answers are new columns of it.
@@ -79,12 +82,12 @@ def map(
             delimiter=_delimiter(delimiter), column=column, prefix=prefix, limit=limit, sample=sample, seed=seed,
             max_tokens=max_tokens, temperature=temperature, more=_fields(changes or []), batch_lines=batch_lines,
         )  # fmt: skip
-        failed = _mapped(options, place, lane, fresh)
+        failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh)
     if failed:
         raise typer.Exit(FAILED_ROWS)
 
 
-def _mapped(options: MapOptions, place_options: PlaceOptions, lane: Lane, fresh: bool) -> int:
+def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool) -> int:
     """Do it all; how many rows failed."""
     from penstock.cli.client import console
     from penstock.cli.places.place import opened
@@ -107,7 +110,7 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, lane: Lane, fresh:
             return 0
         sidecar.save()
         with opened(place_options, say) as place:
-            submit_all(plan, place, sidecar, str(lane), say)
+            submit_all(plan, place, sidecar, terms, say)
             states = follow_all(place, sidecar, console(stderr=True))
             counts = write_joined(plan, place, sidecar, states)
         sidecar.ended, sidecar.more["failed"] = True, counts.failed

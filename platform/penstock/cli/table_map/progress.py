@@ -50,7 +50,8 @@ def _refused(sidecar: Sidecar, states: Sequence[State]) -> None:
             part.batch = None
             sidecar.nonce += "x"  # its create is another one
             sidecar.save()
-            raise Problem(f"{state['id']} failed: {errors[0]['message']}")
+            hint = " Say --fresh --batch-lines with fewer." if errors[0].get("code") == "too_many_tasks" else ""
+            raise Problem(f"{state['id']} failed: {errors[0]['message']}{hint}")
 
 
 def together(states: Sequence[State]) -> State:

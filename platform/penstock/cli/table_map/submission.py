@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from penstock.cli.client import ask
 from penstock.cli.places.following import submit
@@ -14,15 +13,16 @@ from penstock.cli.table_map.plan import MapPlan
 from penstock.cli.tables.row_requests import ENDPOINT, cut
 from penstock.stack.problem import Problem
 
-WINDOW: Final = "30d"
 
-
-def submit_all(plan: MapPlan, place: OpenPlace, sidecar: Sidecar, lane: str, say: Callable[[str], None]) -> None:
+def submit_all(
+    plan: MapPlan, place: OpenPlace, sidecar: Sidecar, terms: dict[str, str], say: Callable[[str], None]
+) -> None:
     """Make all batches of a plan, as far as they are not there; each step is in the sidecar at once. Raises Problem.
 
-    The sidecar's `more` says with which row the next part begins (`next_row`), and whether there is none (`cut`).
+    terms: fields of each create. The sidecar's `more` says with which row the next part begins (`next_row`), and whether there is none (`cut`).
     """
-    terms = {"lane": lane, "completion_window": WINDOW, "on_invalid": "skip"}
+    # One row that can't be asked, too long for a line perhaps, fails alone.
+    terms = terms | {"on_invalid": "skip"}
     for part in sidecar.parts:
         submit(place, sidecar, part, _lost, terms)
     if sidecar.more.get("cut"):
