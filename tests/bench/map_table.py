@@ -112,7 +112,7 @@ def _all(folder: Path, rows: int) -> int:
     pq.write_table(pa.table(columns, NAMES), folder / "t.parquet", row_group_size=7_000)
     (folder / "s.json").write_text(json.dumps(SCHEMA))
     asked = ["--prompt", PROMPT, "--schema", "s.json", "--model", "tiny", "--batch-lines", str(max(1, rows // 4))]
-    with up(folder / "server", "--engine=echo") as platform:
+    with up(folder / "server", "--engine=echo", ready_seconds=900) as platform:
         server = ["--server", platform.url, "--data", str(platform.data)]
         command = [PENSTOCK, "map", "t.csv", *asked, *server, "-o", "o.csv"]
         first = killed_and_again(command, folder, rows, platform.environment, group=False)

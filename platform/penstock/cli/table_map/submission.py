@@ -19,7 +19,8 @@ def submit_all(
 ) -> None:
     """Make all batches of a plan, as far as they are not there; each step is in the sidecar at once. Raises Problem.
 
-    terms: fields of each create. The sidecar's `more` says with which row the next part begins (`next_row`), and whether there is none (`cut`).
+    terms: fields of each create. The sidecar's `more` says with which row the next part begins (`next_row`), and whether
+    there is none (`cut`).
     """
     # One row that can't be asked, too long for a line perhaps, fails alone.
     terms = terms | {"on_invalid": "skip"}
