@@ -108,7 +108,6 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
             write_empty(plan)
             say(f"{options.table} has no rows: {options.out} has none")
             return 0
-        sidecar.save()
         with opened(place_options, say) as place:
             submit_all(plan, place, sidecar, terms, say)
             states = follow_all(place, sidecar, console(stderr=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from penstock.cli.places.following import fetch_files
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Sidecar
 from penstock.cli.table_map.plan import MapPlan
+from penstock.cli.tables.input_table import Row
 from penstock.cli.tables.output_table import written
 from penstock.cli.tables.row_answers import RowAnswer, merged
 from penstock.stack.problem import Problem
@@ -25,39 +26,54 @@ class RowCounts:
     failed: int = 0
 
 
+class AnswerCursor:
+    """Answers in the order of their rows, met by rows in the same order."""
+
+    def __init__(self, answers: Iterator[RowAnswer]) -> None:
+        self._answers = answers
+        self._coming = next(answers, None)
+
+    def of(self, number: int) -> RowAnswer | None:
+        """The answer of this row, if it has one."""
+        found = self._coming
+        if found is None or found.number > number:
+            return None
+        if found.number < number:
+            raise Problem(f"An answer came for row {found.number + 1}, which was not asked: say --fresh.")
+        self._coming = next(self._answers, None)
+        return found
+
+
 def write_joined(plan: MapPlan, place: OpenPlace, sidecar: Sidecar, states: Sequence[dict[str, Any]]) -> RowCounts:
     """Write OUT: the chosen rows in their order, all their columns, and the new ones. Raises Problem."""
     plan.unchanged()
-    requests = plan.requests(place.model)
-    ends = ", ".join(sorted({state["status"] for state in states}))
     counts = RowCounts()
-    answers = _answers(plan, place, sidecar, states)
-    coming = next(answers, None)
+    values_of = _values(plan, AnswerCursor(_answers(plan, place, sidecar, states)), states)
     with written(plan.options.out, plan.out_format, plan.table, plan.new.columns) as out:
         for chunk in plan.table.chunks():
-            kept: list[int] = []
-            new: list[list[Any]] = []
-            for place_, row in enumerate(chunk.rows):
-                number = chunk.first + place_
-                if not plan.choice.takes(number):
-                    continue
-                if coming is not None and coming.number == number:
-                    values = plan.new.values(coming)
-                    coming = next(answers, None)
-                else:
-                    fault = requests.of(number, row).fault
-                    values = plan.new.failed(fault or f"no answer came; its batch ended as {ends}")
-                kept.append(place_)
-                new.append(values)
-                counts.failed += values[-1] is not None
-            counts.rows += len(kept)
-            out.write(chunk, kept, new)
-            place.tend()
-            if chunk.first + len(chunk.rows) >= plan.choice.rows:
+            if chunk.first >= plan.choice.rows:
                 break
-        if coming is not None:
-            raise Problem(f"An answer came for row {coming.number + 1}, which was not asked: say --fresh.")
+            kept = [at for at in range(len(chunk.rows)) if plan.choice.takes(chunk.first + at)]
+            new = [values_of(chunk.first + at, chunk.rows[at]) for at in kept]
+            out.write(chunk, kept, new)
+            counts.rows += len(kept)
+            counts.failed += sum(values[-1] is not None for values in new)
+            place.tend()
     return counts
+
+
+def _values(plan: MapPlan, answers: AnswerCursor, states: Sequence[dict[str, Any]]) -> Callable[[int, Row], list[Any]]:
+    """What says the new columns' values of a row, asked row by row."""
+    ends = ", ".join(sorted({state["status"] for state in states}))
+    requests = plan.requests(None)
+
+    def values_of(number: int, row: Row) -> list[Any]:
+        if answer := answers.of(number):
+            return plan.new.values(answer)
+        fault = requests.of(number, row).fault
+        return plan.new.failed(fault or f"no answer came; its batch ended as {ends}")
+
+    return values_of
 
 
 def write_empty(plan: MapPlan) -> None:

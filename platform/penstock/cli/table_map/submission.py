@@ -19,8 +19,8 @@ def submit_all(
 ) -> None:
     """Make all batches of a plan, as far as they are not there; each step is in the sidecar at once. Raises Problem.
 
-    terms: fields of each create. The sidecar's `more` says with which row the next part begins (`next_row`), and whether
-    there is none (`cut`).
+    terms: fields of each create. The sidecar's `more` says with which row the next part begins (`next_row`), and
+    whether there is none (`cut`); nothing is in it before a file is uploaded.
     """
     # One row that can't be asked, too long for a line perhaps, fails alone.
     terms = terms | {"on_invalid": "skip"}
@@ -32,7 +32,9 @@ def submit_all(
     requests = plan.requests(_model(place))
     for piece in cut(requests.starting(sidecar.more.get("next_row", 0)), file, plan.options.batch_lines):
         part = Part(ENDPOINT, piece.lines)
-        _send(place, sidecar, part, file, terms, piece.end_row)
+        sidecar.parts.append(part)
+        sidecar.more["next_row"] = piece.end_row
+        submit(place, sidecar, part, lambda: file, terms)
         sent = sum(one.lines for one in sidecar.parts)
         say(f"sent {sent:,} of {plan.choice.count:,} rows: {part.batch}")
         place.tend()
@@ -41,20 +43,6 @@ def submit_all(
         raise Problem(f"No row makes a prompt; the first: {first.fault}.")
     sidecar.more["cut"] = True
     sidecar.save()
-
-
-def _send(place: OpenPlace, sidecar: Sidecar, part: Part, file: Path, terms: dict[str, str], end_row: int) -> None:
-    """Upload one file and make its batch; it is in the sidecar once its file is there, with the row behind it."""
-    before = dict(sidecar.more)
-    sidecar.parts.append(part)
-    sidecar.more["next_row"] = end_row
-    try:
-        submit(place, sidecar, part, lambda: file, terms)
-    except Problem:
-        if part.file is None:
-            sidecar.parts.remove(part)
-            sidecar.more = before
-        raise
 
 
 def _lost() -> Path:
