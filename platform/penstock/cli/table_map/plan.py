@@ -75,18 +75,17 @@ class MapPlan:
     def identity(self) -> dict[str, str]:
         """What must be the same for a later call to go on, by name; texts as digests."""
         asked = self.options
-        found = {
+        return {
             "TABLE": f"{self.digest} {self.table.format} {self.table.delimiter or ''}",
-            asked.prompt_option: _digest(asked.prompt.encode()),
+            "--prompt": _digest(asked.prompt.encode()),
             "--system": _digest((asked.system or "").encode()),
-            "--schema": _digest(as_json(self.schema.schema).encode()) if self.schema else "",
+            "--schema": _digest(as_json(self.schema.schema if self.schema else None).encode()),
             "--set": _digest(as_json(asked.more).encode()),
             "--max-tokens": str(asked.max_tokens),
             "--temperature": str(asked.temperature),
             "--limit": str(asked.limit),
             "--sample": f"{asked.sample} {asked.seed}",
         }
-        return {name.replace("-file", ""): value for name, value in found.items()}
 
     def unchanged(self) -> None:
         """Raise Problem if the table is not what it was when it was looked through."""
