@@ -73,6 +73,7 @@ class Run:
                 self._begin(car, fresh)
             began = time.monotonic()
             with opened(self.place, self.say) as here:
+                following.cancel_left_behind(here, car)
                 states = self._followed(here, car, growing)
                 if retry_failed and not car.more.get("retrying") and self._retry(here, car, states):
                     states = self._followed(here, car, growing)
@@ -93,6 +94,8 @@ class Run:
         return {"command": "run", "input": digest(self.file), **self.place.identity()}
 
     def _check_names(self) -> None:
+        if any(str(one).startswith(("http:/", "https:/")) for one in (self.file, self.out)):
+            raise Problem("penstock run reads and writes files: fetch IN with `curl -o in.jsonl URL` before.")
         names = [os.path.realpath(one) for one in (self.file, self.out, self.errors) if one]
         if len(set(names)) < len(names):
             raise Problem("Input, output and errors are three files: two of them have the same name.")
