@@ -38,6 +38,22 @@ def test_starting_over_has_keys_of_its_own(tmp_path: Path) -> None:
     assert (again.parts, again.key("a") == first.key("a")) == ([], False)
 
 
+def test_starting_over_knows_the_batches_that_nobody_waits_for_any_more(tmp_path: Path) -> None:
+    first = begun(tmp_path / "out")
+    assert sidecar.reopened(tmp_path / "out", {"input": "2"}, fresh=True).left_behind == ["batch_1"]
+    first.ended = True
+    first.save()
+    assert sidecar.reopened(tmp_path / "out", {"input": "2"}, fresh=True).left_behind == []
+
+
+def test_a_call_by_which_nothing_was_asked_stands_in_nobodys_way(tmp_path: Path) -> None:
+    first = begun(tmp_path / "out")
+    first.parts = [Part("/v1/embeddings", 3)]
+    first.save()
+    assert sidecar.reopened(tmp_path / "out", {"input": "2"}, fresh=False).parts == []
+    assert sidecar.reopened(tmp_path / "out", IDENTITY, fresh=False) == first  # its create may have been heard
+
+
 def test_an_out_that_is_there_from_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(Problem, match="not from this command"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,15 @@ def submit(
         key = {"idempotency-key": sidecar.key(f"create-{number}")}
         part.batch = ask(place.client, "POST", "/batches", json=asked, headers=key)["id"]
         sidecar.save()
+
+
+def cancel_left_behind(place: OpenPlace, sidecar: Sidecar) -> None:
+    """Cancel what an earlier call began, and this one does not wait for."""
+    for batch in sidecar.left_behind:
+        with suppress(Problem):  # it has ended, or is at another place
+            ask(place.client, "POST", f"/batches/{batch}/cancel")
+    sidecar.left_behind = []
+    sidecar.save()
 
 
 def validated(place: OpenPlace, part: Part) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -51,6 +51,8 @@ class Sidecar:
     """OUT is written."""
     more: dict[str, Any] = field(default_factory=dict)
     """The command's own."""
+    left_behind: list[str] = field(default_factory=list)
+    """Batches of an earlier call, which nobody waits for any more since this one started over."""
 
     def save(self) -> None:
         """Write it anew."""
@@ -84,24 +86,26 @@ def part_of(out: Path) -> Path:
 def reopened(out: Path, identity: Mapping[str, str], *, fresh: bool) -> Sidecar:
     """The sidecar of this OUT, or a new one that is not saved yet.
 
-    With `fresh` always a new one. Raises Problem if OUT is there from something else, or belongs to another command:
-    which of the identity's names differ is said.
+    With `fresh` always a new one, which knows the batches that it leaves behind. Raises Problem if OUT is there from
+    something else, or belongs to another command by which something was asked: which of the identity's names differ.
     """
     file = beside(out)
     new = Sidecar(file, dict(identity), uuid.uuid4().hex)
     if fresh:
+        with suppress(Problem):  # one that can't be read is nobody's
+            if (old := _read(file)) and not old.ended:
+                new.left_behind = [part.batch for part in old.parts if part.batch]
         return new
     found = _read(file)
     if found is None:
         if out.exists():
             raise Problem(f"{out} is there, and not from this command: choose another, or say --fresh to replace it.")
         return new
-    if differ := sorted(
-        name for name in {*identity, *found.identity} if identity.get(name) != found.identity.get(name)
-    ):
+    differ = sorted(name for name in {*identity, *found.identity} if identity.get(name) != found.identity.get(name))
+    if differ and any(part.batch for part in found.parts):
         what = ", ".join(differ)
         raise Problem(f"{out} was begun with another {what}: go on as it began, or say --fresh to start over.")
-    return found
+    return new if differ else found
 
 
 def _read(file: Path) -> Sidecar | None:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,6 @@ from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.runs import output
 from penstock.cli.runs.output import OutputCounts
 from penstock.cli.runs.requests_file import Survey, digest, placed, survey, write_part
-from penstock.cli.watch import ENDED
 from penstock.settings import load
 from penstock.stack.problem import Problem
 
@@ -73,6 +73,7 @@ class Run:
                 self._begin(car, fresh)
             began = time.monotonic()
             with opened(self.place, self.say) as here:
+                following.cancel_left_behind(here, car)
                 states = self._followed(here, car, growing)
                 if retry_failed and not car.more.get("retrying") and self._retry(here, car, states):
                     states = self._followed(here, car, growing)
@@ -93,6 +94,8 @@ class Run:
         return {"command": "run", "input": digest(self.file), **self.place.identity()}
 
     def _check_names(self) -> None:
+        if any(str(one).startswith(("http:/", "https:/")) for one in (self.file, self.out)):
+            raise Problem("penstock run reads and writes files: fetch IN with `curl -o in.jsonl URL` before.")
         names = [os.path.realpath(one) for one in (self.file, self.out, self.errors) if one]
         if len(set(names)) < len(names):
             raise Problem("Input, output and errors are three files: two of them have the same name.")
@@ -139,12 +142,12 @@ class Run:
         states = [following.validated(here, part) for part in car.parts]
         if any(one["status"] == "failed" for one in states):
             for state in states:
-                if state["status"] not in ENDED:
+                with suppress(Problem):  # it ended meanwhile
                     ask(here.client, "POST", f"/batches/{state['id']}/cancel")
             self._check(car, growing, states)
 
     def _check(self, car: Sidecar, growing: Growing, states: States) -> None:
-        """Raise Problem if batches failed; if no line was asked, the next call starts anew."""
+        """Raise Problem if batches failed; after lines that can't be asked were mended, the next call starts anew."""
         failed = {n: one for n, one in enumerate(states) if one["status"] == "failed"}
         if not failed:
             return
@@ -155,10 +158,10 @@ class Run:
             where = f"line {lines[n, error['line']]}: " if (n, error["line"]) in lines else ""
             self.console.print(f"  {where}{error['message']} ({error['code']})", soft_wrap=True)
         total = sum((one["errors"] or {}).get("total", 0) for one in failed.values())
-        if not any(one["request_counts"]["completed"] for one in states):
+        if any(one["in_progress_at"] is None for one in failed.values()):
             growing.cut(0)
             car.forget()
-        raise Problem(f"{self.file} was refused: {total:,} error{'s' if total != 1 else ''}, and nothing was asked.")
+        raise Problem(f"{self.file} was refused, for {total:,} error{'s' if total != 1 else ''}: nothing is written.")
 
     def _retry(self, here: OpenPlace, car: Sidecar, states: States) -> bool:
         """Ask failed lines again; whether there are any."""
