@@ -90,6 +90,7 @@ def map(
 def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool) -> int:
     """Do it all; how many rows failed."""
     from penstock.cli.client import console
+    from penstock.cli.places.following import cancel_left_behind
     from penstock.cli.places.place import opened
     from penstock.cli.places.sidecar import growing, reopened
     from penstock.cli.table_map.joining import write_empty, write_joined
@@ -109,6 +110,7 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
             say(f"{options.table} has no rows: {options.out} has none")
             return 0
         with opened(place_options, say) as place:
+            cancel_left_behind(place, sidecar)
             submit_all(plan, place, sidecar, terms, say)
             states = follow_all(place, sidecar, console(stderr=True))
             counts = write_joined(plan, place, sidecar, states)

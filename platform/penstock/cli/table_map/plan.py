@@ -76,6 +76,7 @@ class MapPlan:
         """What must be the same for a later call to go on, by name; texts as digests."""
         asked = self.options
         return {
+            "command": "map",
             "TABLE": f"{self.digest} {self.table.format} {self.table.delimiter or ''}",
             "--prompt": _digest(asked.prompt.encode()),
             "--system": _digest((asked.system or "").encode()),

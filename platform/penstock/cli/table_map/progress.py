@@ -43,15 +43,21 @@ def follow_all(place: OpenPlace, sidecar: Sidecar, console: Console) -> list[Sta
 
 
 def _refused(sidecar: Sidecar, states: Sequence[State]) -> None:
-    """Raise Problem if a batch failed as a whole; it is made anew by the same command."""
-    for part, state in zip(sidecar.parts, states, strict=True):
-        if state["status"] == "failed":
-            errors = (state["errors"] or {}).get("data") or [{"message": "no reason is given"}]
-            part.batch = None
-            sidecar.nonce += "x"  # its create is another one
-            sidecar.save()
-            hint = " Say --fresh --batch-lines with fewer." if errors[0].get("code") == "too_many_tasks" else ""
-            raise Problem(f"{state['id']} failed: {errors[0]['message']}{hint}")
+    """Raise Problem if a batch failed as a whole; the same command makes it anew, or all, if none was asked."""
+    failed = [(part, one) for part, one in zip(sidecar.parts, states, strict=True) if one["status"] == "failed"]
+    if not failed:
+        return
+    for part, _ in failed:
+        part.batch = None
+    if len(failed) == len(states):
+        sidecar.forget()
+    else:
+        sidecar.nonce += "x"  # of what failed the create is another one
+        sidecar.save()
+    state = failed[0][1]
+    error = ((state["errors"] or {}).get("data") or [{"message": "no reason is given", "code": None}])[0]
+    hint = " Say --fresh --batch-lines with fewer." if error["code"] == "too_many_tasks" else ""
+    raise Problem(f"{state['id']} failed: {error['message']}{hint}")
 
 
 def together(states: Sequence[State]) -> State:
