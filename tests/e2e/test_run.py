@@ -17,7 +17,7 @@ import psutil
 import pytest
 from e2e.live import PENSTOCK, Platform, chat, jsonl, said, until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 SLOTS = 16
 LINES = 900
@@ -85,12 +85,13 @@ def ended(folder: Path, arguments: Sequence[str], lines: int, end: End) -> int:
         until(
             lambda: process.poll() is not None or (part.exists() and part.read_bytes().count(b"\n") >= lines),
             lambda: f"{lines} lines: {(folder / 'said').read_text()}",
-            120,
+            300,
         )
         assert process.poll() is None, (folder / "said").read_text()
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        end(process, family)
     finally:
-        end(process, family if process.poll() is None else [])
+        process.kill()
         status = process.wait(60)
     assert psutil.wait_procs(family, timeout=60)[1] == []
     return status
@@ -105,7 +106,9 @@ def journal(folder: Path) -> list[tuple[float, str]]:
 def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path) -> None:
     folder = short_dir / "run"
     folder.mkdir()
-    lines = [chat(f"r-{n}", f"line {n}.", max_tokens=8) for n in range(LINES)]
+    # The last ones keep it from its end, until whoever ends it has seen how far it is.
+    slow = LINES - SLOTS
+    lines = [chat(f"r-{n}", f"line {n}.{' [[sleep 5000]]' if n >= slow else ''}", max_tokens=8) for n in range(LINES)]
     lines[7] = chat("r-7", "line 7. [[status 400]]")
     asked = write(folder, lines)
     arguments = ["-i", "in.jsonl", "-o", "out.jsonl", "--model", "tiny", "--engine", "echo", "--data", "data"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
-from penstock.cli.main import load
+from penstock.cli.main import app, load
 from penstock.cli.runs.command_line import META, PASSED_OVER, SplitLine, split
 from penstock.stack.problem import Problem
 
@@ -50,6 +51,12 @@ def test_the_commands_own_options_are_those_that_its_parser_has() -> None:
     assert context.meta[META].engine == ["-tp", "2"]
     assert context.params["lane"] == "flex"
     assert context.params["dry_run"] is True
+
+
+@pytest.mark.parametrize("slip", ["--retry-faild", "--enginge-arg=x", "--fesh"])
+def test_a_slip_of_the_keyboard_is_no_flag_of_the_engine(slip: str) -> None:
+    done = CliRunner().invoke(app, ["run", "-i", "in", "-o", "out", "--model", "m", slip])
+    assert (done.exit_code, "is it --" in done.output) == (2, True)
 
 
 def test_a_call_without_a_model_or_an_address_is_one_line() -> None:

@@ -100,7 +100,7 @@ def _place(
     """Where it is asked; what of the command line means nothing there is said."""
     words, runs_already = list(line.engine), bool(server or engine_url)
     over = list(line.passed_over)
-    if model and line.served_names and not runs_already and "=" not in model:
+    if model and model != "tiny" and line.served_names and not runs_already and "=" not in model:
         # Lines may name it, as they do with vLLM.
         model = f"{line.served_names[0]}={model}"
         say(f"the model is called {line.served_names[0]}, as --served-model-name says")

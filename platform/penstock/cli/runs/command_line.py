@@ -6,6 +6,7 @@ without a meaning goes to the engine as it is, with the values that follow it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ PASSED_OVER: Final[Mapping[str, bool]] = {
 """Flags of vLLM without a meaning here, and whether a value follows. The engine's own socket and counters are ours."""
 META: Final = "penstock.run"
 """Where a command finds, in its context's `meta`, how its line was split."""
+_ALIKE: Final = 0.8
+"""From here on difflib's ratio is a slip of the keyboard: no flag of vLLM 0.32 is so near to one of ours."""
 _NUMBER: Final = re.compile(r"-\d")
 
 
@@ -85,4 +88,8 @@ class RunBatchCommand(TyperCommand):
         flags = {name for one in options if getattr(one, "is_flag", False) for name in one.opts} | {"--help"}
         valued = {name for one in options for name in one.opts} - flags
         found = ctx.meta[META] = split(args, valued, flags)
+        for word in found.engine:
+            name = word.partition("=")[0]
+            if name.startswith("--") and (like := difflib.get_close_matches(name, valued | flags, 1, _ALIKE)):
+                ctx.fail(f"No such option: {name}; is it {like[0]}?")
         return super().parse_args(ctx, found.ours)
