@@ -54,12 +54,6 @@ def map(
 ) -> None:
     """Ask a model about each row of a table; the answers are new columns of it.
 
-    \b
-    penstock map reviews.csv --prompt 'Is this friendly? {{ text }}' -o answers.csv --model tiny
-    penstock map reviews.csv --prompt-file ask.txt --schema mood.json -o moods.parquet --model tiny --sample 20
-    penstock map reviews.csv --prompt '{{ text }}' --schema moods.py:Mood -o moods.csv --server http://127.0.0.1:8000
-    cat rows.jsonl | penstock map - --format jsonl --prompt '{{ text }}' -o out.csv --model tiny
-
     Every column is kept, and so is the order. A row that failed has null, and its reason in the column `error`.
     Killed or interrupted: the same command again goes on. Exits with 0 if every row was answered, 3 if some failed,
     1 if it could not be done, 130 if it was interrupted.
@@ -89,10 +83,10 @@ def map(
 
 def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool) -> int:
     """Do it all; how many rows failed."""
-    from penstock.cli.client import console
     from penstock.cli.places.following import cancel_left_behind
     from penstock.cli.places.place import opened
     from penstock.cli.places.sidecar import growing, reopened
+    from penstock.cli.printing import console
     from penstock.cli.table_map.joining import write_empty, write_joined
     from penstock.cli.table_map.plan import planned
     from penstock.cli.table_map.progress import follow_all, summary
