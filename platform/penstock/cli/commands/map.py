@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -131,18 +130,13 @@ def _delimiter(text: str | None) -> str | None:
 
 
 def _fields(texts: list[str]) -> tuple[tuple[str, Any], ...]:
-    """NAME=VALUE, where a value is JSON, or a text if it is none."""
-    fields: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--set is NAME=VALUE, not {text!r}.")
-        if name in ("model", "messages", "stream"):
+    """What --set puts into each request."""
+    from penstock.cli.commands.one_batch import values
+
+    fields = values(texts)
+    for name in ("model", "messages", "stream"):
+        if name in fields:
             raise typer.BadParameter(f"--set can't change {name!r}.")
-        try:
-            fields[name] = json.loads(value)
-        except ValueError:
-            fields[name] = value
     return tuple(sorted(fields.items()))
 
 
