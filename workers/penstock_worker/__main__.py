@@ -18,7 +18,12 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     gpu = kinds.add_parser("gpu", help="own one engine and run slices on it")
     gpu.add_argument("--model", required=True, metavar="[NAME=]DIR_OR_HF_ID", help="the model to serve, and its name")
-    gpu.add_argument("--engine", choices=("vllm", "echo"), default="vllm", help="echo is simulated, for tests")
+    gpu.add_argument(
+        "--engine",
+        choices=("vllm", "echo", "remote"),
+        default="vllm",
+        help="echo is simulated, for tests; remote runs already, its model is NAME=http://HOST:PORT",
+    )
     gpu.add_argument("--engine-arg", action="append", default=[], metavar="ARG", help="passed to the engine as it is")
     kinds.add_parser("io", help="validate and assemble batches")
     given = parser.parse_args()

@@ -13,6 +13,12 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock doctor --data data/up",
         "PENSTOCK_DATABASE_URL=postgresql://me@db/penstock penstock doctor --apis 4 --json",
     ),
+    "map": (
+        "penstock map reviews.csv --prompt 'Is this friendly? {{ text }}' -o answers.csv --model tiny",
+        "penstock map reviews.csv --prompt-file ask.txt --schema mood.json -o moods.parquet --model tiny --sample 20",
+        "penstock map reviews.csv --prompt '{{ text }}' --schema moods.py:Mood -o moods.csv --server http://127.0.0.1:8000",
+        "cat rows.jsonl | penstock map - --format jsonl --prompt '{{ text }}' -o out.csv --model tiny",
+    ),
     "migrate": ("PENSTOCK_DATABASE_URL=postgresql://me@db/penstock penstock migrate",),
     "api": ("penstock api --host 0.0.0.0 --port 8000",),
     "keeper": ("penstock keeper",),

@@ -18,7 +18,9 @@ from penstock.cli.examples import EXAMPLES
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
+    "run": ("run", "Answer a file of requests; takes the command lines of `vllm run-batch`."),
     "demo": ("demo", "Start the platform, send a batch of chat requests, check and show what comes back, stop."),
+    "map": ("map", "Ask a model about each row of a table; the answers are new columns of it."),
     "doctor": (
         "doctor",
         "Look at this machine and the servers of its settings; say in a line each what is wrong, and what mends it.",

@@ -57,7 +57,13 @@ class StackOptions:
     flower_port: int | None = None
     redis: bool = True
     """Without Redis nobody hears a hint, and Flower has nothing to show: workers ask Postgres themselves."""
+    flower: bool = True
     ready_seconds: float = 1_800.0
+
+    @property
+    def flower_runs(self) -> bool:
+        """Whether Flower is started."""
+        return self.redis and self.flower
 
 
 @dataclass
@@ -69,7 +75,7 @@ class Running:
     key: str
     key_made: bool
     flower_url: str | None
-    """None if it was started without Redis."""
+    """None if it was started without Redis, or without Flower."""
     flower_password: str
     model: str
     say: Callable[[str], None]
@@ -146,7 +152,7 @@ def _describe(
         url=f"http://{f'[{host}]' if ':' in host else host}:{wish.port}",
         key=key,
         key_made=made,
-        flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.redis else None,
+        flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.flower_runs else None,
         flower_password=layouts.flower_password(layout),
         model=wish.model,
         say=say,
