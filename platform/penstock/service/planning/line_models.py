@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
-from typing import Final
 
 from penstock.domain.accounts.access import allows, not_allowed, only_one
 from penstock.domain.work.batch import Batch
@@ -13,20 +11,11 @@ from penstock.service.limits import budget
 from penstock.store.fleet import models
 
 
-class _Every:
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-EVERY: Final[Container[str]] = _Every()
-"""Whatever a line names is known: which models there are is for a server to know."""
-
-
 @dataclass(frozen=True)
 class LineModels:
     """What is known of models before a file is read."""
 
-    known: Container[str]
+    known: frozenset[str]
     """What was added, or was ever registered by a worker."""
     allowed: frozenset[str] | None = None
     """What the key that made the batch may ask; None: every model."""
