@@ -19,6 +19,10 @@ from penstock.cli.examples import EXAMPLES
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
     "demo": ("demo", "Start the platform, send a batch of chat requests, check and show what comes back, stop."),
+    "doctor": (
+        "doctor",
+        "Look at this machine and the servers of its settings; say in a line each what is wrong, and what mends it.",
+    ),
     "migrate": (
         "servers",
         "Bring the database to the newest revision, and every webhook secret under the first of the secret keys.",

@@ -35,11 +35,21 @@ def say_goodbye(db: Database, holder: Holder, settings: DispatchSettings) -> Non
 class WorkerStatus:
     """One worker's status, from `with` to its end."""
 
-    def __init__(self, db: Database, beat: Beat, holder: Holder, settings: DispatchSettings) -> None:
+    def __init__(
+        self,
+        db: Database,
+        beat: Beat,
+        holder: Holder,
+        settings: DispatchSettings,
+        give_up: Callable[[EngineTrouble], None] = lambda trouble: None,
+    ) -> None:
+        """`give_up` is called once Postgres knows of an engine that was never ready, and whose trouble is final."""
         self._db = db
         self._beat = beat
         self._holder = holder
         self._settings = settings
+        self._give_up = give_up
+        self._was_ready = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
 
     def __enter__(self) -> WorkerStatus:
@@ -78,6 +88,7 @@ class WorkerStatus:
         try:
             with suppress(Unavailable):
                 insist(announce, self._beat, grace_seconds=0)
+            self._was_ready = True
             self._tell("ready")
             then()
         except Exception:
@@ -87,6 +98,8 @@ class WorkerStatus:
         self._tell("starting", trouble)
         with suppress(Unavailable):  # what counts has been said
             self._db.run(work.count, "engine_death")
+        if trouble and trouble.final and not self._was_ready:
+            self._give_up(trouble)
 
     def _tell(self, state: str, trouble: EngineTrouble | None = None) -> None:
         """Repeat until the database heard it, or the worker ends."""

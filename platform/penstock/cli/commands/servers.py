@@ -54,10 +54,11 @@ def api(
     revision.require(loaded.database_url)
     logs.configure(loaded.log_level)
     failpoint.arm(loaded.failpoints)
+    app = create_app(loaded)  # before: a signal that comes meanwhile ends the process
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done: that shall end in 0
         signal.signal(number, lambda *_: None)
     uvicorn.run(
-        create_app(loaded),
+        app,
         host=host,
         port=port,
         access_log=False,

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from penstock.domain.work.batch import LineError
-from penstock.service.planning.line_models import LineModels
+from penstock.service.planning.line_models import EVERY, LineModels
 from penstock.service.planning.scan import scan
 from penstock.settings import Settings
-
-
-class _Every(frozenset[str]):
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-_EVERY: Final = _Every()
-"""Which models there are is for a server to know."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,6 @@ def check(path: Path, endpoint: str, default_model: str | None, most: int, setti
     Which models there are is not known here. A server may refuse it for what its tenant has open already.
     """
     bad = _Listed(most)
-    found = scan(path, endpoint, {}, LineModels(_EVERY, default=default_model), settings, dedup=False, skipped=bad)
+    found = scan(path, endpoint, {}, LineModels(EVERY, default=default_model), settings, dedup=False, skipped=bad)
     errors = found.errors or sorted(bad.errors, key=lambda error: error.line or 0)
     return FileCheck(len(found.numbers), bad.count, sorted(found.models), errors)
