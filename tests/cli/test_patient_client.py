@@ -74,13 +74,18 @@ def test_an_api_that_never_answered_well_is_not_waited_for() -> None:
 
 
 def test_a_list_is_kept_shown_until_ctrl_c(penstock: Penstock, client: httpx.Client) -> None:
-    command = [str(Path(sys.executable).with_name("penstock")), "batches", "list", "--watch", "--json"]
+    # Whoever runs the tests in the background has SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", str(Path(sys.executable).with_name("penstock"))]
+    command += ["batches", "list", "--watch", "--json"]
     environment = os.environ | {"PENSTOCK_URL": str(client.base_url), "PENSTOCK_API_KEY": KEY}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
-        assert watching.stdout is not None
-        assert watching.stderr is not None
-        assert json.loads(watching.stdout.readline())["data"] == []
-        made = create(client, upload(client)["id"])["id"]
-        assert [one["id"] for one in json.loads(watching.stdout.readline())["data"]] == [made]
-        watching.send_signal(signal.SIGINT)
-        assert (watching.wait(30), watching.stderr.read()) == (130, b"")
+        try:
+            assert watching.stdout is not None
+            assert watching.stderr is not None
+            assert json.loads(watching.stdout.readline())["data"] == []
+            made = create(client, upload(client)["id"])["id"]
+            assert [one["id"] for one in json.loads(watching.stdout.readline())["data"]] == [made]
+            watching.send_signal(signal.SIGINT)
+            assert (watching.wait(30), watching.stderr.read()) == (130, b"")
+        finally:
+            watching.kill()

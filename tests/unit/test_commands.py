@@ -35,7 +35,7 @@ def test_a_command_is_listed_with_the_words_of_its_own_help(name: str) -> None:
 
 def heavy(code: str) -> list[str]:
     """Which heavy modules are there after this code."""
-    code = f"import sys; {code}; print([name for name in sys.modules if name in {HEAVY!r}])"
+    code = f"import sys; {code}\nprint([name for name in sys.modules if name in {HEAVY!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return list(ast.literal_eval(done.stdout.splitlines()[-1]))
 
@@ -47,6 +47,15 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
 def test_what_is_said_of_all_commands_imports_nothing_that_they_work_with() -> None:
     """Completion loads the family that it completes, and no more than this."""
     assert heavy("from penstock.cli.reference import commands; list(commands())") == []
+
+
+@pytest.mark.parametrize("typed", ["penstock ", "penstock keys ", "penstock batches submit --"])
+def test_completion_imports_no_more_either(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+    monkeypatch.setenv("_PENSTOCK_COMPLETE", "complete_bash")
+    code = "import contextlib; from penstock.cli.main import app\nwith contextlib.suppress(SystemExit): app()"
+    assert heavy(code.replace("app()", "app(prog_name='penstock')")) == []
 
 
 def test_a_name_that_is_nearly_a_command_is_told_which() -> None:
@@ -81,9 +90,9 @@ def test_there_is_one_json_option() -> None:
 def test_the_help_of_a_command_has_examples_that_it_takes(name: str) -> None:
     told = CliRunner().invoke(app, [*name.split(), "--help"])
     assert told.exit_code == 0
-    lines = told.stdout.partition("Examples:")[2].splitlines()
-    examples = [line.strip() for line in lines if line.strip()]
-    assert examples, "penstock.cli.examples has none"
+    lines = (told.stdout.partition("Examples:")[2] or told.stdout).splitlines()
+    examples = [line.strip() for line in lines if re.match(r"\s+([A-Z_]+=\S+ |cat .*[|] )?penstock ", line)]
+    assert examples, "penstock.cli.examples has none, and its own help neither"
     for part in (part for line in examples for part in re.split("&&|[|]", line)):
         words = shlex.split(re.sub(r"^(\s*[A-Z_]+=\S+)+|>.*", "", part))
         if words[:1] == ["penstock"]:
