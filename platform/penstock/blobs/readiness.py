@@ -35,31 +35,32 @@ class BlobReadiness:
         self._key = f"ready/{uuid4().hex}"
         """One a process: what a death leaves of a trial is one blob of a few bytes."""
         self._tried_at = self._looked_at = float("-inf")
-        self._fault: str | None = None
+        self._fault: type[BaseException] | None = None
+        """Its kind: an object store says no two times the same, for each answer names its own request and time."""
         self._trying: SingleFlight[str, None] = SingleFlight()
 
     async def good(self) -> bool:
-        """Whether it worked half a second ago at most; the cause is logged when it changes."""
+        """Whether it worked half a second ago at most; the cause is logged when it is another kind of fault."""
         if self._clock() - self._looked_at > _LOOK_SECONDS:
             await self._trying.ask(self._key, self._try)
         return self._fault is None
 
     async def _try(self) -> None:
         before = self._fault
+        cause: BaseException | None = None
         whole = before is not None or self._clock() - self._tried_at > _TRIAL_SECONDS
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await (self._blobs.try_out if whole else self._blobs.look)(self._key)
         except TimeoutError:
-            self._fault = f"it says nothing for {_PATIENCE_SECONDS:g} s"
+            cause = TimeoutError(f"it says nothing for {_PATIENCE_SECONDS:g} s")
         except PenstockError as error:
-            self._fault = str(error.__cause__ or error)
-        else:
-            self._fault = None
+            cause = error.__cause__ or error
+        self._fault = type(cause) if cause else None
         self._looked_at = self._clock()
         if whole:
             self._tried_at = self._looked_at
-        if self._fault and self._fault != before:
-            log.error("blob_store_away", error=self._fault)
-        elif before and not self._fault:
+        if cause and self._fault is not before:
+            log.error("blob_store_away", error=str(cause))
+        elif before and not cause:
             log.info("blob_store_back")
