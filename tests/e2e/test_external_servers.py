@@ -191,6 +191,12 @@ def test_a_bucket_that_is_not_there_is_named_by_health_and_once_in_the_log(site:
         until(lambda: ready(lone.url) == (503, ["blobs"]), lambda: lone.tell(), 60)
         upload = lone.client.http.post("/files", data={"purpose": "batch"}, files={"file": b"{}"})
         assert (upload.status_code, ready(lone.url)) == (503, (503, ["blobs"]))
+
+        def tried() -> bool:
+            ready(lone.url)
+            return site.s3.child.log.read_text().count("PUT /nobody-made-it/ready/") >= 3
+
+        until(tried, "it has tried three times", 60)
         log = lone.residents["api-1"].log.read_text()
         assert log.count("blob_store_away") == 1
         assert "NoSuchBucket" in log

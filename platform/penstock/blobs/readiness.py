@@ -26,15 +26,15 @@ _PATIENCE_SECONDS: Final = 2.0
 """A store that says nothing for so long is away, for whoever asks whether this process may get requests."""
 
 
-async def fault(trial: Awaitable[None], patience_seconds: float) -> str | None:
+async def fault(trial: Awaitable[None], patience_seconds: float) -> BaseException | None:
     """Why a store does not pass a trial of `Blobs` in time; None if it does."""
     try:
         async with asyncio.timeout(patience_seconds):
             await trial
     except TimeoutError:
-        return f"it says nothing for {patience_seconds:g} s"
+        return TimeoutError(f"it says nothing for {patience_seconds:g} s")
     except PenstockError as error:
-        return str(error.__cause__ or error)
+        return error.__cause__ or error
     return None
 
 
@@ -47,11 +47,12 @@ class BlobReadiness:
         self._key = f"ready/{uuid4().hex}"
         """One a process: what a death leaves of a trial is one blob of a few bytes."""
         self._tried_at = self._looked_at = float("-inf")
-        self._fault: str | None = None
+        self._fault: type[BaseException] | None = None
+        """Its kind: an object store says no two times the same, for each answer names its own request and time."""
         self._trying: SingleFlight[str, None] = SingleFlight()
 
     async def good(self) -> bool:
-        """Whether it worked half a second ago at most; the cause is logged when it changes."""
+        """Whether it worked half a second ago at most; the cause is logged when it is another kind of fault."""
         if self._clock() - self._looked_at > _LOOK_SECONDS:
             await self._trying.ask(self._key, self._try)
         return self._fault is None
@@ -60,11 +61,12 @@ class BlobReadiness:
         before = self._fault
         whole = before is not None or self._clock() - self._tried_at > _TRIAL_SECONDS
         how = self._blobs.try_out if whole else self._blobs.look
-        self._fault = await fault(how(self._key), _PATIENCE_SECONDS)
+        cause = await fault(how(self._key), _PATIENCE_SECONDS)
+        self._fault = type(cause) if cause else None
         self._looked_at = self._clock()
         if whole:
             self._tried_at = self._looked_at
-        if self._fault and self._fault != before:
-            log.error("blob_store_away", error=self._fault)
-        elif before and not self._fault:
+        if cause and self._fault is not before:
+            log.error("blob_store_away", error=str(cause))
+        elif before and not cause:
             log.info("blob_store_back")

@@ -76,11 +76,11 @@ def look_at_blobs(around: Surroundings) -> Iterator[Finding]:
             yield failed(name, said, "Make it, or mend PENSTOCK_BLOB_URL.")
         return
     try:
-        why = asyncio.run(readiness.fault(Blobs(url).try_out(f"ready/doctor-{uuid4().hex}"), _SECONDS))
+        why: BaseException | None = asyncio.run(readiness.fault(Blobs(url).try_out(f"ready/doctor-{uuid4().hex}"), _SECONDS))
     except Exception as error:  # what an object store's builder says of its address or credentials
-        why = str(error)
+        why = error
     if why:
-        yield failed(name, f"{shown} does not work: {words(ValueError(why))}", mend)
+        yield failed(name, f"{shown} does not work: {words(why)}", mend)
     else:
         yield ok(name, f"{shown} takes, gives back and deletes a blob")
 
