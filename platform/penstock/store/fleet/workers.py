@@ -42,10 +42,10 @@ _VIEW = """
            (select count(*)::int from leases l where l.holder = w.id and l.closed_at is null) as leases
     from workers w"""
 _FIND = text(f"{_VIEW} where w.id = :id")
-_PLACE: Final = "(w.kind, coalesce(w.model, ''), w.started_at, w.id)"
+_PLACE: Final = "w.kind, coalesce(w.model, ''), w.started_at, w.id"
 _PAGE = text(f"""{_VIEW}
     where (:gone or w.state <> 'gone')
-      and (cast(:after as uuid) is null or {_PLACE} > (select {_PLACE} from workers w where w.id = :after))
+      and (cast(:after as uuid) is null or ({_PLACE}) > (select {_PLACE} from workers w where w.id = :after))
     order by {_PLACE} limit :limit""")
 _FORGET = text("""
     -- A process that did not say goodbye stays in the list as gone for a day, then its row goes.
