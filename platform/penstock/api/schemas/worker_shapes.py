@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import unix
-from penstock.domain.fleet.worker import Standing, WorkerView
+from penstock.domain.fleet.worker import WorkerState, WorkerView
 
 
 class WorkerLoad(BaseModel):
@@ -47,7 +47,7 @@ class WorkerShape(BaseModel):
 
 def worker(one: WorkerView, gone_seconds: float) -> WorkerShape:
     """A worker's shape; whoever was not heard of for so long is lost."""
-    standing = one.standing(gone_seconds)
+    now = one.stands(gone_seconds)
     load = WorkerLoad(
         leases=one.leases,
         lines=one.lines,
@@ -61,7 +61,7 @@ def worker(one: WorkerView, gone_seconds: float) -> WorkerShape:
             "kind": one.kind,
             "model": one.model,
             "serves": list(one.serves),
-            "state": str(standing),
+            "state": str(now),
             "orders": [str(order) for order in one.open_orders],
             "trouble": one.trouble(gone_seconds),
             "host": one.host,
@@ -72,6 +72,6 @@ def worker(one: WorkerView, gone_seconds: float) -> WorkerShape:
             "last_seen_at": unix(one.seen_at),
             "last_seen_seconds": round(max(0.0, one.seen_seconds), 1),
             "slots": one.slots,
-            "load": None if standing in (Standing.LOST, Standing.GONE) else load,
+            "load": None if now in (WorkerState.LOST, WorkerState.GONE) else load,
         }
     )

@@ -55,7 +55,7 @@ class WorkerOrders:
     """The number of the last restart that was ordered; 0 before the first."""
 
 
-class Standing(StrEnum):
+class WorkerState(StrEnum):
     """How a process stands, for people."""
 
     STARTING = "starting"
@@ -106,19 +106,19 @@ class WorkerView:
     orders: WorkerOrders
     restarts_done: int
 
-    def standing(self, gone_seconds: float) -> Standing:
+    def stands(self, gone_seconds: float) -> WorkerState:
         """How it stands, if whoever is silent for `gone_seconds` is taken for lost."""
         if self.state == "gone":
-            return Standing.GONE
+            return WorkerState.GONE
         if self.seen_seconds >= gone_seconds:
-            return Standing.LOST
+            return WorkerState.LOST
         if self.state == "draining":
-            return Standing.DRAINING
+            return WorkerState.DRAINING
         if self.state == "drained" and not self.leases and not self.calls:
-            return Standing.DRAINED
+            return WorkerState.DRAINED
         if self.state == "drained" or (self.state == "ready" and self.orders.drain):
-            return Standing.DRAINING
-        return Standing(self.state)
+            return WorkerState.DRAINING
+        return WorkerState(self.state)
 
     @property
     def open_orders(self) -> list[Order]:
@@ -134,10 +134,10 @@ class WorkerView:
 
     def trouble(self, gone_seconds: float) -> str | None:
         """What is wrong with it, in a sentence."""
-        standing = self.standing(gone_seconds)
-        if standing is Standing.GONE:
+        now = self.stands(gone_seconds)
+        if now is WorkerState.GONE:
             return None
-        if standing is Standing.LOST:
+        if now is WorkerState.LOST:
             silence = f"Nothing was heard of it for {self.seen_seconds:.0f} s"
             return f"{silence}: its process or machine is gone, or cut off from Postgres."
         if self.kind != "keeper" and self.beat_seconds >= gone_seconds:
