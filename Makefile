@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -118,6 +118,10 @@ bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half t
 
 release: install ## Build wheel and sdist, install each into an empty environment and try it; publishes nothing
 	@$(BIN)/python requirements/release.py
+
+docs: install ## Write the pages that are made of the code: docs/cli.md and docs/limits.md
+	@$(BIN)/python -m penstock.cli.reference > docs/cli.md
+	@$(BIN)/penstock settings --markdown > docs/limits.md
 
 lock: ## Write the locks in requirements/ anew from direct.in and fuzz.in
 	@$(PYTHON) requirements/install.py lock

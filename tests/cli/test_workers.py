@@ -24,8 +24,8 @@ def test_workers_are_listed_shown_drained_and_restarted_by_the_beginning_of_an_i
     assert header.split()[:4] == ["id", "kind", "model", "state"]
     assert gpu.split()[:4] == [id[:8], "gpu", "tiny", "ready"]
     assert keeper.split()[1:3] == ["keeper", "ready"]
-    told = [json.loads(line) for line in penstock("workers", "list", "--json").stdout.splitlines()]
-    assert [one["kind"] for one in told] == ["gpu", "keeper"]
+    told = json.loads(penstock("workers", "list", "--json").stdout)
+    assert [one["kind"] for one in told["data"]] == ["gpu", "keeper"]
     assert json.loads(penstock("workers", "show", id, "--json").stdout)["id"] == id
     assert "0 lines of 0 now and 8 at most" in penstock("workers", "show", id[:8]).stdout
     assert penstock("workers", "drain", id[:8].upper()).stdout == f"{id} on test drains\n"
@@ -33,6 +33,7 @@ def test_workers_are_listed_shown_drained_and_restarted_by_the_beginning_of_an_i
     assert penstock("workers", "drain", id[:8], "--wait").stdout == f"{id} on test is drained\n"
     assert penstock("workers", "undrain", id[:8]).stdout == f"{id} on test takes work\n"
     assert penstock("workers", "restart", id[:8]).stdout == f"{id} on test restarts its engine\n"
+    assert json.loads(penstock("workers", "restart", id[:8], "--json").stdout)["orders"] == ["undrain", "restart"]
     assert "drained (undrain, restart)" in penstock("workers", "list").stdout
     db.run(work.mark, worker, "gone", settings)
     assert id[:8] not in penstock("workers", "list").stdout
@@ -44,7 +45,7 @@ def test_workers_are_listed_shown_drained_and_restarted_by_the_beginning_of_an_i
 def test_an_id_of_nobody_of_several_and_a_key_that_is_no_operators_are_one_line_each(
     penstock: Penstock, db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(17):  # two of them begin alike
+    for _ in range(17):
         arrive(db, settings, "io")
     none = penstock("workers", "drain", "no-such")
     assert none.stderr == "penstock: No worker's id begins with 'no-such': `penstock workers list` shows them.\n"

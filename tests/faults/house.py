@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,11 +31,13 @@ import psutil
 import psycopg
 from e2e import live
 from e2e.live import Client
+from faults import fork_server
+from faults.fork_server import Forked
 
 from penstock.domain.work.lane import model_slug
 from penstock.service.admin import keys
 from penstock.service.core.transaction import Database
-from penstock.stack.child import last_lines, tie
+from penstock.stack.child import last_lines
 from penstock.stack.ports import free_port
 from penstock.store.engine import sync_engine
 from penstock_worker.engine.process import process_record
@@ -57,7 +58,7 @@ class Resident:
     arguments: list[str]
     environment: dict[str, str]
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
     own: dict[str, str] = field(default_factory=dict)
 
     def tell(self) -> str:
@@ -175,12 +176,7 @@ class House:
         one = self.residents[name]
         assert one.process is None or one.process.poll() is not None, f"{name} runs already"
         one.own.update(own)
-        # Tied to this process by the kernel: nothing is left if even the test is killed.
-        command = [*tie(signal.SIGKILL), "-", sys.executable, "-m", *one.arguments]
-        with one.log.open("ab") as log:
-            one.process = subprocess.Popen(
-                command, env=one.environment | _spelled(one.own), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        one.process = fork_server.shared().start(one.arguments, one.environment | _spelled(one.own), one.log)
         one.own.pop("failpoints", None)
 
     def named(self, kind: str) -> list[str]:

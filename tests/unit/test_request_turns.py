@@ -208,7 +208,8 @@ def test_a_slow_client_has_no_turn_while_it_sends_and_waits_for_one_when_it_has(
     async def body(all_turns: RequestTurns) -> None:
         slow, other = RequestTurn(all_turns, "acme"), RequestTurn(all_turns, "acme")
         await slow.enter()
-        slow.leave_soon().cancel()
+        slow.leave_soon()
+        slow.stay()
         await asyncio.sleep(0.01)
         waits = asyncio.create_task(other.enter())
         await settled()

@@ -8,14 +8,18 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
+from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.work import connections
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
+from penstock.model_source.look import look
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.settings import Settings
@@ -30,7 +34,8 @@ from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
 from penstock_worker.engine import kind, revision
 from penstock_worker.engine.client import EngineClient
-from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine.download_news import telling
+from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
@@ -48,14 +53,13 @@ from penstock_worker.slices.slice_consumer import SliceConsumer
 log = structlog.get_logger()
 
 _IO_THREADS = 2
-_SENDER_CONNECTIONS = 2
 _HEAR_AGAIN_SECONDS = 5.0
 
 
 @contextmanager
-def _database(settings: ServerSettings, connections: int) -> Iterator[tuple[Database, Hinter]]:
+def _database(settings: ServerSettings, most: int) -> Iterator[tuple[Database, Hinter]]:
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
-    db = Database(sync_engine(settings.database_url, connections), hinter.say)
+    db = Database(sync_engine(settings.database_url, most), hinter.say)
     try:
         yield db, hinter
     finally:
@@ -67,7 +71,7 @@ def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        db, hinter = stack.enter_context(_database(settings, connections=2 * _IO_THREADS + 2))
+        db, hinter = stack.enter_context(_database(settings, connections.IO_TASKS))
         holder = Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
         stack.callback(say_goodbye, db, holder, settings)
         beat = Beat(db, holder, settings)
@@ -93,13 +97,17 @@ def io(settings: Settings) -> None:
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
-    db = AsyncDatabase(async_engine(settings.database_url, _SENDER_CONNECTIONS), hinter.say)
+    db = AsyncDatabase(async_engine(settings.database_url, connections.IO_SENDER), hinter.say)
     allow, open_ports = networks(settings.outbound_allow), ports(settings.outbound_ports)
     return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
 
 def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:
-    """Run a gpu worker and its engine until SIGTERM."""
+    """Run a gpu worker and its engine until SIGTERM.
+
+    Raises BadLaunch or NoModel for what no engine can be started with. An engine that says so itself ends the process
+    with one line and status 1.
+    """
     folder = settings.runtime_dir / model_slug(model)
     launch = kind.launch(
         engine_kind,
@@ -110,12 +118,15 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         environ=os.environ,
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
+    log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
+    download = look(source, arguments, launch.environment) if launch.kind == "vllm" else None
     with ExitStack() as stack:
-        # A connection for each slice in work, the beat, the status, the load report, and one for whoever else asks.
-        db, hinter = stack.enter_context(_database(settings, connections=SLICE_PLACES + 5))
+        db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
-        worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
+        worker_status = stack.enter_context(
+            WorkerStatus(db, beat, holder, settings, lambda trouble: _give_up(trouble, log_path))
+        )
         worker_status.register(launch.batch_slots)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
@@ -124,7 +135,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         supervisor = Supervisor(
             launch,
             runtime_dir=folder,
-            log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
+            log_path=log_path,
             stuck_seconds=settings.engine_stuck_seconds,
             on_ready=lambda generation: worker_status.ready(announce, lambda: works(generation)),
             on_death=lambda generation, reason: worker_status.dead(reason, supervisor.trouble),
@@ -157,6 +168,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress))
         stack.enter_context(supervisor)
         stack.enter_context(orders)
+        stack.enter_context(telling(download, lambda: supervisor.state is not EngineState.READY))
         poller = Poller(consumer.look, places=SLICE_SLOTS, poll_seconds=settings.poll_seconds)
         end = Shutdown(beat, poller, worker_status.goodbye, also=(worker_status, ingress))
         end.listen()
@@ -166,6 +178,14 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         _consume(f"gpu-{model_slug(model)}", queues, SLICE_PLACES + 2, end)
         end.wait_until_empty()
         worker_status.goodbye()
+
+
+def _give_up(trouble: EngineTrouble, log_path: Path) -> None:
+    """End the process: it never had work, its engine is gone, and another start would fail alike."""
+    print(
+        f"penstock worker: The engine does not start: {trouble.why} (its log: {log_path})", file=sys.stderr, flush=True
+    )
+    os._exit(1)
 
 
 def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:

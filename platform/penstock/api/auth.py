@@ -25,7 +25,7 @@ Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 def whose(scope: Scope) -> str:
     """The tenant whose key a request brings, as far as this process remembers it: for its turn, not for what it may."""
     platform: Platform = scope["app"].state.platform
-    given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"").decode("latin-1")
     scheme, _, key = given.partition(" ")
     known_one = platform.key_cache.whose(key.strip()) if scheme.lower() == "bearer" else None
     return known_one or request_turns.NOBODY

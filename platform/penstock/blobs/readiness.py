@@ -25,6 +25,18 @@ _PATIENCE_SECONDS: Final = 2.0
 """A store that says nothing for so long is away, for whoever asks whether this process may get requests."""
 
 
+async def fault(blobs: Blobs, key: str, patience_seconds: float) -> str | None:
+    """Why the store does not take a blob under this key, give it back and delete it in time; None if it does."""
+    try:
+        async with asyncio.timeout(patience_seconds):
+            await blobs.try_out(key)
+    except TimeoutError:
+        return f"it says nothing for {patience_seconds:g} s"
+    except PenstockError as error:
+        return str(error.__cause__ or error)
+    return None
+
+
 class BlobReadiness:
     """One process's, on its event loop."""
 
@@ -46,15 +58,7 @@ class BlobReadiness:
 
     async def _try(self) -> None:
         before = self._fault
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._blobs.try_out(self._key)
-        except TimeoutError:
-            self._fault = f"it says nothing for {_PATIENCE_SECONDS:g} s"
-        except PenstockError as error:
-            self._fault = str(error.__cause__ or error)
-        else:
-            self._fault = None
+        self._fault = await fault(self._blobs, self._key, _PATIENCE_SECONDS)
         self._tried_at = self._clock()
         if self._fault and self._fault != before:
             log.error("blob_store_away", error=self._fault)

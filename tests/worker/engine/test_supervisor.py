@@ -198,6 +198,17 @@ def test_an_engine_that_dies_at_each_start_is_tried_again_and_says_why(folder: P
         assert supervisor.deaths_in_row >= 5
 
 
+def test_a_start_that_can_only_end_alike_is_not_tried_again_at_once(folder: Path) -> None:
+    watched = Watched(echo_launch(folder, "--no-such-flag"), folder)
+    with watched.supervisor as supervisor:
+        assert watched.deaths.get(timeout=20)[0] == 1
+        assert supervisor.trouble is not None
+        assert supervisor.trouble.final
+        with pytest.raises(queue.Empty):
+            watched.deaths.get(timeout=2)
+        assert supervisor.generation == 1
+
+
 def test_an_engine_that_is_never_ready_is_given_up_in_time(folder: Path) -> None:
     launch = dataclasses.replace(
         echo_launch(folder), command=(sys.executable, "-c", "import time; time.sleep(1000)"), start_timeout_seconds=0.3

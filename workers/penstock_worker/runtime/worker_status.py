@@ -35,11 +35,21 @@ def say_goodbye(db: Database, holder: Holder, settings: DispatchSettings) -> Non
 class WorkerStatus:
     """One worker's status, from `with` to its end."""
 
-    def __init__(self, db: Database, beat: Beat, holder: Holder, settings: DispatchSettings) -> None:
+    def __init__(
+        self,
+        db: Database,
+        beat: Beat,
+        holder: Holder,
+        settings: DispatchSettings,
+        give_up: Callable[[EngineTrouble], None] = lambda trouble: None,
+    ) -> None:
+        """`give_up` is called once Postgres knows of an engine that was never ready, and whose trouble is final."""
         self._db = db
         self._beat = beat
         self._holder = holder
         self._settings = settings
+        self._give_up = give_up
+        self._was_ready = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._works = holder.kind != "gpu"
         """Whether it could work: its engine is ready, or it has none."""
@@ -89,7 +99,8 @@ class WorkerStatus:
         try:
             with suppress(Unavailable):
                 insist(announce, self._beat, grace_seconds=0)
-            self._works, self._trouble = True, None
+            self._was_ready = self._works = True
+            self._trouble = None
             self._tell_standing()
             then()
         except Exception:
@@ -99,6 +110,8 @@ class WorkerStatus:
         self._lose_engine(trouble)
         with suppress(Unavailable):  # what counts has been said
             self._db.run(work.count, "engine_death")
+        if trouble and trouble.final and not self._was_ready:
+            self._give_up(trouble)
 
     def _lose_engine(self, trouble: EngineTrouble | None) -> None:
         self._works, self._trouble = False, trouble

@@ -65,7 +65,7 @@ async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
     left, came, whole = seconds, 0, seconds
     while True:
         began = time.monotonic()
-        leaving = turn.leave_soon()
+        turn.leave_soon()
         try:
             async with asyncio.timeout(min(left, whole)):  # unlike wait_for, without a task for each piece
                 piece = await anext(stream)
@@ -75,7 +75,7 @@ async def pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
         except TimeoutError:
             raise TooSlow from None
         finally:
-            leaving.cancel()
+            turn.stay()
         took = time.monotonic() - began
         left, came = max(0.0, left - took), came + len(piece)
         whole = max(0.0, whole - took + len(piece) / LEAST_BYTES_PER_SECOND)

@@ -22,7 +22,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from cachetools import TTLCache
 from starlette.types import Scope
 
 from penstock.domain.api_errors import TooMany
@@ -44,27 +43,40 @@ _MOST_WAITING: Final = 2_000
 class RequestTurn:
     """One request's; `leave` may be called any number of times."""
 
+    __slots__ = ("_entered", "_tenant", "_turns", "ends")
+
     def __init__(self, turns: RequestTurns, tenant: str) -> None:
         self._turns = turns
         self._tenant = tenant
-        self._timer: asyncio.TimerHandle | None = None
+        self._entered: float | None = None
+        self.ends = 0.0
+        """From when on others who wait may have it."""
 
     async def enter(self) -> None:
         """Wait for the turn, unless it has it; raises TooMany if very many of this tenant's wait already."""
-        if self._timer is None:
+        if self._entered is None:
             await self._turns.wait(self._tenant)
-            self._timer = asyncio.get_running_loop().call_later(LONGEST_SECONDS, self.leave)
+            self._entered = time.monotonic()
+            self.ends = self._entered + LONGEST_SECONDS
+            self._turns.has(self)
 
     def leave(self) -> None:
         """Let the next one have it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._entered is not None:
+            self._entered = None
+            self._turns.has_no_more(self)
             self._turns.give_back(self._tenant)
 
-    def leave_soon(self) -> asyncio.TimerHandle:
-        """It is given back unless the handle is cancelled before: what is waited for is the client's."""
-        return asyncio.get_running_loop().call_later(_CLIENT_SECONDS, self.leave)
+    def leave_soon(self) -> None:
+        """It is given back unless it is to `stay` before: what is waited for is the client's."""
+        if self._entered is not None:
+            self.ends = time.monotonic() + _CLIENT_SECONDS
+            self._turns.watch()
+
+    def stay(self) -> None:
+        """The client was quick, or the turn is over already."""
+        if self._entered is not None:
+            self.ends = self._entered + LONGEST_SECONDS
 
     @asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
@@ -87,16 +99,21 @@ class RequestTurns:
         self._places = places
         self._alone = alone
         """How many times as many a tenant may have that is alone."""
-        self._seen: TTLCache[str, None] = TTLCache(_MOST_SEEN, _SEEN_SECONDS, timer=clock)
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+        """When a tenant asked last, for those who did lately, the latest at the end."""
         self._in_work: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By tenant, those first that have waited longest since one of them was let in."""
         self._round: asyncio.Handle | None = None
         """The loop's next round, if one was let in at this one while another tenant was there."""
+        self._held: set[RequestTurn] = set()
+        self._watching: asyncio.TimerHandle | None = None
+        self._watching_until = 0.0
 
     async def wait(self, tenant: str) -> None:
         """Return once it is the tenant's turn; `give_back` must follow. Raises TooMany."""
-        self._seen[tenant] = None
+        self._see(tenant)
         if tenant not in self._waiting and self._round is None and self._may(tenant):
             self._take(tenant)
             return
@@ -105,6 +122,7 @@ class RequestTurns:
             raise TooMany(f"{_MOST_WAITING} requests of yours wait already.", headers={"retry-after": "1"})
         turn = asyncio.get_running_loop().create_future()
         waiting.append(turn)
+        self.watch()
         try:
             await turn
         except asyncio.CancelledError:
@@ -112,12 +130,58 @@ class RequestTurns:
                 self.give_back(tenant)
             raise
 
+    def _see(self, tenant: str) -> None:
+        now = self._clock()
+        self._seen.pop(tenant, None)
+        self._seen[tenant] = now
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        while self._seen and (
+            self._seen[first := next(iter(self._seen))] <= now - _SEEN_SECONDS or len(self._seen) > _MOST_SEEN
+        ):
+            del self._seen[first]
+
     def give_back(self, tenant: str) -> None:
         """The tenant's request needs its place no more."""
         self._in_work[tenant] -= 1
         if not self._in_work[tenant]:
             del self._in_work[tenant]
-        self._let_in_who_may()
+        if self._waiting:
+            self._forget(self._clock())
+            self._let_in_who_may()
+
+    def has(self, turn: RequestTurn) -> None:
+        """A request was let in, and has its turn until it `ends`."""
+        self._held.add(turn)
+        self.watch()
+
+    def has_no_more(self, turn: RequestTurn) -> None:
+        """It has left."""
+        self._held.discard(turn)
+
+    def watch(self) -> None:
+        """While requests wait, be there when the first of those in work has been there for long enough.
+
+        One timer serves all of them, and none where nobody waits: one for each would cost more than the turn itself.
+        """
+        if not self._waiting or not self._held:
+            return
+        first = min(turn.ends for turn in self._held)
+        if self._watching is not None:
+            if self._watching_until <= first:
+                return
+            self._watching.cancel()
+        self._watching_until = first
+        self._watching = asyncio.get_running_loop().call_later(max(0.0, first - time.monotonic()), self._end_long_ones)
+
+    def _end_long_ones(self) -> None:
+        self._watching = None
+        if self._waiting:
+            now = time.monotonic()
+            for turn in [turn for turn in self._held if turn.ends <= now]:
+                turn.leave()
+            self.watch()
 
     def _let_in_who_may(self) -> None:
         while self._round is None and (chosen := self._next()) is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import nsmallest
+from textwrap import shorten
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Forbidden, QuotaSpent
@@ -48,6 +50,10 @@ class Budget(StrEnum):
 
 ALL: Final = frozenset(Scope)
 _OPERATORS: Final = ("/v1/admin", "/v1/workers")
+MOST_NAMED: Final = 10
+"""Models in the message about one that does not exist."""
+_MOST_CHARACTERS: Final = 240
+"""What their names may take of it: a file may have many lines with this message."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PATH: Final = (
     ("/v1/files", Scope.FILES),
@@ -119,6 +125,17 @@ def only_one(known: Iterable[str], models: frozenset[str] | None) -> str | None:
 def not_allowed(model: str) -> str:
     """What whoever asks another is told."""
     return f"This key may not use the model {model[:200]!r}."
+
+
+def unknown(model: str, known: Iterable[str], models: frozenset[str] | None) -> str:
+    """What whoever asks a model that does not exist is told: which do, the first ten of those that its key may ask."""
+    names = nsmallest(MOST_NAMED + 1, (name for name in known if allows(models, name)))
+    told = ", ".join(names[:MOST_NAMED] + ["…"] * (len(names) > MOST_NAMED))
+    which = f"There are: {shorten(told, _MOST_CHARACTERS, placeholder=' …')}" if names else "This key may ask none yet"
+    return (
+        f"The model {model[:200]!r} does not exist. {which} (GET /v1/models). "
+        "An operator adds one with `penstock models add`."
+    )
 
 
 def check_model(models: frozenset[str] | None, model: str, param: str = "model") -> None:

@@ -46,6 +46,9 @@ class LimitName(StrEnum):
     ENDPOINTS = "webhook_endpoints"
     KEYS = "api_keys"
 
+    __hash__ = str.__hash__
+    """As that of its text, which it equals; an enum's own is written in Python, and each request looks limits up."""
+
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:

@@ -5,9 +5,10 @@
 
 It has a thread of its own, so that neither Celery nor the asyncio loop can hold it up. Every start is a new
 generation. After a death it starts the engine again at once the first time, then after 1, 2, 4 … 60 s (jittered), but
-2 s at most after one that had been ready: its start works, so what ended it was work. A minute of health forgives all
-earlier deaths, and so does a restart that was ordered, which is no death. It never gives up: `reason` says why the last
-start or run ended, with the end of the log.
+2 s at most after one that had been ready: its start works, so what ended it was work; and after 60 s where the next
+start would end alike (`EngineTrouble.final`). A minute of health forgives all earlier deaths, and so does a restart
+that was ordered, which is no death. It never gives up: `reason` says why the last start or run ended, with the end of
+the log.
 """
 
 from __future__ import annotations
@@ -222,7 +223,9 @@ class Supervisor:
                 except Exception as error:  # No disk, no process, no memory: none of it may end the supervision.
                     log.exception("The %s engine can't be supervised now.", self.launch.kind)
                     self._mourn(f"It could not be started: {error}.")
-                if not self._is_to_end:
+                if self._trouble and self._trouble.final:
+                    self._pause(self._most_backoff_seconds)  # unless somebody mends it, that is how it stays
+                elif not self._is_to_end:
                     most = _MOST_BACKOFF_OF_READY_SECONDS if self._was_ready else self._most_backoff_seconds
                     self._pause(backoff_seconds(self._deaths_in_row, self._chance(), most))
         finally:
@@ -255,7 +258,7 @@ class Supervisor:
             self._now = one
             why = self._watch(one)
         if not self._is_to_end:
-            self._mourn(f"{why} {one.status_in_words()}")
+            self._mourn(f"{why} {one.status_in_words()}", one.status)
 
     def _watch(self, one: EngineProcess) -> str:
         """See the engine through readiness to its end; the result is what ended it, or nothing if we did."""
@@ -327,11 +330,12 @@ class Supervisor:
             if self._wait(left, one.line) and not one.heard():
                 return
 
-    def _mourn(self, why: str) -> None:
+    def _mourn(self, why: str, status: int = 0) -> None:
         self._deaths_in_row += 1
         if not self._was_ready:
             failed_before = self._trouble.failed_starts if self._trouble else 0
-            self._trouble = EngineTrouble(failed_before + 1, log_file.cause(self.log_path) or why)
+            cause = log_file.cause(self.log_path)
+            self._trouble = EngineTrouble(failed_before + 1, cause or why, log_file.comes_back(cause, status))
         self._reason = f"{why} The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         log.error(
             "The %s engine of %s is dead (start %d, %d in a row). %s",
