@@ -116,5 +116,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "webhooks test": ("penstock webhooks test we_01kz",),
     "webhooks deliveries": ("penstock webhooks deliveries --status failed",),
     "webhooks replay": ("penstock webhooks replay --status failed --since 2026-11-28",),
+    "workers list": ("penstock workers list", "penstock workers list --gone --json", "penstock workers list --watch"),
+    "workers show": ("penstock workers show 442f",),
+    "workers drain": ("penstock workers drain 442f", "penstock workers drain 442f --wait"),
+    "workers undrain": ("penstock workers undrain 442f",),
+    "workers restart": ("penstock workers restart 442f --wait",),
 }
 """By command. Ids are cut: a real one is longer."""

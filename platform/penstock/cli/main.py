@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "List tenants, weigh them, keep their answers, say how long, erase them (needs the database).",
     ),
     "webhooks": ("webhooks", "Webhook endpoints, and the deliveries to them."),
+    "workers": ("workers", "List workers, drain them, restart their engines (needs an operator's key)."),
 }
 """By name: its file in `commands`, and what it does, which is the first paragraph of its own help too."""
 

@@ -1,7 +1,7 @@
 """Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything.
 
-What is below `/v1/admin` is for operators' keys, whatever their scopes: it is over all tenants. On all other routes an
-operator's key is a key of its own tenant, and sees no other's things.
+What is below `/v1/admin` and `/v1/workers` is for operators' keys, whatever their scopes: it is over all tenants. On
+all other routes an operator's key is a key of its own tenant, and sees no other's things.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Budget(StrEnum):
 
 
 ALL: Final = frozenset(Scope)
-_ADMIN: Final = "/v1/admin"
+_OPERATORS: Final = ("/v1/admin", "/v1/workers")
 MOST_NAMED: Final = 10
 """Models in the message about one that does not exist."""
 _MOST_CHARACTERS: Final = 240
@@ -93,7 +93,7 @@ class Access:
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""
-        if path == _ADMIN or path.startswith(f"{_ADMIN}/"):
+        if any(path == start or path.startswith(f"{start}/") for start in _OPERATORS):
             if self.role is not Role.OPERATOR:
                 raise Forbidden("This is for operators' keys only.", code="operator_only")
             return
