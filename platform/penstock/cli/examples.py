@@ -27,7 +27,6 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock worker --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096",
         "penstock worker --model tiny --engine echo",
     ),
-    "doctor": ("penstock doctor", "penstock doctor --json"),
     "settings": ("penstock settings", "penstock settings --json", "penstock settings --markdown > docs/limits.md"),
     "usage": ("penstock usage --last 30", "penstock usage --width 1h --last 24 --json"),
     "audit": ("penstock audit --tenant acme --limit 200", "penstock audit --action api_key.created --since 2026-11-01"),

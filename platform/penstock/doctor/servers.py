@@ -76,7 +76,9 @@ def look_at_blobs(around: Surroundings) -> Iterator[Finding]:
             yield failed(name, said, "Make it, or mend PENSTOCK_BLOB_URL.")
         return
     try:
-        why: BaseException | None = asyncio.run(readiness.fault(Blobs(url).try_out(f"ready/doctor-{uuid4().hex}"), _SECONDS))
+        why: BaseException | None = asyncio.run(
+            readiness.fault(Blobs(url).try_out(f"ready/doctor-{uuid4().hex}"), _SECONDS)
+        )
     except Exception as error:  # what an object store's builder says of its address or credentials
         why = error
     if why:
