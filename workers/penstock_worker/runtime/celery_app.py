@@ -17,17 +17,21 @@ from penstock.wire.hints import celery_settings
 
 log = structlog.get_logger()
 
-_settings = load()
-
 app = Celery("penstock")
-app.conf.update(celery_settings(_settings.redis_url, _settings.hint_timeout_seconds))
-app.conf.update(
-    worker_hijack_root_logger=False,
-    worker_redirect_stdouts=False,
-    worker_enable_remote_control=True,
-    # Flower shows a task's result from its success event, at this length.
-    resultrepr_maxsize=1024,
-)
+
+
+def _configuration() -> dict[str, Any]:
+    settings = load()
+    return celery_settings(settings.redis_url, settings.hint_timeout_seconds) | {
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_enable_remote_control": True,
+        # Flower shows a task's result from its success event, at this length.
+        "resultrepr_maxsize": 1024,
+    }
+
+
+app.add_defaults(_configuration)  # read when it is first needed: a process may be the copy of one that imported this
 
 # What the tasks call; set by the worker process before it consumes, empty in Flower and in publishers.
 doers: dict[str, Callable[..., str]] = {}

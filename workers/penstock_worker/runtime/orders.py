@@ -111,9 +111,10 @@ class Orders:
         engine, ingress = self._engine
         log.info("engine_restart", model=self._holder.model, number=number)
         self._beat.restart(True)
-        ingress.restart(True)
-        self._status.restarting()
         try:
+            self._take(False)  # until the engine is ready: hints are for others meanwhile
+            ingress.restart(True)
+            self._status.restarting()
             while (self._beat.holds or ingress.holds) and not self._beat.draining:
                 time.sleep(_LOOK_SECONDS)
             if not self._beat.draining:
@@ -126,5 +127,7 @@ class Orders:
         if self._under_way is None or generation < self._under_way[1]:
             return
         number, self._under_way = self._under_way[0], None
+        if not self._beat.drained:
+            self._take(True)
         with suppress(Unavailable):  # the process ends
             insist(lambda: self._db.run(work.restarted, self._holder, number), self._beat, grace_seconds=0)
