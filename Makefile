@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-map bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -52,7 +52,7 @@ faults: install ## Let a nemesis strike under load, then check the history (SECO
 	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) $(BIN)/python -m pytest -q --timeout 3600 \
 		tests/store/test_interleavings.py
 
-faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, 50 rolling restarts, everything without Redis
+faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, a frozen S3, 50 rolling restarts, everything without Redis
 	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
@@ -120,8 +120,15 @@ bench-gpu: install ## What a card says, part by part, in so many minutes; the ne
 bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half the time; then beside one that hangs (ARGS="--events 500")
 	@PYTHONPATH=tests $(BIN)/python -m bench.webhooks $(ARGS)
 
+bench-map: install ## A CSV and a Parquet file through `penstock map` on the simulated engine, killed on the way (ROWS=50000)
+	@PYTHONPATH=tests $(BIN)/python -m bench.map_table --rows $(or $(ROWS),50000)
+
 release: install ## Build wheel and sdist, install each into an empty environment and try it; publishes nothing
 	@$(BIN)/python requirements/release.py
+
+docs: install ## Write the pages that are made of the code: docs/cli.md and docs/limits.md
+	@$(BIN)/python -m penstock.cli.reference > docs/cli.md
+	@$(BIN)/penstock settings --markdown > docs/limits.md
 
 lock: ## Write the locks in requirements/ anew from direct.in and fuzz.in
 	@$(PYTHON) requirements/install.py lock

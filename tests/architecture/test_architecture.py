@@ -168,3 +168,10 @@ def test_endpoints_stand_in_one_table() -> None:
         if len(urls & {value for value in constants if isinstance(value, str)}) > 1:
             lists.add(name(file))
     assert lists == OF_EACH_URL
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", *PAGES])
+def test_no_table_of_a_page_is_cut_in_two(page: str) -> None:
+    """Rows after an empty line are shown as they are typed."""
+    blocks = re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(), re.MULTILINE)
+    assert [block for block in blocks if not re.match(r".*\n\|[-|]+\n", block)] == []

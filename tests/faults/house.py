@@ -85,16 +85,21 @@ class House:
         model: str = MODEL,
         engine_arguments: Sequence[str] = (),
         own: Mapping[str, Mapping[str, str]] | None = None,
+        environment: Mapping[str, str] | None = None,
         wait: bool = True,
         **settings: str,
     ) -> None:
-        """Describe it; `with` starts everything, and returns once a batch could run (unless `wait` is False)."""
+        """Describe it; `with` starts everything, and returns once a batch could run (unless `wait` is False).
+
+        `environment` is what all processes are told beside their settings.
+        """
         self.database_url = database_url
         self.folder = folder
         self.blobs = folder / "blobs"
         self.logs = folder / "logs"
         self.scratch = folder / "scratch"
         self.model = model
+        self._environment = environment or {}
         self.residents: dict[str, Resident] = {}
         self._wait = wait
         self._stack = ExitStack()
@@ -138,7 +143,7 @@ class House:
         for folder in mine.values():
             Path(folder).mkdir(parents=True, exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PENSTOCK_")}
-        environment |= _spelled({**settings, **mine})
+        environment |= {**self._environment, **_spelled({**settings, **mine})}
         self.residents[name] = Resident(name, arguments, environment, self.logs / f"{name}.log")
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from penstock import failpoint, logs
+from penstock.model_source.no_model import NoModel
 from penstock.settings import load
 from penstock.store import revision
 from penstock_worker import process
@@ -36,7 +37,7 @@ def main() -> None:
         name, named, source = given.model.partition("=")
         try:
             process.gpu(settings, name, source if named else name, given.engine, given.engine_arg)
-        except BadLaunch as error:
+        except (BadLaunch, NoModel) as error:
             raise SystemExit(f"penstock worker: {error}") from error
 
 

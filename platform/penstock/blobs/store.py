@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from penstock.domain.api_errors import NoSpace, Unavailable, Unreadable
@@ -154,6 +154,14 @@ class Blobs:
                     Path(self._root, f"{key}#{number}").unlink()
                 except FileNotFoundError:
                     break
+
+    async def look(self, key: str) -> None:
+        """See whether the store answers, by a blob that need not be there; raise Unavailable, with the cause.
+
+        S3 says "forbidden" of what is not there to whoever may not list the bucket: an answer, too.
+        """
+        with away_is_unavailable(), _missing_ok(), suppress(PermissionDeniedError):
+            await obstore.head_async(self._store, key)
 
     async def try_out(self, key: str) -> None:
         """Write, read and delete a small blob; raise NoSpace, Unreadable or Unavailable, with the cause."""

@@ -6,13 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from penstock.cli.patient_client import PatientClient
 
-from penstock.cli.client import ask
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 POLL_SECONDS: Final = 0.5
@@ -27,12 +26,12 @@ def path(id: str) -> str:
     return f"/jobs/{id}" if id.startswith("job_") else f"/batches/{id}"
 
 
-def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
-    """Follow a batch or job until it ends; its last state."""
+def watch(patient: PatientClient, id: str, console: Console) -> dict[str, Any]:
+    """Follow a batch or job until it ends, over restarts of the API; its last state."""
     pace = BatchPace()
     with shown(console) as show:
         while True:
-            seen: dict[str, Any] = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
+            seen: dict[str, Any] = patient.json(path(id), params={"wait": POLL_SECONDS})
             pace.note(seen, time.monotonic())
             show(seen, why(seen) or pace.words(seen, time.time()))
             if seen["status"] in ENDED:
@@ -113,6 +112,8 @@ def shown(console: Console) -> Iterator[Show]:
     if not console.is_terminal:
         yield _plain(console)
         return
+    from rich.progress import BarColumn, Progress, TextColumn
+
     state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
     lines = TextColumn("{task.fields[lines]}")
     with Progress(state, BarColumn(bar_width=16), lines, words, console=console) as bar:

@@ -48,10 +48,10 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_parsing": "true or false",
-    "greater_than_equal": "{ge:g} or more",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "{le:g} or less",
-    "less_than": "less than {lt:g}",
+    "greater_than_equal": "{ge:.15g} or more",
+    "greater_than": "more than {gt:.15g}",
+    "less_than_equal": "{le:.15g} or less",
+    "less_than": "less than {lt:.15g}",
     "value_error": "{error}",
 }
 """By pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors)."""

@@ -19,6 +19,8 @@ _LIMIT = text(
     """
     do $$ begin
         execute format('alter database %I set idle_in_transaction_session_timeout = ''10s''', current_database());
+        -- The database tells new connections alone; behind a pooler this one stays, and serves whoever comes next.
+        set idle_in_transaction_session_timeout = '10s';
     end $$"""
 )
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from penstock.cli.client import console, told
+from penstock.cli.client import told
 from penstock.cli.commands.up import stopping_on_signals
 from penstock.cli.places import options
+from penstock.cli.printing import console
 from penstock.cli.runs.command_line import META, RunBatchCommand, SplitLine
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.terms import OnInvalid

@@ -158,3 +158,9 @@ def fetch_files(place: OpenPlace, part: Part, state: dict[str, Any], folder: Pat
     fetch(place.client, state[f"{prefix}output_file_id"], answers)
     fetch(place.client, state[f"{prefix}error_file_id"], errors)
     return answers, errors
+
+
+def state_of(place: OpenPlace, part: Part) -> dict[str, Any]:
+    """A part's batch as it is now; an API that is away is waited for. Raises Problem."""
+    state: dict[str, Any] = _asked(place, f"/batches/{part.batch}").json()
+    return state
