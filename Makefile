@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-map bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -89,6 +89,10 @@ bench-limits: install ## Count what 10,000 requests over eight API processes get
 bench-planning: install ## Measure validation and planning of large files (LINES="100000 300000 1000000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.planning --lines $(or $(LINES),100000 300000 1000000)
 
+bench-run: install ## `penstock run` against `vllm run-batch`: the same answers, started cold; then its speed, both warm (ARGS="--lines 500 --repeats 1")
+	@PYTHONPATH=tests $(BIN)/python -m bench.run_answers
+	@PYTHONPATH=tests $(BIN)/python -m bench.batch --files H --json data/bench-run.json $(ARGS)
+
 bench-redis: install ## Measure what a Redis that loses everything every 2 s costs (LINES="20000")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/redis_loss.py --lines $(or $(LINES),20000)
 
@@ -116,8 +120,15 @@ bench-gpu: install ## What a card says, part by part, in so many minutes; the ne
 bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half the time; then beside one that hangs (ARGS="--events 500")
 	@PYTHONPATH=tests $(BIN)/python -m bench.webhooks $(ARGS)
 
+bench-map: install ## A CSV and a Parquet file through `penstock map` on the simulated engine, killed on the way (ROWS=50000)
+	@PYTHONPATH=tests $(BIN)/python -m bench.map_table --rows $(or $(ROWS),50000)
+
 release: install ## Build wheel and sdist, install each into an empty environment and try it; publishes nothing
 	@$(BIN)/python requirements/release.py
+
+docs: install ## Write the pages that are made of the code: docs/cli.md and docs/limits.md
+	@$(BIN)/python -m penstock.cli.reference > docs/cli.md
+	@$(BIN)/penstock settings --markdown > docs/limits.md
 
 lock: ## Write the locks in requirements/ anew from direct.in and fuzz.in
 	@$(PYTHON) requirements/install.py lock

@@ -35,6 +35,7 @@ from penstock.wire.hints import Hinter
 log = structlog.get_logger()
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+_NEWS_SECONDS: Final = 10.0
 
 
 def reap(db: Database, settings: Settings) -> int:
@@ -103,10 +104,18 @@ class View:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lost_at: float | None = None
+        self._told_at = float("-inf")
 
-    def lose(self) -> None:
-        """The database did not answer just now."""
+    def lose(self) -> bool:
+        """The database did not answer just now; whether that is worth a line in the log, for the first time in a while.
+
+        While it is away every duty of every tick fails.
+        """
         self._lost_at = self._clock()
+        if self._lost_at - self._told_at < _NEWS_SECONDS:
+            return False
+        self._told_at = self._lost_at
+        return True
 
     def is_clear(self, settings: LeaseSettings) -> bool:
         """Say whether silence means something again."""
@@ -124,8 +133,8 @@ def tick(db: Database, settings: Settings, view: View | None = None, number: int
         try:
             done[duty.__name__] = duty(db, settings)
         except Unavailable as error:
-            view.lose()
-            log.warning("duty_waits", duty=duty.__name__, error=error.message)
+            if view.lose():
+                log.warning("duty_waits", duty=duty.__name__, error=error.message)
         except Exception:
             log.exception("duty_failed", duty=duty.__name__)
     return {name: count for name, count in done.items() if count}
@@ -144,8 +153,8 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
                 registered = True
             db.run(work.seen, holder)
         except Unavailable as error:
-            view.lose()
-            log.warning("keeper_waits", error=error.message)
+            if view.lose():
+                log.warning("keeper_waits", error=error.message)
         done = tick(db, settings, view, number)
         if set(done) - {"hint_again", "feed", "learn"}:
             log.info("tick", **done)

@@ -91,6 +91,8 @@ def test_work_says_what_is_missing_until_all_are_there(client: httpx.Client, db:
     db.run(work.mark, worker, "starting", settings, EngineTrouble(2, "ValueError: no such folder /secret"))
     failing = " (its engine did not start, 2 times in a row: see its log)"
     assert (missing("tiny"), missing()) == ([f"gpu worker for 'tiny'{failing}"], [f"gpu worker{failing}"])
+    db.run(work.mark, worker, "drained", settings)
+    assert missing("tiny") == ["gpu worker for 'tiny' (drained)"]
     db.run(work.mark, worker, "gone", settings)
     arrive(db, settings, "gpu", "tiny")
     assert missing("tiny") == missing() == []

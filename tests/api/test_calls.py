@@ -201,6 +201,7 @@ def test_a_model_without_a_worker_is_a_503_and_an_unknown_one_a_404(client: http
     assert answer.headers["x-penstock-service-tier"] == "default"
     missing = error(ask(client, model="none"), 404)
     assert (missing["code"], missing["param"]) == ("model_not_found", "model")
+    assert "There are: tiny (GET /v1/models)" in missing["message"]
 
 
 def test_what_is_no_call_is_refused_before_any_worker_hears_of_it(

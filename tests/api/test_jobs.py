@@ -155,8 +155,11 @@ def test_what_is_wrong_with_a_job_is_named(client: httpx.Client, model: str, sub
             assert code in (None, refused["code"])
 
 
-def test_an_unknown_model_is_404_in_the_post(client: httpx.Client) -> None:
-    assert error(post(client, model="none", body=chat()), 404)["code"] == "model_not_found"
+def test_an_unknown_model_is_404_in_the_post_and_those_that_exist_are_named(client: httpx.Client, model: str) -> None:
+    told = error(post(client, model="none", body=chat()), 404)
+    assert (told["code"], told["param"]) == ("model_not_found", "model")
+    assert told["message"].startswith("The model 'none' does not exist. There are: tiny (GET /v1/models).")
+    assert "`penstock models add`" in told["message"]
     assert client.get("/v1/jobs").json()["data"] == []
 
 

@@ -84,3 +84,19 @@ def test_a_retry_may_ask_what_its_own_makers_key_may(narrow: httpx.Client, clien
     found = db.run(lambda tx: batches.find(tx.conn, retry))
     assert found is not None
     assert found.allowed_models == ["tiny"]
+
+
+def test_who_asks_a_model_that_is_gone_is_told_only_of_those_that_its_key_may_ask(
+    url: str, db: Database, settings: Settings, model: str
+) -> None:
+    db.run(models.add, "secret")
+    _, key = db.run(keys.create, "default", "two", models=frozenset({model, "gone"}))
+    with http(url, key) as two:
+        answers = [
+            two.post("/v1/jobs", json={"model": "gone", "body": chat()}),
+            two.post(CHAT, json=chat() | {"model": "gone"}),
+        ]
+        for answer in answers:
+            assert "There are: tiny (GET /v1/models)" in error(answer, 404)["message"]
+        based_on = two.post("/v1/batches/estimate", json={"model": "gone", "body": chat()}).json()["based_on"]
+    assert "There are: tiny (GET" in based_on["first_error"]["message"]

@@ -90,6 +90,11 @@ def test_a_cursor_or_limit_that_is_none_is_a_clear_400(acme: httpx.Client, desk:
     assert len(said["message"]) < 100
 
 
+def test_a_cursor_below_nothing_is_told_what_it_must_be(acme: httpx.Client) -> None:
+    said = error(acme.get("/v1/batches/batch_none/results?after=-1"), 400)
+    assert said["message"] == "Invalid 'after': it must be at least 0."
+
+
 def test_the_most_may_be_asked_for(acme: httpx.Client, desk: Desk) -> None:
     batch = desk.validate(SIX)
     desk.answer(batch, slices=1)

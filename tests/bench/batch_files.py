@@ -7,6 +7,7 @@
     E  C once more, when its answers are in the shared cache
     F  the lines of A, each as a job of its own
     G  embeddings of prompts with the trace's lengths, on engines that embed
+    H  as A, ours through `penstock run`
 
 Lines are deterministic (temperature 0). No two prompts begin alike except B's, and C's copies.
 """
@@ -67,6 +68,7 @@ ROWS: Final = {
         Row("E", "C a second time, cache on", 15.0),
         Row("F", "one-line jobs, against ours of A", 0.85),
         Row("G", "embeddings", None, EMBEDS, url=EMBEDDINGS),
+        Row("H", "unique lines, `penstock run`", 0.97),
     )
 }
 
@@ -87,7 +89,7 @@ class Maker:
         """The requests of this row's file, in file order; another repeat is another draw."""
         chance = random.Random(f"{self.seed} {row} {repeat}")
         sizes = self.trace.sizes(1_000 * self.seed + repeat, self.scale)
-        if row in ("A", "F"):
+        if row in ("A", "F", "H"):
             return [self.writer.chat(size) for size in islice(sizes, self.lines)]
         if row in ("C", "E"):
             return self._copied(sizes, chance)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -146,6 +150,25 @@ class Side:
         done.phases = await asyncio.to_thread(self._phases, made["id"])
         done.usage = made["usage"]
         return done, output
+
+    async def command(self, data: bytes) -> tuple[Done, bytes]:
+        """Run a file with `penstock run --server`; its time is what it says: from the upload to a whole OUT."""
+        await self.forget()
+        with tempfile.TemporaryDirectory(prefix="ps-run-") as folder:
+            file, output = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
+            file.write_bytes(data)
+            async with watched(lambda: counters.counts(self.engine)) as load:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "penstock.cli.main", "run", "-i", file, "-o", output),
+                    *("--server", self.platform.running.url),
+                    env=os.environ | {"PENSTOCK_API_KEY": self.platform.running.key},
+                    stderr=asyncio.subprocess.PIPE,
+                )
+                said = (await process.communicate())[1].decode()
+            found = re.search(r"is whole: .*, ([\d.]+) s$", said, re.MULTILINE)
+            if process.returncode or not found:
+                raise RuntimeError(f"penstock run: {said[-500:]}")
+            return Done(float(found[1]), data.count(b"\n"), load), output.read_bytes()
 
     async def jobs(self, bodies: Sequence[dict[str, Any]], callers: int = CALLERS) -> Done:
         """Run each request as a job of its own."""

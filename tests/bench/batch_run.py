@@ -132,9 +132,10 @@ class Sides:
     async def _pair(self, name: str, repeat: int) -> None:
         """Both sides; those that are even begin with theirs."""
         data = self._file(name, repeat)
+        run = self.ours.command if name == "H" else self.ours.batch
         found: dict[str, Done | None] = {}
         for whose in ("theirs", "ours") if repeat % 2 == 0 else ("ours", "theirs"):
-            ran = await (self.ours.batch(data) if whose == "ours" else self.run_theirs(data))
+            ran = await (run(data) if whose == "ours" else self.run_theirs(data))
             found[whose] = ran[0] if ran else None
         more: dict[str, Any] = {"first": "theirs" if repeat % 2 == 0 else "ours"}
         if self.bench.given.off and not repeat and (off := ROWS[name].off):

@@ -249,12 +249,15 @@ def test_a_retry_is_made_of_what_failed_and_its_merged_results_are_fetched(
     assert job in repeats
     assert child in penstock("batches", "show", job).stdout
     assert "no such line" in penstock("batches", "retry", job, "--answered", "empty").stderr
-    assert "has no merged results" in penstock("batches", "results", job, "--merged").stderr
+    failed = penstock("batches", "results", job, "--errors", "failed.jsonl")
+    assert (failed.stdout, failed.stderr) == ("", "")
+    assert penstock("batches", "results", job, "--merged").stdout == (tmp_path / "failed.jsonl").read_text()
     good, bad = upload(client, b'{"custom_id": "a"}\n')["id"], upload(client, b'{"custom_id": "b"}\n')["id"]
     db.run(lambda tx: batches.close(tx.conn, child, BatchState.COMPLETED))
     db.run(lambda tx: batches.finalize(tx.conn, [child]))
     how = BatchEnd(BatchState.COMPLETED, merged_output_file=good, merged_error_file=bad)
     db.run(lambda tx: batches.end(tx.conn, {child: "evt_1"}, how))
+    assert "is no output line" in penstock("batches", "results", child, "--merged").stderr
     shown = penstock("batches", "results", child, "--merged", "--errors", "bad.jsonl")
     assert shown.stdout == '{"custom_id": "a"}\n'
     assert (tmp_path / "bad.jsonl").read_text() == '{"custom_id": "b"}\n'

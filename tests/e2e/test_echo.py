@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -138,6 +139,7 @@ def test_a_model_that_nobody_knows_fails_its_batch(platform: Platform) -> None:
     assert batch.errors
     assert batch.errors.data
     assert [(error.line, error.code) for error in batch.errors.data] == [(2, "model_not_found")]
+    assert "There are: tiny (GET /v1/models). An operator adds one" in batch.errors.data[0].message
 
 
 def test_a_batch_of_a_known_model_without_a_worker_waits_and_says_why_until_it_is_cancelled(
@@ -283,6 +285,8 @@ def test_flower_wants_its_password_and_shows_tasks_that_a_person_can_read(platfo
                 break
         else:
             pytest.fail("Flower showed the three tasks of none of five batches")
+        columns = re.findall(r'<th data-column="(\w+)">', operator.get("/tasks").text)
+    assert columns == ["name", "kwargs", "state", "result", "received", "runtime", "worker", "uuid"]
     assert tasks["penstock.validate"]["kwargs"] == str({"batch": id})
     assert f"{id} · 1 lines · 1 slices" in tasks["penstock.validate"]["result"]
     assert tasks["penstock.generate"]["kwargs"] == str({"model": "tiny", "lane": "standard"})

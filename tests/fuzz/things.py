@@ -85,6 +85,8 @@ def make(client: httpx.Client, hook: str) -> dict[str, dict[str, Any]]:
     erasure.raise_for_status()
     made["erasure_id"].append(erasure.json()["id"])
     made["model"].append(MODEL)
+    workers = client.get("/v1/workers").json()["data"]
+    made["worker_id"] += [one["id"] for one in workers if one["kind"] == "keeper"]  # it takes no orders: all goes on
     own = [one["id"] for one in client.get("/v1/admin/api_keys").json()["data"] if one["tenant"] == "default"]
     return {
         "made": made,

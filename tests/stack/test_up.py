@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -120,6 +121,27 @@ def test_metrics_are_read_with_their_token(up: Up) -> None:
     assert get(f"{up.url}/metrics", authorization=f"Bearer {token}").status_code == 200
 
 
+def doctor(up: Up, **settings: str) -> dict[str, dict[str, str]]:
+    """What it finds on the folder, by name."""
+    command = [PENSTOCK, "doctor", "--data", str(up.data), "--port", up.url.rpartition(":")[2], "--json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    environment |= {"XDG_RUNTIME_DIR": str(up.data.parent), **settings}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    told = json.loads(done.stdout)
+    assert told["ok"] is (done.returncode == 0)
+    return {one["name"]: one for one in told["checks"]}
+
+
+def test_the_doctor_finds_it_well_and_a_token_that_its_worker_has_not(up: Up) -> None:
+    found = doctor(up)
+    assert {one["verdict"] for one in found.values()} <= {"ok", "skipped"}
+    assert found["processes"]["said"] == "1 gpu tiny, 1 io, 1 keeper"
+    assert found["ingress token"]["said"] == "1 workers accept it"
+    assert found["port"]["said"].endswith("is ready")
+    other = doctor(up, PENSTOCK_INGRESS_TOKEN="another-token")
+    assert (other["ingress token"]["verdict"], "has another" in other["ingress token"]["said"]) == ("failed", True)
+
+
 def test_flower_asks_for_its_password(up: Up) -> None:
     line = next(line for line in up.said if "Flower  " in line)
     url = re.findall(r"http://[\d.:]+", line)[0]
@@ -176,11 +198,27 @@ def test_an_old_name_of_a_setting_is_one_line_before_anything_starts(tmp_path: P
 
 
 @pytest.mark.timeout(120)
-def test_an_engine_that_does_not_start_is_said_with_its_own_words_and_given_up(short_dir: Path) -> None:
+def test_an_engine_that_can_t_start_is_said_with_its_own_words_and_given_up_at_once(short_dir: Path) -> None:
     with started(short_dir / "failing", "--engine", "echo", "--engine-arg=--no-such-flag") as up:
-        up.hear("[up] the engine did not start: error: unrecognized arguments: --no-such-flag")
-        up.hear(f"FAILED: The engine does not start; its log: {up.data}/logs/engine-tiny")
+        up.hear("[up] FAILED: gpu: The engine does not start: error: unrecognized arguments: --no-such-flag (its log: ")
         assert up.process.wait(60) == 1
+        [log] = up.data.glob("logs/engine-*.log")
+        assert log.read_text().count("--- start") == 1, "what can't heal is tried once"
+
+
+@pytest.mark.parametrize("command", ["up", "worker"])
+def test_a_folder_that_is_no_model_is_one_line_before_anything_starts(command: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    flags = ["--data", str(tmp_path / "data"), "--port", str(free_port())] if command == "up" else []
+    done = subprocess.run(
+        [PENSTOCK, command, "--model", str(tmp_path / "model"), *flags], capture_output=True, text=True, check=False
+    )
+    why = f"{tmp_path}/model is no model folder: there is no config.json in it (it is empty).\n"
+    told = {"up": "[up] FAILED: ", "worker": "penstock worker: "}[command] + why
+    said = [line for line in (done.stdout + done.stderr).splitlines(keepends=True) if "database is away" not in line]
+    assert said == [told]
+    assert done.returncode == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_second_one_on_the_same_folder_is_refused(up: Up) -> None:

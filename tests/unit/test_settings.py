@@ -85,6 +85,50 @@ def test_no_setting_takes_a_number_below_nothing(name: str, monkeypatch: pytest.
         assert "it must be " in stopped(name, "inf", monkeypatch)
 
 
+NOTHING_IS_FINE = {
+    "batches_seconds", "cache_bytes", "cache_answer_bytes", "call_wait_seconds", "close_grace_seconds", "engine_gpus",
+    "erasure_late_seconds", "events_seconds", "ingress_grace_seconds", "ingress_port", "keep_alive_seconds",
+    "key_cache_seconds", "key_stale_seconds", "max_api_keys", "max_estimates", "max_files", "max_inline_bytes",
+    "max_inline_requests", "max_open_batches", "max_queued_lines", "max_queued_tokens", "max_requests_per_minute",
+    "max_stored_bytes", "max_tokens_per_minute", "max_upload_bytes", "max_wait_seconds", "max_webhook_endpoints",
+    "pieces_seconds", "poison_call_seconds", "promote_slack_seconds", "promoted_share", "tenant_calls",
+    "tenant_sequences", "trail_seconds", "unfinished_blob_seconds", "webhook_answer_kept_bytes",
+}  # fmt: skip
+"""Where 0 says something: none are let in, or not at all, or at once. Anything else needs some of it to work."""
+NUMBERS = [name for name, kind in KINDS.items() if kind in (int, float)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_nothing_is_refused_where_something_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in NOTHING_IS_FINE:
+        monkeypatch.setenv(f"PENSTOCK_{name.upper()}", "0")
+        assert getattr(load(), name) == 0
+    else:
+        assert "is '0': it must be " in stopped(name, "0", monkeypatch)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_setting_takes_more_than_can_be_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert " or less." in stopped(name, "9" * 20, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("ingress_port", "65536", "65535 or less"),
+        ("max_file_lines", "4294967296", "4294967295 or less"),
+        ("kv_high", "1.5", "1 or less"),
+        ("lease_seconds", "4000000000", "3162240000 or less"),
+        ("webhook_waits_seconds", "[0, -1]", "0 or more"),
+        ("webhook_waits_seconds", "[0, 1e300]", "3162240000 or less"),
+    ],
+)
+def test_a_number_beyond_its_bounds_is_told(
+    name: str, value: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stopped(name, value, monkeypatch).endswith(f"it must be {wanted}.")
+
+
 @pytest.mark.parametrize(("name", "value", "wanted"), [(name, *told) for name, told in TOLD.items()])
 def test_a_text_that_is_none_of_its_kind_is_told(
     name: str, value: str, wanted: str, monkeypatch: pytest.MonkeyPatch
@@ -115,3 +159,18 @@ def test_what_must_be_json_and_is_none_is_told(monkeypatch: pytest.MonkeyPatch) 
 def test_an_address_with_a_port_that_is_none_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scheme = "postgresql" if name == "database_url" else "redis"
     assert "must be an address like" in stopped(name, f"{scheme}://there:notaport/x", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("postgresql:///x?foo=bar", "without foo, which libpq does not know"),
+        ("postgresql://me:p%zz@there/x", "that libpq can read"),
+    ],
+)
+def test_an_address_that_libpq_refuses_is_told_without_its_password(
+    url: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = stopped("database_url", url, monkeypatch)
+    assert told.endswith(f"must be an address {wanted}.")
+    assert "p%zz" not in told

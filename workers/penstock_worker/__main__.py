@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from penstock import failpoint, logs
+from penstock.model_source.no_model import NoModel
 from penstock.settings import load
 from penstock.store import revision
 from penstock_worker import process
@@ -17,7 +18,12 @@ def main() -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     gpu = kinds.add_parser("gpu", help="own one engine and run slices on it")
     gpu.add_argument("--model", required=True, metavar="[NAME=]DIR_OR_HF_ID", help="the model to serve, and its name")
-    gpu.add_argument("--engine", choices=("vllm", "echo"), default="vllm", help="echo is simulated, for tests")
+    gpu.add_argument(
+        "--engine",
+        choices=("vllm", "echo", "remote"),
+        default="vllm",
+        help="echo is simulated, for tests; remote runs already, its model is NAME=http://HOST:PORT",
+    )
     gpu.add_argument("--engine-arg", action="append", default=[], metavar="ARG", help="passed to the engine as it is")
     kinds.add_parser("io", help="validate and assemble batches")
     given = parser.parse_args()
@@ -31,7 +37,7 @@ def main() -> None:
         name, named, source = given.model.partition("=")
         try:
             process.gpu(settings, name, source if named else name, given.engine, given.engine_arg)
-        except BadLaunch as error:
+        except (BadLaunch, NoModel) as error:
             raise SystemExit(f"penstock worker: {error}") from error
 
 

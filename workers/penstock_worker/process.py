@@ -8,17 +8,19 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
+from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
+from penstock.model_source.look import look
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
-from penstock.service.lifecycle import work
 from penstock.settings import Settings, connections
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine, sync_engine
@@ -31,7 +33,8 @@ from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
 from penstock_worker.engine import kind, revision
 from penstock_worker.engine.client import EngineClient
-from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine.download_news import telling
+from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
@@ -39,7 +42,7 @@ from penstock_worker.io.webhook_sender import WebhookSender
 from penstock_worker.runtime import celery_app
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.loop_thread import LoopThread
-from penstock_worker.runtime.patience import insist
+from penstock_worker.runtime.orders import Orders
 from penstock_worker.runtime.poller import Poller
 from penstock_worker.runtime.shutdown import Shutdown
 from penstock_worker.runtime.worker_status import WorkerStatus, say_goodbye
@@ -65,21 +68,30 @@ def _database(settings: ServerSettings, most: int) -> Iterator[tuple[Database, H
 def io(settings: Settings) -> None:
     """Run the io worker until SIGTERM."""
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings, connections.IO_POOL) as (db, hinter):
+    with ExitStack() as stack:
+        db, hinter = stack.enter_context(_database(settings, connections.IO_POOL))
         holder = Holder(uuid.uuid4(), "io", None, socket.gethostname(), os.getpid())
+        stack.callback(say_goodbye, db, holder, settings)
         beat = Beat(db, holder, settings)
-        insist(lambda: db.run(work.register, holder, "ready", 0), beat, grace_seconds=0)
-        with beat:
-            tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
-            poller = Poller(tasks.look, places=connections.IO_TASKS, poll_seconds=settings.poll_seconds)
-            sender = _sender(settings, hinter)
-            end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
-            end.listen()
-            with sender, poller:
-                run = _heard(poller, tasks.run)
-                celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear)
-                _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], connections.IO_TASKS, end)
-        say_goodbye(db, holder, settings)
+        worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
+        worker_status.register(0)
+        stack.enter_context(beat)
+        tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
+        poller = Poller(tasks.look, places=connections.IO_TASKS, poll_seconds=settings.poll_seconds)
+        sender = _sender(settings, hinter)
+        end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
+        end.listen()
+        stack.enter_context(sender)
+        stack.enter_context(poller)
+
+        def take(takes: bool) -> None:
+            celery_app.hear(takes)
+            sender.pause(not takes)
+
+        stack.enter_context(Orders(db, beat, holder, worker_status, take))
+        run = _heard(poller, tasks.run)
+        celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear)
+        _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], connections.IO_TASKS, end)
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
@@ -89,7 +101,11 @@ def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
 
 
 def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:
-    """Run a gpu worker and its engine until SIGTERM."""
+    """Run a gpu worker and its engine until SIGTERM.
+
+    Raises BadLaunch or NoModel for what no engine can be started with. An engine that says so itself ends the process
+    with one line and status 1.
+    """
     folder = settings.runtime_dir / model_slug(model)
     launch = kind.launch(
         engine_kind,
@@ -100,11 +116,15 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         environ=os.environ,
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
+    log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
+    download = look(source, arguments, launch.environment) if launch.kind == "vllm" else None
     with ExitStack() as stack:
         db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
         beat = Beat(db, holder, settings)
-        worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
+        worker_status = stack.enter_context(
+            WorkerStatus(db, beat, holder, settings, lambda trouble: _give_up(trouble, log_path))
+        )
         worker_status.register(launch.batch_slots)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
@@ -113,9 +133,9 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         supervisor = Supervisor(
             launch,
             runtime_dir=folder,
-            log_path=settings.log_dir / f"engine-{model_slug(model)}.log",
+            log_path=log_path,
             stuck_seconds=settings.engine_stuck_seconds,
-            on_ready=lambda generation: worker_status.ready(announce, consumer.say_owed),
+            on_ready=lambda generation: worker_status.ready(announce, lambda: works(generation)),
             on_death=lambda generation, reason: worker_status.dead(reason, supervisor.trouble),
         )
         cache = Cache(settings.cache_url or settings.redis_url, bounds(settings))
@@ -128,12 +148,25 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             answer_cache.revision = revision.of(launch)
             ingress.announce()
 
+        def works(generation: int) -> None:
+            consumer.say_owed()
+            orders.engine_is_ready(generation)
+
+        def take(takes: bool) -> None:
+            celery_app.hear(takes)
+            ingress.rest(not takes)
+            if takes:
+                consumer.say_owed()
+
         meter = Meter()
         consumer = SliceConsumer(
             RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say
         )
         ingress = stack.enter_context(WorkerIngress(db, holder, engine, meter))
+        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress))
         stack.enter_context(supervisor)
+        stack.enter_context(orders)
+        stack.enter_context(telling(download, lambda: supervisor.state is not EngineState.READY))
         poller = Poller(consumer.look, places=SLICE_SLOTS, poll_seconds=settings.poll_seconds)
         end = Shutdown(beat, poller, worker_status.goodbye, also=(worker_status, ingress))
         end.listen()
@@ -143,6 +176,14 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         _consume(f"gpu-{model_slug(model)}", queues, SLICE_PLACES + 2, end)
         end.wait_until_empty()
         worker_status.goodbye()
+
+
+def _give_up(trouble: EngineTrouble, log_path: Path) -> None:
+    """End the process: it never had work, its engine is gone, and another start would fail alike."""
+    print(
+        f"penstock worker: The engine does not start: {trouble.why} (its log: {log_path})", file=sys.stderr, flush=True
+    )
+    os._exit(1)
 
 
 def _heard(poller: Poller, do: Callable[..., str]) -> Callable[..., str]:

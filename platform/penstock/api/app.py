@@ -34,6 +34,7 @@ from penstock.api.routes import (
     uploads,
     usage,
     webhooks,
+    workers,
 )
 from penstock.api.routes.server import docs_page, health, metrics
 from penstock.blobs.readiness import BlobReadiness
@@ -155,8 +156,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, health,
-        metrics, docs_page,
+        calls, files, uploads, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, workers,
+        health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)
     errors.install(app)

@@ -94,7 +94,7 @@ Acting = Annotated[Platform, Depends(_acting)]
 
 
 async def _operator(access: Caller) -> Access:
-    assert access.role is Role.OPERATOR, "Access.check lets nobody else below /v1/admin"
+    assert access.role is Role.OPERATOR, "Access.check lets nobody else there"
     return access
 
 

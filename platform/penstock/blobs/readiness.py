@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import uuid4
 
@@ -24,6 +24,18 @@ _TRIAL_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 2.0
 """A store that says nothing for so long is away, for whoever asks whether this process may get requests."""
+
+
+async def fault(trial: Awaitable[None], patience_seconds: float) -> BaseException | None:
+    """Why a store does not pass a trial of `Blobs` in time; None if it does."""
+    try:
+        async with asyncio.timeout(patience_seconds):
+            await trial
+    except TimeoutError:
+        return TimeoutError(f"it says nothing for {patience_seconds:g} s")
+    except PenstockError as error:
+        return error.__cause__ or error
+    return None
 
 
 class BlobReadiness:
@@ -47,15 +59,9 @@ class BlobReadiness:
 
     async def _try(self) -> None:
         before = self._fault
-        cause: BaseException | None = None
         whole = before is not None or self._clock() - self._tried_at > _TRIAL_SECONDS
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await (self._blobs.try_out if whole else self._blobs.look)(self._key)
-        except TimeoutError:
-            cause = TimeoutError(f"it says nothing for {_PATIENCE_SECONDS:g} s")
-        except PenstockError as error:
-            cause = error.__cause__ or error
+        how = self._blobs.try_out if whole else self._blobs.look
+        cause = await fault(how(self._key), _PATIENCE_SECONDS)
         self._fault = type(cause) if cause else None
         self._looked_at = self._clock()
         if whole:

@@ -8,14 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import httpx
 import typer
-from rich.console import Console
 
 from penstock.domain.api_errors import PenstockError
 from penstock.stack.problem import Problem
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 TIMEOUT_SECONDS: Final = 60.0
@@ -26,12 +27,6 @@ Data = Annotated[
     typer.Option("--data", envvar="PENSTOCK_DATA", help="The folder of `penstock up`: its `key` is used."),
 ]
 DEFAULT_DATA: Final = Path("data/up")
-
-
-def console(stderr: bool = False) -> Console:
-    """Where words and tables go; in a pipe they are not cut at 80 columns."""
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(markup=False, highlight=False, stderr=stderr, width=None if terminal else 200)
 
 
 @contextmanager
@@ -71,8 +66,17 @@ def _ascii(key: str, where: str) -> str:
 
 @contextmanager
 def connected(url: str, data: Path) -> Iterator[httpx.Client]:
-    """A client with the key; failures to reach the server become Problems."""
-    key, base = api_key(data), _base(url)
+    """A client with the key of the environment or the data folder; failures to reach the server become Problems."""
+    with connected_with(url, api_key(data)) as client:
+        yield client
+
+
+@contextmanager
+def connected_with(url: str, key: str) -> Iterator[httpx.Client]:
+    """A client with this key; failures to reach the server become Problems."""
+    import httpx
+
+    base = _base(url)
     # A proxy that the environment names is for far servers, not for the one on this machine.
     far = base.host not in ("127.0.0.1", "::1", "localhost")
     headers = {"authorization": f"Bearer {key}"}
@@ -88,6 +92,8 @@ def connected(url: str, data: Path) -> Iterator[httpx.Client]:
 
 
 def _base(url: str) -> httpx.URL:
+    import httpx
+
     try:
         return httpx.URL(f"{url.rstrip('/')}/v1")
     except (httpx.InvalidURL, UnicodeError):
@@ -96,7 +102,11 @@ def _base(url: str) -> httpx.URL:
 
 def ask(client: httpx.Client, method: str, path: str, **more: Any) -> Any:
     """Call the API; the JSON of its answer. Raises Problem with the API's own words if it refuses."""
-    answer = client.request(method, path, **more)
+    return read(client.request(method, path, **more))
+
+
+def read(answer: httpx.Response) -> Any:
+    """The JSON of an answer. Raises Problem with the API's own words if it refuses."""
     check(answer)
     try:
         return answer.json()
@@ -119,13 +129,3 @@ def check(answer: httpx.Response) -> None:
 
 def _not_penstock(answer: httpx.Response) -> str:
     return f"{answer.request.url} answered {answer.status_code}, but not as Penstock does."
-
-
-def json_text(value: Any, **how: Any) -> str:
-    """JSON for people, in their letters; where half a surrogate pair stands, which no UTF-8 has, all in escapes."""
-    text = json.dumps(value, ensure_ascii=False, **how)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, **how)
-    return text

@@ -6,18 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from penstock.domain.accounts.audit import CLI
-from penstock.service.core.transaction import Database
-from penstock.settings import load
-from penstock.stack import layout, postgres
 from penstock.stack.problem import Problem
-from penstock.store import revision
-from penstock.store.engine import sync_engine
+
+if TYPE_CHECKING:
+    from penstock.service.core.transaction import Database
 
 
 def database_url(data: Path) -> str:
     """PENSTOCK_DATABASE_URL, else the embedded server of this data folder."""
+    from penstock.settings import load
+    from penstock.stack import layout, postgres
+
     if "PENSTOCK_DATABASE_URL" in os.environ:
         return load().database_url
     place = layout.at(data)
@@ -38,6 +39,11 @@ def opened(data: Path) -> Iterator[Database]:
 @contextmanager
 def opened_at(url: str) -> Iterator[Database]:
     """The database at this address for one command."""
+    from penstock.domain.accounts.audit import CLI
+    from penstock.service.core.transaction import Database
+    from penstock.store import revision
+    from penstock.store.engine import sync_engine
+
     db = Database(sync_engine(url, connections=1), lambda hints: None, CLI)
     try:
         if why := revision.why_not(db.engine):

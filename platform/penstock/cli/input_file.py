@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
-
-import httpx
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from penstock.cli.client import ask
+from penstock.domain.file import BATCH
 from penstock.domain.inference_endpoints import BATCHED
 from penstock.formats import encoding
 from penstock.formats.gunzip import MAGIC
-from penstock.formats.input import tidy
 from penstock.stack.problem import Problem
+
+if TYPE_CHECKING:
+    import httpx
 
 _MOST_SKIPPED: Final = 10_000
 """Of a file whose lines are all bad so many are looked at: the server says of each what is wrong with it."""
@@ -37,24 +38,27 @@ def opened(file: Path) -> BinaryIO:
 
 
 def upload(client: httpx.Client, file: Path) -> str:
-    """Send the file as it is; the id that it has there. Raises Problem."""
+    """Send the file of a batch as it is; the id that it has there. Raises Problem."""
+    return str(send(client, file, BATCH)["id"])
+
+
+def send(client: httpx.Client, file: Path, purpose: str) -> dict[str, Any]:
+    """Send a file as it is; the API's object of it. Raises Problem."""
     with opened(file) as whole:
         files = {"file": (file.name, whole, "application/octet-stream")}
-        return str(ask(client, "POST", "/files", files=files, data={"purpose": "batch"}, timeout=None)["id"])
+        sent: dict[str, Any] = ask(client, "POST", "/files", files=files, data={"purpose": purpose}, timeout=None)
+    return sent
 
 
 def first_url(file: Path, *, skipping: bool = False) -> str:
     """What the first request asks (if bad ones are skipped, the first good one); raise Problem, which says why not."""
-    try:
-        with _inflated(file) as lines:
-            head = lines.read(encoding.HEAD_BYTES)
+    with inflated(file) as lines:
+        head = lines.read(encoding.HEAD_BYTES)
+        lines.seek(0)
+        line = next(_lines(lines), None)
+        if skipping:
             lines.seek(0)
-            line = next(_lines(lines), None)
-            if skipping:
-                lines.seek(0)
-                line = next((one for one in islice(_lines(lines), _MOST_SKIPPED) if _asks_something(one)), line)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Problem(f"{file} begins as gzip does, but can't be inflated: {error}.") from None
+            line = next((one for one in islice(_lines(lines), _MOST_SKIPPED) if _asks_something(one)), line)
     if fault := encoding.fault(head):
         raise Problem(f"{file}: {fault}")
     if line is None:
@@ -73,17 +77,26 @@ def first_url(file: Path, *, skipping: bool = False) -> str:
 
 
 @contextmanager
-def _inflated(file: Path) -> Iterator[BinaryIO]:
-    """What the server will read of it: gzip is inflated."""
+def inflated(file: Path) -> Iterator[BinaryIO]:
+    """What the server will read of it: gzip is inflated; raises Problem if that is broken."""
     with opened(file) as plain:
         packed = plain.read(len(MAGIC)) == MAGIC
         plain.seek(0)
-        yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
+        try:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise Problem(f"{file} begins as gzip does, but can't be inflated: {error}.") from None
+
+
+def numbered(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines with content, with their physical numbers from 1, without a BOM and white space around them."""
+    from penstock.formats.input import tidy
+
+    return ((number, line) for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
 
 
 def _lines(lines: BinaryIO) -> Iterator[bytes]:
-    """The lines with content, without a BOM and white space around them."""
-    return (line for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+    return (line for _, line in numbered(lines))
 
 
 def _asks_something(line: bytes) -> bool:

@@ -6,15 +6,25 @@ each process of the platform pay only for their own.
 
 from __future__ import annotations
 
+import difflib
+import re
 from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from penstock.cli.examples import EXAMPLES
+
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
+    "run": ("run", "Answer a file of requests; takes the command lines of `vllm run-batch`."),
     "demo": ("demo", "Start the platform, send a batch of chat requests, check and show what comes back, stop."),
+    "map": ("map", "Ask a model about each row of a table; the answers are new columns of it."),
+    "doctor": (
+        "doctor",
+        "Look at this machine and the servers of its settings; say in a line each what is wrong, and what mends it.",
+    ),
     "migrate": (
         "servers",
         "Bring the database to the newest revision, and every webhook secret under the first of the secret keys.",
@@ -22,7 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "api": ("servers", "Serve the HTTP API in this process."),
     "keeper": ("servers", "Run the keeper: dispatch, reap, expire, finish. Several may run."),
     "io": ("servers", "Run an io worker: validate and assemble."),
-    "worker": ("servers", "Run a GPU worker and its engine; `penstock worker --help` lists its options."),
+    "worker": ("servers", "Run a GPU worker and its engine."),
     "settings": ("settings", "Show every setting and its present value."),
     "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model."),
     "audit": (
@@ -30,6 +40,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "List who did what to keys, tenants, webhooks, batches and files, newest first (needs the database).",
     ),
     "batches": ("batches", "Submit JSONL files, watch them, fetch their results."),
+    "jobs": ("jobs", "Submit one request or a few, watch them, fetch their answers."),
+    "files": ("files", "Upload, list, download and delete files."),
+    "validate": ("validate", "Check a batch's file as the server does, without one: every bad line with its reason."),
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
     "limits": ("limits", "Set what tenants and keys may do (needs the database)."),
     "models": ("models", "List known models, make one known, promise latencies, set prices."),
@@ -39,6 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "List tenants, weigh them, keep their answers, say how long, erase them (needs the database).",
     ),
     "webhooks": ("webhooks", "Webhook endpoints, and the deliveries to them."),
+    "workers": ("workers", "List workers, drain them, restart their engines (needs an operator's key)."),
 }
 """By name: its file in `commands`, and what it does, which is the first paragraph of its own help too."""
 
@@ -49,25 +63,77 @@ class _OnDemand(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that is asked for, imported now."""
         name, known, rest = super().resolve_command(ctx, args)
-        return name, known if name is None else load(name), rest
+        if name is None:
+            return name, known, rest
+        found = load(name)
+        if ctx.resilient_parsing:
+            for one in (found, *getattr(found, "commands", {}).values()):
+                _leave_unread(one, ctx)
+        return name, found, rest
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """What was typed; to complete it no value is read."""
+        if ctx.resilient_parsing:
+            _leave_unread(self, ctx)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; a value that is none of those that it may be is told with the nearest of them."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _nearest(error.message.removeprefix("Value error, "))
+            raise
+
+
+def _leave_unread(command: Any, ctx: Any) -> None:
+    """Take values as they are: typer reads them with pydantic, whose import is half of the time that completion has."""
+    for param in command.get_params(ctx):
+        param.process_value = lambda ctx, value: value
+
+
+_CHOICES: Final = re.compile(r"'(?P<given>.*)' is not one of (?P<choices>'.*')\.")
+
+
+def _nearest(message: str) -> str:
+    found = _CHOICES.fullmatch(message)
+    like = found and difflib.get_close_matches(found["given"], re.findall("'([^']*)'", found["choices"]), 1)
+    return f"{message} Did you mean {like[0]!r}?" if like else message
 
 
 def load(name: str) -> Any:
     """Import a command; a family is the `app` of its file, a single one the function of its name."""
     found = import_module(f"penstock.cli.commands.{COMMANDS[name][0]}")
-    if hasattr(found, "app"):
-        return typer.main.get_group(found.app)
-    alone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-    alone.command(name, context_settings=getattr(found, "CONTEXT", {}).get(name))(getattr(found, name))
-    return typer.main.get_command(alone)
+    family = getattr(found, "app", None)
+    if family is None:
+        alone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, rich_markup_mode=None)
+        how = getattr(found, "CLASSES", {}).get(name), getattr(found, "CONTEXT", {}).get(name)
+        alone.command(name, cls=how[0], context_settings=how[1])(getattr(found, name))
+        command = typer.main.get_command(alone)
+        _dress(name, command)
+        return command
+    family.rich_markup_mode = None  # one plain style, which costs half of the time
+    group = typer.main.get_group(family)
+    for own, command in group.commands.items():
+        _dress(f"{name} {own}", command)
+    return group
+
+
+def _dress(name: str, command: Any) -> None:
+    """Give a command its examples, and its list an uncut line of it."""
+    command.short_help = " ".join((command.help or "").partition("\n\n")[0].split())
+    if name in EXAMPLES and not command.epilog:
+        command.epilog = "Examples:\n\n\b\n" + "\n".join(f"  {line}" for line in EXAMPLES[name])
 
 
 app = typer.Typer(
     name="penstock",
     cls=_OnDemand,
     help="A queue-based batch inference platform for LLMs.",
+    epilog="`penstock COMMAND --help` says more, with examples; docs/cli.md has it all on one page.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
 )
 
 
@@ -89,7 +155,7 @@ def _options(
 
 
 for _name, (_file, _help) in COMMANDS.items():
-    app.command(_name, help=_help)(lambda: None)
+    app.command(_name, help=_help, short_help=_help)(lambda: None)
 
 if __name__ == "__main__":
     app()

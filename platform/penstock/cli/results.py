@@ -6,74 +6,59 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from penstock.cli.client import check, json_text
+from penstock.cli.client import check
+from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
+from penstock.cli.printing import json_text
 from penstock.stack.problem import Problem
 
-LOOK_AGAIN_SECONDS: Final = 0.5
-PATIENCE_SECONDS: Final = 300.0
-"""So long a follower tries to reach an API that was there before."""
+if TYPE_CHECKING:
+    import httpx
 
 
-def follow(client: httpx.Client, batch: str) -> Iterator[bytes]:
+def follow(patient: PatientClient, batch: str) -> Iterator[bytes]:
     """A batch's lines as they are recorded, each once, until it has ended; over restarts of the API."""
-    had, patient_until = 0, 0.0
+    had = 0
     while True:
-        answer = _asked(client, f"/batches/{batch}/results?after={had}", patient_until)
+        answer = patient.get(f"/batches/{batch}/results?after={had}")
         yield answer.content  # whole: what broke off is asked for again
         before, had = had, int(answer.headers["x-last-line"])
         if answer.headers["x-incomplete"] == "false":
             return
         if had == before:
             time.sleep(LOOK_AGAIN_SECONDS)
-        patient_until = time.monotonic() + PATIENCE_SECONDS
 
 
-def followed(client: httpx.Client, batch: str) -> Any:
-    """The batch, once it was followed to its end."""
-    return _asked(client, f"/batches/{batch}", time.monotonic() + PATIENCE_SECONDS).json()
+def lines_of(job: dict[str, Any]) -> Iterator[bytes]:
+    """The lines of a job's own `results`, with their line ends, as files of them would be."""
+    return (json_text(line, separators=(",", ":")).encode() + b"\n" for line in job["results"])
 
 
-def _asked(client: httpx.Client, path: str, patient_until: float) -> httpx.Response:
-    """What the API answers; until then one that is away, or that says to come later, is asked again."""
-    while True:
-        try:
-            answer = client.get(path)
-        except httpx.TransportError:
-            if time.monotonic() > patient_until:
-                raise
-            time.sleep(LOOK_AGAIN_SECONDS)
-            continue
-        if answer.status_code not in (429, 503) or time.monotonic() > patient_until:
-            check(answer)
-            return answer
-        later = answer.headers.get("retry-after", "")
-        time.sleep(int(later) if later.isdecimal() else LOOK_AGAIN_SECONDS)
+def split(job: dict[str, Any]) -> tuple[list[bytes], list[bytes]]:
+    """These lines, answered and failed."""
+    good: list[bytes] = []
+    bad: list[bytes] = []
+    for line, result in zip(lines_of(job), job["results"], strict=True):
+        response = result["response"]
+        (good if response is not None and 200 <= response["status_code"] < 300 else bad).append(line)
+    return good, bad
 
 
-def split(lines: list[dict[str, Any]]) -> tuple[bytes, bytes]:
-    """The lines of a job's own `results`, answered and failed, as files of them would be."""
-    good: list[str] = []
-    bad: list[str] = []
-    for line in lines:
-        answered = line["response"] is not None and 200 <= line["response"]["status_code"] < 300
-        (good if answered else bad).append(json_text(line, separators=(",", ":")) + "\n")
-    return "".join(good).encode(), "".join(bad).encode()
-
-
-def fetch(client: httpx.Client, file: str | None, target: Path | None) -> None:
-    """Write a file's bytes; nothing, where there is no such file."""
+def pieces(client: httpx.Client, file: str | None) -> Iterator[bytes]:
+    """A file's bytes as they come; nothing, where there is no such file."""
     if file is None:
-        write([], target)
         return
     with client.stream("GET", f"/files/{file}/content", timeout=None) as answer:
         if not answer.is_success:
             answer.read()
         check(answer)
-        write(answer.iter_bytes(), target)
+        yield from answer.iter_bytes()
+
+
+def fetch(client: httpx.Client, file: str | None, target: Path | None) -> None:
+    """Write a file's bytes; nothing, where there is no such file."""
+    write(pieces(client, file), target)
 
 
 def write(pieces: Iterable[bytes], target: Path | None) -> None:

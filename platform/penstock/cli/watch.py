@@ -6,13 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from penstock.cli.patient_client import PatientClient
 
-from penstock.cli.client import ask
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
 POLL_SECONDS: Final = 0.5
@@ -27,14 +26,14 @@ def path(id: str) -> str:
     return f"/jobs/{id}" if id.startswith("job_") else f"/batches/{id}"
 
 
-def watch(client: httpx.Client, id: str, console: Console) -> dict[str, Any]:
-    """Follow a batch or job until it ends; its last state."""
-    pace = _Pace()
-    with _shown(console) as show:
+def watch(patient: PatientClient, id: str, console: Console) -> dict[str, Any]:
+    """Follow a batch or job until it ends, over restarts of the API; its last state."""
+    pace = BatchPace()
+    with shown(console) as show:
         while True:
-            seen: dict[str, Any] = ask(client, "GET", path(id), params={"wait": POLL_SECONDS})
+            seen: dict[str, Any] = patient.json(path(id), params={"wait": POLL_SECONDS})
             pace.note(seen, time.monotonic())
-            show(seen, _why(seen) or pace.words(seen, time.time()))
+            show(seen, why(seen) or pace.words(seen, time.time()))
             if seen["status"] in ENDED:
                 return seen
 
@@ -49,19 +48,21 @@ def counted(counts: dict[str, int]) -> str:
     return f"{counts['completed']:,} answered · {counts['failed']:,} failed · {left(counts):,} left"
 
 
-class _Pace:
+class BatchPace:
     """Lines and tokens a second over the last while."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int, int]] = deque()
 
     def note(self, batch: dict[str, Any], now: float) -> None:
+        """Take in what was seen at this monotonic time (seconds)."""
         counts = batch["request_counts"]
         self._seen.append((now, counts["completed"] + counts["failed"], batch["usage"]["output_tokens"]))
         while now - self._seen[0][0] > SPEED_WINDOW_SECONDS:
             self._seen.popleft()
 
     def words(self, batch: dict[str, Any], now_unix: float) -> str:
+        """`12.5 lines/s · 410 tokens/s · 45 s left`, as far as it is known."""
         (began, lines_then, tokens_then), (now, lines, tokens) = self._seen[0], self._seen[-1]
         seconds = now - began
         expected = outlook(batch.get("expected"), now_unix)
@@ -93,7 +94,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3_600} h {whole % 3_600 // 60} min"
 
 
-def _why(batch: dict[str, Any]) -> str:
+def why(batch: dict[str, Any]) -> str:
+    """Why nothing happens, if so; else nothing."""
     if batch.get("paused"):
         return f"paused: penstock batches resume {batch['id']}"
     waiting = batch.get("waiting")
@@ -105,10 +107,13 @@ def _why(batch: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _shown(console: Console) -> Iterator[Show]:
+def shown(console: Console) -> Iterator[Show]:
+    """Show what is seen: a bar on a terminal, else a line when the state changes, and one now and then."""
     if not console.is_terminal:
         yield _plain(console)
         return
+    from rich.progress import BarColumn, Progress, TextColumn
+
     state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
     lines = TextColumn("{task.fields[lines]}")
     with Progress(state, BarColumn(bar_width=16), lines, words, console=console) as bar:

@@ -6,6 +6,7 @@
     ├── Unauthorized        401  no key, or a key that is not valid
     ├── Forbidden           403  a valid key that may not do this
     ├── NotFound            404  no such thing, or it is another tenant's
+    │   └── ModelNotFound        no such model; the message says which there are
     ├── NoEndpoint          404  the model is of a kind that has no such endpoint
     ├── TooSlow             408  the body came too slowly and was given up
     ├── Conflict            409  the thing exists, but its state does not allow this
@@ -99,6 +100,15 @@ class NotFound(PenstockError):
 
     def __init__(self, what: str, name: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(f"No such {what}: {name!r}.", param=param, code=code)
+
+
+class ModelNotFound(NotFound):
+    """There is no such model."""
+
+    code = "model_not_found"
+
+    def __init__(self, message: str) -> None:
+        PenstockError.__init__(self, message, param="model")
 
 
 class NoEndpoint(PenstockError):

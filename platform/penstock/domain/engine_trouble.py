@@ -13,3 +13,5 @@ class EngineTrouble:
     """How many."""
     why: str
     """What ended the last one, on one line: the engine's own words where it had some. It has not seen a request yet."""
+    final: bool = False
+    """Another start would end alike: the model or an argument is wrong."""

@@ -23,6 +23,7 @@ class _Error(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
+    id: str
     custom_id: str | None
     response: _Response | None = None
     error: _Error | None = None
@@ -40,6 +41,8 @@ _read_refusal = msgspec.json.Decoder(_Refusal).decode
 class EndedLine:
     """One line's end. `status` is the engine's, None if it said nothing."""
 
+    id: str
+    """The output line's own; says its batch and its number (domain/ids.py)."""
     custom_id: str | None
     """Null of a skipped line only, if it has none that is valid."""
     line: bytes
@@ -88,6 +91,7 @@ def read(line: bytes) -> EndedLine:
             found.response = _Response(value["response"]["status_code"], msgspec.Raw(body))
     response, error = found.response, found.error
     return EndedLine(
+        id=found.id,
         custom_id=found.custom_id,
         line=line,
         status=None if response is None else response.status_code,

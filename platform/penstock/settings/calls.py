@@ -20,13 +20,15 @@ class CallSettings(Concern):
         "By comma, to rotate it: the first is shown, all are accepted.",
     )
     ingress_ca: Path | None = Field(None, description="CA that signed the ingresses' certificates, if they speak TLS.")
-    call_seconds: float = Field(600.0, description="Longest time of one waiting call, from its head to its end.")
-    call_tries: int = Field(3, description="Workers that a call is offered to at most, before one takes it.")
+    call_seconds: float = Field(600.0, gt=0, description="Longest time of one waiting call, from its head to its end.")
+    call_tries: int = Field(3, ge=1, description="Workers that a call is offered to at most, before one takes it.")
     poison_call_seconds: float = Field(600.0, description="A call that met two engine deaths is refused for so long.")
     key_cache_seconds: float = Field(5.0, description="A key that waiting calls use is looked up again after so long.")
     key_stale_seconds: float = Field(600.0, description="While Postgres is away, keys seen this lately stay valid.")
-    ingress_gone_seconds: float = Field(5.0, description="An ingress whose last load report is older gets no calls.")
-    load_report_seconds: float = Field(1.0, description="A worker says how loaded it is this often.")
+    ingress_gone_seconds: float = Field(
+        5.0, gt=0, description="An ingress whose last load report is older gets no calls."
+    )
+    load_report_seconds: float = Field(1.0, gt=0, description="A worker says how loaded it is this often.")
 
     @property
     def ingress_secret(self) -> SharedSecret:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 TIB = 1024 * GIB
+
+_MOST: Final = 2**63 - 1
+"""What Postgres and queues can count."""
+_MOST_SECONDS: Final = 100 * 366 * 86_400
+"""Times are added to dates, which end."""
 
 
 def must_be(words: str, read: Callable[[str], object]) -> AfterValidator:
@@ -35,9 +40,18 @@ class Concern(BaseSettings):
 
     @field_validator("*")
     @classmethod
-    def _is_an_amount(cls, value: Any) -> Any:
-        if isinstance(value, int | float) and not math.isfinite(value):
-            raise ValueError("a finite number")
-        if isinstance(value, int | float) and value < 0:
-            raise ValueError("0 or more")
+    def _is_an_amount(cls, value: Any, info: ValidationInfo) -> Any:
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int | float):
+                _check_amount(one, _MOST_SECONDS if str(info.field_name).endswith("_seconds") else _MOST)
         return value
+
+
+def _check_amount(value: float, most: int) -> None:
+    """Raise ValueError, which says what it must be."""
+    if not math.isfinite(value):
+        raise ValueError("a finite number")
+    if value < 0:
+        raise ValueError("0 or more")
+    if value > most:
+        raise ValueError(f"{most} or less")

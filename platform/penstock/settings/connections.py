@@ -16,6 +16,8 @@ WEBHOOK_SENDER: Final = 2
 IO: Final = IO_POOL + WEBHOOK_SENDER
 GPU: Final = SLICE_PLACES + 5
 """One for each slice in work, the beat, the status, the load report, and two for whoever else asks."""
+OF_KIND: Final = {"keeper": KEEPER, "io": IO, "gpu": GPU}
+"""By the kind of a registered process; an API's are a setting."""
 COMMANDS: Final = 3
 """For people: `penstock migrate`, `penstock keys` and the like."""
 

@@ -11,10 +11,12 @@ class EngineSettings(Concern):
     """One worker's engine."""
 
     engine_stuck_seconds: float = Field(
-        120.0, description="An engine with requests in it that makes no step for this long is hung, and replaced."
+        120.0, gt=0, description="An engine with requests in it that makes no step for this long is hung, and replaced."
     )
     engine_gpus: int = Field(
         0, description="GPUs that a second of the engine is charged as; 0: tensor × pipeline × data parallel size."
     )
-    budget_seconds: float = Field(1.0, description="The budget of batch lines in the engine is looked at this often.")
-    kv_high: float = Field(0.9, description="Part of the KV cache above which the batch budget shrinks.")
+    budget_seconds: float = Field(
+        1.0, gt=0, description="The budget of batch lines in the engine is looked at this often."
+    )
+    kv_high: float = Field(0.9, gt=0, le=1, description="Part of the KV cache above which the batch budget shrinks.")

@@ -10,12 +10,12 @@ from penstock.settings.concern import Concern
 class LineSettings(Concern):
     """What one line may take of an engine."""
 
-    flush_seconds: float = Field(1.0, description="Answers are recorded at least this often.")
+    flush_seconds: float = Field(1.0, gt=0, description="Answers are recorded at least this often.")
     line_timeout_seconds: float = Field(
-        600.0, description="Longest time one line may take in the engine, over all its tries."
+        600.0, gt=0, description="Longest time one line may take in the engine, over all its tries."
     )
     line_tries: int = Field(
-        3, description="A line that meets 429, 5xx or a broken connection is asked this often in all."
+        3, ge=1, description="A line that meets 429, 5xx or a broken connection is asked this often in all."
     )
     isolate_prefix_caches: bool = Field(
         True, description="No tenant's answer time tells what another asked: prefix caches are salted by tenant."

@@ -37,7 +37,7 @@ RENAMED: Final = {
     "WEBHOOK_TENANT_PLACES": "WEBHOOK_TENANT_CONCURRENCY",
 }
 """Names that settings had before."""
-_OTHERS: Final = frozenset({"API_KEY", "BIND", "DATA", "ENGINE_PYTHON", "MODEL", "URL"})
+_OTHERS: Final = frozenset({"API_KEY", "BIND", "DATA", "ENGINE_KEY", "ENGINE_PYTHON", "MODEL", "URL"})
 """What commands, engines and the compose files read under our prefix beside the settings."""
 _ALIKE: Final = 0.8
 """From here on difflib's ratio is a slip of the keyboard, and below it a variable of the operator's own."""
@@ -48,10 +48,10 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "float_parsing": "a number",
     "finite_number": "a finite number",
     "bool_parsing": "true or false",
-    "greater_than_equal": "{ge:g} or more",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "{le:g} or less",
-    "less_than": "less than {lt:g}",
+    "greater_than_equal": "{ge:.15g} or more",
+    "greater_than": "more than {gt:.15g}",
+    "less_than_equal": "{le:.15g} or less",
+    "less_than": "less than {lt:.15g}",
     "value_error": "{error}",
 }
 """By pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -26,6 +27,20 @@ def _address(like: str, *schemes: str) -> AfterValidator:
     return must_be(f"an address like {like}", read)
 
 
+def _parameters_of_libpq(url: str) -> str:
+    """A misspelt parameter would be told at the first connection, by whoever makes it."""
+    from psycopg import ProgrammingError  # it takes a while, and the default needs no look
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        conninfo_to_dict(url)
+    except ProgrammingError as error:
+        named = re.match('invalid URI query parameter: "([a-z_]*)"', str(error))
+        why = f"without {named[1]}, which libpq does not know" if named else "that libpq can read"
+        raise ValueError(f"an address {why}") from None
+    return url
+
+
 def _level(text: str) -> int:
     return _LEVELS.index(text.upper())
 
@@ -33,9 +48,11 @@ def _level(text: str) -> int:
 class ServerSettings(Concern):
     """One process and the servers around it."""
 
-    database_url: Annotated[str, _address("postgresql://user@host:5432/name", "postgresql", "postgres")] = Field(
-        "postgresql://postgres@127.0.0.1:5432/postgres", description="Postgres, the only truth (libpq URL)."
-    )
+    database_url: Annotated[
+        str,
+        _address("postgresql://user@host:5432/name", "postgresql", "postgres"),
+        AfterValidator(_parameters_of_libpq),
+    ] = Field("postgresql://postgres@127.0.0.1:5432/postgres", description="Postgres, the only truth (libpq URL).")
     redis_url: Annotated[str, _address("redis://host:6379/0", "redis", "rediss", "unix", "redis+socket")] = Field(
         "redis://127.0.0.1:6379/0", description="Redis or Valkey: hints only, may lose everything."
     )
@@ -64,9 +81,9 @@ class ServerSettings(Concern):
         "info", description="debug, info, warning or error."
     )
     failpoints: str = Field("", description="For tests only: places where this process dies, stops or waits.")
-    api_connections: int = Field(10, description="Most Postgres connections of one API process.")
+    api_connections: int = Field(10, ge=1, description="Most Postgres connections of one API process.")
     api_turns: int = Field(12, ge=1, description="Requests that one API process works on at once, shared by tenants.")
-    hint_timeout_seconds: float = Field(1.0, description="Longest wait for Redis when a hint is said.")
+    hint_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for Redis when a hint is said.")
 
     @field_validator("bootstrap_key")
     @classmethod

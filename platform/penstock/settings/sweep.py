@@ -10,7 +10,7 @@ from penstock.settings.concern import Concern
 class SweepSettings(Concern):
     """Times to keep."""
 
-    sweep_seconds: float = Field(60.0, description="The keeper looks for what may go this often.")
+    sweep_seconds: float = Field(60.0, gt=0, description="The keeper looks for what may go this often.")
     unfinished_blob_seconds: float = Field(86_400, description="A blob that nobody published for so long is given up.")
     pieces_seconds: float = Field(
         3_600, description="An ended batch keeps plan and segments so long, for who reads on."

@@ -18,16 +18,18 @@ class WebhookSettings(Concern):
         None, description="Keys of webhook secrets, by comma: the first encrypts, all decrypt (`penstock secrets`)."
     )
     secret_keys_file: Path | None = Field(None, description="More such keys: a file with one a line.")
-    webhook_timeout_seconds: float = Field(15.0, description="Longest time of one attempt to deliver an event.")
+    webhook_timeout_seconds: float = Field(15.0, gt=0, description="Longest time of one attempt to deliver an event.")
     webhook_waits_seconds: tuple[float, ...] = Field(
         (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400),
         description="Waits before each attempt, from the one before (JSON); after the last one it is given up.",
         min_length=1,
     )
-    webhook_poll_seconds: float = Field(0.5, description="An io worker looks for due deliveries this often.")
-    webhook_concurrency: int = Field(256, description="Deliveries that one io worker sends at once.")
-    webhook_tenant_concurrency: int = Field(64, description="Of these, deliveries of one tenant.")
-    webhook_receiver_concurrency: int = Field(16, description="Of these, deliveries to one receiver (host and port).")
+    webhook_poll_seconds: float = Field(0.5, gt=0, description="An io worker looks for due deliveries this often.")
+    webhook_concurrency: int = Field(256, ge=1, description="Deliveries that one io worker sends at once.")
+    webhook_tenant_concurrency: int = Field(64, ge=1, description="Of these, deliveries of one tenant.")
+    webhook_receiver_concurrency: int = Field(
+        16, ge=1, description="Of these, deliveries to one receiver (host and port)."
+    )
     webhook_answer_kept_bytes: int = Field(512, description="Bytes of a receiver's answer that are read, and logged.")
 
 

@@ -72,6 +72,11 @@ class Child:
         """The process that runs now, if one does."""
         return self._process.pid if self._process is not None and not self.wait(0.0) else None
 
+    @property
+    def status(self) -> int | None:
+        """How it ended last; None while it runs."""
+        return self._process.returncode if self._process is not None and self.wait(0.0) else None
+
     def start(self) -> None:
         """Run the program now."""
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     low = _ephemeral_low()
     for _ in range(_TRIES if low > _LOWEST else 0):
         port = random.randrange(_LOWEST, low)
-        if _refusal(host, port) is None:
+        if refusal(host, port) is None:
             return port
     with socket.socket() as probe:
         probe.bind((host, 0))
@@ -30,16 +30,16 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def preferred_port(port: int, host: str = "127.0.0.1") -> int:
     """This port if it is free, else a free one."""
-    return port if _refusal(host, port) is None else free_port(host)
+    return port if refusal(host, port) is None else free_port(host)
 
 
 def check_port(host: str, port: int, what: str, flag: str) -> None:
     """Raise Problem if this port can't be opened."""
-    if refusal := _refusal(host, port):
-        raise Problem(f"{what} can't use {host}:{port} ({refusal}): choose another with {flag}.")
+    if why := refusal(host, port):
+        raise Problem(f"{what} can't use {host}:{port} ({why}): choose another with {flag}.")
 
 
-def _refusal(host: str, port: int) -> str | None:
+def refusal(host: str, port: int) -> str | None:
     """Why this port can't be opened; None if it can."""
     if not 0 < port < 65_536:
         return "it must be 1 to 65535"

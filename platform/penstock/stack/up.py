@@ -19,6 +19,9 @@ from typing import Final
 import httpx
 
 from penstock.domain.work.lane import model_slug
+from penstock.model_source.download import Download, in_words
+from penstock.model_source.look import look
+from penstock.model_source.no_model import NoModel
 from penstock.service.admin import health
 from penstock.service.core.transaction import Database
 from penstock.settings import load
@@ -35,6 +38,7 @@ SERVERS: Final = ("postgres", "valkey")
 DEATHS_BEFORE_READY: Final = 3
 TEND_SECONDS: Final = 0.25
 NEWS_SECONDS: Final = 15.0
+_OUR_LINES: Final = ("penstock: ", "penstock worker: ")
 API_SECONDS: Final = 180.0
 """An API that is not ready by then never will be: it starts in five, in thirty on a machine that is very busy."""
 
@@ -53,7 +57,13 @@ class StackOptions:
     flower_port: int | None = None
     redis: bool = True
     """Without Redis nobody hears a hint, and Flower has nothing to show: workers ask Postgres themselves."""
+    flower: bool = True
     ready_seconds: float = 1_800.0
+
+    @property
+    def flower_runs(self) -> bool:
+        """Whether Flower is started."""
+        return self.redis and self.flower
 
 
 @dataclass
@@ -65,7 +75,7 @@ class Running:
     key: str
     key_made: bool
     flower_url: str | None
-    """None if it was started without Redis."""
+    """None if it was started without Redis, or without Flower."""
     flower_password: str
     model: str
     say: Callable[[str], None]
@@ -99,6 +109,7 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
     """Start everything and wait until it can work; stop everything at the end of the `with`."""
     load()  # what is misspelt or no value is told before anything starts
     layout = layouts.at(wish.data)
+    download = _look_at_model(wish, environment)
     ports.check_port(wish.host, wish.port, "The API", "--port")
     if wish.flower_port is not None:
         ports.check_port("127.0.0.1", wish.flower_port, "Flower", "--flower-port")
@@ -108,15 +119,27 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
         running = _describe(wish, layout, environment, say)
         stack.callback(_stop, running)
         say(f"data folder {layout.data}, logs in {layout.logs}")
+        if download and download.total_bytes:
+            say(f"{wish.source}: {in_words(download.total_bytes - download.done_bytes)} are to be downloaded first")
         model_maker = _begin_tiny_model(wish, layout, say)
         runtime = layouts.runtime_folder(layout, environment)
         settings = _start_servers(running, wish, runtime, environment)
         _migrate(running, settings)
         source = _end_tiny_model(model_maker, layout) if wish.source is None else wish.source
         _start_workers(running, wish, source, settings)
-        _wait_for_engine(running, wish, settings["PENSTOCK_DATABASE_URL"])
+        _wait_for_engine(running, wish, settings["PENSTOCK_DATABASE_URL"], download)
         _start_api(running, wish, settings)
         yield running
+
+
+def _look_at_model(wish: StackOptions, environment: Mapping[str, str]) -> Download | None:
+    """What the engine will have to download, if anything; Problem if it can't load this model."""
+    if wish.source is None or wish.engine == "echo":
+        return None
+    try:
+        return look(wish.source, wish.engine_args, environment)
+    except NoModel as error:
+        raise Problem(str(error)) from None
 
 
 def _describe(
@@ -129,7 +152,7 @@ def _describe(
         url=f"http://{f'[{host}]' if ':' in host else host}:{wish.port}",
         key=key,
         key_made=made,
-        flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.redis else None,
+        flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.flower_runs else None,
         flower_password=layouts.flower_password(layout),
         model=wish.model,
         say=say,
@@ -241,7 +264,7 @@ def _child(name: str, command: list[str], logs: Path, settings: dict[str, str], 
     return Child(name, command, log=logs / f"{name}.log", environment=environment, grace_seconds=grace_seconds)
 
 
-def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) -> None:
+def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, download: Download | None) -> None:
     """Return once the gpu worker that was started here is ready, by its own row."""
     began = told = time.monotonic()
     worker = next(child for child in running.children if child.name == "gpu")
@@ -259,13 +282,14 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str) ->
             if ours and ours.failed_starts > failed:
                 failed = ours.failed_starts
                 running.say(f"the engine did not start: {ours.engine_trouble}")
-            if failed >= DEATHS_BEFORE_READY:
-                raise Problem(f"The engine does not start; its log: {engine_log}")
+            if ours and failed >= DEATHS_BEFORE_READY:
+                raise Problem(f"The engine does not start: {ours.engine_trouble} (its log: {engine_log})")
             now = time.monotonic()
             if now - began > wish.ready_seconds:
                 raise Problem(f"The engine was not ready after {wish.ready_seconds:.0f} s; see {running.layout.logs}.")
             if now - told >= NEWS_SECONDS:
-                running.say(f"waiting for the engine, {now - began:.0f} s so far (log: {engine_log})")
+                doing = (download and download.words()) or f"log: {engine_log}"
+                running.say(f"waiting for the engine, {now - began:.0f} s so far ({doing})")
                 told = now
             time.sleep(TEND_SECONDS)
     finally:
@@ -299,10 +323,21 @@ def _start(running: Running, *children: Child) -> None:
 
 
 def _tend_or_give_up(running: Running) -> None:
+    for child in running.children:
+        if why := _last_word(child):
+            raise Problem(f"{child.name}: {why}")
     running.tend()
     for child in running.children:
         if child.restarts >= DEATHS_BEFORE_READY:
             raise Problem(f"{child.name} keeps ending: {last_lines(child.log, 1)} (log: {child.log})")
+
+
+def _last_word(child: Child) -> str | None:
+    """Why a child of ours ended by its own decision, in its own line: started again, it would end alike."""
+    if child.status != 1:
+        return None
+    lines = last_lines(child.log).splitlines()
+    return next((line.partition(": ")[2] for line in reversed(lines) if line.startswith(_OUR_LINES)), None)
 
 
 def _stop(running: Running) -> None:

@@ -7,6 +7,7 @@ migrate, then restart the processes one by one.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -58,16 +59,29 @@ def fault(conn: Connection, needed: str) -> str | None:
 def why_not(engine: Engine) -> str | None:
     """The `fault` of this database; None of one that is away: whoever needs it then says so."""
     try:
-        with engine.connect() as conn:
-            return fault(conn, newest())
+        return _fault_now(engine)
     except sqlalchemy.exc.DBAPIError:
         return None
 
 
 def require(database_url: str) -> None:
-    """End the process with one line if this code can't run on the database at this address."""
+    """End the process with one line if this code can't run on the database at this address.
+
+    One that is away is told of, once, and why: it is waited for.
+    """
     engine = sync_engine(database_url, connections=1)
-    why = why_not(engine)
-    engine.dispose()
+    try:
+        why = _fault_now(engine)
+    except sqlalchemy.exc.DBAPIError as error:
+        cause = str(error.orig).strip().splitlines()[0]
+        print(f"penstock: The database is away ({cause}). It is waited for.", file=sys.stderr, flush=True)
+        why = None
+    finally:
+        engine.dispose()
     if why:
         raise SystemExit(f"penstock: {why}")
+
+
+def _fault_now(engine: Engine) -> str | None:
+    with engine.connect() as conn:
+        return fault(conn, newest())

@@ -135,6 +135,28 @@ def test_an_engine_that_had_been_ready_is_started_again_soon_however_often_it_di
             time.sleep(0.01)
 
 
+def test_a_restart_is_another_start_and_no_death(watched: Watched) -> None:
+    supervisor, before = watched.supervisor, watched.supervisor.processes
+    assert supervisor.restart() == 2
+    assert supervisor.state is not EngineState.READY, "nobody is to ask it from then on"
+    assert wait_ready(supervisor, 30, generation=2) == 2
+    assert all(look_up(process.pid) != process for process in before)
+    assert (supervisor.deaths_in_row, watched.deaths.empty()) == (0, True)
+    supervisor.restart()
+    assert supervisor.restart() == 3, "asked again before the start it is the same one"
+    assert wait_ready(supervisor, 30, generation=3) == 3
+
+
+def test_a_restart_ends_the_wait_of_an_engine_that_does_not_start(folder: Path) -> None:
+    launch = dataclasses.replace(echo_launch(folder), command=("/nowhere/python",))
+    watched = Watched(launch, folder, chance=lambda: 500.0)
+    with watched.supervisor as supervisor:
+        while watched.deaths.get(timeout=10)[0] < 2:
+            pass
+        supervisor.restart()  # it would wait for more than three minutes
+        assert watched.deaths.get(timeout=20)[0] == 3
+
+
 def test_stop_leaves_no_process_no_socket_and_no_record(watched: Watched, folder: Path) -> None:
     family = watched.supervisor.processes
     watched.supervisor.stop()
@@ -174,6 +196,17 @@ def test_an_engine_that_dies_at_each_start_is_tried_again_and_says_why(folder: P
         with pytest.raises(EngineNotReadyError, match="no such weights"):
             wait_ready(supervisor, 0.1)
         assert supervisor.deaths_in_row >= 5
+
+
+def test_a_start_that_can_only_end_alike_is_not_tried_again_at_once(folder: Path) -> None:
+    watched = Watched(echo_launch(folder, "--no-such-flag"), folder)
+    with watched.supervisor as supervisor:
+        assert watched.deaths.get(timeout=20)[0] == 1
+        assert supervisor.trouble is not None
+        assert supervisor.trouble.final
+        with pytest.raises(queue.Empty):
+            watched.deaths.get(timeout=2)
+        assert supervisor.generation == 1
 
 
 def test_an_engine_that_is_never_ready_is_given_up_in_time(folder: Path) -> None:

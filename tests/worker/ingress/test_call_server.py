@@ -315,6 +315,41 @@ def test_a_door_of_a_worker_that_ends_lets_calls_inside_finish_and_cuts_those_th
         assert not one.gate.in_flight
 
 
+def test_a_door_of_a_drained_worker_lets_all_inside_finish_and_nobody_in_until_it_is_undrained(shared: Site) -> None:
+    async def ask(caller: Caller) -> None:
+        async with caller.call(chat("hi [[tokens 40]]", stream=True)) as inside:
+            with shared.holding(Rank.REALTIME, shared.gate.slots - 1):
+                waiting = asyncio.create_task(caller.refusal(chat("hi")))
+                await soon(lambda: shared.gate.waiting(Rank.REALTIME) == 1)
+                shared.ingress.rest(True)
+                assert await caller.refusal(chat("hi")) == (503, "draining")
+                await soon(lambda: not shared.changes[-1])
+            assert await waiting == (200, None)
+            assert (await inside.read()).endswith(b"data: [DONE]\n\n")
+        assert not shared.ingress.holds
+        shared.ingress.rest(False)
+        assert await caller.refusal(chat("hi")) == (200, None)
+
+    calling(shared.ingress.url, ask)
+
+
+def test_a_restart_turns_calls_out_as_the_end_does_and_spares_those_that_come_after_it(short_dir: Path) -> None:
+    async def ask(caller: Caller) -> None:
+        silent = asyncio.create_task(caller.refusal(chat("[[hang]]")))
+        await soon(lambda: one.gate.in_flight == 1)
+        one.ingress.restart(True)
+        assert await caller.refusal(chat("hi")) == (503, "draining")
+        assert await silent == (503, "unanswered")
+        await soon(lambda: not one.ingress.holds)
+        for begins in (False, True, False):
+            one.ingress.restart(begins)
+        async with caller.call(chat("hi [[tokens 80]]", stream=True)) as after:  # twice as long as the grace
+            assert (await after.read()).endswith(b"data: [DONE]\n\n")
+
+    with site(short_dir, "--itl-ms=20", ingress_grace_seconds=0.8) as one:
+        calling(one.ingress.url, ask)
+
+
 def test_no_slot_is_lost_by_five_hundred_calls_that_leave_whenever_they_like(shared: Site) -> None:
     chance = random.Random(4)
 

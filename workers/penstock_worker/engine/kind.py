@@ -8,9 +8,10 @@ from typing import Final
 
 from penstock_worker.engine.echo import launch as echo
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
+from penstock_worker.engine.remote import launch as remote
 from penstock_worker.engine.vllm import vllm_server
 
-KINDS: Final = {"vllm": vllm_server.launch, "echo": echo.launch}
+KINDS: Final = {"vllm": vllm_server.launch, "echo": echo.launch, "remote": remote.launch}
 
 
 def launch(
@@ -25,7 +26,8 @@ def launch(
 ) -> Launch:
     """Describe how to start an engine of this kind.
 
-    `model` is the name that clients use, `source` a local folder or a Hugging Face id, `arguments` the user's
+    `model` is the name that clients use, `source` a local folder or a Hugging Face id (of a remote
+    one its address), `arguments` the user's
     own (`--engine-arg`), `python` the interpreter to run it in. Raises BadLaunch if that can't work.
     """
     if kind not in KINDS:

@@ -20,7 +20,7 @@ class Launch:
     """One way to start an engine that speaks the OpenAI HTTP API on a unix socket."""
 
     kind: str
-    """`vllm` or `echo`."""
+    """`vllm`, `echo` or `remote`."""
     model: str
     """The name that it serves; readiness means that /v1/models lists it."""
     command: tuple[str, ...]

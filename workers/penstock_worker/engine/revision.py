@@ -24,6 +24,8 @@ _MOST_FILES: Final = 10_000
 
 def of(launch: Launch) -> str:
     """The revision of an engine that is started so, now; empty if it can't be known."""
+    if launch.kind == "remote":  # whoever runs it may change it
+        return ""
     if launch.environment.get(_CHANGES_WHILE_IT_RUNS, "0") not in ("0", ""):
         return ""
     arguments = list(_without_idle(launch.command[1:]))

@@ -26,7 +26,7 @@ class Refusal(StrEnum):
     CLOSED = "closed"
     """Suspects are tried, which may cost this engine its life."""
     DRAINING = "draining"
-    """The worker ends."""
+    """The worker ends, is drained, or is about to restart its engine."""
     NOT_READY = "not-ready"
     """The engine is not up."""
     WAITED = "waited"

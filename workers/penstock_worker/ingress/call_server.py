@@ -62,7 +62,8 @@ class CallServer:
         self._changed = changed
         self._inside: dict[Call, None] = {}
         self._by_tenant: Counter[str] = Counter()
-        self._draining = False
+        self._draining = self._drained = self._restarting = False
+        self._cutting: asyncio.TimerHandle | None = None
         self.outcomes = CallOutcomes(
             max(1_000, 2 * settings.ingress_calls)
         )  # all who are inside may lose their engine at once
@@ -73,7 +74,7 @@ class CallServer:
     @property
     def is_open(self) -> bool:
         """Whether a new call may come in."""
-        return self._why_shut(last_resort=False) is None
+        return not self._drained and self._why_shut(last_resort=False) is None
 
     @property
     def calls(self) -> int:
@@ -89,10 +90,19 @@ class CallServer:
         """The worker ends: nobody comes in, who has not been sent goes elsewhere, the others have their grace."""
         if not self._draining:
             self._draining = True
-            self._engine.loop.loop.call_soon_threadsafe(self._begin_to_drain)
+            self._engine.loop.loop.call_soon_threadsafe(self._turn_out)
+
+    def rest(self, drained: bool) -> None:
+        """An operator's order: nobody comes in, and those inside stay to their ends; or all may come again."""
+        self._drained = drained
+
+    def restart(self, begins: bool) -> None:
+        """The engine is about to be restarted: as when the worker ends, until that is over."""
+        self._restarting = begins
+        self._engine.loop.loop.call_soon_threadsafe(self._turn_out if begins else self._spare)
 
     def _why_shut(self, last_resort: bool) -> Refusal | None:
-        if self._draining:
+        if self._draining or self._restarting:
             return Refusal.DRAINING
         if self._engine.supervisor.state is not EngineState.READY:
             return Refusal.NOT_READY
@@ -143,10 +153,17 @@ class CallServer:
                         call.turn_away(why)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _begin_to_drain(self) -> None:
+    def _turn_out(self) -> None:
         for call in self._inside:
             call.turn_away(Refusal.DRAINING)
-        asyncio.get_running_loop().call_later(self._settings.ingress_grace_seconds, self._cut)
+        grace_seconds = self._settings.ingress_grace_seconds
+        self._cutting = self._cutting or asyncio.get_running_loop().call_later(grace_seconds, self._cut)
+
+    def _spare(self) -> None:
+        """Those who come in from now on are not cut, unless the worker ends, too."""
+        if self._cutting and not self._draining:
+            self._cutting.cancel()
+            self._cutting = None
 
     def _cut(self) -> None:
         """The grace is over."""
@@ -186,7 +203,7 @@ class CallServer:
 
     async def _let_in(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         """One call's stay, from its admission at the ingress to its end. Raises Refused."""
-        if why := self._why_shut(call.last_resort):
+        if why := Refusal.DRAINING if self._drained else self._why_shut(call.last_resort):
             raise Refused(why)
         if self.calls >= self._settings.ingress_calls:
             raise Refused(Refusal.FULL)

@@ -9,10 +9,11 @@ Without a token there is no ingress; the others are there all the same.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import structlog
 
+from penstock.domain.api_errors import Unavailable
 from penstock.domain.calls.ingress import Load
 from penstock.domain.work.holder import Holder
 from penstock.service.calls import ingresses
@@ -67,6 +68,19 @@ class WorkerIngress:
         """The worker ends: no new calls."""
         if self._ingress is not None:
             self._ingress.drain()
+        self._load_report.at_once()
+
+    def rest(self, drained: bool) -> None:
+        """An operator's order: no new calls, or calls again; routers are told before this returns, if they can be."""
+        if self._ingress is not None:
+            self._ingress.rest(drained)
+        with suppress(Unavailable):
+            self._load_report.once()
+
+    def restart(self, begins: bool) -> None:
+        """The engine is about to be restarted: no new calls until that is over, and a grace for those inside."""
+        if self._ingress is not None:
+            self._ingress.restart(begins)
         self._load_report.at_once()
 
     def announce(self) -> None:

@@ -57,10 +57,14 @@ class LoadReport:
         """Something has changed that routers should know: pulse now."""
         self._now.set()
 
+    def once(self) -> None:
+        """Report now, in this thread; raise Unavailable."""
+        self._promised.slo = self._db.run(ingresses.pulse, self._holder, self._load())
+
     def _run(self) -> None:
         while not self._stop:
             try:
-                self._promised.slo = self._db.run(ingresses.pulse, self._holder, self._load())
+                self.once()
                 self._heard = True
             except Unavailable as error:
                 if self._heard:  # the beat tells the rest of the story

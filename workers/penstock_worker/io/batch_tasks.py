@@ -43,7 +43,7 @@ class BatchTasks:
 
         Raises Unavailable or NoSpace if it was put off: there is no use in looking again at once.
         """
-        if self._beat.draining:
+        if not self._beat.takes_work:
             return False
         waiting = self._db.run(work.waiting_for_io)
         if waiting is not None:
@@ -60,7 +60,12 @@ class BatchTasks:
 
     def _run(self, kind: str, batch: str) -> str:
         began, asked_at, nonce = time.monotonic(), now(), uuid.uuid4()
-        taken = self._insist(lambda: self._db.run(work.claim_batch, self._holder, batch, kind, nonce, self._settings))
+        with self._beat.claims:
+            if self._beat.drained:
+                return f"{batch} · the worker is drained"
+            taken = self._insist(
+                lambda: self._db.run(work.claim_batch, self._holder, batch, kind, nonce, self._settings)
+            )
         if taken is None:
             return f"{batch} · nothing to {kind}"
         found, lease = taken

@@ -55,6 +55,8 @@ class WebhookSender:
         self._told: list[tuple[Due, AttemptOutcome, bool]] = []
         self._silent: dict[str, None] = {}
         """Receivers that gave no answer in time when they were last asked; the oldest first."""
+        self._paused = False
+        """An operator has drained the worker: no more attempts are begun."""
         self._unheard = False
         """Whether what came of attempts can't be recorded at the moment: then no more of them are begun."""
         self._ending: Future[None] | None = None
@@ -87,6 +89,17 @@ class WebhookSender:
         """Take nothing more, and end what is under way within the grace."""
         if self._ending is None:
             self._ending = self._loop.run(self._end())
+
+    def pause(self, paused: bool) -> None:
+        """Begin no more attempts, or begin them again; those under way go on, and this returns once they are over."""
+        self._paused = paused
+        if paused and self._ending is None:
+            self._loop.run(self._rest()).result()
+
+    async def _rest(self) -> None:
+        async with self._taking:  # whoever is claiming just now has them in hand then
+            pass
+        await self._empty.wait()
 
     async def _open(self) -> None:
         self._look_now, self._record_now, self._empty = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -145,7 +158,7 @@ class WebhookSender:
         """Claim what is due, and begin to send it; how much."""
         async with self._taking:
             free = self._settings.webhook_concurrency - len(self._in_hand)
-            if free <= 0 or self._unheard or self._ending:
+            if free <= 0 or self._paused or self._unheard or self._ending:
                 return 0
             taken = await self._db.run(webhook_queue.claim, free, self._rooms(), self._tenant_rooms(), self._settings)
             for due in taken:

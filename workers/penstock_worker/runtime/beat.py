@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import structlog
 
 from penstock.domain.api_errors import Unavailable
+from penstock.domain.fleet.worker import WorkerOrders
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Database
@@ -62,6 +63,15 @@ class Beat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
         self.draining = False
+        """The process ends."""
+        self.drained = False
+        """An operator's order: nothing new is taken."""
+        self.restarting = False
+        """The engine is about to end: nothing new is taken, and what is held is given back."""
+        self.claims = threading.Lock()
+        """Held from the look whether work may be taken until it is claimed: an order knows of all claims before it."""
+        self.on_orders: Callable[[WorkerOrders], None] = lambda orders: None
+        """Told with each beat what stands; must be quick."""
 
     def __enter__(self) -> Beat:
         self._thread.start()
@@ -80,7 +90,7 @@ class Beat:
         grip = Grip(lease, asked_at + self._trusted_seconds, news)
         with self._lock:
             self._grips[lease] = grip
-        if self.draining:
+        if self.gives_back:
             grip.news.set()
         try:
             yield grip
@@ -94,10 +104,34 @@ class Beat:
         with self._lock:
             return bool(self._grips)
 
+    @property
+    def takes_work(self) -> bool:
+        """Whether anything new may be claimed."""
+        return not (self.draining or self.drained or self.restarting)
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether what is held must be ended soon, or given back."""
+        return self.draining or self.restarting
+
     def drain(self) -> None:
         """Tell every holder that the process is about to end."""
         log.info("worker_ending", kind=self._holder.kind)
         self.draining = True
+        self._wake()
+
+    def rest(self, drained: bool) -> None:
+        """Let nothing new be claimed, or let it again; returns once every claim from before is through."""
+        with self.claims:
+            self.drained = drained
+
+    def restart(self, begins: bool) -> None:
+        """Let everything be given back and nothing be claimed until this ends; returns as `rest` does."""
+        with self.claims:
+            self.restarting = begins
+        self._wake()
+
+    def _wake(self) -> None:
         with self._lock:
             for grip in self._grips.values():
                 grip.news.set()
@@ -129,6 +163,7 @@ class Beat:
         for lease, finish_as in heard.closing.items():
             named[lease].closing = finish_as
             named[lease].news.set()
+        self.on_orders(heard.orders)
         for lease in heard.forgotten:
             with self._lock:
                 if lease in self._grips:  # its claim was answered late, while this beat was under way

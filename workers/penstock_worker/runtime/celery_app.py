@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from celery.worker import state
 
 from penstock.domain.work.lane import Lane
 from penstock.settings import load
 from penstock.wire.hints import celery_settings
+
+log = structlog.get_logger()
 
 _settings = load()
 
@@ -54,12 +57,55 @@ def deliver(batch: str, **_: Any) -> str:
     return doers["deliver"](batch)
 
 
+class _Hearing:
+    """Whether hints are taken out of the queues at the moment; what a drained worker leaves there is for others."""
+
+    def __init__(self) -> None:
+        self._queues: Sequence[str] = ()
+        self._consumer: Any = None
+        self._deaf = False
+
+    def begin(self, queues: Sequence[str]) -> None:
+        """Celery is about to consume these."""
+        self._queues, self._consumer = queues, None
+        worker_ready.connect(self._ready, weak=False, dispatch_uid="hearing")
+
+    def _ready(self, sender: Any, **_: Any) -> None:
+        self._consumer = sender
+        if self._deaf:
+            sender.call_soon(self._choose)
+
+    def set(self, hears: bool) -> None:
+        """Hear hints, or leave them where they are; may be called from any thread, and soon holds."""
+        self._deaf = not hears
+        if self._consumer is not None:
+            self._consumer.call_soon(self._choose)
+
+    def _choose(self) -> None:
+        """In Celery's own thread."""
+        choose = self._consumer.cancel_task_queue if self._deaf else self._consumer.add_task_queue
+        for queue in self._queues:
+            try:
+                choose(queue)
+            except Exception as error:  # Redis is away: the queues that are chosen are consumed when it is back
+                log.warning("queue_not_changed", queue=queue, error=type(error).__name__)
+
+
+_hearing = _Hearing()
+
+
+def hear(hears: bool) -> None:
+    """Take hints out of the queues, or leave them to other workers; from any thread."""
+    _hearing.set(hears)
+
+
 def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[[], None]) -> None:
     """Consume the queues strictly in this order until SIGTERM; then call `on_ending` and wait for running tasks.
 
     Returns also if Celery gives up by itself; it may be called again then.
     """
     state.should_stop = state.should_terminate = None
+    _hearing.begin(queues)
     worker_shutting_down.connect(lambda **_: on_ending(), weak=False, dispatch_uid="ending")
     app.worker_main(
         [

@@ -30,6 +30,10 @@ _HEADERS: Final = {
     "'unsafe-inline'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 }
 
+_TASKS_COLUMNS: Final = "name,kwargs,state,result,received,runtime,worker,uuid"
+"""What its list of tasks shows: kwargs hold model and lane, or the batch; the result is the sentence of what was done.
+FLOWER_TASKS_COLUMNS, or `--tasks-columns`, shows others."""
+
 
 class _Headers(OutputTransform):
     def transform_first_chunk(
@@ -82,6 +86,7 @@ def main() -> None:
     """Run Flower on the platform's Celery app."""
     if not os.environ.get("FLOWER_BASIC_AUTH"):
         raise SystemExit("flower: set FLOWER_BASIC_AUTH to user:password")
+    os.environ.setdefault("FLOWER_TASKS_COLUMNS", _TASKS_COLUMNS)
     flower.command.Flower = GuardedFlower
     app.start(["flower", *sys.argv[1:]])
 

@@ -15,6 +15,8 @@ log = structlog.get_logger()
 R = TypeVar("R")
 
 _PAUSE_SECONDS: Final = 0.5
+_NEWS_SECONDS: Final = 10.0
+"""A server that stays away is a line in the log this often."""
 
 
 def insist(call: Callable[[], R], beat: Beat, grace_seconds: float, grip: Grip | None = None) -> R:
@@ -28,7 +30,8 @@ def insist(call: Callable[[], R], beat: Beat, grace_seconds: float, grip: Grip |
         try:
             return call()
         except (Unavailable, NoSpace) as error:
-            log.warning("waiting", error=error.message)
+            if waited_seconds % _NEWS_SECONDS == 0:
+                log.warning("waiting", error=error.message)
             if grip is not None and grip.lost:
                 raise LeaseLost from error
             if beat.draining and waited_seconds > grace_seconds:

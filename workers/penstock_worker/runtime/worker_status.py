@@ -1,4 +1,4 @@
-"""Worker status: what Postgres is told of a gpu worker: starting → ready → starting … → draining → gone.
+"""Worker status: what Postgres is told of a worker: starting → ready (or drained) → starting … → draining → gone.
 
 One thread tells, one thing after the other, so that neither the engine's supervisor nor a signal waits for a database,
 and the last word is the latest. Once the worker ends, nothing makes it ready again.
@@ -35,12 +35,25 @@ def say_goodbye(db: Database, holder: Holder, settings: DispatchSettings) -> Non
 class WorkerStatus:
     """One worker's status, from `with` to its end."""
 
-    def __init__(self, db: Database, beat: Beat, holder: Holder, settings: DispatchSettings) -> None:
+    def __init__(
+        self,
+        db: Database,
+        beat: Beat,
+        holder: Holder,
+        settings: DispatchSettings,
+        give_up: Callable[[EngineTrouble], None] = lambda trouble: None,
+    ) -> None:
+        """`give_up` is called once Postgres knows of an engine that was never ready, and whose trouble is final."""
         self._db = db
         self._beat = beat
         self._holder = holder
         self._settings = settings
+        self._give_up = give_up
+        self._was_ready = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
+        self._works = holder.kind != "gpu"
+        """Whether it could work: its engine is ready, or it has none."""
+        self._trouble: EngineTrouble | None = None
 
     def __enter__(self) -> WorkerStatus:
         return self
@@ -49,12 +62,20 @@ class WorkerStatus:
         self._thread.shutdown(wait=True)
 
     def register(self, slots: int) -> None:
-        """Enter the worker as starting; waits for a database that is away."""
-        insist(lambda: self._db.run(work.register, self._holder, "starting", slots), self._beat, grace_seconds=0)
+        """Enter the worker; waits for a database that is away."""
+        insist(lambda: self._db.run(work.register, self._holder, self._state, slots), self._beat, grace_seconds=0)
 
     def ready(self, announce: Callable[[], None], then: Callable[[], None]) -> None:
         """The engine answers: say for which names calls may come, that slices may come, and then do this."""
         self._thread.submit(self._ready, announce, then)
+
+    def orders_changed(self) -> None:
+        """An operator's order changes how it stands."""
+        self._thread.submit(self._tell_standing)
+
+    def restarting(self) -> None:
+        """The engine is about to be restarted: nothing is dispatched to this worker until it is back."""
+        self._thread.submit(self._lose_engine, None)
 
     def dead(self, reason: str, trouble: EngineTrouble | None) -> None:
         """The engine is gone: nothing is dispatched to this worker until it is back; perhaps it does not start."""
@@ -78,15 +99,32 @@ class WorkerStatus:
         try:
             with suppress(Unavailable):
                 insist(announce, self._beat, grace_seconds=0)
-            self._tell("ready")
+            self._was_ready = self._works = True
+            self._trouble = None
+            self._tell_standing()
             then()
         except Exception:
             log.exception("status_untold")
 
     def _dead(self, trouble: EngineTrouble | None) -> None:
-        self._tell("starting", trouble)
+        self._lose_engine(trouble)
         with suppress(Unavailable):  # what counts has been said
             self._db.run(work.count, "engine_death")
+        if trouble and trouble.final and not self._was_ready:
+            self._give_up(trouble)
+
+    def _lose_engine(self, trouble: EngineTrouble | None) -> None:
+        self._works, self._trouble = False, trouble
+        self._tell_standing()
+
+    @property
+    def _state(self) -> str:
+        if not self._works:
+            return "starting"
+        return "drained" if self._beat.drained else "ready"
+
+    def _tell_standing(self) -> None:
+        self._tell(self._state, self._trouble)
 
     def _tell(self, state: str, trouble: EngineTrouble | None = None) -> None:
         """Repeat until the database heard it, or the worker ends."""

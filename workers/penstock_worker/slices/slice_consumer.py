@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -34,11 +33,10 @@ class SliceConsumer:
         self._holder = holder
         self._say = say
         self.slice_slots = SliceSlots()
-        self._claiming = threading.Lock()
 
     def look(self) -> bool:
         """Run the best ready slice unasked, in the least urgent lane that has a slot; say if there was one."""
-        if self._context.beat.draining or self._context.engine.supervisor.state is not EngineState.READY:
+        if not self._context.beat.takes_work or self._context.engine.supervisor.state is not EngineState.READY:
             return False
         for lane in reversed(LANES):
             with self._slot(lane) as slot:
@@ -50,6 +48,9 @@ class SliceConsumer:
         """Run the best ready slice of this lane or a more urgent one; a sentence for Flower says what happened."""
         if self._context.beat.draining:
             return "the worker is ending"
+        if not self._context.beat.takes_work:
+            self.slice_slots.owe(lane)
+            return "the worker is drained" if self._context.beat.drained else "the engine is about to be restarted"
         if self._context.engine.supervisor.state is not EngineState.READY:
             self.slice_slots.owe(lane)
             return "the engine is not ready"
@@ -99,8 +100,8 @@ class SliceConsumer:
 
     def _claim(self, lane: Lane, slot: SliceSlot) -> tuple[list[Claim], float] | None:
         """Claims, and when first asked for; one after the other, so that no account gets more than its slots."""
-        with self._claiming:
-            if self._context.beat.draining:  # meanwhile
+        with self._context.beat.claims:
+            if not self._context.beat.takes_work:  # meanwhile
                 return None
             nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
             context, lanes = self._context, LANES[: lane.rank + 1]

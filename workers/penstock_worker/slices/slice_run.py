@@ -162,7 +162,7 @@ class SliceRun:
         return one in self._held and ready and not one.engine_gone and not self._must_end(one)
 
     def _must_end(self, one: HeldSlice) -> bool:
-        return one.grip.closing is not None or self._context.beat.draining
+        return one.grip.closing is not None or self._context.beat.gives_back
 
     def _round(self) -> None:
         """Take and record what came back, let go of what is over, obey what the beat heard, and wait for news."""
@@ -225,7 +225,7 @@ class SliceRun:
         return answers
 
     def _give_back(self) -> None:
-        """Let go of those that are finished and not whole: the engine died, or the process ends."""
+        """Let go of those that are finished and not whole: the engine died, or it or the process ends."""
         if over := [one for one in self._held if one.over and not one.whole and not one.grip.closing]:
             given = [(one.claim, one.in_flight) for one in over]
             self._context.insist(lambda: self._context.db.run(work.give_back, given))
@@ -235,12 +235,12 @@ class SliceRun:
             self._let_go(over)
 
     def _obey(self) -> None:
-        """Slices of closing jobs, and all once the process ends, ask no more; after their grace they are cut off."""
+        """Slices of closing jobs, and all before engine or process end, ask no more; after a grace they are cut off."""
         for one in [one for one in self._held if self._must_end(one)]:
             if one.stop(self._context.settings.close_grace_seconds):
                 one.cut_off()
                 if one.finished or (one.idle and one.unrecorded):
-                    # The process ends, and nobody said that the answers are still wanted. A suspect that was cut off
+                    # All ends, and nobody said that the answers are still wanted. A suspect that was cut off
                     # is not lost but given back: a reap would count the trial against it.
                     self._lose([one])
 
@@ -249,7 +249,7 @@ class SliceRun:
         self._news.clear()
         if not self.tally.segments:
             failpoint("slice.asking")
-        if len(self._held) > 1 and not self._context.beat.draining:
+        if len(self._held) > 1 and not self._context.beat.gives_back:
             part = _GATHER_PART * (time.monotonic() - self._began)
             time.sleep(min(max(_GATHER_SECONDS, part), self._context.settings.flush_seconds))
 

@@ -14,7 +14,8 @@ MOST_LINES: Final = 10_000
 
 def _digits(given: str | int) -> int:
     """A query parameter (or its default) in digits, without what Python would read as a number beside them."""
-    if isinstance(given, str) and not (given.isascii() and given.isdecimal() and len(given) <= 18):
+    digits = str(given).removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
         raise ValueError("it must be an integer")
     return int(given)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from penstock.cli.commands.up import Data, Engine, reporting_problems, stopping_on_signals
-from penstock.cli.mailbox import Mailbox
 from penstock.cli.watch import counted
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
+    from penstock.cli.mailbox import Mailbox
     from penstock.stack.up import Running
 
 LINES: Final = 240
@@ -40,11 +40,14 @@ def demo(
     data: Data = Path("data/demo"),
     lines: Annotated[int, typer.Option(help="Requests in the batch.", min=1)] = LINES,
     engine: Engine = "vllm",
-    port: Annotated[int, typer.Option(help="The port of the API; another free one if it is taken.")] = 8000,
+    port: Annotated[
+        int, typer.Option(help="The port of the API; another free one if it is taken.", min=0, max=65_535)
+    ] = 8000,
 ) -> None:
     """Start the platform, send a batch of chat requests, check and show what comes back, stop."""
     import httpx
 
+    from penstock.cli.mailbox import Mailbox
     from penstock.stack import ports
     from penstock.stack import up as stack
 

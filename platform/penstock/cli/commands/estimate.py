@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from penstock.cli.printing import show, table
 from penstock.cli.watch import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_estimate(one: dict[str, Any], out: Console) -> None:
     """Print the API's estimate as a table, and what it is based on."""
     lines, based, seconds, cost = one["lines"], one["based_on"], one["seconds"], one["cost"]
-    table = Table("", "low", "expected", "high", box=None, pad_edge=False)
-    table.add_row("lines", *(f"{lines[name]:,}" for name in ("low", "count", "high")))
+    rows = [("lines", *(f"{lines[name]:,}" for name in ("low", "count", "high")))]
     for name in ("input_tokens", "output_tokens"):
-        table.add_row(name.replace("_", " "), *(f"{value:,.0f}" for value in one[name].values()))
+        rows.append((name.replace("_", " "), *(f"{value:,.0f}" for value in one[name].values())))
     if seconds:
-        table.add_row("time", *map(duration, seconds.values()))
+        rows.append(("time", *map(duration, seconds.values())))
     if cost:
         for name in ("tokens", "gpu"):
             if cost[name]:
-                table.add_row(f"{cost['currency']} by {name}", *(f"{float(one):.6f}" for one in cost[name].values()))
-    out.print(table)
+                rows.append((f"{cost['currency']} by {name}", *(f"{float(one):.6f}" for one in cost[name].values())))
+    show(table(("", "low", "expected", "high"), rows), out)
     if not seconds:
         out.print(f"time is not known: {one['reason'].replace('_', ' ')}")
     if one["meets_deadline"] is False:

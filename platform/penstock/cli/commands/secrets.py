@@ -4,51 +4,57 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
-from penstock import settings
-from penstock.cli.client import DEFAULT_DATA, Data, console, told
+from penstock.cli.client import DEFAULT_DATA, Data, told
 from penstock.cli.database import opened
-from penstock.service.core.transaction import Database
-from penstock.service.webhooks import resealing, secret_keys
-from penstock.service.webhooks.secret_keys import SecretKeys
-from penstock.stack import child_environment, layout
+from penstock.cli.printing import Json, listed, say, say_json, show, table
 from penstock.stack.problem import Problem
 
+if TYPE_CHECKING:
+    from penstock.service.core.transaction import Database
+    from penstock.service.webhooks.secret_keys import SecretKeys
+
 app = typer.Typer(no_args_is_help=True, help="The keys that webhook secrets are encrypted with.")
-out = console()
 
 
 @app.command("new-key")
 def new_key() -> None:
     """Print a new key, for PENSTOCK_SECRET_KEYS or a line of PENSTOCK_SECRET_KEYS_FILE."""
-    print(secret_keys.new_key())
+    from penstock.service.webhooks import secret_keys
+
+    say(secret_keys.new_key())
 
 
 @app.command()
-def status(data: Data = DEFAULT_DATA) -> None:
+def status(as_json: Json = False, data: Data = DEFAULT_DATA) -> None:
     """Show how many webhook endpoints are under which key, and whether the key is in force here."""
-    table = Table("key", "endpoints", "is", box=None, pad_edge=False)
     with told(), opened(data) as db:
+        from penstock.service.webhooks import resealing
+
         keys = of(data)
         counts = db.run(resealing.counts)
-        for id in dict.fromkeys([*keys.ids, *counts]):
-            table.add_row(id or "-", str(counts.get(id, 0)), _standing(keys, id))
-        out.print(table)
+        found = [(id, counts.get(id, 0), _standing(keys, id)) for id in dict.fromkeys([*keys.ids, *counts])]
+        if as_json:
+            say_json(listed({"key": id or None, "endpoints": count, "is": how} for id, count, how in found))
+            return
+        show(table(("key", "endpoints", "is"), ((id or "-", str(count), how) for id, count, how in found)))
 
 
 @app.command()
-def rotate(data: Data = DEFAULT_DATA) -> None:
+def rotate(as_json: Json = False, data: Data = DEFAULT_DATA) -> None:
     """Encrypt every webhook secret with the first key again. May be broken off and begun again at any time."""
     with told(), opened(data) as db:
         done = reseal(db, of(data))
-        out.print(f"{done:,} secrets are under the first key now")
+        say_json({"count": done}) if as_json else say(f"{done:,} secrets are under the first key now")
 
 
 def reseal(db: Database, keys: SecretKeys) -> int:
     """Put all secrets under the first key; how many were not. Raises Problem if there is no key, or one is missing."""
+    from penstock.service.webhooks import resealing
+
     if keys.first is None:
         raise Problem("There is no key: set PENSTOCK_SECRET_KEYS or PENSTOCK_SECRET_KEYS_FILE.")
     done, unreadable = 0, 0
@@ -64,6 +70,10 @@ def reseal(db: Database, keys: SecretKeys) -> int:
 
 def of(data: Path) -> SecretKeys:
     """The keys of the environment, else those of this data folder."""
+    from penstock import settings
+    from penstock.service.webhooks import secret_keys
+    from penstock.stack import child_environment, layout
+
     loaded, file = settings.load(), layout.at(data).secret_keys_file
     if not any(name in os.environ for name in child_environment.SECRET_KEYS) and file.exists():
         loaded = loaded.model_copy(update={"secret_keys_file": file})

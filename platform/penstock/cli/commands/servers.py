@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Literal
 
 import typer
 
-from penstock import failpoint, logs, settings
 from penstock.stack.problem import Problem
 
 _GRACE_SECONDS = 10
@@ -19,6 +18,7 @@ def migrate() -> None:
     """Bring the database to the newest revision, and every webhook secret under the first of the secret keys."""
     import sqlalchemy.exc
 
+    from penstock import settings
     from penstock.cli.commands import secrets
     from penstock.cli.database import opened_at
     from penstock.service.webhooks import resealing, secret_keys
@@ -45,6 +45,7 @@ def api(
     """Serve the HTTP API in this process."""
     import uvicorn
 
+    from penstock import failpoint, logs, settings
     from penstock.api.app import create_app
     from penstock.api.http import connection
     from penstock.store import revision
@@ -53,10 +54,11 @@ def api(
     revision.require(loaded.database_url)
     logs.configure(loaded.log_level)
     failpoint.arm(loaded.failpoints)
+    app = create_app(loaded)  # before: a signal that comes meanwhile ends the process
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done: that shall end in 0
         signal.signal(number, lambda *_: None)
     uvicorn.run(
-        create_app(loaded),
+        app,
         host=host,
         port=port,
         access_log=False,
@@ -70,27 +72,32 @@ def api(
 def keeper() -> None:
     """Run the keeper: dispatch, reap, expire, finish. Several may run."""
     from penstock import keeper as keeping
+    from penstock import logs, settings
 
     logs.configure(settings.load().log_level)
     keeping.main()
 
 
-_PASSED_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
-CONTEXT: Final = {"io": _PASSED_ON, "worker": _PASSED_ON}
-"""Context settings of these commands: they take whatever the worker takes."""
-
-
-def io(context: typer.Context) -> None:
+def io() -> None:
     """Run an io worker: validate and assemble."""
-    _become_worker("io", context.args)
+    _become_worker("io")
 
 
-def worker(context: typer.Context) -> None:
-    """Run a GPU worker and its engine; `penstock worker --help` lists its options."""
-    _become_worker("gpu", context.args)
+def worker(
+    model: Annotated[
+        str, typer.Option(help="The model to serve, and its name.", metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID")
+    ],
+    engine: Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLLM, or a simulation.")] = "vllm",
+    engine_arg: Annotated[
+        list[str] | None, typer.Option(help="Passed to the engine as it is; repeatable: --engine-arg=--seed=1")
+    ] = None,
+) -> None:
+    """Run a GPU worker and its engine."""
+    arguments = [f"--engine-arg={argument}" for argument in engine_arg or ()]
+    _become_worker("gpu", f"--model={model}", f"--engine={engine}", *arguments)
 
 
-def _become_worker(kind: str, arguments: list[str]) -> None:
+def _become_worker(kind: str, *arguments: str) -> None:
     # The platform never imports the worker's package: this process becomes it.
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "penstock_worker", kind, *arguments])

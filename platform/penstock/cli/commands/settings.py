@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
-from penstock.settings import Settings, load
-from penstock.settings.concern import GIB, KIB, MIB
+from penstock.cli.printing import Json, listed, say_json, show, table
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 _HEAD = """# Settings and limits
 
@@ -24,20 +23,33 @@ Each is read from the environment. This page is written by `penstock settings --
 
 def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="The table of docs/limits.md.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show every setting and its present value."""
+    from penstock.settings import Settings, load
+
     if markdown:
         print(page(), end="")
         return
-    now = load()
-    table = Table("variable", "value", "what it is", box=None, pad_edge=False)
-    for name, field in Settings.model_fields.items():
-        table.add_row(_variable(name), _words(getattr(now, name)), field.description)
-    Console(markup=False, highlight=False).print(table)
+    now, fields = load(), Settings.model_fields
+    if as_json:
+        say_json(listed(_document(name, getattr(now, name), field) for name, field in fields.items()))
+        return
+    rows = ((_variable(name), _words(getattr(now, name)), field.description or "") for name, field in fields.items())
+    show(table(("variable", "value", "what it is"), rows))
+
+
+def _document(name: str, value: Any, field: FieldInfo) -> dict[str, Any]:
+    """One setting; what is secret is only said to be set."""
+    plain = value if isinstance(value, int | float | None) else _words(value)
+    told = list(value) if isinstance(value, tuple) else plain
+    return {"object": "setting", "name": _variable(name), "value": told, "description": field.description}
 
 
 def page() -> str:
     """docs/limits.md."""
+    from penstock.settings import Settings
+
     rows = (
         f"| `{_variable(name)}` | {_words(field.default)} | {field.description} |\n"
         for name, field in Settings.model_fields.items()
@@ -46,11 +58,17 @@ def page() -> str:
 
 
 def _variable(name: str) -> str:
-    return f"{Settings.model_config['env_prefix']}{name.upper()}"
+    from penstock.settings.misread import PREFIX
+
+    return f"{PREFIX}{name.upper()}"
 
 
 def _words(value: Any) -> str:
     """A value as people read it; secrets stay secret."""
+    from pydantic import SecretStr
+
+    from penstock.settings.concern import GIB, KIB, MIB
+
     if value is None:
         return "–"
     if isinstance(value, SecretStr):

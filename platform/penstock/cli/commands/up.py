@@ -25,12 +25,14 @@ Engine = Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLL
 
 def up(
     data: Data = Path("data/up"),
-    port: Annotated[int, typer.Option(help="The port of the API.")] = 8000,
+    port: Annotated[int, typer.Option(help="The port of the API.", min=0, max=65_535)] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, or `tiny`.")] = "tiny",
     engine: Engine = "vllm",
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
-    flower_port: Annotated[int | None, typer.Option(help="Flower's port; 5555 or a free one unless told.")] = None,
+    flower_port: Annotated[
+        int | None, typer.Option(help="Flower's port; 5555 or a free one unless told.", min=0, max=65_535)
+    ] = None,
     redis: Annotated[bool, typer.Option(help="Hints over Valkey, and Flower; without, workers ask Postgres.")] = True,
 ) -> None:
     """Start the whole platform on this machine and stay until Ctrl-C."""

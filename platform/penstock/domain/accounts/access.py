@@ -1,7 +1,7 @@
 """Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything.
 
-What is below `/v1/admin` is for operators' keys, whatever their scopes: it is over all tenants. On all other routes an
-operator's key is a key of its own tenant, and sees no other's things.
+What is below `/v1/admin` and `/v1/workers` is for operators' keys, whatever their scopes: it is over all tenants. On
+all other routes an operator's key is a key of its own tenant, and sees no other's things.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import nsmallest
+from textwrap import shorten
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Forbidden, QuotaSpent
@@ -47,7 +49,11 @@ class Budget(StrEnum):
 
 
 ALL: Final = frozenset(Scope)
-_ADMIN: Final = "/v1/admin"
+_OPERATORS: Final = ("/v1/admin", "/v1/workers")
+MOST_NAMED: Final = 10
+"""Models in the message about one that does not exist."""
+_MOST_CHARACTERS: Final = 240
+"""What their names may take of it: a file may have many lines with this message."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_PATH: Final = (
     ("/v1/files", Scope.FILES),
@@ -87,7 +93,7 @@ class Access:
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""
-        if path == _ADMIN or path.startswith(f"{_ADMIN}/"):
+        if any(path == start or path.startswith(f"{start}/") for start in _OPERATORS):
             if self.role is not Role.OPERATOR:
                 raise Forbidden("This is for operators' keys only.", code="operator_only")
             return
@@ -119,6 +125,17 @@ def only_one(known: Iterable[str], models: frozenset[str] | None) -> str | None:
 def not_allowed(model: str) -> str:
     """What whoever asks another is told."""
     return f"This key may not use the model {model[:200]!r}."
+
+
+def unknown(model: str, known: Iterable[str], models: frozenset[str] | None) -> str:
+    """What whoever asks a model that does not exist is told: which do, the first ten of those that its key may ask."""
+    names = nsmallest(MOST_NAMED + 1, (name for name in known if allows(models, name)))
+    told = ", ".join(names[:MOST_NAMED] + ["…"] * (len(names) > MOST_NAMED))
+    which = f"There are: {shorten(told, _MOST_CHARACTERS, placeholder=' …')}" if names else "This key may ask none yet"
+    return (
+        f"The model {model[:200]!r} does not exist. {which} (GET /v1/models). "
+        "An operator adds one with `penstock models add`."
+    )
 
 
 def check_model(models: frozenset[str] | None, model: str, param: str = "model") -> None:

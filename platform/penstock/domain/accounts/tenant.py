@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+BOOTSTRAP_TENANT: Final = "default"
+"""The first one: the bootstrap key's, and that of commands that name none."""
 LONGEST_RETENTION_DAYS: Final = 3_650
 
 

@@ -63,7 +63,11 @@ def missing_to_work(tx: Transaction, model: str | None, settings: DispatchSettin
     if not any(worker.state == "ready" for worker in gpus):
         name = "gpu worker" if model is None else f"gpu worker for {model!r}"
         failed = max((worker.failed_starts for worker in gpus), default=0)
-        missing.append(f"{name} (its engine did not start, {failed} times in a row: see its log)" if failed else name)
+        if failed:
+            name += f" (its engine did not start, {failed} times in a row: see its log)"
+        elif any(worker.state == "drained" for worker in gpus):
+            name += " (drained)"
+        missing.append(name)
     return missing
 
 

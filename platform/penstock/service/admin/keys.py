@@ -10,6 +10,7 @@ from typing import Final
 
 from penstock.domain.accounts.access import ALL, Access, Role, Scope
 from penstock.domain.accounts.api_key import ApiKey
+from penstock.domain.accounts.tenant import BOOTSTRAP_TENANT
 from penstock.domain.api_errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import tenants
@@ -20,7 +21,6 @@ from penstock.service.limits import kept
 from penstock.settings.limits import LimitSettings
 from penstock.store.accounts import keys
 
-BOOTSTRAP_TENANT: Final = "default"
 PREFIX: Final = "sk-penstock-"
 _MOST: Final = 10_000
 _LONGEST_LIFE: Final = timedelta(days=3_653)

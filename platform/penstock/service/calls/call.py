@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
-from penstock.domain.accounts.access import check_model
+from penstock.domain.accounts.access import check_model, unknown
 from penstock.domain.api_errors import (
     BadRequest,
     CallTimeout,
     EngineCrash,
     Internal,
-    NotFound,
+    ModelNotFound,
     PenstockError,
     TooMany,
     Unavailable,
@@ -126,8 +126,8 @@ class Calls:
     ) -> CallRequest:
         """Read a call's body; `cache` is its header's word about that.
 
-        Raises BadRequest, Forbidden for a model that is not allowed, NotFound for an unknown one, or Unavailable if
-        none is known yet.
+        Raises BadRequest, Forbidden for a model that is not allowed, ModelNotFound for an unknown one, or Unavailable
+        if none is known yet.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
         isolate = self._settings.isolate_prefix_caches
@@ -135,7 +135,7 @@ class Calls:
         ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
         check_model(allowed_models, ask.model)
         if not await self._directory.knows(ask.model):
-            raise NotFound("model", ask.model[:200], param="model", code="model_not_found")
+            raise ModelNotFound(unknown(ask.model, self._directory.models, allowed_models))
         return ask
 
     @asynccontextmanager

@@ -138,6 +138,11 @@ class WorkerDirectory:
         """All ingresses of the table."""
         return self._table.ingresses
 
+    @property
+    def models(self) -> frozenset[str]:
+        """Every model of the table, served or not."""
+        return self._table.models
+
     async def knows(self, model: str) -> bool:
         """Whether there is such a model; a name that is not in the table is looked for once more.
 

@@ -17,10 +17,11 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import Access
 from penstock.domain.accounts.erasure import Erasure
+from penstock.domain.accounts.tenant import BOOTSTRAP_TENANT
 from penstock.domain.api_errors import BadRequest, NotFound, Unavailable
 from penstock.domain.work.batch import BatchState
 from penstock.failpoint import failpoint
-from penstock.service.admin import keys, sweep, tenants
+from penstock.service.admin import sweep, tenants
 from penstock.service.core import audit
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Database, Transaction
@@ -46,7 +47,7 @@ def begin(tx: Transaction, tenant: str, asker: Access | None = None) -> Erasure:
     Raises NotFound, and BadRequest for the platform's first tenant and for the asker's own.
     """
     tenants.get(tx, tenant)
-    if tenant == keys.BOOTSTRAP_TENANT:
+    if tenant == BOOTSTRAP_TENANT:
         raise BadRequest(
             f"{tenant!r} is the platform's own tenant, whose key each start of an API makes again: it can't be erased. "
             "Delete its batches and files, or the whole platform.",

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Final
 
 from penstock.blobs.store import Blobs
-from penstock.domain.accounts.access import allows, check_model, not_allowed, only_one
+from penstock.domain.accounts.access import MOST_NAMED, allows, check_model, not_allowed, only_one, unknown
 from penstock.domain.accounts.batch_estimate import (
     INPUT_SLACK,
     NOTHING,
@@ -176,7 +176,7 @@ async def estimate(
     error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
     if error is None and len(good) < len(looked):
         name = next(line.model for line in looked if line.model not in works)
-        error = LineError("model_not_found", f"The model {name!r} does not exist.", "body.model")
+        error = LineError("model_not_found", unknown(name, told.some_models, wanted.allowed_models), "body.model")
         if not allows(wanted.allowed_models, name):
             error = LineError("model_not_allowed", not_allowed(name), "body.model")
     counted = await _count(calls, call_id, wanted.tenant, good)
@@ -254,6 +254,8 @@ class _Told:
     prices: Mapping[str, Price]
     gpu_per_token: Mapping[str, float]
     """Microseconds."""
+    some_models: Sequence[str]
+    """A few that there are, of those that the key may ask."""
 
 
 def _ask(
@@ -262,7 +264,9 @@ def _ask(
     named = sorted(names)
     works = eta.ahead(tx, wanted.tenant, named, wanted.lane, window, settings)
     valid = prices.valid(tx.conn, named)
-    return _Told(works, models.facts(tx.conn, named), valid, prices.gpu_per_token(tx.conn, named) if valid else {})
+    per_token = prices.gpu_per_token(tx.conn, named) if valid else {}
+    some = models.first_names(tx.conn, wanted.allowed_models, MOST_NAMED + 1)
+    return _Told(works, models.facts(tx.conn, named), valid, per_token, some)
 
 
 async def _count(calls: Calls, call_id: str, tenant: str, good: Sequence[_Line]) -> dict[_Line, int]:

@@ -18,8 +18,9 @@ from typing import Any, Final
 import structlog
 from cachetools import LRUCache
 
+from penstock.domain.accounts.access import MOST_NAMED, unknown
 from penstock.domain.accounts.eta import Expectation
-from penstock.domain.api_errors import NotFound, Unavailable
+from penstock.domain.api_errors import ModelNotFound, NotFound, Unavailable
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName, Limits
 from penstock.domain.single_flight import SingleFlight
@@ -66,9 +67,17 @@ class SmallJobIntake:
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
 
-    async def facts(self, tenant: str, model: str) -> ModelFacts | None:
-        """What a known model's lines taught; raise NotFound, or BadRequest if it lacks a price that is needed."""
-        return (await self._look(tenant, model)).facts
+    async def facts(self, tenant: str, model: str, allowed: frozenset[str] | None = None) -> ModelFacts | None:
+        """What a known model's lines taught.
+
+        Raises ModelNotFound, which names models that a key with those `allowed` may ask, or BadRequest if it lacks a
+        price that is needed.
+        """
+        try:
+            return (await self._look(tenant, model)).facts
+        except NotFound:
+            some = await self._db.autocommit(_some_models, allowed)
+            raise ModelNotFound(unknown(model, some, allowed)) from None
 
     async def reserve(self, tenant: str, model: str, lines: int, tokens: int) -> None:
         """Count a job as open; raise TooMany if the tenant had more open than it may with it."""
@@ -144,6 +153,10 @@ def _look(tx: Transaction, tenant: str, model: str) -> tuple[ModelFacts | None, 
         raise NotFound("model", model, param="model", code="model_not_found")
     budget.check_price(tx, tenant, [model])
     return models.facts(tx.conn, [model]).get(model), *limits.open_work(tx.conn, tenant)
+
+
+def _some_models(tx: Transaction, allowed: frozenset[str] | None) -> list[str]:
+    return models.first_names(tx.conn, allowed, MOST_NAMED + 1)
 
 
 def _shifted(expected: Expectation, later: timedelta) -> Expectation:

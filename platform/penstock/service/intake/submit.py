@@ -86,7 +86,7 @@ async def create_job(
 
     An inline one shares a statement with those that come at the same time, unless it has a webhook or is made once
     only; what it must know comes from the intake, which also feeds its model afterwards.
-    Raises BadRequest, Forbidden (`model_not_allowed`), NotFound (`model_not_found`) or TooMany for an inline job; a
+    Raises BadRequest, Forbidden (`model_not_allowed`), ModelNotFound or TooMany for an inline job; a
     large one fails as a batch does.
     """
     new = _new(tenant, "job", terms, once, settings)
@@ -164,7 +164,7 @@ async def _create_inline(
     settings: PlanSettings,
 ) -> Batch:
     model = checked[0].model
-    facts = await intake.facts(new.tenant, model)
+    facts = await intake.facts(new.tenant, model, new.terms.allowed_models)
     tokens = sum(
         token_heuristic.tokens(one, len(line), new.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)

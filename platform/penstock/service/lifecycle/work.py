@@ -8,9 +8,11 @@ from datetime import timedelta
 from functools import cached_property
 from uuid import UUID
 
+import penstock
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.fleet.worker import WorkerOrders
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
@@ -25,17 +27,18 @@ from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings
 from penstock.store.batches import batches, files
-from penstock.store.fleet import models, workers
+from penstock.store.fleet import models, orders, workers
 from penstock.store.work import counts, leases, pending_batches, segments, slices, suspects
 
 
 @dataclass(frozen=True)
 class Beaten:
-    """The database's answer to a beat: leases that are lost, and leases whose batch is closing, with how."""
+    """The database's answer to a beat: leases that are lost, leases whose batch is closing, with how, and orders."""
 
     lost: frozenset[int]
     closing: dict[int, BatchState]
     forgotten: tuple[int, ...]
+    orders: WorkerOrders
 
 
 def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
@@ -51,27 +54,37 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
         slots=slots,
         host=holder.host,
         pid=holder.pid,
+        version=penstock.__version__,
     )
 
 
 def mark(
     tx: Transaction, holder: Holder, state: str, settings: DispatchSettings, trouble: EngineTrouble | None = None
 ) -> None:
-    """Say that a process is ready, starting (with what keeps it from that), draining or gone; a ready one is fed."""
+    """Say that a process is ready, starting (with what keeps it from that), drained, draining or gone.
+
+    A ready one is fed.
+    """
     workers.mark(tx.conn, holder.id, state, trouble)
     if state == "ready" and holder.model is not None:
         dispatch.feed(tx, holder.model, settings)
 
 
+def restarted(tx: Transaction, holder: Holder, number: int) -> None:
+    """Note that a worker's engine is ready again after the restart of this number. May be repeated."""
+    orders.restarted(tx.conn, holder.id, number)
+
+
 def beat(tx: Transaction, holder: Holder, held: Sequence[int], settings: LeaseSettings) -> Beaten:
     """Prolong the named leases and hear orders. What was forgotten is to be released by the caller."""
     ttl = timedelta(seconds=settings.lease_seconds)
-    orders = leases.beat(tx.conn, list(held), holder=holder.id, ttl=ttl)
-    kept = {order.lease for order in orders if order.named}
+    heard = leases.beat(tx.conn, list(held), holder=holder.id, ttl=ttl)
+    kept = {order.lease for order in heard if order.named}
     return Beaten(
         lost=frozenset(held) - kept,
-        closing={order.lease: order.closing for order in orders if order.named and order.closing},
-        forgotten=tuple(order.lease for order in orders if not order.named),
+        closing={order.lease: order.closing for order in heard if order.named and order.closing},
+        forgotten=tuple(order.lease for order in heard if not order.named),
+        orders=orders.read(tx.conn, holder.id),
     )
 
 

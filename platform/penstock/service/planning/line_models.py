@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
-from penstock.domain.accounts.access import allows, not_allowed, only_one
+from penstock.domain.accounts.access import MOST_NAMED, allows, not_allowed, only_one, unknown
 from penstock.domain.work.batch import Batch
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import budget
 from penstock.store.fleet import models
 
 
+class _Every(frozenset[str]):
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+EVERY: Final[Collection[str]] = _Every()
+"""Whatever a line names is known: which models there are is for a server to know."""
+
+
 @dataclass(frozen=True)
 class LineModels:
     """What is known of models before a file is read."""
 
-    known: frozenset[str]
+    known: Collection[str]
     """What was added, or was ever registered by a worker."""
     allowed: frozenset[str] | None = None
     """What the key that made the batch may ask; None: every model."""
@@ -30,10 +42,15 @@ class LineModels:
         if not allows(self.allowed, name):
             return "model_not_allowed", not_allowed(name)
         if name not in self.known:
-            return "model_not_found", f"The model {name!r} does not exist."
+            return "model_not_found", unknown(name, self._some_known, self.allowed)
         if name in self.unpriced:
             return budget.NO_PRICE, budget.no_price(name).message
         return None
+
+    @cached_property
+    def _some_known(self) -> list[str]:
+        """Enough names to say which models there are: a file may have a million lines that name none of them."""
+        return sorted(name for name in self.known if allows(self.allowed, name))[: MOST_NAMED + 1]
 
 
 def of_batch(tx: Transaction, batch: Batch) -> LineModels:

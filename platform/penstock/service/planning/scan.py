@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,16 @@ from penstock.formats.prefix import beginnings
 from penstock.service.estimates import token_heuristic
 from penstock.service.planning.line_models import LineModels
 from penstock.service.planning.order import Numbers, leaders
-from penstock.service.planning.skipped import SkippedLines
 from penstock.settings import Settings
+
+
+class BadLines(Protocol):
+    """Where bad lines go that are no faults of the whole file."""
+
+    count: int
+
+    def add(self, error: LineError, custom_id: str | None) -> None:
+        """Take one line, which the error names."""
 
 
 @dataclass
@@ -95,7 +103,7 @@ class _Pass:
     models: LineModels
     settings: Settings
     dedup: bool
-    skipped: SkippedLines | None
+    skipped: BadLines | None
 
     def refuse(self, error: LineError, custom_id: str | None = None) -> None:
         """Skip a line, or count it as a fault of the batch."""
@@ -118,7 +126,7 @@ def scan(
     settings: Settings,
     *,
     dedup: bool = True,
-    skipped: SkippedLines | None = None,
+    skipped: BadLines | None = None,
 ) -> Scan:
     """Read the input once and check each line by itself, then all custom_ids against each other.
 

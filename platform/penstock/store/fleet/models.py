@@ -13,6 +13,11 @@ _ADD = text("insert into models (name, source) values (:name, :source) on confli
 _KNOWN = text("select name from models where name = any(cast(:names as text[]))")
 _EVERY_NAME = text("select name from models")
 _NAMES = text("select name from models order by name limit :limit")
+_FIRST_NAMES = text("""
+    -- For people: some names, of those that a key may ask.
+    select name from models
+    where cast(:allowed as text[]) is null or name = any(cast(:allowed as text[]))
+    order by name limit :limit""")
 _MOST_NAMES = 10_000
 _MOST_MEASURED = 100
 _LIST = text("""
@@ -80,6 +85,12 @@ def every_name(conn: Connection) -> frozenset[str]:
 def names(conn: Connection) -> list[str]:
     """Known names by the alphabet, 10,000 at most."""
     return [row.name for row in conn.execute(_NAMES, {"limit": _MOST_NAMES})]
+
+
+def first_names(conn: Connection, allowed: frozenset[str] | None, limit: int) -> list[str]:
+    """The first known names by the alphabet, of those that a key may ask (None: of all)."""
+    values = {"allowed": None if allowed is None else sorted(allowed), "limit": limit}
+    return [row.name for row in conn.execute(_FIRST_NAMES, values)]
 
 
 def page(conn: Connection, *, gone: timedelta) -> list[Model]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from cachetools import FIFOCache
 
 from penstock_worker.engine.echo.markers import Script
+from penstock_worker.engine.echo.schema_answers import asked_schema, fitting
 
 _MOST_REMEMBERED: Final = 100_000
 _DIMENSIONS: Final = 8
@@ -84,7 +85,11 @@ def _chat(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     last = next(
         (t for m, t in zip(reversed(messages), reversed(texts), strict=True) if m.get("role") == "user"), texts[-1]
     )
-    said, tokens, end = echo.speak(last, script, body.get("max_completion_tokens") or body.get("max_tokens"))
+    schema = asked_schema(body)
+    wanted = last if schema is None else fitting(schema, last)
+    said, tokens, end = echo.speak(wanted, script, body.get("max_completion_tokens") or body.get("max_tokens"))
+    if schema is not None and said:
+        said = wanted[: len(wanted) // 2] if end == "length" else wanted
     cached = echo.cached(texts[0]) if len(texts) > 1 else 0
     message = {"role": "assistant", "content": said, "refusal": None}
     choices = [{"index": i, "message": message, "logprobs": None, "finish_reason": end} for i in range(_choices(body))]

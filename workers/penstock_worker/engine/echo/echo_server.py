@@ -6,8 +6,9 @@ the whole last user message, so that a test can tell which line it belongs to; `
 make it longer and set the count. `max_tokens` cuts the count (finish_reason `length`), never the text. What else it
 can be made to do is in `markers.py`.
 
-    python -m penstock_worker.engine.echo.echo_server --uds SOCK --model NAME [--latency-ms 20] [--jitter 0.5]
-                                          [--seed 7] [--itl-ms 5] [--output-tokens 40] [--max-num-seqs 128]
+    python -m penstock_worker.engine.echo.echo_server (--uds SOCK | --port 9000) --model NAME
+                                          [--latency-ms 20] [--jitter 0.5] [--seed 7] [--itl-ms 5]
+                                          [--output-tokens 40] [--max-num-seqs 128]
                                           [--journal PATH] [--lora-modules NAME=PATH …] [--kv-usage 0.5]
                                           [--preemptions 3]
 
@@ -247,10 +248,14 @@ async def serve(options: argparse.Namespace) -> None:
     )
     runner = web.ServerRunner(server)
     await runner.setup()
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(options.uds)
-    await web.UnixSite(runner, options.uds, backlog=4096).start()
-    print(f"{OWNED_BY}: pretends to be {options.model!r} on {options.uds}; it is no model.", flush=True)
+    if options.uds:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(options.uds)
+        await web.UnixSite(runner, options.uds, backlog=4096).start()
+    else:
+        await web.TCPSite(runner, "127.0.0.1", options.port, backlog=4096).start()
+    where = options.uds or f"port {options.port} of this machine"
+    print(f"{OWNED_BY}: pretends to be {options.model!r} on {where}; it is no model.", flush=True)
     await end.wait()
     await runner.cleanup()
 
@@ -260,7 +265,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="penstock_worker.engine.echo.echo_server", description="A simulated engine; no model."
     )
-    parser.add_argument("--uds", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--uds")
+    where.add_argument("--port", type=int)
     parser.add_argument("--model", required=True)
     parser.add_argument("--latency-ms", type=float, default=0.0)
     parser.add_argument("--jitter", type=float, default=0.0)

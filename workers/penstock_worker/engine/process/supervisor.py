@@ -5,9 +5,10 @@
 
 It has a thread of its own, so that neither Celery nor the asyncio loop can hold it up. Every start is a new
 generation. After a death it starts the engine again at once the first time, then after 1, 2, 4 … 60 s (jittered), but
-2 s at most after one that had been ready: its start works, so what ended it was work. A minute of health forgives all
-earlier deaths. It never gives up: `reason` says why the last start or run ended, with
-the end of the log.
+2 s at most after one that had been ready: its start works, so what ended it was work; and after 60 s where the next
+start would end alike (`EngineTrouble.final`). A minute of health forgives all earlier deaths, and so does a restart
+that was ordered, which is no death. It never gives up: `reason` says why the last start or run ended, with the end of
+the log.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Supervisor:
 
     `on_ready(generation)` and `on_death(generation, reason)` run in the supervisor's thread and must be quick
     (`loop.call_soon_threadsafe`). on_death comes once for every generation that ended by itself, ready or not, after
-    its processes are gone; it does not come for `stop`.
+    its processes are gone; it does not come for `stop` and `restart`.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class Supervisor:
         self._deaths_in_row = 0
         self._trouble: EngineTrouble | None = None
         self._stopping = False
+        self._again = False
+        """Whether this start is to end for another."""
         self._grace_seconds = 10.0
         self._askers = LivenessChecks()
         self._was_ready = False
@@ -187,13 +190,26 @@ class Supervisor:
             self._thread.join()
         self._owner.close()
 
+    def restart(self) -> int:
+        """End the engine and start it again at once; the number of that start. Nobody may ask it from now on."""
+        with self._lock:
+            self._again = True
+            number = self._generation + 1
+        self._become(EngineState.DEAD)
+        self._nudge()
+        return number
+
+    @property
+    def _is_to_end(self) -> bool:
+        return self._stopping or self._again
+
     def _nudge(self) -> None:
         with contextlib.suppress(OSError):
             os.write(self._wake_in, b".")
 
     def _become(self, state: EngineState) -> None:
         with self._lock:
-            self._state = state
+            self._state = EngineState.DEAD if self._again and state is EngineState.READY else state
             askers = self._askers.take()
         settle(askers, False)
 
@@ -207,7 +223,9 @@ class Supervisor:
                 except Exception as error:  # No disk, no process, no memory: none of it may end the supervision.
                     log.exception("The %s engine can't be supervised now.", self.launch.kind)
                     self._mourn(f"It could not be started: {error}.")
-                if not self._stopping:
+                if self._trouble and self._trouble.final:
+                    self._pause(self._most_backoff_seconds)  # unless somebody mends it, that is how it stays
+                elif not self._is_to_end:
                     most = _MOST_BACKOFF_OF_READY_SECONDS if self._was_ready else self._most_backoff_seconds
                     self._pause(backoff_seconds(self._deaths_in_row, self._chance(), most))
         finally:
@@ -215,7 +233,7 @@ class Supervisor:
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._stopping and (left := until - time.monotonic()) > 0:
+        while not self._is_to_end and (left := until - time.monotonic()) > 0:
             self._wait(left)
 
     def _wait(self, seconds: float, line: socket.socket | None = None) -> bool:
@@ -230,6 +248,8 @@ class Supervisor:
         """One generation: start, wait until ready, watch, and clear up behind it."""
         with self._lock:
             self._generation += 1
+            if self._again:
+                self._again, self._deaths_in_row = False, 0
             self._state = EngineState.STARTING
             self._was_ready = False
             self._now = None
@@ -237,20 +257,20 @@ class Supervisor:
         with one:
             self._now = one
             why = self._watch(one)
-        if not self._stopping:
-            self._mourn(f"{why} {one.status_in_words()}")
+        if not self._is_to_end:
+            self._mourn(f"{why} {one.status_in_words()}", one.status)
 
     def _watch(self, one: EngineProcess) -> str:
         """See the engine through readiness to its end; the result is what ended it, or nothing if we did."""
         why = self._until_ready(one)
-        if not why and not self._stopping:
+        if not why and not self._is_to_end:
             log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
             self._was_ready = True
             self._trouble = None
             self._become(EngineState.READY)
             _tell(self._on_ready, self._generation)
             why = self._until_death(one)
-        if self._stopping:
+        if self._is_to_end:
             self._let_end(one)
         else:
             self._become(EngineState.DEAD)
@@ -260,7 +280,7 @@ class Supervisor:
         """Wait for readiness; the result is why it failed, or nothing."""
         begun = time.monotonic()
         step = 0.05
-        while not self._stopping:
+        while not self._is_to_end:
             if time.monotonic() - begun > self.launch.start_timeout_seconds:
                 return f"It was not ready after {self.launch.start_timeout_seconds:.0f} s."
             if self._wait(step, one.line) and not one.heard():
@@ -273,12 +293,12 @@ class Supervisor:
         return ""
 
     def _until_death(self, one: EngineProcess) -> str:
-        """Watch a ready engine; the result is what ended it, or nothing if we are stopping."""
+        """Watch a ready engine; the result is what ended it, or nothing if we do."""
         well_at = ready_at = time.monotonic()
         often = min(_LOOK_SECONDS, self._stuck_seconds / 4)
         look_at = ready_at + often
         watchdog = Watchdog(self.launch.socket, self._stuck_seconds, ready_at)
-        while not self._stopping:
+        while not self._is_to_end:
             if self._wait(look_at - time.monotonic(), one.line) and not one.heard():
                 return "It ended by itself."
             now = time.monotonic()
@@ -303,18 +323,19 @@ class Supervisor:
 
     def _let_end(self, one: EngineProcess) -> None:
         """Ask the engine to end, and wait for that as long as the grace lasts."""
-        self._become(EngineState.STOPPED)
+        self._become(EngineState.STOPPED if self._stopping else EngineState.DEAD)
         until = time.monotonic() + self._grace_seconds
         one.tell_to_end()
         while (left := until - time.monotonic()) > 0:
             if self._wait(left, one.line) and not one.heard():
                 return
 
-    def _mourn(self, why: str) -> None:
+    def _mourn(self, why: str, status: int = 0) -> None:
         self._deaths_in_row += 1
         if not self._was_ready:
             failed_before = self._trouble.failed_starts if self._trouble else 0
-            self._trouble = EngineTrouble(failed_before + 1, log_file.cause(self.log_path) or why)
+            cause = log_file.cause(self.log_path)
+            self._trouble = EngineTrouble(failed_before + 1, cause or why, log_file.comes_back(cause, status))
         self._reason = f"{why} The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         log.error(
             "The %s engine of %s is dead (start %d, %d in a row). %s",

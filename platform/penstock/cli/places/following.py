@@ -1,0 +1,166 @@
+"""Following: a sidecar's batches are made, and their lines brought to OUT.part as they are recorded, to the last end.
+
+Each page is written first, then noted in the sidecar: a command that is killed between the two cuts it off again, so a
+line stands in OUT.part once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+
+from penstock.cli.client import ask, check
+from penstock.cli.input_file import upload
+from penstock.cli.places.place import OpenPlace
+from penstock.cli.places.sidecar import Growing, Part, Sidecar
+from penstock.cli.results import fetch
+from penstock.cli.watch import ENDED, BatchPace, shown, why
+from penstock.stack.problem import Problem
+
+LOOK_AGAIN_SECONDS: Final = 0.5
+PATIENCE_SECONDS: Final = 300.0
+"""So long a server that was there before may be away."""
+
+
+def submit(
+    place: OpenPlace, sidecar: Sidecar, part: Part, make_file: Callable[[], Path], terms: dict[str, Any]
+) -> None:
+    """Upload a part's lines and make its batch, as far as that is not done yet; each step is in the sidecar at once.
+
+    `terms` are fields of the create (`model`, `lane`, `completion_window`, …). Raises Problem.
+    """
+    number = sidecar.parts.index(part)
+    if part.file is None:
+        part.file = upload(place.client, make_file())
+        sidecar.save()
+    if part.batch is None:
+        asked = {name: value for name, value in terms.items() if value is not None}
+        asked |= {"endpoint": part.endpoint, "input_file_id": part.file}
+        key = {"idempotency-key": sidecar.key(f"create-{number}")}
+        part.batch = ask(place.client, "POST", "/batches", json=asked, headers=key)["id"]
+        sidecar.save()
+
+
+def cancel_left_behind(place: OpenPlace, sidecar: Sidecar) -> None:
+    """Cancel what an earlier call began, and this one does not wait for."""
+    for batch in sidecar.left_behind:
+        with suppress(Problem):  # it has ended, or is at another place
+            ask(place.client, "POST", f"/batches/{batch}/cancel")
+    sidecar.left_behind = []
+    sidecar.save()
+
+
+def validated(place: OpenPlace, part: Part) -> dict[str, Any]:
+    """A part's batch once it was looked at by the server. Raises Problem."""
+    while (state := _asked(place, f"/batches/{part.batch}").json())["status"] == "validating":
+        place.tend()
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return dict(state)
+
+
+def retry_failed(place: OpenPlace, sidecar: Sidecar, part: Part) -> None:
+    """Ask a part's failed lines again, as a batch of their own, which becomes the part's. Raises Problem."""
+    number = sidecar.parts.index(part)
+    key = {"idempotency-key": sidecar.key(f"retry-{number}-{part.retried}")}
+    one = ask(place.client, "POST", f"/batches/{part.batch}/retry", json={"lines": {"failed": True}}, headers=key)
+    part.batch, part.had, part.retried = one["id"], 0, part.retried + 1
+    sidecar.save()
+
+
+def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Console) -> list[dict[str, Any]]:
+    """Bring the lines of all parts' batches until each has ended, with progress; their last states, in that order.
+
+    Goes on behind what the sidecar says is there. Raises Problem.
+    """
+    growing.cut(sidecar.part_bytes)
+    pace = BatchPace()
+    open_parts = dict(enumerate(sidecar.parts))
+    states: dict[int, dict[str, Any]] = {}
+    with shown(console) as show:
+        while open_parts:
+            before = sidecar.part_bytes
+            for number, part in list(open_parts.items()):
+                states[number] = _asked(place, f"/batches/{part.batch}").json()
+                if _bring(place, sidecar, part, growing) and states[number]["status"] in ENDED:
+                    del open_parts[number]
+            together = _together([states[number] for number in sorted(states)])
+            pace.note(together, time.monotonic())
+            show(together, why(together) or pace.words(together, time.time()))
+            place.tend()
+            if open_parts and sidecar.part_bytes == before:
+                time.sleep(LOOK_AGAIN_SECONDS)
+    return [states[number] for number in sorted(states)]
+
+
+def _bring(place: OpenPlace, sidecar: Sidecar, part: Part, growing: Growing) -> bool:
+    """One page of a part's lines; whether all of them are there."""
+    answer = _asked(place, f"/batches/{part.batch}/results?after={part.had}", gone_is_fine=True)
+    if answer.status_code == 410:  # it ended long ago: its files have them all
+        return True
+    had = int(answer.headers["x-last-line"])
+    if had != part.had:
+        sidecar.part_bytes, part.had = growing.add(answer.content), had
+        sidecar.save()
+    return answer.headers["x-incomplete"] == "false"
+
+
+def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.Response:
+    """What the API answers; one that is away, or says to come later, is asked again, and the place looked after."""
+    patient_until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            answer = place.client.get(path)
+        except httpx.TransportError:
+            if time.monotonic() > patient_until:
+                raise
+        else:
+            if answer.status_code == 404:
+                raise Problem(f"{path.split('/')[2]} is not at {place.words} any more: say --fresh to start over.")
+            if answer.status_code not in (429, 503) or time.monotonic() > patient_until:
+                if not (gone_is_fine and answer.status_code == 410):
+                    check(answer)
+                return answer
+        place.tend()
+        time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _together(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several batches as progress shows them: counts and tokens in sum, the state of the one that is least far."""
+    if len(states) == 1:
+        return states[0]
+    slowest = next((one for one in states if one["status"] not in ENDED), states[-1])
+    return {
+        "id": f"{len(states)} batches",
+        "status": slowest["status"],
+        "request_counts": {
+            name: sum(one["request_counts"][name] for one in states) for name in ("total", "completed", "failed")
+        },
+        "usage": {name: sum(one["usage"][name] for one in states) for name in ("input_tokens", "output_tokens")},
+        "waiting": slowest.get("waiting"),
+        "paused": slowest.get("paused"),
+        "expected": None,  # one batch's outlook says nothing about all
+    }
+
+
+def fetch_files(place: OpenPlace, part: Part, state: dict[str, Any], folder: Path, name: str) -> tuple[Path, Path]:
+    """Download a part's answered and failed lines, both in its input's order, to `name.answers` and `name.errors`.
+
+    A retried part has those of all its lines. Raises Problem.
+    """
+    prefix = "merged_" if part.retried else ""
+    answers, errors = folder / f"{name}.answers", folder / f"{name}.errors"
+    fetch(place.client, state[f"{prefix}output_file_id"], answers)
+    fetch(place.client, state[f"{prefix}error_file_id"], errors)
+    return answers, errors
+
+
+def state_of(place: OpenPlace, part: Part) -> dict[str, Any]:
+    """A part's batch as it is now; an API that is away is waited for. Raises Problem."""
+    state: dict[str, Any] = _asked(place, f"/batches/{part.batch}").json()
+    return state

@@ -1,0 +1,109 @@
+"""A place where lines are asked: a platform that is started here and ends with the command, or a server that runs.
+
+with opened(options, say) as place:
+    place.client      httpx, at /v1, with the key
+    place.model       the name that lines ask; None where the server alone knows
+    place.tend()      look after what was started here, some times a second; nothing to do for a server
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from penstock.cli.client import DEFAULT_DATA, connected, connected_with
+from penstock.cli.places.options import PlaceOptions
+from penstock.stack import child_environment
+from penstock.stack.problem import Problem
+
+REMOTE: Final = "remote"
+"""The kind of engine that only leads to one that runs elsewhere."""
+_LOOK_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True)
+class OpenPlace:
+    """Where lines are asked, while it is open."""
+
+    client: httpx.Client
+    model: str | None
+    words: str
+    """Where it is, for a person."""
+    stays: bool
+    """Whether what was sent goes on there when this command ends."""
+    tend: Callable[[], None]
+
+
+@contextmanager
+def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[OpenPlace]:
+    """Open the place that these options name, and close it: what was started here ends. Raises Problem."""
+    options.check()
+    if options.server:
+        with connected(options.server, options.data or DEFAULT_DATA) as client:
+            yield OpenPlace(client, options.model, options.server, stays=True, tend=lambda: None)
+        return
+    # Here, since `--server` needs none of it: it takes a second of CPU.
+    from penstock.stack import ports
+    from penstock.stack import up as stack
+
+    name, source, engine = _model(options)
+    wish = stack.StackOptions(
+        data=options.folder, port=ports.free_port(), model=name, source=source, engine=engine,
+        engine_args=options.engine_args, flower=False,
+    )  # fmt: skip
+    with (
+        stack.platform(wish, _environment(options), say) as running,
+        connected_with(running.url, running.key) as client,
+    ):
+        yield OpenPlace(client, name, str(running.layout.data), stays=False, tend=running.tend)
+
+
+def _environment(options: PlaceOptions) -> dict[str, str]:
+    """Ours; an engine elsewhere is sent no field that only vLLM knows: there is one tenant here to keep apart."""
+    salted = {"PENSTOCK_ISOLATE_PREFIX_CACHES": "false"} if options.engine_url else {}
+    return {**salted, **os.environ}
+
+
+def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
+    """Name, source and kind of engine of what is started here."""
+    from penstock.stack import up as stack
+
+    if options.engine_url:
+        return _model_there(options.engine_url, options.model), options.engine_url.rstrip("/"), REMOTE
+    given = options.model or stack.TINY
+    name, source = stack.parse_model(given)
+    named = "=" in given and not Path(given).is_dir()
+    # As vLLM does: unless it is named, a model is called what it was asked for as, and lines may say that.
+    return (name if named or source is None else given), source, options.engine
+
+
+def _model_there(url: str, wanted: str | None) -> str:
+    """The name of the model that an engine has, or of the one that is wanted; raise Problem if it has it not."""
+    key = os.environ.get(child_environment.ENGINE_KEY)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    far = httpx.URL(url).host not in ("127.0.0.1", "::1", "localhost")
+    try:
+        answer = httpx.get(f"{api_root(url)}/v1/models", headers=headers, timeout=_LOOK_SECONDS, trust_env=far)
+        answer.raise_for_status()
+        names = [str(one["id"]) for one in answer.json()["data"]]
+    except httpx.HTTPStatusError as error:
+        raise Problem(f"The engine at {url} answers {error.response.status_code} to /v1/models.") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Problem(f"Can't reach an engine at {url}: {error}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise Problem(f"What answers at {url} is no OpenAI-compatible engine: its /v1/models lists none.") from None
+    if wanted in names or (wanted is None and len(names) == 1):
+        return wanted or names[0]
+    there = f"The engine at {url} has {', '.join(names) or 'no model'}"
+    raise Problem(f"{there}, not {wanted}." if wanted else f"{there}: say --model NAME.")
+
+
+def api_root(url: str) -> str:
+    """An engine's address without the `/v1` that people write behind it."""
+    return url.rstrip("/").removesuffix("/v1")

@@ -1,0 +1,1 @@
+"""`penstock map`, step by step: `plan` is what is asked, then `submission`, `progress`, `joining`."""

@@ -1,0 +1,178 @@
+"""Schemas: what every answer must be, and which columns it becomes.
+
+A schema of an object with properties makes a column of each of them. Any other makes one column of the whole value.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.cli.tables.column import Column, ColumnKind
+from penstock.cli.tables.text_file import whole_text
+from penstock.stack.problem import Problem
+
+_MOST_REASON_CHARACTERS: Final = 300
+_KINDS: Final = {
+    "string": ColumnKind.TEXT,
+    "integer": ColumnKind.INTEGER,
+    "number": ColumnKind.NUMBER,
+    "boolean": ColumnKind.BOOLEAN,
+}
+
+
+class AnswerMismatch(Exception):
+    """An answer is not what the schema says."""
+
+
+@dataclass(frozen=True)
+class AnswerSchema:
+    """A JSON schema, the columns that it makes, and its own check of an answer."""
+
+    schema: dict[str, Any]
+    properties: tuple[Column, ...]
+    """Empty: the whole value is one column, of this kind."""
+    kind: ColumnKind
+    _checked: Callable[[str], Any]
+
+    def checked(self, text: str) -> Any:
+        """The value that an answer's text is; raise AnswerMismatch, with the reason, if it is not what it must be."""
+        return self._checked(text)
+
+
+def load_schema(where: str) -> AnswerSchema:
+    """A JSON schema file, or a pydantic class as `module:Class` or `file.py:Class`; raise Problem."""
+    source, colon, name = where.rpartition(":")
+    if colon and name.isidentifier() and not Path(where).exists():
+        return _of_class(source, name, where)
+    try:
+        schema = json.loads(whole_text(Path(where)))
+    except (ValueError, RecursionError) as error:
+        raise Problem(f"{where} is no JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise Problem(f"{where} is no JSON schema: it must be an object.")
+    return _of_schema(schema, where)
+
+
+def _of_schema(schema: dict[str, Any], where: str) -> AnswerSchema:
+    # Here, since it takes 80 ms to import.
+    import jsonschema
+    import referencing
+
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise Problem(f"{where} is no JSON schema: {error.json_path}: {_short(error.message)}") from None
+    # An empty registry: a $ref to somewhere else is never fetched.
+    validator = kind(schema, registry=referencing.Registry())
+
+    def checked(text: str) -> Any:
+        value = _json(text)
+        try:
+            error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        except referencing.exceptions.Unresolvable as lost:
+            raise AnswerMismatch(f"the schema names {lost.ref!r}, which is not in it") from None
+        if error is not None:
+            raise AnswerMismatch(f"{error.json_path}: {_short(error.message)}")
+        return value
+
+    return AnswerSchema(schema, _properties(schema), _kind(schema, schema), checked)
+
+
+def _of_class(source: str, name: str, where: str) -> AnswerSchema:
+    import pydantic
+
+    found = getattr(_module(source), name, None)
+    if not (isinstance(found, type) and issubclass(found, pydantic.BaseModel)):
+        raise Problem(f"--schema {where}: {source} has no pydantic model {name!r}.")
+
+    def checked(text: str) -> Any:
+        _json(text)
+        try:
+            return found.model_validate_json(text).model_dump(mode="json", by_alias=True)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+            raise AnswerMismatch(f"${path}: {_short(first['msg'])}") from None
+
+    schema = found.model_json_schema()
+    return AnswerSchema(schema, _properties(schema), _kind(schema, schema), checked)
+
+
+def _module(source: str) -> Any:
+    """A module by its name, as Python finds it from here, or by its file; raise Problem if it can't be imported."""
+    try:
+        if not source.endswith(".py"):
+            sys.path.insert(0, str(Path.cwd()))
+            try:
+                return importlib.import_module(source)
+            finally:
+                sys.path.pop(0)
+        file = Path(source).resolve()
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        assert spec is not None, "a .py file has a loader"
+        assert spec.loader is not None, "a .py file has a loader"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(file.stem, module)  # annotations are looked up there
+        spec.loader.exec_module(module)
+        return module
+    except Exception as error:
+        raise Problem(f"--schema: {source} can't be imported: {type(error).__name__}: {error}") from None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise AnswerMismatch("it is no JSON") from None
+
+
+def _properties(schema: dict[str, Any]) -> tuple[Column, ...]:
+    top = _resolved(schema, schema)
+    named = top.get("properties")
+    if not isinstance(named, dict) or top.get("type", "object") != "object":
+        return ()
+    return tuple(Column(name, _kind(one, schema)) for name, one in named.items())
+
+
+def _kind(schema: Any, whole: dict[str, Any]) -> ColumnKind:
+    """What every value that a schema allows is, null aside."""
+    one = _resolved(schema, whole)
+    types = one.get("type")
+    types = [types] if isinstance(types, str) else types
+    if types is None and ("enum" in one or "const" in one):
+        values = one["enum"] if "enum" in one else [one["const"]]
+        text = all(isinstance(value, str) or value is None for value in values)
+        return ColumnKind.TEXT if text else ColumnKind.JSON
+    if types is None and (choices := one.get("anyOf") or one.get("oneOf")):
+        kinds = {_kind(choice, whole) for choice in choices if _resolved(choice, whole).get("type") != "null"}
+        return kinds.pop() if len(kinds) == 1 else ColumnKind.JSON
+    named = [type for type in types or () if type != "null"]
+    return _KINDS.get(named[0], ColumnKind.JSON) if len(named) == 1 else ColumnKind.JSON
+
+
+def _resolved(schema: Any, whole: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself behind a local `$ref`."""
+    for _ in range(8):  # more than people write; a circle ends
+        if not isinstance(schema, dict):
+            return {}
+        ref = schema.get("$ref")
+        if not isinstance(ref, str) or not ref.startswith("#/"):
+            return schema
+        found: Any = whole
+        for part in ref[2:].split("/"):
+            found = found.get(part) if isinstance(found, dict) else None
+        schema = found
+    return {}
+
+
+def _short(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= _MOST_REASON_CHARACTERS else line[: _MOST_REASON_CHARACTERS - 1] + "…"

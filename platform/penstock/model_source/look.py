@@ -1,0 +1,59 @@
+"""The look at a model's source before an engine is started with it: a folder's files, or the cache and the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from penstock.model_source import folder, hub
+from penstock.model_source.download import Download
+from penstock.model_source.no_model import NoModel
+
+
+def look(source: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Download | None:
+    """Raise NoModel if vLLM can't load this source; what it will have to download, if anything.
+
+    `arguments` and `environ` are the engine's. Takes milliseconds for a folder and for what is in the cache; else one
+    request to the hub, ten seconds at most. What only the engine can judge (object stores, GGUF files, other hubs) is
+    left to it.
+    """
+    config = _value(arguments, "--hf-config-path") is None
+    weights = _value(arguments, "--load-format") in (None, "auto", "safetensors", "hf")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        folder.check(path, config=config, weights=weights)
+        return None
+    if path.is_file() or "://" in source or ":" in source or environ.get("VLLM_USE_MODELSCOPE", "0") not in ("", "0"):
+        return None
+    if source.endswith(".gguf"):
+        raise NoModel(f"There is no file {source}.")
+    if not hub.ID.fullmatch(source):
+        raise NoModel(f"There is no model folder {source}: give a folder or a Hugging Face id.")
+    return _of_hub(source, arguments, environ, config, weights)
+
+
+def _of_hub(
+    id: str, arguments: Sequence[str], environ: Mapping[str, str], config: bool, weights: bool
+) -> Download | None:
+    place = hub.hub(environ, _value(arguments, "--download-dir"))
+    revision = _value(arguments, "--revision") or "main"
+    if place.has_all(id, revision, config=config, weights=weights):
+        return None
+    files = place.files(id, revision)
+    if files is None:
+        return Download(id, place.repository(id) / "blobs", None)
+    if config and not any(name in files for name in folder.CONFIGS):
+        raise NoModel(f"{id} at {place.endpoint} is no model that vLLM can load: there is no config.json in it.")
+    download = Download(id, place.repository(id) / "blobs", hub.needed_bytes(files, weights=weights))
+    download.check_room()
+    return download
+
+
+def _value(arguments: Sequence[str], name: str) -> str | None:
+    """The value of an engine's option, the last one if it stands there twice."""
+    value = None
+    for place, argument in enumerate(arguments):
+        flag, equals, attached = argument.partition("=")
+        if flag.replace("_", "-") == name:
+            value = attached if equals else next(iter(arguments[place + 1 : place + 2]), None)
+    return value
