@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ class Site:
     """A platform on two machines, and the servers that were there before it."""
 
     url: str
+    ingress_url: str
     client: Client
     one: Machine
     postgres: PostgresServer
@@ -59,51 +60,49 @@ def site(short_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         store = stack.enter_context(s3(folder))
         with psycopg.connect(postgres.url, autocommit=True) as connection:
             connection.execute("create database penstock")
+        files = environment_files(between, valkey.url, store)
 
-        port, ingress_port = free_port(), free_port()
-        url = f"http://127.0.0.1:{port}"
-        servers = {
+        def machine(name: str, *told: str) -> Machine:
+            # What the page leaves to the defaults: folders, and an S3 that is not Amazon's. Leases are short.
+            own = {f"PENSTOCK_{kind}_DIR": f"{folder}/{name}" for kind in ("RUNTIME", "LOG", "SCRATCH")}
+            own |= {"AWS_ENDPOINT": store.endpoint, "AWS_ALLOW_HTTP": "true"}
+            own |= {"PENSTOCK_LEASE_SECONDS": "5", "PENSTOCK_BEAT_SECONDS": "1", "PENSTOCK_SLICE_LINES": "512"}
+            etc = tmp_path_factory.mktemp("machines") / name
+            return stack.enter_context(Machine(etc, {file: files[file] for file in told}, own))
+
+        one = machine("one", "penstock.env", "ingress.env", "webhooks.env", "api.env")
+        two = machine("two", "penstock.env", "ingress.env", "worker-chat.env")
+        key = re.findall(r"^sk-\S+$", one.run(commands("The machine `one`")), re.MULTILINE)[0]
+        two.run(commands("Each machine with a GPU"))
+        url = f"http://127.0.0.1:{files['api.env']['API_ARGS'].split()[-1]}"
+        away, batch = machine("laptop"), commands("A first batch")
+        said = away.run(f"cd {away.folder}\n{batch}", {"http://one.internal:8000": url, "sk-…": key})
+        client = stack.enter_context(live.client(url, key))
+        ingress_url = files["worker-chat.env"]["PENSTOCK_INGRESS_URL"]
+        yield Site(url, ingress_url, client, one, postgres, between, valkey.url, store, said)
+
+
+def environment_files(between: Pooler, redis_url: str, store: S3) -> dict[str, dict[str, str]]:
+    """The page's files with values of this test."""
+    port, ingress_port = free_port(), free_port()
+    credentials = ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return {
+        "penstock.env": {
             "PENSTOCK_DATABASE_URL": between.url("penstock"),
-            "PENSTOCK_REDIS_URL": valkey.url,
+            "PENSTOCK_REDIS_URL": redis_url,
             "PENSTOCK_BLOB_URL": store.url,
-            "AWS_REGION": store.environment["AWS_REGION"],
-            "AWS_ACCESS_KEY_ID": store.environment["AWS_ACCESS_KEY_ID"],
-            "AWS_SECRET_ACCESS_KEY": store.environment["AWS_SECRET_ACCESS_KEY"],
-        }
-        ingress = {"PENSTOCK_INGRESS_TOKEN": "of-all-apis-and-workers-of-this-test"}
-        webhooks = {"PENSTOCK_SECRET_KEYS": os.environ["PENSTOCK_SECRET_KEYS"]}
-        api = {"API_ARGS": f"--host 127.0.0.1 --port {port}"}
-        worker = {
+            **{name: store.environment[name] for name in credentials},
+        },
+        "ingress.env": {"PENSTOCK_INGRESS_TOKEN": "of-all-apis-and-workers-of-this-test"},
+        "webhooks.env": {"PENSTOCK_SECRET_KEYS": os.environ["PENSTOCK_SECRET_KEYS"]},
+        "api.env": {"API_ARGS": f"--host 127.0.0.1 --port {port}"},
+        "worker-chat.env": {
             "WORKER_ARGS": "--model chat=echo --engine echo",
             "PENSTOCK_INGRESS_HOST": "127.0.0.1",
             "PENSTOCK_INGRESS_PORT": str(ingress_port),
             "PENSTOCK_INGRESS_URL": f"http://127.0.0.1:{ingress_port}",
-        }
-        quick = {
-            "PENSTOCK_LEASE_SECONDS": "5",
-            "PENSTOCK_BEAT_SECONDS": "1",
-            "PENSTOCK_SLICE_LINES": "512",
-            "AWS_ENDPOINT": store.endpoint,
-            "AWS_ALLOW_HTTP": "true",
-        }
-
-        def machine(name: str, **files: Mapping[str, str]) -> Machine:
-            # A folder for what is kept nowhere else than on this machine.
-            own = {f"PENSTOCK_{kind}_DIR": f"{folder}/{name}" for kind in ("RUNTIME", "LOG", "SCRATCH")}
-            etc = tmp_path_factory.mktemp("machines") / name
-            told = {f"{file.replace('_', '-')}.env": values for file, values in files.items()}
-            return stack.enter_context(Machine(etc, told, quick | own))
-
-        one = machine("one", penstock=servers, ingress=ingress, webhooks=webhooks, api=api)
-        two = machine("two", penstock=servers, ingress=ingress, worker_chat=worker)
-        key = re.findall(r"^sk-\S+$", one.run(commands("The machine `one`")), re.MULTILINE)[0]
-        two.run(commands("Each machine with a GPU"))
-        away = machine("laptop")
-        said = away.run(
-            f"cd {away.folder}\n{commands('A first batch')}", {"http://one.internal:8000": url, "sk-…": key}
-        )
-        client = stack.enter_context(live.client(url, key))
-        yield Site(url, client, one, postgres, between, valkey.url, store, said)
+        },
+    }
 
 
 def test_the_page_from_one_machine_to_many_leads_to_an_answer(site: Site) -> None:
@@ -111,6 +110,7 @@ def test_the_page_from_one_machine_to_many_leads_to_an_answer(site: Site) -> Non
     assert '{"status":"ok","missing":[]}' in health[-1]
     assert said(json.loads(answer)) == "What is a penstock?"
     assert set(FILES) == {"penstock.env", "ingress.env", "webhooks.env", "api.env", "worker-chat.env"}
+    assert httpx.get(f"{site.ingress_url}/metrics", trust_env=False).status_code == 401
     assert set(site.one.logs) == {"api", "keeper", "io"}
 
 
