@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +32,11 @@ import psutil
 import psycopg
 from e2e import live
 from e2e.live import Client
-from faults import fork_server
-from faults.fork_server import Forked
 
 from penstock.domain.work.lane import model_slug
 from penstock.service.admin import keys
 from penstock.service.core.transaction import Database
-from penstock.stack.child import last_lines
+from penstock.stack.child import last_lines, tie
 from penstock.stack.ports import free_port
 from penstock.store.engine import sync_engine
 from penstock_worker.engine.process import process_record
@@ -58,7 +57,7 @@ class Resident:
     arguments: list[str]
     environment: dict[str, str]
     log: Path
-    process: Forked | None = None
+    process: subprocess.Popen[bytes] | None = None
     own: dict[str, str] = field(default_factory=dict)
 
     def tell(self) -> str:
@@ -181,7 +180,12 @@ class House:
         one = self.residents[name]
         assert one.process is None or one.process.poll() is not None, f"{name} runs already"
         one.own.update(own)
-        one.process = fork_server.shared().start(one.arguments, one.environment | _spelled(one.own), one.log)
+        # Tied to this process by the kernel: nothing is left if even the test is killed.
+        command = [*tie(signal.SIGKILL), "-", sys.executable, "-m", *one.arguments]
+        with one.log.open("ab") as log:
+            one.process = subprocess.Popen(
+                command, env=one.environment | _spelled(one.own), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         one.own.pop("failpoints", None)
 
     def named(self, kind: str) -> list[str]:
