@@ -70,7 +70,7 @@ def test_a_platform_that_could_start_is_well(doctor: Examine) -> None:
     assert {name for name, one in found.items() if one["verdict"] != "ok"} == {"processes"}
     assert re.fullmatch(r"version 1\d.+, at revision \d{4}", found["postgres"]["said"])
     assert found["clock"]["said"] == "this machine and Postgres agree"
-    assert "40 of 197 at most (1 API × 10, 1 keeper × 3, 1 io × 8, 1 gpu × 19)" in found["connections"]["said"]
+    assert "43 of 197 at most (1 API × 10, 1 keeper × 3, 1 io × 8, 1 gpu × 19, 1 for commands × 3)" in found["connections"]["said"]
     assert found["blobs"]["said"].endswith("takes, gives back and deletes a blob")
     assert found["processes"]["said"] == "none runs"
 
@@ -152,7 +152,7 @@ def test_a_database_that_is_not_migrated_is_named_with_the_command(doctor: Exami
 def test_more_connections_than_the_server_has_are_told_before_processes_fail(doctor: Examine) -> None:
     status, found = doctor("--apis", "20")
     assert (status, found["connections"]["verdict"]) == (1, "failed")
-    assert found["connections"]["said"].startswith("230 of 197 at most (20 API × 10,")
+    assert found["connections"]["said"].startswith("233 of 197 at most (20 API × 10,")
     assert "max_connections" in found["connections"]["mend"]
     assert doctor("--apis", "15")[1]["connections"]["verdict"] == "warning"
 
