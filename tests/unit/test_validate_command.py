@@ -31,7 +31,7 @@ def line(custom_id: str, model: str | None = "tiny", url: str = CHAT) -> bytes:
 
 def test_a_good_file_is_said_to_be_good_packed_too() -> None:
     content = line("a") + b"\n" + line("b", "other")
-    for bytes in (content, gzip.compress(content)):
+    for bytes in (content, gzip.compress(content, mtime=0)):
         done = validated(bytes)
         assert (done.exit_code, done.stdout) == (
             0,
@@ -74,7 +74,7 @@ def test_a_model_for_lines_without_one_and_an_endpoint_are_as_in_a_create() -> N
     [
         (b"", "in.jsonl is empty"),
         (line("a").decode().encode("utf-16"), "The file is UTF-16, not UTF-8."),
-        (gzip.compress(line("a") * 100)[:60], "can't be inflated"),
+        (gzip.compress(line("a") * 100, mtime=0)[:60], "can't be inflated"),
         (b"\x28\xb5\x2f\xfd" + bytes(8), "The file is compressed with zstd."),
         (b"[1]", "The file is a JSON array"),
     ],
