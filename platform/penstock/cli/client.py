@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from penstock.cli.exit_status import INTERRUPTED
 from penstock.domain.api_errors import PenstockError
 from penstock.stack.problem import Problem
 
@@ -41,7 +42,7 @@ def told() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def api_key(data: Path) -> str:
@@ -77,9 +78,7 @@ def connected_with(url: str, key: str) -> Iterator[httpx.Client]:
     import httpx
 
     base = _base(url)
-    # A proxy that the environment names is for far servers, not for the one on this machine.
-    far = base.host not in ("127.0.0.1", "::1", "localhost")
-    headers = {"authorization": f"Bearer {key}"}
+    headers, far = {"authorization": f"Bearer {key}"}, is_far(base.host)
     try:
         with httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=far) as client:
             yield client
@@ -89,6 +88,11 @@ def connected_with(url: str, key: str) -> Iterator[httpx.Client]:
         raise Problem(f"Can't reach {url}: {error}. Is it running, and is PENSTOCK_URL right?") from None
     except httpx.InvalidURL as error:
         raise Problem(f"This can't be asked of {url}: {error}.") from None
+
+
+def is_far(host: str) -> bool:
+    """Whether a proxy that the environment names is meant for this host: it is not for servers on this machine."""
+    return host not in ("127.0.0.1", "::1", "localhost")
 
 
 def _base(url: str) -> httpx.URL:

@@ -6,6 +6,7 @@ Who was there before and is away now is asked again for some minutes; who says t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.cli.client import check, read
@@ -21,14 +22,23 @@ _LATER: Final = (429, 503)
 
 
 class PatientClient:
-    """One client's looks at the API. `known`: it has answered well before; until then the first trouble is told."""
+    """One client's looks at the API. `known`: it has answered well before; until then the first trouble is told.
 
-    def __init__(self, client: httpx.Client, *, known: bool = False) -> None:
+    `meanwhile` is called twice a second while one waits.
+    """
+
+    def __init__(
+        self, client: httpx.Client, *, known: bool = False, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         self._client = client
         self._known = known
+        self._meanwhile = meanwhile
 
-    def get(self, path: str, **more: Any) -> httpx.Response:
-        """A good answer, when there is one. Raises Problem if the API refuses, or says to come later for too long."""
+    def get(self, path: str, *, also: Container[int] = (), **more: Any) -> httpx.Response:
+        """A good answer, when there is one, or one with a status that is `also` fine.
+
+        Raises Problem if the API refuses, or says to come later for too long.
+        """
         import httpx
 
         patient_until = time.monotonic() + (PATIENCE_SECONDS if self._known else 0)
@@ -38,14 +48,21 @@ class PatientClient:
             except httpx.TransportError:
                 if time.monotonic() > patient_until:
                     raise
-                time.sleep(LOOK_AGAIN_SECONDS)
+                self._wait(LOOK_AGAIN_SECONDS)
                 continue
             if not _is_later(answer) or time.monotonic() > patient_until:
-                check(answer)
+                if answer.status_code not in also:
+                    check(answer)
                 self._known = True
                 return answer
             later = answer.headers.get("retry-after", "")
-            time.sleep(min(float(later), PATIENCE_SECONDS) if later.isdecimal() else LOOK_AGAIN_SECONDS)
+            self._wait(min(float(later), PATIENCE_SECONDS) if later.isdecimal() else LOOK_AGAIN_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._meanwhile()
+            time.sleep(min(left, LOOK_AGAIN_SECONDS))
 
     def json(self, path: str, **more: Any) -> Any:
         """The JSON of a good answer."""

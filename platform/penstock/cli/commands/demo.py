@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from penstock.cli.commands.up import Data, Engine, reporting_problems, stopping_on_signals
+from penstock.cli.exit_status import INTERRUPTED
 from penstock.cli.watch import counted
 from penstock.stack.problem import Problem
 
@@ -269,7 +270,7 @@ def _print_table(running: Running, facts: dict[str, str]) -> None:
 
 def _interrupted(words: str) -> None:
     say(words)
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
 
 
 def say(words: str) -> None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
 from penstock.cli.places.options import Data, Engine, EngineArg, EngineUrl, LaneName, Model, PlaceOptions, Server
 from penstock.cli.tables.table_format import TableFormat
 from penstock.domain.work.lane import Lane
 
 if TYPE_CHECKING:
     from penstock.cli.table_map.plan import MapOptions
-
-FAILED_ROWS: Final = 3
-"""The exit status of a table that was written with failed rows."""
 
 
 def map(
@@ -66,7 +64,7 @@ def map(
 
     def interrupted(words: str) -> None:
         say(f"{words}: the same command goes on" + ("; meanwhile its batches run" if server else ""))
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
     with told(), stopping_on_signals(interrupted):
         text, option = _prompt(prompt, prompt_file)
@@ -77,7 +75,7 @@ def map(
         )  # fmt: skip
         failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh)
     if failed:
-        raise typer.Exit(FAILED_ROWS)
+        raise typer.Exit(FAILED_LINES)
 
 
 def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool) -> int:

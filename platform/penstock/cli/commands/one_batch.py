@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from penstock.cli.batch_page import show_one
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
+from penstock.cli.exit_status import FAILED_LINES
 from penstock.cli.patient_client import PatientClient
 from penstock.cli.printing import Json, console, remark, say, say_json
 from penstock.cli.watch import path, watch
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
-
-FAILED_LINES: Final = 3
-"""The exit status of a batch that completed with failed lines."""
 
 Wait = Annotated[
     bool,

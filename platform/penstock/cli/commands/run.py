@@ -14,6 +14,7 @@ import typer
 
 from penstock.cli.client import told
 from penstock.cli.commands.up import stopping_on_signals
+from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
 from penstock.cli.places import options
 from penstock.cli.printing import console
 from penstock.cli.runs.command_line import META, RunBatchCommand, SplitLine
@@ -23,8 +24,6 @@ from penstock.domain.work.terms import OnInvalid
 if TYPE_CHECKING:
     from penstock.cli.runs.run import Run
 
-FAILED_LINES: Final = 3
-INTERRUPTED: Final = 130
 CLASSES: Final = {"run": RunBatchCommand}
 """Of which class these commands are, where it is no ordinary one."""
 

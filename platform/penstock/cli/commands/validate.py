@@ -15,7 +15,8 @@ import typer
 
 from penstock.cli.batch_page import fault
 from penstock.cli.client import told
-from penstock.cli.commands.one_batch import FAILED_LINES, Model
+from penstock.cli.commands.one_batch import Model
+from penstock.cli.exit_status import FAILED_LINES
 from penstock.cli.input_file import first_url, inflated
 from penstock.cli.printing import Json, remark, say, say_json
 from penstock.domain.inference_endpoints import BATCHED, named

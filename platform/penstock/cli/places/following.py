@@ -7,25 +7,23 @@ line stands in OUT.part once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 from rich.console import Console
 
-from penstock.cli.client import ask, check
+from penstock.cli.client import ask
 from penstock.cli.input_file import upload
+from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
+from penstock.cli.places.together import together
 from penstock.cli.results import fetch
 from penstock.cli.watch import ENDED, BatchPace, shown, why
 from penstock.stack.problem import Problem
-
-LOOK_AGAIN_SECONDS: Final = 0.5
-PATIENCE_SECONDS: Final = 300.0
-"""So long a server that was there before may be away."""
 
 
 def submit(
@@ -89,9 +87,9 @@ def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Consol
                 states[number] = _asked(place, f"/batches/{part.batch}").json()
                 if _bring(place, sidecar, part, growing) and states[number]["status"] in ENDED:
                     del open_parts[number]
-            together = _together([states[number] for number in sorted(states)])
-            pace.note(together, time.monotonic())
-            show(together, why(together) or pace.words(together, time.time()))
+            all_ = together([states[number] for number in sorted(states)])
+            pace.note(all_, time.monotonic())
+            show(all_, why(all_) or pace.words(all_, time.time()))
             place.tend()
             if open_parts and sidecar.part_bytes == before:
                 time.sleep(LOOK_AGAIN_SECONDS)
@@ -112,40 +110,11 @@ def _bring(place: OpenPlace, sidecar: Sidecar, part: Part, growing: Growing) -> 
 
 def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.Response:
     """What the API answers; one that is away, or says to come later, is asked again, and the place looked after."""
-    patient_until = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            answer = place.client.get(path)
-        except httpx.TransportError:
-            if time.monotonic() > patient_until:
-                raise
-        else:
-            if answer.status_code == 404:
-                raise Problem(f"{path.split('/')[2]} is not at {place.words} any more: say --fresh to start over.")
-            if answer.status_code not in (429, 503) or time.monotonic() > patient_until:
-                if not (gone_is_fine and answer.status_code == 410):
-                    check(answer)
-                return answer
-        place.tend()
-        time.sleep(LOOK_AGAIN_SECONDS)
-
-
-def _together(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several batches as progress shows them: counts and tokens in sum, the state of the one that is least far."""
-    if len(states) == 1:
-        return states[0]
-    slowest = next((one for one in states if one["status"] not in ENDED), states[-1])
-    return {
-        "id": f"{len(states)} batches",
-        "status": slowest["status"],
-        "request_counts": {
-            name: sum(one["request_counts"][name] for one in states) for name in ("total", "completed", "failed")
-        },
-        "usage": {name: sum(one["usage"][name] for one in states) for name in ("input_tokens", "output_tokens")},
-        "waiting": slowest.get("waiting"),
-        "paused": slowest.get("paused"),
-        "expected": None,  # one batch's outlook says nothing about all
-    }
+    patient = PatientClient(place.client, known=True, meanwhile=place.tend)
+    answer = patient.get(path, also=(404, 410) if gone_is_fine else (404,))
+    if answer.status_code == 404:
+        raise Problem(f"{path.split('/')[2]} is not at {place.words} any more: say --fresh to start over.")
+    return answer
 
 
 def fetch_files(place: OpenPlace, part: Part, state: dict[str, Any], folder: Path, name: str) -> tuple[Path, Path]:

@@ -17,7 +17,7 @@ from typing import Final
 
 import httpx
 
-from penstock.cli.client import DEFAULT_DATA, connected, connected_with
+from penstock.cli.client import DEFAULT_DATA, connected, connected_with, is_far
 from penstock.cli.places.options import PlaceOptions
 from penstock.stack import child_environment
 from penstock.stack.problem import Problem
@@ -87,8 +87,8 @@ def _model_there(url: str, wanted: str | None) -> str:
     """The name of the model that an engine has, or of the one that is wanted; raise Problem if it has it not."""
     key = os.environ.get(child_environment.ENGINE_KEY)
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    far = httpx.URL(url).host not in ("127.0.0.1", "::1", "localhost")
     try:
+        far = is_far(httpx.URL(url).host)
         answer = httpx.get(f"{api_root(url)}/v1/models", headers=headers, timeout=_LOOK_SECONDS, trust_env=far)
         answer.raise_for_status()
         names = [str(one["id"]) for one in answer.json()["data"]]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
 
 from rich.console import Console
 
-from penstock.cli.places.following import LOOK_AGAIN_SECONDS, state_of
+from penstock.cli.patient_client import LOOK_AGAIN_SECONDS
+from penstock.cli.places import together as batches
+from penstock.cli.places.following import state_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Sidecar
+from penstock.cli.places.together import State
 from penstock.cli.watch import ENDED, BatchPace, shown, why
 from penstock.stack.problem import Problem
-
-State = dict[str, Any]
 
 
 def follow_all(place: OpenPlace, sidecar: Sidecar, console: Console) -> list[State]:
@@ -61,22 +61,8 @@ def _refused(sidecar: Sidecar, states: Sequence[State]) -> None:
 
 
 def together(states: Sequence[State]) -> State:
-    """Several batches as one: counts, tokens and cost in sum, the state of the one that is least far."""
-    slowest = next((one for one in states if one["status"] not in ENDED), states[-1])
-    return {
-        "id": slowest["id"] if len(states) == 1 else f"{len(states)} batches",
-        "status": slowest["status"],
-        "request_counts": _summed(states, "request_counts", ("total", "completed", "failed")),
-        "usage": _summed(states, "usage", ("input_tokens", "output_tokens")),
-        "waiting": slowest.get("waiting"),
-        "paused": slowest.get("paused"),
-        "expected": slowest.get("expected") if len(states) == 1 else None,
-        "cost": _cost(states),
-    }
-
-
-def _summed(states: Sequence[State], what: str, names: Sequence[str]) -> dict[str, int]:
-    return {name: sum(state[what][name] for state in states) for name in names}
+    """Several batches as one, and what all have cost."""
+    return batches.together(states) | {"cost": _cost(states)}
 
 
 def _cost(states: Sequence[State]) -> tuple[Decimal, str] | None:
