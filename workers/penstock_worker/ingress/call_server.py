@@ -221,11 +221,8 @@ class CallServer:
                 except ValueError as error:
                     return web.Response(status=400, text=str(error))
             ticket = await self._admitted(call)
-            try:
-                relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics)
-                return await relay.through(request, body, self._worker)
-            finally:
-                self._engine.gate.release(ticket)
+            relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics, ticket)
+            return await relay.through(request, body, self._worker)
         except asyncio.CancelledError:
             # By the connection's end, or by `_cut` before the engine was asked.
             if not call.cut or call.task is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
 from aiohttp import web
 
+from penstock_worker.admission.gate import Ticket
 from penstock_worker.engine.client import EngineGone, EngineTimeout, Stream
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused
@@ -28,7 +30,11 @@ _STALLED_SECONDS: Final = 0.01
 class ResponseRelay:
     """The way of one call's answer. `through` is called once."""
 
-    def __init__(self, engine: EngineContext, call: Call, outcomes: CallOutcomes, metrics: IngressMetrics) -> None:
+    def __init__(
+        self, engine: EngineContext, call: Call, outcomes: CallOutcomes, metrics: IngressMetrics, ticket: Ticket
+    ) -> None:
+        self._done = partial(engine.gate.release, ticket)
+        """Gives its slot back, once the engine is done with it."""
         self._engine = engine
         self._call = call
         self._outcomes = outcomes
@@ -56,7 +62,7 @@ class ResponseRelay:
         settings, call = self._engine.settings, self._call
         seconds = settings.call_seconds + settings.call_wait_seconds  # the router gives up before
         try:
-            async with self._engine.client.open(call.endpoint, body, seconds, call.id) as answer:
+            async with self._engine.client.open(call.endpoint, body, seconds, call.id, self._done) as answer:
                 response = await self._pass_on(request, answer, headers)
         except EngineGone as gone:
             return await self._broken(request, gone)

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import structlog
@@ -102,7 +103,7 @@ async def ask_line(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: Callable[[], float] = random.random,
 ) -> Outcome:
-    """Ask one line that the caller has admitted at the gate; its slot is given back on every way out.
+    """Ask one line that the caller has admitted at the gate; its slot is given back once the engine is done with it.
 
     After 429, 5xx and a broken connection it is asked again while there are tries, without a slot while it waits.
     After a 5xx or a broken connection `engine_lives` is asked for the generation that was asked, since vLLM answers
@@ -113,13 +114,11 @@ async def ask_line(
         answer = None
         try:
             with tries.one() as seconds:
-                answer = await client.ask(line.url, line.body, seconds)
+                answer = await client.ask(line.url, line.body, seconds, partial(gate.release, ticket))
         except EngineTimeout:
             return tries.outcome(OutcomeKind.TIMED_OUT)
         except EngineGone as error:
             broken = error
-        finally:
-            gate.release(ticket)
         if answer is None:
             if engine_lives is None or not await engine_lives(broken.generation):
                 raise broken

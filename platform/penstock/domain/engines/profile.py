@@ -7,9 +7,9 @@ with its worker, and the platform does without it, knowingly: `LACKS` says how (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 
 class EngineSource(StrEnum):
@@ -79,6 +79,11 @@ LACKS: Final[Mapping[EngineLack, str]] = {
     EngineLack.CACHE_SALT: "its prefix cache, if it has one, is not parted by tenant",
 }
 """What the platform does without each."""
+
+
+def read_lacks(text: str) -> tuple[EngineLack, ...]:
+    """Names of lacks, by comma. Raises ValueError."""
+    return tuple(EngineLack(name) for name in text.split(",") if name)
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,18 @@ class EngineProfile:
             EngineLack.CACHE_SALT: self.cache_salt,
         }
         return tuple(lack for lack in EngineLack if not has[lack])
+
+    def without(self, *lacks: EngineLack) -> EngineProfile:
+        """The same, without what these name."""
+        off: dict[EngineLack, dict[str, Any]] = {
+            EngineLack.PRIORITY: {"priority": EnginePriority.NONE},
+            EngineLack.ABORT: {"abort": EngineAbort.NONE},
+            EngineLack.METRICS: {"load": None},
+            EngineLack.TOKENIZER: {"tokenizer": None},
+            EngineLack.REQUEST_IDS: {"request_ids": False},
+            EngineLack.CACHE_SALT: {"cache_salt": False},
+        }
+        return replace(self, **{name: value for lack in lacks for name, value in off[lack].items()})
 
     def told_priority(self, priority: int) -> int | None:
         """A rank's number (the lower goes first) as this engine is told it; None if it is told none."""
