@@ -3,7 +3,8 @@
 Additive increase, multiplicative decrease (Chiu and Jain, 1989), as TCP does it: half as many once the engine refuses
 for want of room, a little more with each step in which all places were used and nothing was wrong. Where nothing else
 is known of the engine's load, its latency counts too: nine tenths as many while answers take twice as long for each
-token as they did on the average of the last minutes (a gradient, as in Netflix's concurrency-limits).
+token as they did on a running average (a gradient, as in Netflix's concurrency-limits). That sign is weak, since lines
+of another kind take longer too: it never takes more than half.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ _REFUSED: Final = 0.5
 _SLOW: Final = 0.9
 _SLOWER: Final = 2.0
 _LEAST_SAMPLES: Final = 8
-_WEIGHT: Final = 0.02
-"""Of one window in the long average: after fifty windows what was before weighs a third."""
+_WEIGHT: Final = 0.1
+"""Of one window in the average: after ten windows what was before weighs a third."""
 _USED: Final = 0.8
 """Of the limit, that must have been in flight for it to rise: else nothing was tried."""
 
@@ -29,6 +30,7 @@ class Aimd:
     def __init__(self, most_lines: int, *, by_latency: bool) -> None:
         self._most = most_lines
         self._step = max(1, most_lines // 64)
+        self._least_by_latency = max(1, most_lines // 2)
         self._by_latency = by_latency
         self._long: float | None = None
         self._window: list[float] = []
@@ -44,7 +46,7 @@ class Aimd:
             self.limit = max(1, int(min(self.limit, max(met.lines, 1)) * _REFUSED))
         elif self._by_latency and self._is_slow(met.seconds_per_token):
             self.slow = True
-            self.limit = max(1, int(min(self.limit, max(lines, 1)) * _SLOW))
+            self.limit = max(int(min(self.limit, max(lines, 1)) * _SLOW), min(self.limit, self._least_by_latency))
         elif lines >= self.limit * _USED:
             self.limit = min(self._most, self.limit + self._step)
 
@@ -56,6 +58,4 @@ class Aimd:
         self._window.clear()
         before = self._long if self._long is not None else now
         self._long = before + (now - before) * _WEIGHT
-        if before > _SLOWER * now:  # it was slow for long, and is not any more: the average is not to lag behind
-            self._long = before * 0.95
         return now > _SLOWER * before

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from penstock_worker.admission.gate import Ticket
 from penstock_worker.engine.client import EngineGone, EngineTimeout, Stream
+from penstock_worker.engine.rate_limits import hold_seconds
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused
 from penstock_worker.ingress.call_outcomes import CallOutcome, CallOutcomes
@@ -79,7 +80,11 @@ class ResponseRelay:
     async def _pass_on(
         self, request: web.BaseRequest, answer: Stream, headers: Mapping[str, str]
     ) -> web.StreamResponse:
-        call = self._call
+        call, engine = self._call, self._engine
+        hold = hold_seconds(answer.headers)
+        if engine.supervisor.launch.profile.is_busy(answer.status, hold):
+            self._note(CallOutcome.ANSWERED)
+            raise Refused(Refusal.LIMITED, retry_after_seconds=engine.backpressure.refused_call(hold))
         if answer.status >= 500 and not await self._engine.supervisor.lives(answer.generation):
             # vLLM answers 500 to all that is in flight when its EngineCore dies.
             raise EngineGone(f"the engine died and answered {answer.status}", generation=answer.generation)

@@ -142,8 +142,8 @@ class EngineProfile:
     """Whether it takes `x-request-id` over into its answers and logs."""
     cache_salt: bool = False
     """Whether it takes `cache_salt`, which parts its prefix cache by tenant."""
-    rate_limits: bool = False
-    """Whether a 429 of its, or a 503 with a retry-after, means that it has enough for now: no failure of the line's."""
+    busy_statuses: frozenset[int] = frozenset()
+    """What it answers when it has enough for now, and so is a 503 with a retry-after: no failures of the line's."""
     errors: ErrorShape = ErrorShape.OPENAI
     adapters: str | None = None
     """The path at which it loads a LoRA adapter while it runs."""
@@ -171,6 +171,10 @@ class EngineProfile:
             EngineLack.CACHE_SALT: self.cache_salt,
         }
         return tuple(lack for lack in EngineLack if not has[lack])
+
+    def is_busy(self, status: int, hold_seconds: float | None) -> bool:
+        """Whether an answer says that it has enough for now; `hold_seconds` is what its headers say of how long."""
+        return status in self.busy_statuses or bool(self.busy_statuses and status == 503 and hold_seconds is not None)
 
     def without(self, *lacks: EngineLack) -> EngineProfile:
         """The same, without what these name."""
