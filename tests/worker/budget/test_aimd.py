@@ -30,7 +30,7 @@ def test_it_stays_around_what_an_engine_takes_at_once() -> None:
         over = aimd.limit > room
         aimd.step(min(aimd.limit, room), Pressure(refusals=1, lines=aimd.limit) if over else Pressure())
         seen.append(aimd.limit)
-    assert (min(seen[20:]), max(seen[20:])) == (5, 11), "a saw, from half of what was too much to that"
+    assert (min(seen[20:]), max(seen[20:])) == (6, 12), "a saw, from half of what was too much to that"
 
 
 def test_answers_that_take_twice_as_long_lower_it_and_it_rises_again() -> None:
