@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from penstock.domain.engines.profile import (
+    EngineAbort,
     EnginePriority,
     EngineProfile,
     EngineSource,
+    ErrorShape,
     LoadMetrics,
 )
 

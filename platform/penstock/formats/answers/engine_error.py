@@ -42,11 +42,9 @@ def told(status: int, body: bytes, model: str, endpoint: str) -> tuple[int, byte
 
 
 def reshaped(status: int, body: bytes) -> bytes:
-    """An engine's error in OpenAI's envelope, whichever of `ErrorShape` it has: its message and type, and a code that is
-    a string or null.
+    """An engine's error, whichever `ErrorShape` it has, in OpenAI's envelope; its code is text or null.
 
-    What is not JSON is quoted (its first 2,000 bytes), with the code `not_json`; of a web page only is said that it is
-    one.
+    What is not JSON is quoted (its first 2,000 bytes), with the code `not_json`; of a web page is said that it is one.
     """
     message, error = _said(body)
     kind = error.get("type")
