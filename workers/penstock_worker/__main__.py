@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from penstock import failpoint, logs
+from penstock.domain.engines.profiles import PROFILES, VLLM
 from penstock.model_source.no_model import NoModel
 from penstock.settings import load
 from penstock.store import revision
@@ -20,9 +21,9 @@ def main() -> None:
     gpu.add_argument("--model", required=True, metavar="[NAME=]DIR_OR_HF_ID", help="the model to serve, and its name")
     gpu.add_argument(
         "--engine",
-        choices=("vllm", "echo", "remote"),
-        default="vllm",
-        help="echo is simulated, for tests; remote runs already, its model is NAME=http://HOST:PORT",
+        choices=tuple(PROFILES),
+        default=VLLM.name,
+        help="; ".join(f"{profile.name}: {profile.words}" for profile in PROFILES.values()),
     )
     gpu.add_argument("--engine-arg", action="append", default=[], metavar="ARG", help="passed to the engine as it is")
     kinds.add_parser("io", help="validate and assemble batches")

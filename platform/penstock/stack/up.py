@@ -18,6 +18,8 @@ from typing import Final
 
 import httpx
 
+from penstock.domain.engines.profile import EngineProfile, EngineSource
+from penstock.domain.engines.profiles import PROFILES, VLLM
 from penstock.domain.work.lane import model_slug
 from penstock.model_source.download import Download, in_words
 from penstock.model_source.look import look
@@ -52,13 +54,18 @@ class StackOptions:
     host: str = "127.0.0.1"
     model: str = TINY
     source: str | None = None
-    engine: str = "vllm"
+    engine: str = VLLM.name
     engine_args: tuple[str, ...] = ()
     flower_port: int | None = None
     redis: bool = True
     """Without Redis nobody hears a hint, and Flower has nothing to show: workers ask Postgres themselves."""
     flower: bool = True
     ready_seconds: float = 1_800.0
+
+    @property
+    def profile(self) -> EngineProfile:
+        """Of its engine."""
+        return PROFILES[self.engine]
 
     @property
     def flower_runs(self) -> bool:
@@ -89,8 +96,18 @@ class Running:
                 self.say(said)
 
 
-def parse_model(text: str | None) -> tuple[str, str | None]:
-    """Read `[NAME=]DIR_OR_HF_ID`; a folder's own name is the name, else the Hugging Face id."""
+def parse_model(text: str | None, profile: EngineProfile = VLLM) -> tuple[str, str | None]:
+    """Read `[NAME=]DIR_OR_HF_ID`; a folder's own name is the name, else the Hugging Face id. Of an engine elsewhere
+    it is `NAME=URL`. Raises Problem.
+    """
+    if profile.is_elsewhere:
+        name, _, source = (text or "").partition("=")
+        if not source.startswith(("http://", "https://")) or not name:
+            message = (
+                f"--engine {profile.name} leads to an engine that runs already: say --model NAME=http://HOST:PORT."
+            )
+            raise Problem(message)
+        return name, source.rstrip("/")
     if text is None or text == TINY:
         return TINY, None
     name, equals, source = text.partition("=")
@@ -134,7 +151,9 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
 
 def _look_at_model(wish: StackOptions, environment: Mapping[str, str]) -> Download | None:
     """What the engine will have to download, if anything; Problem if it can't load this model."""
-    if wish.source is None or wish.engine == "echo":
+    if wish.source is None and wish.profile.is_elsewhere:
+        raise Problem(f"--engine {wish.engine} leads to an engine that runs already: it has no model `{TINY}`.")
+    if wish.source is None or wish.profile.source is not EngineSource.MODEL:
         return None
     try:
         return look(wish.source, wish.engine_args, environment)
@@ -161,7 +180,8 @@ def _describe(
 
 def _begin_tiny_model(wish: StackOptions, layout: Layout, say: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
     """Make the tiny model beside everything else, since importing torch takes seconds."""
-    if wish.source is not None or wish.engine == "echo" or (layout.tiny_model / "config.json").exists():
+    is_wanted = wish.source is None and wish.profile.source is EngineSource.MODEL
+    if not is_wanted or (layout.tiny_model / "config.json").exists():
         return None
     say("making the model `tiny` (random weights, fixed seed)")
     command = [sys.executable, "-m", "penstock_worker.engine.tiny", str(layout.tiny_model)]
@@ -233,7 +253,7 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
     logs = running.layout.logs
     gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
     arguments = wish.engine_args
-    if wish.source is None and wish.engine == "vllm" and "PENSTOCK_ENGINE_PYTHON" not in settings:
+    if wish.source is None and wish.profile.takes_dtype and "PENSTOCK_ENGINE_PYTHON" not in settings:
         added = tiny_model.dtype_arguments(arguments)
         how = (
             f"with {added[0]}: this CPU emulates bfloat16" if added else "in the dtype of its config or your arguments"

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from worker.engines import echo_engine, echo_launch, wait_ready
 
 from penstock.domain.calls.ingress import Slo
+from penstock.domain.engines.profiles import ECHO, VLLM
 from penstock.domain.work.rank import Rank
 from penstock.settings import Settings
 from penstock_worker.admission.gate import Gate, Ticket
@@ -30,7 +31,9 @@ class House:
         self.gate = Gate(32, 36)
         self.latencies = Latencies()
         self.now = 1_000.0
-        self.budget_loop = BudgetLoop(self.gate, client, self.latencies, Settings(), clock=lambda: self.now)
+        self.budget_loop = BudgetLoop(
+            self.gate, client, self.latencies, Settings(), clock=lambda: self.now, load=ECHO.load
+        )
         self.held = 0
 
     async def step(self, *ttft: float) -> None:
@@ -170,8 +173,9 @@ vllm:generation_tokens_total{engine="0",model_name="m"} 20.0
 vllm:generation_tokens_total{engine="1",model_name="m"} 3.0
 vllm:num_preemptions_created{engine="0",model_name="m"} 1.7e+09
 """
-    assert engine_load(page) == EngineLoad(7, 1, 0.5, 10, 123)
-    assert engine_load("# nothing of vLLM's\n") is None
+    assert VLLM.load is not None
+    assert engine_load(page, VLLM.load) == EngineLoad(7, 1, 0.5, 10, 123)
+    assert engine_load("# nothing of vLLM's\n", VLLM.load) is None
 
 
 def test_no_number_of_samples_grows_what_is_kept() -> None:

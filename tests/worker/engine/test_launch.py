@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.domain.engines.profile import EngineLack, EnginePriority
 from penstock_worker.engine import kind
 from penstock_worker.engine.launch_spec import BadLaunch, Launch, slots_for
 from penstock_worker.engine.vllm import vllm_server
@@ -99,13 +100,13 @@ def test_media_are_fetched_from_nowhere_until_the_operator_names_hosts() -> None
 
 
 def test_requests_carry_priorities_unless_the_user_chose_another_order() -> None:
-    assert launch().priorities
+    assert launch().profile.priority is EnginePriority.LOW_FIRST
     assert value(launch(), "--scheduling-policy") == "priority"
-    assert launch(engine="echo").priorities
+    assert launch(engine="echo").profile.priority is EnginePriority.LOW_FIRST
     fcfs = launch("--scheduling-policy=fcfs")
-    assert not fcfs.priorities
+    assert fcfs.profile.lacks == (EngineLack.PRIORITY,)
     assert "--scheduling-policy" not in fcfs.command
-    assert launch("--scheduling_policy", "priority").priorities
+    assert launch("--scheduling_policy", "priority").profile.lacks == ()
 
 
 @pytest.mark.parametrize("flag", ["--uds", "--model", "--served-model-name", "--port=80"])
@@ -127,7 +128,7 @@ def test_a_long_socket_path_is_refused_with_the_mend() -> None:
 
 def test_an_unknown_kind_is_refused_by_name() -> None:
     with pytest.raises(BadLaunch, match="vllm, echo"):
-        launch(engine="sglang")
+        launch(engine="nobody")
 
 
 def test_an_interpreter_without_vllm_is_refused_with_the_mend(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from worker.engines import ended, worker_like
 
+from penstock.domain.engines.profiles import VLLM
 from penstock.domain.work.rank import Rank
 from penstock.formats.engine_body import for_call, for_line, with_priority
 from penstock_worker.budget.budget_loop import engine_load
@@ -60,7 +61,8 @@ async def check_ranks_and_salts(socket: Path) -> None:
         assert await cached(client, "a") == 0
         assert await cached(client, "a") > 0
         assert await cached(client, "b") == 0
-        load = engine_load(await client.metrics())
+        assert VLLM.load
+        load = engine_load(await client.metrics(), VLLM.load)
         assert load
         assert (load.running, load.waiting, load.preemptions) == (0, 0, 0)
 

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from penstock.domain.calls.ingress import Slo
+from penstock.domain.engines.profile import LoadMetrics
 from penstock.settings.engine import EngineSettings
 from penstock_worker.admission.gate import Gate
 from penstock_worker.budget.latency import Latencies
@@ -42,13 +43,16 @@ class BudgetLoop(Collector):
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace | None = None,
+        load: LoadMetrics | None = None,
     ) -> None:
+        """`load` is how the engine's page says how loaded it is; None if it says nothing."""
         self._gate = gate
         self._pace = pace
         self._client = client
         self._latencies = latencies
         self._settings = settings
         self._clock = clock
+        self._load = load
         self._line_budget = LineBudget(gate.most_lines, settings.kv_high, share=_SHARE)
         self._calls = 0
         self._engine: EngineLoad | None = None
@@ -107,8 +111,11 @@ class BudgetLoop(Collector):
             self._gate.budget = decision.budget
 
     async def _ask(self) -> EngineLoad | None:
+        if self._load is None:
+            return None
+        seconds = min(_MOST_ASKING_SECONDS, 4 * self._settings.budget_seconds)
         try:
-            return engine_load(await self._client.metrics(min(_MOST_ASKING_SECONDS, 4 * self._settings.budget_seconds)))
+            return engine_load(await self._client.metrics(self._load.path, seconds), self._load)
         except (EngineGone, EngineTimeout):
             return None  # The supervisor finds out why.
 
@@ -151,21 +158,21 @@ class BudgetLoop(Collector):
             )
 
 
-def engine_load(page: str) -> EngineLoad | None:
-    """Read vLLM's metrics; None if they are not there. Data-parallel engines add up, the fullest cache counts."""
-    found = metrics.read(page)
+def engine_load(page: str, load: LoadMetrics) -> EngineLoad | None:
+    """Read an engine's metrics; None if they are not there. Data-parallel engines add up, the fullest cache counts."""
+    found = metrics.read(page, load.names)
     if not found:
         return None
 
-    def total(name: str) -> int:
-        return int(sum(found.get(f"vllm:{name}", ())))
+    def total(name: str | None) -> int:
+        return int(sum(found.get(name or "", ())))
 
     return EngineLoad(
-        running=total("num_requests_running"),
-        waiting=total("num_requests_waiting"),
-        kv_usage=max(found.get("vllm:kv_cache_usage_perc", (0.0,))),
-        preemptions=total("num_preemptions_total"),
-        tokens=total("prompt_tokens_total") + total("generation_tokens_total"),
+        running=total(load.running),
+        waiting=total(load.waiting),
+        kv_usage=max(found.get(load.kv_usage or "", (0.0,))),
+        preemptions=total(load.preemptions),
+        tokens=sum(map(total, load.tokens)),
     )
 
 

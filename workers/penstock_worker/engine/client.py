@@ -158,11 +158,11 @@ class EngineClient:
                 return
             yield chunk
 
-    async def metrics(self, timeout_seconds: float = 5.0) -> str:
+    async def metrics(self, path: str = "/metrics", timeout_seconds: float = 5.0) -> str:
         """The engine's Prometheus page. Raises EngineGone and EngineTimeout."""
-        answer = await self._send("GET", "/metrics", None, timeout_seconds, {"x-request-id": self._new_id()})
+        answer = await self._send("GET", path, None, timeout_seconds, {"x-request-id": self._new_id()})
         if answer.status != 200:
-            raise EngineGone(f"/metrics answered {answer.status}")
+            raise EngineGone(f"{path} answered {answer.status}")
         return answer.body.decode(errors="replace")
 
     async def _request(

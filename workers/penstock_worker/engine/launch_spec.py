@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines.profile import EngineProfile
+
 # A path in a socket address is at most 108 bytes with its closing NUL.
 MAX_SOCKET_PATH_BYTES: Final = 107
 
@@ -19,8 +21,8 @@ class BadLaunch(ValueError):
 class Launch:
     """One way to start an engine that speaks the OpenAI HTTP API on a unix socket."""
 
-    kind: str
-    """`vllm`, `echo` or `remote`."""
+    profile: EngineProfile
+    """What this start of it can do: its kind's, but for what the user's arguments turn off."""
     model: str
     """The name that it serves; readiness means that /v1/models lists it."""
     command: tuple[str, ...]
@@ -38,8 +40,16 @@ class Launch:
     """Its version."""
     gpus: int = 1
     """What one second of it is charged as, in GPU-seconds; a CPU counts as one."""
-    priorities: bool = False
-    """Whether it schedules by the `priority` of its requests; else vLLM refuses those that say one."""
+
+    @property
+    def health_path(self) -> str:
+        """Where its socket says that it can work; what leads to an engine elsewhere has asked that one, wherever."""
+        return "/health" if self.profile.is_elsewhere else self.profile.health_paths[0]
+
+    @property
+    def lists_models(self) -> bool:
+        """Whether its socket lists what it serves; what leads to an engine elsewhere always does."""
+        return self.profile.is_elsewhere or self.profile.lists_models
 
 
 _MOST_OVERTAKERS: Final = 64

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines.profile import EngineSource
 from penstock_worker.engine.launch_spec import Launch, option
 
 # How much runs at once and where it listens is no part of an answer.
@@ -24,15 +25,15 @@ _MOST_FILES: Final = 10_000
 
 def of(launch: Launch) -> str:
     """The revision of an engine that is started so, now; empty if it can't be known."""
-    if launch.kind == "remote":  # whoever runs it may change it
+    if launch.profile.is_elsewhere:  # whoever runs it may change it
         return ""
     if launch.environment.get(_CHANGES_WHILE_IT_RUNS, "0") not in ("0", ""):
         return ""
     arguments = list(_without_idle(launch.command[1:]))
     source = option(arguments, "--model") or ""
-    parts = [launch.kind, launch.build, *arguments]
+    parts = [launch.profile.name, launch.build, *arguments]
     parts += sorted(f"{name}={value}" for name, value in launch.environment.items() if name.startswith("VLLM_"))
-    if launch.kind == "vllm" and not Path(source).is_dir():
+    if launch.profile.source is EngineSource.MODEL and not Path(source).exists():
         commit = option(arguments, "--revision") or ""
         commit = commit if re.fullmatch(r"[0-9a-f]{40}", commit) else _cached_commit(source, commit, launch.environment)
         if not commit:

@@ -214,9 +214,10 @@ class CallServer:
         self._by_tenant[call.tenant] += 1
         try:
             body = await self._body(request)
-            if self._engine.supervisor.launch.priorities:
+            priority = self._engine.supervisor.launch.profile.told_priority(call.rank.priority())
+            if priority is not None:
                 try:
-                    body = with_priority(body, call.rank.priority())
+                    body = with_priority(body, priority)
                 except ValueError as error:
                     return web.Response(status=400, text=str(error))
             ticket = await self._admitted(call)

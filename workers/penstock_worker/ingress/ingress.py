@@ -39,7 +39,10 @@ class WorkerIngress:
         self._engine = engine
         self._meter = meter
         self._latencies = Latencies()
-        self._budget_loop = BudgetLoop(engine.gate, engine.client, self._latencies, engine.settings, pace=engine.pace)
+        load = engine.supervisor.launch.profile.load
+        self._budget_loop = BudgetLoop(
+            engine.gate, engine.client, self._latencies, engine.settings, pace=engine.pace, load=load
+        )
         self._ingress: CallServer | None = None
         self._load_report = LoadReport(db, holder, self._load, self._budget_loop, engine.settings.load_report_seconds)
         self._stack = ExitStack()

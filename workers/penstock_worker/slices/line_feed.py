@@ -200,8 +200,10 @@ class LineFeed:
     def _body(self, line: Line, *, ahead: bool) -> bytes:
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         engine, rank = self._engine, self._ticket.rank
-        priority = rank.priority(ahead=ahead) if engine.supervisor.launch.priorities else None
-        return for_line(line.body, line.url, self._claim.tenant, engine.settings.isolate_prefix_caches, priority)
+        profile = engine.supervisor.launch.profile
+        priority = profile.told_priority(rank.priority(ahead=ahead))
+        salted = engine.settings.isolate_prefix_caches
+        return for_line(line.body, line.url, self._claim.tenant, salted, priority)
 
     def _broken(self, line: Line, error: Exception) -> Record:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from penstock.cli.commands.up import Data, Engine, reporting_problems, stopping_on_signals
+from penstock.cli import engine_option
+from penstock.cli.commands.up import Data, reporting_problems, stopping_on_signals
 from penstock.cli.exit_status import INTERRUPTED
 from penstock.cli.watch import counted
 from penstock.stack.problem import Problem
@@ -40,7 +41,7 @@ TASKS: Final = (
 def demo(
     data: Data = Path("data/demo"),
     lines: Annotated[int, typer.Option(help="Requests in the batch.", min=1)] = LINES,
-    engine: Engine = "vllm",
+    engine: engine_option.Engine = engine_option.DEFAULT,
     port: Annotated[
         int, typer.Option(help="The port of the API; another free one if it is taken.", min=0, max=65_535)
     ] = 8000,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.cli import engine_option
 from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
-from penstock.cli.places.options import Data, Engine, EngineArg, EngineUrl, LaneName, Model, PlaceOptions, Server
+from penstock.cli.places.options import Data, EngineArg, EngineUrl, LaneName, Model, PlaceOptions, Server
 from penstock.cli.tables.table_format import TableFormat
 from penstock.domain.work.lane import Lane
 
@@ -41,7 +42,7 @@ def map(
     batch_lines: Annotated[int, typer.Option(help="The most rows of one batch.", min=1, max=1_000_000)] = 100_000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, and replace an OUT that is there.")] = False,
     model: Model = None,
-    engine: Engine = "vllm",
+    engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: EngineArg = None,
     server: Server = None,
     engine_url: EngineUrl = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from penstock.cli import engine_option
 from penstock.cli.client import told
 from penstock.cli.commands.up import stopping_on_signals
 from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
@@ -55,7 +56,7 @@ def run(
     ] = OnInvalid.FAIL,
     window: Annotated[str, typer.Option(help="When it must be done: <n>m, <n>h or <n>d.")] = "30d",
     lane: options.LaneName = Lane.STANDARD,
-    engine: options.Engine = "vllm",
+    engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: options.EngineArg = None,
     server: options.Server = None,
     engine_url: options.EngineUrl = None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from penstock.cli import engine_option
 from penstock.stack.problem import Problem
 
 _GRACE_SECONDS = 10
@@ -85,9 +86,13 @@ def io() -> None:
 
 def worker(
     model: Annotated[
-        str, typer.Option(help="The model to serve, and its name.", metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID")
+        str,
+        typer.Option(
+            help="The model to serve, and its name; of an engine elsewhere its address.",
+            metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID|NAME=URL",
+        ),
     ],
-    engine: Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLLM, or a simulation.")] = "vllm",
+    engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: Annotated[
         list[str] | None, typer.Option(help="Passed to the engine as it is; repeatable: --engine-arg=--seed=1")
     ] = None,

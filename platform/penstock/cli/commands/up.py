@@ -10,25 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.cli import engine_option
+from penstock.domain.engines.profiles import PROFILES
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
     from penstock.stack.up import Running
 
 Data = Annotated[Path, typer.Option(help="The folder of everything that is kept.", envvar="PENSTOCK_DATA")]
-Engine = Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLLM, or a simulation for tests.")]
 
 
 def up(
     data: Data = Path("data/up"),
     port: Annotated[int, typer.Option(help="The port of the API.", min=0, max=65_535)] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
-    model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, or `tiny`.")] = "tiny",
-    engine: Engine = "vllm",
+    model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, `tiny`, or NAME=URL.")] = "tiny",
+    engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
     flower_port: Annotated[
         int | None, typer.Option(help="Flower's port; 5555 or a free one unless told.", min=0, max=65_535)
@@ -40,7 +41,7 @@ def up(
     from penstock.stack import up as stack
 
     with reporting_problems(say), stopping_on_signals(say):
-        name, source = stack.parse_model(model)
+        name, source = stack.parse_model(model, PROFILES[engine])
         wish = stack.StackOptions(
             data=data, port=port, host=host, model=name, source=source, engine=engine,
             engine_args=tuple(engine_arg or ()), flower_port=flower_port, redis=redis,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 
+from penstock.cli import engine_option
+from penstock.domain.engines.profile import EngineProfile
+from penstock.domain.engines.profiles import PROFILES, REMOTE
 from penstock.domain.work.lane import Lane
 from penstock.stack.problem import Problem
 
@@ -20,9 +23,6 @@ Model = Annotated[
         help="What is asked: a folder or Hugging Face id that is started here (lines call it by its name), `tiny`, "
         "or with --server or --engine-url the name of a model there.",
     ),
-]
-Engine = Annotated[
-    Literal["vllm", "echo"], typer.Option("--engine", help="What answers here: vLLM, or a simulation for tests.")
 ]
 EngineArg = Annotated[
     list[str] | None, typer.Option("--engine-arg", help="An argument for the engine that is started; repeatable.")
@@ -62,7 +62,7 @@ class PlaceOptions:
     """What the flags say."""
 
     model: str | None = None
-    engine: str = "vllm"
+    engine: str = engine_option.DEFAULT
     engine_args: tuple[str, ...] = ()
     server: str | None = None
     engine_url: str | None = None
@@ -74,10 +74,15 @@ class PlaceOptions:
             raise Problem("Say --server or --engine-url, not both.")
         if self.server or self.engine_url:
             where = "--server" if self.server else "--engine-url"
-            if self.engine == "echo":
-                raise Problem(f"--engine echo starts an engine here: it goes not with {where}.")
+            starts = self.engine != engine_option.DEFAULT and not (
+                self.engine_url and PROFILES[self.engine].is_elsewhere
+            )
+            if starts:
+                raise Problem(f"--engine {self.engine} goes not with {where}: that says where an engine runs already.")
             if self.engine_args and self.server:
                 raise Problem(f"--engine-arg is for an engine that is started here: it goes not with {where}.")
+        elif PROFILES[self.engine].is_elsewhere:
+            raise Problem(f"--engine {self.engine} leads to an engine that runs already: say where with --engine-url.")
         elif not self.model:
             raise Problem("Say --model: a folder, a Hugging Face id, or `tiny`; or ask elsewhere with --server URL.")
 
@@ -95,6 +100,12 @@ class PlaceOptions:
             "--data": str(self.folder.expanduser().resolve()) if here else None,
         }
         return {flag: _without_password(value) for flag, value in found.items() if value}
+
+    @property
+    def profile(self) -> EngineProfile:
+        """Of the engine that answers, where that is not another platform's affair."""
+        named = PROFILES[self.engine]
+        return REMOTE if self.engine_url and not named.is_elsewhere else named
 
     @property
     def folder(self) -> Path:

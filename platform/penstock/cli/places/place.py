@@ -22,8 +22,6 @@ from penstock.cli.places.options import PlaceOptions
 from penstock.stack import child_environment
 from penstock.stack.problem import Problem
 
-REMOTE: Final = "remote"
-"""The kind of engine that only leads to one that runs elsewhere."""
 _LOOK_SECONDS: Final = 20.0
 
 
@@ -58,16 +56,10 @@ def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[OpenPl
         engine_args=options.engine_args, flower=False,
     )  # fmt: skip
     with (
-        stack.platform(wish, _environment(options), say) as running,
+        stack.platform(wish, os.environ, say) as running,
         connected_with(running.url, running.key) as client,
     ):
         yield OpenPlace(client, name, str(running.layout.data), stays=False, tend=running.tend)
-
-
-def _environment(options: PlaceOptions) -> dict[str, str]:
-    """Ours; an engine elsewhere is sent no field that only vLLM knows: there is one tenant here to keep apart."""
-    salted = {"PENSTOCK_ISOLATE_PREFIX_CACHES": "false"} if options.engine_url else {}
-    return {**salted, **os.environ}
 
 
 def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
@@ -75,9 +67,10 @@ def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
     from penstock.stack import up as stack
 
     if options.engine_url:
-        return _model_there(options.engine_url, options.model), options.engine_url.rstrip("/"), REMOTE
+        name = _model_there(options.engine_url, options.model)
+        return name, options.engine_url.rstrip("/"), options.profile.name
     given = options.model or stack.TINY
-    name, source = stack.parse_model(given)
+    name, source = stack.parse_model(given, options.profile)
     named = "=" in given and not Path(given).is_dir()
     # As vLLM does: unless it is named, a model is called what it was asked for as, and lines may say that.
     return (name if named or source is None else given), source, options.engine

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines.profile import EngineProfile
 from penstock_worker.engine.launch_spec import Launch, check_socket, engine_environment, number, slots_for, without
 
 DEFAULT_SEQS: Final = 128
@@ -14,6 +15,7 @@ DEFAULT_SEQS: Final = 128
 
 def launch(
     *,
+    profile: EngineProfile,
     model: str,
     source: str,
     socket: Path,
@@ -31,7 +33,7 @@ def launch(
     command += ["--max-num-seqs", str(slots.all), *without(arguments, "--max-num-seqs")]
     environment = engine_environment(environ, source) | {"PYTHONUNBUFFERED": "1"}
     return Launch(
-        kind="echo",
+        profile=profile,
         model=model,
         command=tuple(command),
         environment=environment,
@@ -40,5 +42,4 @@ def launch(
         engine_slots=slots.all,
         overtakers=slots.overtakers,
         start_timeout_seconds=60.0,
-        priorities=True,
     )

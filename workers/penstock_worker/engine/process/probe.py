@@ -32,9 +32,9 @@ def get(path: Path, url: str, timeout_seconds: float) -> tuple[int, bytes] | Non
         connection.close()
 
 
-def healthy(path: Path, timeout_seconds: float) -> bool:
-    """True if /health says 200. vLLM says 503 there once its EngineCore is dead, while its server still answers."""
-    answer = get(path, "/health", timeout_seconds)
+def healthy(path: Path, timeout_seconds: float, health_path: str = "/health") -> bool:
+    """True if it says 200 there. vLLM says 503 once its EngineCore is dead, while its server still answers."""
+    answer = get(path, health_path, timeout_seconds)
     return answer is not None and answer[0] == 200
 
 

@@ -221,7 +221,7 @@ class Supervisor:
                 try:
                     self._live_once()
                 except Exception as error:  # No disk, no process, no memory: none of it may end the supervision.
-                    log.exception("The %s engine can't be supervised now.", self.launch.kind)
+                    log.exception("The %s engine can't be supervised now.", self.launch.profile.name)
                     self._mourn(f"It could not be started: {error}.")
                 if self._trouble and self._trouble.final:
                     self._pause(self._most_backoff_seconds)  # unless somebody mends it, that is how it stays
@@ -264,7 +264,12 @@ class Supervisor:
         """See the engine through readiness to its end; the result is what ended it, or nothing if we did."""
         why = self._until_ready(one)
         if not why and not self._is_to_end:
-            log.info("The %s engine of %s is ready (start %d).", self.launch.kind, self.launch.model, self._generation)
+            log.info(
+                "The %s engine of %s is ready (start %d).",
+                self.launch.profile.name,
+                self.launch.model,
+                self._generation,
+            )
             self._was_ready = True
             self._trouble = None
             self._become(EngineState.READY)
@@ -286,18 +291,25 @@ class Supervisor:
             if self._wait(step, one.line) and not one.heard():
                 return "It ended before it was ready."
             one.note()
-            if probe.healthy(self.launch.socket, 5.0) and probe.serves(self.launch.socket, self.launch.model, 5.0):
+            if self._healthy(5.0) and self._serves():
                 one.note()
                 return ""
             step = min(1.0, step * 1.3)
         return ""
+
+    def _healthy(self, timeout_seconds: float) -> bool:
+        return probe.healthy(self.launch.socket, timeout_seconds, self.launch.health_path)
+
+    def _serves(self) -> bool:
+        launch = self.launch
+        return not launch.lists_models or probe.serves(launch.socket, launch.model, 5.0)
 
     def _until_death(self, one: EngineProcess) -> str:
         """Watch a ready engine; the result is what ended it, or nothing if we do."""
         well_at = ready_at = time.monotonic()
         often = min(_LOOK_SECONDS, self._stuck_seconds / 4)
         look_at = ready_at + often
-        watchdog = Watchdog(self.launch.socket, self._stuck_seconds, ready_at)
+        watchdog = Watchdog(self.launch.socket, self.launch.profile.load, self._stuck_seconds, ready_at)
         while not self._is_to_end:
             if self._wait(look_at - time.monotonic(), one.line) and not one.heard():
                 return "It ended by itself."
@@ -308,7 +320,7 @@ class Supervisor:
             if now >= look_at and (hung := watchdog.look(now)):
                 settle(askers, False)
                 return hung
-            if well := probe.healthy(self.launch.socket, 2.0):
+            if well := self._healthy(2.0):
                 well_at = now
                 settle(askers, True)
                 askers = []
@@ -339,7 +351,7 @@ class Supervisor:
         self._reason = f"{why} The last lines of {self.log_path}:\n{log_file.tail(self.log_path)}"
         log.error(
             "The %s engine of %s is dead (start %d, %d in a row). %s",
-            self.launch.kind, self.launch.model, self._generation, self._deaths_in_row, self._reason,
+            self.launch.profile.name, self.launch.model, self._generation, self._deaths_in_row, self._reason,
         )  # fmt: skip
         self._become(EngineState.DEAD)
         _tell(self._on_death, self._generation, self._reason)

@@ -1,40 +1,36 @@
 """The watchdog: an engine that has requests but makes no step is hung, and a hung engine is a dead engine.
 
 Health probes do not see it: vLLM's HTTP server answers them while its EngineCore stands still. Its counters do: every
-step of the scheduler moves one of them (`vllm:iteration_tokens_total` counts steps, the others what they brought).
+step of the scheduler moves one of them (`vllm:iteration_tokens_total` counts steps, the others what they brought). An
+engine without such counters is left to the health probe: its silence says nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
+from penstock.domain.engines.profile import LoadMetrics
 from penstock_worker.engine import metrics
 from penstock_worker.engine.process import probe
-
-_BUSY: Final = frozenset({"vllm:num_requests_running", "vllm:num_requests_waiting"})
-_STEPS: Final = {
-    "vllm:iteration_tokens_total_count",
-    "vllm:prompt_tokens_total",
-    "vllm:generation_tokens_total",
-    "vllm:request_success_total",
-}
 
 
 class Watchdog:
     """Looks at one engine start's counters from time to time."""
 
-    def __init__(self, socket: Path, stuck_seconds: float, now: float) -> None:
+    def __init__(self, socket: Path, load: LoadMetrics | None, stuck_seconds: float, now: float) -> None:
         self._socket = socket
+        self._load = load
         self._stuck_seconds = stuck_seconds
         self._steps = -1.0
         self._moved_at = now
 
     def look(self, now: float) -> str:
         """Why the engine counts as hung, or nothing. An engine that shows no counters is left to the health probe."""
-        answer = probe.get(self._socket, "/metrics", 2.0)
-        read = None if answer is None or answer[0] != 200 else _read(answer[1])
+        if self._load is None:
+            return ""
+        answer = probe.get(self._socket, self._load.path, 2.0)
+        read = None if answer is None or answer[0] != 200 else _read(answer[1], self._load)
         if read is None:
             return ""
         busy, steps = read
@@ -45,12 +41,12 @@ class Watchdog:
         return ""
 
 
-def _read(page: bytes) -> tuple[float, float] | None:
+def _read(page: bytes, load: LoadMetrics) -> tuple[float, float] | None:
     """Requests in the engine, and a number that every step makes larger; None if the page does not tell."""
-    found = metrics.read(page.decode(errors="replace"))
-    if _BUSY.isdisjoint(found):
+    found = metrics.read(page.decode(errors="replace"), load.names)
+    if load.busy.isdisjoint(found):
         return None
-    return _sum(found, _BUSY), _sum(found, _STEPS)
+    return _sum(found, load.busy), _sum(found, load.steps)
 
 
 def _sum(found: Mapping[str, Sequence[float]], names: Iterable[str]) -> float:

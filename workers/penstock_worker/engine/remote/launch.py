@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from penstock.domain.engines.profile import EngineProfile
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
     Launch,
@@ -28,6 +29,7 @@ KEY: Final = "PENSTOCK_ENGINE_KEY"
 
 def launch(
     *,
+    profile: EngineProfile,
     model: str,
     source: str,
     socket: Path,
@@ -51,7 +53,7 @@ def launch(
     root = source.rstrip("/").removesuffix("/v1")
     key = {"ENGINE_KEY": environ[KEY]} if environ.get(KEY) else {}
     return Launch(
-        kind="remote",
+        profile=profile,
         model=model,
         command=(sys.executable, "-m", "penstock_worker.engine.remote.relay", "--uds", str(socket), "--url", root),
         environment=engine_environment(environ, "") | {"PYTHONUNBUFFERED": "1"} | key,

@@ -15,9 +15,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines.profile import EnginePriority, EngineProfile
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
     Launch,
@@ -51,6 +53,7 @@ _DIRECT_HANDLER: Final = ("--middleware", "penstock_worker.engine.vllm.direct_ha
 
 def launch(
     *,
+    profile: EngineProfile,
     model: str,
     source: str,
     socket: Path,
@@ -81,7 +84,7 @@ def launch(
     if priorities:
         env |= step_time_slicing.environment(environ)
     return Launch(
-        kind="vllm",
+        profile=profile if priorities else replace(profile, priority=EnginePriority.NONE),
         model=model,
         command=tuple(command),
         environment=env,
@@ -93,7 +96,6 @@ def launch(
         start_timeout_seconds=START_TIMEOUT_SECONDS,
         gpus=1 if on_cpu else ranks * parts(arguments),
         build=version,
-        priorities=priorities,
     )
 
 

@@ -1,0 +1,1 @@
+"""Engines: what each kind of them is, as data."""
