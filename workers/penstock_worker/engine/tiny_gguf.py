@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from penstock_worker.engine import tiny
+
 _DTYPES: Final = {"F32": "<f4", "F16": "<f2"}
 _NAMES: Final = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -31,9 +33,10 @@ _OUTER: Final = {
 
 
 def write(folder: Path, file: Path) -> None:
-    """Write the Llama in this folder as a GGUF, all at once; what is there already stays."""
+    """Write the Llama in this folder as a GGUF, all at once; what is there already stays, and what is not is made."""
     if file.exists():
         return
+    tiny.make(folder)
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
     try:
         _write(folder, unfinished)

@@ -17,6 +17,8 @@ class EngineSource(StrEnum):
 
     MODEL = "model"
     """A model folder or a Hugging Face id, which the engine loads."""
+    GGUF = "gguf"
+    """A GGUF file, or the Hugging Face id of a repository that has one."""
     ADDRESS = "address"
     """The http:// or https:// address of an engine that runs elsewhere."""
     NOTHING = "nothing"

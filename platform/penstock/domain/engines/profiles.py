@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import Final
 
 from penstock.domain.engines.profile import (
+    EngineAbort,
     EnginePriority,
     EngineProfile,
     EngineSource,
+    ErrorShape,
     LoadMetrics,
 )
 
@@ -45,6 +47,38 @@ VLLM: Final = EngineProfile(
         "CPU builds refuse to sleep, or free nothing",
     ),
 )
+LLAMACPP: Final = EngineProfile(
+    name="llamacpp",
+    words="llama.cpp's server, started here, on a GGUF file",
+    launch="penstock_worker.engine.llamacpp.launch:launch",
+    source=EngineSource.GGUF,
+    load=LoadMetrics(
+        running="llamacpp:requests_processing",
+        waiting="llamacpp:requests_deferred",
+        tokens=("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
+        steps=("llamacpp:n_decode_total", "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
+    ),
+    gaps=(
+        "it answers whatever `model` a request names; which engine a request goes to is the platform's affair alone",
+        "`logprobs` of /v1/completions have the shape of /v1/chat/completions",
+        "an answer that nobody waits for any more, and that is no stream, goes on for a second or two",
+    ),
+)
+TRANSFORMERS: Final = EngineProfile(
+    name="transformers",
+    words="`transformers serve`, started here",
+    launch="penstock_worker.engine.transformers.launch:launch",
+    source=EngineSource.MODEL,
+    abort=EngineAbort.NONE,
+    errors=ErrorShape.DETAIL,
+    takes_dtype=True,
+    gaps=(
+        "it answers greedily: it samples all requests as the first one asked, so `temperature` above 0 is refused",
+        "`n`, `response_format`, `tool_choice`, `logprobs` and penalties, which it would silently ignore, are refused",
+        "`ignore_eos` is not sent: it refuses it",
+        "its answers say no cached tokens",
+    ),
+)
 ECHO: Final = EngineProfile(
     name="echo",
     words="a simulation for tests; it is no model",
@@ -65,5 +99,5 @@ REMOTE: Final = EngineProfile(
     gaps=("what it runs can change at any time, so its answers are not shared through the cache",),
 )
 
-_ALL: Final = (VLLM, ECHO, REMOTE)
+_ALL: Final = (VLLM, LLAMACPP, TRANSFORMERS, ECHO, REMOTE)
 PROFILES: Final[Mapping[str, EngineProfile]] = MappingProxyType({profile.name: profile for profile in _ALL})
