@@ -33,7 +33,8 @@ def launch(folder: Path, source: Path | str, *arguments: str) -> Launch:
 def engine(short_dir: Path, tiny_gguf: Path) -> Iterator[Supervisor]:
     folder = short_dir / "gguf"
     made = launch(folder, tiny_gguf, "--parallel=2", "--ctx-size=1024", "--threads=1")
-    with Supervisor(made, runtime_dir=folder, log_path=folder / "engine.log", unresponsive_seconds=1.0) as supervisor:
+    soon = {"stuck_seconds": 2.0, "unresponsive_seconds": 1.0}
+    with Supervisor(made, runtime_dir=folder, log_path=folder / "engine.log", **soon) as supervisor:
         wait_ready(supervisor, 60)
         yield supervisor
 
