@@ -1,7 +1,7 @@
 """A GGUF file, read as far as its head: whether it is one, whether it is whole, and what its model says of itself.
 
-Source: github.com/ggml-org/ggml, docs/gguf.md, and ggml.c's `type_traits` for the sizes. llama.cpp itself says of a file
-that is cut only that it failed to load, after the engine was started.
+Source: github.com/ggml-org/ggml, docs/gguf.md, and ggml.c's `type_traits` for the sizes. llama.cpp itself says of a
+file that is cut only that it failed to load, after the engine was started.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TENSOR_TYPES: Final = {
     24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54),
     35: (256, 66), 39: (32, 17),
 }  # fmt: skip
-"""Of each type of tensor: how many values a block has, and how many bytes. A type that is not here counts as one byte."""
+"""Of each type of tensor: how many values a block has, and how many bytes. One that is not here counts as one byte."""
 _PART: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 

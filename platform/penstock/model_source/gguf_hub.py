@@ -50,7 +50,8 @@ def fetch(source: str, file: str | None, revision: str | None, environ: Mapping[
     if files is None:
         raise OSError(f"{place.endpoint} does not say now which files {id} has")
     names = choose(id, files, file, tag)
-    return [Path(huggingface_hub.hf_hub_download(id, name, revision=revision)) for name in names][0]
+    first, *_ = [huggingface_hub.hf_hub_download(id, name, revision=revision) for name in names]
+    return Path(first)
 
 
 def choose(id: str, files: Collection[str], file: str | None, tag: str | None) -> list[str]:

@@ -1,6 +1,6 @@
 """The tiny model as a GGUF: the same weights in float32, for llama.cpp. The same bytes every time.
 
-Run as `python -m penstock_worker.engine.tiny_gguf FOLDER FILE.gguf`; needs `gguf` and numpy (penstock[engine-llamacpp]).
+Run as `python -m penstock_worker.engine.tiny_gguf FOLDER FILE.gguf`; needs `gguf` and numpy.
 Sources: llama.cpp's `convert_hf_to_gguf.py` (names of tensors, order of rotary halves), gguf 0.19.
 """
 

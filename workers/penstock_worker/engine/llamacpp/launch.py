@@ -1,6 +1,6 @@
 """How llama.cpp is started: its server on a unix socket, in the worker's own interpreter, which has xllamacpp.
 
-A sequence has a context of its own: `--ctx-size` is, as for `llama-server`, that of all `--parallel` sequences together,
+A sequence has a context of its own: `--ctx-size` is, as for `llama-server`, that of all `--parallel` ones together,
 and the slots that are kept for waiting calls and overtakers get as much each. So whether a prompt fits does not depend
 on what else runs.
 """
