@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from penstock.formats.output import Record
 from penstock.settings import Settings
+from penstock_worker.admission.backpressure import Backpressure
 from penstock_worker.admission.gate import Gate
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.pace import Pace
@@ -26,6 +28,11 @@ class EngineContext:
     settings: Settings
     answer_cache: AnswerCache | None = None
     pace: Pace = field(default_factory=Pace)
+
+    @cached_property
+    def backpressure(self) -> Backpressure:
+        """What the engine said of its own limits."""
+        return Backpressure(self.gate)
 
     def gpu_microseconds(self, records: Sequence[Record]) -> int:
         """The GPU time that answers took which are about to be recorded; reused ones took none."""

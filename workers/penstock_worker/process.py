@@ -128,7 +128,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         worker_status.register(launch.batch_slots)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
-        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
+        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation, profile=launch.profile)
         stack.enter_context(loop.living(client))
         supervisor = Supervisor(
             launch,

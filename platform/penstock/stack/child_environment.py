@@ -13,6 +13,8 @@ INGRESS_TOKEN: Final = "PENSTOCK_INGRESS_TOKEN"
 METRICS_TOKEN: Final = "PENSTOCK_METRICS_TOKEN"
 ENGINE_KEY: Final = "PENSTOCK_ENGINE_KEY"
 """For an engine that runs elsewhere (`--engine-url`), if it asks for one."""
+ENGINE_KEY_FILE: Final = "PENSTOCK_ENGINE_KEY_FILE"
+"""The same in a file."""
 SECRET_KEYS: Final = ("PENSTOCK_SECRET_KEYS", "PENSTOCK_SECRET_KEYS_FILE")
 """Keys of webhook secrets: for who makes them (api), signs with them (io), and encrypts them again (migrate)."""
 
@@ -21,7 +23,7 @@ _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     KEY: frozenset({"api"}),
     INGRESS_TOKEN: frozenset({"api", "gpu"}),
     METRICS_TOKEN: frozenset({"api"}),
-    ENGINE_KEY: frozenset({"gpu"}),
+    **dict.fromkeys((ENGINE_KEY, ENGINE_KEY_FILE), frozenset({"gpu"})),
     **dict.fromkeys(SECRET_KEYS, frozenset({"api", "io", "migrate"})),
     "PENSTOCK_DATABASE_URL": _BLOBS | {"migrate"},
     "HF_TOKEN": frozenset({"gpu"}),

@@ -122,7 +122,8 @@ def test_the_key_is_in_its_environment_alone_and_the_lines_at_once_are_those_tha
     made = launch(short_dir, "https://far/v1", "--max-num-seqs", "4", PENSTOCK_ENGINE_KEY="a-secret")
     assert made.environment["ENGINE_KEY"] == "a-secret"
     assert "a-secret" not in " ".join(made.command)
-    assert (made.batch_slots, made.command[-1]) == (4, "https://far")
+    assert (made.batch_slots, made.engine_slots) == (3, 4), "one is kept for a waiting call"
+    assert made.command[made.command.index("--url") + 1] == "https://far"
 
 
 @pytest.mark.parametrize("url", ["far:8000", "ftp://far", "http://", "http://me:secret@far"])

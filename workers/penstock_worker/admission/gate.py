@@ -94,7 +94,7 @@ class Gate:
         self._held = [0] * len(Rank)
         self._waiters = tuple(WaitQueue(group.by_tenant) for group in self._groups)
         self._came = 0
-        self._shut = False
+        self._shut = self._lines_held = False
         self._trials = asyncio.Lock()
         self.on_call: Callable[[], None] = lambda: None
         """Told of each waiting call of a realtime rank before it is admitted or waits."""
@@ -109,6 +109,17 @@ class Gate:
     def budget(self, lines: int) -> None:
         self._budget = lines
         self._hand_out()
+
+    @property
+    def lines_held(self) -> bool:
+        """Whether no batch line may enter for now: the engine has enough. Waiting calls may."""
+        return self._lines_held
+
+    @lines_held.setter
+    def lines_held(self, held: bool) -> None:
+        self._lines_held = held
+        if not held:
+            self._hand_out()
 
     @property
     def most_lines(self) -> int:
@@ -219,6 +230,8 @@ class Gate:
             return _Entry.NO
         if self._groups[ticket.rank] is self._calls:
             return _Entry(may_take(ticket.tenant, self._calls.by_tenant, with_him - size, self._slots, size))
+        if self._lines_held:
+            return _Entry.NO
         lines = self._lines.in_flight + size
         if lines == size:  # alone, it comes in however many it takes
             lines = min(lines, self._budget, self._least_lines) or 1

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.engines.profile import LoadMetrics
 from penstock.settings.engine import EngineSettings
+from penstock_worker.admission.backpressure import NO_PRESSURE, Backpressure
 from penstock_worker.admission.gate import Gate
 from penstock_worker.budget.latency import Latencies
 from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget, Observation, Reason
@@ -44,8 +45,10 @@ class BudgetLoop(Collector):
         clock: Callable[[], float] = time.monotonic,
         pace: Pace | None = None,
         load: LoadMetrics | None = None,
+        backpressure: Backpressure | None = None,
     ) -> None:
         """`load` is how the engine's page says how loaded it is; None if it says nothing."""
+        self._backpressure = backpressure
         self._gate = gate
         self._pace = pace
         self._client = client
@@ -53,7 +56,9 @@ class BudgetLoop(Collector):
         self._settings = settings
         self._clock = clock
         self._load = load
-        self._line_budget = LineBudget(gate.most_lines, settings.kv_high, share=_SHARE)
+        self._line_budget = LineBudget(
+            gate.most_lines, settings.kv_high, share=_SHARE, by_latency=load is None and backpressure is not None
+        )
         self._calls = 0
         self._engine: EngineLoad | None = None
         self._changes = 0
@@ -93,6 +98,7 @@ class BudgetLoop(Collector):
             gaps=gaps,
             engine=self._engine,
             trying=gate.trying,
+            pressure=self._backpressure.take() if self._backpressure else NO_PRESSURE,
         )
         self._set(self._line_budget.step(seen))
 
@@ -147,6 +153,20 @@ class BudgetLoop(Collector):
             met.add_metric([name], evidence.p95)
             samples.add_metric([name], len(evidence))
         yield from (promised, met, samples)
+        if self._backpressure:
+            refused = CounterMetricFamily(
+                "penstock_engine_refusals", "Requests that the engine turned away since it had enough.", labels=["of"]
+            )
+            refused.add_metric(["lines"], self._backpressure.refused_lines)
+            refused.add_metric(["calls"], self._backpressure.refused_calls)
+            yield refused
+        abandoned = self._client.abandoned
+        yield CounterMetricFamily(
+            "penstock_engine_abandoned",
+            "Requests that the engine went on with, or was told to end, after nobody waited for them any more.",
+            value=abandoned.total,
+        )
+        yield _gauge("engine_abandoned_now", "Those that hold a slot now.", abandoned.running)
         if engine:
             yield _gauge("engine_running", "Requests that run in the engine.", engine.running)
             yield _gauge("engine_waiting", "Requests that wait in the engine.", engine.waiting)

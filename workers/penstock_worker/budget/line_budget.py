@@ -9,6 +9,8 @@
     slo_itl     the same about the time between tokens
     probing     less than n, and nothing says that more would be too much: it rises as samples show that
     kv          what the engine's KV cache bears
+    refused     what the engine takes, by what it refused; see aimd.py
+    slow        the same by its latency, where it does not say how loaded it is
 
 Slots for waiting calls are kept free by the gate whatever stands here: see gate.py.
 """
@@ -20,6 +22,8 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.domain.calls.ingress import Slo
+from penstock_worker.admission.backpressure import NO_PRESSURE, Pressure
+from penstock_worker.budget.aimd import Aimd
 from penstock_worker.budget.knee import Knee
 from penstock_worker.budget.kv_guard import KvGuard
 from penstock_worker.budget.slo_search import SloSearch
@@ -38,6 +42,8 @@ class Reason(StrEnum):
     SLO_ITL = "slo_itl"
     PROBING = "probing"
     KV = "kv"
+    REFUSED = "refused"
+    SLOW = "slow"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Observation:
     """None if it could not be asked."""
     trying: bool = False
     """Whether calls wait for suspects to be tried: their times say nothing about the budget then."""
+    pressure: Pressure = NO_PRESSURE
+    """What lines met in the engine."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,9 @@ class Decision:
 class LineBudget:
     """One engine's batch budget, from 1/16 of n to n. `step` is called every `budget_seconds`."""
 
-    def __init__(self, most_lines: int, kv_high: float = 0.9, *, share: float = 1.0) -> None:
+    def __init__(self, most_lines: int, kv_high: float = 0.9, *, share: float = 1.0, by_latency: bool = False) -> None:
         self._most = most_lines
+        self._aimd = Aimd(most_lines, by_latency=by_latency)
         self._guard = KvGuard(most_lines, kv_high)
         self._knee = Knee(most_lines)
         self.search = SloSearch(most_lines, Slo(), share)
@@ -97,6 +106,7 @@ class LineBudget:
 
     def step(self, seen: Observation) -> Decision:
         """Look at one step's observation and decide."""
+        self._aimd.step(seen.lines, seen.pressure)
         if seen.calls or seen.ttft or seen.gaps:
             self._called_at, self._is_quiet = seen.at, False
         elif seen.at - self._called_at >= QUIET_SECONDS:
@@ -105,7 +115,7 @@ class LineBudget:
             self._guard.look_away()
             self._knee.stop()
             self.search.forget()
-            return Decision(self._most, Reason.NO_CALLS)
+            return self._taken(Decision(self._most, Reason.NO_CALLS))
         if seen.engine:
             self._guard.step(seen.lines, seen.engine.running, seen.engine.kv_usage, seen.engine.preemptions)
         return self._least(self._promised(seen) if self.search.evidence else self._unpromised(seen))
@@ -117,7 +127,13 @@ class LineBudget:
 
     def _least(self, wanted: Decision) -> Decision:
         if self._guard.limit < wanted.budget:
-            return Decision(self._guard.limit, Reason.KV)
+            wanted = Decision(self._guard.limit, Reason.KV)
+        return self._taken(wanted)
+
+    def _taken(self, wanted: Decision) -> Decision:
+        """No more than the engine takes."""
+        if self._aimd.limit < wanted.budget:
+            return Decision(self._aimd.limit, Reason.SLOW if self._aimd.slow else Reason.REFUSED)
         return wanted
 
     def _unpromised(self, seen: Observation) -> Decision:

@@ -6,29 +6,45 @@ Measured with aiohttp over a unix socket: 0.5 ms of client time a line (137 toke
     EngineTimeout   no whole answer in time. The connection is closed, which makes vLLM abort the request
 
 An answer is taken whole (`ask`), or as it comes (`open`), at the pace of whoever takes it: what is not taken waits in
-the engine's connection, so a slow caller costs no memory here.
+the engine's connection, so a slow caller costs no memory here. Both call `done` once when the engine is done with the
+request: an engine that does not notice that its client left is so later than whoever asked (abandoned.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import aiohttp
+import msgspec
 
-from penstock_worker.engine import headers
+from penstock.domain.engines.profile import EngineAbort, EngineProfile
+from penstock.domain.engines.profiles import VLLM
+from penstock.formats.engine_body import with_text
+from penstock_worker.engine import headers, rate_limits
+from penstock_worker.engine.abandoned import AbandonedRequests
 
 # vLLM is told to keep idle connections for 600 s: ours must end first.
 _KEEPALIVE_SECONDS: Final = 300.0
 # Read ahead of a slow caller: twice this at most. Then the engine's writes wait.
 _STREAM_BUFFER_BYTES: Final = 64 * 1024
 _HEADERS: Final = {"content-type": "application/json"}
+_MOST_ID_CHARACTERS: Final = 200
+_ABORT_SECONDS: Final = 5.0
+
+
+R = TypeVar("R")
+
+
+def _nothing() -> None:
+    """Nobody wants to hear that the engine is done."""
 
 
 class EngineGone(Exception):
@@ -54,11 +70,14 @@ class EngineAnswer:
     status: int
     body: bytes
     request_id: str
-    """The id that we sent as X-Request-Id: vLLM takes it over into its own ids and logs."""
+    """The id that we sent as X-Request-Id, which vLLM takes over into its own ids and logs; of an engine that does not,
+    the one that it gave the request itself, if it says so."""
     seconds: float
     generation: int
     """Which start of the engine was asked."""
     retry_after_seconds: float | None = None
+    hold_seconds: float | None = None
+    """For how long it wants nothing more."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +108,7 @@ class EngineClient:
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         clock: Callable[[], float] = time.monotonic,
         generation: Callable[[], int] = lambda: 1,
+        profile: EngineProfile = VLLM,
     ) -> None:
         if (socket is None) == (base_url is None):
             raise ValueError("an engine is reached by a unix socket or by a base URL")
@@ -99,6 +119,8 @@ class EngineClient:
         self._clock = clock
         self._generation = generation
         self._session: aiohttp.ClientSession | None = None
+        self._profile = profile
+        self.abandoned = AbandonedRequests(self._tell if profile.abort is EngineAbort.REQUEST_ID else None)
 
     async def __aenter__(self) -> Self:
         connector: aiohttp.BaseConnector
@@ -118,25 +140,80 @@ class EngineClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.abandoned.close()
         if self._session:
             await self._session.close()
 
-    async def ask(self, endpoint: str, body: bytes, timeout_seconds: float) -> EngineAnswer:
+    async def ask(
+        self, endpoint: str, body: bytes, timeout_seconds: float, done: Callable[[], None] = _nothing
+    ) -> EngineAnswer:
         """POST a line's body to an endpoint such as `/v1/chat/completions`. Raises EngineGone and EngineTimeout."""
-        return await self._send(
-            "POST", endpoint, body, timeout_seconds, {"x-request-id": self._new_id(), headers.LINE: "1"}
-        )
+        request_id = self._new_id()
+        told = {"x-request-id": request_id, headers.LINE: "1"}
+        if self._profile.abort is EngineAbort.DISCONNECT:
+            try:
+                return await self._send("POST", endpoint, body, timeout_seconds, told)
+            finally:
+                done()
+        # Whoever gives up after his time is one who leaves: the engine has as long again.
+        asking = self._send("POST", endpoint, self._named(body, request_id), 2 * timeout_seconds, told)
+        task = asyncio.ensure_future(asking)
+        answer = await self._stayed_for(task, _as_it_is, endpoint, timeout_seconds, request_id, done)
+        done()
+        return answer
+
+    async def _stayed_for(
+        self,
+        task: asyncio.Task[R],
+        rest: Callable[[asyncio.Task[R]], Awaitable[object]],
+        endpoint: str,
+        timeout_seconds: float,
+        request_id: str,
+        done: Callable[[], None],
+    ) -> R:
+        """What an engine that does not notice who leaves says; who leaves before abandons the rest.
+
+        `done` is not called for what is returned.
+        """
+        try:
+            await asyncio.wait({task}, timeout=timeout_seconds)
+        except BaseException:
+            self.abandoned.leave(rest(task), request_id, done)
+            raise
+        if not task.done():
+            self.abandoned.leave(rest(task), request_id, done)
+            raise EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s")
+        if task.cancelled() or task.exception():
+            done()
+        return task.result()
 
     @asynccontextmanager
-    async def open(self, endpoint: str, body: bytes, timeout_seconds: float, request_id: str) -> AsyncIterator[Stream]:
+    async def open(
+        self,
+        endpoint: str,
+        body: bytes,
+        timeout_seconds: float,
+        request_id: str,
+        done: Callable[[], None] = _nothing,
+    ) -> AsyncIterator[Stream]:
         """POST a body and take the answer as it comes; `timeout_seconds` is for all of it.
 
         Leaving before its end closes the connection, which makes vLLM abort the request. Raises EngineGone and
         EngineTimeout before the head; after it the chunks do.
         """
-        generation = self._generation()
-        with _translated(endpoint, timeout_seconds, generation):
-            response = await self._request("POST", endpoint, body, timeout_seconds, {"x-request-id": request_id})
+        generation, told = self._generation(), {"x-request-id": request_id}
+        notices = self._profile.abort is EngineAbort.DISCONNECT
+        if notices:
+            try:
+                with _translated(endpoint, timeout_seconds, generation):
+                    response = await self._request("POST", endpoint, body, timeout_seconds, told)
+            except BaseException:
+                done()
+                raise
+        else:
+            named = self._named(body, request_id)
+            task = asyncio.ensure_future(self._opened(endpoint, named, timeout_seconds, told, generation))
+            response = await self._stayed_for(task, _opened_and_drained, endpoint, timeout_seconds, request_id, done)
         try:
             yield Stream(
                 response.status,
@@ -145,7 +222,28 @@ class EngineClient:
                 generation,
             )
         finally:
-            response.close()  # Gives a connection whose answer is whole back to the pool, and ends any other.
+            if notices or response.content.at_eof():
+                response.close()  # Gives a connection whose answer is whole back to the pool, and ends any other.
+                done()
+            else:
+                self.abandoned.leave(_drained(response), request_id, done)
+
+    async def _opened(
+        self, endpoint: str, body: bytes, timeout_seconds: float, told: dict[str, str], generation: int
+    ) -> aiohttp.ClientResponse:
+        with _translated(endpoint, timeout_seconds, generation):
+            return await self._request("POST", endpoint, body, timeout_seconds, told)
+
+    def _named(self, body: bytes, request_id: str) -> bytes:
+        """With the id that it can be aborted by, if the engine takes one."""
+        if self._profile.abort is not EngineAbort.REQUEST_ID:
+            return body
+        return with_text(body, self._profile.id_field, request_id)
+
+    async def _tell(self, request_id: str) -> None:
+        """Abort a request by its id."""
+        body = msgspec.json.encode({self._profile.id_field: request_id})
+        await self._send("POST", self._profile.abort_path, body, _ABORT_SECONDS, {"x-request-id": self._new_id()})
 
     async def _chunks(
         self, response: aiohttp.ClientResponse, endpoint: str, timeout_seconds: float, generation: int
@@ -193,11 +291,17 @@ class EngineClient:
         return EngineAnswer(
             response.status,
             whole,
-            headers["x-request-id"],
+            self._id_of(response, headers["x-request-id"]),
             self._clock() - begun,
             generation,
-            _seconds(response.headers.get("retry-after")),
+            rate_limits.retry_after_seconds(response.headers),
+            rate_limits.hold_seconds(response.headers),
         )
+
+    def _id_of(self, response: aiohttp.ClientResponse, ours: str) -> str:
+        """The id that the engine knows a request by."""
+        theirs = "" if self._profile.request_ids else response.headers.get("x-request-id", "")
+        return "".join(filter(str.isprintable, theirs))[:_MOST_ID_CHARACTERS] or ours
 
 
 @contextmanager
@@ -212,9 +316,18 @@ def _translated(endpoint: str, timeout_seconds: float, generation: int) -> Itera
         raise EngineGone(f"{endpoint}: {error!r}", sent=sent, generation=generation) from error
 
 
-def _seconds(text: str | None) -> float | None:
-    """A Retry-After in seconds; the form with a date is not used between us and an engine."""
+async def _as_it_is(task: asyncio.Task[R]) -> None:
+    await task
+
+
+async def _opened_and_drained(task: asyncio.Task[aiohttp.ClientResponse]) -> None:
+    await _drained(await task)
+
+
+async def _drained(response: aiohttp.ClientResponse) -> None:
+    """Read an answer to its end, for nobody."""
     try:
-        return max(0.0, float(text)) if text else None
-    except ValueError:
-        return None
+        while await response.content.readany():
+            pass
+    finally:
+        response.close()

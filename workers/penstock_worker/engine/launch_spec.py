@@ -11,6 +11,8 @@ from penstock.domain.engines.profile import EngineProfile
 
 # A path in a socket address is at most 108 bytes with its closing NUL.
 MAX_SOCKET_PATH_BYTES: Final = 107
+FINAL_STATUS: Final = 78
+"""The exit status (sysexits' EX_CONFIG) of what would end alike at each start, whatever its last line says."""
 
 
 class BadLaunch(ValueError):
@@ -78,6 +80,14 @@ def slots_for(lines: int, most: int | None = None) -> Slots:
     lines = min(lines, most)
     calls = min(max(2, lines // 8), most - lines)
     return Slots(lines, calls, min(_MOST_OVERTAKERS, lines // 2, most - lines - calls))
+
+
+def slots_within(all: int) -> Slots:
+    """The same for an engine that was told by others how much it takes, and has no order of its own that we could set:
+    an eighth of its room is for waiting calls, and nobody overtakes, since in the engine all go alike.
+    """
+    calls = min(max(1, all // 8), all - 1)
+    return Slots(all - calls, calls, 0)
 
 
 def option(arguments: Sequence[str], name: str) -> str | None:

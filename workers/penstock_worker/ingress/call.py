@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ _MOST_NAME_CHARACTERS: Final = 200
 
 
 class Refusal(StrEnum):
-    """Why no engine's bytes come. All but the last three mean: never sent, offer it elsewhere."""
+    """Why no engine's bytes come. All but the last three mean: not taken, offer it elsewhere."""
 
     FULL = "full"
     """As many calls are inside as may be."""
@@ -29,6 +30,8 @@ class Refusal(StrEnum):
     """The worker ends, is drained, or is about to restart its engine."""
     NOT_READY = "not-ready"
     """The engine is not up."""
+    LIMITED = "limited"
+    """The engine turned it away, or would: it has enough for now."""
     WAITED = "waited"
     """The engine had no slot, or no answer, for as long as a call may wait."""
     ENGINE_DIED = "engine-died"
@@ -40,10 +43,11 @@ class Refusal(StrEnum):
 class Refused(Exception):
     """The ingress's own answer, in place of the engine's."""
 
-    def __init__(self, refusal: Refusal, *, suspects: bool = False) -> None:
+    def __init__(self, refusal: Refusal, *, suspects: bool = False, retry_after_seconds: float | None = None) -> None:
         super().__init__(refusal)
         self.refusal = refusal
         self.suspects = suspects
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(eq=False, slots=True)
@@ -92,4 +96,6 @@ def refuse(refused: Refused) -> web.Response:
     headers = {"x-penstock-refusal": str(refused.refusal)}
     if refused.suspects:
         headers["x-penstock-suspects"] = "1"
+    if refused.retry_after_seconds is not None:
+        headers["retry-after"] = str(max(1, math.ceil(refused.retry_after_seconds)))
     return web.Response(status=503, headers=headers)

@@ -26,7 +26,7 @@ from aiohttp import web
 
 from penstock.domain.inference_endpoints import CALLED
 from penstock.domain.limits.equal_share import may_take
-from penstock.formats.engine_body import with_priority
+from penstock.formats.engine_body import with_priority, without_salt
 from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket
 from penstock_worker.engine.process.supervisor import EngineState
@@ -209,23 +209,24 @@ class CallServer:
             raise Refused(Refusal.FULL)
         if not may_take(call.tenant, self._by_tenant, self.calls, self._settings.ingress_calls):
             raise Refused(Refusal.SHARE)
+        if wait := self._engine.backpressure.call_wait_seconds:
+            raise Refused(Refusal.LIMITED, retry_after_seconds=wait)
         call.task = asyncio.current_task()
         self._inside[call] = None
         self._by_tenant[call.tenant] += 1
         try:
             body = await self._body(request)
-            priority = self._engine.supervisor.launch.profile.told_priority(call.rank.priority())
-            if priority is not None:
+            profile = self._engine.supervisor.launch.profile
+            priority = profile.told_priority(call.rank.priority())
+            if priority is not None or not profile.cache_salt:
                 try:
-                    body = with_priority(body, priority)
+                    body = body if profile.cache_salt else without_salt(body)
+                    body = body if priority is None else with_priority(body, priority)
                 except ValueError as error:
                     return web.Response(status=400, text=str(error))
             ticket = await self._admitted(call)
-            try:
-                relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics)
-                return await relay.through(request, body, self._worker)
-            finally:
-                self._engine.gate.release(ticket)
+            relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics, ticket)
+            return await relay.through(request, body, self._worker)
         except asyncio.CancelledError:
             # By the connection's end, or by `_cut` before the engine was asked.
             if not call.cut or call.task is None:

@@ -41,7 +41,13 @@ class WorkerIngress:
         self._latencies = Latencies()
         load = engine.supervisor.launch.profile.load
         self._budget_loop = BudgetLoop(
-            engine.gate, engine.client, self._latencies, engine.settings, pace=engine.pace, load=load
+            engine.gate,
+            engine.client,
+            self._latencies,
+            engine.settings,
+            pace=engine.pace,
+            load=load,
+            backpressure=engine.backpressure,
         )
         self._ingress: CallServer | None = None
         self._load_report = LoadReport(db, holder, self._load, self._budget_loop, engine.settings.load_report_seconds)

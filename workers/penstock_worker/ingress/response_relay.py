@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
 from aiohttp import web
 
+from penstock_worker.admission.gate import Ticket
 from penstock_worker.engine.client import EngineGone, EngineTimeout, Stream
+from penstock_worker.engine.rate_limits import hold_seconds
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused
 from penstock_worker.ingress.call_outcomes import CallOutcome, CallOutcomes
@@ -28,7 +31,11 @@ _STALLED_SECONDS: Final = 0.01
 class ResponseRelay:
     """The way of one call's answer. `through` is called once."""
 
-    def __init__(self, engine: EngineContext, call: Call, outcomes: CallOutcomes, metrics: IngressMetrics) -> None:
+    def __init__(
+        self, engine: EngineContext, call: Call, outcomes: CallOutcomes, metrics: IngressMetrics, ticket: Ticket
+    ) -> None:
+        self._done = partial(engine.gate.release, ticket)
+        """Gives its slot back, once the engine is done with it."""
         self._engine = engine
         self._call = call
         self._outcomes = outcomes
@@ -56,7 +63,7 @@ class ResponseRelay:
         settings, call = self._engine.settings, self._call
         seconds = settings.call_seconds + settings.call_wait_seconds  # the router gives up before
         try:
-            async with self._engine.client.open(call.endpoint, body, seconds, call.id) as answer:
+            async with self._engine.client.open(call.endpoint, body, seconds, call.id, self._done) as answer:
                 response = await self._pass_on(request, answer, headers)
         except EngineGone as gone:
             return await self._broken(request, gone)
@@ -73,7 +80,11 @@ class ResponseRelay:
     async def _pass_on(
         self, request: web.BaseRequest, answer: Stream, headers: Mapping[str, str]
     ) -> web.StreamResponse:
-        call = self._call
+        call, engine = self._call, self._engine
+        hold = hold_seconds(answer.headers)
+        if engine.supervisor.launch.profile.is_busy(answer.status, hold):
+            self._note(CallOutcome.ANSWERED)
+            raise Refused(Refusal.LIMITED, retry_after_seconds=engine.backpressure.refused_call(hold))
         if answer.status >= 500 and not await self._engine.supervisor.lives(answer.generation):
             # vLLM answers 500 to all that is in flight when its EngineCore dies.
             raise EngineGone(f"the engine died and answered {answer.status}", generation=answer.generation)

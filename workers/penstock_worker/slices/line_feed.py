@@ -23,14 +23,14 @@ from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output, sequences
 from penstock.formats.answers import engine_error
-from penstock.formats.engine_body import for_line
+from penstock.formats.engine_body import for_line, without_salt
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
 from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip
-from penstock_worker.slices.line_request import LineTries, Outcome, OutcomeKind, ask_line
+from penstock_worker.slices.line_request import EngineLimits, LineTries, Outcome, OutcomeKind, ask_line
 from penstock_worker.slices.reuse import Group, is_theirs_too, keep
 
 log = structlog.get_logger()
@@ -202,8 +202,9 @@ class LineFeed:
         engine, rank = self._engine, self._ticket.rank
         profile = engine.supervisor.launch.profile
         priority = profile.told_priority(rank.priority(ahead=ahead))
-        salted = engine.settings.isolate_prefix_caches
-        return for_line(line.body, line.url, self._claim.tenant, salted, priority)
+        salted = profile.cache_salt and engine.settings.isolate_prefix_caches
+        body = for_line(line.body, line.url, self._claim.tenant, salted, priority)
+        return body if profile.cache_salt else without_salt(body)
 
     def _broken(self, line: Line, error: Exception) -> Record:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
@@ -214,7 +215,15 @@ class LineFeed:
         settings, engine = self._engine.settings, self._engine
         tries = LineTries(settings.line_tries, settings.line_timeout_seconds)
         try:
-            return await ask_line(engine.client, self._gate, ticket, line, tries, engine_lives=engine.supervisor.lives)
+            return await ask_line(
+                engine.client,
+                self._gate,
+                ticket,
+                line,
+                tries,
+                engine_lives=engine.supervisor.lives,
+                limits=EngineLimits(engine.supervisor.launch.profile, engine.backpressure),
+            )
         except EngineGone as error:
             self._lose_engine(line, error)
             return None
@@ -233,9 +242,12 @@ class LineFeed:
             if outcome.kind is OutcomeKind.REFUSED:
                 status, body = engine_error.told(status, body, model_of(line.body), line.url)
             said = (status, outcome.request_id, body)
-            return output.answered(batch, line.number, line.custom_id, *said, reused=reused)
+            record = output.answered(batch, line.number, line.custom_id, *said, reused=reused)
         except Exception as error:
             return self._broken(line, error)
+        if outcome.kind is OutcomeKind.ANSWERED and not reused:
+            self._engine.backpressure.answered(outcome.seconds, record.usage.output_tokens)
+        return record
 
 
 def _refused(message: str) -> Outcome:

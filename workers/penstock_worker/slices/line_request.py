@@ -6,7 +6,8 @@
     unreached   the connection broke when it was asked for the last time, and the engine lives: `engine_error`
 
 An outcome is data. EngineGone alone is an exception: nobody knows then whether the line ran, and what to do about it
-depends on the engine and the lease, which are the caller's. It is no try of the line's.
+depends on the engine and the lease, which are the caller's. It is no try of the line's. Nor is one that an engine with
+limits of its own turned away since it has enough (admission/backpressure.py): the line comes again once it may.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import structlog
 
+from penstock.domain.engines.profile import EngineProfile
 from penstock.formats.input import Line
+from penstock_worker.admission.backpressure import Backpressure
 from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone, EngineTimeout
 
@@ -50,6 +54,8 @@ class Outcome:
     body: bytes
     request_id: str | None
     tries: int
+    seconds: float = 0.0
+    """What the last try took."""
 
 
 class LineTries:
@@ -63,6 +69,7 @@ class LineTries:
         self._clock = clock
         self.made = 0
         self.spent_seconds = 0.0
+        self._last_seconds = 0.0
 
     @contextmanager
     def one(self) -> Iterator[float]:
@@ -72,7 +79,13 @@ class LineTries:
         try:
             yield self._seconds - self.spent_seconds
         finally:
-            self.spent_seconds += self._clock() - began
+            self._last_seconds = self._clock() - began
+            self.spent_seconds += self._last_seconds
+
+    def forgive(self) -> None:
+        """The last try was none: the engine did not take the line."""
+        self.made -= 1
+        self.spent_seconds -= self._last_seconds
 
     @property
     def left(self) -> int:
@@ -88,7 +101,27 @@ class LineTries:
         """The line's end after these tries."""
         if answer is None:
             return Outcome(kind, 0, b"", None, self.made)
-        return Outcome(kind, answer.status, answer.body, answer.request_id, self.made)
+        return Outcome(kind, answer.status, answer.body, answer.request_id, self.made, answer.seconds)
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """An engine's own limits, as its profile says that it tells of them."""
+
+    profile: EngineProfile
+    backpressure: Backpressure
+
+    def heard(self, answer: EngineAnswer) -> float | None:
+        """Note what an answer says of the limits; how long the line has to wait, None if it was taken.
+
+        Who has spent all that he paid for (OpenAI's `insufficient_quota`) is turned away for good.
+        """
+        hold = answer.hold_seconds
+        if not self.profile.is_busy(answer.status, hold):
+            if hold and answer.status < 300:
+                self.backpressure.hold(hold)
+            return None
+        return None if b"insufficient_quota" in answer.body else self.backpressure.refused_line(hold)
 
 
 async def ask_line(
@@ -99,27 +132,32 @@ async def ask_line(
     tries: LineTries,
     *,
     engine_lives: Callable[[int], Awaitable[bool]] | None = None,
+    limits: EngineLimits | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     chance: Callable[[], float] = random.random,
 ) -> Outcome:
-    """Ask one line that the caller has admitted at the gate; its slot is given back on every way out.
+    """Ask one line that the caller has admitted at the gate; its slot is given back once the engine is done with it.
 
     After 429, 5xx and a broken connection it is asked again while there are tries, without a slot while it waits.
     After a 5xx or a broken connection `engine_lives` is asked for the generation that was asked, since vLLM answers
     500 to all that is in flight when its EngineCore dies: if it is dead, that is EngineGone. Without `engine_lives` an
-    engine that answers lives, and one that breaks the connection does not. Raises EngineGone.
+    engine that answers lives, and one that breaks the connection does not. `limits` are those of an engine that turns
+    away what it has no room for. Raises EngineGone.
     """
     while True:
         answer = None
         try:
             with tries.one() as seconds:
-                answer = await client.ask(line.url, line.body, seconds)
+                answer = await client.ask(line.url, line.body, seconds, partial(gate.release, ticket))
         except EngineTimeout:
             return tries.outcome(OutcomeKind.TIMED_OUT)
         except EngineGone as error:
             broken = error
-        finally:
-            gate.release(ticket)
+        if answer and limits and (wait := limits.heard(answer)) is not None:
+            tries.forgive()
+            await sleep(wait * (1.0 + 0.1 * chance()))
+            await gate.admit(ticket)
+            continue
         if answer is None:
             if engine_lives is None or not await engine_lives(broken.generation):
                 raise broken

@@ -7,9 +7,9 @@ with its worker, and the platform does without it, knowingly: `LACKS` says how (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 
 class EngineSource(StrEnum):
@@ -83,6 +83,11 @@ LACKS: Final[Mapping[EngineLack, str]] = {
 """What the platform does without each."""
 
 
+def read_lacks(text: str) -> tuple[EngineLack, ...]:
+    """Names of lacks, by comma. Raises ValueError."""
+    return tuple(EngineLack(name) for name in text.split(",") if name)
+
+
 @dataclass(frozen=True)
 class LoadMetrics:
     """Where an engine's Prometheus page says how loaded it is: names of metrics, as the page writes them."""
@@ -139,8 +144,8 @@ class EngineProfile:
     """Whether it takes `x-request-id` over into its answers and logs."""
     cache_salt: bool = False
     """Whether it takes `cache_salt`, which parts its prefix cache by tenant."""
-    rate_limits: bool = False
-    """Whether a 429 of its, or a 503 with a retry-after, means that it has enough for now: no failure of the line's."""
+    busy_statuses: frozenset[int] = frozenset()
+    """What it answers when it has enough for now, and so is a 503 with a retry-after: no failures of the line's."""
     errors: ErrorShape = ErrorShape.OPENAI
     adapters: str | None = None
     """The path at which it loads a LoRA adapter while it runs."""
@@ -168,6 +173,22 @@ class EngineProfile:
             EngineLack.CACHE_SALT: self.cache_salt,
         }
         return tuple(lack for lack in EngineLack if not has[lack])
+
+    def is_busy(self, status: int, hold_seconds: float | None) -> bool:
+        """Whether an answer says that it has enough for now; `hold_seconds` is what its headers say of how long."""
+        return status in self.busy_statuses or bool(self.busy_statuses and status == 503 and hold_seconds is not None)
+
+    def without(self, *lacks: EngineLack) -> EngineProfile:
+        """The same, without what these name."""
+        off: dict[EngineLack, dict[str, Any]] = {
+            EngineLack.PRIORITY: {"priority": EnginePriority.NONE},
+            EngineLack.ABORT: {"abort": EngineAbort.NONE},
+            EngineLack.METRICS: {"load": None},
+            EngineLack.TOKENIZER: {"tokenizer": None},
+            EngineLack.REQUEST_IDS: {"request_ids": False},
+            EngineLack.CACHE_SALT: {"cache_salt": False},
+        }
+        return replace(self, **{name: value for lack in lacks for name, value in off[lack].items()})
 
     def told_priority(self, priority: int) -> int | None:
         """A rank's number (the lower goes first) as this engine is told it; None if it is told none."""

@@ -95,7 +95,7 @@ REMOTE: Final = EngineProfile(
     words="any server with OpenAI's API, at an address",
     launch="penstock_worker.engine.remote.launch:launch",
     source=EngineSource.ADDRESS,
-    rate_limits=True,
+    busy_statuses=frozenset({429, 529}),
     gaps=("what it runs can change at any time, so its answers are not shared through the cache",),
 )
 

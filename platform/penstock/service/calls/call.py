@@ -1,6 +1,7 @@
 """Waiting calls: read, offered to a worker, offered again where that is safe, and passed on as the answer comes.
 
-nothing of the answer is with the client    full · share · closed · draining · not-ready · unreachable · unanswered
+nothing of the answer is with the client    full · share · closed · draining · not-ready · limited · unreachable ·
+                                            unanswered
                                                 → another worker, `call_tries` in all
                                             engine-died · worker-lost → once on another worker
                                             waited → 503
@@ -176,6 +177,7 @@ class Calls:
         excluded: set[UUID] = set()
         unlucky: set[UUID] = set()  # asked again only if nobody else can be
         reasons: list[str] = []
+        limited_seconds: list[int] = []
         while len(reasons) < self._settings.call_tries:
             self._poison.check(ask.fingerprint)
             ingress, last_resort = self._pick(ask, excluded, unlucky)
@@ -195,6 +197,7 @@ class Calls:
                     answer = await self._begun(ask, attempt)
                 except NotTaken as not_taken:
                     reasons.append(not_taken.reason)
+                    limited_seconds += [] if not_taken.retry_after_seconds is None else [not_taken.retry_after_seconds]
                 else:
                     failed.pop_all()
                     stack.callback(attempt.end)
@@ -205,7 +208,7 @@ class Calls:
                 unlucky.add(ingress.worker)
             elif reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
                 excluded.add(ingress.worker)
-        raise _nobody(ask.model, reasons)
+        raise _nobody(ask.model, reasons, min(limited_seconds, default=1))
 
     def _pick(self, ask: CallRequest, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Ingress | None, bool]:
         only = self._poison.only(ask.fingerprint)
@@ -338,7 +341,7 @@ def _read(
     )
 
 
-def _nobody(model: str, reasons: list[str]) -> PenstockError:
+def _nobody(model: str, reasons: list[str], retry_after_seconds: int) -> PenstockError:
     """Why no worker answered."""
     if any(reason in DEATHS for reason in reasons):
         message = "The engine died while it worked on this request, and no other worker could take it over."
@@ -346,6 +349,9 @@ def _nobody(model: str, reasons: list[str]) -> PenstockError:
     if "share" in reasons:
         message = f"You have as many calls at {model!r} as you may while others may want some; wait for one of them."
         return TooMany(message, headers={"retry-after": "1"})
+    if "limited" in reasons:
+        message = f"The engine of {model!r} has as many requests as it takes for now; try again later."
+        return Unavailable(message, code="engine_rate_limited", retry_after_seconds=retry_after_seconds)
     if "waited" in reasons or "full" in reasons:
         return Unavailable(f"All workers of {model!r} are busy; try again shortly.", code="workers_busy")
     message = f"No worker of {model!r} takes calls at the moment; try again shortly."

@@ -25,9 +25,10 @@ DEATHS: Final = frozenset({"engine-died", "worker-lost"})
 class NotTaken(Exception):
     """No answer came: an ingress's own reason, or `unreachable`, `worker-lost`."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Broken(Exception):
@@ -124,7 +125,8 @@ class CallAttempt:
             self._directory.shut(self.worker)
         elif reason == "engine-died":
             await self._died(reply.suspects)
-        raise NotTaken(reason)
+        after = reply.headers.get("retry-after", "")
+        raise NotTaken(reason, int(after) if after.isdecimal() else None)
 
     async def first(self) -> bytes:
         """The first bytes of the answer; nothing of it is with the client yet. Raises NotTaken, and EngineCrash."""

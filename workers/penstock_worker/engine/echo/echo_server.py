@@ -10,7 +10,8 @@ can be made to do is in `markers.py`.
                                           [--latency-ms 20] [--jitter 0.5] [--seed 7] [--itl-ms 5]
                                           [--output-tokens 40] [--max-num-seqs 128]
                                           [--journal PATH] [--lora-modules NAME=PATH …] [--kv-usage 0.5]
-                                          [--preemptions 3]
+                                          [--preemptions 3] [--plays sglang] [--lacks priority,abort]
+                                          [--most-at-once 4] [--requests-per-second 20]
 
 A stream's first token comes after the latency, each further one `--itl-ms` later; where the request says how many
 tokens it wants, each is an event of its own. A client that goes away is no longer served, and counted as aborted.
@@ -20,8 +21,12 @@ kills the engine: unix seconds, pid and the first 80 characters of the last user
 between. So a test counts how often each line was asked, whatever died meanwhile; engines may share the file.
 
 At most `--max-num-seqs` requests run, the others wait, as in vLLM. The latency of a request depends on its body and
-the seed only. Ready in about a second; 4,000 requests/s on one of two shared cores, with its client on the other
-(2,200 without uvloop).
+the seed only. `--plays NAME` gives it the pages, errors and metrics of another engine profile, which it says in its log
+and in `owned_by`; `--lacks` takes abilities away (domain/engines/profile.py); the last two make it refuse as hosted
+engines do (`provider_limits.py`).
+
+Ready in about a second; 4,000 requests/s on one of two shared cores, with its client on the other (2,200 without
+uvloop).
 """
 
 from __future__ import annotations
@@ -40,12 +45,14 @@ import uvloop
 from aiohttp import web
 from cachetools import FIFOCache
 
+from penstock.domain.engines.profile import EngineAbort, EngineLack
 from penstock_worker.engine.echo import markers, status_page, stream
 from penstock_worker.engine.echo.answers import ANSWERS, Answerer, EchoRefusal, Voice
 from penstock_worker.engine.echo.body import Body, asked, decode, encode
 from penstock_worker.engine.echo.counters import Counters
 from penstock_worker.engine.echo.launch import DEFAULT_SEQS
-from penstock_worker.engine.echo.status_page import OWNED_BY
+from penstock_worker.engine.echo.provider_limits import ProviderLimits
+from penstock_worker.engine.echo.shapes import EchoShape
 
 _MOST_REMEMBERED: Final = 100_000
 _MOST_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -72,6 +79,10 @@ class Echo:
             options.kv_usage,
             options.preemptions,
         )
+        self.shape = EchoShape(options.plays, options.lacks)
+        self.limits = ProviderLimits(options.most_at_once, options.requests_per_second)
+        self.named: dict[str, asyncio.Task[Any]] = {}
+        """Requests by the ids that they are aborted by."""
         self.refused_before: FIFOCache[bytes, int] = FIFOCache(_MOST_REMEMBERED)
         self.journal: int | None = None
         if options.journal:
@@ -79,25 +90,39 @@ class Echo:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request."""
+        profile = self.shape.profile
         if request.method == "GET":
-            return status_page.page(self.counters, request.path)
+            return status_page.page(self.counters, request.path, self.shape)
+        if profile.abort is EngineAbort.REQUEST_ID and request.path == profile.abort_path:
+            return self._abort(decode(await request.read()))
         answer = ANSWERS.get(request.path)
-        if answer is None:
-            return status_page.not_found()
+        if answer is None or (request.path == "/tokenize" and self.shape.lacks(EngineLack.TOKENIZER)):
+            return status_page.not_found(self.shape)
         raw = await request.read()
+        if profile.abort is EngineAbort.DISCONNECT:
+            return await self._answer(request, raw, answer)
+        # Whoever leaves is not noticed: the work goes on.
+        return await asyncio.shield(asyncio.ensure_future(self._answer(request, raw, answer)))
+
+    def _abort(self, body: Body) -> web.Response:
+        if task := self.named.get(str(body.get(self.shape.profile.id_field))):
+            task.cancel()
+        return status_page.reply({})
+
+    async def _answer(self, request: web.BaseRequest, raw: bytes, answer: Answerer) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None, "a handler runs in a task"
         self.asked.add(task)
         try:
             return await self._run(request, raw, answer)
         except EchoRefusal as refusal:
-            return status_page.reply(refusal.body, refusal.status)
+            return status_page.reply(self.shape.error(refusal.body), refusal.status, refusal.headers)
         except asyncio.CancelledError:
             if self.counters.core_lives:
                 self.counters.aborted += 1
                 raise
             task.uncancel()
-            return status_page.reply(_CORE_DIED, 500)
+            return status_page.reply(self.shape.error(_CORE_DIED), 500)
         finally:
             self.asked.discard(task)
 
@@ -110,13 +135,18 @@ class Echo:
         if body.get("model", self.voice.model) not in self.counters.names:
             message = f"The model `{body['model']}` does not exist."
             raise EchoRefusal(404, message, "NotFoundError", "model")
-        async with self._slot():
+        if field := self.shape.unknown_field(body):
+            raise EchoRefusal(400, f"Unrecognized request argument supplied: {field}", param=field)
+        if (headers := self.limits.refuses(self.counters.running + self.counters.waiting)) is not None:
+            raise EchoRefusal(429, "Too many requests.", "requests", headers=headers)
+        async with self._named(body), self._slot():
             await self._obey(script, raw, request)
             if self._refuses(script, raw):
                 headers = {"retry-after": script.retry_after} if script.retry_after else None
-                refusal = EchoRefusal(script.status, f"The script says {script.status}.", "ScriptedError")
-                return status_page.reply(refusal.body, script.status, headers)
-            identity = request.headers.get("x-request-id") or f"{zlib.crc32(raw):08x}{self.counters.answered:08x}"
+                raise EchoRefusal(script.status, f"The script says {script.status}.", "ScriptedError", headers=headers)
+            own = f"{zlib.crc32(raw):08x}{self.counters.answered:08x}"
+            takes_ids = not self.shape.lacks(EngineLack.REQUEST_IDS)
+            identity = (request.headers.get("x-request-id") if takes_ids else None) or own
             said = answer(self.voice, body, script, identity)
             self.counters.answered += 1
             if body.get("stream") is True and request.path in stream.KINDS:
@@ -125,7 +155,23 @@ class Echo:
         return web.Response(
             body=whole.replace(b"[[surrogate]]", rb"\ud800") if script.surrogate else whole,
             content_type="application/json",
+            headers=None if takes_ids else {"x-request-id": identity},
         )
+
+    @contextlib.asynccontextmanager
+    async def _named(self, body: Body) -> Any:
+        """Known by its id meanwhile, to whoever aborts by that."""
+        profile = self.shape.profile
+        id = body.get(profile.id_field) if profile.abort is EngineAbort.REQUEST_ID else None
+        task = asyncio.current_task()
+        if id is None or task is None:
+            yield
+            return
+        self.named[str(id)] = task
+        try:
+            yield
+        finally:
+            del self.named[str(id)]
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> Any:
@@ -204,9 +250,10 @@ class Echo:
                 raise
             task.uncancel()
             await response.write(b"data: " + encode(_CORE_DIED) + b"\n\n")
-        if kind != "response":
-            await response.write(b"data: [DONE]\n\n")
-        await response.write_eof()
+        with self._heard_or_not():
+            if kind != "response":
+                await response.write(b"data: [DONE]\n\n")
+            await response.write_eof()
         return response
 
     async def _say(
@@ -225,7 +272,19 @@ class Echo:
                 tokens += 1
                 if tokens > 1 and self.itl_seconds:
                     await asyncio.sleep(self.itl_seconds)
-            await response.write((f"event: {name}\n".encode() if name else b"") + b"data: " + encode(event) + b"\n\n")
+            with self._heard_or_not():
+                await response.write(
+                    (f"event: {name}\n".encode() if name else b"") + b"data: " + encode(event) + b"\n\n"
+                )
+
+    @contextlib.contextmanager
+    def _heard_or_not(self) -> Any:
+        """An engine that does not notice that its reader left goes on."""
+        try:
+            yield
+        except ConnectionError:
+            if self.shape.profile.abort is EngineAbort.DISCONNECT:
+                raise
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -239,8 +298,9 @@ async def serve(options: argparse.Namespace) -> None:
     for number_ in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number_, end.set)
     # The low-level server: no router and no middleware in the way. A client that goes away cancels its handler.
+    echo = Echo(options)
     server = web.Server(
-        Echo(options).handle,
+        echo.handle,
         request_factory=_request,
         access_log=None,
         handler_cancellation=True,
@@ -255,7 +315,7 @@ async def serve(options: argparse.Namespace) -> None:
     else:
         await web.TCPSite(runner, "127.0.0.1", options.port, backlog=4096).start()
     where = options.uds or f"port {options.port} of this machine"
-    print(f"{OWNED_BY}: pretends to be {options.model!r} on {where}; it is no model.", flush=True)
+    print(f"{echo.shape.owned_by}: pretends to be {options.model!r} on {where}; it is no model.", flush=True)
     await end.wait()
     await runner.cleanup()
 
@@ -279,6 +339,10 @@ def main() -> None:
     parser.add_argument("--lora-modules", nargs="+", default=[])
     parser.add_argument("--max-num-seqs", type=int, default=DEFAULT_SEQS)
     parser.add_argument("--journal")
+    parser.add_argument("--plays")
+    parser.add_argument("--lacks", default="")
+    parser.add_argument("--most-at-once", type=int, default=0)
+    parser.add_argument("--requests-per-second", type=float, default=0.0)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(parser.parse_args()))
 

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock.domain.engines.profile import EngineProfile
-from penstock_worker.engine.launch_spec import Launch, check_socket, engine_environment, number, slots_for, without
+from penstock.domain.engines.profile import EngineLack, EngineProfile, read_lacks
+from penstock_worker.engine.launch_spec import (
+    BadLaunch,
+    Launch,
+    check_socket,
+    engine_environment,
+    has_flag,
+    number,
+    option,
+    slots_for,
+    without,
+)
 
 DEFAULT_SEQS: Final = 128
 
@@ -28,6 +38,12 @@ def launch(
     It runs in the worker's interpreter whatever `python` says: that one needs a vLLM, not Penstock.
     """
     check_socket(socket)
+    if has_flag(arguments, "--plays"):
+        raise BadLaunch("--plays is for an echo engine that is reached as one that runs elsewhere.")
+    try:
+        profile = profile.without(*read_lacks(option(arguments, "--lacks") or ""))
+    except ValueError:
+        raise BadLaunch(f"--lacks takes {', '.join(EngineLack)}, by comma.") from None
     slots = slots_for(number(arguments, "--max-num-seqs") or DEFAULT_SEQS)
     command = [sys.executable, "-m", "penstock_worker.engine.echo.echo_server", "--uds", str(socket), "--model", model]
     command += ["--max-num-seqs", str(slots.all), *without(arguments, "--max-num-seqs")]

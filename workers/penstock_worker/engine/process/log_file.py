@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from penstock_worker.engine.launch_spec import FINAL_STATUS
+
 _TAIL_BYTES: Final = 3_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
 _START_BYTES: Final = 256 * 1024
@@ -54,6 +56,8 @@ def comes_back(cause: str, status: int) -> bool:
 
     What the hub or a full GPU did to it may be better next time.
     """
+    if status == FINAL_STATUS:
+        return True
     if _MAY_PASS.search(cause):
         return False
     return (status == 2 and cause.startswith("error: ")) or _COMES_BACK.match(cause) is not None
