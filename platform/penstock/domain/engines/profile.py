@@ -103,6 +103,8 @@ class LoadMetrics:
     preemptions: str | None = None
     tokens: tuple[str, ...] = ()
     """Counters of tokens, which together are all that it processed, prompts and answers."""
+    of_its_loop: bool = False
+    """Whether the loop that computes also writes the page: then no page is no step."""
 
     @property
     def busy(self) -> frozenset[str]:

@@ -57,6 +57,7 @@ LLAMACPP: Final = EngineProfile(
         waiting="llamacpp:requests_deferred",
         tokens=("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
         steps=("llamacpp:n_decode_total", "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
+        of_its_loop=True,
     ),
     gaps=(
         "it answers whatever `model` a request names; which engine a request goes to is the platform's affair alone",
