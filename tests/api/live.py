@@ -21,6 +21,7 @@ from store import as_holder
 
 from penstock.api.app import create_app
 from penstock.api.http import connection
+from penstock.domain.engines.profile import EngineProfile
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.slice import Claim
@@ -128,10 +129,12 @@ def error(answer: httpx.Response, status: int) -> dict[str, Any]:
     return body["error"]
 
 
-def arrive(db: Database, settings: Settings, kind: str, model: str | None = None) -> Holder:
+def arrive(
+    db: Database, settings: Settings, kind: str, model: str | None = None, engine: EngineProfile | None = None
+) -> Holder:
     """Enter a live worker, as its process does at its start."""
     holder = Holder(uuid.uuid4(), kind, model, "test", os.getpid())
-    db.run(work.register, holder, "starting", 8)
+    db.run(work.register, holder, "starting", 8, engine)
     db.run(work.mark, holder, "ready", settings)
     return holder
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from api.live import arrive
 
 from penstock.domain.calls.ingress import Load
+from penstock.domain.engines.profile import EngineProfile
 from penstock.service.calls import ingresses
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
@@ -41,7 +42,9 @@ class ScriptedIngress:
         region: str = "",
         slots: int = 8,
         revision: str = "",
+        engine: EngineProfile | None = None,
     ) -> None:
+        self._engine = engine
         self._db = db
         self._settings = settings.model_copy(update={"region": region})
         self._model = model
@@ -66,7 +69,7 @@ class ScriptedIngress:
     def __enter__(self) -> Self:
         self._thread.start()
         self._run(self._open())
-        holder = arrive(self._db, self._settings, "gpu", self._model)
+        holder = arrive(self._db, self._settings, "gpu", self._model, self._engine)
         self.worker = holder.id
         self._holder = holder
         self.announce(self._revision)
@@ -152,6 +155,8 @@ class ScriptedIngress:
         refusal = {"x-penstock-refusal": act}
         if "suspects" in more:
             refusal["x-penstock-suspects"] = "1"
+        if act == "limited":
+            refusal["retry-after"] = more[0]
         return web.Response(status=503, headers=refusal)
 
     async def _stream(

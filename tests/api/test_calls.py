@@ -185,6 +185,17 @@ def test_a_call_that_found_no_slot_in_time_is_not_offered_again(
     assert len(ingress.asked) + len(other.asked) == 1
 
 
+def test_when_all_engines_have_enough_the_client_is_told_when_to_come_back(
+    api: httpx.Client, ingress: ScriptedIngress, other: ScriptedIngress
+) -> None:
+    ingress.usual, other.usual = "limited 20", "limited 7"
+    answer = ask(api)
+    assert error(answer, 503)["code"] == "engine_rate_limited"
+    assert (answer.headers["retry-after"], len(ingress.asked), len(other.asked)) == ("7", 1, 1)
+    other.usual = "answer"
+    assert ask(api).status_code == 200, "another worker's engine may have room"
+
+
 def test_when_all_are_full_the_client_is_told_to_come_back(
     api: httpx.Client, ingress: ScriptedIngress, other: ScriptedIngress
 ) -> None:

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from penstock.domain.calls.ingress import Load
+from penstock.domain.engines.profile import EngineLack
+from penstock.domain.engines.profiles import ECHO
 from penstock.formats import input as lines
 from penstock.service.admin import models, prices
 from penstock.service.calls import ingresses
@@ -99,6 +101,20 @@ def test_measured_facts_and_a_measured_worker_give_tokens_and_time(
     behind = estimate(client, file, lane="flex")["seconds"]
     assert behind["expected"] > seen["seconds"]["expected"] + 1
     assert estimate(client, file, completion_window="1m", lane="priority")["meets_deadline"] is True
+
+
+def test_an_engine_without_a_tokenizer_is_not_asked_and_bytes_count(
+    db: Database, settings: Settings, client: httpx.Client
+) -> None:
+    with (
+        ScriptedIngress(db, settings, engine=ECHO.without(EngineLack.TOKENIZER)) as ingress,
+        ScriptedIngress(db, settings, model="other", engine=ECHO) as other,
+    ):
+        other.whole = b'{"count": 17, "max_model_len": 512, "tokens": []}'
+        named = upload(client, content(9, model="other"))["id"]
+        serves(lambda: estimate(client, named)["based_on"]["input"] == "tokenizer")  # the API's table has both
+        seen = estimate(client, upload(client, content(9))["id"])
+        assert (seen["based_on"]["input"], ingress.asked) == ("assumed", [])
 
 
 def test_the_engines_tokenizer_counts_the_sample(db: Database, settings: Settings, client: httpx.Client) -> None:

@@ -13,6 +13,8 @@ from sqlalchemy import text
 import penstock
 from penstock.domain.calls.ingress import Load
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.engines.profile import EngineLack
+from penstock.domain.engines.profiles import ECHO, VLLM
 from penstock.domain.fleet.worker import WorkerOrders
 from penstock.service.calls import ingresses
 from penstock.service.core.transaction import Database
@@ -58,12 +60,30 @@ def test_the_fleet_is_listed_with_what_each_has_in_hand(
         "region": "",
         "version": penstock.__version__,
         "slots": 8,
+        "engine": None,
+        "lacks": [],
         "load": {"leases": 0, "lines": 5, "calls": 2, "budget": 6, "tokens_per_second": 12.3},
     }
     first = client.get("/v1/workers", params={"limit": 1}).json()
     rest = client.get("/v1/workers", params={"after": first["last_id"]}).json()
     assert (first["has_more"], [one["id"] for one in first["data"] + rest["data"]]) == (True, [*states(client)])
     error(client.get("/v1/workers", params={"after": str(uuid4())}), 404)
+
+
+def test_a_workers_engine_and_what_that_lacks_are_shown_with_it_and_with_its_model(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    assert client.get(f"/v1/models/{model}").json()["engines"] == []
+    arrive(db, settings, "gpu", model, VLLM)
+    found = client.get(f"/v1/models/{model}").json()
+    assert (found["engines"], found["lacks"]) == (["vllm"], [])
+    other = arrive(db, settings, "gpu", model, ECHO.without(EngineLack.ABORT, EngineLack.METRICS))
+    one = client.get(f"/v1/workers/{other.id}").json()
+    assert (one["engine"], one["lacks"]) == ("echo", ["abort", "metrics"])
+    found = client.get("/v1/models").json()["data"][0]
+    assert (found["engines"], found["lacks"]) == (["echo", "vllm"], ["abort", "metrics"])
+    db.run(work.mark, other, "gone", settings)
+    assert client.get(f"/v1/models/{model}").json()["lacks"] == [], "of live workers alone"
 
 
 def test_who_is_silent_is_lost_and_who_said_goodbye_is_gone(

@@ -8,6 +8,7 @@ import pytest
 from api.live import arrive
 from cli.conftest import Penstock
 
+from penstock.domain.engines.profiles import REMOTE
 from penstock.service.admin import keys
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
@@ -40,6 +41,19 @@ def test_workers_are_listed_shown_drained_and_restarted_by_the_beginning_of_an_i
     assert id[:8] in penstock("workers", "list", "--gone").stdout
     ended = penstock("workers", "restart", id[:8])
     assert (ended.exit_code, ended.stderr) == (1, f"penstock: Worker {id} has ended: it takes no orders.\n")
+
+
+def test_what_an_engine_lacks_is_told_in_words_of_its_worker_and_of_its_model(
+    penstock: Penstock, db: Database, settings: Settings
+) -> None:
+    worker = arrive(db, settings, "gpu", "org/far", REMOTE)
+    for shown in (penstock("workers", "show", str(worker.id)).stdout, penstock("models", "show", "org/far").stdout):
+        assert "remote" in shown
+        assert {f"no {lack}" for lack in REMOTE.lacks} <= {" ".join(line.split()[:2]) for line in shown.splitlines()}
+        assert "estimates go by bytes" in " ".join(shown.split())
+    assert json.loads(penstock("models", "show", "org/far", "--json").stdout)["engines"] == ["remote"]
+    nobody = penstock("models", "show", "nobody")
+    assert (nobody.exit_code, nobody.stderr) == (1, "penstock: No such model: 'nobody'.\n")
 
 
 def test_an_id_of_nobody_of_several_and_a_key_that_is_no_operators_are_one_line_each(

@@ -51,6 +51,26 @@ SCORE = "/v1/score"
             {"object": "error", "message": "old", "type": "InternalServerError", "param": [], "code": 500},
             {"message": "old", "type": "InternalServerError", "param": None, "code": None},
         ),
+        (
+            422,
+            {"error": "Input validation error: too long", "error_type": "validation"},
+            {"message": "Input validation error: too long", "type": "validation", "param": None, "code": None},
+        ),
+        (
+            404,
+            {"error": {"message": "model 'x' not found", "type": "not_found_error", "param": None, "code": None}},
+            {"message": "model 'x' not found", "type": "not_found_error", "param": None, "code": "model_not_found"},
+        ),
+        (
+            422,
+            {"detail": [{"loc": ["body", "n"], "msg": "must be 1"}, {"loc": ["body", "top_k"], "msg": "unknown"}]},
+            {
+                "message": "body.n: must be 1; body.top_k: unknown",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            },
+        ),
     ],
 )
 def test_an_engines_error_gets_openais_envelope(status: int, said: object, wanted: object) -> None:

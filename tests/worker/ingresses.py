@@ -56,6 +56,7 @@ class Site:
     gate: Gate
     supervisor: Supervisor
     loop: LoopThread
+    engine: EngineContext
     heard: Heard
     worker: uuid.UUID
     changes: list[bool]
@@ -114,7 +115,7 @@ def engine_of_its_own(short_dir: Path, *arguments: str, **given: Any) -> Iterato
         launch = echo_launch(folder, *arguments)
         supervisor = stack.enter_context(Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log"))
         loop = stack.enter_context(LoopThread())
-        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation)
+        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation, profile=launch.profile)
         stack.enter_context(loop.living(client))
         yield EngineContext(
             client, Gate(launch.batch_slots, launch.engine_slots, launch.overtakers), supervisor, loop, settings
@@ -135,7 +136,7 @@ def site(short_dir: Path, *arguments: str, **given: Any) -> Iterator[Site]:
         )
         stack.enter_context(engine.loop.living(ingress.opened()))
         wait_ready(engine.supervisor, 60)
-        yield Site(ingress, engine.gate, engine.supervisor, engine.loop, heard, worker, changes)
+        yield Site(ingress, engine.gate, engine.supervisor, engine.loop, engine, heard, worker, changes)
 
 
 def chat(text: str, **more: Any) -> dict[str, Any]:

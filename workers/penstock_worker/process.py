@@ -125,7 +125,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         worker_status = stack.enter_context(
             WorkerStatus(db, beat, holder, settings, lambda trouble: _give_up(trouble, log_path))
         )
-        worker_status.register(launch.batch_slots)
+        worker_status.register(launch.batch_slots, launch.profile)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
         client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation, profile=launch.profile)

@@ -1,11 +1,13 @@
-"""The flag `--engine`: which engine profile answers, by its name."""
+"""Engine profiles on the command line: the flag `--engine`, and what an engine lacks in words."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Final
 
 import typer
 
+from penstock.domain.engines.profile import LACKS
 from penstock.domain.engines.profiles import PROFILES, VLLM
 
 DEFAULT: Final = VLLM.name
@@ -16,6 +18,13 @@ def known(name: str) -> str:
     if name not in PROFILES:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(map(repr, PROFILES))}.")
     return name
+
+
+def lacks(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Rows of a table: what an engine can't do, and how that is done without."""
+    known_ones = {str(lack): words for lack, words in LACKS.items()}
+    for name in names:
+        yield f"no {name}", known_ones.get(name, "")
 
 
 Engine = Annotated[

@@ -94,6 +94,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "limits budget": ("penstock limits budget acme 250.00", "penstock limits budget acme none"),
     "models list": ("penstock models list --json",),
+    "models show": ("penstock models show tiny",),
     "models add": ("penstock models add org/model",),
     "models slo": ("penstock models slo tiny --ttft-p95-ms 250 --itl-p95-ms 40",),
     "models price": ("penstock models price tiny --input 0.15 --output 0.6",),

@@ -37,7 +37,9 @@ RENAMED: Final = {
     "WEBHOOK_TENANT_PLACES": "WEBHOOK_TENANT_CONCURRENCY",
 }
 """Names that settings had before."""
-_OTHERS: Final = frozenset({"API_KEY", "BIND", "DATA", "ENGINE_KEY", "ENGINE_PYTHON", "MODEL", "URL"})
+_OTHERS: Final = frozenset(
+    {"API_KEY", "BIND", "DATA", "ENGINE_KEY", "ENGINE_KEY_FILE", "ENGINE_PYTHON", "MODEL", "URL"}
+)
 """What commands, engines and the compose files read under our prefix beside the settings."""
 _ALIKE: Final = 0.8
 """From here on difflib's ratio is a slip of the keyboard, and below it a variable of the operator's own."""

@@ -5,53 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from worker.elsewhere import elsewhere, far_launch
 from worker.engines import wait_ready
 
 from penstock.stack.ports import free_port
-from penstock_worker.engine import kind, revision
+from penstock_worker.engine import revision
 from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.process import probe
 from penstock_worker.engine.process.supervisor import Supervisor
 
 CHAT = "/v1/chat/completions"
-
-
-@contextlib.contextmanager
-def elsewhere(port: int) -> Iterator[subprocess.Popen[str]]:
-    """An engine that somebody else started, on a port."""
-    command = [
-        sys.executable,
-        "-m",
-        "penstock_worker.engine.echo.echo_server",
-        "--port",
-        str(port),
-        "--model",
-        "theirs",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        assert "it is no model" in process.stdout.readline()
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def launch(folder: Path, url: str, *arguments: str, **environ: str) -> Launch:
-    return kind.launch(
-        "remote", model="theirs", source=url, socket=folder / "e.sock", arguments=arguments,
-        environ=dict(os.environ) | environ, python=sys.executable,
-    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -63,13 +33,13 @@ def supervised(made: Launch, folder: Path) -> Iterator[Supervisor]:
 @pytest.fixture(scope="module")
 def relayed(short_dir: Path) -> Iterator[tuple[subprocess.Popen[str], Supervisor]]:
     """An engine elsewhere, and what leads to it here."""
-    port, folder = free_port(), short_dir / "remote"
+    folder = short_dir / "remote"
     with (
-        elsewhere(port) as engine,
-        supervised(launch(folder, f"http://127.0.0.1:{port}/v1/", "--max-num-seqs=4"), folder) as supervisor,
+        elsewhere() as engine,
+        supervised(far_launch(folder, f"{engine.url}/v1/", "--max-num-seqs=4"), folder) as supervisor,
     ):
         wait_ready(supervisor, 30)
-        yield engine, supervisor
+        yield engine.process, supervisor
 
 
 def ask(socket: Path, text: str, **more: Any) -> EngineAnswer:
@@ -119,35 +89,54 @@ def test_its_metrics_are_read_as_if_it_ran_here(relayed: tuple[Any, Supervisor])
 
 
 def test_the_key_is_in_its_environment_alone_and_the_lines_at_once_are_those_that_were_said(short_dir: Path) -> None:
-    made = launch(short_dir, "https://far/v1", "--max-num-seqs", "4", PENSTOCK_ENGINE_KEY="a-secret")
+    made = far_launch(short_dir, "https://far/v1", "--max-num-seqs", "4", PENSTOCK_ENGINE_KEY="a-secret")
     assert made.environment["ENGINE_KEY"] == "a-secret"
     assert "a-secret" not in " ".join(made.command)
     assert (made.batch_slots, made.engine_slots) == (3, 4), "one is kept for a waiting call"
     assert made.command[made.command.index("--url") + 1] == "https://far"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--key-file=/nowhere/key",), "There is no key file /nowhere/key"),
+        (("--ca-file=/nowhere/ca.pem",), "There is no CA file /nowhere/ca.pem"),
+        ((f"--ca-file={__file__}",), "holds no certificate"),
+        (("--priority=fast",), "--priority is one of low_first, high_first, none"),
+    ],
+)
+def test_what_can_be_known_at_once_is_said_at_once(arguments: tuple[str, ...], why: str, short_dir: Path) -> None:
+    with pytest.raises(BadLaunch, match=why):
+        far_launch(short_dir, "https://far", *arguments)
+
+
+def test_an_engine_that_was_started_to_order_by_priority_is_told_ranks_in_its_order(short_dir: Path) -> None:
+    assert far_launch(short_dir, "http://far").profile.told_priority(4) is None
+    assert far_launch(short_dir, "http://far", "--priority=high_first").profile.told_priority(4) == -4
+
+
 @pytest.mark.parametrize("url", ["far:8000", "ftp://far", "http://", "http://me:secret@far"])
 def test_an_address_that_leads_nowhere_or_holds_a_password_is_refused(url: str, short_dir: Path) -> None:
     with pytest.raises(BadLaunch):
-        launch(short_dir, url)
+        far_launch(short_dir, url)
 
 
 def test_what_only_its_own_start_can_be_told_is_refused(short_dir: Path) -> None:
     with pytest.raises(BadLaunch, match="--dtype"):
-        launch(short_dir, "http://far", "--dtype=float32")
+        far_launch(short_dir, "http://far", "--dtype=float32")
 
 
 def test_its_answers_are_shared_with_nobody_since_nobody_knows_what_it_runs(short_dir: Path) -> None:
-    assert revision.of(launch(short_dir, "http://far")) == ""
+    assert revision.of(far_launch(short_dir, "http://far")) == ""
 
 
 def test_one_that_is_gone_is_dead_until_it_is_there_again(short_dir: Path) -> None:
     port, folder = free_port(), short_dir / "coming"
-    with supervised(launch(folder, f"http://127.0.0.1:{port}"), folder) as supervisor:
-        with elsewhere(port):
+    with supervised(far_launch(folder, f"http://127.0.0.1:{port}"), folder) as supervisor:
+        with elsewhere(port=port):
             first = wait_ready(supervisor, 30)
         with pytest.raises(EngineGone):
             ask(supervisor.launch.socket, "hello")
-        with elsewhere(port):
+        with elsewhere(port=port):
             wait_ready(supervisor, 60, first + 1)
             assert ask(supervisor.launch.socket, "hello").status == 200

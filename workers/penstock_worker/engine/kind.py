@@ -47,7 +47,7 @@ def launch(
     profile = PROFILES.get(kind)
     if profile is None:
         raise BadLaunch(f"No engine is called {kind!r}; there are {', '.join(PROFILES)}.")
-    describe = how(profile)
+    describe = starter(profile)
     return describe(
         profile=profile,
         model=model,
@@ -59,7 +59,7 @@ def launch(
     )
 
 
-def how(profile: EngineProfile) -> EngineLaunch:
+def starter(profile: EngineProfile) -> EngineLaunch:
     """The function that describes a start of such an engine; its module is imported now."""
     module, _, name = profile.launch.partition(":")
     return cast(EngineLaunch, getattr(import_module(module), name))

@@ -14,6 +14,7 @@ import structlog
 
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.engines.profile import EngineProfile
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
@@ -61,9 +62,10 @@ class WorkerStatus:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
 
-    def register(self, slots: int) -> None:
-        """Enter the worker; waits for a database that is away."""
-        insist(lambda: self._db.run(work.register, self._holder, self._state, slots), self._beat, grace_seconds=0)
+    def register(self, slots: int, engine: EngineProfile | None = None) -> None:
+        """Enter the worker, and what its engine can do; waits for a database that is away."""
+        values = (self._holder, self._state, slots, engine)
+        insist(lambda: self._db.run(work.register, *values), self._beat, grace_seconds=0)
 
     def ready(self, announce: Callable[[], None], then: Callable[[], None]) -> None:
         """The engine answers: say for which names calls may come, that slices may come, and then do this."""

@@ -214,6 +214,11 @@ class ModelShape(BaseModel):
     created: int
     owned_by: str = "penstock"
     live_workers: int = Field(description="Workers that serve it now; with none, its work waits.")
+    engines: list[str] = Field(description="The profiles of their engines: `vllm`, `remote` and so on.")
+    lacks: list[str] = Field(
+        description="What one of these engines can't do, and the platform does without: `priority`, `abort`, `metrics`,"
+        " `tokenizer`, `request_ids`, `cache_salt`."
+    )
     ttft_p95_ms: int | None = Field(description="Time to first token that batch work leaves to waiting calls, if set.")
     itl_p95_ms: int | None = Field(description="The same for the time between tokens.")
 
@@ -253,6 +258,8 @@ def model(one: Model) -> ModelShape:
         id=one.name,
         created=unix(one.created_at),
         live_workers=one.workers,
+        engines=list(one.engines),
+        lacks=list(one.lacks),
         ttft_p95_ms=one.ttft_p95_ms,
         itl_p95_ms=one.itl_p95_ms,
     )

@@ -42,6 +42,8 @@ class WorkerShape(BaseModel):
     last_seen_at: int = Field(description="Unix seconds.")
     last_seen_seconds: float = Field(description="So long ago, by the database's clock.")
     slots: int = Field(description="Batch lines that its engine has room for; 0 without an engine.")
+    engine: str | None = Field(description="The profile of its engine: `vllm`, `remote` and so on; null without one.")
+    lacks: list[str] = Field(description="What its engine can't do, and the platform does without; `docs/engines.md`.")
     load: WorkerLoad | None = Field(description="Null once it is lost or gone.")
 
 
@@ -72,6 +74,8 @@ def worker(one: WorkerView, gone_seconds: float) -> WorkerShape:
             "last_seen_at": unix(one.seen_at),
             "last_seen_seconds": round(max(0.0, one.seen_seconds), 1),
             "slots": one.slots,
+            "engine": one.engine or None,
+            "lacks": list(one.lacks),
             "load": None if now in (WorkerState.LOST, WorkerState.GONE) else load,
         }
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.database import opened
+from penstock.cli.engine_option import lacks
 from penstock.cli.printing import Json, listed, say, say_json, show, table
 from penstock.domain.accounts.price import Price, rate
 from penstock.stack.problem import Problem
@@ -16,7 +19,9 @@ from penstock.stack.problem import Problem
 if TYPE_CHECKING:
     from penstock.service.core.transaction import Database
 
-app = typer.Typer(no_args_is_help=True, help="List known models, make one known, promise latencies, set prices.")
+app = typer.Typer(
+    no_args_is_help=True, help="List and show known models, make one known, promise latencies, set prices."
+)
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 
@@ -35,6 +40,26 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
             for one in found["data"]
         )  # fmt: skip
         show(table(("model", "live workers", "ttft p95", "itl p95"), rows))
+
+
+@app.command("show")
+def show_(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """Show a model: who serves it, with which engines, and what those can't do."""
+    with told(), connected(url, data) as client:
+        found = ask(client, "GET", f"/models/{quote(name, safe='')}")
+        say_json(found) if as_json else show(table((), _facts(found)))
+
+
+def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "model", one["id"]
+    yield "known since", f"{datetime.fromtimestamp(one['created'], UTC):%Y-%m-%d %H:%M:%S} UTC"
+    yield "live workers", str(one["live_workers"])
+    if one["engines"]:
+        yield "engines", ", ".join(one["engines"])
+    yield from lacks(one["lacks"])
+    for what in ("ttft", "itl"):
+        if ms := one[f"{what}_p95_ms"]:
+            yield f"{what} p95", f"{ms} ms"
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
+from penstock.cli.engine_option import lacks
 from penstock.cli.kept_shown import Watch, once_or_kept
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient, newest
 from penstock.cli.printing import Json, say, say_json, table
@@ -158,6 +159,9 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if one["model"]:
         yield "model", one["model"]
         yield "calls to", ", ".join(one["serves"]) or "none"
+    if one["engine"]:
+        yield "engine profile", one["engine"]
+        yield from lacks(one["lacks"])
     yield "state", _state(one)
     if one["trouble"]:
         yield "trouble", one["trouble"]

@@ -78,7 +78,7 @@ def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
 
 def _model_there(url: str, wanted: str | None) -> str:
     """The name of the model that an engine has, or of the one that is wanted; raise Problem if it has it not."""
-    key = os.environ.get(child_environment.ENGINE_KEY)
+    key = _engine_key()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         far = is_far(httpx.URL(url).host)
@@ -95,6 +95,17 @@ def _model_there(url: str, wanted: str | None) -> str:
         return wanted or names[0]
     there = f"The engine at {url} has {', '.join(names) or 'no model'}"
     raise Problem(f"{there}, not {wanted}." if wanted else f"{there}: say --model NAME.")
+
+
+def _engine_key() -> str | None:
+    """The key of an engine that runs elsewhere; raise Problem if its file can't be read."""
+    file = os.environ.get(child_environment.ENGINE_KEY_FILE)
+    if not file:
+        return os.environ.get(child_environment.ENGINE_KEY)
+    try:
+        return Path(file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(f"The key file {file} ({child_environment.ENGINE_KEY_FILE}) can't be read: {error}.") from None
 
 
 def api_root(url: str) -> str:

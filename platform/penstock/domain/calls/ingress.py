@@ -54,3 +54,5 @@ class Ingress:
     load: Load
     revision: str = ""
     """What makes its engine's answers its own; empty if it is not known."""
+    lacks: tuple[str, ...] = ()
+    """What its engine can't do: see domain/engines/profile.py."""

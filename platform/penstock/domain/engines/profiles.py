@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -100,5 +101,82 @@ REMOTE: Final = EngineProfile(
     gaps=("what it runs can change at any time, so its answers are not shared through the cache",),
 )
 
-_ALL: Final = (VLLM, LLAMACPP, TRANSFORMERS, ECHO, REMOTE)
+VLLM_REMOTE: Final = replace(
+    REMOTE,
+    name="vllm-remote",
+    words="vLLM, at an address",
+    load=_VLLM_LOAD,
+    tokenizer="/tokenize",
+    request_ids=True,
+    cache_salt=True,
+    adapters=VLLM.adapters,
+    sleep=VLLM.sleep,
+    gaps=(
+        *REMOTE.gaps,
+        "it takes `priority` only if it was started with --scheduling-policy priority: then say --priority=low_first",
+    ),
+)
+SGLANG: Final = replace(
+    REMOTE,
+    name="sglang",
+    words="SGLang, at an address",
+    load=LoadMetrics(
+        running="sglang:num_running_reqs",
+        waiting="sglang:num_queue_reqs",
+        kv_usage="sglang:token_usage",
+        tokens=("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
+        steps=("sglang:prompt_tokens_total", "sglang:generation_tokens_total", "sglang:num_requests_total"),
+    ),
+    abort=EngineAbort.REQUEST_ID,
+    busy_statuses=REMOTE.busy_statuses | {503},
+    errors=ErrorShape.FLAT,
+    adapters="/load_lora_adapter",
+    sleep="/release_memory_occupation",
+    gaps=(
+        *REMOTE.gaps,
+        "its metrics are there only with --enable-metrics",
+        "it takes `priority` only with --enable-priority-scheduling: then say --priority=high_first, or low_first with"
+        " --schedule-low-priority-values-first",
+        "a client that leaves is noticed reliably only while it streams, so requests are aborted by their ids",
+    ),
+)
+TGI: Final = replace(
+    REMOTE,
+    name="tgi",
+    words="Text Generation Inference, at an address",
+    load=LoadMetrics(
+        running="tgi_batch_current_size",
+        waiting="tgi_queue_size",
+        steps=("tgi_batch_inference_count", "tgi_request_count"),
+    ),
+    errors=ErrorShape.TEXT,
+    gaps=(
+        *REMOTE.gaps,
+        "it has been archived since March 2026",
+        "its /tokenize has a shape of its own",
+        "it serves chat and text completions alone",
+    ),
+)
+OPENLLM: Final = replace(
+    REMOTE,
+    name="openllm",
+    words="OpenLLM (BentoML), at an address",
+    health_paths=("/readyz", "/livez"),
+    gaps=(*REMOTE.gaps, "the vLLM in it is behind BentoML: its metrics and its tokenizer are not reached"),
+)
+OLLAMA: Final = replace(
+    REMOTE,
+    name="ollama",
+    words="Ollama, at an address",
+    health_paths=("/api/version",),
+    busy_statuses=REMOTE.busy_statuses | {503},
+    gaps=(
+        *REMOTE.gaps,
+        "it loads a model with the first request for it, so the first answer takes as long",
+        "it answers OLLAMA_NUM_PARALLEL requests at once, and queues the others itself: say as many with"
+        " --max-num-seqs",
+    ),
+)
+
+_ALL: Final = (VLLM, LLAMACPP, TRANSFORMERS, ECHO, REMOTE, VLLM_REMOTE, SGLANG, TGI, OPENLLM, OLLAMA)
 PROFILES: Final[Mapping[str, EngineProfile]] = MappingProxyType({profile.name: profile for profile in _ALL})

@@ -16,6 +16,10 @@ class Model:
     ttft_p95_ms: int | None
     itl_p95_ms: int | None
     workers: int
+    engines: tuple[str, ...] = ()
+    """The profiles of their engines."""
+    lacks: tuple[str, ...] = ()
+    """What one of these engines or another can't do."""
 
 
 @dataclass(frozen=True)

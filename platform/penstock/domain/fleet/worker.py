@@ -105,6 +105,10 @@ class WorkerView:
     engine_trouble: str | None
     orders: WorkerOrders
     restarts_done: int
+    engine: str
+    """The name of its engine's profile; empty without an engine, or if its code is from before it told."""
+    lacks: tuple[str, ...]
+    """What its engine can't do: see domain/engines/profile.py."""
 
     def stands(self, gone_seconds: float) -> WorkerState:
         """How it stands, if whoever is silent for `gone_seconds` is taken for lost."""

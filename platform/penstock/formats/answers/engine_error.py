@@ -19,6 +19,8 @@ _CODES: Final = {"exceed_context_size_error": "context_length_exceeded"}
 _NOT_JSON: Final = "not_json"
 _NO_ROUTE: Final = ("Not Found", "File Not Found", "")
 """What says that there is no such endpoint: FastAPI's, llama.cpp's, and nothing."""
+_WEB_PAGE: Final = "The engine answered with a web page."
+_MOST_FIELDS: Final = 5
 
 
 def error_body(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
@@ -44,9 +46,9 @@ def told(status: int, body: bytes, model: str, endpoint: str) -> tuple[int, byte
 
 
 def reshaped(status: int, body: bytes) -> bytes:
-    """An engine's error in OpenAI's envelope: its message and type, and a code that is a string or null.
+    """An engine's error, whichever `ErrorShape` it has, in OpenAI's envelope; its code is text or null.
 
-    What is not JSON is quoted (its first 2,000 bytes), with the code `not_json`.
+    What is not JSON is quoted (its first 2,000 bytes), with the code `not_json`; of a web page is said that it is one.
     """
     message, error = _said(body)
     kind = error.get("type")
@@ -69,17 +71,31 @@ def _lacks_endpoint(status: int, body: bytes) -> bool:
 
 
 def _said(body: bytes) -> tuple[str, Mapping[str, Any]]:
-    """The message and the fields of an error: vLLM's, an older vLLM's without an envelope, or FastAPI's."""
+    """The message and the fields of an error: OpenAI's, one without an envelope, a text with its type beside it, or
+    FastAPI's, which may list what is wrong with which field.
+    """
     try:
         said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body[:_MOST_QUOTED_BYTES].decode("utf-8", "replace").strip(), {"code": _NOT_JSON}
+        quoted = body[:_MOST_QUOTED_BYTES].decode("utf-8", "replace").strip()
+        return (_WEB_PAGE if quoted.startswith("<") else quoted), {"code": _NOT_JSON}
     if not isinstance(said, dict):
         return "", {}
     error = said.get("error", said)
     if isinstance(error, str):
-        return error, {}
+        return error, {"type": said.get("error_type")}
     if not isinstance(error, dict):
         return "", {}
     message = error.get("message", error.get("detail"))
+    if isinstance(message, list):
+        message = "; ".join(_of_field(one) for one in message[:_MOST_FIELDS])
     return (message if isinstance(message, str) else ""), error
+
+
+def _of_field(one: object) -> str:
+    """One entry of FastAPI's list: where it is, and what is wrong there."""
+    if not isinstance(one, dict):
+        return str(one)[:_MOST_QUOTED_BYTES]
+    place = one.get("loc")
+    where = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return f"{where}: {one.get('msg', '')}"[:_MOST_QUOTED_BYTES]

@@ -31,6 +31,7 @@ from penstock.domain.api_errors import (
 )
 from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
+from penstock.domain.engines.profile import EngineLack
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import canonical, engine_body
@@ -138,6 +139,10 @@ class Calls:
         if not await self._directory.knows(ask.model):
             raise ModelNotFound(unknown(ask.model, self._directory.models, allowed_models))
         return ask
+
+    def lacks(self, model: str, lack: EngineLack) -> bool:
+        """Whether no engine of this model can do this."""
+        return self._directory.lacks(model, lack)
 
     @asynccontextmanager
     async def begin(self, ask: CallRequest) -> AsyncIterator[CallAnswer]:

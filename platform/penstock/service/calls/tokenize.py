@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from penstock.domain.api_errors import PenstockError
+from penstock.domain.api_errors import NoEndpoint, PenstockError
+from penstock.domain.engines.profile import EngineLack
 from penstock.formats.prompt import Prompt
 from penstock.service.calls.call import CallRequest, Calls
 from penstock.service.calls.call_attempt import Broken
@@ -53,8 +54,14 @@ async def count(
 
 
 async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
-    """None if the engine refuses this one. How many there are at once, the limit of estimates says."""
-    return await _counted(calls, await calls.read(id, tenant, ENDPOINT, raw, None))
+    """None if the engine refuses this one. How many there are at once, the limit of estimates says.
+
+    Raises NoEndpoint where no engine of the model has a tokenizer.
+    """
+    ask = await calls.read(id, tenant, ENDPOINT, raw, None)
+    if calls.lacks(ask.model, EngineLack.TOKENIZER):
+        raise NoEndpoint
+    return await _counted(calls, ask)
 
 
 async def _counted(calls: Calls, ask: CallRequest) -> int | None:

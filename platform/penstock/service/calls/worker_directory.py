@@ -22,6 +22,7 @@ from penstock.domain.api_errors import Unavailable
 from penstock.domain.calls import routing
 from penstock.domain.calls.breaker import CLOSED, Breaker
 from penstock.domain.calls.ingress import Ingress
+from penstock.domain.engines.profile import EngineLack
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
@@ -176,6 +177,11 @@ class WorkerDirectory:
         """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""
         revisions = {ingress.revision for ingress in self._of_name.get(model, ())}
         return revisions.pop() if len(revisions) == 1 else ""
+
+    def lacks(self, model: str, lack: EngineLack) -> bool:
+        """Whether a model has engines, and none of them can do this."""
+        there = self._of_name.get(model, ())
+        return bool(there) and all(lack in ingress.lacks for ingress in there)
 
     # Ingresses.
 

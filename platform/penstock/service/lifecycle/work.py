@@ -12,6 +12,7 @@ import penstock
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.engines.profile import EngineProfile
 from penstock.domain.fleet.worker import WorkerOrders
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.holder import Holder
@@ -41,8 +42,8 @@ class Beaten:
     orders: WorkerOrders
 
 
-def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
-    """Enter a process that starts; its model becomes known."""
+def register(tx: Transaction, holder: Holder, state: str, slots: int, engine: EngineProfile | None = None) -> None:
+    """Enter a process that starts, and what its engine can do; its model becomes known."""
     if holder.model is not None:
         models.add(tx.conn, holder.model, "registered")
     workers.register(
@@ -55,6 +56,8 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int) -> None:
         host=holder.host,
         pid=holder.pid,
         version=penstock.__version__,
+        engine=engine.name if engine else "",
+        lacks=engine.lacks if engine else (),
     )
 
 

@@ -24,7 +24,7 @@ _PULSE = text("""
 
 _PAGE = text("""
     select id, model, serves, ingress_url, region, engine_slots, open, calls, lines, budget, budget_reason,
-           tokens_per_second, revision
+           tokens_per_second, revision, lacks
     from workers
     where kind = 'gpu' and ingress_url is not null and state = 'ready' and load_reported_at > clock_timestamp() - :gone
     order by id""")
@@ -56,6 +56,7 @@ def page(conn: Connection, *, gone: timedelta) -> list[Ingress]:
             slots=row.engine_slots,
             load=Load(row.open, row.calls, row.lines, row.budget, row.budget_reason, row.tokens_per_second),
             revision=row.revision,
+            lacks=tuple(row.lacks),
         )
         for row in conn.execute(_PAGE, {"gone": gone})
     ]

@@ -20,10 +20,12 @@ _FIRST_NAMES = text("""
     order by name limit :limit""")
 _MOST_NAMES = 10_000
 _MOST_MEASURED = 100
-_LIST = text("""
+_LIVE_OF_IT = "w.kind = 'gpu' and w.model = m.name and w.state = 'ready' and w.seen_at > clock_timestamp() - :gone"
+_LIST = text(f"""
     select m.name, m.source, m.created_at, m.ttft_p95_ms, m.itl_p95_ms,
-           (select count(*)::int from workers w where w.kind = 'gpu' and w.model = m.name and w.state = 'ready'
-            and w.seen_at > clock_timestamp() - :gone) as workers
+           (select count(*)::int from workers w where {_LIVE_OF_IT}) as workers,
+           array(select distinct w.engine from workers w where {_LIVE_OF_IT} and w.engine <> '' order by 1) as engines,
+           array(select distinct lack from workers w, unnest(w.lacks) lack where {_LIVE_OF_IT} order by 1) as lacks
     from models m order by m.name""")
 _PROMISE = text("""
     update models set
@@ -95,7 +97,10 @@ def first_names(conn: Connection, allowed: frozenset[str] | None, limit: int) ->
 
 def page(conn: Connection, *, gone: timedelta) -> list[Model]:
     """All known models by name."""
-    return [Model(**row._mapping) for row in conn.execute(_LIST, {"gone": gone})]
+    return [
+        Model(**{**row._mapping, "engines": tuple(row.engines), "lacks": tuple(row.lacks)})
+        for row in conn.execute(_LIST, {"gone": gone})
+    ]
 
 
 def promise(conn: Connection, name: str, *, ttft_p95_ms: int | None, itl_p95_ms: int | None) -> Slo | None:

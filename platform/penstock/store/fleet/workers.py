@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -12,8 +13,8 @@ from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.fleet.worker import Worker, WorkerOrders, WorkerPace, WorkerView
 
 _REGISTER = text("""
-    insert into workers (id, kind, model, state, slots, host, pid, version)
-    values (:id, :kind, :model, :state, :slots, :host, :pid, :version)
+    insert into workers (id, kind, model, state, slots, host, pid, version, engine, lacks)
+    values (:id, :kind, :model, :state, :slots, :host, :pid, :version, :engine, :lacks)
     on conflict (id) do nothing""")
 _MARK = text("""
     -- A process that ends stays so: what was said before that may arrive after it.
@@ -38,7 +39,7 @@ _VIEW = """
            extract(epoch from clock_timestamp() - w.seen_at)::float8 as seen_seconds,
            extract(epoch from clock_timestamp() - w.beaten_at)::float8 as beat_seconds,
            w.slots, w.calls, w.lines, w.budget, w.tokens_per_second, w.failed_starts, w.engine_trouble,
-           w.drain, w.restarts_asked, w.restarts_done,
+           w.drain, w.restarts_asked, w.restarts_done, w.engine, w.lacks,
            (select count(*)::int from leases l where l.holder = w.id and l.closed_at is null) as leases
     from workers w"""
 _FIND = text(f"{_VIEW} where w.id = :id")
@@ -63,11 +64,12 @@ def register(
     host: str,
     pid: int,
     version: str,
+    engine: str = "",
+    lacks: Sequence[str] = (),
 ) -> None:
     """Enter a process that starts, once; `host` is for people, the id is the identity."""
     values = {"id": id, "kind": kind, "model": model, "state": state, "slots": slots, "host": host, "pid": pid}
-    values["version"] = version
-    conn.execute(_REGISTER, values)
+    conn.execute(_REGISTER, {**values, "version": version, "engine": engine, "lacks": list(lacks)})
 
 
 def mark(conn: Connection, id: UUID, state: str, trouble: EngineTrouble | None = None) -> None:
@@ -106,7 +108,8 @@ def page(conn: Connection, *, gone: bool, after: UUID | None, limit: int) -> lis
 def _view(row: Row[Any]) -> WorkerView:
     values = dict(row._mapping)
     orders = WorkerOrders(values.pop("drain"), values.pop("restarts_asked"))
-    return WorkerView(**{**values, "serves": tuple(row.serves)}, orders=orders)
+    values |= {"serves": tuple(row.serves), "lacks": tuple(row.lacks)}
+    return WorkerView(**values, orders=orders)
 
 
 def forget(conn: Connection) -> int:

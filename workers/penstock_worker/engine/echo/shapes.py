@@ -72,7 +72,7 @@ class EchoShape:
                 rows[name] = value
         both = (counters.voice.prompt_tokens, counters.voice.generation_tokens)
         rows |= dict(zip(load.tokens, both, strict=False))
-        rows |= {name: counters.answered for name in load.steps if "success" in name or "request_count" in name}
+        rows |= {name: counters.answered for name in load.steps if name not in load.tokens and "iteration" not in name}
         rows["echo:requests_aborted_total"] = counters.aborted
         label = f'{{engine="0",model_name="{counters.model}"}}'
         return "".join(_row(name, label, value) for name, value in rows.items())

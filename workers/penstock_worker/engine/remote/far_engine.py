@@ -6,6 +6,7 @@ NoFarEngine     it refuses our key, has not our model, or is no engine: that sta
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Sequence
 from typing import Any, Final
@@ -21,6 +22,9 @@ _SECONDS: Final = 5.0
 _MOST_LIST_BYTES: Final = 8 * 1024 * 1024
 _MOST_NAMED: Final = 5
 _NOT_THERE: Final = frozenset({404, 405, 501})
+_NOT_TOLD: Final = _NOT_THERE | {403}
+"""A key may be good for answers, and not for the list."""
+_ASKED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
 class EngineAway(Exception):
@@ -54,33 +58,48 @@ class FarEngine:
             if status == 200:
                 break
         if self._profile.lists_models:
-            self._read_list(*await self._get(MODELS))
+            status, kind, body = await self._get(MODELS)
+            if status in _NOT_TOLD:
+                await self._knock()
+            else:
+                self._read_list(status, kind, body)
 
     async def is_well(self) -> bool:
-        """Whether it works now: the first of its health pages that it has, else its list of models. Raises NoFarEngine
-        if it does not take our key any more.
+        """Whether it works now: by the first of its health pages that it has, else by its list of models.
+
+        Raises NoFarEngine if it does not take our key any more.
         """
         try:
-            for path in (*self._profile.health_paths, MODELS):
+            for path in self._profile.health_paths:
                 status, _, _ = await self._get(path)
-                if status == 200 or self._profile.is_busy(status, None):
-                    return True
-                if status in (401, 403) and path == MODELS:
-                    raise NoFarEngine(self._no_key(status))
-                if status not in _NOT_THERE and status not in (401, 403):
-                    return False
+                if status not in _NOT_TOLD and status != 401:
+                    return status == 200 or self._profile.is_busy(status, None)
+            status, _, _ = await self._get(MODELS)
         except EngineAway:
             return False
-        return False
+        if status == 401:
+            raise NoFarEngine(self._no_key())
+        return status < 500 or status in _NOT_THERE or self._profile.is_busy(status, None)
+
+    async def _knock(self) -> None:
+        """It does not say which models it has: does it answer at all? An empty request costs nothing.
+
+        Raises EngineAway and NoFarEngine.
+        """
+        for path in _ASKED:
+            status, _, _ = await self._get(path, b"{}")
+            if status == 401:
+                raise NoFarEngine(self._no_key())
+            if status not in _NOT_THERE:
+                print(f"relay: {self.url} does not list its models: its answers will say if it has {self.model!r}")
+                return
+        raise NoFarEngine(f"the engine at {self.url} has neither {MODELS} nor {_ASKED[0]}: is the address right?")
 
     def _read_list(self, status: int, kind: str, body: bytes) -> None:
         """What its list of models says. Raises EngineAway and NoFarEngine."""
         said = f"the engine at {self.url} answers {status} to {MODELS}"
-        if status in (401, 403):
-            raise NoFarEngine(self._no_key(status))
-        if status in _NOT_THERE:
-            print(f"relay: {self.url} has no {MODELS}: whether it has {self.model!r} its answers will say", flush=True)
-            return
+        if status == 401:
+            raise NoFarEngine(self._no_key())
         if self._profile.is_busy(status, None):  # it is there, and has enough to do
             return
         if status >= 500:
@@ -101,9 +120,9 @@ class FarEngine:
         adapters = (str(card["id"]) for card in cards if card.get("parent") in mine)
         self.names = tuple(dict.fromkeys([self.model, *adapters]))
 
-    def _no_key(self, status: int) -> str:
+    def _no_key(self) -> str:
         has = "does not take the key that it was given" if self._has_key() else "wants a key, and none was given"
-        return f"the engine at {self.url} {has} ({status}): PENSTOCK_ENGINE_KEY or --key-file says it"
+        return f"the engine at {self.url} {has} (401): PENSTOCK_ENGINE_KEY or --key-file says it"
 
     def _has_key(self) -> bool:
         try:
@@ -111,19 +130,21 @@ class FarEngine:
         except NoKey:
             return False
 
-    async def _get(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body. Raises EngineAway and NoFarEngine."""
+    async def _get(self, path: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+        """Status, content type and body of a page, or of an answer to a body. Raises EngineAway and NoFarEngine."""
         try:
-            async with self.session.get(
+            async with self.session.request(
+                "GET" if body is None else "POST",
                 self.url + path,
-                headers=self.key.header(),
+                data=body,
+                headers={"content-type": "application/json", **self.key.header()},
                 timeout=aiohttp.ClientTimeout(total=_SECONDS),
                 allow_redirects=False,
             ) as answer:
-                body = await answer.content.read(_MOST_LIST_BYTES)
-                while len(body) < _MOST_LIST_BYTES and (more := await answer.content.read(_MOST_LIST_BYTES)):
-                    body += more
-                return answer.status, answer.content_type, body
+                found = b""
+                while len(found) < _MOST_LIST_BYTES and (more := await answer.content.readany()):
+                    found += more
+                return answer.status, answer.content_type, found
         except NoKey as error:
             raise NoFarEngine(str(error)) from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -153,4 +174,7 @@ def _untrusted(url: str, error: Exception) -> str:
 def _words(error: Exception) -> str:
     """An error of the network, in short."""
     cause = getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None)
+    if number and number > 0:
+        return os.strerror(number)
     return (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).strip()

@@ -6,7 +6,8 @@
 It begins to listen once the engine works, takes our key and has our model; else it ends, and its last line says why,
 with the status 78 (sysexits' EX_CONFIG) if another start would end alike. A connection that breaks off there breaks off
 here. If the engine is gone then, so is the relay: to its supervisor it is the engine, which started again is ready once
-the engine answers, and lines wait for that.
+the engine answers, and lines wait for that. While it refuses our key requests are told to wait, and /health is bad: a
+key that is mended in its file in that minute costs nobody anything.
 """
 
 from __future__ import annotations
@@ -50,9 +51,8 @@ class Relay:
     def __init__(self, engine: FarEngine) -> None:
         self._engine = engine
         self.gone = asyncio.Event()
-        """The engine can't be asked any more; `why` says it."""
-        self.why = ""
-        self.status = 1
+        """The engine can't be reached any more."""
+        self._said = ""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Pass one request on, and its answer back."""
@@ -80,21 +80,18 @@ class Relay:
                     await response.write(piece)
                 await response.write_eof()
         except NoKey as error:
-            self._end(str(error), FINAL_STATUS)
-            return _busy(str(error))
+            return _busy(self._say(str(error)))
         except (aiohttp.ClientError, TimeoutError, OSError):
             if not await self._is_well():
-                self._end(f"the engine at {self._engine.url} can't be reached any more")
+                self.gone.set()
             if request.transport:
                 request.transport.abort()
         return response or web.Response(status=502)
 
     async def _no_answer(self, answer: aiohttp.ClientResponse) -> web.Response | None:
         """What is said in the place of an answer that is none of an engine's; None if it is one."""
-        if answer.status == 401:
-            # Not the request's fault: it waits, and the engine is looked at. A key that is refused for good ends us.
-            await self._is_well()
-            return _busy(f"the engine at {self._engine.url} does not take our key")
+        if answer.status == 401:  # not the request's fault
+            return _busy(self._say(f"the engine at {self._engine.url} does not take our key any more"))
         if answer.status < 300 and answer.content_type == "text/html":
             return _json(_error(f"What answers at {self._engine.url} sent a web page in the place of an answer."), 502)
         return None
@@ -103,13 +100,15 @@ class Relay:
         try:
             return await self._engine.is_well()
         except NoFarEngine as error:
-            self._end(str(error), FINAL_STATUS)
+            self._say(str(error))
             return False
 
-    def _end(self, why: str, status: int = 1) -> None:
-        if not self.gone.is_set():
-            self.why, self.status = why, status
-            self.gone.set()
+    def _say(self, why: str) -> str:
+        """Into the log, once."""
+        if why != self._said:
+            self._said = why
+            print(f"relay: {why}", flush=True)
+        return why
 
 
 def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -185,8 +184,7 @@ async def serve(options: argparse.Namespace, key: EngineKey) -> None:
             await ended
         await runner.cleanup()
         if relay.gone.is_set():
-            print(f"error: {relay.why}", file=sys.stderr, flush=True)
-            sys.exit(relay.status)
+            sys.exit(f"error: the engine at {options.url} can't be reached any more")
 
 
 def main() -> None:
