@@ -61,9 +61,11 @@ LLAMACPP: Final = EngineProfile(
         of_its_loop=True,
     ),
     gaps=(
-        "it answers whatever `model` a request names; which engine a request goes to is the platform's affair alone",
+        "it answers whatever `model` a request names: that each goes to its own engine is the platform's affair alone",
+        "what a request does not say is its own default: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05",
         "`logprobs` of /v1/completions have the shape of /v1/chat/completions",
         "an answer that nobody waits for any more, and that is no stream, goes on for a second or two",
+        "its /tokenize has a shape of its own",
     ),
 )
 TRANSFORMERS: Final = EngineProfile(
@@ -75,10 +77,13 @@ TRANSFORMERS: Final = EngineProfile(
     errors=ErrorShape.DETAIL,
     takes_dtype=True,
     gaps=(
-        "it answers greedily: it samples all requests as the first one asked, so `temperature` above 0 is refused",
-        "`n`, `response_format`, `tool_choice`, `logprobs` and penalties, which it would silently ignore, are refused",
-        "`ignore_eos` is not sent: it refuses it",
+        "it answers greedily: it would sample all requests as the first one asked, so `temperature` above 0 is refused",
+        "`n` above 1, `response_format`, `tool_choice`, `logprobs`, `stop`, biases and penalties are refused, since it"
+        " would silently ignore them",
+        "`ignore_eos` is not sent, since it refuses it",
+        "a prompt that is longer than the model's context is answered all the same, with nonsense",
         "its answers say no cached tokens",
+        "that its loop hangs while its server answers is not seen",
     ),
 )
 ECHO: Final = EngineProfile(
