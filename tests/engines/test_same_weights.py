@@ -128,6 +128,24 @@ def test_logprobs_are_the_same_numbers(of_vllm: list[Answer], of_llamacpp: list[
     assert worst < MOST_DOUBT
 
 
+def test_a_name_that_is_not_served_reaches_no_engine_although_llamacpp_would_answer_it(llamacpp: Platform) -> None:
+    call = llamacpp.http.post("/chat/completions", json={"model": "other", "messages": []})
+    assert (call.status_code, call.json()["error"]["code"]) == (404, "model_not_found")
+    batch = llamacpp.ended(llamacpp.submit([chat("one", "hello", model="other")]).id, 60)
+    assert batch.status == "failed"
+    assert batch.errors
+    assert batch.errors.data
+    assert batch.errors.data[0].code == "model_not_found"
+
+
+def test_what_llamacpp_refuses_is_told_in_openais_words(llamacpp: Platform) -> None:
+    long = llamacpp.http.post("/completions", json={"model": "tiny", "prompt": "water " * 2_000})
+    assert (long.status_code, long.json()["error"]["code"]) == (400, "context_length_exceeded")
+    none = llamacpp.http.post("/embeddings", json={"model": "tiny", "input": "water"})
+    assert (none.status_code, none.json()["error"]["code"]) == (404, "unsupported_endpoint")
+    assert llamacpp.http.post("/rerank", json={"model": "tiny"}).json()["error"]["code"] == "unsupported_endpoint"
+
+
 def test_a_batch_over_a_remote_that_is_another_penstock_says_the_same(
     short_dir: Path, llamacpp: Platform, of_llamacpp: list[Answer]
 ) -> None:
