@@ -79,8 +79,8 @@ def of_vllm(short_dir: Path) -> list[Answer]:
 def llamacpp(short_dir: Path, tiny_gguf: Path) -> Iterator[Platform]:
     """A platform on llama.cpp, whose cache is float32 too."""
     engine = ("--threads=1", "--parallel=16", "--ctx-size=8192", "--cache-type-k=f32", "--cache-type-v=f32")
-    flags = [f"--engine-arg={argument}" for argument in engine]
-    with up(short_dir / "same-l", "--engine=llamacpp", f"--model=tiny={tiny_gguf}", *flags) as platform:
+    flags = ["--engine=llamacpp", f"--model=tiny={tiny_gguf}", *(f"--engine-arg={argument}" for argument in engine)]
+    with up(short_dir / "same-l", *flags, ready_seconds=600) as platform:
         yield platform
 
 
@@ -151,7 +151,7 @@ def test_a_batch_over_a_remote_that_is_another_penstock_says_the_same(
 ) -> None:
     key = llamacpp.http.headers["authorization"].removeprefix("Bearer ")
     flags = ("--engine=remote", f"--model=tiny={llamacpp.url}/v1", "--engine-arg=--max-num-seqs=16")
-    with up(short_dir / "same-r", *flags, engine_key=key) as platform:
+    with up(short_dir / "same-r", *flags, ready_seconds=600, engine_key=key) as platform:
         over = answers(platform)
         calls = platform.sdk.chat.completions.create(
             model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=4, temperature=0
