@@ -25,6 +25,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "io": ("penstock io",),
     "worker": (
         "penstock worker --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096",
+        "penstock worker --model mini=/models/mini-Q4_K_M.gguf --engine llamacpp",
         "penstock worker --model tiny --engine echo",
     ),
     "settings": ("penstock settings", "penstock settings --json", "penstock settings --markdown > docs/limits.md"),
