@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from worker.engines import ended, engine_pid, wait_ready, worker_like
+from worker.hub import ID, FakeHub, serving
 
 from penstock_worker.engine import kind, metrics, revision
 from penstock_worker.engine.client import EngineAnswer, EngineClient
@@ -22,10 +23,10 @@ from penstock_worker.engine.process.supervisor import Supervisor
 CHAT = "/v1/chat/completions"
 
 
-def launch(folder: Path, source: Path | str, *arguments: str) -> Launch:
+def launch(folder: Path, source: Path | str, *arguments: str, **environ: str) -> Launch:
     return kind.launch(
         "llamacpp", model="tiny", source=str(source), socket=folder / "e.sock", arguments=arguments,
-        environ=os.environ, python="python-that-is-not-there",
+        environ={**os.environ, **environ}, python="python-that-is-not-there",
     )  # fmt: skip
 
 
@@ -87,6 +88,18 @@ def test_it_is_the_same_revision_until_its_file_or_an_argument_changes(short_dir
     assert before != revision.of(launch(short_dir, copy, "--cache-type-k=q8_0"))
     os.utime(copy, (2, 2))
     assert before != revision.of(launch(short_dir, copy))
+
+
+def test_a_file_of_the_hub_is_fetched_and_known_by_its_commit(short_dir: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    files = {"m-F32.gguf": tiny_gguf.read_bytes(), "m-Q4_0.gguf": b"another"}
+    folder = short_dir / "hub"
+    with serving(FakeHub(files)) as hub:
+        made = launch(folder, f"{ID}:f32", "--threads=1", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path))
+        assert revision.of(made) == "", "not there: not known"
+        with Supervisor(made, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+            wait_ready(supervisor, 60)
+            assert ask(supervisor).status == 200
+    assert revision.of(made) != ""
 
 
 @pytest.mark.parametrize("argument", ["--port=1", "--parallel=none", "--cache-type-k=odd", "--ctx-size=0"])
