@@ -39,7 +39,7 @@ test: install lint node-sdk ## Check everything, with the real vLLM
 	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
 	@$(PYTEST)
 
-test-engines: install ## What starts engines again and again: deaths of the real vLLM, and whatever needs more than three starts
+test-engines: install ## What starts engines again and again: vLLM, llama.cpp and transformers side by side, and their deaths
 	@$(BIN)/python -m pytest -m engines --timeout 1800 --durations 10
 
 # Faults for a while, then the history checker; then transactions that interleave, many more than `make test` draws.

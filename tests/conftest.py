@@ -67,6 +67,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_gguf(tiny_model: Path) -> Path:
+    """The tiny model as llama.cpp reads it, made once for all testers."""
+    file = tiny_model.parent / "tiny.gguf"
+    with (tiny_model.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "penstock_worker.engine.tiny_gguf", str(tiny_model), str(file)]
+        subprocess.run(command, check=True, capture_output=True)
+    return file
+
+
+@pytest.fixture(scope="session")
 def postgres_url(short_dir: Path) -> Iterator[str]:
     """One embedded PostgreSQL for the whole session; its maintenance database."""
     with postgres.running(short_dir / "pg", short_dir / "pgs", short_dir / "pg.log", durable=False) as url:

@@ -84,6 +84,8 @@ class House:
         ios: int = 1,
         gpus: int = 1,
         model: str = MODEL,
+        engine: str = "echo",
+        source: str = "echo",
         engine_arguments: Sequence[str] = (),
         own: Mapping[str, Mapping[str, str]] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -128,7 +130,7 @@ class House:
             self._add(f"keeper-{number}", ["penstock.cli.main", "keeper"], common)
         for number in range(1, ios + 1):
             self._add(f"io-{number}", ["penstock_worker", "io"], common)
-        gpu = ["penstock_worker", "gpu", "--model", f"{model}=echo", "--engine", "echo"]
+        gpu = ["penstock_worker", "gpu", "--model", f"{model}={source}", "--engine", engine]
         gpu += [f"--engine-arg={argument}" for argument in engine_arguments]
         for number in range(1, gpus + 1):
             self._add(f"gpu-{number}", gpu, common)

@@ -32,6 +32,16 @@ SCORE = "/v1/score"
             {"message": "no", "type": "t", "param": None, "code": "context_length_exceeded"},
         ),
         (
+            400,
+            {"error": {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_ctx": 512}},
+            {
+                "message": "too long",
+                "type": "exceed_context_size_error",
+                "param": None,
+                "code": "context_length_exceeded",
+            },
+        ),
+        (
             422,
             {"detail": "odd"},
             {"message": "odd", "type": "invalid_request_error", "param": None, "code": None},
@@ -85,6 +95,11 @@ def test_whatever_an_engine_says_becomes_an_envelope(status: int, said: bytes) -
             (404, "unsupported_endpoint"),
         ),
         (404, b"404: Not Found", (404, "unsupported_endpoint")),
+        (
+            404,
+            b'{"error":{"message":"File Not Found","type":"not_found_error","code":404}}',
+            (404, "unsupported_endpoint"),
+        ),
         (
             404,
             b'{"error":{"message":"The model `x` does not exist.","type":"NotFoundError","code":404}}',

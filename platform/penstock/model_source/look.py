@@ -1,22 +1,30 @@
-"""The look at a model's source before an engine is started with it: a folder's files, or the cache and the hub."""
+"""The look at a model's source before an engine is started with it: its files, or the cache and the hub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from penstock.model_source import folder, hub
+from penstock.domain.engines.profile import EngineSource
+from penstock.model_source import folder, gguf, gguf_hub, hub
 from penstock.model_source.download import Download
 from penstock.model_source.no_model import NoModel
 
 
-def look(source: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Download | None:
-    """Raise NoModel if vLLM can't load this source; what it will have to download, if anything.
+def look(
+    source: str, arguments: Sequence[str], environ: Mapping[str, str], kind: EngineSource = EngineSource.MODEL
+) -> Download | None:
+    """Raise NoModel if an engine that loads this kind of source can't load it; what it will have to download, if
+    anything.
 
     `arguments` and `environ` are the engine's. Takes milliseconds for a folder and for what is in the cache; else one
     request to the hub, ten seconds at most. What only the engine can judge (object stores, GGUF files, other hubs) is
     left to it.
     """
+    if kind is EngineSource.GGUF:
+        return _of_gguf(source, arguments, environ)
+    if kind is not EngineSource.MODEL:
+        return None
     config = _value(arguments, "--hf-config-path") is None
     weights = _value(arguments, "--load-format") in (None, "auto", "safetensors", "hf")
     path = Path(source).expanduser()
@@ -30,6 +38,20 @@ def look(source: str, arguments: Sequence[str], environ: Mapping[str, str]) -> D
     if not hub.ID.fullmatch(source):
         raise NoModel(f"There is no model folder {source}: give a folder or a Hugging Face id.")
     return _of_hub(source, arguments, environ, config, weights)
+
+
+def _of_gguf(source: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Download | None:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob(f"*{gguf.SUFFIX}"))
+        what = f"name a file in it: {', '.join(files[:3])}" if files else f"there is no *{gguf.SUFFIX} in it"
+        raise NoModel(f"{source} is a folder, and llama.cpp reads a GGUF file; {what}.")
+    if path.exists():
+        gguf.read(path)
+        return None
+    if source.endswith(gguf.SUFFIX):
+        raise NoModel(f"There is no file {source}.")
+    return gguf_hub.look(source, _value(arguments, "--hf-file"), _value(arguments, "--revision"), environ)
 
 
 def _of_hub(

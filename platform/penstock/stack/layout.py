@@ -75,14 +75,14 @@ class Layout:
         return self.data / "scratch"
 
     @property
-    def tiny_model(self) -> Path:
-        """The model that the project makes."""
-        return self.data / "models" / "tiny"
+    def models(self) -> Path:
+        """The models that the project makes."""
+        return self.data / "models"
 
     def make(self) -> None:
         """Create the folders, open to their owner only."""
         try:
-            for folder in (self.data, self.logs, self.scratch, self.data / "blobs", self.data / "models"):
+            for folder in (self.data, self.logs, self.scratch, self.data / "blobs", self.models):
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(0o700)
         except OSError as error:

@@ -108,16 +108,18 @@ def parse_model(text: str | None, profile: EngineProfile = VLLM) -> tuple[str, s
             )
             raise Problem(message)
         return name, source.rstrip("/")
-    if text is None or text == TINY:
-        return TINY, None
+    if text is None or text in tiny_model.MODELS:
+        return text or TINY, None
     name, equals, source = text.partition("=")
     if not equals or Path(text).is_dir():
         name, source = "", text
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return name or folder.resolve().name, str(folder.resolve())
+    path = Path(source).expanduser()
+    if path.exists() and (path.is_dir() or profile.source is EngineSource.GGUF):
+        path = path.resolve()
+        return name or (path.name if path.is_dir() else path.stem), str(path)
     if source.startswith((".", "/", "~")):
-        raise Problem(f"There is no model folder {source}: give a folder or a Hugging Face id.")
+        what = "GGUF file" if profile.source is EngineSource.GGUF else "model folder"
+        raise Problem(f"There is no {what} {source}: give a {what.partition(' ')[2]} or a Hugging Face id.")
     return name or source, source
 
 
@@ -142,7 +144,7 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
         runtime = layouts.runtime_folder(layout, environment)
         settings = _start_servers(running, wish, runtime, environment)
         _migrate(running, settings)
-        source = _end_tiny_model(model_maker, layout) if wish.source is None else wish.source
+        source = _end_tiny_model(model_maker, wish, layout) if wish.source is None else wish.source
         _start_workers(running, wish, source, settings)
         _wait_for_engine(running, wish, settings["PENSTOCK_DATABASE_URL"], download)
         _start_api(running, wish, settings)
@@ -152,11 +154,11 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
 def _look_at_model(wish: StackOptions, environment: Mapping[str, str]) -> Download | None:
     """What the engine will have to download, if anything; Problem if it can't load this model."""
     if wish.source is None and wish.profile.is_elsewhere:
-        raise Problem(f"--engine {wish.engine} leads to an engine that runs already: it has no model `{TINY}`.")
-    if wish.source is None or wish.profile.source is not EngineSource.MODEL:
+        raise Problem(f"--engine {wish.engine} leads to an engine that runs already: it has no model `{wish.model}`.")
+    if wish.source is None:
         return None
     try:
-        return look(wish.source, wish.engine_args, environment)
+        return look(wish.source, wish.engine_args, environment, wish.profile.source)
     except NoModel as error:
         raise Problem(str(error)) from None
 
@@ -179,21 +181,21 @@ def _describe(
 
 
 def _begin_tiny_model(wish: StackOptions, layout: Layout, say: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
-    """Make the tiny model beside everything else, since importing torch takes seconds."""
-    is_wanted = wish.source is None and wish.profile.source is EngineSource.MODEL
-    if not is_wanted or (layout.tiny_model / "config.json").exists():
+    """Make a model of the project's beside everything else, since importing torch takes seconds."""
+    place = tiny_model.place(wish.model, wish.profile.source, layout.models)
+    if wish.source is not None or wish.profile.source is EngineSource.NOTHING or tiny_model.is_made(place):
         return None
-    say("making the model `tiny` (random weights, fixed seed)")
-    command = [sys.executable, "-m", "penstock_worker.engine.tiny", str(layout.tiny_model)]
+    say(f"making the model `{wish.model}` (random weights, fixed seed)")
+    command = tiny_model.command(wish.model, place)
     with (layout.logs / "tiny.log").open("ab") as log:
         return subprocess.Popen([*tie(9), "-", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def _end_tiny_model(maker: subprocess.Popen[bytes] | None, layout: Layout) -> str:
+def _end_tiny_model(maker: subprocess.Popen[bytes] | None, wish: StackOptions, layout: Layout) -> str:
     if maker is not None and maker.wait(timeout=300) != 0:
         log = layout.logs / "tiny.log"
-        raise Problem(f"The model `tiny` could not be made: {last_lines(log, 1)} (log: {log})")
-    return str(layout.tiny_model)
+        raise Problem(f"The model `{wish.model}` could not be made: {last_lines(log, 1)} (log: {log})")
+    return str(tiny_model.place(wish.model, wish.profile.source, layout.models))
 
 
 def _start_servers(
@@ -258,7 +260,7 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
         how = (
             f"with {added[0]}: this CPU emulates bfloat16" if added else "in the dtype of its config or your arguments"
         )
-        running.say(f"`{TINY}` is served {how}")
+        running.say(f"`{wish.model}` is served {how}")
         arguments += added
     gpu += [f"--engine-arg={argument}" for argument in arguments]
     _start(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock_worker.engine import tiny_gguf as tiny_gguf_module
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,3 +45,20 @@ def test_a_model_that_is_there_is_not_made_again(made: Path) -> None:
     born = (made / "config.json").stat().st_mtime_ns
     _make(made)
     assert (made / "config.json").stat().st_mtime_ns == born
+
+
+def test_the_gguf_and_the_model_that_embeds_are_the_same_bytes_every_time_too(
+    tmp_path: Path, tiny_model: Path, tiny_gguf: Path
+) -> None:
+    again = tmp_path / "again.gguf"
+    tiny_gguf_module.write(tiny_model, again)
+    assert again.read_bytes() == tiny_gguf.read_bytes()
+    command = [sys.executable, "-m", "penstock_worker.engine.tiny_embed"]
+    for folder in ("first", "second"):
+        subprocess.run([*command, str(tmp_path / folder)], check=True, capture_output=True)
+    first, second = (
+        {str(file.relative_to(tmp_path / folder)): file.read_bytes() for file in (tmp_path / folder).rglob("*.*")}
+        for folder in ("first", "second")
+    )
+    assert first == second
+    assert {"config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"} <= set(first)

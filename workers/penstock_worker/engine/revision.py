@@ -17,7 +17,8 @@ from penstock.domain.engines.profile import EngineSource
 from penstock_worker.engine.launch_spec import Launch, option
 
 # How much runs at once and where it listens is no part of an answer.
-_IDLE: Final = frozenset({"--uds", "--max-num-seqs", "--journal"})
+_IDLE: Final = frozenset({"--uds", "--max-num-seqs", "--slots", "--journal"})
+_FROM_HUB: Final = (EngineSource.MODEL, EngineSource.GGUF)
 _CHANGES_WHILE_IT_RUNS: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _PIECES: Final = re.compile(r"[=,\"]")
 _MOST_FILES: Final = 10_000
@@ -33,7 +34,7 @@ def of(launch: Launch) -> str:
     source = option(arguments, "--model") or ""
     parts = [launch.profile.name, launch.build, *arguments]
     parts += sorted(f"{name}={value}" for name, value in launch.environment.items() if name.startswith("VLLM_"))
-    if launch.profile.source is EngineSource.MODEL and not Path(source).exists():
+    if launch.profile.source in _FROM_HUB and not Path(source).exists():
         commit = option(arguments, "--revision") or ""
         commit = commit if re.fullmatch(r"[0-9a-f]{40}", commit) else _cached_commit(source, commit, launch.environment)
         if not commit:
@@ -81,6 +82,7 @@ def _cached_commit(name: str, revision: str, environment: Mapping[str, str]) -> 
     """The commit of a model in Hugging Face's cache, where its branches are files."""
     home = Path(environment.get("HF_HOME") or Path(environment.get("HOME", "/")) / ".cache/huggingface")
     hub = Path(environment.get("HF_HUB_CACHE") or home / "hub")
+    name = name.partition(":")[0]
     try:
         return (hub / f"models--{name.replace('/', '--')}" / "refs" / (revision or "main")).read_text().strip()
     except OSError:

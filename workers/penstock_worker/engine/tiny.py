@@ -1,8 +1,8 @@
 """The tiny model: a real Llama with random weights from a fixed seed, made in seconds, the same bytes every time.
 
 2 layers of width 256, a byte-level BPE of 1,024 tokens trained on the text below, a chat template, bf16. It says
-nonsense at real speed: every part of the road is real but the knowledge. Only this file uses transformers and
-tokenizers. Run as `python -m penstock_worker.engine.tiny FOLDER`.
+nonsense at real speed: every part of the road is real but the knowledge. Only this file and
+tiny_embed.py use transformers and tokenizers. Run as `python -m penstock_worker.engine.tiny FOLDER`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,20 +67,33 @@ def training_text() -> list[str]:
 
 
 def make(folder: Path) -> None:
-    """Make the model in this folder, all at once: a cut run leaves nothing that looks finished."""
+    """Make the model in this folder; one that is there stays."""
+    with unfinished(folder) as place:
+        if place is not None:
+            save_tokenizer(place, CONTEXT)
+            _save_weights(place)
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path | None]:
+    """A place beside the folder to make a model in, which becomes the folder all at once; None if it is made already.
+
+    A cut run leaves nothing that looks finished.
+    """
     if (folder / "config.json").exists():
+        yield None
         return
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
-    unfinished.mkdir(parents=True)
+    place = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
+    place.mkdir(parents=True)
     try:
-        _save_tokenizer(unfinished)
-        _save_weights(unfinished)
-        unfinished.rename(folder)
+        yield place
+        place.rename(folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path, context: int) -> None:
+    """The tokenizer of the project's models, for texts of at most so many tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -95,7 +110,7 @@ def _save_tokenizer(folder: Path) -> None:
     if tokenizer.get_vocab_size() != VOCABULARY:
         raise RuntimeError(f"the training text is good for {tokenizer.get_vocab_size()} tokens only")
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=END, model_max_length=CONTEXT
+        tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, pad_token=END, model_max_length=context
     )
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)

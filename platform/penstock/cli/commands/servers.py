@@ -89,7 +89,7 @@ def worker(
         str,
         typer.Option(
             help="The model to serve, and its name; of an engine elsewhere its address.",
-            metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID|NAME=URL",
+            metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID|[NAME=]FILE.gguf|NAME=URL",
         ),
     ],
     engine: engine_option.Engine = engine_option.DEFAULT,

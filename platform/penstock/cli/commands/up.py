@@ -28,7 +28,9 @@ def up(
     data: Data = Path("data/up"),
     port: Annotated[int, typer.Option(help="The port of the API.", min=0, max=65_535)] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
-    model: Annotated[str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID, `tiny`, or NAME=URL.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID or FILE.gguf, NAME=URL, `tiny` or `tiny-embed`.")
+    ] = "tiny",
     engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
     flower_port: Annotated[

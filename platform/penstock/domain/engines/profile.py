@@ -17,6 +17,8 @@ class EngineSource(StrEnum):
 
     MODEL = "model"
     """A model folder or a Hugging Face id, which the engine loads."""
+    GGUF = "gguf"
+    """A GGUF file, or the Hugging Face id of a repository that has one."""
     ADDRESS = "address"
     """The http:// or https:// address of an engine that runs elsewhere."""
     NOTHING = "nothing"
@@ -101,6 +103,8 @@ class LoadMetrics:
     preemptions: str | None = None
     tokens: tuple[str, ...] = ()
     """Counters of tokens, which together are all that it processed, prompts and answers."""
+    of_its_loop: bool = False
+    """Whether the loop that computes also writes the page: then no page is no step."""
 
     @property
     def busy(self) -> frozenset[str]:

@@ -48,6 +48,44 @@ VLLM: Final = EngineProfile(
         "CPU builds refuse to sleep, or free nothing",
     ),
 )
+LLAMACPP: Final = EngineProfile(
+    name="llamacpp",
+    words="llama.cpp's server, started here, on a GGUF file",
+    launch="penstock_worker.engine.llamacpp.launch:launch",
+    source=EngineSource.GGUF,
+    load=LoadMetrics(
+        running="llamacpp:requests_processing",
+        waiting="llamacpp:requests_deferred",
+        tokens=("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
+        steps=("llamacpp:n_decode_total", "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
+        of_its_loop=True,
+    ),
+    gaps=(
+        "it answers whatever `model` a request names: that each goes to its own engine is the platform's affair alone",
+        "what a request does not say is its own default: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05",
+        "`logprobs` of /v1/completions have the shape of /v1/chat/completions",
+        "an answer that nobody waits for any more, and that is no stream, goes on for a second or two",
+        "its /tokenize has a shape of its own",
+    ),
+)
+TRANSFORMERS: Final = EngineProfile(
+    name="transformers",
+    words="`transformers serve`, started here",
+    launch="penstock_worker.engine.transformers.launch:launch",
+    source=EngineSource.MODEL,
+    abort=EngineAbort.NONE,
+    errors=ErrorShape.DETAIL,
+    takes_dtype=True,
+    gaps=(
+        "it answers greedily: it would sample all requests as the first one asked, so `temperature` above 0 is refused",
+        "`n` above 1, `response_format`, `tool_choice`, `logprobs`, `stop`, biases and penalties are refused, since it"
+        " would silently ignore them",
+        "`ignore_eos` is not sent, since it refuses it",
+        "a prompt that is longer than the model's context is answered all the same, with nonsense",
+        "its answers say no cached tokens",
+        "that its loop hangs while its server answers is not seen",
+    ),
+)
 ECHO: Final = EngineProfile(
     name="echo",
     words="a simulation for tests; it is no model",
@@ -145,5 +183,5 @@ OLLAMA: Final = replace(
     ),
 )
 
-_ALL: Final = (VLLM, ECHO, REMOTE, VLLM_REMOTE, SGLANG, TGI, OPENLLM, OLLAMA)
+_ALL: Final = (VLLM, LLAMACPP, TRANSFORMERS, ECHO, REMOTE, VLLM_REMOTE, SGLANG, TGI, OPENLLM, OLLAMA)
 PROFILES: Final[Mapping[str, EngineProfile]] = MappingProxyType({profile.name: profile for profile in _ALL})

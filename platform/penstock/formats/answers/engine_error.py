@@ -14,7 +14,11 @@ import msgspec
 from penstock.domain.api_errors import Internal, NoEndpoint, PenstockError
 
 _MOST_QUOTED_BYTES: Final = 2_000
+_CODES: Final = {"exceed_context_size_error": "context_length_exceeded"}
+"""OpenAI's codes for kinds of errors that say more than their status: llama.cpp's."""
 _NOT_JSON: Final = "not_json"
+_NO_ROUTE: Final = ("Not Found", "File Not Found", "")
+"""What says that there is no such endpoint: FastAPI's, llama.cpp's, and nothing."""
 _WEB_PAGE: Final = "The engine answered with a web page."
 _MOST_FIELDS: Final = 5
 
@@ -52,7 +56,7 @@ def reshaped(status: int, body: bytes) -> bytes:
         kind = "invalid_request_error" if status < 500 else "server_error"
     code, param = error.get("code"), error.get("param")
     if not isinstance(code, str):  # vLLM's is the HTTP status
-        code = "model_not_found" if status == 404 else None
+        code = "model_not_found" if status == 404 else _CODES.get(kind)
     return error_body(
         message or f"The engine answered with status {status}.", kind, code, param if isinstance(param, str) else None
     )
@@ -63,7 +67,7 @@ def _lacks_endpoint(status: int, body: bytes) -> bool:
     if status != 404:
         return status == 501
     message, error = _said(body)
-    return message in ("Not Found", "") or error.get("code") == _NOT_JSON
+    return message in _NO_ROUTE or error.get("code") == _NOT_JSON
 
 
 def _said(body: bytes) -> tuple[str, Mapping[str, Any]]:

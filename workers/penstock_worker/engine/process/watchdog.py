@@ -2,7 +2,8 @@
 
 Health probes do not see it: vLLM's HTTP server answers them while its EngineCore stands still. Its counters do: every
 step of the scheduler moves one of them (`vllm:iteration_tokens_total` counts steps, the others what they brought). An
-engine without such counters is left to the health probe: its silence says nothing.
+engine without such counters is left to the health probe: its silence says nothing, unless it is the computing loop
+itself that would tell them (llama.cpp).
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Watchdog:
         if self._load is None:
             return ""
         answer = probe.get(self._socket, self._load.path, 2.0)
+        if answer is None and self._load.of_its_loop:
+            silent_seconds = now - self._moved_at
+            hung = silent_seconds > self._stuck_seconds
+            return f"Its loop has told nothing of its load for {silent_seconds:.0f} s." if hung else ""
         read = None if answer is None or answer[0] != 200 else _read(answer[1], self._load)
         if read is None:
             return ""

@@ -1,0 +1,1 @@
+"""llama.cpp: its own server, in this interpreter (xllamacpp)."""
