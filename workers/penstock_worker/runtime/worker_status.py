@@ -61,6 +61,10 @@ class WorkerStatus:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
 
+    def serve(self, holder: Holder) -> None:
+        """Tell for this holder from now on: its model is the queue of the version that it serves."""
+        self._holder = holder
+
     def register(self, slots: int) -> None:
         """Enter the worker; waits for a database that is away."""
         insist(lambda: self._db.run(work.register, self._holder, self._state, slots), self._beat, grace_seconds=0)

@@ -23,7 +23,8 @@ from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output, sequences
 from penstock.formats.answers import engine_error
-from penstock.formats.engine_body import for_line
+from penstock.formats.answers.call_answer import saying
+from penstock.formats.engine_body import for_line, with_model
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
 from penstock_worker.admission.gate import Gate, Ticket
@@ -200,8 +201,10 @@ class LineFeed:
     def _body(self, line: Line, *, ahead: bool) -> bytes:
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         engine, rank = self._engine, self._ticket.rank
-        priority = rank.priority(ahead=ahead) if engine.supervisor.launch.priorities else None
-        return for_line(line.body, line.url, self._claim.tenant, engine.settings.isolate_prefix_caches, priority)
+        launch = engine.supervisor.launch
+        priority = rank.priority(ahead=ahead) if launch.priorities else None
+        body = line.body if self._claim.asked is None else with_model(line.body, launch.model)
+        return for_line(body, line.url, self._claim.tenant, engine.settings.isolate_prefix_caches, priority)
 
     def _broken(self, line: Line, error: Exception) -> Record:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
@@ -230,6 +233,8 @@ class LineFeed:
             status, body = outcome.status, outcome.body
             if outcome.kind is OutcomeKind.REFUSED:
                 status, body = engine_error.told(status, body, model_of(line.body), line.url)
+            elif self._claim.asked is not None:
+                body = saying(body, {"model": self._claim.asked})
             said = (status, outcome.request_id, body)
             return output.answered(batch, line.number, line.custom_id, *said, reused=reused)
         except Exception as error:

@@ -112,8 +112,8 @@ class Access:
 
 
 def allows(models: frozenset[str] | None, model: str) -> bool:
-    """Whether a key with these models may ask this one."""
-    return models is None or model in models
+    """Whether a key with these models may ask this one, or this version or alias of one: `chat` allows `chat@v2`."""
+    return models is None or model in models or model.rpartition("@")[0] in models
 
 
 def only_one(known: Iterable[str], models: frozenset[str] | None) -> str | None:
