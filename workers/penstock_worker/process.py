@@ -23,6 +23,7 @@ from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QU
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
 from penstock.model_source.look import look
+from penstock.model_source.removal import mark
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
 from penstock.service.models import versions
@@ -124,6 +125,8 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
     definition = Definition(_place(source), engine_kind, without_secrets(tuple(arguments)))
     log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
     download = look(source, arguments, launch.environment) if launch.kind == "vllm" else None
+    if download is not None:
+        mark(download.blobs.parent)
     with ExitStack() as stack:
         db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
+from penstock.cli.commands import model_versions
 from penstock.cli.database import opened
 from penstock.cli.printing import Json, listed, say, say_json, show, table
 from penstock.domain.accounts.price import Price, rate
@@ -16,7 +18,10 @@ from penstock.stack.problem import Problem
 if TYPE_CHECKING:
     from penstock.service.core.transaction import Database
 
-app = typer.Typer(no_args_is_help=True, help="List known models, make one known, promise latencies, set prices.")
+app = typer.Typer(
+    no_args_is_help=True, help="List known models, make one known, promise latencies, set prices, roll versions out."
+)
+model_versions.add_to(app)
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 
@@ -40,15 +45,36 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name that lines use.")],
+    source: Annotated[str | None, typer.Option(help="Add a version of it: a folder, file or Hugging Face id.")] = None,
+    engine: Annotated[str, typer.Option(help="The engine that the version is started with.")] = "vllm",
+    engine_arg: Annotated[list[str] | None, typer.Option(help="An argument of the engine; may be repeated.")] = None,
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Make a model known: its batches wait for a worker instead of failing."""
+    """Make a model known: its batches wait for a worker instead of failing.
+
+    With --source it is a version, a draft until a worker serves just that: source, engine and arguments.
+    """
     with told(), opened(data) as db:
         from penstock.service.admin import models
 
+        if source is not None:
+            _add_version(db, name, source, engine, engine_arg or [], as_json)
+            return
         is_new = db.run(models.add, name)
         say_json(_shape(db, name)) if as_json else say(f"{name} is {'known now' if is_new else 'known already'}")
+
+
+def _add_version(db: Database, name: str, source: str, engine: str, arguments: list[str], as_json: bool) -> None:
+    from penstock.api.schemas import registry_shapes
+    from penstock.domain.models.version import Definition, without_secrets
+    from penstock.service.models import versions
+    from penstock.settings import load
+
+    place = str(Path(source).resolve()) if Path(source).exists() else source
+    made = db.run(versions.add, name, Definition(place, engine, without_secrets(tuple(arguments))))
+    shape = registry_shapes.version(db.run(versions.view, made.name, load()), operator=True)
+    say_json(shape) if as_json else say(f"{made.name} is a {made.state}: {engine} with {place}")
 
 
 @app.command()
@@ -136,3 +162,6 @@ def _price_shape(one: Price) -> dict[str, Any]:
         "output": rate(one.output),
         "gpu_second": rate(one.gpu),
     }
+
+
+model_versions.add_to(app)

@@ -90,6 +90,14 @@ class Registry:
             raise UnknownTarget("alias_not_found", self._no_alias(name, after))
         return Target(name, name, 1 if 1 in self.versions.get(name, {}) else None)
 
+    def heaviest(self, asked: str) -> Target:
+        """What it stands for mostly; raises UnknownTarget."""
+        found = self.split(asked)
+        if found is not None and isinstance(found[2], Split):
+            weights = found[2].weights
+            return self._target(found[0], max(weights, key=lambda one: (weights[one], -one)))
+        return self.resolve(asked, 0)
+
     def others(self, asked: str, not_this: Target) -> list[Target]:
         """The other versions that an alias stands for, the heaviest first: for when nobody serves that one."""
         found = self.split(asked)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from penstock.domain.models.alias import Split
-from penstock.domain.models.registry import Numbered, Registry
+from penstock.domain.models.registry import Numbered, Registry, UnknownTarget
 from penstock.service.core.transaction import Transaction
 from penstock.store.fleet import models
 from penstock.store.models import aliases, versions
@@ -33,3 +34,12 @@ def of(tx: Transaction, asked: str) -> Registry:
         numbered[known] = {one.number: Numbered(one.queue, one.state) for one in versions.of_model(tx.conn, known)}
         splits[known] = {one.alias: one.split for one in aliases.latest(tx.conn, known) if one.split is not None}
     return Registry(names, numbered, splits)
+
+
+def heaviest(tx: Transaction, names: Iterable[str]) -> dict[str, str]:
+    """Whose work lines would be, by what they ask: of an alias the version with the largest share."""
+    now, queues = read(tx), {}
+    for asked in names:
+        with suppress(UnknownTarget):
+            queues[asked] = now.heaviest(asked).queue
+    return queues

@@ -116,16 +116,22 @@ def named(tx: Transaction, name: str) -> Version:
 
 
 def page(
-    tx: Transaction, settings: DispatchSettings, *, model: str | None = None, after: str | None = None, limit: int
+    tx: Transaction,
+    settings: DispatchSettings,
+    *,
+    model: str | None = None,
+    after: str | None = None,
+    limit: int,
+    allowed: frozenset[str] | None = None,
 ) -> list[VersionView]:
-    """Versions (of one model) by model and number, after the one named; raise NotFound."""
+    """Versions (of one model, of those `allowed`) by model and number, after the one named; raise NotFound."""
     if model is not None:
         check_known(tx, model)
     place = None
     if after is not None:
         last = named(tx, after)
         place = (last.model, last.number)
-    return _views(tx, versions.page(tx.conn, model, after=place, limit=limit), settings)
+    return _views(tx, versions.page(tx.conn, model, allowed=allowed, after=place, limit=limit), settings)
 
 
 def view(tx: Transaction, name: str, settings: DispatchSettings) -> VersionView:

@@ -24,6 +24,7 @@ _FIND = text(f"{_COLUMNS} where model = :model and number = :number")
 _OF_MODEL = text(f"{_COLUMNS} where model = :model order by number")
 _PAGE = text(f"""{_COLUMNS}
     where (cast(:model as text) is null or model = :model)
+      and (cast(:allowed as text[]) is null or model = any(cast(:allowed as text[])))
       and (cast(:after_model as text) is null or (model, number) > (:after_model, :after_number))
     order by model, number limit :limit""")
 _TAKEN = text("""
@@ -86,10 +87,18 @@ def of_model(conn: Connection, model: str) -> list[Version]:
     return [_version(row) for row in conn.execute(_OF_MODEL, {"model": model})]
 
 
-def page(conn: Connection, model: str | None, *, after: tuple[str, int] | None, limit: int) -> list[Version]:
-    """Versions (of one model) by model and number, after the one named."""
+def page(
+    conn: Connection,
+    model: str | None,
+    *,
+    allowed: frozenset[str] | None = None,
+    after: tuple[str, int] | None,
+    limit: int,
+) -> list[Version]:
+    """Versions (of one model, of those `allowed`) by model and number, after the one named."""
     after_model, after_number = after or (None, None)
-    values = {"model": model, "after_model": after_model, "after_number": after_number, "limit": limit}
+    values: dict[str, Any] = {"model": model, "allowed": None if allowed is None else sorted(allowed)}
+    values |= {"after_model": after_model, "after_number": after_number, "limit": limit}
     return [_version(row) for row in conn.execute(_PAGE, values)]
 
 
