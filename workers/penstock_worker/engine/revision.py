@@ -16,7 +16,9 @@ from typing import Final
 from penstock_worker.engine.launch_spec import Launch, option
 
 # How much runs at once and where it listens is no part of an answer.
-_IDLE: Final = frozenset({"--uds", "--max-num-seqs", "--journal"})
+_IDLE: Final = frozenset(
+    {"--uds", "--max-num-seqs", "--journal", "--latency-ms", "--jitter", "--itl-ms", "--kv-usage", "--preemptions"}
+)
 _CHANGES_WHILE_IT_RUNS: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _IDLE_VARIABLES: Final = frozenset({"VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"})
 """How much memory and how long a connection: the first is what was free at the start, unless somebody names it."""
