@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-map bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -82,6 +82,9 @@ bench-control: install ## Measure the control plane alone on the simulated engin
 
 bench-tenants: install ## Measure what one tenant that asks too much costs five others (ARGS="--kinds jobs keys --seconds 10")
 	@PYTHONPATH=tests $(BIN)/python -m bench.tenants $(ARGS)
+
+bench-canary: install ## Count what a canary of 10 % gets of calls, sessions and batches, and time rollbacks (ARGS="--calls 400 --batches 100")
+	@PYTHONPATH=tests $(BIN)/python -m bench.canary $(ARGS)
 
 bench-limits: install ## Count what 10,000 requests over eight API processes get through a limit of 1,000 (ARGS="--processes 2 --requests 2000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.limits $(ARGS)

@@ -42,23 +42,23 @@ def test_an_event_without_an_end_is_not_held_without_an_end() -> None:
 
 
 def test_the_tier_is_set_and_all_else_stays_as_it_was_written() -> None:
-    assert call_answer.with_tier(b'{"a":1e999,"service_tier":null,"b":"\\u00e9"}', "flex") == (
+    assert call_answer.saying(b'{"a":1e999,"service_tier":null,"b":"\\u00e9"}', {"service_tier": "flex"}) == (
         b'{"a":1e999,"service_tier":"flex","b":"\\u00e9"}'
     )
-    assert call_answer.with_tier(b'{"a": 1}', "default") == b'{"a":1,"service_tier":"default"}'
-    assert call_answer.with_tier(b"no JSON", "flex") == b"no JSON"
+    assert call_answer.saying(b'{"a": 1}', {"service_tier": "default"}) == b'{"a":1,"service_tier":"default"}'
+    assert call_answer.saying(b"no JSON", {"service_tier": "flex"}) == b"no JSON"
 
 
 def test_each_event_carries_the_tier_and_a_responses_event_carries_it_inside() -> None:
     chunks = b'data: {"object":"chat.completion.chunk","x":1.0}\n\ndata: [DONE]\n\n'
-    assert call_answer.events_with_tier(chunks, "priority") == (
+    assert call_answer.events_saying(chunks, {"service_tier": "priority"}) == (
         b'data: {"object":"chat.completion.chunk","x":1.0,"service_tier":"priority"}\n\ndata: [DONE]\n\n'
     )
     events = (
         b'event: response.created\ndata: {"type":"response.created","response":{"id":"r","service_tier":"auto"}}\n\n'
         b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a"}\n\n'
     )
-    assert call_answer.events_with_tier(events, "flex") == events.replace(b'"auto"', b'"flex"')
+    assert call_answer.events_saying(events, {"service_tier": "flex"}) == events.replace(b'"auto"', b'"flex"')
 
 
 def test_an_engines_error_in_a_stream_gets_the_envelope_and_other_events_stay() -> None:

@@ -8,19 +8,25 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
+from penstock.domain.api_errors import Conflict
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.models.version import Definition, without_secrets
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
 from penstock.model_source.look import look
+from penstock.model_source.removal import mark
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
+from penstock.service.models import versions
 from penstock.settings import Settings, connections
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine, sync_engine
@@ -116,8 +122,11 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         environ=os.environ,
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
+    definition = Definition(_place(source), engine_kind, without_secrets(tuple(arguments)))
     log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
     download = look(source, arguments, launch.environment, launch.profile.source)
+    if download is not None:
+        mark(download.blobs.parent)
     with ExitStack() as stack:
         db, hinter = stack.enter_context(_database(settings, connections.GPU))
         holder = Holder(uuid.uuid4(), "gpu", model, socket.gethostname(), os.getpid())
@@ -136,7 +145,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
             log_path=log_path,
             stuck_seconds=settings.engine_stuck_seconds,
             on_ready=lambda generation: worker_status.ready(announce, lambda: works(generation)),
-            on_death=lambda generation, reason: worker_status.dead(reason, supervisor.trouble),
+            on_death=lambda generation, reason: lose(reason),
         )
         cache = Cache(settings.cache_url or settings.redis_url, bounds(settings))
         answer_cache = AnswerCache(stack.enter_context(closing(cache)))
@@ -146,7 +155,20 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
 
         def announce() -> None:
             answer_cache.revision = revision.of(launch)
-            ingress.announce()
+            try:
+                version = db.run(versions.serve, holder, definition, answer_cache.revision)
+            except Conflict as error:
+                _end(error.message)
+            log.info("serves", version=version.name)
+            served = replace(holder, model=version.queue)
+            worker_status.serve(served)
+            celery_app.hear_other([generate_queue(version.queue, lane) for lane in LANES])
+            consumer.serve(served)
+            ingress.announce(version.queue)
+
+        def lose(reason: str) -> None:
+            consumer.serve(None)  # what is started next may be another version
+            worker_status.dead(reason, supervisor.trouble)
 
         def works(generation: int) -> None:
             consumer.say_owed()
@@ -160,7 +182,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
 
         meter = Meter()
         consumer = SliceConsumer(
-            RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), holder, hinter.say
+            RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), None, hinter.say
         )
         ingress = stack.enter_context(WorkerIngress(db, holder, engine, meter))
         orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress))
@@ -178,11 +200,19 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         worker_status.goodbye()
 
 
+def _place(source: str) -> str:
+    """A folder or file by its whole path, so that it is the same from wherever a worker is started."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
 def _give_up(trouble: EngineTrouble, log_path: Path) -> None:
     """End the process: it never had work, its engine is gone, and another start would fail alike."""
-    print(
-        f"penstock worker: The engine does not start: {trouble.why} (its log: {log_path})", file=sys.stderr, flush=True
-    )
+    _end(f"The engine does not start: {trouble.why} (its log: {log_path})")
+
+
+def _end(why: str) -> NoReturn:
+    """End the process with one line; its guard ends the engine."""
+    print(f"penstock worker: {why}", file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -28,6 +28,8 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
+    model_aliases,
+    model_versions,
     models,
     retry,
     steering,
@@ -87,6 +89,8 @@ _BODIES = (
     *webhooks.BODIES,
     *deliveries.BODIES,
     *admin.BODIES,
+    *model_versions.BODIES,
+    *model_aliases.BODIES,
 )
 
 
@@ -156,7 +160,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, models, limits, usage, webhooks, deliveries, admin, workers,
+        calls, files, uploads, estimate, batches, jobs, models, model_versions, model_aliases, limits, usage, webhooks,
+        deliveries, admin, workers,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)

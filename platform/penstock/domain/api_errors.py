@@ -107,8 +107,8 @@ class ModelNotFound(NotFound):
 
     code = "model_not_found"
 
-    def __init__(self, message: str) -> None:
-        PenstockError.__init__(self, message, param="model")
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        PenstockError.__init__(self, message, param="model", code=code)
 
 
 class NoEndpoint(PenstockError):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -72,8 +73,13 @@ class CallBody:
     """What it says about the shared cache; None: nothing."""
 
 
-def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> CallBody:
-    """Read a waiting call's body once; raises ValueError, with a sentence for the client, on what can't be one."""
+def for_call(
+    body: bytes, endpoint: str, tenant: str, isolate: bool, name_of: Callable[[str], str] = lambda model: model
+) -> CallBody:
+    """Read a waiting call's body once; raises ValueError, with a sentence for the client, on what can't be one.
+
+    `name_of` says what engines call the model that it names.
+    """
     fields = _fields(body)
     model = _text(fields, "model")
     tier = _text(fields, "service_tier")
@@ -81,8 +87,11 @@ def for_call(body: bytes, endpoint: str, tenant: str, isolate: bool) -> CallBody
     if _asked(fields.get("background")):
         # It would go on in the engine after its answer, outside the gate. A job is what the client wants.
         raise ValueError("background is not supported; submit the request as a job instead.")
+    whole = _rewritten(body, fields, endpoint, tenant, isolate)
+    if model is not None and (name := name_of(model)) != model:
+        whole = with_model(whole, name)
     return CallBody(
-        body=_rewritten(body, fields, endpoint, tenant, isolate),
+        body=whole,
         model=model,
         stream=_asked(fields.get("stream")),
         tier=tier,
@@ -105,6 +114,11 @@ def for_line(body: bytes, endpoint: str, tenant: str, isolate: bool, priority: i
     elif isolate and endpoint in SALTED:
         body = _spliced(body, b'"cache_salt":"%b"' % _salt(tenant, ""))
     return body if priority is None else with_priority(body, priority)
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    """The body with the model as its engine calls it. Raises ValueError on what is no JSON object."""
+    return msgspec.json.encode(_fields(body) | {"model": msgspec.Raw(msgspec.json.encode(name))})
 
 
 def with_priority(body: bytes, priority: int) -> bytes:

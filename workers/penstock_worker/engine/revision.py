@@ -17,9 +17,23 @@ from penstock.domain.engines.profile import EngineSource
 from penstock_worker.engine.launch_spec import Launch, option
 
 # How much runs at once and where it listens is no part of an answer.
-_IDLE: Final = frozenset({"--uds", "--max-num-seqs", "--slots", "--journal"})
+_IDLE: Final = frozenset(
+    {
+        "--uds",
+        "--max-num-seqs",
+        "--slots",
+        "--journal",
+        "--latency-ms",
+        "--jitter",
+        "--itl-ms",
+        "--kv-usage",
+        "--preemptions",
+    }
+)
 _FROM_HUB: Final = (EngineSource.MODEL, EngineSource.GGUF)
 _CHANGES_WHILE_IT_RUNS: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+_IDLE_VARIABLES: Final = frozenset({"VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"})
+"""How much memory and how long a connection: the first is what was free at the start, unless somebody names it."""
 _PIECES: Final = re.compile(r"[=,\"]")
 _MOST_FILES: Final = 10_000
 
@@ -33,7 +47,11 @@ def of(launch: Launch) -> str:
     arguments = list(_without_idle(launch.command[1:]))
     source = option(arguments, "--model") or ""
     parts = [launch.profile.name, launch.build, *arguments]
-    parts += sorted(f"{name}={value}" for name, value in launch.environment.items() if name.startswith("VLLM_"))
+    parts += sorted(
+        f"{name}={value}"
+        for name, value in launch.environment.items()
+        if name.startswith("VLLM_") and name not in _IDLE_VARIABLES
+    )
     if launch.profile.source in _FROM_HUB and not Path(source).exists():
         commit = option(arguments, "--revision") or ""
         commit = commit if re.fullmatch(r"[0-9a-f]{40}", commit) else _cached_commit(source, commit, launch.environment)

@@ -92,12 +92,18 @@ class WorkerIngress:
             self._ingress.restart(begins)
         self._load_report.at_once()
 
-    def announce(self) -> None:
-        """Say where calls may come in, and for which names: the model, and the adapters that its engine lists."""
+    def announce(self, queue: str | None = None) -> None:
+        """Say where calls may come in, and for what: its version's queue, and the adapters that its engine lists.
+
+        Without a queue it is the model's plain name.
+        """
         if self._ingress is None:
             return
         launch = self._engine.supervisor.launch
-        names = dict.fromkeys([launch.model, *probe.names(launch.socket, timeout_seconds=5.0)])
+        queue = queue or launch.model
+        names = dict.fromkeys([queue, *probe.names(launch.socket, timeout_seconds=5.0)])
+        if queue != launch.model:
+            names.pop(launch.model, None)  # which version a plain name stands for is the router's to say
         cache = self._engine.answer_cache
         revision = cache.revision if cache else ""
         settings, url = self._engine.settings, self._ingress.url

@@ -66,6 +66,8 @@ class _Hearing:
 
     def __init__(self) -> None:
         self._queues: Sequence[str] = ()
+        self._other: Sequence[str] | None = None
+        """What is to be heard instead, once that can be changed."""
         self._consumer: Any = None
         self._deaf = False
 
@@ -78,6 +80,25 @@ class _Hearing:
         self._consumer = sender
         if self._deaf:
             sender.call_soon(self._choose)
+        elif self._other is not None:
+            sender.call_soon(self._exchange)
+
+    def exchange(self, queues: Sequence[str]) -> None:
+        """Take hints out of other queues from now on; may be called from any thread, and soon holds."""
+        self._other = queues
+        if self._consumer is not None:
+            self._consumer.call_soon(self._exchange)
+
+    def _exchange(self) -> None:
+        """In Celery's own thread."""
+        other, self._other = self._other, None
+        if other is None or list(other) == list(self._queues):
+            return
+        deaf, self._deaf = self._deaf, True
+        self._choose()
+        self._queues, self._deaf = other, deaf
+        if not deaf:
+            self._choose()
 
     def set(self, hears: bool) -> None:
         """Hear hints, or leave them where they are; may be called from any thread, and soon holds."""
@@ -101,6 +122,11 @@ _hearing = _Hearing()
 def hear(hears: bool) -> None:
     """Take hints out of the queues, or leave them to other workers; from any thread."""
     _hearing.set(hears)
+
+
+def hear_other(queues: Sequence[str]) -> None:
+    """Take hints out of these queues from now on, not out of those before; from any thread."""
+    _hearing.exchange(queues)
 
 
 def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[[], None]) -> None:

@@ -62,6 +62,10 @@ class WorkerStatus:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True)
 
+    def serve(self, holder: Holder) -> None:
+        """Tell for this holder from now on: its model is the queue of the version that it serves."""
+        self._holder = holder
+
     def register(self, slots: int, engine: EngineProfile | None = None) -> None:
         """Enter the worker, and what its engine can do; waits for a database that is away."""
         values = (self._holder, self._state, slots, engine)

@@ -23,7 +23,8 @@ from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output, sequences
 from penstock.formats.answers import engine_error
-from penstock.formats.engine_body import for_line, without_salt
+from penstock.formats.answers.call_answer import saying
+from penstock.formats.engine_body import for_line, with_model, without_salt
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
 from penstock_worker.admission.gate import Gate, Ticket
@@ -200,10 +201,12 @@ class LineFeed:
     def _body(self, line: Line, *, ahead: bool) -> bytes:
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         engine, rank = self._engine, self._ticket.rank
-        profile = engine.supervisor.launch.profile
+        launch = engine.supervisor.launch
+        profile = launch.profile
         priority = profile.told_priority(rank.priority(ahead=ahead))
         salted = profile.cache_salt and engine.settings.isolate_prefix_caches
-        body = for_line(line.body, line.url, self._claim.tenant, salted, priority)
+        named = line.body if self._claim.asked is None else with_model(line.body, launch.model)
+        body = for_line(named, line.url, self._claim.tenant, salted, priority)
         return body if profile.cache_salt else without_salt(body)
 
     def _broken(self, line: Line, error: Exception) -> Record:
@@ -241,6 +244,8 @@ class LineFeed:
             status, body = outcome.status, outcome.body
             if outcome.kind is OutcomeKind.REFUSED:
                 status, body = engine_error.told(status, body, model_of(line.body), line.url)
+            elif self._claim.asked is not None:
+                body = saying(body, {"model": self._claim.asked})
             said = (status, outcome.request_id, body)
             record = output.answered(batch, line.number, line.custom_id, *said, reused=reused)
         except Exception as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
+from penstock.formats.answers.call_answer import saying
 from penstock.formats.canonical import fingerprint
 from penstock.formats.input import Line
 from penstock.formats.output import Record
@@ -57,12 +58,19 @@ def reuse(claim: Claim, lines: Sequence[Line], cache: AnswerCache | None) -> tup
         return [], groups
     found = cache.find(claim, [group.fingerprint for group in groups if group.fingerprint is not None])
     records = [
-        output.answered(claim.batch, line.number, line.custom_id, 200, None, found[group.fingerprint], reused=True)
+        output.answered(
+            claim.batch, line.number, line.custom_id, 200, None, _said(claim, found[group.fingerprint]), reused=True
+        )
         for group in groups
         if group.fingerprint in found
         for line in group.lines
     ]
     return records, [group for group in groups if group.fingerprint not in found]
+
+
+def _said(claim: Claim, body: bytes) -> bytes:
+    """An answer with the model as its lines ask it."""
+    return body if claim.asked is None else saying(body, {"model": claim.asked})
 
 
 def keep(claim: Claim, group: Group, outcome: Outcome, cache: AnswerCache | None) -> None:

@@ -28,15 +28,24 @@ log = structlog.get_logger()
 class SliceConsumer:
     """Everything that a slice meets in this worker."""
 
-    def __init__(self, context: RunContext, holder: Holder, say: Callable[[list[Hint]], None]) -> None:
+    def __init__(self, context: RunContext, holder: Holder | None, say: Callable[[list[Hint]], None]) -> None:
+        """`holder`: who claims, and of which queue; None until that is known (`serve`)."""
         self._context = context
         self._holder = holder
         self._say = say
         self.slice_slots = SliceSlots()
 
+    def serve(self, holder: Holder | None) -> None:
+        """Claim for this holder from now on, of its model's queue; None: claim nothing."""
+        self._holder = holder
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._holder is not None and self._context.engine.supervisor.state is EngineState.READY
+
     def look(self) -> bool:
         """Run the best ready slice unasked, in the least urgent lane that has a slot; say if there was one."""
-        if not self._context.beat.takes_work or self._context.engine.supervisor.state is not EngineState.READY:
+        if not self._context.beat.takes_work or not self._is_ready:
             return False
         for lane in reversed(LANES):
             with self._slot(lane) as slot:
@@ -51,7 +60,7 @@ class SliceConsumer:
         if not self._context.beat.takes_work:
             self.slice_slots.owe(lane)
             return "the worker is drained" if self._context.beat.drained else "the engine is about to be restarted"
-        if self._context.engine.supervisor.state is not EngineState.READY:
+        if not self._is_ready:
             self.slice_slots.owe(lane)
             return "the engine is not ready"
         with self._slot(lane) as slot:
@@ -95,19 +104,20 @@ class SliceConsumer:
 
     def say_owed(self) -> None:
         """Say the hints again that found no slot or no engine before."""
-        if self._holder.model and (due := self.slice_slots.due()):
+        if self._holder and self._holder.model and (due := self.slice_slots.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
     def _claim(self, lane: Lane, slot: SliceSlot) -> tuple[list[Claim], float] | None:
         """Claims, and when first asked for; one after the other, so that no account gets more than its slots."""
         with self._context.beat.claims:
-            if not self._context.beat.takes_work:  # meanwhile
+            holder = self._holder
+            if holder is None or not self._context.beat.takes_work:  # meanwhile
                 return None
             nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
             context, lanes = self._context, LANES[: lane.rank + 1]
             most = context.settings.small_job_lines
             claims = context.insist(
-                lambda: context.db.run(work.claim, self._holder, lanes, nonce, context.settings, full, most)
+                lambda: context.db.run(work.claim, holder, lanes, nonce, context.settings, full, most)
             )
             if claims:
                 slot.turn(claims[0].lane, *_accounts(claims))

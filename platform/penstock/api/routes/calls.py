@@ -63,7 +63,10 @@ _BODY: Final[dict[str, Any]] = {
                     "type": "object",
                     "required": ["model"],
                     "properties": {
-                        "model": {"type": "string"},
+                        "model": {
+                            "type": "string",
+                            "description": "`name`, `name@alias` or `name@v3`; a plain name is its alias `stable`.",
+                        },
                         "service_tier": {"type": "string", "enum": ["auto", "default", "priority", "flex", "scale"]},
                         "cache": {
                             "type": "object",
@@ -88,6 +91,10 @@ _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
             "x-penstock-worker": {"schema": {"type": "string"}, "description": "Which worker answered."},
             "x-penstock-queue-ms": {"schema": {"type": "integer"}, "description": "Time in line at its gate."},
             "x-penstock-service-tier": {"schema": {"type": "string"}, "description": "The tier that was used."},
+            "x-penstock-version": {
+                "schema": {"type": "string", "pattern": "^v[1-9][0-9]*$"},
+                "description": "Which version of the model answered; not sent where it has none.",
+            },
             "x-penstock-cache": {
                 "schema": {"type": "string", "enum": ["hit", "miss"]},
                 "description": "Whether the answer came from the shared cache, of a call that may be there.",
@@ -125,7 +132,7 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         id, allowed = request.scope["penstock.request_id"], allowed_models(request)
         ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, allowed)
         stack.enter_context(here.limiter.held(access, LimitName.SEQUENCES, ask.sequences))
-        if access.budget is not Budget.NONE and not here.directory.priced(ask.model):
+        if access.budget is not Budget.NONE and not here.directory.priced(ask.target.queue):
             raise budget.no_price(ask.model)
         tokens = stack.enter_context(TokenRate(here.limiter, access, len(raw) / here.settings.bytes_per_token))
         await tokens.take()
@@ -176,7 +183,8 @@ class Relayed(Response):
         self._held = held
         self._tier = ask.tier.value
         self._endpoint = ask.endpoint
-        self._whose = ask.tenant, ask.model
+        self._whose = ask.tenant, ask.target.queue
+        self._version = {} if ask.target.version is None else {"x-penstock-version": ask.target.version}
         self._status = 0
         self._began = time.perf_counter()
 
@@ -195,7 +203,7 @@ class Relayed(Response):
             raise ClientDisconnect from None
         except PenstockError as error:
             self._status = error.status
-            error.headers = {**error.headers, "x-penstock-service-tier": self._tier}
+            error.headers = {**error.headers, **self._version, "x-penstock-service-tier": self._tier}
             raise
         finally:
             client.ignore()
@@ -241,6 +249,7 @@ class Relayed(Response):
         head = [
             (b"content-type", answer.content_type.encode("latin-1")),
             (b"x-penstock-service-tier", self._tier.encode()),
+            *((name.encode(), value.encode()) for name, value in self._version.items()),
             *((name.encode(), value.encode("latin-1")) for name, value in answer.headers),
         ]
         if answer.whole is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,6 +15,7 @@ from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.fleet.model import Model
 from penstock.domain.inference_endpoints import token_limits
+from penstock.domain.models.version import label
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState, PauseReason
 from penstock.service.views.batch_view import BatchView
@@ -140,6 +141,10 @@ class _Common(BaseModel):
     object: str
     endpoint: str
     model: str | None = Field(description="Null until it is known, and where lines name different models.")
+    versions: dict[str, list[str]] | None = Field(
+        description='The versions that it is pinned to, by what its lines ask, e.g. `{"chat": ["v2"]}`; two where '
+        "unstarted work was pinned anew. Null until it is planned, and where a model has no version yet."
+    )
     errors: BatchErrors | None = Field(description="What validation found, of a failed one.")
     input_file_id: str | None
     completion_window: str
@@ -265,6 +270,10 @@ def model(one: Model) -> ModelShape:
     )
 
 
+def _versions(pinned: Mapping[str, Sequence[int]] | None) -> dict[str, list[str]] | None:
+    return {asked: [label(number) for number in numbers] for asked, numbers in pinned.items()} if pinned else None
+
+
 def _common(view: BatchView) -> dict[str, Any]:
     one = view.batch
     paused = one.state is BatchState.PAUSED
@@ -273,6 +282,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "id": one.id,
         "endpoint": one.endpoint,
         "model": one.model,
+        "versions": _versions(one.versions),
         "errors": BatchErrors(data=errors, total=one.error_count) if errors else None,
         "input_file_id": one.input_file,
         "completion_window": one.completion_window,

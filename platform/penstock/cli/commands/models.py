@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
+from penstock.cli.commands import model_versions
 from penstock.cli.database import opened
-from penstock.cli.engine_option import lacks
 from penstock.cli.printing import Json, listed, say, say_json, show, table
 from penstock.domain.accounts.price import Price, rate
 from penstock.stack.problem import Problem
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
     from penstock.service.core.transaction import Database
 
 app = typer.Typer(
-    no_args_is_help=True, help="List and show known models, make one known, promise latencies, set prices."
+    no_args_is_help=True, help="List and show models, make one known, promise latencies, set prices, roll versions out."
 )
+model_versions.add_to(app)
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 
@@ -42,38 +42,39 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
         show(table(("model", "live workers", "ttft p95", "itl p95"), rows))
 
 
-@app.command("show")
-def show_(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
-    """Show a model: who serves it, with which engines, and what those can't do."""
-    with told(), connected(url, data) as client:
-        found = ask(client, "GET", f"/models/{quote(name, safe='')}")
-        say_json(found) if as_json else show(table((), _facts(found)))
-
-
-def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "model", one["id"]
-    yield "known since", f"{datetime.fromtimestamp(one['created'], UTC):%Y-%m-%d %H:%M:%S} UTC"
-    yield "live workers", str(one["live_workers"])
-    if one["engines"]:
-        yield "engines", ", ".join(one["engines"])
-    yield from lacks(one["lacks"])
-    for what in ("ttft", "itl"):
-        if ms := one[f"{what}_p95_ms"]:
-            yield f"{what} p95", f"{ms} ms"
-
-
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The name that lines use.")],
+    source: Annotated[str | None, typer.Option(help="Add a version of it: a folder, file or Hugging Face id.")] = None,
+    engine: Annotated[str, typer.Option(help="The engine that the version is started with.")] = "vllm",
+    engine_arg: Annotated[list[str] | None, typer.Option(help="An argument of the engine; may be repeated.")] = None,
     as_json: Json = False,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Make a model known: its batches wait for a worker instead of failing."""
+    """Make a model known: its batches wait for a worker instead of failing.
+
+    With --source it is a version, a draft until a worker serves just that: source, engine and arguments.
+    """
     with told(), opened(data) as db:
         from penstock.service.admin import models
 
+        if source is not None:
+            _add_version(db, name, source, engine, engine_arg or [], as_json)
+            return
         is_new = db.run(models.add, name)
         say_json(_shape(db, name)) if as_json else say(f"{name} is {'known now' if is_new else 'known already'}")
+
+
+def _add_version(db: Database, name: str, source: str, engine: str, arguments: list[str], as_json: bool) -> None:
+    from penstock.api.schemas import registry_shapes
+    from penstock.domain.models.version import Definition, without_secrets
+    from penstock.service.models import versions
+    from penstock.settings import load
+
+    place = str(Path(source).resolve()) if Path(source).exists() else source
+    made = db.run(versions.add, name, Definition(place, engine, without_secrets(tuple(arguments))))
+    shape = registry_shapes.version(db.run(versions.view, made.name, load()), operator=True)
+    say_json(shape) if as_json else say(f"{made.name} is a {made.state}: {engine} with {place}")
 
 
 @app.command()
@@ -161,3 +162,6 @@ def _price_shape(one: Price) -> dict[str, Any]:
         "output": rate(one.output),
         "gpu_second": rate(one.gpu),
     }
+
+
+model_versions.add_to(app)

@@ -1,7 +1,8 @@
 """Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything.
 
-What is below `/v1/admin` and `/v1/workers` is for operators' keys, whatever their scopes: it is over all tenants. On
-all other routes an operator's key is a key of its own tenant, and sees no other's things.
+What is below `/v1/admin` and `/v1/workers` is for operators' keys, whatever their scopes: it is over all tenants; so is
+every change of models' versions and aliases. On all other routes an operator's key is a key of its own tenant, and sees
+no other's things.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Budget(StrEnum):
 
 ALL: Final = frozenset(Scope)
 _OPERATORS: Final = ("/v1/admin", "/v1/workers")
+_OPERATORS_TO_WRITE: Final = ("/v1/model_versions", "/v1/model_aliases")
 MOST_NAMED: Final = 10
 """Models in the message about one that does not exist."""
 _MOST_CHARACTERS: Final = 240
@@ -64,6 +66,7 @@ _OF_PATH: Final = (
     ("/v1/organization/usage", Scope.BATCHES),
     ("/v1/webhook", Scope.WEBHOOKS),
     ("/v1/models", None),
+    ("/v1/model_", None),
     ("/v1/limits", None),
 )
 """By the beginning of a path; every key may know the models and its limits. What is not here is a waiting call."""
@@ -93,7 +96,8 @@ class Access:
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden if a request goes beyond this key."""
-        if any(path == start or path.startswith(f"{start}/") for start in _OPERATORS):
+        only = _OPERATORS if method in _READING else _OPERATORS + _OPERATORS_TO_WRITE
+        if any(path == start or path.startswith(f"{start}/") for start in only):
             if self.role is not Role.OPERATOR:
                 raise Forbidden("This is for operators' keys only.", code="operator_only")
             return
@@ -112,8 +116,8 @@ class Access:
 
 
 def allows(models: frozenset[str] | None, model: str) -> bool:
-    """Whether a key with these models may ask this one."""
-    return models is None or model in models
+    """Whether a key with these models may ask this one, or this version or alias of one: `chat` allows `chat@v2`."""
+    return models is None or model in models or model.rpartition("@")[0] in models
 
 
 def only_one(known: Iterable[str], models: frozenset[str] | None) -> str | None:

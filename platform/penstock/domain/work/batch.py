@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -134,6 +134,8 @@ class Batch:
     """What it does about lines that validation refuses."""
     default_model: str | None = None
     """What lines ask that name no model."""
+    versions: Mapping[str, Sequence[int]] | None = None
+    """The versions that it is pinned to, by what its lines ask; several where some of it was pinned anew."""
     cache: str | None = None
     """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
     cache_ttl_seconds: int | None = None

@@ -41,3 +41,12 @@ class NewJob:
     cut: Cut
     inline: bytes
     """Its lines, as a plan frames them."""
+    model: str | None = None
+    """What its lines ask; None: what their engine is called."""
+    version: int | None = None
+    """The version that this stands for; None where the model has none yet."""
+
+    @property
+    def asked(self) -> str:
+        """What its lines ask."""
+        return self.model or self.cut.model

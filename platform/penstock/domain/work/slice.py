@@ -40,6 +40,7 @@ class Cut:
     """A slice as the plan cuts it: a byte range of the plan copy, and what is in it."""
 
     model: str
+    """The queue of the version that its lines stand for: the plain name for the first one."""
     plan_offset: int
     plan_bytes: int
     lines: int
@@ -47,6 +48,8 @@ class Cut:
     last_line: int
     tokens: int
     """Estimated: input bytes over the model's bytes per token, plus the expected answer."""
+    asked: str | None = None
+    """What its lines name, where that is not what their engine is called."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Claim:
     crashes: int
     """How often a holder of this slice fell silent."""
     reuse: Reuse = field(default_factory=Reuse)
+    asked: str | None = None
+    """What its lines name, where that is not what their engine is called."""
 
     @property
     def account(self) -> str:

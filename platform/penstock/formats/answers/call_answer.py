@@ -5,7 +5,7 @@ Whatever is not an error and needs no tier passes as the engine wrote it, byte f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -69,27 +69,31 @@ def has_tier(endpoint: str) -> bool:
     return endpoint in WRITING
 
 
-def with_tier(body: bytes, tier: str) -> bytes:
-    """A JSON object with its `service_tier` set; all other values stay as they were written."""
+def saying(body: bytes, said: Mapping[str, str]) -> bytes:
+    """A JSON object with these fields set, `model` only where it has one; all others stay as they were written."""
     try:
         fields = _read_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return body
-    return msgspec.json.encode({**fields, "service_tier": tier})
+    return msgspec.json.encode(fields | {name: value for name, value in said.items() if _has(fields, name)})
 
 
-def events_with_tier(events: bytes, tier: str) -> bytes:
+def _has(fields: Mapping[str, object], name: str) -> bool:
+    return name != "model" or name in fields
+
+
+def events_saying(events: bytes, said: Mapping[str, str]) -> bytes:
     """The same for each event of a stream; the events of a response carry it inside."""
 
-    def set_tier(data: bytes) -> bytes:
+    def say(data: bytes) -> bytes:
         fields = _read_fields(data)
         if "object" in fields:
-            return with_tier(data, tier)
+            return saying(data, said)
         if "response" in fields:
-            return msgspec.json.encode({**fields, "response": msgspec.Raw(with_tier(fields["response"], tier))})
+            return msgspec.json.encode({**fields, "response": msgspec.Raw(saying(fields["response"], said))})
         return data
 
-    return _each(events, set_tier)
+    return _each(events, say)
 
 
 def has_error(events: bytes) -> bool:

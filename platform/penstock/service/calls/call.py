@@ -12,9 +12,10 @@ some of it is with the client               a stream ends with an error event; w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Final
 from uuid import UUID
 
@@ -32,6 +33,8 @@ from penstock.domain.api_errors import (
 from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.engines.profile import EngineLack
+from penstock.domain.models.alias import WHOLE, place_of
+from penstock.domain.models.registry import Target, UnknownTarget
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import canonical, engine_body
@@ -49,7 +52,7 @@ from penstock.wire.ingress_client import IngressClient
 _JSON: Final = "application/json"
 _WHOLE_BYTES: Final = 256 * 1024
 """An answer that is no stream is collected up to this size, so that it can still be asked for elsewhere."""
-_WHOLE_WITH_TIER_BYTES: Final = 4 * 1024 * 1024
+_WHOLE_WITH_MORE_BYTES: Final = 4 * 1024 * 1024
 _LONG_BODY_BYTES: Final = 256 * 1024
 """Reading and hashing a longer body holds an event loop up for milliseconds: a thread does it."""
 
@@ -62,6 +65,9 @@ class CallRequest:
     tenant: str
     endpoint: str
     model: str
+    """As it was asked."""
+    target: Target
+    """What that stands for."""
     body: bytes
     """As the engine gets it."""
     tier: Tier
@@ -71,6 +77,8 @@ class CallRequest:
     """The client named a tier, and reads in the answer which one it got."""
     key: bytes | None
     """What it shares with calls that should meet on one worker."""
+    caller: bytes | None
+    """What it shares with calls that should have one version: a session, or a user; None: it says none."""
     fingerprint: bytes
     deadline: float
     """On the event loop's clock."""
@@ -79,9 +87,10 @@ class CallRequest:
     """The canonical request's fingerprint, if its answer may be kept; see formats/canonical.py."""
 
     @property
-    def told_tier(self) -> Tier | None:
-        """The tier that its answer says."""
-        return self.tier if self.says_tier and call_answer.has_tier(self.endpoint) else None
+    def said(self) -> dict[str, str]:
+        """What its answer says otherwise than its engine did: its tier, and its model as it was asked."""
+        said = {"service_tier": self.tier.value} if self.says_tier and call_answer.has_tier(self.endpoint) else {}
+        return said if self.model == self.target.name else said | {"model": self.model}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +118,10 @@ class Calls:
         poison: Poison,
         settings: Settings,
         cache: AsyncCache | None = None,
+        chance: Random | None = None,
     ) -> None:
         self._directory = directory
+        self._chance = chance or Random()
         self._client = client
         self._poison = poison
         self._settings = settings
@@ -128,17 +139,27 @@ class Calls:
     ) -> CallRequest:
         """Read a call's body; `cache` is its header's word about that.
 
-        Raises BadRequest, Forbidden for a model that is not allowed, ModelNotFound for an unknown one, or Unavailable
-        if none is known yet.
+        Raises BadRequest, Forbidden for a model that is not allowed, ModelNotFound for an unknown one (or an unknown
+        alias or version, or one that is retired), or Unavailable if none is known yet.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
         isolate = self._settings.isolate_prefix_caches
+        name_of = self._directory.registry.name_of
         arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._directory.caches(tenant))
-        ask = await asyncio.to_thread(_read, *arguments) if len(raw) > _LONG_BODY_BYTES else _read(*arguments)
+        ask = (
+            await asyncio.to_thread(_read, *arguments, name_of)
+            if len(raw) > _LONG_BODY_BYTES
+            else _read(*arguments, name_of)
+        )
         check_model(allowed_models, ask.model)
-        if not await self._directory.knows(ask.model):
-            raise ModelNotFound(unknown(ask.model, self._directory.models, allowed_models))
-        return ask
+        if not await self._directory.knows(ask.model) and name_of(ask.model) == ask.model:
+            raise ModelNotFound(unknown(ask.model, self._directory.registry.names, allowed_models))
+        # Whoever has a session stays with one version while its alias stands as it does; others are parted by chance.
+        place = self._chance.random() * WHOLE if ask.caller is None else place_of(ask.caller)
+        try:
+            return replace(ask, target=self._directory.target(ask.model, place))
+        except UnknownTarget as error:
+            raise ModelNotFound(error.message, code=error.code) from None
 
     def lacks(self, model: str, lack: EngineLack) -> bool:
         """Whether no engine of this model can do this."""
@@ -163,18 +184,19 @@ class Calls:
         """The answer that the shared cache has, if workers of the model agree on what they are."""
         if self._cache is None or ask.lasting is None or ask.cache.mode is not CacheMode.ON:
             return None
-        revision = self._directory.revision(ask.model)
-        body = await self._cache.get(key_of(ask.tenant, ask.model, revision, ask.lasting)) if revision else None
+        queue = ask.target.queue
+        revision = self._directory.revision(queue)
+        body = await self._cache.get(key_of(ask.tenant, queue, revision, ask.lasting)) if revision else None
         if body is None:
             return None
-        whole = call_answer.with_tier(body, ask.told_tier) if ask.told_tier else body
+        whole = call_answer.saying(body, ask.said) if ask.said else body
         return CallAnswer(200, _JSON, (("x-penstock-cache", "hit"),), whole, reused=True)
 
     def _keep(self, ask: CallRequest, attempt: CallAttempt, body: bytes) -> None:
         """Store an answer for whoever asks the same again."""
         if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not attempt.revision:
             return
-        key = key_of(ask.tenant, ask.model, attempt.revision, ask.lasting)
+        key = key_of(ask.tenant, ask.target.queue, attempt.revision, ask.lasting)
         self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
 
     async def _find(self, ask: CallRequest, stack: ExitStack) -> CallAnswer:
@@ -217,12 +239,13 @@ class Calls:
 
     def _pick(self, ask: CallRequest, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Ingress | None, bool]:
         only = self._poison.only(ask.fingerprint)
-        ingress = self._directory.choose(ask.model, ask.key, excluded | unlucky, only)
+        queue = ask.target.queue
+        ingress = self._directory.choose(queue, ask.key, excluded | unlucky, only)
         if ingress is None and unlucky:
-            ingress = self._directory.choose(ask.model, ask.key, excluded, only)
+            ingress = self._directory.choose(queue, ask.key, excluded, only)
         if ingress is not None or only is not None:
             return ingress, False
-        return self._directory.last_resort(ask.model, excluded), True
+        return self._directory.last_resort(queue, excluded), True
 
     async def _begun(self, ask: CallRequest, attempt: CallAttempt) -> CallAnswer:
         """The answer, once its first bytes are here. Raises NotTaken: nothing of it was passed on."""
@@ -234,7 +257,7 @@ class Calls:
         if ask.lasting is not None and ask.cache.mode is not CacheMode.OFF:
             headers += (("x-penstock-cache", "miss"),)
         answer = CallAnswer(reply.status, reply.content_type, headers, None)
-        tier = ask.told_tier
+        said = ask.said
         first = await attempt.first()
         if reply.status < 400 and reply.content_type.startswith(call_answer.EVENT_STREAM):
             if call_answer.has_error(first) and call_answer.before_error(first) == 0:
@@ -242,8 +265,8 @@ class Calls:
                     first += await attempt.rest_after_error()
                 except Broken as broken:
                     raise NotTaken(broken.reason) from None
-            return replace(answer, pieces=_events(attempt, first, tier, ask.deadline))
-        most = _WHOLE_WITH_TIER_BYTES if tier else _WHOLE_BYTES
+            return replace(answer, pieces=_events(attempt, first, said, ask.deadline))
+        most = _WHOLE_WITH_MORE_BYTES if said else _WHOLE_BYTES
         body = bytearray(first)
         while first and len(body) < most:
             first = await attempt.first()
@@ -255,7 +278,7 @@ class Calls:
         whole = bytes(body)
         if reply.content_type.startswith(_JSON):
             self._keep(ask, attempt, whole)
-        return replace(answer, whole=call_answer.with_tier(whole, tier) if tier else whole)
+        return replace(answer, whole=call_answer.saying(whole, said) if said else whole)
 
     def _failed(self, ask: CallRequest, answer: CallAnswer, body: bytes, retry_after: str | None) -> CallAnswer:
         """An engine's refusal, as its client should read it."""
@@ -266,12 +289,12 @@ class Calls:
         return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
 
 
-async def _events(attempt: CallAttempt, piece: bytes, tier: Tier | None, deadline: float) -> AsyncIterator[bytes]:
+async def _events(attempt: CallAttempt, piece: bytes, said: Mapping[str, str], deadline: float) -> AsyncIterator[bytes]:
     """Whole events as they come; a break becomes one more event."""
     events = Events()
 
     def passed(whole: bytes) -> bytes:
-        return call_answer.events_with_tier(whole, tier) if tier else whole
+        return call_answer.events_saying(whole, said) if said else whole
 
     try:
         while piece:
@@ -290,8 +313,8 @@ async def _events(attempt: CallAttempt, piece: bytes, tier: Tier | None, deadlin
         if events.held:
             yield events.rest()
     except (Broken, EngineCrash, TimeoutError) as error:
-        said = _said(error)
-        body = engine_error.error_body(said.message, said.type, said.code)
+        told = _said(error)
+        body = engine_error.error_body(told.message, told.type, told.code)
         yield call_answer.error_event(body, torn=events.torn)
 
 
@@ -316,9 +339,10 @@ def _read(
     deadline: float,
     cache: str | None,
     tenant_caches: bool,
+    name_of: Callable[[str], str],
 ) -> CallRequest:
     try:
-        call = engine_body.for_call(raw, endpoint, tenant, isolate)
+        call = engine_body.for_call(raw, endpoint, tenant, isolate, name_of)
     except ValueError as error:
         raise BadRequest(str(error)) from None
     if not call.model:
@@ -334,11 +358,13 @@ def _read(
         tenant=tenant,
         endpoint=endpoint,
         model=call.model,
+        target=Target(name_of(call.model), call.model, None),
         body=call.body,
         tier=tier,
         sequences=call.sequences,
         says_tier=call.tier is not None,
         key=affinity.key(tenant, call.model, session, call.user, call.prefix),
+        caller=affinity.key(tenant, name_of(call.model), session, call.user, b""),
         fingerprint=fingerprint(tenant, endpoint, call.body),
         deadline=deadline,
         cache=chosen,

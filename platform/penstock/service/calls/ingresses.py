@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.domain.calls.ingress import Ingress, Load, Slo
+from penstock.domain.models.registry import Registry
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Transaction
+from penstock.service.models import registry
 from penstock.settings.calls import CallSettings
 from penstock.store.accounts import prices, tenants
 from penstock.store.fleet import ingresses, models
@@ -25,8 +27,8 @@ class RoutingTable:
     """What an API process needs to know to route a call."""
 
     ingresses: tuple[Ingress, ...]
-    models: frozenset[str]
-    """Every known name, served or not."""
+    registry: Registry
+    """Every known name, served or not, and what each stands for."""
     refused: frozenset[bytes]
     """Fingerprints of calls that took engines down."""
     caching: frozenset[str] = frozenset()
@@ -44,7 +46,10 @@ def announce(
     settings: CallSettings,
     revision: str = "",
 ) -> None:
-    """Say where this worker takes calls, for which names, and what makes its engine's answers its own."""
+    """Say where this worker takes calls, for which names, and what makes its engine's answers its own.
+
+    A worker of a version serves its queue, not the plain name: which version a call gets is the router's to say.
+    """
     for name in serves:
         models.add(tx.conn, name, "registered")
     ingresses.announce(
@@ -61,7 +66,7 @@ def table(tx: Transaction, settings: CallSettings) -> RoutingTable:
     """Open and closed ingresses of live workers, known models, and calls that are refused."""
     return RoutingTable(
         ingresses=tuple(ingresses.page(tx.conn, gone=timedelta(seconds=settings.ingress_gone_seconds))),
-        models=frozenset(models.names(tx.conn)),
+        registry=registry.read(tx, frozenset(models.names(tx.conn))),
         refused=frozenset(
             call_suspects.refused(
                 tx.conn,

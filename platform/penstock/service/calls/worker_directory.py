@@ -23,6 +23,7 @@ from penstock.domain.calls import routing
 from penstock.domain.calls.breaker import CLOSED, Breaker
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.engines.profile import EngineLack
+from penstock.domain.models.registry import Registry, Target
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
@@ -48,7 +49,7 @@ class WorkerDirectory:
         self._settings = settings
         self._clock = clock
         self._chance = chance or Random()
-        self._table = RoutingTable((), frozenset(), frozenset())
+        self._table = RoutingTable((), Registry(frozenset()), frozenset())
         self._of_name: dict[str, tuple[Ingress, ...]] = {}
         self._read_at: float | None = None
         self._seen_at = -math.inf
@@ -140,26 +141,38 @@ class WorkerDirectory:
         return self._table.ingresses
 
     @property
-    def models(self) -> frozenset[str]:
-        """Every model of the table, served or not."""
-        return self._table.models
+    def registry(self) -> Registry:
+        """Every model of the table, served or not, and what each name stands for."""
+        return self._table.registry
 
-    async def knows(self, model: str) -> bool:
-        """Whether there is such a model; a name that is not in the table is looked for once more.
+    async def knows(self, asked: str) -> bool:
+        """Whether this stands for a model; what is not in the table is looked for once more.
 
         Raises Unavailable while that can't be known.
         """
-        if model not in self._table.models and not self._away:
+        if not self.registry.knows(asked) and not self._away:
             asked_at = self._clock()
             await asyncio.sleep(self._seen_at + _LEAST_SECONDS_BETWEEN - asked_at)
             for _ in range(2):  # one that was under way may have begun before the model was there
                 if self._seen_at < asked_at:
                     await self.refresh()
-        if model in self._table.models:
+        if self.registry.knows(asked):
             return True
         if self._read_at is None or self._away:
             raise Unavailable("The database is away; try again shortly.")
         return False
+
+    def target(self, asked: str, place: float) -> Target:
+        """What a call's model stands for, for whoever stands at this place of an alias (0 to below 100).
+
+        Where nobody serves the version that an alias picked, it is another one of its versions that is served.
+        Raises UnknownTarget.
+        """
+        target = self.registry.resolve(asked, place)
+        if target.queue in self._of_name:
+            return target
+        others = self.registry.others(asked, target)
+        return next((other for other in others if other.queue in self._of_name), target)
 
     def refuses(self, fingerprint: bytes) -> bool:
         """Whether a call took engines down lately, as all API processes know."""

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeVar
 
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import MOST_NAMED, allows, check_model, not_allowed, only_one, unknown
@@ -46,6 +46,7 @@ from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.estimates import eta, sample, token_heuristic
 from penstock.service.estimates.estimate_request import EstimateRequest
 from penstock.service.estimates.sample import Looking, Sample, Sampled
+from penstock.service.models import registry
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings
@@ -53,6 +54,8 @@ from penstock.settings.lines import LineSettings
 from penstock.store.accounts import prices
 from penstock.store.batches import files
 from penstock.store.fleet import models
+
+V = TypeVar("V")
 
 TOKENIZE_SECONDS: Final = 5.0
 _NO_FACTS: Final = ModelFacts()
@@ -261,12 +264,18 @@ class _Told:
 def _ask(
     tx: Transaction, wanted: EstimateRequest, names: set[str], window: timedelta, settings: DispatchSettings
 ) -> _Told:
-    named = sorted(names)
+    queues = registry.heaviest(tx, names)
+    named = sorted(set(queues.values()))
     works = eta.ahead(tx, wanted.tenant, named, wanted.lane, window, settings)
     valid = prices.valid(tx.conn, named)
     per_token = prices.gpu_per_token(tx.conn, named) if valid else {}
     some = models.first_names(tx.conn, wanted.allowed_models, MOST_NAMED + 1)
-    return _Told(works, models.facts(tx.conn, named), valid, per_token, some)
+
+    def by_asked(found: Mapping[str, V]) -> dict[str, V]:
+        return {asked: found[queue] for asked, queue in queues.items() if queue in found}
+
+    facts = models.facts(tx.conn, named)
+    return _Told(by_asked(works), by_asked(facts), by_asked(valid), by_asked(per_token), some)
 
 
 async def _count(calls: Calls, call_id: str, tenant: str, good: Sequence[_Line]) -> dict[_Line, int]:

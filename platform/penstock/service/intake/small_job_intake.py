@@ -23,13 +23,16 @@ from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import ModelNotFound, NotFound, Unavailable
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName, Limits
+from penstock.domain.models.alias import place_of_batch
+from penstock.domain.models.registry import Registry, Target, UnknownTarget
 from penstock.domain.single_flight import SingleFlight
 from penstock.domain.work.batch import Batch
-from penstock.domain.work.new_batch import NewJob
+from penstock.domain.work.new_batch import NewBatch, NewJob
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.intake.insert_batcher import InsertBatcher
 from penstock.service.lifecycle import dispatch
 from penstock.service.limits import budget, kept
+from penstock.service.models import registry
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import BatchView
 from penstock.settings import Settings
@@ -47,7 +50,9 @@ class _Looked:
     """What was found for a tenant and a model, and what the tenant's jobs added since."""
 
     at: float
-    facts: ModelFacts | None
+    registry: Registry
+    facts: dict[str, ModelFacts]
+    """By queue."""
     given: Limits
     used: dict[LimitName, int]
 
@@ -67,17 +72,22 @@ class SmallJobIntake:
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
 
-    async def facts(self, tenant: str, model: str, allowed: frozenset[str] | None = None) -> ModelFacts | None:
-        """What a known model's lines taught.
+    async def look(self, new: NewBatch, model: str) -> tuple[Target, ModelFacts | None]:
+        """What a new job's model stands for, and what its lines taught.
 
-        Raises ModelNotFound, which names models that a key with those `allowed` may ask, or BadRequest if it lacks a
-        price that is needed.
+        Raises ModelNotFound, which names models that the job's key may ask, or says what is wrong with an alias or
+        version, or BadRequest if it lacks a price that is needed.
         """
+        allowed = new.terms.allowed_models
         try:
-            return (await self._look(tenant, model)).facts
+            looked = await self._look(new.tenant, model)
+            target = looked.registry.resolve(model, place_of_batch(new.id, looked.registry.name_of(model)))
         except NotFound:
             some = await self._db.autocommit(_some_models, allowed)
             raise ModelNotFound(unknown(model, some, allowed)) from None
+        except UnknownTarget as error:
+            raise ModelNotFound(error.message, code=error.code) from None
+        return target, looked.facts.get(target.queue)
 
     async def reserve(self, tenant: str, model: str, lines: int, tokens: int) -> None:
         """Count a job as open; raise TooMany if the tenant had more open than it may with it."""
@@ -148,11 +158,15 @@ class SmallJobIntake:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _look(tx: Transaction, tenant: str, model: str) -> tuple[ModelFacts | None, Limits, dict[LimitName, int]]:
-    if not models.known(tx.conn, [model]):
+def _look(
+    tx: Transaction, tenant: str, model: str
+) -> tuple[Registry, dict[str, ModelFacts], Limits, dict[LimitName, int]]:
+    found = registry.of(tx, model)
+    if found.name_of(model) not in found.names:
         raise NotFound("model", model, param="model", code="model_not_found")
-    budget.check_price(tx, tenant, [model])
-    return models.facts(tx.conn, [model]).get(model), *limits.open_work(tx.conn, tenant)
+    queues = sorted(found.queues)
+    budget.check_price(tx, tenant, queues)
+    return found, models.facts(tx.conn, queues), *limits.open_work(tx.conn, tenant)
 
 
 def _some_models(tx: Transaction, allowed: frozenset[str] | None) -> list[str]:

@@ -164,7 +164,7 @@ async def _create_inline(
     settings: PlanSettings,
 ) -> Batch:
     model = checked[0].model
-    facts = await intake.facts(new.tenant, model, new.terms.allowed_models)
+    target, facts = await intake.look(new, model)
     tokens = sum(
         token_heuristic.tokens(one, len(line), new.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)
@@ -172,7 +172,8 @@ async def _create_inline(
     await intake.reserve(new.tenant, model, len(requests), tokens)
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
-        model=model,
+        model=target.queue,
+        asked=None if model == target.name else model,
         plan_offset=0,
         plan_bytes=len(framed),
         lines=len(requests),
@@ -180,12 +181,12 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    job = NewJob(new, cut, framed)
+    job = NewJob(new, cut, framed, model, target.number)
     if new.terms.webhook or new.once:
         batch = await db.run(_insert_inline, job)
     else:
         batch = await intake.insert(job)
-    intake.feed(model)
+    intake.feed(target.queue)
     return batch
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
 from penstock.domain.accounts.access import MOST_NAMED, allows, not_allowed, only_one, unknown
+from penstock.domain.models.alias import place_of_batch
+from penstock.domain.models.registry import Registry, Target, UnknownTarget
 from penstock.domain.work.batch import Batch
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import budget
-from penstock.store.fleet import models
+from penstock.service.models import registry
 
 
 class _Every(frozenset[str]):
@@ -36,16 +38,38 @@ class LineModels:
 
     default: str | None = None
     """What lines ask that name no model; None: they must."""
+    registry: Registry | None = None
+    """What the names stand for; None: each for itself."""
+    batch: str = ""
+    """Whose lines they are: it stands at one place of each alias."""
+    _found: dict[str, Target] = field(default_factory=dict)
 
-    def fault(self, name: str) -> tuple[str, str] | None:
+    def fault(self, asked: str) -> tuple[str, str] | None:
         """Code and message for a line that names a model which it may not; None if it may."""
-        if not allows(self.allowed, name):
-            return "model_not_allowed", not_allowed(name)
+        name = asked if self.registry is None else self.registry.name_of(asked)
+        if not allows(self.allowed, asked):
+            return "model_not_allowed", not_allowed(asked)
         if name not in self.known:
-            return "model_not_found", unknown(name, self._some_known, self.allowed)
-        if name in self.unpriced:
-            return budget.NO_PRICE, budget.no_price(name).message
+            return "model_not_found", unknown(asked, self._some_known, self.allowed)
+        try:
+            target = self.target(asked)
+        except UnknownTarget as error:
+            return error.code, error.message
+        if target.queue in self.unpriced:
+            return budget.NO_PRICE, budget.no_price(asked).message
         return None
+
+    def target(self, asked: str) -> Target:
+        """What a name stands for in this batch; raises UnknownTarget."""
+        found = self._found.get(asked)
+        if found is None:
+            found = self._found[asked] = self._resolve(asked)
+        return found
+
+    def _resolve(self, asked: str) -> Target:
+        if self.registry is None:
+            return Target(asked, asked, None)
+        return self.registry.resolve(asked, place_of_batch(self.batch, self.registry.name_of(asked)))
 
     @cached_property
     def _some_known(self) -> list[str]:
@@ -55,9 +79,11 @@ class LineModels:
 
 def of_batch(tx: Transaction, batch: Batch) -> LineModels:
     """What holds for the lines of a batch now."""
-    known = models.every_name(tx.conn)
+    names = registry.read(tx)
+    known = names.names
     allowed = None if batch.allowed_models is None else frozenset(batch.allowed_models)
     default = batch.default_model
     if default is None and batch.kind == "batch":  # a job says in its create what its requests leave out
         default = only_one(known, allowed)
-    return LineModels(known, allowed, frozenset(budget.unpriced(tx, batch.tenant, known)), default)
+    queues = names.queues
+    return LineModels(known, allowed, frozenset(budget.unpriced(tx, batch.tenant, queues)), default, names, batch.id)

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from penstock.blobs.store import Blobs
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.fleet.worker import WorkerPace
+from penstock.domain.models.registry import Target
 from penstock.domain.work.slice import Cut
 from penstock.formats import plan
 from penstock.service.planning import order
+from penstock.service.planning.line_models import LineModels
 from penstock.service.planning.order import Beginnings, Numbers
 from penstock.service.planning.scan import Scan, asked_line
 from penstock.settings.plans import PlanSettings
@@ -126,8 +128,8 @@ def cut(
         begin = end
 
 
-def write(path: Path, made: Plan, blobs: Blobs, key: str) -> list[Cut]:
-    """Write the plan copy; the slices' rows, in their order."""
+def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | None = None) -> list[Cut]:
+    """Write the plan copy; the slices' rows, in their order. `models`: what names stand for; else each for itself."""
     cuts: list[Cut] = []
     numbers = np.frombuffer(made.found.numbers, dtype=np.uint32)
     tokens = np.frombuffer(made.found.tokens, dtype=np.uint32)
@@ -144,9 +146,12 @@ def write(path: Path, made: Plan, blobs: Blobs, key: str) -> list[Cut]:
                     offset += copy.write(b"".join(pending))
                     pending, pending_bytes = [], 0
             offset += copy.write(b"".join(pending))
+            asked = made.found.models[made.found.model_of[members[0]]]
+            target = models.target(asked) if models else Target(asked, asked, None)
             cuts.append(
                 Cut(
-                    model=made.found.models[made.found.model_of[members[0]]],
+                    model=target.queue,
+                    asked=None if asked == target.name else asked,
                     plan_offset=start,
                     plan_bytes=offset - start,
                     lines=len(members),

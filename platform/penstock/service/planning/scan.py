@@ -178,7 +178,7 @@ def _check_lines(reading: _Pass) -> None:
         found.unnamed.append(not checked.named)
         found.offsets.append(start)
         found.lengths.append(len(raw))
-        known = reading.facts.get(checked.model)
+        known = reading.facts.get(reading.models.target(checked.model).queue)
         found.tokens.append(token_heuristic.tokens(checked, len(line), reading.endpoint, known, settings))
         found.longest.append(token_heuristic.longest(checked, reading.endpoint, known, settings))
         hashes = beginnings(checked.prompt)
@@ -197,9 +197,11 @@ def _check(reading: _Pass, line: bytes, number: int, models: Mapping[str, int]) 
     checked = lines.check(line, number, reading.endpoint, settings.max_custom_id_bytes, reading.models.default)
     if isinstance(checked, LineError):
         return checked
+    if checked.model in models:
+        return checked
     if fault := reading.models.fault(checked.model):
         return LineError(*fault, "body.model", number)
-    if checked.model not in models and len(models) >= settings.max_models_per_batch:
+    if len(models) >= settings.max_models_per_batch:
         message = f"The file names more than {settings.max_models_per_batch} models."
         return LineError("invalid_request", message, "body.model", number)
     return checked

@@ -14,6 +14,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, TooMany, Unauthorized
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
+from penstock.domain.models.registry import Target
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.slice import Cut
 from penstock.domain.work.terms import OnInvalid
@@ -71,10 +72,11 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
             bad.flush()
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
-        made = plan.make(found, db.run(speeds, found.models, facts, settings), settings, reorder=batch.plan)
-        cuts = plan.write(path, made, blobs, key)
+        targets = {asked: may_name.target(asked) for asked in found.models}
+        made = plan.make(found, db.run(speeds, targets, facts, settings), settings, reorder=batch.plan)
+        cuts = plan.write(path, made, blobs, key, may_name)
         failpoint("validate.planned")
-        db.run(begin, batch, lease, found, key, cuts, settings, bad)
+        db.run(begin, batch, lease, found, key, cuts, settings, bad, targets)
     return Validated(batch.id, len(found.numbers), len(cuts), skipped=bad.count if bad else 0)
 
 
@@ -105,11 +107,15 @@ def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettin
 
 
 def speeds(
-    tx: Transaction, names: list[str], facts: Mapping[str, ModelFacts], settings: Settings
+    tx: Transaction, targets: Mapping[str, Target], facts: Mapping[str, ModelFacts], settings: Settings
 ) -> dict[str, plan.Speed]:
-    """How much work a slice of each model should be."""
-    paces = workers.paces(tx.conn, names, gone=timedelta(seconds=settings.worker_gone_seconds))
-    return {name: plan.speed(paces.get(name), facts.get(name), settings) for name in names}
+    """How much work a slice of each model should be, by what lines ask."""
+    queues = sorted({target.queue for target in targets.values()})
+    paces = workers.paces(tx.conn, queues, gone=timedelta(seconds=settings.worker_gone_seconds))
+    return {
+        asked: plan.speed(paces.get(target.queue), facts.get(target.queue), settings)
+        for asked, target in targets.items()
+    }
 
 
 def refuse(tx: Transaction, batch: str, lease: int, found: Scan, bad: SkippedLines | None = None) -> None:
@@ -133,12 +139,23 @@ def begin(
     cuts: list[Cut],
     settings: DispatchSettings,
     bad: SkippedLines | None = None,
+    targets: Mapping[str, Target] | None = None,
 ) -> None:
-    """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it."""
+    """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it.
+
+    `targets`: what the lines' models stand for, which the batch is pinned to; None: each for itself.
+    """
     model = found.models[0] if len(found.models) == 1 else None
     total = len(found.numbers) + (bad.count if bad else 0)
     lane = batches.begin(
-        tx.conn, batch.id, lease=lease, model=model, total=total, plan_key=key, default_model=found.default_model
+        tx.conn,
+        batch.id,
+        lease=lease,
+        model=model,
+        total=total,
+        plan_key=key,
+        default_model=found.default_model,
+        versions={asked: one.number for asked, one in (targets or {}).items() if one.number is not None},
     )
     if lane is None:
         raise LeaseLost
@@ -150,5 +167,5 @@ def begin(
     leases.shut_batch_lease(tx.conn, lease)
     if not cuts:
         closing.move_on(tx, batch.id)  # all lines are skipped
-    for name in found.models:
-        dispatch.feed(tx, name, settings)
+    for queue in sorted({cut.model for cut in cuts}):
+        dispatch.feed(tx, queue, settings)

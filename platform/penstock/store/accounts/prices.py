@@ -16,6 +16,14 @@ _ADD = text("""
            :currency, :input, :cached_input, :output, :gpu
     on conflict (model, valid_from) do nothing
     returning valid_from""")
+_PASS_ON = text("""
+    -- The price of a name is that of its versions that have none of their own.
+    insert into prices (model, valid_from, currency, input, cached_input, output, gpu, inherited)
+    select v.queue, p.valid_from, p.currency, p.input, p.cached_input, p.output, p.gpu, true
+    from prices p join model_versions v on v.model = p.model and v.queue <> p.model
+    where p.model = :model and p.valid_from = :valid_from
+      and not exists (select from prices own where own.model = v.queue and not own.inherited)
+    on conflict (model, valid_from) do nothing""")
 _LOCK = text("lock table prices in share row exclusive mode")
 _CURRENCY = text("select currency from prices limit 1")
 _VALID = text("""
@@ -33,6 +41,7 @@ _GPU_PER_TOKEN = text("""
     group by named.model""")
 _ALL = text("""
     select model, valid_from, currency, input, cached_input, output, gpu from prices
+    where not inherited
     order by model, valid_from desc limit :limit""")
 
 
@@ -47,7 +56,10 @@ def add(
     gpu: int,
     valid_from: datetime | None,
 ) -> datetime | None:
-    """Add a price of a model that is known; since when it is valid, or None if another begins at that very moment."""
+    """Add a price of a known model, and of its versions without one of their own.
+
+    Since when it is valid, or None if another begins at that very moment.
+    """
     values = {
         "model": model,
         "currency": currency,
@@ -57,7 +69,10 @@ def add(
         "gpu": gpu,
         "valid_from": valid_from,
     }
-    return conn.execute(_ADD, values).scalar()
+    since: datetime | None = conn.execute(_ADD, values).scalar()
+    if since is not None:
+        conn.execute(_PASS_ON, {"model": model, "valid_from": since})
+    return since
 
 
 def lock(conn: Connection) -> None:

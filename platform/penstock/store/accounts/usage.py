@@ -15,20 +15,25 @@ _USED = text("""
     -- A segment counts in the hour in which it was recorded. Swept ones are in usage_lines, by the same hour; one
     -- statement sees each in one of the two.
     with used as (
-        select date_trunc('hour', g.created_at, 'UTC') as hour, s.model, true as batch, g.completed as requests,
-               g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens, g.reused_output_tokens,
+        select date_trunc('hour', g.created_at, 'UTC') as hour, s.model as queue, true as batch,
+               g.completed as requests, g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens,
+               g.reused_output_tokens,
                g.gpu_microseconds, g.token_cost, g.gpu_cost
         from segments g join slices s on s.id = g.slice
         where s.tenant = :tenant and g.created_at >= :start and g.created_at < :stop
           and s.model is not null  -- skipped lines ask no model
         union all
-        select hour, model, true, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+        select hour, model as queue, true, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                reused_output_tokens, gpu_microseconds, token_cost, gpu_cost
         from usage_lines where tenant = :tenant and hour >= :start and hour < :stop
         union all
-        select hour, model, false, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
+        select hour, model as queue, false, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                reused_output_tokens, gpu_microseconds, token_cost, gpu_cost
-        from usage_calls where tenant = :tenant and hour >= :start and hour < :stop)
+        from usage_calls where tenant = :tenant and hour >= :start and hour < :stop),
+    named as (
+        -- All versions of a model count as it.
+        select used.*, coalesce(m.version_of, used.queue) as model
+        from used left join models m on m.name = used.queue)
     select date_bin(:width, hour, :start) as start,
            case when :by_model then model end as model, case when :by_batch then batch end as batch,
            sum(requests)::bigint as requests, sum(input_tokens)::bigint as input_tokens,
@@ -36,7 +41,7 @@ _USED = text("""
            sum(reasoning_tokens)::bigint as reasoning_tokens,
            sum(reused_output_tokens)::bigint as reused_output_tokens,
            sum(gpu_microseconds)::bigint as gpu_microseconds, sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost
-    from used
+    from named
     where cast(:models as text[]) is null or model = any(cast(:models as text[]))
     group by 1, 2, 3 order by 1, 2, 3""")
 

@@ -75,7 +75,7 @@ _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip lo
 _BEGIN = text("""
     -- Validation's commit: only its present holder, and only if nobody closed the batch meanwhile.
     update batches set state = 'in_progress', in_progress_at = now(), model = :model, total = :total,
-                       default_model = coalesce(default_model, :default_model),
+                       default_model = coalesce(default_model, :default_model), versions = cast(:versions as jsonb),
                        plan_key = :plan_key, lease = null, attempts = 0, hinted_at = null
     where id = :id and state = 'validating' and finish_as is null and lease = :lease
     returning lane""")
@@ -256,13 +256,15 @@ def begin(
     total: int,
     plan_key: str,
     default_model: str | None = None,
+    versions: Mapping[str, int] | None = None,
 ) -> Lane | None:
     """Move to in_progress with a plan; the batch's lane as it is now, for somebody may have changed it meanwhile.
 
     None if this lease is not the batch's any more, or it is closing.
     """
     values = {"id": id, "lease": lease, "model": model, "total": total, "plan_key": plan_key}
-    values |= {"default_model": default_model}
+    pinned = {asked: [number] for asked, number in (versions or {}).items()}
+    values |= {"default_model": default_model, "versions": json.dumps(pinned) if pinned else None}
     lane = conn.execute(_BEGIN, values).scalar()
     return Lane(lane) if lane else None
 

@@ -19,8 +19,11 @@ _PULSE = text("""
     update workers w set seen_at = clock_timestamp(), load_reported_at = clock_timestamp(),
         open = :open and w.state = 'ready', calls = :calls, lines = :lines, budget = :budget,
         budget_reason = :reason, tokens_per_second = :tokens_per_second
-    from models m where w.id = :id and m.name = w.model
-    returning m.ttft_p95_ms, m.itl_p95_ms""")
+    from models m left join models named on named.name = m.version_of
+    where w.id = :id and m.name = w.model
+    -- A version that promises nothing of its own keeps what its name promises.
+    returning coalesce(m.ttft_p95_ms, named.ttft_p95_ms) as ttft_p95_ms,
+              coalesce(m.itl_p95_ms, named.itl_p95_ms) as itl_p95_ms""")
 
 _PAGE = text("""
     select id, model, serves, ingress_url, region, engine_slots, open, calls, lines, budget, budget_reason,

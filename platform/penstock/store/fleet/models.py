@@ -11,22 +11,26 @@ from penstock.domain.fleet.model import Model, ModelFacts
 
 _ADD = text("insert into models (name, source) values (:name, :source) on conflict (name) do nothing returning name")
 _KNOWN = text("select name from models where name = any(cast(:names as text[]))")
-_EVERY_NAME = text("select name from models")
-_NAMES = text("select name from models order by name limit :limit")
+_AMONG = text("select name from models where name = any(cast(:names as text[])) and version_of is null")
+_EVERY_NAME = text("select name from models where version_of is null")
+_NAMES = text("select name from models where version_of is null order by name limit :limit")
 _FIRST_NAMES = text("""
     -- For people: some names, of those that a key may ask.
     select name from models
-    where cast(:allowed as text[]) is null or name = any(cast(:allowed as text[]))
+    where version_of is null and (cast(:allowed as text[]) is null or name = any(cast(:allowed as text[])))
     order by name limit :limit""")
 _MOST_NAMES = 10_000
 _MOST_MEASURED = 100
-_LIVE_OF_IT = "w.kind = 'gpu' and w.model = m.name and w.state = 'ready' and w.seen_at > clock_timestamp() - :gone"
+_LIVE_OF_IT = """coalesce(q.version_of, q.name) = m.name
+             and w.kind = 'gpu' and w.state = 'ready' and w.seen_at > clock_timestamp() - :gone"""
 _LIST = text(f"""
     select m.name, m.source, m.created_at, m.ttft_p95_ms, m.itl_p95_ms,
-           (select count(*)::int from workers w where {_LIVE_OF_IT}) as workers,
-           array(select distinct w.engine from workers w where {_LIVE_OF_IT} and w.engine <> '' order by 1) as engines,
-           array(select distinct lack from workers w, unnest(w.lacks) lack where {_LIVE_OF_IT} order by 1) as lacks
-    from models m order by m.name""")
+           (select count(*)::int from workers w join models q on q.name = w.model where {_LIVE_OF_IT}) as workers,
+           array(select distinct w.engine from workers w join models q on q.name = w.model
+                 where {_LIVE_OF_IT} and w.engine <> '' order by 1) as engines,
+           array(select distinct lack from workers w join models q on q.name = w.model, unnest(w.lacks) lack
+                 where {_LIVE_OF_IT} order by 1) as lacks
+    from models m where m.version_of is null order by m.name""")
 _PROMISE = text("""
     update models set
         ttft_p95_ms = case when cast(:ttft as int) is null then ttft_p95_ms else nullif(cast(:ttft as int), 0) end,
@@ -75,8 +79,13 @@ def add(conn: Connection, name: str, source: str) -> bool:
 
 
 def known(conn: Connection, names: list[str]) -> set[str]:
-    """Those of the names that are known models."""
+    """Those of the names that are known models, or queues of versions."""
     return {row.name for row in conn.execute(_KNOWN, {"names": names})}
+
+
+def names_among(conn: Connection, names: list[str]) -> frozenset[str]:
+    """Those of the names that are models, not queues of versions."""
+    return frozenset(row.name for row in conn.execute(_AMONG, {"names": names}))
 
 
 def every_name(conn: Connection) -> frozenset[str]:

@@ -103,7 +103,7 @@ _COMPANY = text(f"""
 _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
-           b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes,
+           b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
            b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
@@ -306,6 +306,7 @@ def _claim(row: Row[Any]) -> Claim:
         suspects=dict(row.suspects or ()),
         crashes=row.crashes,
         reuse=Reuse(row.dedup, CacheMode(row.cache), row.cache_ttl_seconds),
+        asked=row.asked,
     )
 
 

@@ -42,12 +42,14 @@ _STUCK = text("""
     order by b.deadline limit :limit""")
 
 _WAITING = text("""
-    -- Why an open batch makes no progress: the models of its open slices that no live worker serves.
-    select distinct s.model from slices s
+    -- Why an open batch makes no progress: the models of its open slices that no live worker serves, by their version
+    -- where there are versions.
+    select distinct coalesce(v.model || '@v' || v.number, s.model) as model
+    from slices s left join model_versions v on v.queue = s.model
     where s.batch = :id and s.state in ('queued', 'ready')
       and not exists (select from workers w where w.kind = 'gpu' and w.model = s.model and w.state = 'ready'
                       and w.seen_at > clock_timestamp() - :gone)
-    order by s.model limit 10""")
+    order by 1 limit 10""")
 
 
 def unhinted(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, BatchState]]:
@@ -78,5 +80,5 @@ def stuck(conn: Connection, *, limit: int) -> list[str]:
 
 
 def waiting_models(conn: Connection, id: str, *, gone: timedelta) -> list[str]:
-    """Models that this batch waits for because no live worker serves them."""
+    """Models (versions of them, where there are any) that this batch waits for: no live worker serves them."""
     return [row.model for row in conn.execute(_WAITING, {"id": id, "gone": gone})]

@@ -19,9 +19,9 @@ _MOST_ACCOUNTS: Final = 32
 _INSERT = text("""
     -- Lane and deadline are copied from the batch, so that a claim reads one index of one table.
     insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                        lines, first_line, last_line, tokens, inline)
+                        lines, first_line, last_line, tokens, inline, asked)
     select b.id, b.tenant, :model, b.lane, :lane_rank, b.deadline, 'queued', :plan_offset, :plan_bytes,
-           :lines, :first_line, :last_line, :tokens, :inline
+           :lines, :first_line, :last_line, :tokens, :inline, :asked
     from batches b where b.id = :batch""")
 
 _FEED = text(f"""
@@ -148,7 +148,7 @@ def insert(conn: Connection, batch: str, cuts: Iterable[Cut], lane: Lane, inline
         {"batch": batch, "lane_rank": lane.rank, "inline": inline}
         | {
             name: getattr(cut, name)
-            for name in ("model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens")
+            for name in ("model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens", "asked")
         }
         for cut in cuts
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,8 @@ _TYPES: Final = {
     "plan": "bool",
     "cache": "text",
     "cache_ttl_seconds": "int",
+    "asked_model": "text",
+    "versions": "text",
     "model": "text",
     "plan_offset": "bigint",
     "plan_bytes": "bigint",
@@ -35,6 +38,7 @@ _TYPES: Final = {
     "last_line": "int",
     "tokens": "bigint",
     "inline": "bytea",
+    "asked": "text",
 }
 """What comes of a job, each as an array over the jobs."""
 
@@ -46,18 +50,18 @@ _INSERT = text(f"""
     made as (
         insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline,
                              metadata, output_expires_seconds, total, in_progress_at, idempotency_key, fingerprint,
-                             dedup, plan, cache, cache_ttl_seconds)
-        select id, tenant, 'job', true, 'in_progress', endpoint, model, lane, completion_window,
+                             dedup, plan, cache, cache_ttl_seconds, versions)
+        select id, tenant, 'job', true, 'in_progress', endpoint, asked_model, lane, completion_window,
                now() + "window", cast(metadata as jsonb), output_expires_seconds, lines, now(),
-               idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds
+               idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds, cast(versions as jsonb)
         from given
         on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
         returning *),
     cut as (
         insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                            lines, first_line, last_line, tokens, inline)
+                            lines, first_line, last_line, tokens, inline, asked)
         select id, g.tenant, g.model, g.lane, lane_rank, made.deadline, 'queued', plan_offset, plan_bytes,
-               lines, first_line, last_line, tokens, g.inline
+               lines, first_line, last_line, tokens, g.inline, g.asked
         from given g join made using (id))
     select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{{}}' as int[]) as live_empty_lines,
            0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,
@@ -68,7 +72,16 @@ _INSERT = text(f"""
 
 def insert(conn: Connection, jobs: Sequence[NewJob]) -> list[Batch | None]:
     """Make these jobs; None stands for one whose idempotency key its tenant has used already."""
-    values = [{**to_row(job.batch), **vars(job.cut), "inline": job.inline} for job in jobs]
+    values = [
+        {
+            **to_row(job.batch),
+            **vars(job.cut),
+            "inline": job.inline,
+            "asked_model": job.asked,
+            "versions": None if job.version is None else json.dumps({job.asked: [job.version]}),
+        }
+        for job in jobs
+    ]
     rows = conn.execute(_INSERT, {name: [value[name] for value in values] for name in _TYPES})
     made = {batch.id: batch for batch in map(of_row, rows)}
     return [made.get(job.batch.id) for job in jobs]

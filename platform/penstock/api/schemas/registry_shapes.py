@@ -1,0 +1,112 @@
+"""What versions and aliases look like on the wire."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from penstock.api.schemas.shapes import time, unix
+from penstock.domain.models.alias import AliasChange
+from penstock.domain.models.version import label
+from penstock.service.models.versions import VersionView
+
+
+class ModelVersion(BaseModel):
+    """A version of a model: what it is never changes."""
+
+    id: str = Field(description="As `model` of a request names it, e.g. `chat@v2`.")
+    object: Literal["model_version"] = "model_version"
+    model: str
+    version: str = Field(pattern="^v[1-9][0-9]*$")
+    state: Literal["draft", "ready", "retired"] = Field(
+        description="`draft`: no worker has served it yet. `retired`: nobody may ask it any more."
+    )
+    live_workers: int
+    aliases: dict[str, int] = Field(description="The aliases that stand for it, with its share of each in percent.")
+    registered: bool = Field(description="A worker that started with it made it; else an operator did.")
+    source: str | None = Field(description="What engines load; for operators, as are the next three.")
+    engine: str | None
+    arguments: list[str] | None = Field(description="The engine's; values that look like secrets are not kept.")
+    digest: str | None = Field(description="What makes its answers its own; null too before a worker has served it.")
+    created_at: int
+    ready_at: int | None
+    retired_at: int | None
+
+
+class ModelAlias(BaseModel):
+    """What an alias stands for now."""
+
+    id: str = Field(description="As `model` of a request names it, e.g. `chat@canary`; `chat` alone is `chat@stable`.")
+    object: Literal["model_alias"] = "model_alias"
+    model: str
+    alias: str
+    weights: dict[str, int] = Field(description="Percent by version, 100 in all.")
+    guard: dict[str, float] | None = Field(description="When a new version's share is taken back; null: never.")
+    reason: str = Field(description="Why it is so.")
+    changed_by: str | None = Field(description="The key's id, `cli` or `platform`; for operators.")
+    changed_at: int
+
+
+class AliasHistory(BaseModel):
+    """The changes of an alias, newest first; the first is what holds, without weights if it is gone."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelAlias]
+
+
+class ModelAliases(AliasHistory):
+    """What each alias stands for."""
+
+
+class DeletedAlias(BaseModel):
+    """Confirms that an alias stands for nothing."""
+
+    id: str
+    object: Literal["model_alias"] = "model_alias"
+    deleted: bool = True
+
+
+class Repin(BaseModel):
+    """What was pinned anew."""
+
+    object: Literal["repin"] = "repin"
+    batches: int
+    slices: int
+
+
+def version(one: VersionView, *, operator: bool) -> ModelVersion:
+    """A version's shape; how it is started is an operator's to know."""
+    found = one.version
+    definition = found.definition if operator else None
+    return ModelVersion(
+        id=found.name,
+        model=found.model,
+        version=found.label,
+        state=found.state.value,
+        live_workers=one.workers,
+        aliases=one.aliases,
+        registered=found.registered,
+        source=definition and definition.source,
+        engine=definition and definition.engine,
+        arguments=list(definition.arguments) if definition else None,
+        digest=found.digest if operator else None,
+        created_at=unix(found.created_at),
+        ready_at=time(found.ready_at),
+        retired_at=time(found.retired_at),
+    )
+
+
+def alias(one: AliasChange, *, operator: bool) -> ModelAlias:
+    """An alias's shape."""
+    weights = one.split.weights if one.split else {}
+    return ModelAlias(
+        id=f"{one.model}@{one.alias}",
+        model=one.model,
+        alias=one.alias,
+        weights={label(number): weight for number, weight in weights.items()},
+        guard=dict(one.guard) if one.guard is not None else None,
+        reason=one.reason,
+        changed_by=one.actor if operator else None,
+        changed_at=unix(one.at),
+    )

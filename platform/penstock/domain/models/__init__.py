@@ -1,0 +1,1 @@
+"""Models: their versions, and what a name in a request stands for."""

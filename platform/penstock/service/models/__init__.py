@@ -1,0 +1,1 @@
+"""Models: their versions, and the aliases that say which of them a name stands for."""

@@ -1,0 +1,177 @@
+"""Versions: added by an operator or registered by a worker that starts with one; served; retired."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.domain.models.alias import Split
+from penstock.domain.models.version import STABLE, Definition, Version, VersionState, label, number_of
+from penstock.domain.work.holder import Holder
+from penstock.service.core import audit
+from penstock.service.core.transaction import Transaction
+from penstock.settings.dispatch import DispatchSettings
+from penstock.store.fleet import models
+from penstock.store.models import aliases, versions
+
+_MOST_NAMED: Final = 5
+_MOST_ARGUMENTS: Final = 200
+_MOST_CHARACTERS: Final = 4_000
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """A version, how many live workers serve it, and which aliases stand for it."""
+
+    version: Version
+    workers: int
+    aliases: dict[str, int]
+    """Weights by alias."""
+
+
+def serve(tx: Transaction, holder: Holder, definition: Definition, revision: str) -> Version:
+    """The version that a worker serves whose engine is ready, made if there is none: the worker's work is its queue's.
+
+    `revision` is the engine's, empty if it can't be known: then the definition stands for it. The first version of a
+    name becomes its `stable`. Raises Conflict if the version is retired.
+    """
+    assert holder.model is not None, "only gpu workers serve"
+    model = holder.model
+    models.add(tx.conn, model, "registered")
+    versions.lock_name(tx.conn, model)
+    digest = revision or _declared(definition)
+    version = versions.by_digest(tx.conn, model, digest) or versions.unserved(tx.conn, model, definition)
+    if version is None:
+        version = versions.insert(tx.conn, model, definition, registered=True)
+        audit.record(tx, audit.NOBODY, "model_version.registered", version.name, source=definition.source)
+    if version.state is VersionState.RETIRED:
+        raise Conflict(version.state, "served", f"This is {version.name}, which is retired: start another version.")
+    if version.state is VersionState.DRAFT:
+        versions.served(tx.conn, version, digest)
+    if not any(one.alias == STABLE for one in aliases.latest(tx.conn, model)):
+        split = Split.of({version.number: 100})
+        aliases.change(tx.conn, model, STABLE, split, actor=tx.actor, reason="the first version that was served")
+    versions.serve(tx.conn, holder.id, version)
+    return version
+
+
+def _declared(definition: Definition) -> str:
+    """A digest of what can only be known by its name."""
+    told = json.dumps([definition.engine, definition.source, *definition.arguments])
+    return "declared:" + hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def add(tx: Transaction, model: str, definition: Definition) -> Version:
+    """Add a version that no worker serves yet; the same again is the same version.
+
+    It gets no requests until an alias stands for it, but by `name@v3`. Raises BadRequest.
+    """
+    _check(definition)
+    models.add(tx.conn, model, "added")
+    if not versions.lock_name(tx.conn, model):
+        raise BadRequest(f"{model!r} is a version itself.", param="model")
+    if same := versions.unserved(tx.conn, model, definition):
+        return same
+    version = versions.insert(tx.conn, model, definition, registered=False)
+    audit.record(tx, audit.NOBODY, "model_version.added", version.name, source=definition.source)
+    return version
+
+
+def _check(definition: Definition) -> None:
+    for param, value in (("source", definition.source), ("engine", definition.engine)):
+        if not 0 < len(value) <= _MOST_CHARACTERS or not value.isprintable():
+            raise BadRequest(f"{param} has 1 to {_MOST_CHARACTERS} printable characters.", param=param)
+    arguments = definition.arguments
+    if len(arguments) > _MOST_ARGUMENTS or any(len(one) > _MOST_CHARACTERS or "\0" in one for one in arguments):
+        message = f"At most {_MOST_ARGUMENTS} arguments of {_MOST_CHARACTERS} characters each."
+        raise BadRequest(message, param="arguments")
+
+
+def get(tx: Transaction, model: str, number: int) -> Version:
+    """One version; raise NotFound (`model_not_found`, `version_not_found`)."""
+    found = versions.find(tx.conn, model, number)
+    if found is None:
+        check_known(tx, model)
+        raise NotFound("version", f"{model}@{label(number)}", param="version", code="version_not_found")
+    return found
+
+
+def check_known(tx: Transaction, model: str) -> None:
+    """Raise NotFound for a name that is no model's."""
+    if not models.names_among(tx.conn, [model]):
+        raise NotFound("model", model, param="model", code="model_not_found")
+
+
+def named(tx: Transaction, name: str) -> Version:
+    """The version that `name@v3` names; raise NotFound, or BadRequest for another name."""
+    model, at, after = name.rpartition("@")
+    number = number_of(after) if at else None
+    if number is None:
+        raise BadRequest(f"A version is named like chat@v3, not {name[:200]!r}.", param="version")
+    return get(tx, model, number)
+
+
+def page(
+    tx: Transaction,
+    settings: DispatchSettings,
+    *,
+    model: str | None = None,
+    after: str | None = None,
+    limit: int,
+    allowed: frozenset[str] | None = None,
+) -> list[VersionView]:
+    """Versions (of one model, of those `allowed`) by model and number, after the one named; raise NotFound."""
+    if model is not None:
+        check_known(tx, model)
+    place = None
+    if after is not None:
+        last = named(tx, after)
+        place = (last.model, last.number)
+    return _views(tx, versions.page(tx.conn, model, allowed=allowed, after=place, limit=limit), settings)
+
+
+def view(tx: Transaction, name: str, settings: DispatchSettings) -> VersionView:
+    """The version that `name@v3` names, and what stands for it; raise NotFound."""
+    return _views(tx, [named(tx, name)], settings)[0]
+
+
+def _views(tx: Transaction, found: list[Version], settings: DispatchSettings) -> list[VersionView]:
+    gone = timedelta(seconds=settings.worker_gone_seconds)
+    workers = versions.live_workers(tx.conn, [one.queue for one in found], gone=gone)
+    only = found[0].model if len({one.model for one in found}) == 1 else None
+    weights: dict[tuple[str, int], dict[str, int]] = {}
+    for change in aliases.latest(tx.conn, only):
+        for number, weight in (change.split.weights if change.split else {}).items():
+            weights.setdefault((change.model, number), {})[change.alias] = weight
+    return [VersionView(one, workers.get(one.queue, 0), weights.get((one.model, one.number), {})) for one in found]
+
+
+def retire(tx: Transaction, name: str) -> Version:
+    """Let nobody ask a version any more. Retired again it is the same answer.
+
+    Raises NotFound, or Conflict (`version_in_use`) while an alias stands for it, or open work is pinned to it.
+    """
+    version = named(tx, name)
+    versions.lock_name(tx.conn, version.model)
+    version = get(tx, version.model, version.number)
+    if version.state is VersionState.RETIRED:
+        return version
+    used = [
+        one.alias for one in aliases.latest(tx.conn, version.model) if one.split and version.number in one.split.weights
+    ]
+    if used:
+        told = " and ".join(f"{version.model}@{alias}" for alias in used)
+        message = f"{told} stands for {version.name}: let it stand for another version first."
+        raise Conflict(version.state, "retired", message, code="version_in_use")
+    open = versions.open_batches(tx.conn, version, limit=_MOST_NAMED + 1)
+    if open:
+        told = ", ".join(open[:_MOST_NAMED] + ["…"] * (len(open) > _MOST_NAMED))
+        message = f"Open work is pinned to {version.name} ({told}): let it end, cancel it, or repin it."
+        raise Conflict(version.state, "retired", message, code="version_in_use")
+    versions.retire(tx.conn, version)
+    audit.record(tx, audit.NOBODY, "model_version.retired", version.name)
+    return get(tx, version.model, version.number)

@@ -1,0 +1,58 @@
+"""Pins: which batches have unstarted work on a version, and how that work goes to another one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from penstock.domain.models.version import Version
+
+_UNSTARTED: Final = """
+    s.model = :queue and s.state in ('queued', 'ready') and s.completed + s.failed = 0
+    and s.asked is distinct from :name"""
+"""Nothing of it is recorded or in an engine, and its lines do not name this very version."""
+_BATCHES = text(f"""
+    select distinct s.batch from slices s join batches b on b.id = s.batch
+    where {_UNSTARTED} and b.state in ('in_progress', 'paused') and b.finish_as is null and s.batch > :after
+    order by s.batch limit :limit""")
+_MOVE = text(f"""
+    -- What was ready is fed, and hinted, anew.
+    update slices s set model = :to, state = 'queued' where s.batch = :batch and {_UNSTARTED} returning s.id""")
+_STAYS = text("""
+    select coalesce(array_agg(distinct coalesce(asked, :model)), '{}') from slices
+    where batch = :batch and model = :queue""")
+_PINNED = text("select versions from batches where id = :batch")
+_PIN = text("update batches set versions = cast(:versions as jsonb) where id = :batch")
+
+
+def batches(conn: Connection, version: Version, *, after: str, limit: int) -> list[str]:
+    """Open batches and jobs of any tenant with unstarted work of a version, by id, after this one."""
+    values = {"queue": version.queue, "name": version.name, "after": after, "limit": limit}
+    return [row.batch for row in conn.execute(_BATCHES, values)]
+
+
+def move(conn: Connection, batch: str, version: Version, to: str) -> int:
+    """Let a locked batch's unstarted slices of a version be another queue's; how many there were."""
+    values = {"batch": batch, "queue": version.queue, "name": version.name, "to": to}
+    return len(conn.execute(_MOVE, values).all())
+
+
+def stays(conn: Connection, batch: str, version: Version) -> list[str]:
+    """What lines ask of which some are, or were, this version's work."""
+    values = {"batch": batch, "queue": version.queue, "model": version.model}
+    found: list[str] = conn.execute(_STAYS, values).scalar_one()
+    return found
+
+
+def pinned(conn: Connection, batch: str) -> dict[str, list[int]]:
+    """The versions of a batch, by what its lines ask."""
+    return dict(conn.execute(_PINNED, {"batch": batch}).scalar_one() or {})
+
+
+def pin(conn: Connection, batch: str, versions: Mapping[str, Sequence[int]]) -> None:
+    """Say which versions a locked batch has."""
+    told = {asked: list(numbers) for asked, numbers in versions.items()}
+    conn.execute(_PIN, {"batch": batch, "versions": json.dumps(told)})

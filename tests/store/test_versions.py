@@ -1,0 +1,162 @@
+"""Versions and aliases in Postgres: what is fixed stays so, one row changes an alias, and work is pinned."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import text
+from store.world import World
+
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.domain.models.registry import Registry, UnknownTarget
+from penstock.domain.models.version import Definition, Version, VersionState
+from penstock.domain.work.holder import Holder
+from penstock.service.lifecycle import work
+from penstock.service.models import aliases, registry, versions
+from penstock.store.accounts import prices
+
+CHAT = "chat"
+NAMES = [CHAT, "chat@v2", "chat@v3"]
+FIRST = Definition("/models/chat", "echo")
+SECOND = Definition("/models/chat", "echo", ("--answer-words", "9"))
+
+
+def started(world: World, definition: Definition, revision: str, model: str = CHAT) -> Version:
+    """A worker's engine is ready that was started so."""
+    holder = Holder(uuid.uuid4(), "gpu", model, "host", 1)
+    world.db.run(work.register, holder, "starting", 8)
+    return world.db.run(versions.serve, holder, definition, revision)
+
+
+def read(world: World) -> Registry:
+    return world.db.run(registry.read)
+
+
+def stable(world: World) -> dict[int, int]:
+    split = world.db.run(aliases.get, CHAT, "stable").split
+    assert split is not None
+    return dict(split.weights)
+
+
+def test_the_first_version_has_the_plain_name_and_becomes_stable(world: World) -> None:
+    first = started(world, FIRST, "r1")
+    assert (first.number, first.queue, first.name, first.registered) == (1, CHAT, "chat@v1", True)
+    assert stable(world) == {1: 100}
+    assert read(world).resolve(CHAT, 50).queue == CHAT
+
+
+def test_a_worker_finds_its_version_again_and_another_revision_is_another_one(world: World) -> None:
+    first, again, second = started(world, FIRST, "r1"), started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    assert (first.number, again.number, second.number) == (1, 1, 2)
+    assert second.queue == "chat@v2"
+    assert stable(world) == {1: 100}, "nobody promoted it"
+    rows = world.rows("select model, model_version from workers where kind = 'gpu' order by started_at")
+    assert [(row.model, row.model_version) for row in rows] == [("chat", 1), ("chat", 1), ("chat@v2", 2)]
+
+
+def test_an_engine_whose_revision_can_not_be_known_is_told_by_its_definition(world: World) -> None:
+    remote, other = Definition("http://a:1", "remote"), Definition("http://b:1", "remote")
+    assert [started(world, one, "").number for one in (remote, remote, other)] == [1, 1, 2]
+
+
+def test_an_added_version_is_a_draft_until_a_worker_serves_it(world: World) -> None:
+    draft = world.db.run(versions.add, CHAT, SECOND)
+    assert (draft.state, draft.number) == (VersionState.DRAFT, 1)
+    assert world.db.run(versions.add, CHAT, SECOND) == draft
+    served = started(world, SECOND, "r9")
+    assert served.number == 1
+    found = world.db.run(versions.get, CHAT, 1)
+    assert (found.state, found.digest, found.registered) == (VersionState.READY, "r9", False)
+
+
+def test_what_a_version_is_never_changes(world: World) -> None:
+    started(world, FIRST, "r1")
+    for change in ("source = 'x'", "arguments = '{a}'", "digest = 'r2'", "queue = queue || ''  , engine = 'vllm'"):
+        with pytest.raises(sqlalchemy.exc.IntegrityError, match="never changes"), world.db.engine.begin() as conn:
+            conn.execute(text(f"update model_versions set {change}"))
+    with pytest.raises(sqlalchemy.exc.IntegrityError, match="may not become"), world.db.engine.begin() as conn:
+        conn.execute(text("update model_versions set state = 'draft', ready_at = null"))
+
+
+def test_weights_must_add_up_in_the_domain_and_in_the_database(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    with pytest.raises(BadRequest, match="v1=90 \\+ v2=20 is 110"):
+        world.db.run(aliases.change, CHAT, "stable", {1: 90, 2: 20})
+    with pytest.raises(sqlalchemy.exc.IntegrityError), world.db.engine.begin() as conn:
+        conn.execute(text("update model_aliases set weights = '{99}'"))
+
+
+def test_a_canary_takes_its_share_and_a_rollback_is_one_row(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    world.db.run(aliases.promote, CHAT, 2, weight=10)
+    assert stable(world) == {1: 90, 2: 10}
+    world.db.run(aliases.promote, CHAT, 2, weight=60)
+    assert stable(world) == {1: 40, 2: 60}
+    before = len(world.rows("select id from model_aliases"))
+    world.db.run(aliases.rollback, CHAT)
+    assert stable(world) == {1: 90, 2: 10}
+    assert len(world.rows("select id from model_aliases")) == before + 1
+    world.db.run(aliases.rollback, CHAT)
+    assert stable(world) == {1: 100}
+    with pytest.raises(Conflict, match="stood for nothing else before"):
+        world.db.run(aliases.rollback, CHAT)
+
+
+def test_after_a_rollback_and_a_new_change_a_rollback_goes_back_to_what_held_before_that_change(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2"), started(world, FIRST, "r3")
+    world.db.run(aliases.promote, CHAT, 2)
+    world.db.run(aliases.rollback, CHAT)
+    world.db.run(aliases.promote, CHAT, 3)
+    world.db.run(aliases.rollback, CHAT)
+    assert stable(world) == {1: 100}
+
+
+def test_an_unknown_or_retired_version_is_refused_by_name(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    with pytest.raises(NotFound, match="chat@v7"):
+        world.db.run(aliases.change, CHAT, "stable", {7: 100})
+    world.db.run(versions.retire, "chat@v2")
+    with pytest.raises(Conflict, match="chat@v2 is retired"):
+        world.db.run(aliases.change, CHAT, "stable", {2: 100})
+    now = read(world)
+    for asked, code in (("chat@v2", "version_retired"), ("chat@v9", "version_not_found"),
+                        ("chat@canary", "alias_not_found"), ("what", "model_not_found")):  # fmt: skip
+        with pytest.raises(UnknownTarget) as refused:
+            now.resolve(asked, 0)
+        assert refused.value.code == code
+    with pytest.raises(Conflict, match="retired"):
+        started(world, FIRST, "r2")
+
+
+def test_a_version_that_an_alias_stands_for_is_not_retired(world: World) -> None:
+    started(world, FIRST, "r1")
+    with pytest.raises(Conflict, match="chat@stable stands for chat@v1"):
+        world.db.run(versions.retire, "chat@v1")
+
+
+def test_a_version_with_open_work_is_not_retired(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    batch = world.batch(1, model="chat@v2")
+    with pytest.raises(Conflict, match=f"Open work is pinned to chat@v2 \\({batch}\\)"):
+        world.db.run(versions.retire, "chat@v2")
+
+
+def test_a_version_has_the_price_of_its_name_until_it_has_one_of_its_own(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+
+    def price(model: str, input: int) -> None:
+        world.db.run(lambda tx: prices.add(tx.conn, model, currency="EUR", input=input, cached_input=0, output=0,
+                                           gpu=0, valid_from=None))  # fmt: skip
+
+    def valid() -> dict[str, int]:
+        return {name: one.input for name, one in world.db.run(lambda tx: prices.valid(tx.conn, NAMES)).items()}
+
+    price(CHAT, 5)
+    assert valid() == {CHAT: 5, "chat@v2": 5}
+    price("chat@v2", 7)
+    price(CHAT, 6)
+    assert valid() == {CHAT: 6, "chat@v2": 7}
+    assert started(world, FIRST, "r3").number == 3
+    assert valid()["chat@v3"] == 6
