@@ -25,11 +25,20 @@ router = APIRouter(prefix="/v1/model_aliases", tags=["models"], responses=DOCUME
 _MAX_BYTES: Final = 64 * 1024
 
 
+class AliasGuard(Asked):
+    """When the newest version's share is taken back: if it does worse than the others. It never gives a share."""
+
+    least: int = Field(100, ge=20, le=1_000_000, description="Requests of it, and of the others, to be seen first.")
+    worse_percent: float = Field(2.0, ge=0, le=100, description="Percentage points of errors, empty answers or calls "
+                                 "slower than promised, beyond what chance explains.")  # fmt: skip
+
+
 class ChangeAlias(Asked):
     """What an alias stands for from now on."""
 
     model: Text
     alias: Text = Field(STABLE, description="1 to 40 of a-z, 0-9, _ and -, begins with a letter, no version.")
+    guard: AliasGuard | None = Field(None, description="Null: nothing is taken back by itself.")
     weights: dict[str, int] = Field(description='Percent by version, 100 in all, e.g. `{"v1": 90, "v2": 10}`.')
 
 
@@ -38,6 +47,7 @@ class PromoteVersion(Asked):
 
     version: Text = Field(description="Such as `v2`.")
     weight: int = Field(100, ge=1, le=100, description="Percent; the rest stays with what the alias stood for.")
+    guard: AliasGuard | None = Field(None, description="Null: as the alias has it.")
 
 
 BODIES: Final = (ChangeAlias, PromoteVersion)
@@ -64,7 +74,8 @@ async def change_model_alias(request: Request, operator: Operator, here: Acting)
     """
     asked = body.check(ChangeAlias, body.decode(await body.read(request, _MAX_BYTES)))
     weights = {_number(version): weight for version, weight in asked.weights.items()}
-    made = await here.db.run(aliases.change, asked.model, asked.alias, weights)
+    guard = asked.guard.model_dump() if asked.guard else None
+    made = await here.db.run(aliases.change, asked.model, asked.alias, weights, guard=guard)
     return registry_shapes.alias(made, operator=True)
 
 
@@ -75,7 +86,8 @@ async def promote_model_version(request: Request, alias_id: str, operator: Opera
     """Give a version this share of an alias; the rest stays with what it stood for. For operators."""
     asked = body.check(PromoteVersion, body.decode(await body.read(request, _MAX_BYTES)))
     model, alias = _named(alias_id)
-    made = await here.db.run(aliases.promote, model, _number(asked.version), alias, asked.weight)
+    guard = asked.guard.model_dump() if asked.guard else None
+    made = await here.db.run(aliases.promote, model, _number(asked.version), alias, asked.weight, guard)
     return registry_shapes.alias(made, operator=True)
 
 

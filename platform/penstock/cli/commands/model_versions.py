@@ -25,6 +25,10 @@ _MOST = 100
 Version = Annotated[str, typer.Argument(help="A version, e.g. chat@v2.", metavar="NAME@VERSION")]
 Alias = Annotated[str, typer.Argument(help="A model, or an alias of it such as chat@canary.", metavar="NAME[@ALIAS]")]
 
+Guard = Annotated[
+    bool, typer.Option("--guard", help="Take the newest version's share back if it does worse than the others.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Put the commands into the family."""
@@ -80,9 +84,7 @@ def alias(
         list[str] | None, typer.Argument(help="What it stands for from now on, in percent.", metavar="VERSION=PERCENT")
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Let it stand for nothing; not for stable.")] = False,
-    guard: Annotated[
-        bool, typer.Option("--guard", help="Take the newest version's share back if it does worse than the others.")
-    ] = False,
+    guard: Guard = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
@@ -100,7 +102,7 @@ def alias(
             return
         if weights:
             body = {"model": model, "alias": wanted, "weights": _weights(weights)}
-            one = ask(client, "POST", "/model_aliases", json=body | ({"guard": {}} if guard else {}))
+            one = ask(client, "POST", "/model_aliases", json=body | _guard(guard))
             say_json(one) if as_json else say(_said(one))
             return
         found = ask(client, "GET", f"/model_aliases/{id}/history")
@@ -117,6 +119,7 @@ def promote(
     version: Version,
     weight: Annotated[int, typer.Option(help="Its share in percent; the rest stays.", min=1, max=100)] = 100,
     alias: Annotated[str, typer.Option(help="Of this alias.")] = STABLE,
+    guard: Guard = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
@@ -124,7 +127,7 @@ def promote(
     """Give a version all of an alias, or a share: a canary is `penstock models promote chat@v2 --weight 10`."""
     model, _, label = version.rpartition("@")
     with told(), connected(url, data) as client:
-        body = {"version": label, "weight": weight}
+        body = {"version": label, "weight": weight} | _guard(guard)
         one = ask(client, "POST", f"/model_aliases/{quote(f'{model}@{alias}')}/promote", json=body)
         say_json(one) if as_json else say(_said(one))
 
@@ -201,6 +204,10 @@ def _weights(given: list[str]) -> dict[str, int]:
             raise Problem(f"{one!r} is no share of a version: v1=90 v2=10, say.")
         made[version] = int(percent) if equals else 100
     return made
+
+
+def _guard(wanted: bool) -> dict[str, Any]:
+    return {"guard": {}} if wanted else {}
 
 
 def _said(one: dict[str, Any]) -> str:

@@ -185,6 +185,10 @@ class WorkerDirectory:
         """Whether a model has a price."""
         return model in self._table.priced
 
+    def promised_seconds(self, queue: str) -> float | None:
+        """The time to first token that a version's calls are promised; None: nothing is."""
+        return self._table.promised.get(queue)
+
     def revision(self, model: str) -> str:
         """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""
         revisions = {ingress.revision for ingress in self._of_name.get(model, ())}
