@@ -8,7 +8,7 @@ from penstock.domain.accounts.access import allows
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.models.alias import Split, check_alias, place_of_batch
 from penstock.domain.models.guard import GuardTerms, Outcomes, fault
-from penstock.domain.models.registry import Numbered, Registry, Target, UnknownTarget
+from penstock.domain.models.registry import ModelTarget, Numbered, Registry, UnknownTarget
 from penstock.domain.models.version import VersionState, without_secrets
 
 READY, RETIRED = VersionState.READY, VersionState.RETIRED
@@ -35,7 +35,7 @@ def test_a_name_stands_for_its_stable_and_what_follows_the_at_for_what_it_says(
     asked: str, place: float, queue: str, number: int | None
 ) -> None:
     name = "odd@v2" if asked == "odd@v2" else asked.partition("@")[0]
-    assert REGISTRY.resolve(asked, place) == Target(name, queue, number)
+    assert REGISTRY.resolve(asked, place) == ModelTarget(name, queue, number)
 
 
 @pytest.mark.parametrize(

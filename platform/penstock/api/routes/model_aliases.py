@@ -79,9 +79,7 @@ async def change_model_alias(request: Request, operator: Operator, here: Acting)
     return registry_shapes.alias(made, operator=True)
 
 
-@router.post(
-    "/{alias_id:path}/promote", summary="Promote a model version", openapi_extra=body.documented(PromoteVersion)
-)
+@router.post("/{alias_id:at}/promote", summary="Promote a model version", openapi_extra=body.documented(PromoteVersion))
 async def promote_model_version(request: Request, alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """Give a version this share of an alias; the rest stays with what it stood for. For operators."""
     asked = body.check(PromoteVersion, body.decode(await body.read(request, _MAX_BYTES)))
@@ -91,7 +89,7 @@ async def promote_model_version(request: Request, alias_id: str, operator: Opera
     return registry_shapes.alias(made, operator=True)
 
 
-@router.post("/{alias_id:path}/rollback", summary="Roll a model alias back")
+@router.post("/{alias_id:at}/rollback", summary="Roll a model alias back")
 async def roll_back_model_alias(alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """Let an alias stand again for what it stood for before its last change; again: before that one. For operators.
 
@@ -100,7 +98,7 @@ async def roll_back_model_alias(alias_id: str, operator: Operator, here: Acting)
     return registry_shapes.alias(await here.db.run(aliases.rollback, *_named(alias_id)), operator=True)
 
 
-@router.get("/{alias_id:path}/history", summary="List changes of a model alias")
+@router.get("/{alias_id:at}/history", summary="List changes of a model alias")
 async def list_model_alias_changes(alias_id: str, caller: Caller, here: Here) -> AliasHistory:
     """The latest 100 changes of an alias, newest first."""
     model, alias = _named(alias_id)
@@ -110,16 +108,16 @@ async def list_model_alias_changes(alias_id: str, caller: Caller, here: Here) ->
     return AliasHistory(data=[registry_shapes.alias(one, operator=operator) for one in found])
 
 
-@router.get("/{alias_id:path}", summary="Look at a model alias")
+@router.get("/{alias_id:at}", summary="Look at a model alias")
 async def get_model_alias(alias_id: str, caller: Caller, here: Here) -> ModelAlias:
-    """One alias by its id (`chat@canary`); a plain name is `chat@stable`."""
+    """One alias by its id (`chat@canary`); what a plain name stands for is `chat@stable`."""
     model, alias = _named(alias_id)
     check_model(caller.models, model)
     found = await here.db.autocommit(aliases.get, model, alias)
     return registry_shapes.alias(found, operator=caller.role is Role.OPERATOR)
 
 
-@router.delete("/{alias_id:path}", summary="Remove a model alias")
+@router.delete("/{alias_id:at}", summary="Remove a model alias")
 async def remove_model_alias(alias_id: str, operator: Operator, here: Acting) -> DeletedAlias:
     """Let an alias stand for nothing: requests that name it are refused. 409 for `stable`. For operators."""
     await here.db.run(aliases.remove, *_named(alias_id))
@@ -127,8 +125,8 @@ async def remove_model_alias(alias_id: str, operator: Operator, here: Acting) ->
 
 
 def _named(id: str) -> tuple[str, str]:
-    model, at, alias = id.rpartition("@")
-    return (model, alias) if at else (id, STABLE)
+    model, _, alias = id.rpartition("@")
+    return model, alias
 
 
 def _number(version: str) -> int:

@@ -94,7 +94,7 @@ def alias(
     A single version needs no percent. In force for calls within two seconds; planned batches keep their versions.
     """
     with told(), connected(url, data) as client:
-        model, _, wanted = name.partition("@") if "@" in name else (name, "", STABLE)
+        model, _, wanted = name.rpartition("@") if "@" in name else (name, "", STABLE)
         id = quote(f"{model}@{wanted}")
         if remove:
             check(client.request("DELETE", f"/model_aliases/{id}"))
@@ -138,7 +138,8 @@ def rollback(name: Alias, as_json: Json = False, url: Url = DEFAULT_URL, data: D
     Calls go there within two seconds; batches that are planned keep their versions, unless `repin` moves them.
     """
     with told(), connected(url, data) as client:
-        one = ask(client, "POST", f"/model_aliases/{quote(name)}/rollback")
+        id = name if "@" in name else f"{name}@{STABLE}"
+        one = ask(client, "POST", f"/model_aliases/{quote(id)}/rollback")
         say_json(one) if as_json else say(_said(one))
 
 

@@ -22,7 +22,7 @@ from penstock.domain.api_errors import Unavailable
 from penstock.domain.calls import routing
 from penstock.domain.calls.breaker import CLOSED, Breaker
 from penstock.domain.calls.ingress import Ingress
-from penstock.domain.models.registry import Registry, Target
+from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
@@ -161,7 +161,7 @@ class WorkerDirectory:
             raise Unavailable("The database is away; try again shortly.")
         return False
 
-    def target(self, asked: str, place: float) -> Target:
+    def target(self, asked: str, place: float) -> ModelTarget:
         """What a call's model stands for, for whoever stands at this place of an alias (0 to below 100).
 
         Where nobody serves the version that an alias picked, it is another one of its versions that is served.
