@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 import pytest
 import sqlalchemy.exc
@@ -205,3 +206,23 @@ def test_unstarted_work_is_pinned_anew_and_what_has_begun_stays(world: World) ->
     assert (again.batches, again.slices) == (0, 0)
     with pytest.raises(BadRequest, match="no version or alias"):
         world.db.run(repin.repin, "chat@v1", "tiny", world.settings)
+
+
+def test_a_worker_that_is_alone_takes_its_name_over(world: World) -> None:
+    started(world, FIRST, "r1")
+    batch = world.batch(1, 1, model=CHAT)
+    world.sql("update batches set versions = '{\"chat\": [1]}' where id = :id", id=batch)
+    world.sql("update slices set asked = 'chat@v1' where id = (select max(id) from slices)")
+    holder = Holder(uuid.uuid4(), "gpu", CHAT, "host", 1)
+    world.db.run(work.register, holder, "starting", 8)
+    gone = timedelta(seconds=60)
+    second = world.db.run(versions.serve, holder, SECOND, "r2", promoted=True, gone=gone)
+    assert (second.number, stable(world)) == (2, {2: 100})
+    assert [row.model for row in world.slices(batch)] == ["chat@v2", CHAT], "but not what names the very version"
+    [row] = world.rows("select versions from batches where id = :id", id=batch)
+    assert row.versions == {CHAT: [1, 2]}
+    elsewhere = Holder(uuid.uuid4(), "gpu", CHAT, "another", 1)
+    world.db.run(work.register, elsewhere, "ready", 8)
+    world.db.run(versions.serve, elsewhere, SECOND, "r2")
+    world.db.run(versions.serve, holder, FIRST, "r3", promoted=True, gone=gone)
+    assert stable(world) == {2: 100}, "another machine serves it"

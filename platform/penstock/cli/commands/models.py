@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from penstock.service.core.transaction import Database
 
 app = typer.Typer(no_args_is_help=True, help="Make models known, roll versions out, promise latencies, set prices.")
-model_versions.add_to(app)
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 
