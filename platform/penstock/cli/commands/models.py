@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from penstock.service.core.transaction import Database
 
 app = typer.Typer(
-    no_args_is_help=True, help="List and show models, make one known, promise latencies, set prices, roll versions out."
+    no_args_is_help=True, help="List and show models, make one known, roll versions out, promise latencies, set prices."
 )
-model_versions.add_to(app)
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 

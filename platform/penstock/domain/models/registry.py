@@ -24,7 +24,7 @@ class Numbered:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ModelTarget:
     """What a request's model stands for."""
 
     name: str
@@ -76,7 +76,7 @@ class Registry:
         name, after, meant = found
         return after == STABLE or (meant in self.versions.get(name, {}) if isinstance(meant, int) else bool(meant))
 
-    def resolve(self, asked: str, place: float) -> Target:
+    def resolve(self, asked: str, place: float) -> ModelTarget:
         """What this stands for, for whoever stands at this place of an alias (0 to below 100); raises UnknownTarget."""
         found = self.split(asked)
         if found is None:
@@ -88,9 +88,9 @@ class Registry:
             return self._numbered(name, meant)
         if after != STABLE:
             raise UnknownTarget("alias_not_found", self._no_alias(name, after))
-        return Target(name, name, 1 if 1 in self.versions.get(name, {}) else None)
+        return ModelTarget(name, name, 1 if 1 in self.versions.get(name, {}) else None)
 
-    def heaviest(self, asked: str) -> Target:
+    def heaviest(self, asked: str) -> ModelTarget:
         """What it stands for mostly; raises UnknownTarget."""
         found = self.split(asked)
         if found is not None and isinstance(found[2], Split):
@@ -98,7 +98,7 @@ class Registry:
             return self._target(found[0], max(weights, key=lambda one: (weights[one], -one)))
         return self.resolve(asked, 0)
 
-    def others(self, asked: str, not_this: Target) -> list[Target]:
+    def others(self, asked: str, not_this: ModelTarget) -> list[ModelTarget]:
         """The other versions that an alias stands for, the heaviest first: for when nobody serves that one."""
         found = self.split(asked)
         if found is None or not isinstance(found[2], Split):
@@ -117,10 +117,10 @@ class Registry:
         found = self.split(asked)
         return found[0] if found else asked
 
-    def _target(self, name: str, number: int) -> Target:
-        return Target(name, self.versions[name][number].queue, number)
+    def _target(self, name: str, number: int) -> ModelTarget:
+        return ModelTarget(name, self.versions[name][number].queue, number)
 
-    def _numbered(self, name: str, number: int) -> Target:
+    def _numbered(self, name: str, number: int) -> ModelTarget:
         known = self.versions.get(name, {})
         if number not in known:
             there = ", ".join(label(one) for one, version in sorted(known.items()) if _asked(version))

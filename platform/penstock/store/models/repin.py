@@ -27,6 +27,19 @@ _STAYS = text("""
 _PINNED = text("select versions from batches where id = :batch")
 _PIN = text("update batches set versions = cast(:versions as jsonb) where id = :batch")
 
+_TAKE_OVER = text("""
+    -- What has answers already goes on there, too: nobody else would do it.
+    with moved as (
+        update slices set model = :queue, state = 'queued'
+        where model = any(cast(:queues as text[])) and state in ('queued', 'ready')
+          and (asked is null or asked !~ '@v[0-9]+$')
+        returning batch)
+    update batches b set versions = (
+        select jsonb_object_agg(key, case when key = :model or starts_with(key, :model || '@')
+                                          then value || to_jsonb(cast(:number as int)) else value end)
+        from jsonb_each(b.versions))
+    where b.id in (select batch from moved) and b.versions is not null and b.versions <> '{}'""")
+
 
 def batches(conn: Connection, version: Version, *, after: str, limit: int) -> list[str]:
     """Open batches and jobs of any tenant with unstarted work of a version, by id, after this one."""
@@ -56,3 +69,9 @@ def pin(conn: Connection, batch: str, versions: Mapping[str, Sequence[int]]) -> 
     """Say which versions a locked batch has."""
     told = {asked: list(numbers) for asked, numbers in versions.items()}
     conn.execute(_PIN, {"batch": batch, "versions": json.dumps(told)})
+
+
+def take_over(conn: Connection, version: Version, queues: Sequence[str]) -> None:
+    """Let a version do what waits in these queues of its model, but for lines that name their version."""
+    values = {"model": version.model, "number": version.number, "queue": version.queue, "queues": list(queues)}
+    conn.execute(_TAKE_OVER, values)
