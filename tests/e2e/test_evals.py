@@ -1,4 +1,4 @@
-"""Evals on live workers: two models over 300 lines, a planted regression, a batch that had ended, and io workers that die."""
+"""Evals on live workers: two models over 300 lines, a planted regression, an ended batch, io workers that die."""
 
 from __future__ import annotations
 

@@ -74,11 +74,15 @@ def read(db: Database, blobs: Blobs, batch: Batch, folder: Path, hold: Hold) -> 
     return found
 
 
+def fault_of(end: EndedLine) -> str:
+    """Why a line that failed has no answer, in a word: our code, else the engine's, else its status."""
+    return (end.code or min(end.codes, default=str(end.status)))[:100]
+
+
 def _kept(line: bytes, end: EndedLine) -> _Kept:
     expected = references.expected_in(line)
     if end.failed:
-        code = end.code or min(end.codes, default=str(end.status))
-        return _Kept(None, f"no answer: {code}", end.code not in _NOT_ASKED, expected)
+        return _Kept(None, f"no answer: {fault_of(end)}", end.code not in _NOT_ASKED, expected)
     text = answer_text(end.body)
     return _Kept(text, None if text is not None else "the answer has no text", True, expected)
 

@@ -14,7 +14,7 @@ from penstock.domain.work.batch import BatchState
 from penstock.formats import input as lines
 from penstock.formats.answers import answer_text
 from penstock.service.core.transaction import Database
-from penstock.service.evals.answers import Answer
+from penstock.service.evals.answers import Answer, fault_of
 from penstock.service.results import results
 from penstock.store.batches import batches
 
@@ -54,6 +54,6 @@ def read(db: Database, blobs: Blobs, run: EvalRun) -> Iterator[tuple[bytes, Vect
             if vectors is not None and len(vectors) == 2:
                 yield key, (vectors[0], vectors[1])
             else:
-                yield key, f"no embedding: {end.code or min(end.codes, default='it is none')}"
+                yield key, f"no embedding: {fault_of(end) if end.failed else 'the answer holds none'}"
     except Unreadable as error:
         raise RunFailed("results_gone", f"The results of {batch.id} can't be read: {error}") from error
