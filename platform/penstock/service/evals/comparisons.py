@@ -22,10 +22,9 @@ def create(tx: Transaction, tenant: str, eval: str, *, baseline: str, candidate:
     evals.get(tx, tenant, eval)
     if baseline == candidate:
         raise BadRequest("A run can't be compared with itself.", param="candidate_run_id")
-    for id in (baseline, candidate):
-        run = runs.get(tx, tenant, eval, id)
+    for run in [runs.get(tx, tenant, eval, id) for id in (baseline, candidate)]:
         if run.state is not RunState.COMPLETED:
-            raise Conflict(run.state, "compared", f"The run {id} is {run.state}: only completed ones are compared.")
+            raise Conflict(run.state, "compared", f"The run {run.id} is {run.state}: only completed ones are compared.")
     if not eval_rows.share(tx.conn, tenant, eval):
         raise NotFound("eval", eval, param="eval_id")
     id = fresh(COMPARISON_PREFIX)
