@@ -30,7 +30,7 @@ from penstock.domain.evals.scorer import Scorer, ScorerKind
 from penstock.service.admin import eval_proof
 from penstock.service.control import delete
 from penstock.service.evals import comparisons, eval_work, evals, prepare, runs
-from penstock.service.evals.eval_work import Stopped
+from penstock.service.evals.eval_work import WorkerEnds
 from penstock.settings import Settings
 
 LONG = Scorer("long", ScorerKind.REGEX, pattern=".{4}")
@@ -335,7 +335,7 @@ def test_work_is_prolonged_now_and_then_and_survives_a_database_that_is_away_for
     with pytest.raises(Unavailable):
         hold.tick()
     stops[0], now[0] = True, 40.0
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkerEnds):
         hold.tick()
 
 

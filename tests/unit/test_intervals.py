@@ -8,11 +8,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from penstock.domain.evals.comparison import Verdict
+from penstock.domain.evals.comparison import ComparisonVerdict
 from penstock.scoring.bootstrap import Interval, bootstrap, of_mean
 from penstock.scoring.paired import LEAST_DIFFERING, Pairs, verdict
 
-SHOWN = (Verdict.BETTER, Verdict.WORSE)
+SHOWN = (ComparisonVerdict.BETTER, ComparisonVerdict.WORSE)
 
 
 def test_the_same_scores_give_the_same_interval() -> None:
@@ -82,8 +82,8 @@ def test_without_correlation_five_points_over_three_hundred_lines_are_too_few_an
 def test_of_few_lines_that_differ_nothing_follows() -> None:
     few = Pairs(Counter({0: 295, -1_000: LEAST_DIFFERING - 1})).as_json("x")
     assert few["high"] < 0, "the interval alone would say so"
-    assert few["verdict"] == Verdict.NOT_SHOWN
-    assert Pairs(Counter({0: 294, -1_000: LEAST_DIFFERING})).as_json("x")["verdict"] == Verdict.WORSE
-    assert verdict(0.01, 0.03, 50) is Verdict.BETTER
-    assert verdict(-0.01, 0.03, 50) is Verdict.NOT_SHOWN
+    assert few["verdict"] == ComparisonVerdict.NOT_SHOWN
+    assert Pairs(Counter({0: 294, -1_000: LEAST_DIFFERING})).as_json("x")["verdict"] == ComparisonVerdict.WORSE
+    assert verdict(0.01, 0.03, 50) is ComparisonVerdict.BETTER
+    assert verdict(-0.01, 0.03, 50) is ComparisonVerdict.NOT_SHOWN
     assert Pairs().as_json("x")["difference"] is None

@@ -12,10 +12,10 @@ from penstock.domain.evals.scorer import Normalisation, Scorer, ScorerKind
 from penstock.formats import references
 from penstock.formats.answers.answer_text import answer_text, embeddings
 from penstock.scoring import bounded_regex, scorers
-from penstock.scoring.bounded_regex import BoundedRegex, TooSlow
+from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
 from penstock.scoring.score import Score
-from penstock.scoring.tally import Tally
+from penstock.scoring.tally import ScoreTally
 
 EVERY = tuple(Normalisation)
 SLOW = "^(a|aa)+$"
@@ -64,10 +64,10 @@ def test_what_a_pattern_extracts_is_compared() -> None:
 def test_a_pattern_that_needs_more_time_than_there_is_is_given_up_for_the_line_and_then_for_all() -> None:
     slow = BoundedRegex(SLOW)
     text = "a" * 80 + "!"
-    with pytest.raises(TooSlow):
+    with pytest.raises(PatternTooSlow):
         slow.find(text)
     slow._timeouts = bounded_regex.MOST_TIMEOUTS
-    with pytest.raises(TooSlow):
+    with pytest.raises(PatternTooSlow):
         slow.find("short")
     score = scorers.measure(Scorer("slow", ScorerKind.REGEX, pattern=SLOW))(text, scorers.NOTHING)
     assert score == Score(None, False, "the pattern took too long")
@@ -156,7 +156,7 @@ def test_a_scorer_is_the_same_after_it_was_kept_in_a_row() -> None:
 
 
 def test_a_tally_counts_what_passed_failed_and_could_not_be_scored() -> None:
-    tally = Tally(Scorer("a", ScorerKind.EXACT))
+    tally = ScoreTally(Scorer("a", ScorerKind.EXACT))
     assert tally.as_json()["mean"] is None
     for score in (Score(1_000, True), Score(0), Score(1_000, True), Score(None, False, "why")):
         tally.add(score)

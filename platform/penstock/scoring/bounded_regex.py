@@ -13,7 +13,7 @@ MOST_TIMEOUTS: Final = 50
 """After so many the pattern is not tried any more: a file of a million lines must not take a day."""
 
 
-class TooSlow(Exception):
+class PatternTooSlow(Exception):
     """The search took too long, or others of this pattern did too often."""
 
 
@@ -35,15 +35,15 @@ class BoundedRegex:
     def find(self, text: str) -> str | None:
         """The first match: its first group if the pattern has one, else all of it; None if there is none.
 
-        Raises TooSlow.
+        Raises PatternTooSlow.
         """
         if self._timeouts >= MOST_TIMEOUTS:
-            raise TooSlow
+            raise PatternTooSlow
         try:
             found = self._compiled.search(text, timeout=SECONDS, concurrent=True)
         except TimeoutError:
             self._timeouts += 1
-            raise TooSlow from None
+            raise PatternTooSlow from None
         if found is None:
             return None
         group: str | None = found[1] if self._compiled.groups else found[0]

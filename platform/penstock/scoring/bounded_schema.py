@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
-from penstock.scoring.bounded_regex import BoundedRegex, TooSlow
+from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 
 MOST_BYTES: Final = 64 * 1024
 MOST_STEPS: Final = 100_000
@@ -50,7 +50,7 @@ class BoundedSchema:
         self._validator = jsonschema.validators.extend(base, keywords)(schema, registry=Registry())
 
     def fault(self, text: str) -> str | None:
-        """Why a text is not what the schema allows; None if it is. Raises TooComplex and TooSlow."""
+        """Why a text is not what the schema allows; None if it is. Raises TooComplex and PatternTooSlow."""
         from referencing.exceptions import Unresolvable
 
         try:
@@ -124,4 +124,4 @@ def _unique(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator
         seen.add(text)
 
 
-__all__ = ["MOST_BYTES", "BoundedSchema", "TooComplex", "TooSlow"]
+__all__ = ["MOST_BYTES", "BoundedSchema", "PatternTooSlow", "TooComplex"]

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.domain.evals.comparison import Verdict
+from penstock.domain.evals.comparison import ComparisonVerdict
 from penstock.domain.evals.scorer import WHOLE
 from penstock.scoring.bootstrap import CONFIDENCE, RESAMPLES, bootstrap
 
@@ -43,7 +43,7 @@ class Pairs:
         told: dict[str, Any] = {"name": name, "lines": lines, "better": better, "worse": worse, "same": found[0]}
         if not lines:
             empty = dict.fromkeys(("baseline_mean", "candidate_mean", "difference", "low", "high"))
-            return told | empty | {"verdict": str(Verdict.NOT_SHOWN)}
+            return told | empty | {"verdict": str(ComparisonVerdict.NOT_SHOWN)}
         interval = bootstrap(found)
         return told | {
             "baseline_mean": round(self.baseline_sum / lines / WHOLE, _DIGITS),
@@ -55,11 +55,11 @@ class Pairs:
         }
 
 
-def verdict(low: float, high: float, differing: int) -> Verdict:
+def verdict(low: float, high: float, differing: int) -> ComparisonVerdict:
     """What the interval of the difference says."""
     if differing < LEAST_DIFFERING or low <= 0 <= high:
-        return Verdict.NOT_SHOWN
-    return Verdict.BETTER if low > 0 else Verdict.WORSE
+        return ComparisonVerdict.NOT_SHOWN
+    return ComparisonVerdict.BETTER if low > 0 else ComparisonVerdict.WORSE
 
 
 METHOD: Final = {"confidence": CONFIDENCE, "resamples": RESAMPLES, "method": "bca"}

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.evals.scorer import WHOLE, Scorer, ScorerKind
-from penstock.scoring.bounded_regex import BoundedRegex, TooSlow
+from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
 from penstock.scoring.score import PASSED, Score, left_out, missed, shown
 from penstock.scoring.text import normalised
@@ -57,7 +57,7 @@ def _exact(scorer: Scorer, param: str | None) -> Measure:
         if pattern is not None:
             try:
                 text = pattern.find(answer)
-            except TooSlow:
+            except PatternTooSlow:
                 return _SLOW
             if text is None:
                 return missed(f"nothing to extract in {shown(answer)}")
@@ -86,7 +86,7 @@ def _regex(scorer: Scorer, param: str | None) -> Measure:
     def regex(answer: str, expected: Any) -> Score:
         try:
             found = pattern.find(answer)
-        except TooSlow:
+        except PatternTooSlow:
             return _SLOW
         return PASSED if found is not None else missed(f"no match in {shown(answer)}")
 
@@ -101,7 +101,7 @@ def _json_schema(scorer: Scorer, param: str | None) -> Measure:
             fault = schema.fault(answer)
         except TooComplex:
             return left_out("the schema asks for too many steps")
-        except TooSlow:
+        except PatternTooSlow:
             return _SLOW
         return PASSED if fault is None else missed(fault)
 

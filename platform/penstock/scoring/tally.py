@@ -14,7 +14,7 @@ _DIGITS: Final = 6
 
 
 @dataclass
-class Tally:
+class ScoreTally:
     """Memory does not grow with the lines: scores are thousandths, and counted."""
 
     scorer: Scorer

@@ -17,7 +17,7 @@ from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable, Unreadab
 from penstock.domain.evals.run import EvalWork, RunFailed
 from penstock.service.core.transaction import Database
 from penstock.service.evals import eval_work, task
-from penstock.service.evals.eval_work import Hold, Stopped
+from penstock.service.evals.eval_work import Hold, WorkerEnds
 from penstock.settings import Settings
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.patience import insist
@@ -88,7 +88,7 @@ class EvalTasks:
             told = self._fail(work, error.code, error.message)
         except Unreadable as error:
             told = self._fail(work, "results_gone", str(error))
-        except Stopped:
+        except WorkerEnds:
             self._release(work, counts=False)
             return f"{id} · given back: the worker ends"
         except (Unavailable, NoSpace):  # not its fault

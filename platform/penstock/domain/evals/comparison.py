@@ -19,7 +19,7 @@ class ComparisonState(StrEnum):
     FAILED = "failed"
 
 
-class Verdict(StrEnum):
+class ComparisonVerdict(StrEnum):
     """What the interval of the difference says."""
 
     BETTER = "better"

@@ -27,7 +27,7 @@ _NOT_ASKED: Final = frozenset({"batch_cancelled", "batch_expired", "batch_failed
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RunAnswer:
     """How one line ended. Without a text the reason says why."""
 
     custom_id: str
@@ -87,7 +87,7 @@ def _kept(line: bytes, end: EndedLine) -> _Kept:
     return _Kept(text, None if text is not None else "the answer has no text", True, expected)
 
 
-def joined(answers: SortedRecords, expected: Iterator[tuple[bytes, bytes]] | None) -> Iterator[Answer]:
+def joined(answers: SortedRecords, expected: Iterator[tuple[bytes, bytes]] | None) -> Iterator[RunAnswer]:
     """Each answer with what is expected of it: by the references, else by its own line."""
     head = next(expected, None) if expected is not None else None
     for key, value in answers:
@@ -96,4 +96,4 @@ def joined(answers: SortedRecords, expected: Iterator[tuple[bytes, bytes]] | Non
             while head is not None and head[0] < key:
                 head = next(expected, None)
             kept.expected = head[1] if head is not None and head[0] == key else b""
-        yield Answer(key.decode(), kept.text, kept.reason, kept.asked, kept.expected)
+        yield RunAnswer(key.decode(), kept.text, kept.reason, kept.asked, kept.expected)

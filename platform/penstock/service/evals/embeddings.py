@@ -14,7 +14,7 @@ from penstock.domain.work.batch import BatchState
 from penstock.formats import input as lines
 from penstock.formats.answers import answer_text
 from penstock.service.core.transaction import Database
-from penstock.service.evals.answers import Answer, fault_of
+from penstock.service.evals.answers import RunAnswer, fault_of
 from penstock.service.results import results
 from penstock.store.batches import batches
 
@@ -23,7 +23,7 @@ ENDPOINT: Final = "/v1/embeddings"
 Vectors = tuple[list[float], list[float]]
 
 
-def texts(answer: Answer) -> tuple[str, str] | None:
+def texts(answer: RunAnswer) -> tuple[str, str] | None:
     """What is embedded of a line; None if there are no two texts."""
     if not answer.text or not answer.expected:
         return None
@@ -31,7 +31,7 @@ def texts(answer: Answer) -> tuple[str, str] | None:
     return (answer.text, expected) if isinstance(expected, str) and expected else None
 
 
-def asked(found: Iterable[Answer], model: str) -> Iterator[bytes]:
+def asked(found: Iterable[RunAnswer], model: str) -> Iterator[bytes]:
     """The lines of the batch, in the order of the answers."""
     for answer in found:
         pair = texts(answer)

@@ -73,7 +73,7 @@ def hint_again(tx: Transaction, settings: DispatchSettings) -> int:
     return len(found)
 
 
-class Stopped(Exception):
+class WorkerEnds(Exception):
     """The process ends: the work is given back, and is no attempt."""
 
 
@@ -103,14 +103,14 @@ class Hold:
     def tick(self) -> None:
         """Go on with one more line.
 
-        Raises LeaseLost if it is somebody else's by now, or over; Stopped if the process ends; Unavailable once the
+        Raises LeaseLost if it is somebody else's by now, or over; WorkerEnds if the process ends; Unavailable once the
         database was away for about as long as a lease lives.
         """
         now = self._clock()
         if now - self._asked_at < self._every:
             return
         if self._stops():
-            raise Stopped
+            raise WorkerEnds
         self._asked_at = now
         try:
             held = self._db.run(lambda tx: eval_work.prolong(tx.conn, self.work, ttl=self._ttl, scored=self.scored))

@@ -17,11 +17,11 @@ from penstock.domain.evals.scorer import Scorer, ScorerKind, embedder
 from penstock.failpoint import failpoint
 from penstock.scoring import scorers
 from penstock.scoring.score import Score, left_out, missed
-from penstock.scoring.tally import Tally
+from penstock.scoring.tally import ScoreTally
 from penstock.service.core import scratch
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.evals import answers, embeddings, eval_work, prepare, references
-from penstock.service.evals.answers import Answer
+from penstock.service.evals.answers import RunAnswer
 from penstock.service.evals.embeddings import Vectors
 from penstock.service.evals.eval_work import Hold
 from penstock.service.results.result_file import ResultFile, Written
@@ -39,7 +39,7 @@ def score(db: Database, blobs: Blobs, one: Eval, run: EvalRun, hold: Hold, setti
         expected = references.read(db, blobs, one, folder, hold, settings)
         found = answers.read(db, blobs, batch, folder, hold)
 
-        def again() -> Iterator[Answer]:
+        def again() -> Iterator[RunAnswer]:
             return answers.joined(found, None if expected is None else references.unique(expected, hold))
 
         model = embedder(one.scorers)
@@ -70,14 +70,14 @@ class Lines:
     """The scorers over all lines: a result line of each, and what is counted meanwhile."""
 
     def __init__(self, of: tuple[Scorer, ...], vectors: Iterator[tuple[bytes, Vectors | str]]) -> None:
-        self.tallies = [Tally(one) for one in of]
+        self.tallies = [ScoreTally(one) for one in of]
         self._measures = [scorers.measure(one) for one in of]
         self._vectors = vectors
         self._head = next(vectors, None)
         self._passed = self._failed = self._errored = 0
         self._why: str | None = None
 
-    def scored(self, answer: Answer) -> bytes:
+    def scored(self, answer: RunAnswer) -> bytes:
         """Score one line, and give what the results file says of it."""
         expected: Any = msgspec.json.decode(answer.expected) if answer.expected else scorers.NOTHING
         found = []
@@ -108,7 +108,7 @@ class Lines:
             }
         )
 
-    def _near(self, scorer: Scorer, answer: Answer) -> Score:
+    def _near(self, scorer: Scorer, answer: RunAnswer) -> Score:
         key = answer.custom_id.encode()
         while self._head is not None and self._head[0] < key:
             self._head = next(self._vectors, None)
