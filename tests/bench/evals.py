@@ -1,7 +1,7 @@
 """`make bench-evals`: whether comparisons of runs are right as often as they say, and what a run over many lines costs.
 
-pairs   80 runs of one eval over 300 lines on the real vLLM, alike but for their sampling seed: 40 pairs of equal
-        quality. At 95 % some are accused by chance: more than the binomial bound (one case in a hundred) is a failure.
+pairs   80 batches of 300 lines on the real vLLM, alike but for their lines' sampling seeds: 40 pairs of equal quality.
+        At 95 % some are accused by chance: more than the binomial bound (one case in a hundred) is a failure.
 planted the same model once more, greedy, with an answer cut short in 15 of 300 lines: five points, which must be found.
 scale   a run over a batch of a million lines that has ended, and a comparison of two such runs, on the simulated
         engine: lines a second and peak memory of the io worker.
@@ -36,7 +36,7 @@ PAIRS: Final = 40
 PLANTED: Final = 15
 CHANCE: Final = 0.05
 """Of a pair of equal quality to be accused."""
-_TOKENS: Final = 6
+_TOKENS: Final = 4
 _LETTERS: Final = "aeiourstln"
 
 
@@ -92,22 +92,32 @@ def compared(platform: Platform, eval: str, baseline: str, candidate: str) -> di
     return dict(ended(platform, f"/evals/{eval}/comparisons/{made['id']}")["scores"][0])
 
 
+def drawn(seed: int) -> list[dict[str, Any]]:
+    """The same lines, each with a sampling seed of its own: lines that share one share their luck."""
+    body = {"temperature": 1.0, "max_tokens": _TOKENS}
+    lines = questions()
+    return [one | {"body": one["body"] | body | {"seed": seed * LINES + n}} for n, one in enumerate(lines)]
+
+
 def pairs(platform: Platform) -> dict[str, Any]:
     """40 pairs that differ in their seeds only."""
     file = upload(platform, jsonl(questions()))
-    drawn = {"temperature": 1.0, "max_tokens": _TOKENS}
     letters = [{"type": "regex", "name": letter, "pattern": letter} for letter in _LETTERS]
     first = post(platform, "/evals", name="which letter", input_file_id=file, scorers=letters)["id"]
-    tried = post(platform, f"/evals/{first}/runs", model="tiny", set=drawn | {"seed": 10_000})
+    tried = post(platform, f"/evals/{first}/runs", model="tiny", set={"temperature": 1.0, "max_tokens": _TOKENS})
     scores = ended(platform, f"/evals/{first}/runs/{tried['id']}")["scores"]
     letter = min(scores, key=lambda score: abs(score["mean"] - 0.5))["name"]
     scorer = {"type": "regex", "name": "letter", "pattern": letter}
-    eval = post(platform, "/evals", name="pairs", input_file_id=file, scorers=[scorer])["id"]
+    eval = post(platform, "/evals", name="pairs", scorers=[scorer])["id"]
     began = time.monotonic()
-    path = f"/evals/{eval}/runs"
-    asked = [post(platform, path, model="tiny", set=drawn | {"seed": seed})["id"] for seed in range(2 * PAIRS)]
+    batches = [platform.submit(drawn(seed)).id for seed in range(2 * PAIRS)]
+    for batch in batches:
+        platform.ended(batch, 1_800)
+    say(f"{len(batches)} batches of {LINES} lines in {time.monotonic() - began:.0f} s; the letter is {letter!r}")
+    path, began = f"/evals/{eval}/runs", time.monotonic()
+    asked = [post(platform, path, batch_id=batch)["id"] for batch in batches]
     runs = [ended(platform, f"{path}/{id}") for id in asked]
-    say(f"{len(runs)} runs of {LINES} lines in {time.monotonic() - began:.0f} s; the letter is {letter!r}")
+    say(f"{len(runs)} runs in {time.monotonic() - began:.0f} s")
     began = time.monotonic()
     found = [compared(platform, eval, *asked[2 * n : 2 * n + 2]) for n in range(PAIRS)]
     means = [run["scores"][0]["mean"] for run in runs]
@@ -261,7 +271,7 @@ def main() -> None:
                         found[name] = part(platform)
                         say(f"{name}: {json.dumps(found[name])}")
         if "scale" in given.parts:
-            with up(folder / "e", "--engine=echo", max_file_lines="2000000") as platform:
+            with up(folder / "e", "--engine=echo", ready_seconds=600, max_file_lines="2000000") as platform:
                 found["scale"] = scale(platform, given.lines)
                 say(f"scale: {json.dumps(found['scale'])}")
     finally:

@@ -119,7 +119,7 @@ class CreateRun(Asked):
         None, description="A batch or job of yours that has ended: it is scored as it is, and nothing is asked."
     )
     set: dict[str, Any] | None = Field(
-        None, description='Merged shallowly into each body, as in a retry: `{"temperature": 0, "seed": 7}`.'
+        None, description='Merged shallowly into each body, as in a retry: `{"temperature": 0}`.'
     )
     lane: LaneName = Field("standard", description="How urgent its batches are.")
     completion_window: Text = Field("24h", description="When its batch must be done: `<n>m`, `<n>h` or `<n>d`.")
