@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-gpu
+.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -125,6 +125,9 @@ bench-webhooks: install ## Deliver 10,000 events to a receiver that fails half t
 
 bench-map: install ## A CSV and a Parquet file through `penstock map` on the simulated engine, killed on the way (ROWS=50000)
 	@PYTHONPATH=tests $(BIN)/python -m bench.map_table --rows $(or $(ROWS),50000)
+
+bench-evals: install ## Whether comparisons of evals are right as often as they say, on the real vLLM; then a million lines (ARGS="--parts scale --lines 100000")
+	@PYTHONPATH=tests $(BIN)/python -m bench.evals $(ARGS)
 
 release: install ## Build wheel and sdist, install each into an empty environment and try it; publishes nothing
 	@$(BIN)/python requirements/release.py

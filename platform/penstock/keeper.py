@@ -23,6 +23,7 @@ from penstock.service.admin import sweep
 from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
+from penstock.service.evals import eval_work
 from penstock.service.lifecycle import dispatch, measure, work
 from penstock.service.models import guard as model_guard
 from penstock.settings import Settings, connections, load
@@ -67,6 +68,11 @@ def hint_again(db: Database, settings: DispatchSettings) -> int:
     return db.run(dispatch.hint_again, settings)
 
 
+def evaluate(db: Database, settings: DispatchSettings) -> int:
+    """Let runs of evals be scored whose batch has ended, and repeat hints of theirs that may be lost."""
+    return db.run(eval_work.move_on) + db.run(eval_work.hint_again, settings)
+
+
 def promote(db: Database, settings: DispatchSettings) -> int:
     """Let batches that run out of time rise by one lane, and those that have enough of it again fall back."""
     return sum(db.run(dispatch.put, *found, settings) for found in db.run(dispatch.misplaced, settings))
@@ -95,7 +101,7 @@ def budget(db: Database, settings: DispatchSettings) -> int:
     return budgets.look_at_all(db, settings)
 
 
-DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, budget, guard, forget)
+DUTIES = (reap, expire, move_on, promote, feed, hint_again, evaluate, learn, budget, guard, forget)
 _SELDOM: Final = {promote: 5, budget: 5, guard: 5, forget: 60}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""

@@ -27,7 +27,10 @@ IDS = {
     "endpoint_id": "endpoint",
     "tenant_id": "tenant",
     "upload_id": "upload",
+    "eval_id": "eval",
+    "run_id": "run",
 }
+OWNED = ("file_id", "upload_id", "batch_id", "endpoint_id", "eval_id")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Place:
         for parameter, kind in IDS.items():
             path = path.replace("{" + parameter + "}", self.ids.get(kind, "x"))
         path = path.replace("{delivery_id}", "x").replace("{model}", "x").replace("{key_id}", "x")
-        path = path.replace("{erasure_id}", "x").replace("{worker_id}", "x")
+        path = path.replace("{erasure_id}", "x").replace("{worker_id}", "x").replace("{comparison_id}", "x")
         path = path.replace("{version_id}", "x@v1").replace("{alias_id}", "x@canary")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         answer = httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
@@ -75,6 +78,9 @@ def place(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.Te
         new = {"filename": "in.jsonl", "purpose": "batch", "bytes": 3, "mime_type": "application/jsonl"}
         ids["upload"] = client.post("/v1/uploads", json=new).json()["id"]
         ids["tenant"] = keys.BOOTSTRAP_TENANT
+        new = {"name": "matrix", "input_file_id": file, "scorers": [{"type": "regex", "name": "any", "pattern": "."}]}
+        ids["eval"] = client.post("/v1/evals", json=new).json()["id"]
+        ids["run"] = client.post(f"/v1/evals/{ids['eval']}/runs", json={"model": "tiny"}).json()["id"]
         ids["endpoint"] = client.post("/v1/webhook_endpoints", json={"url": "https://93.184.215.14/x"}).json()["id"]
         yield Place(url, Database(engine, lambda hints: None), routes, ids)
     engine.dispose()
@@ -104,7 +110,7 @@ def scope_of(path: str) -> Scope | None:
     part = path.removeprefix("/v1/").split("/")[0]
     if part in ("admin", "workers", "model_versions", "model_aliases"):
         return None
-    if part in ("batches", "jobs", "usage", "organization"):
+    if part in ("batches", "jobs", "evals", "usage", "organization"):
         return Scope.BATCHES
     return {"files": Scope.FILES, "uploads": Scope.FILES, "models": None, "limits": None}.get(
         part, Scope.WEBHOOKS if "webhook" in part else Scope.INFERENCE
@@ -162,6 +168,7 @@ def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: p
     with http(place.url) as client:
         assert client.get(f"/v1/batches/{place.ids['batch']}").json()["status"] == "validating"
         assert client.get(f"/v1/uploads/{place.ids['upload']}").json()["status"] == "pending"
+        assert client.get(f"/v1/evals/{place.ids['eval']}/runs/{place.ids['run']}").json()["status"] == "preparing"
 
 
 def test_head_is_answered_as_get_is_without_a_body(place: Place, subtests: pytest.Subtests) -> None:
@@ -187,7 +194,7 @@ def test_head_is_answered_as_get_is_without_a_body(place: Place, subtests: pytes
 def test_another_tenant_finds_none_of_the_things(place: Place, role: Role, subtests: pytest.Subtests) -> None:
     _, key = place.db.run(keys.create, "foreign", "matrix", role)
     for route in place.routes:
-        if any("{" + parameter + "}" in route[1] for parameter in ("file_id", "upload_id", "batch_id", "endpoint_id")):
+        if any("{" + parameter + "}" in route[1] for parameter in OWNED):
             with subtests.test(route=route):
                 assert place.ask(route, key).status_code in (400, 404), "400: a body is needed"
 

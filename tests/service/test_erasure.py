@@ -98,6 +98,18 @@ def live(desk: Desk, world: World, tenant: str) -> None:
         tenant=tenant,
     )
     world.sql("update deliveries set attempts = 1 where tenant = :tenant", tenant=tenant)
+    world.sql(
+        """
+        with made as (
+            insert into evals (id, tenant, name, scorers) values ('eval_' || :tenant, :tenant, 'e', '[]') returning id),
+        ran as (
+            insert into eval_runs (id, tenant, eval, name, batch, owns_batch, lane, completion_window)
+            select 'evalrun_' || :tenant || n, :tenant, id, '', 'batch_x', false, 'flex', '24h'
+            from made, generate_series(1, 2) n returning id, eval)
+        insert into eval_comparisons (id, tenant, eval, baseline, candidate)
+        select 'evalcmp_' || :tenant, :tenant, min(eval), min(id), max(id) from ran""",
+        tenant=tenant,
+    )
     part = f"{tenant}/parts/1"
     desk.blobs.put(part, b"part")
     world.sql(
@@ -153,7 +165,7 @@ def test_no_row_and_no_blob_is_left_and_another_tenant_is_as_it_was(
     knows = {name for name, rows in before.items() if any("acme" in row for row in rows)}
     assert knows >= {"api_keys", "audit", "batches", "deliveries", "events", "fair_turns", "files", "intents", "slices"}
     assert knows >= {"tenants", "trail", "usage_calls", "usage_lines", "webhook_endpoints"}
-    assert knows >= {"uploads", "upload_parts", "unheard_creates"}
+    assert knows >= {"uploads", "upload_parts", "unheard_creates", "evals", "eval_runs", "eval_comparisons"}
     of_neighbour = {key for key in blobs(world.settings) if key.startswith("neighbour/")}
 
     begun = world.db.run(erasure.begin, "acme")

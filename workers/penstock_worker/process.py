@@ -20,7 +20,7 @@ from penstock.domain.address import networks, ports
 from penstock.domain.api_errors import Conflict
 from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.models.version import Definition, without_secrets
-from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, VALIDATE_QUEUE
+from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, EVALUATE_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
 from penstock.model_source.look import look
@@ -45,6 +45,7 @@ from penstock_worker.engine.process.supervisor import EngineState, Supervisor
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
+from penstock_worker.io.eval_tasks import EvalTasks
 from penstock_worker.io.webhook_sender import WebhookSender
 from penstock_worker.runtime import celery_app
 from penstock_worker.runtime.beat import Beat
@@ -84,7 +85,10 @@ def io(settings: Settings) -> None:
         worker_status.register(0)
         stack.enter_context(beat)
         tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
-        poller = Poller(tasks.look, places=connections.IO_TASKS, poll_seconds=settings.poll_seconds)
+        evals = EvalTasks(db, Blobs(settings.blob_url), beat, settings)
+        poller = Poller(
+            lambda: tasks.look() or evals.look(), places=connections.IO_TASKS, poll_seconds=settings.poll_seconds
+        )
         sender = _sender(settings, hinter)
         end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
         end.listen()
@@ -97,8 +101,8 @@ def io(settings: Settings) -> None:
 
         stack.enter_context(Orders(db, beat, holder, worker_status, take))
         run = _heard(poller, tasks.run)
-        celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear)
-        _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE], connections.IO_TASKS, end)
+        celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear, evaluate=_heard(poller, evals.run))
+        _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE, EVALUATE_QUEUE], connections.IO_TASKS, end)
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:

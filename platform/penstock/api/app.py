@@ -25,6 +25,7 @@ from penstock.api.routes import (
     calls,
     deliveries,
     estimate,
+    evals,
     files,
     jobs,
     limits,
@@ -39,6 +40,7 @@ from penstock.api.routes import (
     workers,
 )
 from penstock.api.routes.server import docs_page, health, metrics
+from penstock.api.schemas import eval_requests
 from penstock.blobs.readiness import BlobReadiness
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
@@ -89,6 +91,7 @@ _BODIES = (
     *uploads.BODIES,
     *webhooks.BODIES,
     *deliveries.BODIES,
+    *eval_requests.BODIES,
     *admin.BODIES,
     *model_versions.BODIES,
     *model_aliases.BODIES,
@@ -163,8 +166,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, models, model_versions, model_aliases, limits, usage, webhooks,
-        deliveries, admin, workers,
+        calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, limits, usage,
+        webhooks, deliveries, admin, workers,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)

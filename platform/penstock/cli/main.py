@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "batches": ("batches", "Submit JSONL files, watch them, fetch their results."),
     "jobs": ("jobs", "Submit one request or a few, watch them, fetch their answers."),
+    "evals": ("evals", "Score answers of models and batches, and compare two runs line by line."),
     "files": ("files", "Upload, list, download and delete files."),
     "validate": ("validate", "Check a batch's file as the server does, without one: every bad line with its reason."),
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),

@@ -43,6 +43,12 @@ class LimitSettings(Concern):
     max_stored_bytes: int = Field(4 * TIB, ge=0, description="Bytes of one tenant's files, and of parts of uploads.")
     max_webhook_endpoints: int = Field(20, description="Webhook endpoints of one tenant, those of batches aside.")
     max_api_keys: int = Field(1_000, ge=0, description="Valid keys of one tenant.")
+    max_evals: int = Field(1_000, ge=0, description="Evals of one tenant.")
+    max_eval_scorers: int = Field(10, ge=1, le=100, description="Scorers of one eval.")
+    max_eval_runs: int = Field(
+        10_000, ge=0, description="Runs of one tenant's evals, those that have ended among them."
+    )
+    max_open_eval_runs: int = Field(100, ge=0, description="Of these, runs that have not ended.")
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
     max_waits: int = Field(500, ge=1, description="Long polls of one tenant at one API process.")
     slow_body_seconds: float = Field(

@@ -16,7 +16,9 @@ class SweepSettings(Concern):
         3_600, description="An ended batch keeps plan and segments so long, for who reads on."
     )
     batches_seconds: float = Field(
-        365 * 86_400, ge=0, description="Ended batches and jobs are kept this long; 0: until they are deleted."
+        365 * 86_400,
+        ge=0,
+        description="Ended batches, jobs and runs of evals are kept so long; 0: until deleted.",
     )
     events_seconds: float = Field(30 * 86_400, description="Events, and deliveries that are over, are kept this long.")
     erasure_late_seconds: float = Field(

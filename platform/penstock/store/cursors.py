@@ -22,6 +22,8 @@ class Listed(StrEnum):
     JOBS = "job"
     ENDPOINTS = "webhook endpoint"
     DELIVERIES = "webhook delivery"
+    EVALS = "eval"
+    EVAL_RUNS = "eval run"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ _ROWS: Final = {
     Listed.JOBS: ("batches where kind = 'job'", "job_"),
     Listed.ENDPOINTS: ("webhook_endpoints where batch is null", "we_"),
     Listed.DELIVERIES: ("deliveries where true", "dlv_"),
+    Listed.EVALS: ("evals where true", "eval_"),
+    Listed.EVAL_RUNS: ("eval_runs where true", "evalrun_"),
 }
 _FIND: Final = {
     listed: text(f"""

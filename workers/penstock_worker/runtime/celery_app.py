@@ -55,6 +55,12 @@ def assemble(batch: str, **_: Any) -> str:
     return doers["assemble"]("assemble", batch)
 
 
+@app.task(name="penstock.evaluate")  # type: ignore[untyped-decorator] # Celery has no types
+def evaluate(id: str, **_: Any) -> str:
+    """Prepare or score a run of an eval, or compare two."""
+    return doers["evaluate"](id)
+
+
 @app.task(name="penstock.deliver")  # type: ignore[untyped-decorator] # Celery has no types
 def deliver(batch: str, **_: Any) -> str:
     """Send what is owed to webhook endpoints."""

@@ -81,7 +81,7 @@ class CreateRetry(Asked):
         lines = self.lines or Chosen()
         reasons = (lines.status_codes, lines.error_codes, lines.answered)
         changes = dict(self.set or {})
-        _check(changes)
+        check_changes(changes)
         if self.model is not None:
             changes["model"] = self.model
         return Retry(
@@ -105,7 +105,8 @@ class CreateRetry(Asked):
         )
 
 
-def _check(changes: dict[str, Any]) -> None:
+def check_changes(changes: dict[str, Any]) -> None:
+    """Raise BadRequest unless a line's body may be changed so."""
     for name in changes:
         if name in OF_THE_LINE:
             message = f"'set' can't change {name!r}: {'use the field model' if name == 'model' else 'it is the line'}."

@@ -34,7 +34,7 @@ class Scope(StrEnum):
 
     FILES = "files"
     BATCHES = "batches"
-    """Batches, jobs, estimates, usage."""
+    """Batches, jobs, estimates, evals, usage."""
     INFERENCE = "inference"
     """Waiting calls."""
     WEBHOOKS = "webhooks"
@@ -62,6 +62,7 @@ _OF_PATH: Final = (
     ("/v1/uploads", Scope.FILES),
     ("/v1/batches", Scope.BATCHES),
     ("/v1/jobs", Scope.BATCHES),
+    ("/v1/evals", Scope.BATCHES),
     ("/v1/usage", Scope.BATCHES),
     ("/v1/organization/usage", Scope.BATCHES),
     ("/v1/webhook", Scope.WEBHOOKS),

@@ -10,6 +10,7 @@ from penstock.domain.work.lane import Lane, generate_queue
 VALIDATE_QUEUE: Final = "io.validate"
 ASSEMBLE_QUEUE: Final = "io.assemble"
 DELIVER_QUEUE: Final = "io.deliver"
+EVALUATE_QUEUE: Final = "io.evaluate"
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,8 @@ def assemble(batch: str) -> Hint:
 def deliver(batch: str) -> Hint:
     """Events of this batch are owed to webhook endpoints."""
     return Hint("penstock.deliver", DELIVER_QUEUE, {"batch": batch})
+
+
+def evaluate(id: str) -> Hint:
+    """This run of an eval, or this comparison of two, waits for its scores."""
+    return Hint("penstock.evaluate", EVALUATE_QUEUE, {"id": id})

@@ -23,6 +23,7 @@ from penstock.settings.sweep import SweepSettings
 from penstock.store import cursors, deletion, erasures, sweep
 from penstock.store.accounts import audit
 from penstock.store.batches import files
+from penstock.store.evals import eval_runs
 from penstock.store.work import counts
 
 log = structlog.get_logger()
@@ -87,6 +88,16 @@ def old_batches(tx: Transaction, settings: SweepSettings) -> int:
     gone = deletion.delete_some(tx.conn, old, limit=MOST).get("batches", 0)
     _counted(tx, "batch_swept", gone)
     return MOST if len(old) == most or not gone else gone
+
+
+def old_eval_runs(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete runs of evals that ended long ago, as batches that did, with their results and comparisons."""
+    most = min(_BATCHES, MOST)
+    after = timedelta(seconds=settings.batches_seconds) if settings.batches_seconds else None
+    old = eval_runs.old(tx.conn, after=after, limit=most)
+    for tenant in sorted({tenant for tenant, _ in old}):
+        eval_runs.delete(tx.conn, tenant, [id for owner, id in old if owner == tenant])
+    return MOST if len(old) == most else len(old)
 
 
 def old_leases(tx: Transaction, settings: SweepSettings) -> int:
@@ -178,6 +189,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_events,
     old_trail,
     old_batches,
+    old_eval_runs,
     old_usage,
     old_audit,
     old_places,

@@ -1,0 +1,1 @@
+"""Evaluation: scorers, runs over a batch's answers, and comparisons of two runs."""

@@ -1,0 +1,50 @@
+"""Regular expressions of clients: each search has a time-out, since some need more time than there is (ReDoS)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from penstock.domain.api_errors import BadRequest
+
+MOST_CHARACTERS: Final = 1_000
+SECONDS: Final = 0.1
+"""Of one search. An honest pattern takes microseconds."""
+MOST_TIMEOUTS: Final = 50
+"""After so many the pattern is not tried any more: a file of a million lines must not take a day."""
+
+
+class PatternTooSlow(Exception):
+    """The search took too long, or others of this pattern did too often."""
+
+
+class BoundedRegex:
+    """One pattern. It is searched for anywhere, as `re.search` does."""
+
+    def __init__(self, pattern: str, param: str | None = None) -> None:
+        """Raises BadRequest if it is none."""
+        import regex
+
+        if len(pattern) > MOST_CHARACTERS:
+            raise BadRequest(f"A pattern has at most {MOST_CHARACTERS} characters.", param=param)
+        try:
+            self._compiled: Any = regex.compile(pattern)
+        except (regex.error, RecursionError, OverflowError, ValueError) as error:
+            raise BadRequest(f"The pattern is none: {error or type(error).__name__}.", param=param) from None
+        self._timeouts = 0
+
+    def find(self, text: str) -> str | None:
+        """The first match: its first group if the pattern has one, else all of it; None if there is none.
+
+        Raises PatternTooSlow.
+        """
+        if self._timeouts >= MOST_TIMEOUTS:
+            raise PatternTooSlow
+        try:
+            found = self._compiled.search(text, timeout=SECONDS, concurrent=True)
+        except TimeoutError:
+            self._timeouts += 1
+            raise PatternTooSlow from None
+        if found is None:
+            return None
+        group: str | None = found[1] if self._compiled.groups else found[0]
+        return group or ""

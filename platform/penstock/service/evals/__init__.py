@@ -1,0 +1,1 @@
+"""Evaluation: evals, their runs, and comparisons of two runs."""

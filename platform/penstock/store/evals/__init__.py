@@ -1,0 +1,1 @@
+"""Evals, their runs and comparisons: rows, and who works on them."""
