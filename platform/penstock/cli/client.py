@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from penstock.cli.exit_status import INTERRUPTED
+from penstock.cli.printing import remark
 from penstock.domain.api_errors import PenstockError
 from penstock.stack.problem import Problem
 
@@ -36,10 +36,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except (Problem, PenstockError) as error:
-        print(f"penstock: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except BrokenPipeError:  # `penstock … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        remark(f"penstock: {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

@@ -30,11 +30,15 @@ _MOST_SKIPPED: Final = 10_000
 
 
 def opened(file: Path) -> BinaryIO:
-    """The file for reading; raise Problem."""
+    """The file for reading, more than once; raise Problem."""
     try:
-        return file.open("rb")
+        found = file.open("rb")
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
+    if not found.seekable():
+        found.close()
+        raise Problem(f"{file} is a pipe, and is read more than once: write it to a file first.")
+    return found
 
 
 def upload(client: httpx.Client, file: Path) -> str:
@@ -45,7 +49,8 @@ def upload(client: httpx.Client, file: Path) -> str:
 def send(client: httpx.Client, file: Path, purpose: str) -> dict[str, Any]:
     """Send a file as it is; the API's object of it. Raises Problem."""
     with opened(file) as whole:
-        files = {"file": (file.name, whole, "application/octet-stream")}
+        name = file.name.encode(errors="backslashreplace").decode()  # a name may be any bytes
+        files = {"file": (name, whole, "application/octet-stream")}
         sent: dict[str, Any] = ask(client, "POST", "/files", files=files, data={"purpose": purpose}, timeout=None)
     return sent
 

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from penstock.cli.examples import EXAMPLES
+from penstock.cli.outlet import writable
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
@@ -70,6 +71,11 @@ class _OnDemand(TyperGroup):
             for one in (found, *getattr(found, "commands", {}).values()):
                 _leave_unread(one, ctx)
         return name, found, rest
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        """Read a command line and do it, whatever standard output is."""
+        with writable():
+            return super().main(*args, **how)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What was typed; to complete it no value is read."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.cli import printing
 from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
 from penstock.cli.places.options import Data, Engine, EngineArg, EngineUrl, LaneName, Model, PlaceOptions, Server
 from penstock.cli.tables.table_format import TableFormat
@@ -58,6 +59,7 @@ def map(
     # Here, since the group imports this file for its help: Jinja and the rest take a while.
     from penstock.cli.client import told
     from penstock.cli.commands.up import stopping_on_signals
+    from penstock.cli.places.own_files import keep_apart, target
     from penstock.cli.table_map.plan import MapOptions
 
     place = PlaceOptions(model, engine, tuple(engine_arg or ()), server, engine_url, data)
@@ -67,11 +69,13 @@ def map(
         sys.exit(INTERRUPTED)
 
     with told(), stopping_on_signals(interrupted):
+        keep_apart([out], [prompt_file] if prompt_file else [])
         text, option = _prompt(prompt, prompt_file)
         options = MapOptions(
-            table=table, out=out, prompt=text, prompt_option=option, system=system, schema=schema, format=format,
-            delimiter=_delimiter(delimiter), column=column, prefix=prefix, limit=limit, sample=sample, seed=seed,
-            max_tokens=max_tokens, temperature=temperature, more=_fields(changes or []), batch_lines=batch_lines,
+            table=table, out=target(out), prompt=text, prompt_option=option, system=system, schema=schema,
+            format=format, delimiter=_delimiter(delimiter), column=column, prefix=prefix, limit=limit, sample=sample,
+            seed=seed, max_tokens=max_tokens, temperature=temperature, more=_fields(changes or []),
+            batch_lines=batch_lines,
         )  # fmt: skip
         failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh)
     if failed:
@@ -103,7 +107,7 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
         with opened(place_options, say) as place:
             cancel_left_behind(place, sidecar)
             submit_all(plan, place, sidecar, terms, say)
-            states = follow_all(place, sidecar, console(stderr=True))
+            states = follow_all(place, sidecar, console(stderr=True, live=True))
             counts = write_joined(plan, place, sidecar, states)
         sidecar.ended, sidecar.more["failed"] = True, counts.failed
         sidecar.save()
@@ -140,4 +144,4 @@ def _fields(texts: list[str]) -> tuple[tuple[str, Any], ...]:
 
 def say(words: str) -> None:
     """Say what is being done."""
-    print(f"[map] {words}", file=sys.stderr, flush=True)
+    printing.remark(f"[map] {words}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from penstock.cli import printing
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _greet(running: Running) -> None:
 
 def say(words: str) -> None:
     """Say what is being done."""
-    print(f"[up] {words}", flush=True)
+    printing.say(f"[up] {words}")
 
 
 class Stopped(BaseException):

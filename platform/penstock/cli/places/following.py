@@ -18,10 +18,11 @@ from rich.console import Console
 from penstock.cli.client import ask
 from penstock.cli.input_file import upload
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
+from penstock.cli.places.own_files import part_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.places.together import together
-from penstock.cli.results import fetch
+from penstock.cli.results import pieces
 from penstock.cli.watch import ENDED, BatchPace, shown, why
 from penstock.stack.problem import Problem
 
@@ -76,7 +77,10 @@ def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Consol
 
     Goes on behind what the sidecar says is there. Raises Problem.
     """
-    growing.cut(sidecar.part_bytes)
+    if not growing.cut(sidecar.part_bytes):
+        sidecar.part_bytes = 0
+        for part in sidecar.parts:
+            part.had = 0
     pace = BatchPace()
     open_parts = dict(enumerate(sidecar.parts))
     states: dict[int, dict[str, Any]] = {}
@@ -117,16 +121,24 @@ def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.
     return answer
 
 
-def fetch_files(place: OpenPlace, part: Part, state: dict[str, Any], folder: Path, name: str) -> tuple[Path, Path]:
-    """Download a part's answered and failed lines, both in its input's order, to `name.answers` and `name.errors`.
+def fetch_files(place: OpenPlace, sidecar: Sidecar, number: int, state: dict[str, Any], out: Path) -> tuple[Path, Path]:
+    """Download answered and failed lines of the part with this number, both in its input's order, to files beside OUT.
 
     A retried part has those of all its lines. Raises Problem.
     """
-    prefix = "merged_" if part.retried else ""
-    answers, errors = folder / f"{name}.answers", folder / f"{name}.errors"
-    fetch(place.client, state[f"{prefix}output_file_id"], answers)
-    fetch(place.client, state[f"{prefix}error_file_id"], errors)
+    prefix = "merged_" if sidecar.parts[number].retried else ""
+    answers, errors = part_of(out, f"{number}.answers"), part_of(out, f"{number}.errors")
+    _fetch(place, state[f"{prefix}output_file_id"], answers)
+    _fetch(place, state[f"{prefix}error_file_id"], errors)
     return answers, errors
+
+
+def _fetch(place: OpenPlace, file: str | None, target: Path) -> None:
+    try:
+        with target.open("wb") as opened:
+            opened.writelines(pieces(place.client, file))
+    except OSError as error:
+        raise Problem(f"{target} can't be written: {error.strerror}.") from None
 
 
 def state_of(place: OpenPlace, part: Part) -> dict[str, Any]:

@@ -87,10 +87,10 @@ def _answers(
 ) -> Iterator[RowAnswer]:
     """What came back, in the order of the rows; one batch's files are here at a time."""
     out = plan.options.out
-    for part, state in zip(sidecar.parts, states, strict=True):
+    for number, state in enumerate(states):
         files: tuple[Path, ...] = ()
         try:
-            files = fetch_files(place, part, state, out.parent, out.name)
+            files = fetch_files(place, sidecar, number, state, out)
             with ExitStack() as stack:
                 output, errors = (stack.enter_context(file.open("rb")) for file in files)
                 yield from merged(output, errors)
