@@ -102,6 +102,8 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
             return int(sidecar.more["failed"])
         if not plan.choice.count:
             write_empty(plan)
+            sidecar.ended, sidecar.more["failed"] = True, 0
+            sidecar.save()
             say(f"{options.table} has no rows: {options.out} has none")
             return 0
         with opened(place_options, say) as place:

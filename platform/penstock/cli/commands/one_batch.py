@@ -109,7 +109,7 @@ def values(texts: list[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"--set is NAME=VALUE, not {text!r}.")
         try:
             values[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = value
     return values
 
