@@ -85,9 +85,16 @@ def io() -> None:
 
 def worker(
     model: Annotated[
-        str, typer.Option(help="The model to serve, and its name.", metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID")
+        str,
+        typer.Option(
+            help="The model to serve, and its name; of a remote engine, NAME=http://HOST:PORT.",
+            metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID",
+        ),
     ],
-    engine: Annotated[Literal["vllm", "echo"], typer.Option(help="What answers: vLLM, or a simulation.")] = "vllm",
+    engine: Annotated[
+        Literal["vllm", "echo", "remote"],
+        typer.Option(help="What answers: vLLM, a simulation, or an engine that runs already."),
+    ] = "vllm",
     engine_arg: Annotated[
         list[str] | None, typer.Option(help="Passed to the engine as it is; repeatable: --engine-arg=--seed=1")
     ] = None,

@@ -80,7 +80,10 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopping_on_signals(say: Callable[[str], None]) -> Iterator[None]:
-    """Leave the `with` quietly at the first SIGINT or SIGTERM; later ones don't disturb the clean-up."""
+    """Leave the `with` quietly at the first SIGINT or SIGTERM; later ones don't disturb the clean-up.
+
+    A terminal that closes (SIGHUP) ends it too, unless it was to be ignored (nohup).
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -88,7 +91,8 @@ def stopping_on_signals(say: Callable[[str], None]) -> Iterator[None]:
         raise Stopped(signal.Signals(number).name)
 
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, stop)
+        if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, stop)
     try:
         yield
     except Stopped as stopped:
