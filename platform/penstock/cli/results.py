@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli.client import check
+from penstock.cli.client import check, not_penstock
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
 from penstock.cli.places import own_files
 from penstock.cli.printing import json_text
@@ -25,11 +25,19 @@ def follow(patient: PatientClient, batch: str) -> Iterator[bytes]:
     while True:
         answer = patient.get(f"/batches/{batch}/results?after={had}")
         yield answer.content  # whole: what broke off is asked for again
-        before, had = had, int(answer.headers["x-last-line"])
-        if answer.headers["x-incomplete"] == "false":
+        before, (had, more) = had, cursor(answer)
+        if not more:
             return
         if had == before:
             time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def cursor(answer: httpx.Response) -> tuple[int, bool]:
+    """How many lines one has had with a page of results, and whether there will be more. Raises Problem."""
+    try:
+        return int(answer.headers["x-last-line"]), answer.headers["x-incomplete"] != "false"
+    except (KeyError, ValueError):
+        raise Problem(not_penstock(answer)) from None
 
 
 def lines_of(job: dict[str, Any]) -> Iterator[bytes]:

@@ -15,14 +15,14 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from penstock.cli.client import ask
+from penstock.cli.client import ask, read
 from penstock.cli.input_file import upload
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
 from penstock.cli.places.own_files import part_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.places.together import together
-from penstock.cli.results import pieces
+from penstock.cli.results import cursor, pieces
 from penstock.cli.watch import ENDED, BatchPace, shown, why
 from penstock.stack.problem import Problem
 
@@ -57,7 +57,7 @@ def cancel_left_behind(place: OpenPlace, sidecar: Sidecar) -> None:
 
 def validated(place: OpenPlace, part: Part) -> dict[str, Any]:
     """A part's batch once it was looked at by the server. Raises Problem."""
-    while (state := _asked(place, f"/batches/{part.batch}").json())["status"] == "validating":
+    while (state := state_of(place, part))["status"] == "validating":
         place.tend()
         time.sleep(LOOK_AGAIN_SECONDS)
     return dict(state)
@@ -88,7 +88,7 @@ def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Consol
         while open_parts:
             before = sidecar.part_bytes
             for number, part in list(open_parts.items()):
-                states[number] = _asked(place, f"/batches/{part.batch}").json()
+                states[number] = state_of(place, part)
                 if _bring(place, sidecar, part, growing) and states[number]["status"] in ENDED:
                     del open_parts[number]
             all_ = together([states[number] for number in sorted(states)])
@@ -105,11 +105,11 @@ def _bring(place: OpenPlace, sidecar: Sidecar, part: Part, growing: Growing) -> 
     answer = _asked(place, f"/batches/{part.batch}/results?after={part.had}", gone_is_fine=True)
     if answer.status_code == 410:  # it ended long ago: its files have them all
         return True
-    had = int(answer.headers["x-last-line"])
+    had, more = cursor(answer)
     if had != part.had:
         sidecar.part_bytes, part.had = growing.add(answer.content), had
         sidecar.save()
-    return answer.headers["x-incomplete"] == "false"
+    return not more
 
 
 def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.Response:
@@ -143,5 +143,5 @@ def _fetch(place: OpenPlace, file: str | None, target: Path) -> None:
 
 def state_of(place: OpenPlace, part: Part) -> dict[str, Any]:
     """A part's batch as it is now; an API that is away is waited for. Raises Problem."""
-    state: dict[str, Any] = _asked(place, f"/batches/{part.batch}").json()
+    state: dict[str, Any] = read(_asked(place, f"/batches/{part.batch}"))
     return state
