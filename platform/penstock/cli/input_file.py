@@ -29,6 +29,9 @@ _MOST_SKIPPED: Final = 10_000
 """Of a file whose lines are all bad so many are looked at: the server says of each what is wrong with it."""
 
 
+_MOST_LINE_BYTES: Final = 256 * 1024**2
+
+
 def opened(file: Path) -> BinaryIO:
     """The file for reading, more than once; raise Problem."""
     try:
@@ -94,10 +97,19 @@ def inflated(file: Path) -> Iterator[BinaryIO]:
 
 
 def numbered(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines with content, with their physical numbers from 1, without a BOM and white space around them."""
+    """The lines with content, with their physical numbers from 1, without a BOM and white space around them.
+
+    Raises Problem at a line that is longer than any server takes: a few bytes of gzip may hold gigabytes of it.
+    """
     from penstock.formats.input import tidy
 
-    return ((number, line) for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+    number = 0
+    while raw := lines.readline(_MOST_LINE_BYTES + 1):
+        number += 1
+        if len(raw) > _MOST_LINE_BYTES:
+            raise Problem(f"Line {number} is longer than {_MOST_LINE_BYTES:,} bytes: it is no request.")
+        if line := tidy(raw, number):
+            yield number, line
 
 
 def _lines(lines: BinaryIO) -> Iterator[bytes]:
