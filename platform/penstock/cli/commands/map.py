@@ -40,6 +40,10 @@ def map(
     format: Annotated[TableFormat | None, typer.Option(help="What TABLE is, whatever its extension.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV; else what its header shows: , ; | or tab.")] = None,
     batch_lines: Annotated[int, typer.Option(help="The most rows of one batch.", min=1, max=1_000_000)] = 100_000,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask the rows once more that have no answer at all, and write OUT anew."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, and replace an OUT that is there.")] = False,
     model: Model = None,
     engine: Engine = "vllm",
@@ -77,14 +81,16 @@ def map(
             seed=seed, max_tokens=max_tokens, temperature=temperature, more=_fields(changes or []),
             batch_lines=batch_lines,
         )  # fmt: skip
-        failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh)
+        failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh, retry_failed)
     if failed:
         raise typer.Exit(FAILED_LINES)
 
 
-def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool) -> int:
+def _mapped(
+    options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool, retry_failed: bool
+) -> int:
     """Do it all; how many rows failed."""
-    from penstock.cli.places.following import cancel_left_behind
+    from penstock.cli.places.following import cancel_left_behind, retry_all_failed
     from penstock.cli.places.place import opened
     from penstock.cli.places.sidecar import growing, reopened
     from penstock.cli.printing import console
@@ -97,7 +103,7 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
     # OUT.part is the lock, too: two commands never write one OUT.
     with growing(options.out), planned(options) as plan:
         sidecar = reopened(options.out, place_options.identity() | plan.identity(), fresh=fresh)
-        if sidecar.ended and options.out.exists():
+        if sidecar.ended and options.out.exists() and not (retry_failed and sidecar.more["failed"]):
             say(f"{options.out} is written already; --fresh asks again")
             return int(sidecar.more["failed"])
         if not plan.choice.count:
@@ -110,8 +116,11 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
             cancel_left_behind(place, sidecar)
             submit_all(plan, place, sidecar, terms, say)
             states = follow_all(place, sidecar, console(stderr=True, live=True))
+            if retry_failed and retry_all_failed(place, sidecar, states):
+                states = follow_all(place, sidecar, console(stderr=True, live=True))
             counts = write_joined(plan, place, sidecar, states)
         sidecar.ended, sidecar.more["failed"] = True, counts.failed
+        sidecar.more.pop("retrying", None)
         sidecar.save()
     say(f"wrote {options.out}: {summary(counts.rows, counts.failed, plan.new.columns[-1].name, states)}")
     return counts.failed

@@ -7,7 +7,7 @@ line stands in OUT.part once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,20 @@ def retry_failed(place: OpenPlace, sidecar: Sidecar, part: Part) -> None:
     one = ask(place.client, "POST", f"/batches/{part.batch}/retry", json={"lines": {"failed": True}}, headers=key)
     part.batch, part.had, part.retried = one["id"], 0, part.retried + 1
     sidecar.save()
+
+
+def retry_all_failed(place: OpenPlace, sidecar: Sidecar, states: Sequence[dict[str, Any]]) -> bool:
+    """Ask the failed lines of all parts again, unless an earlier call began that; whether there are any."""
+    if sidecar.more.get("retrying"):
+        return False
+    pairs = zip(sidecar.parts, states, strict=True)
+    failed = [part for part, one in pairs if one["merged_error_file_id" if part.retried else "error_file_id"]]
+    if failed:
+        # A call that goes on from here asks them no third time.
+        sidecar.ended, sidecar.more["retrying"] = False, True
+        for part in failed:
+            retry_failed(place, sidecar, part)
+    return bool(failed)
 
 
 def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Console) -> list[dict[str, Any]]:

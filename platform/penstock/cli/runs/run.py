@@ -75,7 +75,7 @@ class Run:
             with opened(self.place, self.say) as here:
                 following.cancel_left_behind(here, car)
                 states = self._followed(here, car, growing)
-                if retry_failed and not car.more.get("retrying") and self._retry(here, car, states):
+                if retry_failed and following.retry_all_failed(here, car, states):
                     states = self._followed(here, car, growing)
                 counts = self._write(here, car, states)
             self._end(car, growing, counts)
@@ -163,16 +163,6 @@ class Run:
             car.forget()
         raise Problem(f"{self.file} was refused, for {total:,} error{'s' if total != 1 else ''}: nothing is written.")
 
-    def _retry(self, here: OpenPlace, car: Sidecar, states: States) -> bool:
-        """Ask failed lines again; whether there are any."""
-        failed = [part for part, one in zip(car.parts, states, strict=True) if one[_error_file(part)]]
-        if failed:
-            # A call that goes on from here asks them no third time.
-            car.ended, car.more["retrying"] = False, True
-            for part in failed:
-                following.retry_failed(here, car, part)
-        return bool(failed)
-
     def _write(self, here: OpenPlace, car: Sidecar, states: States) -> OutputCounts:
         if digest(self.file) != car.identity["input"]:
             raise Problem(f"{self.file} was changed meanwhile: bring back what it was, or say --fresh.")
@@ -187,7 +177,3 @@ class Run:
         car.more = {"counts": {"answered": counts.answered, "failed": counts.failed}}
         car.save()
         growing.cut(0)  # and so it goes: OUT has everything
-
-
-def _error_file(part: Part) -> str:
-    return "merged_error_file_id" if part.retried else "error_file_id"
