@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0025"
-down_revision = "0022"
+down_revision = "0024"
 OLDEST = "0021"
 """Only tables, a sequence and a column that others do not read are new: older processes go on beside them."""
 

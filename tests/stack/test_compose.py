@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from penstock.stack import child_environment
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "compose" / "docker-compose.yml").read_text()
 
@@ -41,7 +43,8 @@ def test_every_image_is_built_from_a_stage_that_exists(services: dict[str, Any])
 def test_every_variable_that_it_needs_stands_in_the_example(services: dict[str, Any]) -> None:
     example = (ROOT / "compose" / "penstock.env.example").read_text()
     known = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
-    assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT)) == known
+    passed_on = set(yaml.safe_load(TEXT)["x-object-store"])
+    assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT)) | passed_on == known
     assert set(re.findall(r"\$\{([A-Z_]+):\?\}", TEXT)) == set(re.findall(r"^([A-Z_]+)=$", example, re.MULTILINE))
 
 
@@ -67,3 +70,12 @@ def test_only_the_api_and_the_gpu_worker_know_the_doors_token(services: dict[str
     gpu = services["gpu"]["environment"]
     assert (gpu["PENSTOCK_INGRESS_HOST"], gpu["PENSTOCK_INGRESS_PORT"]) == ("0.0.0.0", 8400)
     assert set(services["keeper"]["environment"]) < set(gpu), "what all others are told, these two are told too"
+
+
+def test_an_object_stores_credentials_are_with_who_reads_and_writes_blobs(services: dict[str, Any]) -> None:
+    passed_on = yaml.safe_load(TEXT)["x-object-store"]
+    assert {name.partition("_")[0] + "_" for name in passed_on} == set(child_environment._CREDENTIALS)
+    assert set(passed_on.values()) == {None}, "what is not set is not there, rather than empty"
+    knowing = {name for name, one in services.items() if set(passed_on) <= set(one.get("environment", {}))}
+    some = {name for name, one in services.items() if set(passed_on) & set(one.get("environment", {}))}
+    assert knowing == some == child_environment._BLOBS

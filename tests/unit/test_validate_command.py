@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from penstock.cli import input_file
 from penstock.cli.main import app
 from penstock.formats import input as lines
 
@@ -92,3 +93,16 @@ def test_limits_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert (done.exit_code, done.stdout) == (1, "The file holds more than 1 lines. (too_many_tasks)\n")
     monkeypatch.setenv("PENSTOCK_MAX_FILE_BYTES", "9")
     assert "The file is longer than 9 bytes" in validated(line("a")).stderr
+
+
+def test_what_is_inflated_is_no_more_than_shows_that_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_MAX_FILE_BYTES", "1000000")
+    packed = gzip.compress(line("a") + b"\n" * 50_000_000)
+    done = validated(packed[: len(packed) // 2])  # whoever goes on meets the end that is missing
+    assert "The file is longer than 1,000,000 bytes" in done.output
+
+
+def test_a_line_of_gigabytes_in_a_few_bytes_of_gzip_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_file, "_MOST_LINE_BYTES", 1_000_000)
+    done = validated(gzip.compress(b"x" * 50_000_000))
+    assert "Line 1 is longer than 1,000,000 bytes" in done.output

@@ -179,13 +179,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _ensure_bootstrap(db: AsyncDatabase, settings: ServerSettings) -> None:
     """Make the first key valid, as soon as Postgres answers; until then the API says 503."""
-    key = settings.bootstrap_key
+    key, told = settings.bootstrap_key, False
     while key is not None:
         try:
             await db.run(keys.ensure_bootstrap, key.get_secret_value())
             return
         except Unavailable as error:
-            log.warning("bootstrap_key_waits", error=error.message)
+            if not told:  # once: it is tried each second
+                log.warning("bootstrap_key_waits", error=error.message)
+            told = True
             await asyncio.sleep(1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from penstock.cli.exit_status import INTERRUPTED
+from penstock.cli.printing import remark
 from penstock.domain.api_errors import PenstockError
 from penstock.stack.problem import Problem
 
@@ -36,10 +36,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except (Problem, PenstockError) as error:
-        print(f"penstock: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except BrokenPipeError:  # `penstock … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        remark(f"penstock: {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -77,15 +74,19 @@ def connected_with(url: str, key: str) -> Iterator[httpx.Client]:
     """A client with this key; failures to reach the server become Problems."""
     import httpx
 
+    from penstock.cli.bounded import Bounded
+
     base = _base(url)
     headers, far = {"authorization": f"Bearer {key}"}, is_far(base.host)
     try:
-        with httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=far) as client:
+        with Bounded(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=far) as client:
             yield client
     except httpx.TimeoutException:
         raise Problem(f"{url} does not answer in time.") from None
     except httpx.TransportError as error:
         raise Problem(f"Can't reach {url}: {error}. Is it running, and is PENSTOCK_URL right?") from None
+    except httpx.DecodingError as error:
+        raise Problem(f"{url} answers what can't be read: {error}.") from None
     except httpx.InvalidURL as error:
         raise Problem(f"This can't be asked of {url}: {error}.") from None
 
@@ -110,12 +111,28 @@ def ask(client: httpx.Client, method: str, path: str, **more: Any) -> Any:
 
 
 def read(answer: httpx.Response) -> Any:
-    """The JSON of an answer. Raises Problem with the API's own words if it refuses."""
+    """The JSON object of an answer. Raises Problem with the API's own words if it refuses.
+
+    What the object lacks is a Problem once it is asked for: another server answered.
+    """
     check(answer)
+    wrong = not_penstock(answer)
     try:
-        return answer.json()
-    except ValueError:
-        raise Problem(_not_penstock(answer)) from None
+        found = json.loads(answer.content, object_hook=lambda values: _Document(values, wrong))
+    except (ValueError, RecursionError):
+        raise Problem(wrong) from None
+    if not isinstance(found, dict):
+        raise Problem(wrong)
+    return found
+
+
+class _Document(dict[str, Any]):
+    def __init__(self, values: dict[str, Any], wrong: str) -> None:
+        super().__init__(values)
+        self._wrong = wrong
+
+    def __missing__(self, name: str) -> Any:
+        raise Problem(self._wrong)
 
 
 def check(answer: httpx.Response) -> None:
@@ -124,12 +141,13 @@ def check(answer: httpx.Response) -> None:
         return
     try:
         message = json.loads(answer.text)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = _not_penstock(answer)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        message = not_penstock(answer)
     if answer.status_code == 401:
         message = "The API refuses this key: look at PENSTOCK_API_KEY, or at the key in the folder given with --data."
     raise Problem(message)
 
 
-def _not_penstock(answer: httpx.Response) -> str:
+def not_penstock(answer: httpx.Response) -> str:
+    """For a person: who answered that, and that it is no Penstock."""
     return f"{answer.request.url} answered {answer.status_code}, but not as Penstock does."

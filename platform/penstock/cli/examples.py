@@ -106,6 +106,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "keys list": ("penstock keys list --tenant acme",),
     "keys rotate": ("penstock keys rotate key_01kz --overlap 7d",),
     "keys revoke": ("penstock keys revoke key_01kz --tenant acme",),
+    "limits mine": ("penstock limits mine", "penstock limits mine --watch"),
     "limits show": ("penstock limits show acme", "penstock limits show acme --key key_01kz --json"),
     "limits set": (
         "penstock limits set acme requests_per_minute=600 files=1000",

@@ -29,12 +29,19 @@ _MOST_SKIPPED: Final = 10_000
 """Of a file whose lines are all bad so many are looked at: the server says of each what is wrong with it."""
 
 
+_MOST_LINE_BYTES: Final = 256 * 1024**2
+
+
 def opened(file: Path) -> BinaryIO:
-    """The file for reading; raise Problem."""
+    """The file for reading, more than once; raise Problem."""
     try:
-        return file.open("rb")
+        found = file.open("rb")
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
+    if not found.seekable():
+        found.close()
+        raise Problem(f"{file} is a pipe, and is read more than once: write it to a file first.")
+    return found
 
 
 def upload(client: httpx.Client, file: Path) -> str:
@@ -45,7 +52,8 @@ def upload(client: httpx.Client, file: Path) -> str:
 def send(client: httpx.Client, file: Path, purpose: str) -> dict[str, Any]:
     """Send a file as it is; the API's object of it. Raises Problem."""
     with opened(file) as whole:
-        files = {"file": (file.name, whole, "application/octet-stream")}
+        name = file.name.encode(errors="backslashreplace").decode()  # a name may be any bytes
+        files = {"file": (name, whole, "application/octet-stream")}
         sent: dict[str, Any] = ask(client, "POST", "/files", files=files, data={"purpose": purpose}, timeout=None)
     return sent
 
@@ -89,10 +97,19 @@ def inflated(file: Path) -> Iterator[BinaryIO]:
 
 
 def numbered(lines: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines with content, with their physical numbers from 1, without a BOM and white space around them."""
+    """The lines with content, with their physical numbers from 1, without a BOM and white space around them.
+
+    Raises Problem at a line that is longer than any server takes: a few bytes of gzip may hold gigabytes of it.
+    """
     from penstock.formats.input import tidy
 
-    return ((number, line) for number, raw in enumerate(lines, 1) if (line := tidy(raw, number)))
+    number = 0
+    while raw := lines.readline(_MOST_LINE_BYTES + 1):
+        number += 1
+        if len(raw) > _MOST_LINE_BYTES:
+            raise Problem(f"Line {number} is longer than {_MOST_LINE_BYTES:,} bytes: it is no request.")
+        if line := tidy(raw, number):
+            yield number, line
 
 
 def _lines(lines: BinaryIO) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from penstock.cli.printing import console, json_text, plain, say, say_json, show
+from penstock.cli.printing import console, is_live, json_text, plain, say, say_json, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,8 +28,8 @@ def once_or_kept(look: Callable[[], Any], draw: Callable[[Any], RenderableType],
     if as_json:
         _keep(look, lambda found: say(json_text(plain(found), separators=(",", ":"))))
         return
-    where = console()
-    if not where.is_terminal:
+    where = console(live=True)
+    if not is_live(where):
         _keep(look, lambda found: show(draw(found), where))
         return
     from rich.live import Live

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from penstock.cli.examples import EXAMPLES
+from penstock.cli.outlet import writable
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", "Start the whole platform on this machine and stay until Ctrl-C."),
@@ -45,7 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "files": ("files", "Upload, list, download and delete files."),
     "validate": ("validate", "Check a batch's file as the server does, without one: every bad line with its reason."),
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
-    "limits": ("limits", "Set what tenants and keys may do (needs the database)."),
+    "limits": ("limits", "Set what tenants and keys may do (needs the database); show what is left."),
     "models": ("models", "List and show models, make one known, roll versions out, promise latencies, set prices."),
     "secrets": ("secrets", "The keys that webhook secrets are encrypted with."),
     "tenants": (
@@ -71,6 +72,11 @@ class _OnDemand(TyperGroup):
             for one in (found, *getattr(found, "commands", {}).values()):
                 _leave_unread(one, ctx)
         return name, found, rest
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        """Read a command line and do it, whatever standard output is."""
+        with writable():
+            return super().main(*args, **how)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """What was typed; to complete it no value is read."""

@@ -5,25 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+
+from penstock.cli.outlet import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
+
+_WIDE: Final = 200
+"""Columns of a page that no terminal's width bounds."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, as the API has it, instead of words.")]
 
 
 def say(words: str) -> None:
     """One fact, on a line of its own that no terminal's width breaks."""
-    print(words, flush=True)
+    print(visible(words), flush=True)
 
 
 def remark(words: str) -> None:
     """What is no part of the answer, on standard error."""
-    print(words, file=sys.stderr, flush=True)
+    print(visible(words), file=sys.stderr, flush=True)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -31,6 +37,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     from rich.table import Table
 
     made = Table(*heads, box=None, pad_edge=False, show_header=bool(heads))
+    for column in made.columns:
+        column.overflow = "fold"  # an id that is cut is none
+    for column in made.columns[:1]:
+        column.no_wrap = True
     for row in rows:
         made.add_row(*row)
     return made
@@ -41,12 +51,26 @@ def show(what: RenderableType, where: Console | None = None) -> None:
     (where or console()).print(what)
 
 
-def console(stderr: bool = False) -> Console:
-    """Where words and tables go; in a pipe they are not cut at 80 columns."""
-    from rich.console import Console
+def console(stderr: bool = False, *, live: bool = False) -> Console:
+    """Where words and tables go: a terminal that is narrower than a table breaks its lines, and nothing is cut.
 
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(markup=False, highlight=False, stderr=stderr, width=None if terminal else 200)
+    live: for what is drawn over what was there, which must fit.
+    """
+    from rich.console import Console, ConsoleDimensions
+
+    class Screen(Console):
+        def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override] # only what it passes on
+            return super().render_str(visible(text), **how)
+
+    made = Screen(markup=False, highlight=False, stderr=stderr)
+    if not (live and is_live(made)):
+        made.size = ConsoleDimensions(max(made.width, _WIDE), made.height)  # a dumb terminal heeds no width alone
+    return made
+
+
+def is_live(where: Console) -> bool:
+    """Whether something can be drawn over what was there; else one prints."""
+    return where.is_terminal and not where.is_dumb_terminal
 
 
 def say_json(document: Any) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.cli.client import check
+from penstock.cli.client import check, not_penstock
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
+from penstock.cli.places import own_files
 from penstock.cli.printing import json_text
 from penstock.stack.problem import Problem
 
@@ -23,11 +25,19 @@ def follow(patient: PatientClient, batch: str) -> Iterator[bytes]:
     while True:
         answer = patient.get(f"/batches/{batch}/results?after={had}")
         yield answer.content  # whole: what broke off is asked for again
-        before, had = had, int(answer.headers["x-last-line"])
-        if answer.headers["x-incomplete"] == "false":
+        before, (had, more) = had, cursor(answer)
+        if not more:
             return
         if had == before:
             time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def cursor(answer: httpx.Response) -> tuple[int, bool]:
+    """How many lines one has had with a page of results, and whether there will be more. Raises Problem."""
+    try:
+        return int(answer.headers["x-last-line"]), answer.headers["x-incomplete"] != "false"
+    except (KeyError, ValueError):
+        raise Problem(not_penstock(answer)) from None
 
 
 def lines_of(job: dict[str, Any]) -> Iterator[bytes]:
@@ -73,11 +83,18 @@ def write(pieces: Iterable[bytes], target: Path | None) -> None:
             except OSError as error:
                 raise Problem(f"Standard output can't be written: {error.strerror}.") from None
         return
-    part = target.with_name(target.name + ".part")
     try:
-        with part.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        part.replace(target)
+        if target.exists() and not target.is_file() and not target.is_dir():  # a device or a pipe takes it as it comes
+            with target.open("wb") as file:
+                file.writelines(pieces)
+            return
+        real = own_files.target(target)
+        part = own_files.part_of(real, uuid.uuid4().hex[:8])  # nobody else's
+        try:
+            with part.open("xb") as file:
+                file.writelines(pieces)
+            part.replace(real)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise Problem(f"{target} can't be written: {error.strerror}.") from None

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from penstock.cli.outlet import visible
 from penstock.cli.patient_client import PatientClient
+from penstock.cli.printing import is_live
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,13 +111,13 @@ def why(batch: dict[str, Any]) -> str:
 @contextmanager
 def shown(console: Console) -> Iterator[Show]:
     """Show what is seen: a bar on a terminal, else a line when the state changes, and one now and then."""
-    if not console.is_terminal:
+    if not is_live(console):
         yield _plain(console)
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
-    state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
-    lines = TextColumn("{task.fields[lines]}")
+    texts = ("{task.description:<11}", "{task.fields[words]}", "{task.fields[lines]}")
+    state, words, lines = (TextColumn(text, markup=False) for text in texts)
     with Progress(state, BarColumn(bar_width=16), lines, words, console=console) as bar:
         task = bar.add_task("validating", total=None, lines="", words="")
 
@@ -123,7 +125,8 @@ def shown(console: Console) -> Iterator[Show]:
             counts = batch["request_counts"]
             done = counts["completed"] + counts["failed"]
             total, lines = counts["total"] or None, counted(counts) if counts["total"] else ""
-            bar.update(task, description=batch["status"], total=total, completed=done, lines=lines, words=words)
+            state = visible(batch["status"])
+            bar.update(task, description=state, total=total, completed=done, lines=lines, words=visible(words))
 
         yield live
 

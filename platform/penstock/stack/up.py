@@ -18,8 +18,10 @@ from typing import Final
 
 import httpx
 
+from penstock.domain.api_errors import Unavailable
 from penstock.domain.engines.profile import EngineProfile, EngineSource
 from penstock.domain.engines.profiles import PROFILES, VLLM
+from penstock.domain.fleet.worker import Worker
 from penstock.domain.work.lane import model_slug
 from penstock.model_source.download import Download, in_words
 from penstock.model_source.look import look
@@ -297,7 +299,7 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, do
     try:
         while True:
             _tend_or_give_up(running)
-            found = db.run(health.live, 20)
+            found = _live(db)
             ours = next((one for one in found if one.kind == "gpu" and one.pid == worker.pid), None)
             if ours and ours.state == "ready":
                 running.say(f"the engine is ready ({time.monotonic() - began:.0f} s)")
@@ -317,6 +319,14 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, do
             time.sleep(TEND_SECONDS)
     finally:
         db.close()
+
+
+def _live(db: Database) -> list[Worker]:
+    """Who is live; nobody is known while Postgres starts again."""
+    try:
+        return db.run(health.live, 20)
+    except Unavailable:
+        return []
 
 
 def _start_api(running: Running, wish: StackOptions, settings: dict[str, str]) -> None:

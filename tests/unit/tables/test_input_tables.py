@@ -124,3 +124,13 @@ def test_a_name_that_says_no_format_is_refused_with_those_that_do() -> None:
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"t\.parquet is no Parquet file"):
         opened(tmp_path, "t.parquet", "id,text\n1,a\n")
+
+
+def test_blank_lines_before_the_header_do_not_hide_its_delimiter(tmp_path: Path) -> None:
+    assert names(opened(tmp_path, "t.csv", "\n\nid;text\n1;a\n")) == ["id", "text"]
+
+
+def test_a_file_with_a_key_for_each_row_is_refused_before_it_is_written_square(tmp_path: Path) -> None:
+    content = "".join(f'{{"k{n}": 1}}\n' for n in range(10_001))
+    with pytest.raises(Problem, match=r"more than 10,000 different keys by its row 10,001"):
+        opened(tmp_path, "t.jsonl", content)

@@ -121,3 +121,39 @@ def test_a_new_column_with_the_name_of_one_that_is_there_is_refused(tmp_path: Pa
     table = open_table(tmp_path / "t.csv", "t.csv", format_of(tmp_path / "t.csv"))
     with pytest.raises(Problem, match="has a column 'error' already: say --prefix"):
         check_output(TableFormat.CSV, table, NEW)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("a far day", pa.array([2**30, None], pa.date32())),
+        ("a far time", pa.array([2**62, None], pa.timestamp("us"))),
+        ("a far time within", pa.array([[2**62], None], pa.list_(pa.timestamp("ms")))),
+        ("a long while", pa.array([2**62, None], pa.duration("s"))),
+        ("an unknown zone", pa.array([1, None], pa.timestamp("us", "Foo/Bar"))),
+        ("nanoseconds in a list", pa.array([[1_234_567_891], None], pa.list_(pa.timestamp("ns")))),
+        ("nanoseconds in a struct", pa.array([{"a": 1_234_567_891}, None], pa.struct([("a", pa.timestamp("ns"))]))),
+        ("nanoseconds in a map", pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.duration("ns")))),
+        ("a view", pa.array([b"x", None], pa.binary_view())),
+    ],
+)
+def test_what_python_has_no_value_for_goes_through_too(tmp_path: Path, name: str, column: Any) -> None:
+    source = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"v": column}), source)
+    before = pq.read_table(source)
+    assert pq.read_table(copied(source, tmp_path / "o.parquet")).select(["v"]).equals(before)
+    assert pq.read_table(copied(source, tmp_path / "some.parquet", every=2)).select(["v"]).equals(before.slice(0, 1))
+    first, second = map(json.loads, copied(source, tmp_path / "o.jsonl").read_text().splitlines())
+    assert (first["v"] is None, second["v"]) == (False, None)
+
+
+def test_a_bare_carriage_return_in_a_cell_ends_no_row(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b'a,b\n"x\ry",2\n"x\r\ny",3\n')
+    out = copied(tmp_path / "t.csv", tmp_path / "o.csv").read_bytes()
+    assert out == b'a,b,score,error\n"x\ry",2,0,\n"x\r\ny",3,,why\n'
+
+
+def test_whole_numbers_beside_others_are_the_nearest_that_parquet_has(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(f'{{"n": {2**60 + 1}}}\n{{"n": 0.5}}\n')
+    out = pq.read_table(copied(tmp_path / "t.jsonl", tmp_path / "o.parquet"))
+    assert out.column("n").to_pylist() == [float(2**60), 0.5]

@@ -36,7 +36,7 @@ def options(table: str = "t.csv", out: str = "o.csv", **more: Any) -> MapOptions
         ({"system": "{{ rwo }}"}, "--system names the column 'rwo'"),
         ({"prefix": ""}, "has a column 'error' already: say --prefix"),
         ({"out": "o.xlsx"}, "has the extension '.xlsx'"),
-        ({"out": "t.csv"}, r"t\.csv is the table itself"),
+        ({"out": "t.csv"}, r"t\.csv would be overwritten"),
         ({"table": "gone.csv"}, r"gone\.csv can't be read: No such file or directory\."),
         ({"table": "-"}, "Say --format"),
         ({"table": "t"}, "has no extension"),

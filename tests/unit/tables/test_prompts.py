@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock.cli.tables import prompt_template, time_limit
 from penstock.cli.tables.prompt_template import PromptTemplate, RowFault
 from penstock.stack.problem import Problem
 
@@ -65,3 +66,23 @@ def test_a_row_that_does_not_suit_the_template_is_the_rows_fault(template: str) 
 def test_a_template_does_not_get_out_of_its_sandbox(template: str) -> None:
     with pytest.raises(RowFault, match="SecurityError"):
         filled(template, text="a", tags=[])
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% for a in text %}" * 25 + "{% endfor %}" * 25, "{{ " + "(" * 5_000, "{% if id %}" * 150 + "{% endif %}" * 150],
+)
+def test_what_is_too_deep_for_a_template_is_one_line(template: str) -> None:
+    with pytest.raises(Problem, match="--prompt can't be used as a template: "):
+        filled(template)
+
+
+def test_a_template_that_loops_for_ever_ends_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_template, "at_most", lambda: time_limit.at_most(0.05))
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(RowFault, match=r"TookTooLong: it takes longer than 0\.05 s"):
+        filled(loops)
+
+
+def test_half_a_surrogate_pair_in_a_cell_is_asked_written_out() -> None:
+    assert filled("{{ text }}", text="a\ud800") == "a\\ud800"

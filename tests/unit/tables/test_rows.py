@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from penstock.cli.tables.input_table import open_table
 from penstock.cli.tables.prompt_template import PromptTemplate
 from penstock.cli.tables.row_answers import NewColumns, RowAnswer, merged, read_line
 from penstock.cli.tables.row_choice import RowChoice
-from penstock.cli.tables.row_requests import RowPrompts, RowRequests, cut, request_body
+from penstock.cli.tables.row_requests import RowPrompts, RowRequests, cut, request_body, row_number
 from penstock.cli.tables.table_format import TableFormat
+from penstock.stack.problem import Problem
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 5))
@@ -106,7 +108,7 @@ def answered(number: int, text: str | None, **message: Any) -> bytes:
 
 def test_output_and_errors_are_one_sequence_in_the_order_of_the_rows() -> None:
     failed = line(1, error={"code": "request_timeout", "message": "too\nlate"})
-    found = list(merged([answered(0, "a"), answered(2, "c"), answered(10, "d")], [failed]))
+    found = list(merged([answered(0, "a"), answered(2, "c"), answered(10, "d")], [failed], int))
     assert [one.number for one in found] == [0, 1, 2, 10]
     assert found[1] == RowAnswer(1, None, "request_timeout: too late")
 
@@ -121,11 +123,11 @@ def test_output_and_errors_are_one_sequence_in_the_order_of_the_rows() -> None:
     ],
 )
 def test_a_row_without_an_answer_has_its_reason(raw: bytes, reason: str) -> None:
-    assert read_line(raw) == RowAnswer(0, None, reason)
+    assert read_line(raw, int) == RowAnswer(0, None, reason)
 
 
 def test_half_a_surrogate_pair_is_written_as_what_it_is() -> None:
-    assert read_line(answered(0, "a\ud800")).text == "a\\ud800"
+    assert read_line(answered(0, "a\ud800"), int).text == "a\\ud800"
 
 
 def test_without_a_schema_the_answer_is_one_column_and_the_reason_another() -> None:
@@ -145,3 +147,42 @@ def test_an_answers_properties_are_its_columns_and_a_mismatch_a_reason(tmp_path:
     assert new.values(RowAnswer(0, '{"note": "x"}', None)) == [None, None, "schema: $: 'n' is a required property"]
     assert new.values(RowAnswer(0, f'{{"n": {2**70}}}', None)) == [None, None, "schema: n has more than 64 bits"]
     assert new.values(RowAnswer(0, "[]", None)) == [None, None, "schema: it is no object"]
+
+
+def test_a_line_that_was_refused_unread_is_the_row_of_its_number() -> None:
+    refused = b'{"custom_id":null,"response":null,"error":{"code":"line_too_long","message":"too long","line":3}}'
+    assert read_line(refused, lambda line: line * 10) == RowAnswer(30, None, "line_too_long: too long")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["{}", "[]", "null", '{"choices":[]}', '{"choices":[{"message":null}]}', '{"choices":{"0":1}}', '{"choices":"ab"}',
+     '{"choices":[{"message":{"content":[1]}}]}', '{"choices":[{"message":{"content":"a"}}],"n":' + "9" * 5_000 + "}"],
+)  # fmt: skip
+def test_an_answer_that_is_no_chat_completion_is_a_reason(body: str) -> None:
+    line = f'{{"custom_id":"row-2","response":{{"status_code":200,"body":{body}}},"error":null}}'
+    found = read_line(line.encode(), int)
+    assert (found.number, found.text) == (1, None)
+    assert re.match("the engine's answer is no |its answer can't be read: ", found.reason or "")
+
+
+def test_an_answer_for_what_is_no_row_is_a_problem() -> None:
+    for custom_id in ("row-x", "rows-1", "row-" + "9" * 5_000, ""):
+        with pytest.raises(Problem, match="which was not asked"):
+            row_number(custom_id)
+
+
+def test_numbers_that_no_column_of_numbers_has_are_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"type": "object", "properties": {"n": {"type": "number"}}}')
+    new = NewColumns(load_schema(str(tmp_path / "s.json")), "answer")
+    assert new.values(RowAnswer(0, '{"n": 1' + "0" * 400 + "}", None))[1] == (
+        "schema: n is larger than any number of 64 bits"
+    )
+    (found, _) = new.values(RowAnswer(0, f'{{"n": {2**60 + 1}}}', None))
+    assert isinstance(found, float)
+
+
+def test_the_column_of_reasons_has_a_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"properties": {"error": {}, "map_error": {}}}')
+    names = [one.name for one in NewColumns(load_schema(str(tmp_path / "s.json")), "answer").columns]
+    assert names == ["error", "map_error", "map_map_error"]

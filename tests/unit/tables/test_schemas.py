@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.cli.tables import answer_schema, time_limit
 from penstock.cli.tables.answer_schema import AnswerMismatch, AnswerSchema, load_schema
 from penstock.cli.tables.column import ColumnKind
 from penstock.stack.problem import Problem
@@ -98,9 +99,51 @@ def test_an_answer_that_does_not_fit_is_refused_with_the_reason(tmp_path: Path, 
         of(tmp_path, MOOD).checked(answer)
 
 
-def test_a_reference_to_elsewhere_is_never_fetched(tmp_path: Path) -> None:
-    with pytest.raises(AnswerMismatch, match=r"names 'http://127\.0\.0\.1:9/x\.json', which is not in it"):
-        of(tmp_path, {"$ref": "http://127.0.0.1:9/x.json"}).checked("1")
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"$ref": "http://127.0.0.1:9/x.json"}, r"names 'http://127\.0\.0\.1:9/x\.json', which is not in it"),
+        ({"properties": {"a": {"items": {"$ref": "#/$defs/gone"}}}}, r"names '/\$defs/gone', which is not in it"),
+        ({"$ref": "#"}, r"leads back to itself"),
+        ({"$schema": [1]}, r"its \$schema is no text"),
+    ],
+)
+def test_a_schema_that_no_answer_can_be_checked_by_is_refused_before_any_is_asked(
+    tmp_path: Path, schema: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Problem, match=words):
+        of(tmp_path, schema)
+
+
+def test_a_reference_within_the_schema_is_none_to_elsewhere(tmp_path: Path) -> None:
+    a = {"$id": "http://a/s", "properties": {"x": {"$ref": "http://a/s#/$defs/b"}}, "$defs": {"b": {"type": "string"}}}
+    of(tmp_path, a)
+    tree = {"$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n", "const": {"$ref": "#x"}}
+    of(tmp_path, tree)
+
+
+def test_a_pattern_that_tries_everything_ends_that_answer_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_schema, "at_most", lambda: time_limit.at_most(0.05))
+    schema = of(tmp_path, {"type": "string", "pattern": "^(a+)+$"})
+    with pytest.raises(AnswerMismatch, match=r"it can't be checked: TookTooLong: it takes longer than 0\.05 s"):
+        schema.checked(json.dumps("a" * 60 + "b"))
+    assert schema.checked('"aa"') == "aa"
+
+
+def test_a_class_whose_own_check_fails_is_a_mismatch_and_one_without_a_schema_refused(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from collections.abc import Callable\nfrom pydantic import BaseModel, field_validator\n"
+        "class Odd(BaseModel):\n    a: int\n    @field_validator('a')\n"
+        "    def look(cls, value): return {}[value]\n"
+        "class None_(BaseModel):\n    a: Callable[[int], int]\n"
+    )
+    with pytest.raises(AnswerMismatch, match="it can't be checked: KeyError: 1"):
+        load_schema(f"{tmp_path}/odd.py:Odd").checked('{"a": 1}')
+    with pytest.raises(Problem, match="has no JSON schema"):
+        load_schema(f"{tmp_path}/odd.py:None_")
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(Problem, match="can't be imported: SystemExit"):
+        load_schema(f"{tmp_path}/ends.py:Odd")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from penstock.cli import engine_option
+from penstock.cli import engine_option, printing
 from penstock.cli.commands.up import Data, reporting_problems, stopping_on_signals
 from penstock.cli.exit_status import INTERRUPTED
 from penstock.cli.watch import counted
@@ -177,7 +177,7 @@ def _progress(lines: int) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = Console()
-    if not console.is_terminal:
+    if not printing.is_live(console):
         told = [-PLAIN_NEWS_SECONDS]
 
         def plain(status: str, answered: int, failed: int, tokens: int, elapsed: float, last: bool) -> None:
@@ -188,7 +188,7 @@ def _progress(lines: int) -> Iterator[Any]:
 
         yield plain
         return
-    state, words = TextColumn("{task.description:<11}"), TextColumn("{task.fields[words]}")
+    state, words = (TextColumn(text, markup=False) for text in ("{task.description:<11}", "{task.fields[words]}"))
     with Progress(state, BarColumn(), words, console=console) as bar:
         task = bar.add_task("validating", total=lines, words="")
 
@@ -276,4 +276,4 @@ def _interrupted(words: str) -> None:
 
 def say(words: str) -> None:
     """Say what is being done."""
-    print(f"[demo] {words}", flush=True)
+    printing.say(f"[demo] {words}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli import engine_option
+from penstock.cli import engine_option, printing
 from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
 from penstock.cli.places.options import Data, EngineArg, EngineUrl, LaneName, Model, PlaceOptions, Server
 from penstock.cli.tables.table_format import TableFormat
@@ -40,6 +40,10 @@ def map(
     format: Annotated[TableFormat | None, typer.Option(help="What TABLE is, whatever its extension.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV; else what its header shows: , ; | or tab.")] = None,
     batch_lines: Annotated[int, typer.Option(help="The most rows of one batch.", min=1, max=1_000_000)] = 100_000,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Ask the rows once more that have no answer at all, and write OUT anew."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, and replace an OUT that is there.")] = False,
     model: Model = None,
     engine: engine_option.Engine = engine_option.DEFAULT,
@@ -59,6 +63,7 @@ def map(
     # Here, since the group imports this file for its help: Jinja and the rest take a while.
     from penstock.cli.client import told
     from penstock.cli.commands.up import stopping_on_signals
+    from penstock.cli.places.own_files import keep_apart, target
     from penstock.cli.table_map.plan import MapOptions
 
     place = PlaceOptions(model, engine, tuple(engine_arg or ()), server, engine_url, data)
@@ -68,20 +73,24 @@ def map(
         sys.exit(INTERRUPTED)
 
     with told(), stopping_on_signals(interrupted):
+        keep_apart([out], [prompt_file] if prompt_file else [])
         text, option = _prompt(prompt, prompt_file)
         options = MapOptions(
-            table=table, out=out, prompt=text, prompt_option=option, system=system, schema=schema, format=format,
-            delimiter=_delimiter(delimiter), column=column, prefix=prefix, limit=limit, sample=sample, seed=seed,
-            max_tokens=max_tokens, temperature=temperature, more=_fields(changes or []), batch_lines=batch_lines,
+            table=table, out=target(out), prompt=text, prompt_option=option, system=system, schema=schema,
+            format=format, delimiter=_delimiter(delimiter), column=column, prefix=prefix, limit=limit, sample=sample,
+            seed=seed, max_tokens=max_tokens, temperature=temperature, more=_fields(changes or []),
+            batch_lines=batch_lines,
         )  # fmt: skip
-        failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh)
+        failed = _mapped(options, place, {"lane": str(lane), "completion_window": window}, fresh, retry_failed)
     if failed:
         raise typer.Exit(FAILED_LINES)
 
 
-def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool) -> int:
+def _mapped(
+    options: MapOptions, place_options: PlaceOptions, terms: dict[str, str], fresh: bool, retry_failed: bool
+) -> int:
     """Do it all; how many rows failed."""
-    from penstock.cli.places.following import cancel_left_behind
+    from penstock.cli.places.following import cancel_left_behind, retry_all_failed
     from penstock.cli.places.place import opened
     from penstock.cli.places.sidecar import growing, reopened
     from penstock.cli.printing import console
@@ -94,19 +103,24 @@ def _mapped(options: MapOptions, place_options: PlaceOptions, terms: dict[str, s
     # OUT.part is the lock, too: two commands never write one OUT.
     with growing(options.out), planned(options) as plan:
         sidecar = reopened(options.out, place_options.identity() | plan.identity(), fresh=fresh)
-        if sidecar.ended and options.out.exists():
+        if sidecar.ended and options.out.exists() and not (retry_failed and sidecar.more["failed"]):
             say(f"{options.out} is written already; --fresh asks again")
             return int(sidecar.more["failed"])
         if not plan.choice.count:
             write_empty(plan)
+            sidecar.ended, sidecar.more["failed"] = True, 0
+            sidecar.save()
             say(f"{options.table} has no rows: {options.out} has none")
             return 0
         with opened(place_options, say) as place:
             cancel_left_behind(place, sidecar)
             submit_all(plan, place, sidecar, terms, say)
-            states = follow_all(place, sidecar, console(stderr=True))
+            states = follow_all(place, sidecar, console(stderr=True, live=True))
+            if retry_failed and retry_all_failed(place, sidecar, states):
+                states = follow_all(place, sidecar, console(stderr=True, live=True))
             counts = write_joined(plan, place, sidecar, states)
         sidecar.ended, sidecar.more["failed"] = True, counts.failed
+        sidecar.more.pop("retrying", None)
         sidecar.save()
     say(f"wrote {options.out}: {summary(counts.rows, counts.failed, plan.new.columns[-1].name, states)}")
     return counts.failed
@@ -141,4 +155,4 @@ def _fields(texts: list[str]) -> tuple[tuple[str, Any], ...]:
 
 def say(words: str) -> None:
     """Say what is being done."""
-    print(f"[map] {words}", file=sys.stderr, flush=True)
+    printing.remark(f"[map] {words}")

@@ -33,7 +33,7 @@ def made(patient: PatientClient, one: dict[str, Any], wait: bool, fail_on_errors
     if not as_json:
         say(one["id"])
     if wait:
-        one = watch(patient, one["id"], console(stderr=True))
+        one = watch(patient, one["id"], console(stderr=True, live=True))
     if as_json:
         say_json(one)
     if wait:
@@ -109,7 +109,7 @@ def values(texts: list[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"--set is NAME=VALUE, not {text!r}.")
         try:
             values[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = value
     return values
 
@@ -123,7 +123,7 @@ def watch_(
 ) -> None:
     """Watch a batch or job to its end, with its speed; exits with 1 unless it completes, 3 if no line was answered."""
     with told(), connected(url, data) as client:
-        one = watch(PatientClient(client), id, console(stderr=as_json))
+        one = watch(PatientClient(client), id, console(stderr=as_json, live=True))
         if as_json:
             say_json(one)
         exit_as(one, fail_on_errors, on_stderr=as_json)

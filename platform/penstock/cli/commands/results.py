@@ -10,6 +10,7 @@ import typer
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.commands.one_batch import Id, exit_as
 from penstock.cli.patient_client import PatientClient
+from penstock.cli.places.own_files import keep_apart
 from penstock.cli.printing import remark
 from penstock.cli.results import follow, pieces, split, write
 from penstock.cli.watch import ENDED, path
@@ -42,6 +43,8 @@ def results(
 ) -> None:
     """Fetch the output lines, and with --errors the failed ones too."""
     with told(), connected(url, data) as client:
+        if output and errors:
+            keep_apart([output, errors], [])
         if live:
             if merged or errors or id.startswith("job_"):
                 raise Problem("--follow is for batches, and writes all lines, failed ones too, to one place.")

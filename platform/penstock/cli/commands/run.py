@@ -17,7 +17,7 @@ from penstock.cli.client import told
 from penstock.cli.commands.up import stopping_on_signals
 from penstock.cli.exit_status import FAILED_LINES, INTERRUPTED
 from penstock.cli.places import options
-from penstock.cli.printing import console
+from penstock.cli.printing import console, remark
 from penstock.cli.runs.command_line import META, RunBatchCommand, SplitLine
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.terms import OnInvalid
@@ -84,7 +84,7 @@ def run(
         where = _place(line, model, engine, engine_arg, server, engine_url, data)
         one = Run(
             file=input_file, out=output_file, errors=errors, place=where, lane=str(lane), window=window,
-            on_invalid=str(on_invalid), say=say, console=console(stderr=True),
+            on_invalid=str(on_invalid), say=say, console=console(stderr=True, live=True),
         )  # fmt: skip
         with stopping_on_signals(_interrupted(one)):
             if dry_run:
@@ -136,4 +136,4 @@ def _interrupted(one: Run) -> Callable[[str], None]:
 
 def say(words: str) -> None:
     """Say what is being done."""
-    print(f"[run] {words}", file=sys.stderr, flush=True)
+    remark(f"[run] {words}")

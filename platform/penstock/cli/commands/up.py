@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli import engine_option
+from penstock.cli import engine_option, printing
 from penstock.domain.engines.profiles import PROFILES
 from penstock.stack.problem import Problem
 
@@ -73,7 +73,7 @@ def _greet(running: Running) -> None:
 
 def say(words: str) -> None:
     """Say what is being done."""
-    print(f"[up] {words}", flush=True)
+    printing.say(f"[up] {words}")
 
 
 class Stopped(BaseException):
@@ -82,7 +82,10 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopping_on_signals(say: Callable[[str], None]) -> Iterator[None]:
-    """Leave the `with` quietly at the first SIGINT or SIGTERM; later ones don't disturb the clean-up."""
+    """Leave the `with` quietly at the first SIGINT or SIGTERM; later ones don't disturb the clean-up.
+
+    A terminal that closes (SIGHUP) ends it too, unless it was to be ignored (nohup).
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -90,7 +93,8 @@ def stopping_on_signals(say: Callable[[str], None]) -> Iterator[None]:
         raise Stopped(signal.Signals(number).name)
 
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, stop)
+        if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, stop)
     try:
         yield
     except Stopped as stopped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,10 +63,14 @@ def _inflated(file: Path) -> Iterator[Path]:
         if not isinstance(lines, gzip.GzipFile):
             yield file
             return
+        from penstock.settings import load
+
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             copy = Path(folder) / "input"
+            most = load().max_file_bytes
             with copy.open("wb") as into:
-                shutil.copyfileobj(lines, into, _PIECE_BYTES)
+                while (piece := lines.read(_PIECE_BYTES)) and into.tell() <= most:
+                    into.write(piece)  # no more than is seen to be too much: it may be a bomb
             yield copy
 
 

@@ -7,7 +7,7 @@ line stands in OUT.part once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from penstock.cli.client import ask
+from penstock.cli.client import ask, read
 from penstock.cli.input_file import upload
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
+from penstock.cli.places.own_files import part_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.places.together import together
-from penstock.cli.results import fetch
+from penstock.cli.results import cursor, pieces
 from penstock.cli.watch import ENDED, BatchPace, shown, why
 from penstock.stack.problem import Problem
 
@@ -56,7 +57,7 @@ def cancel_left_behind(place: OpenPlace, sidecar: Sidecar) -> None:
 
 def validated(place: OpenPlace, part: Part) -> dict[str, Any]:
     """A part's batch once it was looked at by the server. Raises Problem."""
-    while (state := _asked(place, f"/batches/{part.batch}").json())["status"] == "validating":
+    while (state := state_of(place, part))["status"] == "validating":
         place.tend()
         time.sleep(LOOK_AGAIN_SECONDS)
     return dict(state)
@@ -71,12 +72,29 @@ def retry_failed(place: OpenPlace, sidecar: Sidecar, part: Part) -> None:
     sidecar.save()
 
 
+def retry_all_failed(place: OpenPlace, sidecar: Sidecar, states: Sequence[dict[str, Any]]) -> bool:
+    """Ask the failed lines of all parts again, unless an earlier call began that; whether there are any."""
+    if sidecar.more.get("retrying"):
+        return False
+    pairs = zip(sidecar.parts, states, strict=True)
+    failed = [part for part, one in pairs if one["merged_error_file_id" if part.retried else "error_file_id"]]
+    if failed:
+        # A call that goes on from here asks them no third time.
+        sidecar.ended, sidecar.more["retrying"] = False, True
+        for part in failed:
+            retry_failed(place, sidecar, part)
+    return bool(failed)
+
+
 def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Console) -> list[dict[str, Any]]:
     """Bring the lines of all parts' batches until each has ended, with progress; their last states, in that order.
 
     Goes on behind what the sidecar says is there. Raises Problem.
     """
-    growing.cut(sidecar.part_bytes)
+    if not growing.cut(sidecar.part_bytes):
+        sidecar.part_bytes = 0
+        for part in sidecar.parts:
+            part.had = 0
     pace = BatchPace()
     open_parts = dict(enumerate(sidecar.parts))
     states: dict[int, dict[str, Any]] = {}
@@ -84,7 +102,7 @@ def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Consol
         while open_parts:
             before = sidecar.part_bytes
             for number, part in list(open_parts.items()):
-                states[number] = _asked(place, f"/batches/{part.batch}").json()
+                states[number] = state_of(place, part)
                 if _bring(place, sidecar, part, growing) and states[number]["status"] in ENDED:
                     del open_parts[number]
             all_ = together([states[number] for number in sorted(states)])
@@ -101,11 +119,11 @@ def _bring(place: OpenPlace, sidecar: Sidecar, part: Part, growing: Growing) -> 
     answer = _asked(place, f"/batches/{part.batch}/results?after={part.had}", gone_is_fine=True)
     if answer.status_code == 410:  # it ended long ago: its files have them all
         return True
-    had = int(answer.headers["x-last-line"])
+    had, more = cursor(answer)
     if had != part.had:
         sidecar.part_bytes, part.had = growing.add(answer.content), had
         sidecar.save()
-    return answer.headers["x-incomplete"] == "false"
+    return not more
 
 
 def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.Response:
@@ -117,19 +135,27 @@ def _asked(place: OpenPlace, path: str, *, gone_is_fine: bool = False) -> httpx.
     return answer
 
 
-def fetch_files(place: OpenPlace, part: Part, state: dict[str, Any], folder: Path, name: str) -> tuple[Path, Path]:
-    """Download a part's answered and failed lines, both in its input's order, to `name.answers` and `name.errors`.
+def fetch_files(place: OpenPlace, sidecar: Sidecar, number: int, state: dict[str, Any], out: Path) -> tuple[Path, Path]:
+    """Download answered and failed lines of the part with this number, both in its input's order, to files beside OUT.
 
     A retried part has those of all its lines. Raises Problem.
     """
-    prefix = "merged_" if part.retried else ""
-    answers, errors = folder / f"{name}.answers", folder / f"{name}.errors"
-    fetch(place.client, state[f"{prefix}output_file_id"], answers)
-    fetch(place.client, state[f"{prefix}error_file_id"], errors)
+    prefix = "merged_" if sidecar.parts[number].retried else ""
+    answers, errors = part_of(out, f"{number}.answers"), part_of(out, f"{number}.errors")
+    _fetch(place, state[f"{prefix}output_file_id"], answers)
+    _fetch(place, state[f"{prefix}error_file_id"], errors)
     return answers, errors
+
+
+def _fetch(place: OpenPlace, file: str | None, target: Path) -> None:
+    try:
+        with target.open("wb") as opened:
+            opened.writelines(pieces(place.client, file))
+    except OSError as error:
+        raise Problem(f"{target} can't be written: {error.strerror}.") from None
 
 
 def state_of(place: OpenPlace, part: Part) -> dict[str, Any]:
     """A part's batch as it is now; an API that is away is waited for. Raises Problem."""
-    state: dict[str, Any] = _asked(place, f"/batches/{part.batch}").json()
+    state: dict[str, Any] = read(_asked(place, f"/batches/{part.batch}"))
     return state

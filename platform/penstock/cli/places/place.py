@@ -8,6 +8,7 @@ with opened(options, say) as place:
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ from typing import Final
 
 import httpx
 
+from penstock.cli.bounded import bounded
 from penstock.cli.client import DEFAULT_DATA, connected, connected_with, is_far
 from penstock.cli.places.options import PlaceOptions
 from penstock.stack import child_environment
 from penstock.stack.problem import Problem
 
 _LOOK_SECONDS: Final = 20.0
+_MOST_BYTES: Final = 16 * 1024**2
+"""Of a list of models."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,19 @@ def _model_there(url: str, wanted: str | None) -> str:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         far = is_far(httpx.URL(url).host)
-        answer = httpx.get(f"{api_root(url)}/v1/models", headers=headers, timeout=_LOOK_SECONDS, trust_env=far)
-        answer.raise_for_status()
-        names = [str(one["id"]) for one in answer.json()["data"]]
+        with (
+            httpx.Client(headers=headers, timeout=_LOOK_SECONDS, trust_env=far) as client,
+            client.stream("GET", f"{api_root(url)}/v1/models") as answer,
+        ):
+            answer.raise_for_status()
+            names = [str(one["id"]) for one in json.loads(bounded(answer, _MOST_BYTES))["data"]]
     except httpx.HTTPStatusError as error:
         if wanted and error.response.status_code in (403, 404, 405):  # it lists none; its worker looks closer
             return wanted
         raise Problem(f"The engine at {url} answers {error.response.status_code} to /v1/models.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Problem(f"Can't reach an engine at {url}: {error}.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise Problem(f"What answers at {url} is no OpenAI-compatible engine: its /v1/models lists none.") from None
     if wanted in names or (wanted is None and len(names) == 1):
         return wanted or names[0]

@@ -11,11 +11,12 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from penstock.cli.places.own_files import beside, part_of
 from penstock.stack.problem import Problem
 
 VERSION: Final = 1
@@ -73,21 +74,12 @@ class Sidecar:
         return f"{self.nonce}-{what}"
 
 
-def beside(out: Path) -> Path:
-    """Where the sidecar of this OUT is."""
-    return out.with_name(out.name + ".penstock.json")
-
-
-def part_of(out: Path) -> Path:
-    """What grows while the command runs."""
-    return out.with_name(out.name + ".part")
-
-
 def reopened(out: Path, identity: Mapping[str, str], *, fresh: bool) -> Sidecar:
     """The sidecar of this OUT, or a new one that is not saved yet.
 
-    With `fresh` always a new one, which knows the batches that it leaves behind. Raises Problem if OUT is there from
-    something else, or belongs to another command by which something was asked: which of the identity's names differ.
+    With `fresh` always a new one, which knows the batches that it leaves behind. Raises Problem if OUT or OUT.part is
+    there from something else, or belongs to another command by which something was asked: which of the identity's
+    names differ.
     """
     file = beside(out)
     new = Sidecar(file, dict(identity), uuid.uuid4().hex)
@@ -98,8 +90,9 @@ def reopened(out: Path, identity: Mapping[str, str], *, fresh: bool) -> Sidecar:
         return new
     found = _read(file)
     if found is None:
-        if out.exists():
-            raise Problem(f"{out} is there, and not from this command: choose another, or say --fresh to replace it.")
+        part = part_of(out)
+        for there in [out] if out.exists() else [part] if part.exists() and part.stat().st_size else []:
+            raise Problem(f"{there} is there, and not from this command: choose another, or say --fresh to replace it.")
         return new
     differ = sorted(name for name in {*identity, *found.identity} if identity.get(name) != found.identity.get(name))
     if differ and any(part.batch for part in found.parts):
@@ -129,10 +122,15 @@ class Growing:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def cut(self, whole_bytes: int) -> None:
-        """Go on behind so many bytes: what follows them is half a page that a killed command left."""
-        self._file.truncate(whole_bytes)
+    def cut(self, whole_bytes: int) -> bool:
+        """Go on behind so many bytes: what follows them is half a page that a killed command left.
+
+        False, and nothing is in it any more, if it is shorter: somebody took it away.
+        """
+        whole = os.fstat(self._file.fileno()).st_size >= whole_bytes
+        self._file.truncate(whole_bytes if whole else 0)
         self._file.seek(0, os.SEEK_END)
+        return whole
 
     def add(self, page: bytes) -> int:
         """Write a page; how long the file is now. Raises Problem."""
@@ -144,6 +142,25 @@ class Growing:
         return self._file.tell()
 
 
+def _locked(file: Path) -> BinaryIO:
+    """The file that has this name, and its lock: one that lost its name before it was locked is another's, and over."""
+    while True:
+        try:
+            opened = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+        except OSError as error:
+            raise Problem(f"{file} can't be written: {error.strerror}.") from None
+        with ExitStack() as unless_ours:
+            unless_ours.callback(opened.close)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Problem(f"Another command writes {file}: let it end, or stop it.") from None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(opened.fileno()), os.stat(file)):
+                    unless_ours.pop_all()
+                    return opened
+
+
 @contextmanager
 def growing(out: Path) -> Iterator[Growing]:
     """OUT.part for its only writer, who then reads the sidecar; the kernel lets go however the command ends.
@@ -151,15 +168,7 @@ def growing(out: Path) -> Iterator[Growing]:
     One that holds nothing is not left behind.
     """
     file = part_of(out)
-    try:
-        opened = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-    except OSError as error:
-        raise Problem(f"{file} can't be written: {error.strerror}.") from None
-    with opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Problem(f"Another command writes {file}: let it end, or stop it.") from None
+    with _locked(file) as opened:
         opened.seek(0, os.SEEK_END)
         try:
             yield Growing(opened)

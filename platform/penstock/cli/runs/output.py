@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from penstock.cli.places.own_files import part_of
 from penstock.cli.places.sidecar import Part
 from penstock.cli.runs.requests_file import placed
 from penstock.stack.problem import Problem
@@ -97,4 +98,4 @@ def _fresh(stack: ExitStack, target: Path) -> Any:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(target.name + ".new")
+    return part_of(target, "new")

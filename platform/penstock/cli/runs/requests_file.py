@@ -122,7 +122,9 @@ def placed(file: Path, parts: Sequence[Part]) -> Iterator[tuple[int, int, Reques
         endpoint = request.url or parts[0].endpoint
         at = current.get(endpoint, -1)
         if at < 0 or taken[at] >= parts[at].lines:
-            at = next(n for n in range(at + 1, len(parts)) if parts[n].endpoint == endpoint)
+            at = next((n for n in range(at + 1, len(parts)) if parts[n].endpoint == endpoint), -1)
+            if at < 0:
+                raise Problem(f"{file} was changed meanwhile: bring back what it was, or say --fresh.")
             current[endpoint] = at
         taken[at] += 1
         yield at, request.number if len(parts) == 1 else taken[at], request

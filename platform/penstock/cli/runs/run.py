@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from penstock.cli.client import ask
 from penstock.cli.input_file import upload
 from penstock.cli.places import following, sidecar
 from penstock.cli.places.options import PlaceOptions
+from penstock.cli.places.own_files import keep_apart, part_of, plain_file, target
 from penstock.cli.places.place import OpenPlace, opened
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.runs import output
@@ -75,7 +75,7 @@ class Run:
             with opened(self.place, self.say) as here:
                 following.cancel_left_behind(here, car)
                 states = self._followed(here, car, growing)
-                if retry_failed and not car.more.get("retrying") and self._retry(here, car, states):
+                if retry_failed and following.retry_all_failed(here, car, states):
                     states = self._followed(here, car, growing)
                 counts = self._write(here, car, states)
             self._end(car, growing, counts)
@@ -96,9 +96,9 @@ class Run:
     def _check_names(self) -> None:
         if any(str(one).startswith(("http:/", "https:/")) for one in (self.file, self.out)):
             raise Problem("penstock run reads and writes files: fetch IN with `curl -o in.jsonl URL` before.")
-        names = [os.path.realpath(one) for one in (self.file, self.out, self.errors) if one]
-        if len(set(names)) < len(names):
-            raise Problem("Input, output and errors are three files: two of them have the same name.")
+        plain_file(self.file, "write it to a file first")
+        self.out, self.errors = target(self.out), self.errors and target(self.errors)
+        keep_apart([one for one in (self.out, self.errors) if one], [self.file])
 
     def _is_there(self) -> bool:
         return self.out.exists() and (self.errors is None or self.errors.exists())
@@ -124,11 +124,11 @@ class Run:
 
     def _followed(self, here: OpenPlace, car: Sidecar, growing: Growing) -> States:
         """Send what is not sent yet, and bring everything; the batches' last states."""
-        target = self.out.with_name(self.out.name + ".part.input")
+        alone = part_of(self.out, "input")
         for number, part in enumerate(car.parts):
-            make = partial(write_part, self.file, car.parts, number, target)
+            make = partial(write_part, self.file, car.parts, number, alone)
             following.submit(here, car, part, make, self._terms(here))
-            target.unlink(missing_ok=True)
+            alone.unlink(missing_ok=True)
         if here.stays:
             self._goes_on = [str(part.batch) for part in car.parts]
         if len(car.parts) > 1:
@@ -163,21 +163,10 @@ class Run:
             car.forget()
         raise Problem(f"{self.file} was refused, for {total:,} error{'s' if total != 1 else ''}: nothing is written.")
 
-    def _retry(self, here: OpenPlace, car: Sidecar, states: States) -> bool:
-        """Ask failed lines again; whether there are any."""
-        failed = [part for part, one in zip(car.parts, states, strict=True) if one[_error_file(part)]]
-        if failed:
-            # A call that goes on from here asks them no third time.
-            car.ended, car.more["retrying"] = False, True
-            for part in failed:
-                following.retry_failed(here, car, part)
-        return bool(failed)
-
     def _write(self, here: OpenPlace, car: Sidecar, states: States) -> OutputCounts:
-        files = [
-            following.fetch_files(here, part, states[n], self.out.parent, f"{self.out.name}.part.{n}")
-            for n, part in enumerate(car.parts)
-        ]
+        if digest(self.file) != car.identity["input"]:
+            raise Problem(f"{self.file} was changed meanwhile: bring back what it was, or say --fresh.")
+        files = [following.fetch_files(here, car, n, states[n], self.out) for n in range(len(car.parts))]
         counts = output.write(self.file, car.parts, files, self.out, self.errors)
         for one in (one for pair in files for one in pair):
             one.unlink()
@@ -188,7 +177,3 @@ class Run:
         car.more = {"counts": {"answered": counts.answered, "failed": counts.failed}}
         car.save()
         growing.cut(0)  # and so it goes: OUT has everything
-
-
-def _error_file(part: Part) -> str:
-    return "merged_error_file_id" if part.retried else "error_file_id"

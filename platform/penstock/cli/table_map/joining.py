@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ class AnswerCursor:
             raise Problem(f"An answer came for row {found.number + 1}, which was not asked: say --fresh.")
         self._coming = next(self._answers, None)
         return found
+
+
+class _AskedRows:
+    """Which row each line of all requests is of; the table is read again for it once somebody asks."""
+
+    def __init__(self, plan: MapPlan) -> None:
+        self._plan = plan
+        self._rows: list[int] | None = None
+
+    def row_of(self, before: int, line: int) -> int:
+        """The row of a line, counted from 1 behind so many lines of earlier parts; raise Problem if there is none."""
+        if self._rows is None:
+            self._rows = [one.number for one in self._plan.requests(None).starting(0) if one.line is not None]
+        if not 0 < line <= len(self._rows) - before:
+            raise Problem(f"An answer came for line {line}, which was not asked: say --fresh.")
+        return self._rows[before + line - 1]
 
 
 def write_joined(plan: MapPlan, place: OpenPlace, sidecar: Sidecar, states: Sequence[dict[str, Any]]) -> RowCounts:
@@ -86,14 +103,15 @@ def _answers(
     plan: MapPlan, place: OpenPlace, sidecar: Sidecar, states: Sequence[dict[str, Any]]
 ) -> Iterator[RowAnswer]:
     """What came back, in the order of the rows; one batch's files are here at a time."""
-    out = plan.options.out
-    for part, state in zip(sidecar.parts, states, strict=True):
+    out, asked = plan.options.out, _AskedRows(plan)
+    for number, state in enumerate(states):
+        before = sum(part.lines for part in sidecar.parts[:number])
         files: tuple[Path, ...] = ()
         try:
-            files = fetch_files(place, part, state, out.parent, out.name)
+            files = fetch_files(place, sidecar, number, state, out)
             with ExitStack() as stack:
                 output, errors = (stack.enter_context(file.open("rb")) for file in files)
-                yield from merged(output, errors)
+                yield from merged(output, errors, partial(asked.row_of, before))
         finally:
             for file in files:
                 file.unlink(missing_ok=True)

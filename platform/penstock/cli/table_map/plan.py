@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.cli.places.own_files import keep_apart, part_of, plain_file
 from penstock.cli.tables.answer_schema import AnswerSchema, load_schema
 from penstock.cli.tables.column import as_json
 from penstock.cli.tables.input_table import InputTable, open_table
@@ -119,13 +120,13 @@ def _source(options: MapOptions) -> Iterator[Path]:
     """The table's file; of stdin, which can be read once only, a copy."""
     if options.table != STDIN:
         source = Path(options.table)
-        if options.out.exists() and source.exists() and options.out.samefile(source):
-            raise Problem(f"{options.out} is the table itself: choose another OUT.")
+        keep_apart([options.out], [source, *([Path(options.schema)] if options.schema else [])])
+        plain_file(source, "give it as standard input, TABLE -")
         yield source
         return
     if options.format is None:
         raise Problem("Say --format: standard input has no extension.")
-    copy = options.out.with_name(options.out.name + ".table")
+    copy = part_of(options.out, "table")
     try:
         with copy.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from penstock.cli.client import ask
 from penstock.cli.places.following import submit
+from penstock.cli.places.own_files import part_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Part, Sidecar
 from penstock.cli.table_map.plan import MapPlan
@@ -28,7 +29,7 @@ def submit_all(
         submit(place, sidecar, part, _lost, terms)
     if sidecar.more.get("cut"):
         return
-    file = plan.options.out.with_name(plan.options.out.name + ".requests.jsonl")
+    file = part_of(plan.options.out, "requests")
     requests = plan.requests(_model(place))
     for piece in cut(requests.starting(sidecar.more.get("next_row", 0)), file, plan.options.batch_lines):
         part = Part(ENDPOINT, piece.lines)

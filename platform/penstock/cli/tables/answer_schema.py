@@ -9,13 +9,15 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli.tables.column import Column, ColumnKind
 from penstock.cli.tables.text_file import whole_text
+from penstock.cli.tables.time_limit import at_most
 from penstock.stack.problem import Problem
 
 _MOST_REASON_CHARACTERS: Final = 300
@@ -65,6 +67,8 @@ def _of_schema(schema: dict[str, Any], where: str) -> AnswerSchema:
     import jsonschema
     import referencing
 
+    if not isinstance(schema.get("$schema", ""), str):
+        raise Problem(f"{where} is no JSON schema: its $schema is no text.")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)
@@ -75,13 +79,13 @@ def _of_schema(schema: dict[str, Any], where: str) -> AnswerSchema:
 
     def checked(text: str) -> Any:
         value = _json(text)
-        try:
+        with _whatever_it_raises(), at_most():
             error = jsonschema.exceptions.best_match(validator.iter_errors(value))
-        except referencing.exceptions.Unresolvable as lost:
-            raise AnswerMismatch(f"the schema names {lost.ref!r}, which is not in it") from None
         if error is not None:
             raise AnswerMismatch(f"{error.json_path}: {_short(error.message)}")
         return value
+
+    _try_out(schema, validator, where)
 
     return AnswerSchema(schema, _properties(schema), _kind(schema, schema), checked)
 
@@ -95,6 +99,10 @@ def _of_class(source: str, name: str, where: str) -> AnswerSchema:
 
     def checked(text: str) -> Any:
         _json(text)
+        with _whatever_it_raises(), at_most():
+            return _instance(text)
+
+    def _instance(text: str) -> Any:
         try:
             return found.model_validate_json(text).model_dump(mode="json", by_alias=True)
         except pydantic.ValidationError as error:
@@ -102,7 +110,10 @@ def _of_class(source: str, name: str, where: str) -> AnswerSchema:
             path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
             raise AnswerMismatch(f"${path}: {_short(first['msg'])}") from None
 
-    schema = found.model_json_schema()
+    try:
+        schema = found.model_json_schema()
+    except Exception as error:
+        raise Problem(f"--schema {where} has no JSON schema: {_short(str(error))}") from None
     return AnswerSchema(schema, _properties(schema), _kind(schema, schema), checked)
 
 
@@ -123,7 +134,7 @@ def _module(source: str) -> Any:
         sys.modules.setdefault(file.stem, module)  # annotations are looked up there
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Problem(f"--schema: {source} can't be imported: {type(error).__name__}: {error}") from None
 
 
@@ -132,6 +143,46 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise AnswerMismatch("it is no JSON") from None
+
+
+@contextmanager
+def _whatever_it_raises() -> Iterator[None]:
+    """A check that fails by itself, or never ends, is a mismatch of this answer: others may pass it."""
+    try:
+        yield
+    except AnswerMismatch:
+        raise
+    except Exception as error:
+        raise AnswerMismatch(f"it can't be checked: {type(error).__name__}: {_short(str(error))}") from None
+
+
+def _refs(schema: Any, root: bool = True) -> Iterator[str]:
+    """Every `$ref`, wherever one may stand; not in schemas with an `$id` of their own, to which they are relative."""
+    if not root and isinstance(schema, dict) and "$id" in schema:
+        return
+    for name, one in schema.items() if isinstance(schema, dict) else ():
+        if name in ("$ref", "$dynamicRef") and isinstance(one, str):
+            yield one
+        elif name not in ("const", "enum", "default", "examples"):
+            yield from _refs(one, root=False)
+    for one in schema if isinstance(schema, list) else ():
+        yield from _refs(one, root=False)
+
+
+def _try_out(schema: Any, validator: Any, where: str) -> None:
+    """Raise Problem if a name in it leads nowhere, or back to itself: no answer could be checked."""
+    import referencing
+
+    resolver = validator._resolver
+    try:
+        for ref in {"#", *_refs(schema)}:
+            resolver.lookup(ref)
+        for value in (None, "", 0, [], {}):
+            validator.is_valid(value)
+    except referencing.exceptions.Unresolvable as lost:
+        raise Problem(f"{where} names {lost.ref!r}, which is not in it, and nothing is fetched.") from None
+    except RecursionError:
+        raise Problem(f"{where} has a $ref that leads back to itself.") from None
 
 
 def _properties(schema: dict[str, Any]) -> tuple[Column, ...]:

@@ -68,6 +68,11 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+def storable(text: str) -> str:
+    """The text in UTF-8, which has no half surrogate pairs: they are written out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def as_json(value: Any) -> str:
     """A cell as JSON; what JSON does not know is null (NaN) or text (dates, decimals)."""
     try:

@@ -71,8 +71,19 @@ class CsvInput:
     def _shown_delimiter(self) -> str:
         """The one that the header has most often outside of quotes; a comma if it has none."""
         with opened_text(self._file, self._name) as text:
-            bare = "".join(text.readline().split('"')[::2])
+            header = next((line for line in text if line.strip()), "")
+            bare = "".join(header.split('"')[::2])
         return max(_DELIMITERS, key=bare.count)
+
+
+class _LineFeeds:
+    """Takes rows that end in CR LF, each at once, as csv writes them, and ends them with LF."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+
+    def write(self, row: str) -> int:
+        return self._text.write(row.removesuffix("\r\n") + "\n")
 
 
 class CsvOutput:
@@ -84,7 +95,8 @@ class CsvOutput:
             delimiter = table.delimiter
         self._names = [column.name for column in table.columns]
         self._text = file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-        self._csv = csv.writer(self._text, delimiter=delimiter, lineterminator="\n")
+        # It quotes cells with the characters of its line end only, and a bare \r ends a line for who reads it.
+        self._csv = csv.writer(_LineFeeds(self._text), delimiter=delimiter, lineterminator="\r\n")
         self._csv.writerow([*self._names, *(column.name for column in new)])
 
     def write(self, chunk: Chunk, kept: Sequence[int], new: Sequence[Sequence[Any]]) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from penstock.cli.tables.column import Column, ColumnKind, as_json, joined, kind_of
 from penstock.cli.tables.input_table import CHUNK_ROWS, Chunk, InputTable, Row
 from penstock.cli.tables.table_format import TableFormat
 from penstock.cli.tables.text_file import opened_text
 from penstock.stack.problem import Problem
+
+MOST_COLUMNS: Final = 10_000
+"""Every row is written with every column: a file of a key for each row would grow by the square of it."""
 
 
 class JsonlInput:
@@ -29,6 +32,8 @@ class JsonlInput:
             self.count += 1
             for key, value in row.items():
                 kinds[key] = joined(kinds.get(key), kind_of(value))
+            if len(kinds) > MOST_COLUMNS:
+                raise Problem(f"{name} has more than {MOST_COLUMNS:,} different keys by its row {self.count:,}.")
         if not self.count:
             raise Problem(f"{name} is empty: it has no rows, so no columns.")
         self.columns = tuple(Column(key, kind or ColumnKind.TEXT) for key, kind in kinds.items())

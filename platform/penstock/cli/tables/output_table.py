@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from penstock.cli.places.own_files import part_of
 from penstock.cli.tables.column import Column
 from penstock.cli.tables.input_table import Chunk, InputTable
 from penstock.cli.tables.table_format import TableFormat
@@ -26,7 +27,7 @@ class OutputTable(Protocol):
 @contextmanager
 def written(file: Path, format: TableFormat, table: InputTable, new: Sequence[Column]) -> Iterator[OutputTable]:
     """A table that is there under its name only once it is whole; raise Problem if it can't be written."""
-    part = file.with_name(file.name + ".part")
+    part = part_of(file)
     try:
         output = _opened(part, format, table, new)
         try:

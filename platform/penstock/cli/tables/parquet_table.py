@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock.cli.tables.column import Column, ColumnKind, as_json, as_text
-from penstock.cli.tables.input_table import CHUNK_ROWS, Chunk, InputTable, distinct
+from penstock.cli.tables.column import Column, ColumnKind, as_json, as_text, storable
+from penstock.cli.tables.input_table import CHUNK_ROWS, Chunk, InputTable, Row, distinct
 from penstock.cli.tables.table_format import TableFormat
 from penstock.stack.problem import Problem
 
@@ -47,7 +47,7 @@ class ParquetInput:
         with self._opened() as parquet:
             try:
                 for batch in parquet.iter_batches(batch_size=CHUNK_ROWS):
-                    yield Chunk(first, _readable(batch).to_pylist(), batch)
+                    yield Chunk(first, _rows(batch, self._name), batch)
                     first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise Problem(f"{self._name} is damaged near row {first + 1}: {_line(error)}") from None
@@ -81,7 +81,7 @@ class ParquetOutput:
         if not kept:
             return
         if chunk.arrow is not None:
-            old = chunk.arrow.take(pa.array(kept, pa.int64())).columns
+            old = [_taken(column, kept) for column in chunk.arrow.columns]
         else:
             rows = [chunk.rows[place] for place in kept]
             old = [_array(column, [row[column.name] for row in rows]) for column in self._columns]
@@ -111,32 +111,79 @@ def _kind(type: Any) -> ColumnKind:
     return ColumnKind.JSON if pa.types.is_nested(type) else ColumnKind.TEXT
 
 
-def _readable(batch: Any) -> Any:
-    """The batch for Python, which has no nanoseconds: they are cut to microseconds."""
-    columns = []
-    for column in batch.columns:
-        type = column.type
-        if pa.types.is_timestamp(type) and type.unit == "ns":
-            column = column.cast(pa.timestamp("us", type.tz), safe=False)
-        elif pa.types.is_time64(type) and type.unit == "ns":
-            column = column.cast(pa.time64("us"), safe=False)
-        elif pa.types.is_duration(type) and type.unit == "ns":
-            column = column.cast(pa.duration("us"), safe=False)
-        columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+def _rows(batch: Any, name: str) -> list[Row]:
+    """The rows for Python."""
+    columns = [_cells(column, field, name) for column, field in zip(batch.columns, batch.schema.names, strict=True)]
+    return [dict(zip(batch.schema.names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _cells(column: Any, field: str, name: str) -> list[Any]:
+    """A column for Python, which has no nanoseconds (they are cut off), and no time that its calendar has not.
+
+    Of a column with such a time, or with a time zone that nobody knows, times are the numbers that Parquet has.
+    """
+    for kind in (_without_nanoseconds(column.type), _without_times(column.type)):
+        try:
+            cells: list[Any] = (column if kind == column.type else column.cast(kind, safe=False)).to_pylist()
+            return cells
+        # pyarrow and the calendar raise what they like: no ArrowException is common to them.
+        except Exception as error:
+            why = error
+    raise Problem(f"{name} has a column {field!r} that can't be read ({column.type}): {_line(why)}")
+
+
+def _without_nanoseconds(type: Any) -> Any:
+    if pa.types.is_timestamp(type) and type.unit == "ns":
+        return pa.timestamp("us", type.tz)
+    if pa.types.is_time64(type) and type.unit == "ns":
+        return pa.time64("us")
+    if pa.types.is_duration(type) and type.unit == "ns":
+        return pa.duration("us")
+    return _inside(type, _without_nanoseconds)
+
+
+def _without_times(type: Any) -> Any:
+    if pa.types.is_date32(type) or pa.types.is_time32(type):
+        return pa.int32()
+    if pa.types.is_temporal(type) and not pa.types.is_interval(type):
+        return pa.int64()
+    return _inside(type, _without_times)
+
+
+def _inside(type: Any, change: Callable[[Any], Any]) -> Any:
+    """A type with what it is made of changed."""
+    if pa.types.is_struct(type):
+        return pa.struct([field.with_type(change(field.type)) for field in type])
+    if pa.types.is_map(type):
+        return pa.map_(change(type.key_type), change(type.item_type))
+    if pa.types.is_fixed_size_list(type):
+        return pa.list_(change(type.value_type), type.list_size)
+    if pa.types.is_large_list(type):
+        return pa.large_list(change(type.value_type))
+    if pa.types.is_list(type):
+        return pa.list_(change(type.value_type))
+    if pa.types.is_dictionary(type) and (value := change(type.value_type)) != type.value_type:
+        return value
+    return type
+
+
+def _taken(column: Any, kept: Sequence[int]) -> Any:
+    """These cells of a column; `take` does not know all types."""
+    try:
+        return column.take(pa.array(kept, pa.int64()))
+    except pa.ArrowNotImplementedError:
+        return pa.concat_arrays([column.slice(place, 1) for place in kept])
 
 
 def _array(column: Column, values: list[Any]) -> Any:
     if column.kind is ColumnKind.JSON:
         values = [None if value is None else as_json(value) for value in values]
     elif column.kind is ColumnKind.TEXT:
-        values = [None if value is None else _storable(as_text(value)) for value in values]
+        values = [None if value is None else storable(as_text(value)) for value in values]
+    elif column.kind is ColumnKind.NUMBER:
+        values = [None if value is None else float(value) for value in values]  # a large whole one is the nearest
     return pa.array(values, _TYPES[column.kind])
 
 
-def _storable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
-
-
 def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200]
+    return (str(error).splitlines() or [""])[0][:200]

@@ -10,7 +10,8 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from penstock.cli.tables.column import as_text
+from penstock.cli.tables.column import as_text, storable
+from penstock.cli.tables.time_limit import at_most
 from penstock.stack.problem import Problem
 
 ROW: Final = "row"
@@ -32,17 +33,24 @@ class PromptTemplate:
         option: where the text came from, for people.
         """
         try:
-            tree = _ENGINE.parse(text)
-            _check(tree, columns, option)
-            self._template = _ENGINE.from_string(tree)
+            with at_most():
+                tree = _ENGINE.parse(text)
+                _check(tree, columns, option)
+                self._template = _ENGINE.from_string(tree)
         except jinja2.TemplateError as error:
-            raise Problem(f"{option} is no Jinja template: {_line(error)}") from None
+            raise Problem(f"{option} is no Jinja template: {_line(error)}.") from None
+        except Problem:
+            raise
+        # Python compiles what Jinja made of it, and counts what is constant: too deep, too many digits, too long.
+        except Exception as error:
+            raise Problem(f"{option} can't be used as a template: {type(error).__name__}: {_line(error)}.") from None
         self._row = ROW not in columns
 
     def filled(self, row: dict[str, Any]) -> str:
         """The prompt of a row; raise RowFault if it can't be made."""
         try:
-            return self._template.render({ROW: row, **row} if self._row else row)
+            with at_most():
+                return storable(self._template.render({ROW: row, **row} if self._row else row))
         # A filter or operator may raise whatever Python raises for a cell that it does not suit.
         except Exception as error:
             raise RowFault(f"{type(error).__name__}: {_line(error)}") from None
@@ -74,4 +82,4 @@ def _missing(name: str, columns: Collection[str], option: str) -> Problem:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+    return (str(error).splitlines() or [""])[0][:200].rstrip(".")

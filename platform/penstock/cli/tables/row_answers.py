@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from penstock.cli.tables.answer_schema import AnswerMismatch, AnswerSchema
-from penstock.cli.tables.column import Column, ColumnKind
+from penstock.cli.tables.column import Column, ColumnKind, storable
 from penstock.cli.tables.row_requests import row_number
 
 _MOST_REASON_CHARACTERS: Final = 500
 _MOST_64: Final = 2**63 - 1
+_MOST_EXACT: Final = 2**53
+"""The largest number up to which every whole one is a float."""
+
+
+class _Id(msgspec.Struct):
+    custom_id: str
+
+
+_id_of = msgspec.json.Decoder(_Id).decode
 
 
 @dataclass(frozen=True)
@@ -25,15 +37,28 @@ class RowAnswer:
     reason: str | None
 
 
-def merged(output: Iterable[bytes], errors: Iterable[bytes]) -> Iterator[RowAnswer]:
+RowOf = Callable[[int], int]
+"""The row that a line of a batch's input is of; lines count from 1."""
+
+
+def merged(output: Iterable[bytes], errors: Iterable[bytes], row_of: RowOf) -> Iterator[RowAnswer]:
     """The lines of both files of a batch, each in the order of its rows, as one sequence in that order."""
-    return heapq.merge(map(read_line, output), map(read_line, errors), key=lambda one: one.number)
+    read = partial(read_line, row_of=row_of)
+    return heapq.merge(map(read, output), map(read, errors), key=lambda one: one.number)
 
 
-def read_line(line: bytes) -> RowAnswer:
-    """One line of an output or error file."""
-    one = json.loads(line)
-    number, response = row_number(one["custom_id"]), one["response"]
+def read_line(line: bytes, row_of: RowOf) -> RowAnswer:
+    """One line of an output or error file; one that was refused unread has no custom_id, but its line's number."""
+    try:
+        one = json.loads(line)
+    except (ValueError, RecursionError) as error:  # an engine answered a number of thousands of digits
+        return RowAnswer(row_number(_id_of(line).custom_id), None, _reason(None, f"its answer can't be read: {error}"))
+    number = row_of(one["error"]["line"]) if one["custom_id"] is None else row_number(one["custom_id"])
+    return _read(number, one)
+
+
+def _read(number: int, one: dict[str, Any]) -> RowAnswer:
+    response = one["response"]
     if response is None:
         error = one["error"] or {}
         return RowAnswer(number, None, _reason(error.get("code"), error.get("message")))
@@ -42,13 +67,17 @@ def read_line(line: bytes) -> RowAnswer:
         error = body.get("error") if isinstance(body, dict) else None
         said = error if isinstance(error, dict) else {"message": str(body)}
         return RowAnswer(number, None, _reason(response["status_code"], said.get("message")))
-    choice = body["choices"][0]
-    text = choice["message"].get("content")
+    try:
+        choice = body["choices"][0]
+        text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
+    except (LookupError, TypeError, AttributeError):
+        return RowAnswer(number, None, "the engine's answer is no chat completion")
     if not text:
-        refusal = choice["message"].get("refusal")
         why = f"refused: {refusal}" if refusal else f"the answer is empty ({choice.get('finish_reason')})"
         return RowAnswer(number, None, _reason(None, why))
-    return RowAnswer(number, _storable(text), None)
+    if not isinstance(text, str):
+        return RowAnswer(number, None, "the engine's answer is no text")
+    return RowAnswer(number, storable(text), None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +94,9 @@ class NewColumns:
         """All new columns, in order."""
         kind = self.schema.kind if self.schema else ColumnKind.TEXT
         made = (self.schema.properties if self.schema else ()) or (Column(self.column, kind),)
-        reason = "error" if all(one.name != "error" for one in made) else "map_error"
+        reason = "error"
+        while any(one.name == reason for one in made):
+            reason = f"map_{reason}"
         return tuple(Column(self.prefix + one.name, one.kind) for one in (*made, Column(reason)))
 
     def failed(self, reason: str) -> list[Any]:
@@ -91,16 +122,14 @@ class NewColumns:
                     return self.failed(f"schema: {column.name} has more than 64 bits")
                 made[place] = int(one)  # 1.0 is an integer to a JSON schema
             elif one is not None and column.kind is ColumnKind.NUMBER:
-                made[place] = float(one) if abs(one) > _MOST_64 else one
+                try:
+                    made[place] = float(one) if abs(one) > _MOST_EXACT else one
+                except OverflowError:
+                    return self.failed(f"schema: {column.name} is larger than any number of 64 bits")
         return [*made, None]
 
 
 def _reason(code: Any, message: Any) -> str:
     words = " ".join(str(message or "").split())
     whole = ": ".join(part for part in (str(code or ""), words) if part) or "no reason is given"
-    return _storable(whole if len(whole) <= _MOST_REASON_CHARACTERS else whole[: _MOST_REASON_CHARACTERS - 1] + "…")
-
-
-def _storable(text: str) -> str:
-    """The text in UTF-8, which has no half surrogate pairs."""
-    return text.encode(errors="backslashreplace").decode()
+    return storable(whole if len(whole) <= _MOST_REASON_CHARACTERS else whole[: _MOST_REASON_CHARACTERS - 1] + "…")

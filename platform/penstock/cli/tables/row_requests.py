@@ -19,6 +19,8 @@ MOST_LINES: Final = 100_000
 MOST_BYTES: Final = 256 * 1024**2
 """Of one file: about a tenth of what a platform takes, unless its operator says otherwise."""
 
+_MOST_DIGITS: Final = 18
+
 
 @dataclass(frozen=True)
 class RowPrompts:
@@ -119,8 +121,11 @@ def custom_id(number: int) -> str:
 
 
 def row_number(custom_id: str) -> int:
-    """The row that a batch's line is of."""
-    return int(custom_id.removeprefix("row-")) - 1
+    """The row that a batch's line is of. Raises Problem."""
+    name, dash, number = custom_id.partition("-")
+    if (name, dash) != ("row", "-") or not number.isdecimal() or len(number) > _MOST_DIGITS:
+        raise Problem(f"An answer came for {custom_id!r}, which was not asked: say --fresh.")
+    return int(number) - 1
 
 
 def request_body(

@@ -151,14 +151,17 @@ def _has_due_blobs(tx: Transaction, id: str) -> bool:
 
 def run(db: Database, blobs: Blobs, settings: Settings, stop: threading.Event) -> None:
     """Look for tenants that are to be erased, and erase them, until told to stop."""
-    wait = settings.tick_seconds
+    wait, waits = settings.tick_seconds, False
     while not stop.wait(wait):
         wait = settings.tick_seconds
         try:
             for id in db.run(lambda tx: erasures.pending(tx.conn)):
                 advance(db, blobs, id, settings, stop)
+            waits = False
         except Unavailable as error:
-            log.warning("erasure_waits", error=error.message)
+            if not waits:  # once, until it goes on
+                log.warning("erasure_waits", error=error.message)
+            waits = True
         except Exception:  # a bug of ours: the keeper's other duties go on, and so does this one, later
             log.exception("erasure_failed")
             wait = _AFTER_A_BUG_SECONDS
