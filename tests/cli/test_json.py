@@ -58,6 +58,7 @@ SHOWN = {
     "limits set": ("limits", "limits set default files=1000"),
     "limits budget": ("limits", "limits budget default none"),
     "models list": ("list", "models list"),
+    "models show": ("model", "models show tiny"),
     "models add": ("model", "models add another"),
     "models slo": ("model", "models slo tiny --itl-p95-ms 40"),
     "models price": ("price", "models price tiny --input 0.15"),
