@@ -123,6 +123,10 @@ def test_a_file_that_is_gone_or_a_limit_that_is_reached_is_told(house: EvalDesk,
     with pytest.raises(RunFailed, match="open_batches") as failed:
         house.do(full)
     assert failed.value.code == "rate_limit_exceeded"
+    world.sql("update tenants set limits = '{\"files\": 1}'")
+    crowded = house.run(eval, model=MODEL)
+    with pytest.raises(RunFailed, match="The limit files"):
+        house.do(crowded)
     world.sql("delete from files where purpose = 'evals'")
     with pytest.raises(RunFailed, match="deleted or has expired"):
         house.do(gone)

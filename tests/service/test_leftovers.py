@@ -187,6 +187,17 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
             from unheard_creates""")
         world.sql(
             """
+            with made as (
+                insert into evals (id, tenant, name, scorers)
+                values ('eval_of_' || :batch, 'acme', 'old', '[]') returning id)
+            insert into eval_runs (id, tenant, eval, name, batch, owns_batch, lane, completion_window, state, ended_at)
+            select 'evalrun_of_' || :batch, 'acme', id, 'old', 'gone', false, 'flex', '24h', 'cancelled',
+                   now() - interval '2 days'
+            from made""",
+            batch=batch,
+        )
+        world.sql(
+            """
             insert into events (id, tenant, batch, type, created_at)
             values ('evt_of_' || :batch, 'acme', :batch, 'old', now() - interval '40 days')""",
             batch=batch,

@@ -78,6 +78,7 @@ def test_a_pattern_that_needs_more_time_than_there_is_is_given_up_for_the_line_a
     [
         Scorer("x", ScorerKind.REGEX, pattern="("),
         Scorer("x", ScorerKind.REGEX, pattern="a" * 1_001),
+        Scorer("x", ScorerKind.REGEX, pattern="(?:a{1000}){1000}"),
         Scorer("x", ScorerKind.EXACT, extract="[z-a]"),
         Scorer("x", ScorerKind.JSON_SCHEMA, schema={"type": "nothing"}),
         Scorer("x", ScorerKind.JSON_SCHEMA, schema={"pattern": "("}),

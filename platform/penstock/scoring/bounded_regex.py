@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
 
 MOST_CHARACTERS: Final = 1_000
+MOST_REPEATS: Final = 100_000
+"""What all counts in braces multiply to: the compiler writes a nested `(a{1000}){1000}` out."""
 SECONDS: Final = 0.1
 """Of one search. An honest pattern takes microseconds."""
 MOST_TIMEOUTS: Final = 50
@@ -26,6 +30,8 @@ class BoundedRegex:
 
         if len(pattern) > MOST_CHARACTERS:
             raise BadRequest(f"A pattern has at most {MOST_CHARACTERS} characters.", param=param)
+        if math.prod(max(1, int(count[:9])) for count in re.findall(r"\{(\d+)", pattern)) > MOST_REPEATS:
+            raise BadRequest(f"The counts of a pattern may multiply to {MOST_REPEATS} at most.", param=param)
         try:
             self._compiled: Any = regex.compile(pattern)
         except (regex.error, RecursionError, OverflowError, ValueError) as error:

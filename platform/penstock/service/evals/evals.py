@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.domain.api_errors import BadRequest, Conflict, NotFound, TooMany
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound, TooMany, Unauthorized
 from penstock.domain.evals.run import Eval
 from penstock.domain.idempotency import Once
 from penstock.domain.inference_endpoints import WRITING
@@ -27,7 +27,7 @@ def create(tx: Transaction, tenant: str, new: Eval, once: Once | None, settings:
         raise BadRequest(f"endpoint must be one that writes: {', '.join(sorted(WRITING))}.", param="endpoint")
     _usable(tx, tenant, new.input_file, "input_file_id")
     _usable(tx, tenant, new.reference_file, "reference_file_id")
-    limits.lock(tx.conn, tenant)
+    lock(tx, tenant)
     if (there := evals.count(tx.conn, tenant)) >= settings.max_evals:
         message = f"There are {there} evals, as many as your tenant may have: delete one."
         raise TooMany(message, code="limit_exceeded", headers={"x-should-retry": "false"})
@@ -38,6 +38,13 @@ def create(tx: Transaction, tenant: str, new: Eval, once: Once | None, settings:
     unheard_creates.note(tx, tenant, once, new.id)
     audit.record(tx, tenant, "eval.created", new.id)
     return get(tx, tenant, new.id)
+
+
+def lock(tx: Transaction, tenant: str) -> None:
+    """Let one transaction at a time add to a tenant's evals and runs; raise Unauthorized while it is erased."""
+    limits.lock(tx.conn, tenant)
+    if limits.of_tenant(tx.conn, tenant) is None:
+        raise Unauthorized
 
 
 def _usable(tx: Transaction, tenant: str, id: str | None, param: str) -> None:

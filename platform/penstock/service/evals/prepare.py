@@ -10,6 +10,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, NoSpace, PenstockError, Unavailable
 from penstock.domain.evals.run import Eval, EvalRun, RunFailed, RunState
 from penstock.domain.file import BATCH
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.work.batch import Batch, LineError
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.terms import Terms
@@ -19,6 +20,7 @@ from penstock.service.core.transaction import Database, Transaction
 from penstock.service.evals import references
 from penstock.service.evals.eval_work import Hold
 from penstock.service.intake import submit
+from penstock.service.limits import kept
 from penstock.service.results.result_file import ResultFile, Written
 from penstock.settings import Settings
 from penstock.settings.limits import LimitSettings
@@ -96,6 +98,7 @@ def _make_batch(
     run = eval_runs.find(tx.conn, hold.work.id)
     if run is None:
         raise LeaseLost
+    kept.check(tx, run.tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: written.size_bytes}, settings)
     files.insert(
         tx.conn,
         run.tenant,

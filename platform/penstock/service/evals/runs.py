@@ -15,7 +15,6 @@ from penstock.service.core import audit, cursor, unheard_creates
 from penstock.service.core.transaction import Transaction
 from penstock.service.evals import evals
 from penstock.settings.limits import LimitSettings
-from penstock.store.accounts import limits
 from penstock.store.batches import batches
 from penstock.store.cursors import Listed
 from penstock.store.evals import eval_runs
@@ -32,7 +31,7 @@ def create(tx: Transaction, tenant: str, new: EvalRun, once: Once | None, settin
         return get(tx, tenant, new.eval, earlier)
     one = evals.get(tx, tenant, new.eval)
     _check(tx, tenant, one, new.terms, settings)
-    limits.lock(tx.conn, tenant)
+    evals.lock(tx, tenant)
     there, still_open = eval_runs.count(tx.conn, tenant)
     if there >= settings.max_eval_runs:
         message = f"There are {there} runs, as many as your tenant may have: delete some."
