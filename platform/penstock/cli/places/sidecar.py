@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from penstock.cli.places.own_files import beside, part_of
+from penstock.cli.own_files import beside, part_of
 from penstock.stack.problem import Problem
 
 VERSION: Final = 1
