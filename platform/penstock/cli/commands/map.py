@@ -107,6 +107,7 @@ def _mapped(
             say(f"{options.out} is written already; --fresh asks again")
             return int(sidecar.more["failed"])
         if not plan.choice.count:
+            sidecar.save()  # what is written now is its own
             write_empty(plan)
             sidecar.ended, sidecar.more["failed"] = True, 0
             sidecar.save()
