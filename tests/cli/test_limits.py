@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import httpx
 import pytest
 from cli.conftest import Penstock
@@ -108,3 +111,11 @@ def test_what_is_no_limit_is_one_clear_line_and_changes_nothing(
     assert len(done.stderr) < 400
     assert set(rows(penstock, "acme").values()) == {"-"}
     assert "budget" not in penstock("limits", "show", "acme").stdout
+
+
+def test_a_client_sees_what_it_may_do_and_what_is_left_of_it(penstock: Penstock) -> None:
+    assert penstock("limits", "set", "default", "files=7").exit_code == 0
+    done = penstock("limits", "mine")
+    assert (done.exit_code, bool(re.search(r"files +tenant +0 +7 +7 ", done.stdout))) == (0, True), done.output
+    found = json.loads(penstock("limits", "mine", "--json").stdout)
+    assert next(one for one in found["data"] if one["name"] == "files")["remaining"] == 7

@@ -194,3 +194,21 @@ def test_two_commands_do_not_write_one_table(start: Map, tmp_path: Path) -> None
     assert status == 1
     assert "Another command writes o.csv.part" in said
     assert ended(first)[0] == 0
+
+
+def test_rows_without_an_answer_are_asked_again_when_that_is_said(
+    platform: Platform, start: Map, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("text\nfirst\n" + "slow [[sleep 1500]]\n" * 40)
+    command = ("t.csv", "--prompt", "{{ text }}", "-o", "o.csv")
+    before = batches(platform)
+    process = start(*command)
+    heard(process, "sent 41 of 41 rows")
+    (mine,) = batches(platform) - before
+    platform.http.post(f"/batches/{mine}/cancel").raise_for_status()
+    assert ended(process)[0] == 3
+    assert ended(start(*command, "--retry-failed"))[0] == 0
+    with (tmp_path / "o.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["answer"] for row in rows] == [row["text"] for row in rows]
+    assert ended(start(*command, "--retry-failed")) == (0, "[map] o.csv is written already; --fresh asks again\n")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.cli.own_files import keep_apart, target
 from penstock.cli.places import sidecar
-from penstock.cli.places.own_files import keep_apart, target
 from penstock.cli.places.sidecar import part_of
 from penstock.cli.results import write
 from penstock.stack.problem import Problem

@@ -61,7 +61,11 @@ def test_an_out_that_is_there_from_something_else_is_refused(tmp_path: Path) -> 
     assert sidecar.reopened(tmp_path / "out", IDENTITY, fresh=True).parts == []
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 99}', '{"version": 1, "parts": [{"odd": 1}]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "[" * 100_000, '{"version": 99}', '{"version": 1, "parts": [{"odd": 1}]}',
+     '{"version": 1, "identity": [], "nonce": "a"}', '{"version": 1, "identity": {}, "nonce": "a", "part_bytes": "b"}'],
+)  # fmt: skip
 def test_one_that_can_not_be_understood_is_one_line(tmp_path: Path, text: str) -> None:
     sidecar.beside(tmp_path / "out").write_text(text)
     with pytest.raises(Problem, match="can't be understood"):

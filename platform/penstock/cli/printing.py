@@ -59,7 +59,7 @@ def console(stderr: bool = False, *, live: bool = False) -> Console:
     from rich.console import Console, ConsoleDimensions
 
     class Screen(Console):
-        def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override] # only what it passes on
+        def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(visible(text), **how)
 
     made = Screen(markup=False, highlight=False, stderr=stderr)

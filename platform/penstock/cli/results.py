@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock.cli import own_files
 from penstock.cli.client import check, not_penstock
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
-from penstock.cli.places import own_files
 from penstock.cli.printing import json_text
 from penstock.stack.problem import Problem
 

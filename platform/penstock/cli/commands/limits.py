@@ -75,7 +75,7 @@ def _set(db: Database, tenant: str, key: str | None) -> tuple[list[tuple[str, st
 
     given = db.run(limits.of, tenant, key)
     rows = [
-        (name, str(given[name]) if name in given else "-", rule.words)
+        (str(name), str(given[name]) if name in given else "-", rule.words)
         for name, rule in RULES.items()
         if key is None or name in OF_KEYS
     ]

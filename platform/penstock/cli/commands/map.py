@@ -63,7 +63,7 @@ def map(
     # Here, since the group imports this file for its help: Jinja and the rest take a while.
     from penstock.cli.client import told
     from penstock.cli.commands.up import stopping_on_signals
-    from penstock.cli.places.own_files import keep_apart, target
+    from penstock.cli.own_files import keep_apart, target
     from penstock.cli.table_map.plan import MapOptions
 
     place = PlaceOptions(model, engine, tuple(engine_arg or ()), server, engine_url, data)
@@ -107,6 +107,7 @@ def _mapped(
             say(f"{options.out} is written already; --fresh asks again")
             return int(sidecar.more["failed"])
         if not plan.choice.count:
+            sidecar.save()  # what is written now is its own
             write_empty(plan)
             sidecar.ended, sidecar.more["failed"] = True, 0
             sidecar.save()

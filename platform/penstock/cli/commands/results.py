@@ -9,8 +9,8 @@ import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.commands.one_batch import Id, exit_as
+from penstock.cli.own_files import keep_apart
 from penstock.cli.patient_client import PatientClient
-from penstock.cli.places.own_files import keep_apart
 from penstock.cli.printing import remark
 from penstock.cli.results import follow, pieces, split, write
 from penstock.cli.watch import ENDED, path

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from penstock.cli.client import ask, read
 from penstock.cli.input_file import upload
+from penstock.cli.own_files import part_of
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient
-from penstock.cli.places.own_files import part_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.places.together import together

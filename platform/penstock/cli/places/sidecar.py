@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from penstock.cli.places.own_files import beside, part_of
+import msgspec
+
+from penstock.cli.own_files import beside, part_of
 from penstock.stack.problem import Problem
 
 VERSION: Final = 1
@@ -106,13 +108,12 @@ def _read(file: Path) -> Sidecar | None:
         found = json.loads(file.read_text())
         if found.pop("version") != VERSION:
             raise ValueError
-        parts = [Part(**one) for one in found.pop("parts")]
-        return Sidecar(file=file, parts=parts, **found)
+        return msgspec.convert(found | {"file": str(file)}, Sidecar, dec_hook=lambda kind, value: kind(value))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Problem(f"{file} can't be understood: say --fresh to start over.") from None
 
 

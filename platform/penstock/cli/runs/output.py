@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from penstock.cli.places.own_files import part_of
+from penstock.cli.own_files import part_of
 from penstock.cli.places.sidecar import Part
 from penstock.cli.runs.requests_file import placed
 from penstock.stack.problem import Problem

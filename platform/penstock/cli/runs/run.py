@@ -15,9 +15,9 @@ from rich.console import Console
 
 from penstock.cli.client import ask
 from penstock.cli.input_file import upload
+from penstock.cli.own_files import keep_apart, part_of, plain_file, target
 from penstock.cli.places import following, sidecar
 from penstock.cli.places.options import PlaceOptions
-from penstock.cli.places.own_files import keep_apart, part_of, plain_file, target
 from penstock.cli.places.place import OpenPlace, opened
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.runs import output

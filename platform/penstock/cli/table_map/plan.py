@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.cli.places.own_files import keep_apart, part_of, plain_file
+from penstock.cli.own_files import keep_apart, part_of, plain_file
 from penstock.cli.tables.answer_schema import AnswerSchema, load_schema
 from penstock.cli.tables.column import as_json
 from penstock.cli.tables.input_table import InputTable, open_table

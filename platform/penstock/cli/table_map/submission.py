@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.cli.client import ask
+from penstock.cli.own_files import part_of
 from penstock.cli.places.following import submit
-from penstock.cli.places.own_files import part_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Part, Sidecar
 from penstock.cli.table_map.plan import MapPlan

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from penstock.cli.places.own_files import part_of
+from penstock.cli.own_files import part_of
 from penstock.cli.tables.column import Column
 from penstock.cli.tables.input_table import Chunk, InputTable
 from penstock.cli.tables.table_format import TableFormat
