@@ -127,7 +127,7 @@ def test_a_long_socket_path_is_refused_with_the_mend() -> None:
 
 
 def test_an_unknown_kind_is_refused_by_name() -> None:
-    with pytest.raises(BadLaunch, match="vllm, echo"):
+    with pytest.raises(BadLaunch, match="vllm, llamacpp, transformers, echo"):
         launch(engine="nobody")
 
 
