@@ -1,4 +1,4 @@
-"""Adapters of the echo engine: it plays vLLM's loading and unloading of them, reads none, and says whose answer it is."""
+"""Adapters of the echo engine: it plays vLLM's loading of them, reads none, and says whose answer it is."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ class PlayedAdapters:
 
     def __init__(self, most: int, path: str | None) -> None:
         self._most = most
-        self._paths = (path, path.replace("load", "unload")) if path else ()
+        self._load = path
+        self._unload = path and path.replace("load", "unload")
         self.names: set[str] = set()
 
     def takes(self, path: str) -> bool:
         """Whether this is where they are loaded or unloaded."""
-        return path in self._paths
+        return path in (self._load, self._unload)
 
     def change(self, path: str, body: Body) -> web.Response:
         """Load or unload one."""
-        name, loads = str(body.get("lora_name")), path == self._paths[0]
+        name, loads = str(body.get("lora_name")), path == self._load
         if loads == (name in self.names):
             message = f"The lora adapter '{name}' " + ("has already been loaded." if loads else "cannot be found.")
             return _refused(400 if loads else 404, message)
