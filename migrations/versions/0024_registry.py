@@ -52,6 +52,16 @@ create table model_aliases (
 );
 create index model_aliases_latest on model_aliases (model, alias, id desc);
 
+-- Calls by version, for the guard of an alias; kept for a week.
+create table version_calls (
+    queue text not null references models,
+    minute timestamptz not null,
+    calls int not null,
+    errors int not null,
+    slow int not null,
+    primary key (queue, minute)
+);
+
 alter table slices add column asked text;
 comment on column slices.asked is 'what its lines name, where that is not what their engine is called';
 alter table batches add column versions jsonb;

@@ -24,6 +24,7 @@ from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import dispatch, measure, work
+from penstock.service.models import guard as model_guard
 from penstock.settings import Settings, connections, load
 from penstock.settings.calls import CallSettings
 from penstock.settings.dispatch import DispatchSettings
@@ -71,10 +72,16 @@ def promote(db: Database, settings: DispatchSettings) -> int:
     return sum(db.run(dispatch.put, *found, settings) for found in db.run(dispatch.misplaced, settings))
 
 
+def guard(db: Database, settings: Settings) -> int:
+    """Take shares of aliases back from versions that do worse."""
+    return model_guard.look_at_all(db)
+
+
 def forget(db: Database, settings: CallSettings) -> int:
     """Delete the rows of processes that are long gone, of calls that may be asked again, of shares that are even."""
     db.run(ingresses.forget_suspects, settings)
     db.run(dispatch.forget_turns)
+    db.run(model_guard.forget)
     return db.run(work.forget)
 
 
@@ -88,8 +95,8 @@ def budget(db: Database, settings: DispatchSettings) -> int:
     return budgets.look_at_all(db, settings)
 
 
-DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, budget, forget)
-_SELDOM: Final = {promote: 5, budget: 5, forget: 60}
+DUTIES = (reap, expire, move_on, promote, feed, hint_again, learn, budget, guard, forget)
+_SELDOM: Final = {promote: 5, budget: 5, guard: 5, forget: 60}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""
 

@@ -63,8 +63,8 @@ def test_an_operator_adds_promotes_rolls_back_and_retires_and_each_act_is_audite
     assert client.get("/v1/model_versions/tiny@v2").json()["aliases"] == {"stable": 10}
     refused = client.post("/v1/model_versions/tiny@v2/retire")
     assert error(refused, 409)["code"] == "version_in_use"
-    assert client.post("/v1/model_aliases/tiny/rollback").json()["weights"] == {"v1": 100}
-    assert [one["weights"] for one in client.get("/v1/model_aliases/tiny/history").json()["data"]] == [
+    assert client.post("/v1/model_aliases/tiny@stable/rollback").json()["weights"] == {"v1": 100}
+    assert [one["weights"] for one in client.get("/v1/model_aliases/tiny@stable/history").json()["data"]] == [
         {"v1": 100}, {"v1": 90, "v2": 10}, {"v1": 100},
     ]  # fmt: skip
     canary = client.post("/v1/model_aliases", json={"model": "tiny", "alias": "canary", "weights": {"v2": 100}})
@@ -99,7 +99,7 @@ def test_what_can_not_be_is_refused_with_the_reason(client: httpx.Client, db: Da
     assert error(client.get("/v1/model_versions/tiny@v9"), 404)["code"] == "version_not_found"
     assert error(client.get("/v1/model_versions", params={"model": "none"}), 404)["code"] == "model_not_found"
     client.post("/v1/model_versions/tiny@v2/retire")
-    refused = error(client.post("/v1/model_aliases/tiny/promote", json={"version": "v2"}), 409)
+    refused = error(client.post("/v1/model_aliases/tiny@stable/promote", json={"version": "v2"}), 409)
     assert (refused["code"], "tiny@v2 is retired" in refused["message"]) == ("version_retired", True)
     until(lambda: client.post(CHAT, json={"model": "tiny@v2", **chat()}).status_code == 404, "calls know of it")
     for model, code in (("tiny@v2", "version_retired"), ("tiny@v5", "version_not_found"),
@@ -120,7 +120,11 @@ def test_other_keys_see_no_sources_and_only_models_that_they_may_ask(
         assert (one["id"], one["source"], one["arguments"], one["digest"]) == ("tiny@v1", None, None, None)
         assert stranger.get("/v1/model_aliases").json()["data"][0]["changed_by"] is None
         assert limited.get("/v1/model_versions").json()["data"] == limited.get("/v1/model_aliases").json()["data"] == []
-        for path in ("/v1/model_versions/tiny@v1", "/v1/model_aliases/tiny", "/v1/model_aliases/tiny/history"):
+        for path in (
+            "/v1/model_versions/tiny@v1",
+            "/v1/model_aliases/tiny@stable",
+            "/v1/model_aliases/tiny@stable/history",
+        ):
             assert error(limited.get(path), 403)["code"] == "model_not_allowed"
         assert error(limited.post(CHAT, json={"model": "tiny@v1", **chat()}), 403)["code"] == "model_not_allowed"
 
@@ -166,7 +170,7 @@ def test_a_job_is_pinned_to_the_version_that_its_model_stood_for(client: httpx.C
 
     before = job("tiny")
     assert (before["model"], before["versions"]) == ("tiny", {"tiny": ["v1"]})
-    client.post("/v1/model_aliases/tiny/promote", json={"version": "v2"})
+    client.post("/v1/model_aliases/tiny@stable/promote", json={"version": "v2"})
     named = job("tiny@v1")
     assert (named["model"], named["versions"]) == ("tiny@v1", {"tiny@v1": ["v1"]})
     again = client.get(f"/v1/jobs/{before['id']}").json()

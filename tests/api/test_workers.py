@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +34,13 @@ def silence(db: Database, seconds: int, column: str = "seen_at") -> None:
     """Let all workers have been silent for so long."""
     passed = text(f"update workers set {column} = {column} - make_interval(secs => :seconds)")
     db.run(lambda tx: tx.conn.execute(passed, {"seconds": seconds}))
+
+
+def seconds_in(words: str | None, sentence: str) -> int:
+    """The number that stands for `#` in a sentence: what passed by itself on a busy machine is in it."""
+    found = re.match(re.escape(sentence).replace(r"\#", r"(\d+)"), words or "")
+    assert found, words
+    return int(found[1])
 
 
 def test_the_fleet_is_listed_with_what_each_has_in_hand(
@@ -90,12 +98,12 @@ def test_who_is_silent_is_lost_and_who_said_goodbye_is_gone(
     client: httpx.Client, db: Database, settings: Settings, model: str
 ) -> None:
     worker = arrive(db, settings, "gpu", model)
-    silence(db, 19)
+    silence(db, round(settings.worker_gone_seconds / 3))
     assert states(client) == {str(worker.id): "ready"}
-    silence(db, 2)
+    silence(db, round(settings.worker_gone_seconds))
     lost = client.get(f"/v1/workers/{worker.id}").json()
     assert (lost["state"], lost["load"]) == ("lost", None)
-    assert lost["trouble"].startswith("Nothing was heard of it for 21 s:")
+    assert seconds_in(lost["trouble"], "Nothing was heard of it for # s: ") > settings.worker_gone_seconds
     db.run(work.mark, worker, "gone", settings)
     assert states(client) == {}
     assert states(client, gone=True) == {str(worker.id): "gone"}
@@ -115,7 +123,7 @@ def test_what_is_wrong_with_a_worker_is_a_sentence(
     db.run(work.mark, worker, "starting", settings, EngineTrouble(2, "ValueError: no such folder"))
     assert trouble() == "Its engine did not start, 2 times in a row: ValueError: no such folder"
     silence(db, 30, "beaten_at")
-    assert trouble() == "It reports its load, but has not beaten for 30 s: others take over its work."
+    assert seconds_in(trouble(), "It reports its load, but has not beaten for # s: others take over its work.") >= 30
 
 
 def test_an_order_stands_until_the_worker_has_done_it(

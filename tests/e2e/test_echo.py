@@ -55,6 +55,21 @@ def test_a_batch_comes_back_in_input_order_and_refused_lines_are_in_the_error_fi
     assert batch.usage.total_tokens == batch.usage.input_tokens + batch.usage.output_tokens
 
 
+def test_a_line_and_a_call_may_name_the_version_and_read_what_they_asked(platform: Platform) -> None:
+    lines = [chat("version", "hello", "tiny@v1"), chat("alias", "hello", "tiny@stable"), chat("plain", "hello")]
+    batch = platform.ended(platform.submit(lines).id)
+    answers = {line["custom_id"]: line["response"]["body"]["model"] for line in platform.file(batch.output_file_id)}
+    assert answers == {"version": "tiny@v1", "alias": "tiny@stable", "plain": "tiny"}
+    told = platform.http.get(f"/batches/{batch.id}").json()["versions"]
+    assert told == {"tiny@v1": ["v1"], "tiny@stable": ["v1"], "tiny": ["v1"]}
+    body = {"model": "tiny@v1", "messages": [{"role": "user", "content": "hello"}]}
+    answer = platform.http.post("/chat/completions", json=body)
+    assert (answer.headers["x-penstock-version"], answer.json()["model"]) == ("v1", "tiny@v1")
+    streamed = platform.http.post("/chat/completions", json=body | {"stream": True})
+    chunks = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
+    assert {chunk["model"] for chunk in chunks} == {"tiny@v1"}
+
+
 def test_a_batch_whose_lines_all_fail_is_completed_without_an_output_file(platform: Platform) -> None:
     batch = platform.ended(platform.submit([chat(f"{n}", "no [[status 422]]") for n in range(3)]).id)
     assert (batch.status, batch.output_file_id) == ("completed", None)

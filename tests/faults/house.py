@@ -32,6 +32,8 @@ import psutil
 import psycopg
 from e2e import live
 from e2e.live import Client
+from faults import fork_server
+from faults.fork_server import Forked
 
 from penstock.domain.work.lane import model_slug
 from penstock.service.admin import keys
@@ -57,7 +59,7 @@ class Resident:
     arguments: list[str]
     environment: dict[str, str]
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
     own: dict[str, str] = field(default_factory=dict)
 
     def tell(self) -> str:
@@ -180,12 +182,11 @@ class House:
         one = self.residents[name]
         assert one.process is None or one.process.poll() is not None, f"{name} runs already"
         one.own.update(own)
-        # Tied to this process by the kernel: nothing is left if even the test is killed.
-        command = [*tie(signal.SIGKILL), "-", sys.executable, "-m", *one.arguments]
-        with one.log.open("ab") as log:
-            one.process = subprocess.Popen(
-                command, env=one.environment | _spelled(one.own), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        environment = one.environment | _spelled(one.own)
+        if "PYTHONPATH" in environment:  # what it leads to is for the interpreter's own start
+            one.process = _popen(one, environment)
+        else:
+            one.process = fork_server.shared().start(one.arguments, environment, one.log)
         one.own.pop("failpoints", None)
 
     def named(self, kind: str) -> list[str]:
@@ -335,6 +336,13 @@ class House:
         if tenant not in self._clients:
             self._clients[tenant] = self._stack.enter_context(live.client(self.url, self.key_of(tenant)))
         return self._clients[tenant]
+
+
+def _popen(one: Resident, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Tied to this process by the kernel: nothing is left if even the test is killed."""
+    command = [*tie(signal.SIGKILL), "-", sys.executable, "-m", *one.arguments]
+    with one.log.open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _spelled(settings: Mapping[str, str]) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 import pytest
 import sqlalchemy.exc
 from sqlalchemy import text
+from store import as_holder
 from store.world import World
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
@@ -14,7 +16,7 @@ from penstock.domain.models.registry import Registry, UnknownTarget
 from penstock.domain.models.version import Definition, Version, VersionState
 from penstock.domain.work.holder import Holder
 from penstock.service.lifecycle import work
-from penstock.service.models import aliases, registry, versions
+from penstock.service.models import aliases, guard, registry, repin, versions
 from penstock.store.accounts import prices
 
 CHAT = "chat"
@@ -160,3 +162,67 @@ def test_a_version_has_the_price_of_its_name_until_it_has_one_of_its_own(world: 
     assert valid() == {CHAT: 6, "chat@v2": 7}
     assert started(world, FIRST, "r3").number == 3
     assert valid()["chat@v3"] == 6
+
+
+def outcome(world: World, model: str, lines: int, failed: int) -> None:
+    """A batch of the model's has ended just now, with so many failed lines."""
+    world.batch(lines, model=model)
+    claim = world.claimed(world.worker(model))
+    world.flush(claim, 1, *range(1, failed + 1), failed=True)
+    world.flush(claim, 2, *range(failed + 1, lines + 1))
+    world.db.run(as_holder.settle, claim)
+
+
+def test_a_guard_takes_a_share_back_and_never_gives_one(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    world.db.run(aliases.promote, CHAT, 2, weight=10, guard={"least": 100, "worse_percent": 2.0})
+    outcome(world, CHAT, 300, 3), outcome(world, "chat@v2", 90, 60)
+    assert guard.look_at_all(world.db) == 0, "too few"
+    outcome(world, "chat@v2", 60, 20)
+    assert guard.look_at_all(world.db) == 1
+    now = world.db.run(aliases.get, CHAT, "stable")
+    assert stable(world) == {1: 100}
+    assert now.reason == "guard: v2 had 53.3 % errors of 150, against 1.0 % of 300"
+    assert now.actor == "platform"
+    assert guard.look_at_all(world.db) == 0
+    world.db.run(aliases.change, CHAT, "stable", {1: 90, 2: 10})
+    assert guard.look_at_all(world.db) == 0, "nobody asked for one"
+
+
+def test_unstarted_work_is_pinned_anew_and_what_has_begun_stays(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    batch = world.batch(2, 2, 2, model=CHAT)
+    begun = world.claimed(world.worker(CHAT))
+    world.flush(begun, 1, begun.first_line)
+    world.db.run(work.release, begun.lease)
+    world.db.run(aliases.promote, CHAT, 2)
+    done = world.db.run(repin.repin, "chat@v1", CHAT, world.settings)
+    assert (done.batches, done.slices, done.after) == (1, 2, None)
+    rows = world.rows("select model from slices where batch = :batch order by id", batch=batch)
+    assert [row.model for row in rows] == [CHAT, "chat@v2", "chat@v2"], "the first has an answer already"
+    [row] = world.rows("select versions from batches where id = :batch", batch=batch)
+    assert row.versions == {CHAT: [1, 2]}
+    again = world.db.run(repin.repin, "chat@v1", CHAT, world.settings)
+    assert (again.batches, again.slices) == (0, 0)
+    with pytest.raises(BadRequest, match="no version or alias"):
+        world.db.run(repin.repin, "chat@v1", "tiny", world.settings)
+
+
+def test_a_worker_that_is_alone_takes_its_name_over(world: World) -> None:
+    started(world, FIRST, "r1")
+    batch = world.batch(1, 1, model=CHAT)
+    world.sql("update batches set versions = '{\"chat\": [1]}' where id = :id", id=batch)
+    world.sql("update slices set asked = 'chat@v1' where id = (select max(id) from slices)")
+    holder = Holder(uuid.uuid4(), "gpu", CHAT, "host", 1)
+    world.db.run(work.register, holder, "starting", 8)
+    gone = timedelta(seconds=60)
+    second = world.db.run(versions.serve, holder, SECOND, "r2", promoted=True, gone=gone)
+    assert (second.number, stable(world)) == (2, {2: 100})
+    assert [row.model for row in world.slices(batch)] == ["chat@v2", CHAT], "but not what names the very version"
+    [row] = world.rows("select versions from batches where id = :id", id=batch)
+    assert row.versions == {CHAT: [1, 2]}
+    elsewhere = Holder(uuid.uuid4(), "gpu", CHAT, "another", 1)
+    world.db.run(work.register, elsewhere, "ready", 8)
+    world.db.run(versions.serve, elsewhere, SECOND, "r2")
+    world.db.run(versions.serve, holder, FIRST, "r3", promoted=True, gone=gone)
+    assert stable(world) == {2: 100}, "another machine serves it"

@@ -26,6 +26,9 @@ def main() -> None:
         help="; ".join(f"{profile.name}: {profile.words}" for profile in PROFILES.values()),
     )
     gpu.add_argument("--engine-arg", action="append", default=[], metavar="ARG", help="passed to the engine as it is")
+    gpu.add_argument(
+        "--promote", action="store_true", help="where no other machine serves it, be what the name stands for"
+    )
     kinds.add_parser("io", help="validate and assemble batches")
     given = parser.parse_args()
     settings = load()
@@ -37,7 +40,7 @@ def main() -> None:
     else:
         name, named, source = given.model.partition("=")
         try:
-            process.gpu(settings, name, source if named else name, given.engine, given.engine_arg)
+            process.gpu(settings, name, source if named else name, given.engine, given.engine_arg, given.promote)
         except (BadLaunch, NoModel) as error:
             raise SystemExit(f"penstock worker: {error}") from error
 

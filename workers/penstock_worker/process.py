@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -113,8 +114,10 @@ def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
     return WebhookSender(db, Outbound(allow, ports=open_ports, plain_http=settings.outbound_http), settings)
 
 
-def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str]) -> None:
-    """Run a gpu worker and its engine until SIGTERM.
+def gpu(
+    settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str], promote: bool = False
+) -> None:
+    """Run a gpu worker and its engine until SIGTERM. `promote`: it takes over a name that no other machine serves.
 
     Raises BadLaunch or NoModel for what no engine can be started with. An engine that says so itself ends the process
     with one line and status 1.
@@ -129,6 +132,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         environ=os.environ,
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
+    gone = timedelta(seconds=settings.worker_gone_seconds)
     definition = Definition(_place(source), engine_kind, without_secrets(tuple(arguments)))
     log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
     loads = launch.profile.source is EngineSource.MODEL
@@ -173,7 +177,7 @@ def gpu(settings: Settings, model: str, source: str, engine_kind: str, arguments
         def announce() -> None:
             answer_cache.revision = revision.of(launch)
             try:
-                version = db.run(versions.serve, holder, definition, answer_cache.revision)
+                version = db.run(versions.serve, holder, definition, answer_cache.revision, promoted=promote, gone=gone)
             except Conflict as error:
                 _end(error.message)
             log.info("serves", version=version.name)

@@ -50,6 +50,7 @@ from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
+from penstock.service.calls.version_calls import VersionCalls
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -119,6 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
                 WorkerDirectory(db, settings) as directory,
                 IngressClient(settings.ingress_secret.shown, settings.ingress_ca) as client,
                 CallUsage(db) as call_usage,
+                VersionCalls(db) as version_calls,
                 KeyUses(db) as key_uses,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
@@ -137,6 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
                     directory=directory,
                     calls=Calls(directory, client, Poison(db, directory, settings), settings, cache),
                     call_usage=call_usage,
+                    version_calls=version_calls,
                     outbound=outbound,
                 )
                 yield

@@ -14,6 +14,7 @@ from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.key_uses import KeyUses
+from penstock.service.calls.version_calls import VersionCalls
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -40,6 +41,7 @@ class Platform:
     directory: WorkerDirectory
     calls: Calls
     call_usage: CallUsage
+    version_calls: VersionCalls
     outbound: Outbound
 
 

@@ -57,6 +57,7 @@ def _facts(one: dict[str, Any]) -> dict[str, Any]:
         "waits": waiting and " ".join([waiting["reason"].replace("_", " "), *waiting["models"]]),
         "lane": one["lane"],
         "model": one["model"],
+        "versions": ", ".join(f"{asked} {' '.join(found)}" for asked, found in (one.get("versions") or {}).items()),
         "endpoint": one["endpoint"],
         "lines": f"{counts['total']:,}: {counted(counts)}",
         "tokens": f"{usage['input_tokens']:,} in, {usage['output_tokens']:,} out",

@@ -45,7 +45,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "validate": ("validate", "Check a batch's file as the server does, without one: every bad line with its reason."),
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
     "limits": ("limits", "Set what tenants and keys may do (needs the database)."),
-    "models": ("models", "List and show known models, make one known, promise latencies, set prices."),
+    "models": ("models", "Make models known, roll versions out, promise latencies, set prices."),
     "secrets": ("secrets", "The keys that webhook secrets are encrypted with."),
     "tenants": (
         "tenants",

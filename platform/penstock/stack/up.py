@@ -261,6 +261,7 @@ def _start_workers(running: Running, wish: StackOptions, source: str, settings: 
         running.say(f"`{TINY}` is served {how}")
         arguments += added
     gpu += [f"--engine-arg={argument}" for argument in arguments]
+    gpu.append("--promote")  # what is started here is what is asked here
     _start(
         running,
         _child("keeper", _python("penstock.cli.main", "keeper"), logs, settings),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -102,7 +102,8 @@ class RequestTurns:
         self._clock = clock
         self._seen: dict[str, float] = {}
         """When a tenant asked last, for those who did lately, the latest at the end."""
-        self._in_work: Counter[str] = Counter()
+        self._in_work: dict[str, int] = {}
+        self._all_in_work = 0
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By tenant, those first that have waited longest since one of them was let in."""
         self._round: asyncio.Handle | None = None
@@ -144,6 +145,7 @@ class RequestTurns:
 
     def give_back(self, tenant: str) -> None:
         """The tenant's request needs its place no more."""
+        self._all_in_work -= 1
         self._in_work[tenant] -= 1
         if not self._in_work[tenant]:
             del self._in_work[tenant]
@@ -200,7 +202,7 @@ class RequestTurns:
 
     def _next(self) -> str | None:
         able = [tenant for tenant in self._waiting if self._may(tenant)]
-        return min(able, key=lambda tenant: self._in_work[tenant], default=None)
+        return min(able, key=lambda tenant: self._in_work.get(tenant, 0), default=None)
 
     def _may(self, tenant: str) -> bool:
         tenants = max(1, len(self._seen))
@@ -208,11 +210,12 @@ class RequestTurns:
         # Of a few tenants the shares are the bound; beyond them there is only what one has left that was alone.
         most = self._places if tenants > self._places else self._places * (self._alone + 1)
         mine = min(share, _NOBODYS_PLACES) if tenant == NOBODY else share
-        return self._in_work[tenant] < mine and self._in_work.total() < most
+        return self._in_work.get(tenant, 0) < mine and self._all_in_work < most
 
     def _take(self, tenant: str) -> None:
-        self._in_work[tenant] += 1
-        if len(self._in_work.keys() | self._waiting.keys()) > 1:
+        self._all_in_work += 1
+        self._in_work[tenant] = self._in_work.get(tenant, 0) + 1
+        if len(self._in_work) > 1 or not self._waiting.keys() <= self._in_work.keys():
             self._round = asyncio.get_running_loop().call_soon(self._next_round)
 
     def _next_round(self) -> None:

@@ -187,6 +187,7 @@ class Relayed(Response):
         self._version = {} if ask.target.version is None else {"x-penstock-version": ask.target.version}
         self._status = 0
         self._began = time.perf_counter()
+        self._first_seconds = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it; a client that leaves ends it."""
@@ -210,6 +211,16 @@ class Relayed(Response):
             status = str(CLIENT_LEFT) if self._status == CLIENT_LEFT else f"{self._status // 100}xx"
             seconds = time.perf_counter() - self._began
             CALL_SECONDS.labels(self._endpoint, self._tier, status).observe(seconds)
+            if self._version:
+                self._count_version()
+
+    def _count_version(self) -> None:
+        """For the guard of aliases; a client that leaves says nothing of its version."""
+        if self._status != CLIENT_LEFT:
+            queue = self._whose[1]
+            promised = self._here.directory.promised_seconds(queue)
+            slow = promised is not None and self._first_seconds > promised
+            self._here.version_calls.count(queue, failed=self._status >= 500, slow=slow)
 
     async def _serve(self, send: Send, client: _Client, turn: RequestTurn) -> None:
         async with self._here.calls.begin(self._taken()) as answer:
@@ -223,7 +234,8 @@ class Relayed(Response):
             self._status = answer.status
             await send({"type": "http.response.start", "status": answer.status, "headers": self._head(answer)})
             if answer.status < 400:
-                CALL_TTFT_SECONDS.labels(self._endpoint, self._tier).observe(time.perf_counter() - self._began)
+                self._first_seconds = time.perf_counter() - self._began
+                CALL_TTFT_SECONDS.labels(self._endpoint, self._tier).observe(self._first_seconds)
             if answer.pieces is not None:
                 async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var] # a generator
                     async for piece in pieces:

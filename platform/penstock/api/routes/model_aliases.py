@@ -25,11 +25,20 @@ router = APIRouter(prefix="/v1/model_aliases", tags=["models"], responses=DOCUME
 _MAX_BYTES: Final = 64 * 1024
 
 
+class AliasGuard(Asked):
+    """When the newest version's share is taken back: if it does worse than the others. It never gives a share."""
+
+    least: int = Field(100, ge=20, le=1_000_000, description="Requests of it, and of the others, to be seen first.")
+    worse_percent: float = Field(2.0, ge=0, le=100, description="Percentage points of errors, empty answers or calls "
+                                 "slower than promised, beyond what chance explains.")  # fmt: skip
+
+
 class ChangeAlias(Asked):
     """What an alias stands for from now on."""
 
     model: Text
     alias: Text = Field(STABLE, description="1 to 40 of a-z, 0-9, _ and -, begins with a letter, no version.")
+    guard: AliasGuard | None = Field(None, description="Null: nothing is taken back by itself.")
     weights: dict[str, int] = Field(description='Percent by version, 100 in all, e.g. `{"v1": 90, "v2": 10}`.')
 
 
@@ -38,6 +47,7 @@ class PromoteVersion(Asked):
 
     version: Text = Field(description="Such as `v2`.")
     weight: int = Field(100, ge=1, le=100, description="Percent; the rest stays with what the alias stood for.")
+    guard: AliasGuard | None = Field(None, description="Null: as the alias has it.")
 
 
 BODIES: Final = (ChangeAlias, PromoteVersion)
@@ -64,22 +74,22 @@ async def change_model_alias(request: Request, operator: Operator, here: Acting)
     """
     asked = body.check(ChangeAlias, body.decode(await body.read(request, _MAX_BYTES)))
     weights = {_number(version): weight for version, weight in asked.weights.items()}
-    made = await here.db.run(aliases.change, asked.model, asked.alias, weights)
+    guard = asked.guard.model_dump() if asked.guard else None
+    made = await here.db.run(aliases.change, asked.model, asked.alias, weights, guard=guard)
     return registry_shapes.alias(made, operator=True)
 
 
-@router.post(
-    "/{alias_id:path}/promote", summary="Promote a model version", openapi_extra=body.documented(PromoteVersion)
-)
+@router.post("/{alias_id:at}/promote", summary="Promote a model version", openapi_extra=body.documented(PromoteVersion))
 async def promote_model_version(request: Request, alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """Give a version this share of an alias; the rest stays with what it stood for. For operators."""
     asked = body.check(PromoteVersion, body.decode(await body.read(request, _MAX_BYTES)))
     model, alias = _named(alias_id)
-    made = await here.db.run(aliases.promote, model, _number(asked.version), alias, asked.weight)
+    guard = asked.guard.model_dump() if asked.guard else None
+    made = await here.db.run(aliases.promote, model, _number(asked.version), alias, asked.weight, guard)
     return registry_shapes.alias(made, operator=True)
 
 
-@router.post("/{alias_id:path}/rollback", summary="Roll a model alias back")
+@router.post("/{alias_id:at}/rollback", summary="Roll a model alias back")
 async def roll_back_model_alias(alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """Let an alias stand again for what it stood for before its last change; again: before that one. For operators.
 
@@ -88,7 +98,7 @@ async def roll_back_model_alias(alias_id: str, operator: Operator, here: Acting)
     return registry_shapes.alias(await here.db.run(aliases.rollback, *_named(alias_id)), operator=True)
 
 
-@router.get("/{alias_id:path}/history", summary="List changes of a model alias")
+@router.get("/{alias_id:at}/history", summary="List changes of a model alias")
 async def list_model_alias_changes(alias_id: str, caller: Caller, here: Here) -> AliasHistory:
     """The latest 100 changes of an alias, newest first."""
     model, alias = _named(alias_id)
@@ -98,16 +108,16 @@ async def list_model_alias_changes(alias_id: str, caller: Caller, here: Here) ->
     return AliasHistory(data=[registry_shapes.alias(one, operator=operator) for one in found])
 
 
-@router.get("/{alias_id:path}", summary="Look at a model alias")
+@router.get("/{alias_id:at}", summary="Look at a model alias")
 async def get_model_alias(alias_id: str, caller: Caller, here: Here) -> ModelAlias:
-    """One alias by its id (`chat@canary`); a plain name is `chat@stable`."""
+    """One alias by its id (`chat@canary`); what a plain name stands for is `chat@stable`."""
     model, alias = _named(alias_id)
     check_model(caller.models, model)
     found = await here.db.autocommit(aliases.get, model, alias)
     return registry_shapes.alias(found, operator=caller.role is Role.OPERATOR)
 
 
-@router.delete("/{alias_id:path}", summary="Remove a model alias")
+@router.delete("/{alias_id:at}", summary="Remove a model alias")
 async def remove_model_alias(alias_id: str, operator: Operator, here: Acting) -> DeletedAlias:
     """Let an alias stand for nothing: requests that name it are refused. 409 for `stable`. For operators."""
     await here.db.run(aliases.remove, *_named(alias_id))
@@ -115,8 +125,8 @@ async def remove_model_alias(alias_id: str, operator: Operator, here: Acting) ->
 
 
 def _named(id: str) -> tuple[str, str]:
-    model, at, alias = id.rpartition("@")
-    return (model, alias) if at else (id, STABLE)
+    model, _, alias = id.rpartition("@")
+    return model, alias
 
 
 def _number(version: str) -> int:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from penstock.api.auth import Acting, Caller, Operator
-from penstock.api.http import body
+from penstock.api.http import at_convertor, body
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
@@ -21,6 +21,7 @@ from penstock.domain.accounts.access import Role, check_model
 from penstock.domain.models.version import Definition, without_secrets
 from penstock.service.models import adapters, repin, versions
 
+at_convertor.register()
 router = APIRouter(prefix="/v1/model_versions", tags=["models"], responses=DOCUMENTED)
 
 _MAX_BYTES: Final = 1024 * 1024
@@ -82,7 +83,7 @@ async def create_model_version(request: Request, operator: Operator, here: Actin
     return registry_shapes.version(view, operator=True)
 
 
-@router.post("/{version_id:path}/retire", summary="Retire a model version")
+@router.post("/{version_id:at}/retire", summary="Retire a model version")
 async def retire_model_version(version_id: str, operator: Operator, here: Acting) -> ModelVersion:
     """Let nobody ask a version any more. For operators.
 
@@ -94,7 +95,7 @@ async def retire_model_version(version_id: str, operator: Operator, here: Acting
 
 
 @router.post(
-    "/{version_id:path}/repin", summary="Repin a model version's work", openapi_extra=body.documented(RepinVersion)
+    "/{version_id:at}/repin", summary="Repin a model version's work", openapi_extra=body.documented(RepinVersion)
 )
 async def repin_model_version(request: Request, version_id: str, operator: Operator, here: Acting) -> Repin:
     """Pin unstarted work of open batches and jobs, of every tenant, to another version; what has begun stays.
@@ -110,7 +111,7 @@ async def repin_model_version(request: Request, version_id: str, operator: Opera
     return Repin(batches=batches, slices=slices)
 
 
-@router.get("/{version_id:path}", summary="Look at a model version")
+@router.get("/{version_id:at}", summary="Look at a model version")
 async def get_model_version(version_id: str, caller: Caller, here: Here) -> ModelVersion:
     """One version, by its id (`chat@v2`). 403 (`model_not_allowed`) for a model that your key may not ask."""
     check_model(caller.models, version_id)

@@ -10,16 +10,26 @@ from penstock.api.platform import Here
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import ModelList, ModelShape
 from penstock.domain.accounts.access import allows, check_model
+from penstock.domain.models.version import STABLE
 from penstock.service.admin import models
+from penstock.service.models import aliases
 
 router = APIRouter(prefix="/v1/models", tags=["models"], responses=DOCUMENTED)
 
 
 @router.get("", summary="List models")
 async def list_models(caller: Caller, here: Here) -> ModelList:
-    """Every model that was added, or that a worker ever served, and that your key may ask."""
+    """Every model that was added, or that a worker ever served, and that your key may ask; and its aliases.
+
+    A plain name is its alias `stable`; versions are in `/v1/model_versions`.
+    """
     found = await here.db.autocommit(models.page, here.settings)
-    return ModelList(data=[shapes.model(one) for one in found if allows(caller.models, one.name)])
+    told = {one.name: shapes.model(one) for one in found if allows(caller.models, one.name)}
+    for alias in await here.db.autocommit(aliases.page):
+        if alias.model in told and alias.alias != STABLE:
+            name = f"{alias.model}@{alias.alias}"
+            told[name] = told[alias.model].model_copy(update={"id": name})
+    return ModelList(data=list(told.values()))
 
 
 @router.get("/{model:path}", summary="Look at a model")

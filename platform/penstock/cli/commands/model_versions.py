@@ -26,6 +26,10 @@ _MOST = 100
 Version = Annotated[str, typer.Argument(help="A version, e.g. chat@v2.", metavar="NAME@VERSION")]
 Alias = Annotated[str, typer.Argument(help="A model, or an alias of it such as chat@canary.", metavar="NAME[@ALIAS]")]
 
+Guard = Annotated[
+    bool, typer.Option("--guard", help="Take the newest version's share back if it does worse than the others.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Put the commands into the family."""
@@ -87,9 +91,7 @@ def alias(
         list[str] | None, typer.Argument(help="What it stands for from now on, in percent.", metavar="VERSION=PERCENT")
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Let it stand for nothing; not for stable.")] = False,
-    guard: Annotated[
-        bool, typer.Option("--guard", help="Take the newest version's share back if it does worse than the others.")
-    ] = False,
+    guard: Guard = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
@@ -99,7 +101,7 @@ def alias(
     A single version needs no percent. In force for calls within two seconds; planned batches keep their versions.
     """
     with told(), connected(url, data) as client:
-        model, _, wanted = name.partition("@") if "@" in name else (name, "", STABLE)
+        model, _, wanted = name.rpartition("@") if "@" in name else (name, "", STABLE)
         id = quote(f"{model}@{wanted}")
         if remove:
             check(client.request("DELETE", f"/model_aliases/{id}"))
@@ -107,7 +109,7 @@ def alias(
             return
         if weights:
             body = {"model": model, "alias": wanted, "weights": _weights(weights)}
-            one = ask(client, "POST", "/model_aliases", json=body | ({"guard": {}} if guard else {}))
+            one = ask(client, "POST", "/model_aliases", json=body | _guard(guard))
             say_json(one) if as_json else say(_said(one))
             return
         found = ask(client, "GET", f"/model_aliases/{id}/history")
@@ -124,6 +126,7 @@ def promote(
     version: Version,
     weight: Annotated[int, typer.Option(help="Its share in percent; the rest stays.", min=1, max=100)] = 100,
     alias: Annotated[str, typer.Option(help="Of this alias.")] = STABLE,
+    guard: Guard = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     data: Data = DEFAULT_DATA,
@@ -131,7 +134,7 @@ def promote(
     """Give a version all of an alias, or a share: a canary is `penstock models promote chat@v2 --weight 10`."""
     model, _, label = version.rpartition("@")
     with told(), connected(url, data) as client:
-        body = {"version": label, "weight": weight}
+        body = {"version": label, "weight": weight} | _guard(guard)
         one = ask(client, "POST", f"/model_aliases/{quote(f'{model}@{alias}')}/promote", json=body)
         say_json(one) if as_json else say(_said(one))
 
@@ -142,7 +145,8 @@ def rollback(name: Alias, as_json: Json = False, url: Url = DEFAULT_URL, data: D
     Calls go there within two seconds; batches that are planned keep their versions, unless `repin` moves them.
     """
     with told(), connected(url, data) as client:
-        one = ask(client, "POST", f"/model_aliases/{quote(name)}/rollback")
+        id = name if "@" in name else f"{name}@{STABLE}"
+        one = ask(client, "POST", f"/model_aliases/{quote(id)}/rollback")
         say_json(one) if as_json else say(_said(one))
 
 
@@ -208,6 +212,10 @@ def _weights(given: list[str]) -> dict[str, int]:
             raise Problem(f"{one!r} is no share of a version: v1=90 v2=10, say.")
         made[version] = int(percent) if equals else 100
     return made
+
+
+def _guard(wanted: bool) -> dict[str, Any]:
+    return {"guard": {}} if wanted else {}
 
 
 def _said(one: dict[str, Any]) -> str:

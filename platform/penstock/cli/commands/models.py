@@ -18,10 +18,7 @@ from penstock.stack.problem import Problem
 if TYPE_CHECKING:
     from penstock.service.core.transaction import Database
 
-app = typer.Typer(
-    no_args_is_help=True, help="List and show models, make one known, promise latencies, set prices, roll versions out."
-)
-model_versions.add_to(app)
+app = typer.Typer(no_args_is_help=True, help="Make models known, roll versions out, promise latencies, set prices.")
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 

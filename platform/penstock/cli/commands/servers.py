@@ -97,7 +97,10 @@ def worker(
         list[str] | None, typer.Option(help="Passed to the engine as it is; repeatable: --engine-arg=--seed=1")
     ] = None,
 ) -> None:
-    """Run a GPU worker and its engine."""
+    """Run a GPU worker and its engine.
+
+    Its engine's revision says which version of the model it serves; a new one gets no work before it is promoted.
+    """
     arguments = [f"--engine-arg={argument}" for argument in engine_arg or ()]
     _become_worker("gpu", f"--model={model}", f"--engine={engine}", *arguments)
 

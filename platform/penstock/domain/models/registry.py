@@ -29,7 +29,7 @@ class Numbered:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ModelTarget:
     """What a request's model stands for."""
 
     name: str
@@ -83,7 +83,7 @@ class Registry:
         name, after, meant = found
         return after == STABLE or (meant in self.versions.get(name, {}) if isinstance(meant, int) else bool(meant))
 
-    def resolve(self, asked: str, place: float) -> Target:
+    def resolve(self, asked: str, place: float) -> ModelTarget:
         """What this stands for, for whoever stands at this place of an alias (0 to below 100); raises UnknownTarget."""
         found = self.split(asked)
         if found is None:
@@ -95,9 +95,9 @@ class Registry:
             return self._numbered(name, meant)
         if after != STABLE:
             raise UnknownTarget("alias_not_found", self._no_alias(name, after))
-        return self._target(name, 1) if 1 in self.versions.get(name, {}) else Target(name, name, None)
+        return self._target(name, 1) if 1 in self.versions.get(name, {}) else ModelTarget(name, name, None)
 
-    def heaviest(self, asked: str) -> Target:
+    def heaviest(self, asked: str) -> ModelTarget:
         """What it stands for mostly; raises UnknownTarget."""
         found = self.split(asked)
         if found is not None and isinstance(found[2], Split):
@@ -105,7 +105,7 @@ class Registry:
             return self._target(found[0], max(weights, key=lambda one: (weights[one], -one)))
         return self.resolve(asked, 0)
 
-    def others(self, asked: str, not_this: Target) -> list[Target]:
+    def others(self, asked: str, not_this: ModelTarget) -> list[ModelTarget]:
         """The other versions that an alias stands for, the heaviest first: for when nobody serves that one."""
         found = self.split(asked)
         if found is None or not isinstance(found[2], Split):
@@ -126,13 +126,13 @@ class Registry:
         found = self.split(asked)
         return found[0] if found else asked
 
-    def _target(self, name: str, number: int) -> Target:
+    def _target(self, name: str, number: int) -> ModelTarget:
         found = self.versions[name][number]
         if found.base is None:
-            return Target(name, found.queue, number)
-        return Target(name, found.base, number, Adapter(found.queue, found.digest))
+            return ModelTarget(name, found.queue, number)
+        return ModelTarget(name, found.base, number, Adapter(found.queue, found.digest))
 
-    def _numbered(self, name: str, number: int) -> Target:
+    def _numbered(self, name: str, number: int) -> ModelTarget:
         known = self.versions.get(name, {})
         if number not in known:
             there = ", ".join(label(one) for one, version in sorted(known.items()) if _asked(version))

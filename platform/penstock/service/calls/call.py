@@ -35,7 +35,7 @@ from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.engines.profile import EngineLack
 from penstock.domain.models.alias import WHOLE, place_of
-from penstock.domain.models.registry import Target, UnknownTarget
+from penstock.domain.models.registry import ModelTarget, UnknownTarget
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import canonical, engine_body
@@ -67,7 +67,7 @@ class CallRequest:
     endpoint: str
     model: str
     """As it was asked."""
-    target: Target
+    target: ModelTarget
     """What that stands for."""
     body: bytes
     """As the engine gets it."""
@@ -361,7 +361,7 @@ def _read(
         tenant=tenant,
         endpoint=endpoint,
         model=call.model,
-        target=Target(name_of(call.model), call.model, None),
+        target=ModelTarget(name_of(call.model), call.model, None),
         body=call.body,
         tier=tier,
         sequences=call.sequences,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -35,6 +35,8 @@ class RoutingTable:
     """Tenants whose calls use the shared cache unless they say otherwise."""
     priced: frozenset[str] = frozenset()
     """Models that have a price."""
+    promised: Mapping[str, float] = field(default_factory=dict)
+    """Seconds to the first token that calls are promised, by queue."""
 
 
 def announce(
@@ -77,6 +79,7 @@ def table(tx: Transaction, settings: CallSettings) -> RoutingTable:
         ),
         caching=frozenset(tenants.caching(tx.conn)),
         priced=frozenset(prices.valid(tx.conn)),
+        promised=models.promised_seconds(tx.conn),
     )
 
 

@@ -23,7 +23,7 @@ from penstock.domain.calls import routing
 from penstock.domain.calls.breaker import CLOSED, Breaker
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.engines.profile import EngineLack
-from penstock.domain.models.registry import Registry, Target
+from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
@@ -162,7 +162,7 @@ class WorkerDirectory:
             raise Unavailable("The database is away; try again shortly.")
         return False
 
-    def target(self, asked: str, place: float) -> Target:
+    def target(self, asked: str, place: float) -> ModelTarget:
         """What a call's model stands for, for whoever stands at this place of an alias (0 to below 100).
 
         Where nobody serves the version that an alias picked, it is another one of its versions that is served.
@@ -185,6 +185,10 @@ class WorkerDirectory:
     def priced(self, model: str) -> bool:
         """Whether a model has a price."""
         return model in self._table.priced
+
+    def promised_seconds(self, queue: str) -> float | None:
+        """The time to first token that a version's calls are promised; None: nothing is."""
+        return self._table.promised.get(queue)
 
     def revision(self, model: str) -> str:
         """What makes answers of this model its own; empty if that is not known, or its workers don't agree."""

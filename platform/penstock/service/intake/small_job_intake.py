@@ -24,7 +24,7 @@ from penstock.domain.api_errors import ModelNotFound, NotFound, Unavailable
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName, Limits
 from penstock.domain.models.alias import place_of_batch
-from penstock.domain.models.registry import Registry, Target, UnknownTarget
+from penstock.domain.models.registry import ModelTarget, Registry, UnknownTarget
 from penstock.domain.single_flight import SingleFlight
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.new_batch import NewBatch, NewJob
@@ -72,7 +72,7 @@ class SmallJobIntake:
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
 
-    async def look(self, new: NewBatch, model: str) -> tuple[Target, ModelFacts | None]:
+    async def look(self, new: NewBatch, model: str) -> tuple[ModelTarget, ModelFacts | None]:
         """What a new job's model stands for, and what its lines taught.
 
         Raises ModelNotFound, which names models that the job's key may ask, or says what is wrong with an alias or

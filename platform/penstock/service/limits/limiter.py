@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from penstock.domain.accounts.access import Access
@@ -16,8 +17,13 @@ from penstock.service.limits.rates import Rate, Rates, RateState
 from penstock.settings import Settings
 from penstock.wire.rate_buckets import RateBuckets
 
-_HEADERS: Final = {LimitName.REQUESTS_PER_MINUTE: "requests", LimitName.TOKENS_PER_MINUTE: "tokens"}
-"""As OpenAI's headers call them."""
+_HEADERS: Final = {
+    name: tuple(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset"))
+    for name, unit in ((LimitName.REQUESTS_PER_MINUTE, "requests"), (LimitName.TOKENS_PER_MINUTE, "tokens"))
+}
+"""As OpenAI calls them."""
+_rate = lru_cache(10_000)(Rate)
+"""Each request has several, the same ones again and again."""
 
 
 class Limiter:
@@ -28,14 +34,13 @@ class Limiter:
         self._rates = Rates(RateBuckets(settings.redis_url, settings.hint_timeout_seconds))
         self._at_once = AtOnce(settings)
 
-    def rates(self, access: Access, name: LimitName) -> Iterator[Rate]:
+    def rates(self, access: Access, name: LimitName) -> Sequence[Rate]:
         """The rates that a key's requests pay: its own first, for it is the smaller one."""
-        own = access.key_limits.get(name)
-        if own is not None:
-            yield Rate(f"key:{access.key}", name, own)
-        all_keys = defaults.limit(name, access.limits, self._settings)
+        own, all_keys = access.key_limits.get(name), defaults.limit(name, access.limits, self._settings)
+        rates = [_rate(f"key:{access.key}", name, own)] if own is not None else []
         if all_keys is not None:
-            yield Rate(f"tenant:{access.tenant}", name, all_keys)
+            rates.append(_rate(f"tenant:{access.tenant}", name, all_keys))
+        return rates
 
     async def take(self, access: Access, name: LimitName, amount: int = 1) -> None:
         """Pay so much of a rate; raise TooMany, and then nothing is paid."""
@@ -54,8 +59,8 @@ class Limiter:
         for rate in self.rates(access, name):
             self._rates.charge(rate, amount)
 
-    def held(self, access: Access, name: LimitName, amount: int = 1) -> AbstractContextManager[Held]:
-        """Hold something until the end; raise TooMany."""
+    def held(self, access: Access, name: LimitName, amount: int = 1) -> Held:
+        """Hold something from `with` on to its end."""
         return self._at_once.held(access, name, amount)
 
     def holds(self, owner: str, name: LimitName) -> int:
@@ -65,15 +70,12 @@ class Limiter:
     def headers(self, access: Access) -> dict[str, str]:
         """How its rates stand, as OpenAI says it: `x-ratelimit-remaining-requests` and so on, of the tightest one."""
         told: dict[str, str] = {}
-        for name, unit in _HEADERS.items():
-            found = [self._rates.state(rate) for rate in self.rates(access, name)]
-            if found:
-                one = min(found, key=lambda state: state.remaining)
-                told |= {
-                    f"x-ratelimit-limit-{unit}": str(one.limit),
-                    f"x-ratelimit-remaining-{unit}": str(one.remaining),
-                    f"x-ratelimit-reset-{unit}": _duration(one.reset_seconds),
-                }
+        for name, (limit, remaining, reset) in _HEADERS.items():
+            rates = self.rates(access, name)
+            if rates:
+                one = min((self._rates.state(rate) for rate in rates), key=attrgetter("remaining"))
+                told[limit], told[remaining] = str(one.limit), str(one.remaining)
+                told[reset] = _duration(one.reset_seconds)
         return told
 
     async def look(self, rate: Rate) -> RateState:

@@ -15,7 +15,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -33,7 +34,7 @@ _REMEMBERED_SECONDS: Final = 120.0
 """A purse says that its bucket is empty: forgotten earlier, it could owe a grant again and again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rate:
     """One limit of one tenant or key."""
 
@@ -42,14 +43,13 @@ class Rate:
     name: LimitName
     per_minute: int
 
-    @property
+    @cached_property
     def bucket(self) -> str:
         """Its name in Redis; another limit is another bucket, full at first."""
         return f"{self.owner}:{self.name}:{self.per_minute}"
 
 
-@dataclass(frozen=True, slots=True)
-class RateState:
+class RateState(NamedTuple):
     """How a rate stands for a client, as far as this process knows."""
 
     limit: int

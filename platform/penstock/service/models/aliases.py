@@ -7,6 +7,7 @@ from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
 from penstock.domain.models.alias import AliasChange, Split, check_alias
+from penstock.domain.models.guard import GuardTerms
 from penstock.domain.models.version import STABLE, VersionState
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
@@ -55,17 +56,27 @@ def change(
     """
     check_alias(alias)
     split = Split.of(weights)
+    terms = GuardTerms.of(guard)
     _lock(tx, model)
     for number in split.weights:
         version = model_versions.get(tx, model, number)
         if version.state is VersionState.RETIRED:
             message = f"{version.name} is retired: no alias can stand for it."
             raise Conflict(version.state, "asked", message, code="version_retired")
-    return _write(tx, model, alias, split, guard, reason)
+    return write(tx, model, alias, split, None if terms is None else terms.as_json(), reason)
 
 
-def promote(tx: Transaction, model: str, number: int, alias: str = STABLE, weight: int = 100) -> AliasChange:
+def promote(
+    tx: Transaction,
+    model: str,
+    number: int,
+    alias: str = STABLE,
+    weight: int = 100,
+    guard: Mapping[str, float] | None = None,
+) -> AliasChange:
     """Give a version this share of an alias, and the rest to what the alias stood for, in the parts that those had.
+
+    Without a `guard` of its own a share stands under the guard that the alias has.
 
     Raises as `change` does, and BadRequest where there is nothing that the rest could go to.
     """
@@ -79,12 +90,13 @@ def promote(tx: Transaction, model: str, number: int, alias: str = STABLE, weigh
         if not before:
             message = f"{model}@{alias} stands for no other version that the rest could go to: give it 100."
             raise BadRequest(message, param="weight")
-        weights |= _parted(100 - weight, before)
-    guard = now.guard if now is not None and weight < 100 else None
+        weights |= parted(100 - weight, before)
+    if guard is None and now is not None and weight < 100:
+        guard = now.guard
     return change(tx, model, alias, weights, guard=guard, reason="promoted")
 
 
-def _parted(whole: int, parts: Mapping[int, int]) -> dict[int, int]:
+def parted(whole: int, parts: Mapping[int, int]) -> dict[int, int]:
     """A whole number in whole parts like these; what rounding leaves goes to the largest."""
     total = sum(parts.values())
     made = {key: whole * part // total for key, part in parts.items()}
@@ -109,7 +121,7 @@ def rollback(tx: Transaction, model: str, alias: str = STABLE) -> AliasChange:
         if model_versions.get(tx, model, number).state is VersionState.RETIRED:
             message = f"{model}@{alias} stood for v{number} before, which is retired."
             raise Conflict("retired", "rolled back", message, code="version_retired")
-    return _write(tx, model, alias, before.split, before.guard, f"{_BACK}{before.id}")
+    return write(tx, model, alias, before.split, before.guard, f"{_BACK}{before.id}")
 
 
 _BACK: Final = "rolled back to "
@@ -139,9 +151,10 @@ def _lock(tx: Transaction, model: str) -> None:
         model_versions.check_known(tx, model)
 
 
-def _write(
+def write(
     tx: Transaction, model: str, alias: str, split: Split, guard: Mapping[str, float] | None, reason: str
 ) -> AliasChange:
+    """Write and audit one change of an alias whose model is locked."""
     made = aliases.change(tx.conn, model, alias, split, guard=guard, actor=tx.actor, reason=reason)
     weights = {f"v{number}": weight for number, weight in split.weights.items()}
     audit.record(tx, audit.NOBODY, "model_alias.changed", f"{model}@{alias}", weights=weights, reason=reason)

@@ -10,7 +10,7 @@ from typing import Final
 
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.models.alias import place_of_batch
-from penstock.domain.models.registry import Registry, Target, UnknownTarget
+from penstock.domain.models.registry import ModelTarget, Registry, UnknownTarget
 from penstock.domain.models.version import Version
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
@@ -65,7 +65,7 @@ def repin(tx: Transaction, name: str, to: str, settings: DispatchSettings, *, af
     return Repinned(moved_batches, moved_slices, found[-1] if len(found) == MOST_AT_ONCE else None)
 
 
-def _target(now: Registry, to: str, batch: str) -> Target:
+def _target(now: Registry, to: str, batch: str) -> ModelTarget:
     try:
         return now.resolve(to, place_of_batch(batch, now.name_of(to)))
     except UnknownTarget as error:

@@ -17,6 +17,7 @@ from penstock.service.core.transaction import Transaction
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
 from penstock.store.models import aliases, versions
+from penstock.store.models import repin as pins
 
 _MOST_NAMED: Final = 5
 _MOST_ARGUMENTS: Final = 200
@@ -33,17 +34,28 @@ class VersionView:
     """Weights by alias."""
 
 
-def serve(tx: Transaction, holder: Holder, definition: Definition, revision: str) -> Version:
+def serve(
+    tx: Transaction,
+    holder: Holder,
+    definition: Definition,
+    revision: str,
+    *,
+    promoted: bool = False,
+    gone: timedelta = timedelta(0),
+) -> Version:
     """The version that a worker serves whose engine is ready, made if there is none: the worker's work is its queue's.
 
     `revision` is the engine's, empty if it can't be known: then the definition stands for it. The first version of a
-    name becomes its `stable`. Raises Conflict if the version is retired.
+    name becomes its `stable`. `promoted`: so does this one, unless another machine's worker serves what that stands
+    for, and it takes over what waits for versions that no other machine serves (of which nothing was heard for `gone`).
+    Raises Conflict if the version is retired.
     """
     assert holder.model is not None, "only gpu workers serve"
     model = holder.model
     models.add(tx.conn, model, "registered")
     versions.lock_name(tx.conn, model)
     digest = revision or _declared(definition)
+    left: list[str] = []
     version = versions.by_digest(tx.conn, model, digest) or versions.unserved(tx.conn, model, definition)
     if version is None:
         version = versions.insert(tx.conn, model, definition, registered=True)
@@ -52,11 +64,28 @@ def serve(tx: Transaction, holder: Holder, definition: Definition, revision: str
         raise Conflict(version.state, "served", f"This is {version.name}, which is retired: start another version.")
     if version.state is VersionState.DRAFT:
         versions.served(tx.conn, version, digest)
-    if not any(one.alias == STABLE for one in aliases.latest(tx.conn, model)):
-        split = Split.of({version.number: 100})
-        aliases.change(tx.conn, model, STABLE, split, actor=tx.actor, reason="the first version that was served")
+    stable = next((one.split for one in aliases.latest(tx.conn, model) if one.alias == STABLE), None)
+    split = Split.of({version.number: 100})
+    if promoted:
+        promoted, left = _alone(tx, holder, version, stable, gone)
+    if stable is None or (promoted and stable != split):
+        reason = "promoted by its worker" if stable else "the first version that was served"
+        aliases.change(tx.conn, model, STABLE, split, actor=tx.actor, reason=reason)
     versions.serve(tx.conn, holder.id, version)
+    if promoted and left:
+        pins.take_over(tx.conn, version, left)
     return version
+
+
+def _alone(
+    tx: Transaction, holder: Holder, version: Version, stable: Split | None, gone: timedelta
+) -> tuple[bool, list[str]]:
+    """Whether no other machine serves what the name stands for, and the queues that none serves."""
+    others = {one.number: one.queue for one in versions.of_model(tx.conn, version.model) if one != version}
+    live = versions.live_workers(tx.conn, list(others.values()), gone=gone, but=holder.host)
+    meant = stable.weights if stable else ()
+    alone = not any(others.get(number) in live for number in meant)
+    return alone, [queue for queue in others.values() if queue not in live]
 
 
 def _declared(definition: Definition) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.domain.accounts.access import MOST_NAMED, allows, not_allowed, only_one, unknown
 from penstock.domain.models.alias import place_of_batch
-from penstock.domain.models.registry import Registry, Target, UnknownTarget
+from penstock.domain.models.registry import ModelTarget, Registry, UnknownTarget
 from penstock.domain.work.batch import Batch
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import budget
@@ -42,7 +42,7 @@ class LineModels:
     """What the names stand for; None: each for itself."""
     batch: str = ""
     """Whose lines they are: it stands at one place of each alias."""
-    _found: dict[str, Target] = field(default_factory=dict)
+    _found: dict[str, ModelTarget] = field(default_factory=dict)
 
     def fault(self, asked: str) -> tuple[str, str] | None:
         """Code and message for a line that names a model which it may not; None if it may."""
@@ -59,16 +59,16 @@ class LineModels:
             return budget.NO_PRICE, budget.no_price(asked).message
         return None
 
-    def target(self, asked: str) -> Target:
+    def target(self, asked: str) -> ModelTarget:
         """What a name stands for in this batch; raises UnknownTarget."""
         found = self._found.get(asked)
         if found is None:
             found = self._found[asked] = self._resolve(asked)
         return found
 
-    def _resolve(self, asked: str) -> Target:
+    def _resolve(self, asked: str) -> ModelTarget:
         if self.registry is None:
-            return Target(asked, asked, None)
+            return ModelTarget(asked, asked, None)
         return self.registry.resolve(asked, place_of_batch(self.batch, self.registry.name_of(asked)))
 
     @cached_property

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from penstock.blobs.store import Blobs
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.fleet.worker import WorkerPace
-from penstock.domain.models.registry import Target
+from penstock.domain.models.registry import ModelTarget
 from penstock.domain.work.slice import Cut
 from penstock.formats import plan
 from penstock.service.planning import order
@@ -147,7 +147,7 @@ def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | N
                     pending, pending_bytes = [], 0
             offset += copy.write(b"".join(pending))
             asked = made.found.models[made.found.model_of[members[0]]]
-            target = models.target(asked) if models else Target(asked, asked, None)
+            target = models.target(asked) if models else ModelTarget(asked, asked, None)
             cuts.append(
                 Cut(
                     model=target.queue,

@@ -14,7 +14,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, TooMany, Unauthorized
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
-from penstock.domain.models.registry import Target
+from penstock.domain.models.registry import ModelTarget
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
 from penstock.domain.work.slice import Cut
 from penstock.domain.work.terms import OnInvalid
@@ -107,7 +107,7 @@ def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettin
 
 
 def speeds(
-    tx: Transaction, targets: Mapping[str, Target], facts: Mapping[str, ModelFacts], settings: Settings
+    tx: Transaction, targets: Mapping[str, ModelTarget], facts: Mapping[str, ModelFacts], settings: Settings
 ) -> dict[str, plan.Speed]:
     """How much work a slice of each model should be, by what lines ask."""
     queues = sorted({target.queue for target in targets.values()})
@@ -139,7 +139,7 @@ def begin(
     cuts: list[Cut],
     settings: DispatchSettings,
     bad: SkippedLines | None = None,
-    targets: Mapping[str, Target] | None = None,
+    targets: Mapping[str, ModelTarget] | None = None,
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it.
 

@@ -38,6 +38,11 @@ _PROMISE = text("""
         itl_p95_ms = case when cast(:itl as int) is null then itl_p95_ms else nullif(cast(:itl as int), 0) end
     where name = :name
     returning ttft_p95_ms, itl_p95_ms""")
+_PROMISED = text("""
+    -- A version that promises nothing of its own keeps what its name promises.
+    select m.name, coalesce(m.ttft_p95_ms, named.ttft_p95_ms) as ttft_p95_ms
+    from models m left join models named on named.name = m.version_of
+    where coalesce(m.ttft_p95_ms, named.ttft_p95_ms) is not null""")
 _FACTS = text("""
     select name, bytes_per_token, output_tokens, tokens_scale from models
     where measured_at is not null and (cast(:names as text[]) is null or name = any(cast(:names as text[])))
@@ -117,6 +122,11 @@ def promise(conn: Connection, name: str, *, ttft_p95_ms: int | None, itl_p95_ms:
     """Set what waiting calls are promised: 0 clears one, None leaves it. What holds now; None if no such model."""
     row = conn.execute(_PROMISE, {"name": name, "ttft": ttft_p95_ms, "itl": itl_p95_ms}).first()
     return Slo(row.ttft_p95_ms, row.itl_p95_ms) if row else None
+
+
+def promised_seconds(conn: Connection) -> dict[str, float]:
+    """The time to first token that calls are promised, by queue."""
+    return {row.name: row.ttft_p95_ms / 1000 for row in conn.execute(_PROMISED)}
 
 
 def facts(conn: Connection, names: list[str] | None = None) -> dict[str, ModelFacts]:

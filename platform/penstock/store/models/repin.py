@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.models.registry import Target
+from penstock.domain.models.registry import ModelTarget
 from penstock.domain.models.version import Version
 
 _UNSTARTED: Final = """
@@ -30,6 +30,19 @@ _STAYS = text("""
 _PINNED = text("select versions from batches where id = :batch")
 _PIN = text("update batches set versions = cast(:versions as jsonb) where id = :batch")
 
+_TAKE_OVER = text("""
+    -- What has answers already goes on there, too: nobody else would do it.
+    with moved as (
+        update slices set model = :queue, state = 'queued'
+        where model = any(cast(:queues as text[])) and state in ('queued', 'ready')
+          and (asked is null or asked !~ '@v[0-9]+$')
+        returning batch)
+    update batches b set versions = (
+        select jsonb_object_agg(key, case when key = :model or starts_with(key, :model || '@')
+                                          then value || to_jsonb(cast(:number as int)) else value end)
+        from jsonb_each(b.versions))
+    where b.id in (select batch from moved) and b.versions is not null and b.versions <> '{}'""")
+
 
 def _of(version: Version) -> dict[str, str | None]:
     return {"served_as": version.served_as, "adapter": version.queue if version.definition.base else None}
@@ -41,7 +54,7 @@ def batches(conn: Connection, version: Version, *, after: str, limit: int) -> li
     return [row.batch for row in conn.execute(_BATCHES, values)]
 
 
-def move(conn: Connection, batch: str, version: Version, to: Target) -> int:
+def move(conn: Connection, batch: str, version: Version, to: ModelTarget) -> int:
     """Let a locked batch's unstarted slices of a version be another one's; how many there were."""
     adapter = to.adapter.id if to.adapter else None
     values = {**_of(version), "batch": batch, "name": version.name, "to": to.queue, "to_adapter": adapter}
@@ -65,3 +78,9 @@ def pin(conn: Connection, batch: str, versions: Mapping[str, Sequence[int]]) -> 
     """Say which versions a locked batch has."""
     told = {asked: list(numbers) for asked, numbers in versions.items()}
     conn.execute(_PIN, {"batch": batch, "versions": json.dumps(told)})
+
+
+def take_over(conn: Connection, version: Version, queues: Sequence[str]) -> None:
+    """Let a version do what waits in these queues of its model, but for lines that name their version."""
+    values = {"model": version.model, "number": version.number, "queue": version.queue, "queues": list(queues)}
+    conn.execute(_TAKE_OVER, values)

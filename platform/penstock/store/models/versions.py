@@ -63,7 +63,7 @@ _OPEN_BATCHES = text("""
 _WORKERS = text("""
     select model as queue, count(*)::int as workers from workers
     where kind = 'gpu' and state = 'ready' and seen_at > clock_timestamp() - :gone
-      and model = any(cast(:queues as text[])) group by model""")
+      and model = any(cast(:queues as text[])) and host is distinct from cast(:but as text) group by model""")
 _EVERY = text(
     "select model, number, queue, state, base, case when base is not null then digest end as digest from model_versions"
 )
@@ -172,9 +172,10 @@ def adopt(conn: Connection, adapter: Version) -> int:
     return conn.execute(_ADOPT, values).rowcount
 
 
-def live_workers(conn: Connection, queues: Sequence[str], *, gone: timedelta) -> dict[str, int]:
-    """How many ready workers serve each of these queues; one that nobody serves is not in it."""
-    return {row.queue: row.workers for row in conn.execute(_WORKERS, {"queues": list(queues), "gone": gone})}
+def live_workers(conn: Connection, queues: Sequence[str], *, gone: timedelta, but: str | None = None) -> dict[str, int]:
+    """How many ready workers serve each of these queues, but for those of one host; only those that are served."""
+    rows = conn.execute(_WORKERS, {"queues": list(queues), "gone": gone, "but": but})
+    return {row.queue: row.workers for row in rows}
 
 
 def every(conn: Connection) -> list[tuple[str, int, Numbered]]:
