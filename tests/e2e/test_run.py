@@ -39,6 +39,12 @@ def run(folder: Path, *arguments: str, status: int, **variables: str) -> str:
     return done.stdout + done.stderr
 
 
+def operate(platform: Platform, *arguments: str) -> str:
+    """An operator's command on the room's platform; what it said."""
+    command = [PENSTOCK, *arguments, "--data", str(platform.data)]
+    return subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=True).stdout
+
+
 def out(folder: Path, name: str = "out.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_bytes().splitlines()]
 
@@ -134,18 +140,24 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path
     assert "is whole since an earlier call" in run(folder, *arguments[4:], status=3)
 
 
-def test_an_engine_that_runs_already_is_asked_through_its_address(platform: Platform, short_dir: Path) -> None:
-    folder = short_dir / "elsewhere"
+def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its_limits(
+    platform: Platform, short_dir: Path
+) -> None:
+    folder, many = short_dir / "elsewhere", 330
     folder.mkdir()
-    key = {"PENSTOCK_ENGINE_KEY": (platform.data / "key").read_text().strip()}
-    asked = write(folder, [chat(f"e-{n}", f"line {n}.") for n in range(40)])
+    made = operate(platform, "keys", "create", "far", "--tenant", "far")
+    operate(platform, "limits", "set", "far", "requests_per_minute=300")
+    (folder / "key").write_text(made)
+    key = {"PENSTOCK_ENGINE_KEY_FILE": str(folder / "key")}
+    asked = write(folder, [chat(f"e-{n}", f"line {n}.") for n in range(many)])
     refused = run(folder, "--engine-url", platform.url, "--model", "other", status=1, **key)
     assert f"The engine at {platform.url} has tiny, not other." in refused
     told = run(folder, "--engine-url", f"{platform.url}/v1", "--dtype", "float32", status=0, **key)
     assert ids(folder) == asked
     assert "passed over, without a meaning here: --dtype" in told
+    assert [line["error"] for line in out(folder)] == [None] * many, "what is over the limit waits, and comes again"
     logs = "".join(file.read_text(errors="replace") for file in (folder / "data/run/logs").iterdir())
-    assert key["PENSTOCK_ENGINE_KEY"] not in logs
+    assert made.strip() not in logs
 
 
 # At a server that runs.

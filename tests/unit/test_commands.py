@@ -65,6 +65,7 @@ def test_a_name_that_is_nearly_a_command_is_told_which() -> None:
         (["batches", "list", "--jsn"], "--json"),
         (["batches", "submit", "in.jsonl", "--lane", "prio"], "Did you mean 'priority'?"),
         (["tenants", "cache", "acme", "onn"], "Did you mean 'on'?"),
+        (["up", "--engine", "olama"], "Did you mean 'ollama'?"),
     ):
         done = CliRunner().invoke(app, arguments)
         assert (done.exit_code, like in done.output) == (2, True), done.output

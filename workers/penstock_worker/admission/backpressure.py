@@ -14,6 +14,8 @@ from typing import Final
 
 from penstock_worker.admission.gate import Gate
 
+_LEAST_HOLD_SECONDS: Final = 0.05
+"""Whoever says `retry-after: 0` is not asked in a circle."""
 _FIRST_HOLD_SECONDS: Final = 0.5
 _MOST_HOLD_SECONDS: Final = 30.0
 _MOST_SAMPLES: Final = 512
@@ -81,7 +83,7 @@ class Backpressure:
             self._in_row += 1
         if hold_seconds is None:
             hold_seconds = min(_MOST_HOLD_SECONDS, _FIRST_HOLD_SECONDS * 2.0 ** (min(self._in_row, 16) - 1))
-        return self.hold(hold_seconds)
+        return self.hold(max(hold_seconds, _LEAST_HOLD_SECONDS))
 
     def hold(self, seconds: float) -> float:
         """Let no line in for so long; how long it is in all."""

@@ -41,7 +41,7 @@ EngineUrl = Annotated[
         "--engine-url",
         metavar="URL",
         help="Ask an OpenAI-compatible engine that runs there, from a platform that is started here; its key, if it "
-        "wants one, is PENSTOCK_ENGINE_KEY.",
+        "wants one, is PENSTOCK_ENGINE_KEY, or in the file PENSTOCK_ENGINE_KEY_FILE.",
     ),
 ]
 LaneName = Annotated[Lane, typer.Option("--lane", help="How urgent it is.")]

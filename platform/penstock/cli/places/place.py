@@ -86,6 +86,8 @@ def _model_there(url: str, wanted: str | None) -> str:
         answer.raise_for_status()
         names = [str(one["id"]) for one in answer.json()["data"]]
     except httpx.HTTPStatusError as error:
+        if wanted and error.response.status_code in (403, 404, 405):  # it lists none; its worker looks closer
+            return wanted
         raise Problem(f"The engine at {url} answers {error.response.status_code} to /v1/models.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Problem(f"Can't reach an engine at {url}: {error}.") from None

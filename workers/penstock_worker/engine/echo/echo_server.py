@@ -85,6 +85,9 @@ class Echo:
         room = options.max_loras if options.enable_lora else 0
         self.adapters = PlayedAdapters(room, self.shape.profile.adapters)
         self.limits = ProviderLimits(options.most_at_once, options.requests_per_second)
+        self.takes_ids = not self.shape.lacks(EngineLack.REQUEST_IDS)
+        self.notices = self.shape.profile.abort is EngineAbort.DISCONNECT
+        """Who leaves."""
         self.named: dict[str, asyncio.Task[Any]] = {}
         """Requests by the ids that they are aborted by."""
         self.refused_before: FIFOCache[bytes, int] = FIFOCache(_MOST_REMEMBERED)
@@ -105,7 +108,7 @@ class Echo:
         if answer is None or (request.path == "/tokenize" and self.shape.lacks(EngineLack.TOKENIZER)):
             return status_page.not_found(self.shape)
         raw = await request.read()
-        if profile.abort is EngineAbort.DISCONNECT:
+        if self.notices:
             return await self._answer(request, raw, answer)
         # Whoever leaves is not noticed: the work goes on.
         return await asyncio.shield(asyncio.ensure_future(self._answer(request, raw, answer)))
@@ -146,14 +149,15 @@ class Echo:
             raise EchoRefusal(400, f"Unrecognized request argument supplied: {field}", param=field)
         if (headers := self.limits.refuses(self.counters.running + self.counters.waiting)) is not None:
             raise EchoRefusal(429, "Too many requests.", "requests", headers=headers)
-        async with self._named(body), self._slot():
+        if not self.notices:
+            self._name(body)
+        async with self._slot():
             await self._obey(script, raw, request)
             if self._refuses(script, raw):
                 headers = {"retry-after": script.retry_after} if script.retry_after else None
                 raise EchoRefusal(script.status, f"The script says {script.status}.", "ScriptedError", headers=headers)
             own = f"{zlib.crc32(raw):08x}{self.counters.answered:08x}"
-            takes_ids = not self.shape.lacks(EngineLack.REQUEST_IDS)
-            identity = (request.headers.get("x-request-id") if takes_ids else None) or own
+            identity = (request.headers.get("x-request-id") if self.takes_ids else None) or own
             said = answer(self.voice, body, script, identity)
             self.adapters.speak(asked_model, said)
             self.counters.answered += 1
@@ -163,23 +167,15 @@ class Echo:
         return web.Response(
             body=whole.replace(b"[[surrogate]]", rb"\ud800") if script.surrogate else whole,
             content_type="application/json",
-            headers=None if takes_ids else {"x-request-id": identity},
+            headers=None if self.takes_ids else {"x-request-id": identity},
         )
 
-    @contextlib.asynccontextmanager
-    async def _named(self, body: Body) -> Any:
-        """Known by its id meanwhile, to whoever aborts by that."""
-        profile = self.shape.profile
-        id = body.get(profile.id_field) if profile.abort is EngineAbort.REQUEST_ID else None
-        task = asyncio.current_task()
-        if id is None or task is None:
-            yield
-            return
-        self.named[str(id)] = task
-        try:
-            yield
-        finally:
-            del self.named[str(id)]
+    def _name(self, body: Body) -> None:
+        """Let it be known by its id until its end, to whoever aborts by that."""
+        id, task = body.get(self.shape.profile.id_field), asyncio.current_task()
+        if id is not None and task is not None:
+            self.named[str(id)] = task
+            task.add_done_callback(lambda _: self.named.pop(str(id), None))
 
     @contextlib.asynccontextmanager
     async def _slot(self) -> Any:
@@ -258,9 +254,9 @@ class Echo:
                 raise
             task.uncancel()
             await response.write(b"data: " + encode(_CORE_DIED) + b"\n\n")
-        with self._heard_or_not():
-            if kind != "response":
-                await response.write(b"data: [DONE]\n\n")
+        if kind != "response":
+            await self._write(response, b"data: [DONE]\n\n")
+        with contextlib.nullcontext() if self.notices else contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
 
@@ -280,18 +276,15 @@ class Echo:
                 tokens += 1
                 if tokens > 1 and self.itl_seconds:
                     await asyncio.sleep(self.itl_seconds)
-            with self._heard_or_not():
-                await response.write(
-                    (f"event: {name}\n".encode() if name else b"") + b"data: " + encode(event) + b"\n\n"
-                )
+            await self._write(
+                response, (f"event: {name}\n".encode() if name else b"") + b"data: " + encode(event) + b"\n\n"
+            )
 
-    @contextlib.contextmanager
-    def _heard_or_not(self) -> Any:
-        """An engine that does not notice that its reader left goes on."""
+    async def _write(self, response: web.StreamResponse, piece: bytes) -> None:
         try:
-            yield
-        except ConnectionError:
-            if self.shape.profile.abort is EngineAbort.DISCONNECT:
+            await response.write(piece)
+        except ConnectionError:  # an engine that does not notice that its reader left goes on
+            if self.notices:
                 raise
 
 

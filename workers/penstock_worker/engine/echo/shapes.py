@@ -27,6 +27,8 @@ class EchoShape:
         played = PROFILES[plays] if plays else ECHO
         self.profile: EngineProfile = played.without(*read_lacks(lacks))
         self.plays = plays
+        refused = {"priority": EngineLack.PRIORITY, "cache_salt": EngineLack.CACHE_SALT}
+        self._refused = tuple(field for field, lack in refused.items() if self.lacks(lack))
 
     @property
     def owned_by(self) -> str:
@@ -39,10 +41,7 @@ class EchoShape:
 
     def unknown_field(self, body: Body) -> str | None:
         """A field that it refuses, as servers do that check theirs."""
-        for field, lack in (("priority", EngineLack.PRIORITY), ("cache_salt", EngineLack.CACHE_SALT)):
-            if field in body and self.lacks(lack):
-                return field
-        return None
+        return next((field for field in self._refused if field in body), None)
 
     def error(self, body: Mapping[str, Any]) -> Body:
         """An error of vLLM's shape, in that of the profile."""

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from penstock.domain.engines.profile import EngineProfile
+from penstock.domain.inference_endpoints import BATCHED
 from penstock_worker.engine.remote.engine_key import EngineKey, NoKey
 
 MODELS: Final = "/v1/models"
@@ -24,7 +25,6 @@ _MOST_NAMED: Final = 5
 _NOT_THERE: Final = frozenset({404, 405, 501})
 _NOT_TOLD: Final = _NOT_THERE | {403}
 """A key may be good for answers, and not for the list."""
-_ASKED: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 
 
 class EngineAway(Exception):
@@ -86,14 +86,14 @@ class FarEngine:
 
         Raises EngineAway and NoFarEngine.
         """
-        for path in _ASKED:
+        for path in BATCHED:
             status, _, _ = await self._get(path, b"{}")
             if status == 401:
                 raise NoFarEngine(self._no_key())
             if status not in _NOT_THERE:
                 print(f"relay: {self.url} does not list its models: its answers will say if it has {self.model!r}")
                 return
-        raise NoFarEngine(f"the engine at {self.url} has neither {MODELS} nor {_ASKED[0]}: is the address right?")
+        raise NoFarEngine(f"the engine at {self.url} has neither {MODELS} nor {BATCHED[0]}: is the address right?")
 
     def _read_list(self, status: int, kind: str, body: bytes) -> None:
         """What its list of models says. Raises EngineAway and NoFarEngine."""

@@ -36,7 +36,7 @@ from penstock_worker.engine.remote.far_engine import MODELS, EngineAway, FarEngi
 
 _MOST_BODY_BYTES: Final = 64 * 1024 * 1024
 _CONNECT_SECONDS: Final = 10.0
-_AWAIT_SECONDS: Final = 3.0
+_AWAIT_SECONDS: Final = 1.0
 """So long an engine that is away is waited for before that is said; the supervisor starts the relay again."""
 _LOOK_SECONDS: Final = 0.25
 _PASSED_ON: Final = ("content-type", "accept", "x-request-id")
