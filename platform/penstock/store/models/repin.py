@@ -34,7 +34,7 @@ _TAKE_OVER = text("""
     -- What has answers already goes on there, too: nobody else would do it.
     with moved as (
         update slices set model = :queue, state = 'queued'
-        where model = any(cast(:queues as text[])) and state in ('queued', 'ready')
+        where model = any(cast(:queues as text[])) and state in ('queued', 'ready') and adapter is null
           and (asked is null or asked !~ '@v[0-9]+$')
         returning batch)
     update batches b set versions = (
