@@ -16,7 +16,7 @@ from e2e.live import CHAT, PENSTOCK, Platform, chat, said, until, up
 
 from penstock_worker.engine import tiny_adapter
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 NAMES = ("sql", "poems", "org/laws")
 

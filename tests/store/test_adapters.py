@@ -14,11 +14,10 @@ from penstock.domain.models.registry import ModelTarget, UnknownTarget
 from penstock.domain.models.version import Definition, Version, VersionState
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
-from penstock.domain.work.slice import Claim, Cut
+from penstock.domain.work.slice import Claim
 from penstock.service.lifecycle import dispatch, work
 from penstock.service.models import adapters, aliases, registry, repin, versions
 from penstock.service.models.adapters import Place
-from penstock.store.work import slices
 
 CHAT = "chat"
 ROOM = ("--enable-lora", "--max-loras=2")
@@ -145,11 +144,3 @@ def test_a_base_that_can_be_none_is_refused_by_name(world: World, tmp_path: Path
     with pytest.raises(BadRequest, match="There is no adapter folder"):
         adapters.look(str(tmp_path / "none"), on)
     assert adapters.look("org/sql", on) == Place("org/sql", None)
-
-
-def test_a_cut_writes_its_adapter(world: World) -> None:
-    base(world)
-    id = world.batch(1, model=CHAT)
-    cut = Cut(CHAT, 0, 1, 1, 1, 1, 1, "sql", "sql")
-    world.db.run(lambda tx: slices.insert(tx.conn, id, [cut], LANES[0]))
-    assert [row.adapter for row in world.rows("select adapter from slices order by id")] == [None, "sql"]
