@@ -44,7 +44,7 @@ VLLM: Final = EngineProfile(
     sleep="/sleep",
     takes_dtype=True,
     gaps=(
-        "adapters need --enable-lora, and a penstock in the engine's interpreter",
+        "adapters need --enable-lora, and Penstock in the engine's interpreter",
         "CPU builds refuse to sleep, or free nothing",
     ),
 )
