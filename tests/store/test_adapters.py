@@ -17,7 +17,7 @@ from penstock.domain.work.lane import LANES
 from penstock.domain.work.slice import Claim
 from penstock.service.lifecycle import dispatch, work
 from penstock.service.models import adapters, aliases, registry, repin, versions
-from penstock.service.models.adapters import Place
+from penstock.service.models.adapters import AdapterPlace
 
 CHAT = "chat"
 ROOM = ("--enable-lora", "--max-loras=2")
@@ -32,7 +32,7 @@ def base(world: World, revision: str = "r1", arguments: tuple[str, ...] = ROOM) 
 
 
 def added(world: World, model: str, digest: str | None, on: str = CHAT) -> Version:
-    place = Place(f"/adapters/{model}-{digest}", digest)
+    place = AdapterPlace(f"/adapters/{model}-{digest}", digest)
     return world.db.run(adapters.add, model, world.db.run(adapters.base, on), place)
 
 
@@ -86,7 +86,7 @@ def test_what_waited_for_a_name_goes_to_the_base_once_it_is_an_adapters(world: W
 
 def test_one_whose_files_nobody_saw_gets_its_digest_when_it_is_loaded_and_keeps_it(world: World) -> None:
     base(world)
-    made = world.db.run(adapters.add, "sql", world.db.run(adapters.base, CHAT), Place("org/sql", None))
+    made = world.db.run(adapters.add, "sql", world.db.run(adapters.base, CHAT), AdapterPlace("org/sql", None))
     assert resolved(world, "sql").adapter == Adapter("sql", None)
     world.db.run(adapters.loaded, made.queue, "d1")
     world.db.run(adapters.loaded, made.queue, "d1")
@@ -143,4 +143,4 @@ def test_a_base_that_can_be_none_is_refused_by_name(world: World, tmp_path: Path
     on, _ = base(world, "r2")
     with pytest.raises(BadRequest, match="There is no adapter folder"):
         adapters.look(str(tmp_path / "none"), on)
-    assert adapters.look("org/sql", on) == Place("org/sql", None)
+    assert adapters.look("org/sql", on) == AdapterPlace("org/sql", None)

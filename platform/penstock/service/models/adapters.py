@@ -23,7 +23,7 @@ from penstock.store.models import aliases, versions
 
 
 @dataclass(frozen=True)
-class Place:
+class AdapterPlace:
     """Where an adapter comes from: its whole path or Hugging Face id, and its digest if its files were seen here."""
 
     source: str
@@ -63,24 +63,24 @@ def _check_engine(found: Version) -> None:
     raise BadRequest(message, param="base")
 
 
-def look(source: str, on: Version) -> Place:
+def look(source: str, on: Version) -> AdapterPlace:
     """Check an adapter's files, if they can be seen here, against its base; raise BadRequest with one line.
 
     What looks like a path must be there. A Hugging Face id is looked at by the worker that loads it.
     """
     path = Path(source).expanduser()
     if not path.exists() and not source.startswith(("/", ".", "~")):
-        return Place(source, None)
+        return AdapterPlace(source, None)
     try:
         files = adapter_folder.check(path.resolve())
         most_rank = adapter_arguments.most_rank(on.definition.arguments)
         adapter_folder.check_fits(files, on.definition.source, most_rank, base_name=on.name)
-        return Place(str(files.folder), adapter_folder.digest(files, on.queue))
+        return AdapterPlace(str(files.folder), adapter_folder.digest(files, on.queue))
     except NoModel as error:
         raise BadRequest(str(error), param="source") from None
 
 
-def add(tx: Transaction, model: str, on: Version, place: Place) -> Version:
+def add(tx: Transaction, model: str, on: Version, place: AdapterPlace) -> Version:
     """Add an adapter as a version of `model`; the same again is the same version.
 
     The first version of a name becomes its `stable`. Raises BadRequest.
