@@ -67,21 +67,21 @@ class _Hearing:
     def __init__(self) -> None:
         self._queues: Sequence[str] = ()
         self._other: Sequence[str] | None = None
-        """What is to be heard instead, once that can be changed."""
+        """What is to be heard instead of what it began with."""
         self._consumer: Any = None
         self._deaf = False
 
-    def begin(self, queues: Sequence[str]) -> None:
-        """Celery is about to consume these."""
-        self._queues, self._consumer = queues, None
+    def begin(self, queues: Sequence[str]) -> Sequence[str]:
+        """Celery is about to consume these, or what was said to be heard instead; which."""
+        self._queues, self._consumer = self._other or queues, None
         worker_ready.connect(self._ready, weak=False, dispatch_uid="hearing")
+        return self._queues
 
     def _ready(self, sender: Any, **_: Any) -> None:
         self._consumer = sender
+        sender.call_soon(self._exchange)
         if self._deaf:
             sender.call_soon(self._choose)
-        elif self._other is not None:
-            sender.call_soon(self._exchange)
 
     def exchange(self, queues: Sequence[str]) -> None:
         """Take hints out of other queues from now on; may be called from any thread, and soon holds."""
@@ -91,7 +91,7 @@ class _Hearing:
 
     def _exchange(self) -> None:
         """In Celery's own thread."""
-        other, self._other = self._other, None
+        other = self._other
         if other is None or list(other) == list(self._queues):
             return
         deaf, self._deaf = self._deaf, True
@@ -135,7 +135,7 @@ def consume(name: str, queues: Sequence[str], threads: int, on_ending: Callable[
     Returns also if Celery gives up by itself; it may be called again then.
     """
     state.should_stop = state.should_terminate = None
-    _hearing.begin(queues)
+    queues = _hearing.begin(queues)
     worker_shutting_down.connect(lambda **_: on_ending(), weak=False, dispatch_uid="ending")
     app.worker_main(
         [
