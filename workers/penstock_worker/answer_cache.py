@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock.domain.adapter import revision_with
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.slice import Claim
 from penstock.wire.cache import Cache, Entry, key_of
@@ -19,15 +20,18 @@ class AnswerCache:
 
     def find(self, claim: Claim, fingerprints: Sequence[bytes]) -> dict[bytes, bytes]:
         """The answers that are there, by the fingerprint of their request."""
-        if claim.reuse.cache is not CacheMode.ON or not self.revision:
+        revision = revision_with(self.revision, claim.adapter)
+        if claim.reuse.cache is not CacheMode.ON or not revision:
             return {}
-        found = self._cache.get([self._key(claim, one) for one in fingerprints])
+        found = self._cache.get([_key(claim, revision, one) for one in fingerprints])
         return {one: body for one, body in zip(fingerprints, found, strict=True) if body is not None}
 
     def keep(self, claim: Claim, fingerprint: bytes, body: bytes) -> None:
         """Store an answer, soon."""
-        if claim.reuse.cache is not CacheMode.OFF and self.revision:
-            self._cache.keep(Entry(self._key(claim, fingerprint), body, claim.reuse.ttl_seconds))
+        revision = revision_with(self.revision, claim.adapter)
+        if claim.reuse.cache is not CacheMode.OFF and revision:
+            self._cache.keep(Entry(_key(claim, revision, fingerprint), body, claim.reuse.ttl_seconds))
 
-    def _key(self, claim: Claim, fingerprint: bytes) -> bytes:
-        return key_of(claim.tenant, claim.model, self.revision, fingerprint)
+
+def _key(claim: Claim, revision: str, fingerprint: bytes) -> bytes:
+    return key_of(claim.tenant, claim.model, revision, fingerprint)

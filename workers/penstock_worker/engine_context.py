@@ -12,6 +12,7 @@ from penstock_worker.admission.backpressure import Backpressure
 from penstock_worker.admission.gate import Gate
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.pace import Pace
+from penstock_worker.engine.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.runtime.loop_thread import LoopThread
@@ -28,6 +29,8 @@ class EngineContext:
     settings: Settings
     answer_cache: AnswerCache | None = None
     pace: Pace = field(default_factory=Pace)
+    adapters: AdapterResidency | None = None
+    """Which adapters are in it; None: it is asked for none."""
 
     @cached_property
     def backpressure(self) -> Backpressure:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
-from penstock.domain.api_errors import Conflict
+from penstock.domain.api_errors import Conflict, Unavailable
 from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.models.version import Definition, without_secrets
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, EVALUATE_QUEUE, VALIDATE_QUEUE
@@ -27,7 +28,7 @@ from penstock.model_source.look import look
 from penstock.model_source.removal import mark
 from penstock.service.calls.reuse import bounds
 from penstock.service.core.transaction import AsyncDatabase, Database
-from penstock.service.models import versions
+from penstock.service.models import adapters, versions
 from penstock.settings import Settings, connections
 from penstock.settings.servers import ServerSettings
 from penstock.store.engine import async_engine, sync_engine
@@ -39,6 +40,8 @@ from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
 from penstock_worker.engine import kind, revision
+from penstock_worker.engine.adapter_loader import AdapterLoader
+from penstock_worker.engine.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.download_news import telling
 from penstock_worker.engine.process.supervisor import EngineState, Supervisor
@@ -60,6 +63,9 @@ from penstock_worker.slices.slice_consumer import SliceConsumer
 log = structlog.get_logger()
 
 _HEAR_AGAIN_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 1.0
+
+R = TypeVar("R")
 
 
 @contextmanager
@@ -159,7 +165,16 @@ def gpu(
         answer_cache = AnswerCache(stack.enter_context(closing(cache)))
         pace = Pace(settings.engine_gpus or launch.gpus)
         gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers)
-        engine = EngineContext(client, gate, supervisor, loop, settings, answer_cache, pace)
+        loader = AdapterLoader(
+            launch,
+            client,
+            folder / "adapters",
+            source,
+            _of_adapters(db, adapters.source),
+            _of_adapters(db, adapters.loaded),
+        )
+        residency = AdapterResidency(launch.adapters, loader.load, loader.unload, lambda: supervisor.generation)
+        engine = EngineContext(client, gate, supervisor, loop, settings, answer_cache, pace, residency)
 
         def announce() -> None:
             answer_cache.revision = revision.of(launch)
@@ -206,6 +221,18 @@ def gpu(
         _consume(f"gpu-{model_slug(model)}", queues, SLICE_PLACES + 2, end)
         end.wait_until_empty()
         worker_status.goodbye()
+
+
+def _of_adapters(db: Database, use_case: Callable[..., R]) -> Callable[..., Awaitable[R]]:
+    """A use case of adapters for the loop's own: what they know stands in Postgres, which may be away for a while."""
+
+    async def asked(*values: str) -> R:
+        while True:
+            with suppress(Unavailable):
+                return await asyncio.to_thread(db.run, use_case, *values)
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    return asked
 
 
 def _place(source: str) -> str:

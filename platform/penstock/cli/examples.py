@@ -117,6 +117,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "models add": (
         "penstock models add org/model",
         "penstock models add chat --source org/model --engine vllm --engine-arg=--max-model-len=8192",
+        "penstock models add sql --base chat --source ./sql-adapter",
     ),
     "models versions": ("penstock models versions", "penstock models versions chat --json"),
     "models show": ("penstock models show chat", "penstock models show chat@v2"),

@@ -33,7 +33,7 @@ def check(folder: Path, *, config: bool = True, weights: bool = True) -> None:
         raise NoModel(f"{folder} is no model folder: there is no config.json in it ({what}).")
     for known in (*CONFIGS, *_INDEXES):
         if known in names:
-            _read(folder / known)
+            read_object(folder / known)
     if not weights:
         return
     if not any(name.endswith(WEIGHTS) for name in names):
@@ -42,10 +42,16 @@ def check(folder: Path, *, config: bool = True, weights: bool = True) -> None:
         if indexed not in names:
             raise NoModel(f"{folder} is not whole: its index names {indexed}, which is not there. Copy it again.")
     for name in names:
-        if name.endswith(WEIGHTS) and _is_pointer(folder / name):
-            raise NoModel(f"{folder / name} is a pointer of Git LFS, not the weights: say `git lfs pull` there.")
-        if name.endswith(".safetensors") and _is_cut(folder / name):
-            raise NoModel(f"{folder / name} is cut off or damaged: it is shorter than it says. Copy it again.")
+        if name.endswith(WEIGHTS):
+            check_whole(folder / name)
+
+
+def check_whole(file: Path) -> None:
+    """Raise NoModel for weights that are a pointer, or shorter than they say."""
+    if _is_pointer(file):
+        raise NoModel(f"{file} is a pointer of Git LFS, not the weights: say `git lfs pull` there.")
+    if file.suffix == ".safetensors" and _is_cut(file):
+        raise NoModel(f"{file} is cut off or damaged: it is shorter than it says. Copy it again.")
 
 
 def _what(folder: Path, names: list[str]) -> str:
@@ -55,7 +61,8 @@ def _what(folder: Path, names: list[str]) -> str:
     return "it is empty" if not names else f"it holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
-def _read(file: Path) -> dict[str, object]:
+def read_object(file: Path) -> dict[str, object]:
+    """A JSON object; raise NoModel for anything else."""
     try:
         found = json.loads(file.read_bytes())
     except OSError as error:
@@ -70,7 +77,7 @@ def _read(file: Path) -> dict[str, object]:
 def _indexed(folder: Path, names: list[str]) -> Iterator[str]:
     """The files that the first index names: an engine reads the safetensors, and looks at nothing else then."""
     for index in (index for index in _INDEXES if index in names):
-        places = _read(folder / index).get("weight_map")
+        places = read_object(folder / index).get("weight_map")
         yield from sorted({str(name) for name in places.values()} if isinstance(places, dict) else ())
         return
 

@@ -91,6 +91,23 @@ def test_the_users_arguments_pass_unchanged_and_turn_our_choices_round() -> None
     assert "--enforce-eager" in launch().command
 
 
+def test_an_engine_with_room_for_adapters_gets_one_slot_more_which_stays_empty() -> None:
+    made = launch("--enable-lora", "--max-loras", "3", "--max-cpu-loras=3", "--max-lora-rank=32")
+    assert (made.adapters, made.most_adapter_rank, made.others_load) == (3, 32, False)
+    command = " ".join(made.command)
+    assert command.count("--max-loras") == command.count("--max-loras 4") == 1
+    assert command.count("--max-cpu-loras") == command.count("--max-cpu-loras 4") == 1
+    assert "adapter_removal.AdapterRemoval" in command
+    assert made.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert launch("--enable-lora").adapters == 1
+    assert launch("--enable-lora", VLLM_ALLOW_RUNTIME_LORA_UPDATING="1").others_load
+    for its_own in (launch(), launch("--enable-lora", "--lora-modules", "a=/a")):
+        assert its_own.adapters == 0
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in its_own.environment
+    with pytest.raises(BadLaunch, match="--max-loras must be a whole number above 0, not 'no'"):
+        launch("--enable-lora", "--max-loras=no")
+
+
 def test_media_are_fetched_from_nowhere_until_the_operator_names_hosts() -> None:
     assert "--allowed-media-domains=none.invalid" in launch().command
     assert launch().environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"

@@ -91,5 +91,12 @@ def test_an_engine_whose_adapters_change_while_it_runs_has_none(model: Path) -> 
     assert of(model, VLLM_ALLOW_RUNTIME_LORA_UPDATING="0") != ""
 
 
+def test_one_whose_adapters_its_worker_alone_loads_has_one_however_many_it_holds(model: Path) -> None:
+    with_room = of(model, "--enable-lora")
+    assert with_room not in ("", of(model))
+    assert with_room == of(model, "--enable-lora", "--max-loras=4")
+    assert of(model, "--enable-lora", VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") == ""
+
+
 def test_the_simulated_engine_has_one_too() -> None:
     assert of("", engine="echo") == of("", "--journal=/tmp/x", engine="echo") != of("", "--seed=7", engine="echo")

@@ -40,6 +40,11 @@ class Launch:
     """How many batch lines may be in flight beyond n for a while, ahead of those that go behind them."""
     build: str = ""
     """Its version."""
+    adapters: int = 0
+    """How many adapters it holds at once, loaded while it runs; 0: none."""
+    most_adapter_rank: int = 0
+    others_load: bool = False
+    """Somebody else may load adapters, too: what it answers can change while it runs."""
     gpus: int = 1
     """What one second of it is charged as, in GPU-seconds; a CPU counts as one."""
 

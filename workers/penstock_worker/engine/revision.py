@@ -2,7 +2,8 @@
 
 A hash over the kind of engine and its version, the model's files, the arguments and vLLM's environment. A folder counts
 by its files' names, sizes and times (to the second, which copies keep); a model from Hugging Face by the commit that
-lies in the local cache. What can't be known gives no revision, and then nothing is shared.
+lies in the local cache. What can't be known gives no revision, and then nothing is shared. Adapters that the worker
+loads have digests of their own.
 """
 
 from __future__ import annotations
@@ -17,21 +18,13 @@ from penstock.domain.engines.profile import EngineSource
 from penstock_worker.engine.launch_spec import Launch, option
 
 # How much runs at once and where it listens is no part of an answer.
-_IDLE: Final = frozenset(
-    {
-        "--uds",
-        "--max-num-seqs",
-        "--slots",
-        "--journal",
-        "--latency-ms",
-        "--jitter",
-        "--itl-ms",
-        "--kv-usage",
-        "--preemptions",
-    }
-)
+_IDLE: Final = frozenset({
+    "--uds", "--max-num-seqs", "--slots", "--max-loras", "--max-cpu-loras", "--journal", "--latency-ms", "--jitter",
+    "--itl-ms", "--kv-usage", "--preemptions",
+})  # fmt: skip
 _FROM_HUB: Final = (EngineSource.MODEL, EngineSource.GGUF)
-_CHANGES_WHILE_IT_RUNS: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+LOADS_ADAPTERS: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+"""An engine that was told so may change while it runs, unless nobody but its worker loads what."""
 _IDLE_VARIABLES: Final = frozenset({"VLLM_CPU_KVCACHE_SPACE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"})
 """How much memory and how long a connection: the first is what was free at the start, unless somebody names it."""
 _PIECES: Final = re.compile(r"[=,\"]")
@@ -42,7 +35,7 @@ def of(launch: Launch) -> str:
     """The revision of an engine that is started so, now; empty if it can't be known."""
     if launch.profile.is_elsewhere:  # whoever runs it may change it
         return ""
-    if launch.environment.get(_CHANGES_WHILE_IT_RUNS, "0") not in ("0", ""):
+    if launch.others_load or (not launch.adapters and launch.environment.get(LOADS_ADAPTERS, "0") not in ("0", "")):
         return ""
     arguments = list(_without_idle(launch.command[1:]))
     source = option(arguments, "--model") or ""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -62,6 +63,8 @@ class Call:
     """How many texts the engine works on at once for it."""
     last_resort: bool
     """No other worker lives: it comes in although suspects are tried, and waits."""
+    adapter: str | None = None
+    """The adapter that it asks, by its id."""
     task: asyncio.Task[object] | None = None
     came_at: float = field(default_factory=time.monotonic)
     waiting: asyncio.Timeout | None = None
@@ -88,7 +91,9 @@ class Call:
             raise ValueError("x-penstock-call and x-penstock-tenant are needed.")
         rank = OF_TIER[Tier(headers.get("x-penstock-tier", Tier.DEFAULT))]
         sequences = int(headers.get("x-penstock-sequences", "1"))
-        return cls(id, endpoint, tenant, rank, sequences, headers.get("x-penstock-last-resort") == "1")
+        last_resort = headers.get("x-penstock-last-resort") == "1"
+        adapter = unquote(headers.get("x-penstock-adapter", "")) or None
+        return cls(id, endpoint, tenant, rank, sequences, last_resort, adapter)
 
 
 def refuse(refused: Refused) -> web.Response:

@@ -24,11 +24,15 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from penstock.domain.adapter import AdapterFault
 from penstock.domain.inference_endpoints import CALLED
 from penstock.domain.limits.equal_share import may_take
-from penstock.formats.engine_body import with_priority, without_salt
+from penstock.formats.answers import engine_error
+from penstock.formats.engine_body import with_model, with_priority, without_salt
 from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket
+from penstock_worker.engine.adapter_residency import AdapterResidency, Resident
+from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused, refuse
@@ -224,9 +228,10 @@ class CallServer:
                     body = body if priority is None else with_priority(body, priority)
                 except ValueError as error:
                     return web.Response(status=400, text=str(error))
-            ticket = await self._admitted(call)
-            relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics, ticket)
-            return await relay.through(request, body, self._worker)
+            if call.adapter is not None:
+                return await self._with_adapter(request, call, body, call.adapter)
+            ticket, _ = await self._admitted(call)
+            return await self._relayed(request, call, body, ticket)
         except asyncio.CancelledError:
             # By the connection's end, or by `_cut` before the engine was asked.
             if not call.cut or call.task is None:
@@ -238,6 +243,35 @@ class CallServer:
             self._by_tenant[call.tenant] -= 1
             if not self._by_tenant[call.tenant]:
                 del self._by_tenant[call.tenant]
+
+    async def _relayed(self, request: web.BaseRequest, call: Call, body: bytes, ticket: Ticket) -> web.StreamResponse:
+        relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics, ticket)
+        return await relay.through(request, body, self._worker)
+
+    async def _with_adapter(self, request: web.BaseRequest, call: Call, body: bytes, wanted: str) -> web.StreamResponse:
+        """A call that asks an adapter, which stays in the engine meanwhile. Raises Refused."""
+        adapters = self._engine.adapters
+        try:
+            if adapters is None:
+                raise AdapterFault("This worker loads no adapters.")
+            with adapters.wanted(wanted):
+                ticket, inside = await self._admitted(call, adapters)
+        except AdapterFault as fault:
+            log.warning("adapter_unusable", adapter=wanted, why=str(fault))
+            error = engine_error.error_body(str(fault), "server_error", "adapter_unusable")
+            return web.Response(status=503, body=error, content_type="application/json", headers=self._worker)
+        except EngineGone:
+            raise Refused(Refusal.NOT_READY) from None
+        assert inside is not None, "it was admitted with its adapter"
+        try:
+            named = with_model(body, inside.name)
+        except ValueError as error:
+            self._engine.gate.release(ticket)
+            return web.Response(status=400, text=str(error))
+        else:
+            return await self._relayed(request, call, named, ticket)
+        finally:
+            adapters.leave(inside)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """A request's body, if it is not too long and does not take too long."""
@@ -254,19 +288,26 @@ class CallServer:
             raise web.HTTPRequestTimeout(headers={"connection": "close"}) from None
         return b"".join(pieces)
 
-    async def _admitted(self, call: Call) -> Ticket:
-        """Wait for a slot. Raises Refused."""
+    async def _admitted(self, call: Call, adapters: AdapterResidency | None = None) -> tuple[Ticket, Resident | None]:
+        """Wait for a slot, and for the adapter that it asks. Raises Refused, AdapterFault and EngineGone."""
+        inside = None
         ticket, came = Ticket(call.rank, call.tenant, sequences=call.sequences), time.monotonic()
         try:
             async with asyncio.timeout(self._settings.call_wait_seconds) as call.waiting:
-                await self._engine.gate.admit(ticket)
+                while True:
+                    if adapters is not None and call.adapter is not None:
+                        await adapters.ready(call.adapter)
+                    await self._engine.gate.admit(ticket)
+                    if adapters is None or call.adapter is None or (inside := adapters.enter(call.adapter)):
+                        break
+                    self._engine.gate.release(ticket)
         except TimeoutError:
             raise Refused(call.away) from None
         finally:
             call.waiting = None
         call.queue_seconds = time.monotonic() - came
         self._metrics.queued(call.rank, call.queue_seconds)
-        return ticket
+        return ticket, inside
 
 
 def _json(body: Any) -> web.Response:

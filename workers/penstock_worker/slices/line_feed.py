@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from penstock.domain.adapter import AdapterFault
 from penstock.domain.line_errors import BROKEN, TIMED_OUT, UNREACHED
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
@@ -28,6 +29,7 @@ from penstock.formats.engine_body import for_line, with_model, without_salt
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
 from penstock_worker.admission.gate import Gate, Ticket
+from penstock_worker.engine.adapter_residency import AdapterResidency, Resident
 from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip
@@ -78,6 +80,8 @@ class Admission:
 
     ticket: Ticket
     ahead: bool
+    adapter: Resident | None = None
+    """The one that it asks, which stays in the engine meanwhile."""
 
 
 class LineFeed:
@@ -139,25 +143,53 @@ class LineFeed:
 
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for one in self._groups:
-                admission = await self._admitted(one.lines[0])
+            for place, one in enumerate(self._groups):
+                try:
+                    admission = await self._admitted(one.lines[0])
+                except AdapterFault as fault:
+                    self._refuse(self._groups[place:], fault)
+                    break
                 if admission is None:
                     break
                 tasks.create_task(self._end(one, admission))
             self._messages.append(AllFed())
             self._grip.news.set()
 
+    def _refuse(self, groups: Sequence[Group], fault: AdapterFault) -> None:
+        """Their adapter can't be used: what is wrong with it is wrong for all of them."""
+        log.warning("adapter_unusable", batch=self._claim.batch, adapter=self._claim.adapter, why=str(fault))
+        outcome = _refused(str(fault), "adapter_unusable")
+        self._messages.append(Answered([self._record(line, outcome) for one in groups for line in one.lines]))
+
     async def _admitted(self, line: Line) -> Admission | None:
-        """Take a line's slot while the lease is trusted; None if nothing more is to be fed."""
+        """Take a line's slot while the lease is trusted; None if nothing more is to be fed. Raises AdapterFault."""
+        if self._claim.adapter is None:
+            return await self._slot(line, None)
+        adapters = self._engine.adapters
+        if adapters is None:
+            raise AdapterFault("This worker loads no adapters.")
+        with adapters.wanted(self._claim.adapter.id):
+            try:
+                return await self._slot(line, adapters)
+            except EngineGone as error:
+                self._lose_engine(line, error)
+                return None
+
+    async def _slot(self, line: Line, adapters: AdapterResidency | None) -> Admission | None:
         many = sequences.of_body(line.body)
         ticket = self._ticket if many == 1 else dataclasses.replace(self._ticket, sequences=many)
+        wanted = self._claim.adapter.id if self._claim.adapter else ""
         while not self._stop.is_set():
             if not self._grip.trusted:
                 await asyncio.sleep(_DOUBT_SECONDS)
                 continue
+            if adapters is not None:
+                await adapters.ready(wanted)
             ahead = await self._gate.admit(ticket)
             if self._grip.trusted and not self._stop.is_set():
-                return Admission(ticket, ahead)
+                inside = None if adapters is None else adapters.enter(wanted)
+                if adapters is None or inside is not None:
+                    return Admission(ticket, ahead, inside)
             self._gate.release(ticket)
         return None
 
@@ -166,10 +198,18 @@ class LineFeed:
         lines = group.lines
         for place, line in enumerate(lines):
             if place:
-                admission = await self._admitted(line)
+                try:
+                    admission = await self._admitted(line)
+                except AdapterFault as fault:
+                    self._refuse([Group(lines[place:])], fault)
+                    return
             if admission is None:
                 return
-            outcome = await self._guarded(line, admission)
+            try:
+                outcome = await self._guarded(line, admission)
+            finally:
+                if admission.adapter is not None and self._engine.adapters is not None:
+                    self._engine.adapters.leave(admission.adapter)
             if outcome is None:
                 return
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
@@ -186,7 +226,7 @@ class LineFeed:
         A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever.
         """
         try:
-            asked = dataclasses.replace(line, body=self._body(line, ahead=admission.ahead))
+            asked = dataclasses.replace(line, body=self._body(line, admission))
         except ValueError as error:
             self._gate.release(admission.ticket)
             return _refused(str(error))
@@ -198,14 +238,15 @@ class LineFeed:
         except Exception as error:
             return self._broken(line, error)
 
-    def _body(self, line: Line, *, ahead: bool) -> bytes:
+    def _body(self, line: Line, admission: Admission) -> bytes:
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
         engine, rank = self._engine, self._ticket.rank
         launch = engine.supervisor.launch
         profile = launch.profile
-        priority = profile.told_priority(rank.priority(ahead=ahead))
+        priority = profile.told_priority(rank.priority(ahead=admission.ahead))
         salted = profile.cache_salt and engine.settings.isolate_prefix_caches
-        named = line.body if self._claim.asked is None else with_model(line.body, launch.model)
+        name = launch.model if admission.adapter is None else admission.adapter.name
+        named = line.body if self._claim.asked is None else with_model(line.body, name)
         body = for_line(named, line.url, self._claim.tenant, salted, priority)
         return body if profile.cache_salt else without_salt(body)
 
@@ -255,7 +296,7 @@ class LineFeed:
         return record
 
 
-def _refused(message: str) -> Outcome:
+def _refused(message: str, code: str = "invalid_request") -> Outcome:
     """A line that can't be sent is refused as an engine would do it."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_request"}
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
     return Outcome(OutcomeKind.REFUSED, 400, msgspec.json.encode({"error": error}), None, 0)

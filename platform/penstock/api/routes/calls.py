@@ -184,6 +184,7 @@ class Relayed(Response):
         self._tier = ask.tier.value
         self._endpoint = ask.endpoint
         self._whose = ask.tenant, ask.target.queue
+        self._counted_as = ask.target.adapter.id if ask.target.adapter else ask.target.queue
         self._version = {} if ask.target.version is None else {"x-penstock-version": ask.target.version}
         self._status = 0
         self._began = time.perf_counter()
@@ -217,10 +218,9 @@ class Relayed(Response):
     def _count_version(self) -> None:
         """For the guard of aliases; a client that leaves says nothing of its version."""
         if self._status != CLIENT_LEFT:
-            queue = self._whose[1]
-            promised = self._here.directory.promised_seconds(queue)
+            promised = self._here.directory.promised_seconds(self._whose[1])
             slow = promised is not None and self._first_seconds > promised
-            self._here.version_calls.count(queue, failed=self._status >= 500, slow=slow)
+            self._here.version_calls.count(self._counted_as, failed=self._status >= 500, slow=slow)
 
     async def _serve(self, send: Send, client: _Client, turn: RequestTurn) -> None:
         async with self._here.calls.begin(self._taken()) as answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
@@ -18,7 +19,7 @@ from penstock.api.schemas.registry_shapes import ModelVersion, Repin
 from penstock.api.schemas.shapes import Page, page
 from penstock.domain.accounts.access import Role, check_model
 from penstock.domain.models.version import Definition, without_secrets
-from penstock.service.models import repin, versions
+from penstock.service.models import adapters, repin, versions
 
 at_convertor.register()
 router = APIRouter(prefix="/v1/model_versions", tags=["models"], responses=DOCUMENTED)
@@ -32,7 +33,12 @@ class CreateModelVersion(Asked):
 
     model: Text
     source: Text = Field(description="A folder or file on the workers' machines, a Hugging Face id, or an address.")
-    engine: Text = Field("vllm", description="The engine that it is started with.")
+    base: Text | None = Field(
+        None,
+        description="It is a LoRA adapter that hangs on this version (`chat@v2`, or `chat` for its stable one): the "
+        "base's workers serve it. Its files are checked here if they can be seen, else when it is first loaded.",
+    )
+    engine: Text = Field("vllm", description="The engine that it is started with; an adapter has its base's.")
     arguments: list[Text] = Field([], description="For the engine; values of options that look secret are not kept.")
 
 
@@ -66,8 +72,13 @@ async def create_model_version(request: Request, operator: Operator, here: Actin
     It gets no requests until an alias stands for it, but by its id. For operators.
     """
     asked = body.check(CreateModelVersion, body.decode(await body.read(request, _MAX_BYTES)))
-    definition = Definition(asked.source, asked.engine, without_secrets(tuple(asked.arguments)))
-    made = await here.db.run(versions.add, asked.model, definition)
+    if asked.base is not None:
+        on = await here.db.autocommit(adapters.base, asked.base)
+        place = await asyncio.to_thread(adapters.look, asked.source, on)
+        made = await here.db.run(adapters.add, asked.model, on, place)
+    else:
+        definition = Definition(asked.source, asked.engine, without_secrets(tuple(asked.arguments)))
+        made = await here.db.run(versions.add, asked.model, definition)
     view = await here.db.autocommit(versions.view, made.name, here.settings)
     return registry_shapes.version(view, operator=True)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import time, unix
 from penstock.domain.models.alias import AliasChange
-from penstock.domain.models.version import label
+from penstock.domain.models.version import label, number_of
 from penstock.service.models.versions import VersionView
 
 
@@ -25,6 +25,7 @@ class ModelVersion(BaseModel):
     live_workers: int
     aliases: dict[str, int] = Field(description="The aliases that stand for it, with its share of each in percent.")
     registered: bool = Field(description="A worker that started with it made it; else an operator did.")
+    base: str | None = Field(description="Of an adapter: the name of the version that it hangs on.")
     source: str | None = Field(description="What engines load; for operators, as are the next three.")
     engine: str | None
     arguments: list[str] | None = Field(description="The engine's; values that look like secrets are not kept.")
@@ -87,6 +88,7 @@ def version(one: VersionView, *, operator: bool) -> ModelVersion:
         live_workers=one.workers,
         aliases=one.aliases,
         registered=found.registered,
+        base=base_name(found.definition.base),
         source=definition and definition.source,
         engine=definition and definition.engine,
         arguments=list(definition.arguments) if definition else None,
@@ -95,6 +97,13 @@ def version(one: VersionView, *, operator: bool) -> ModelVersion:
         ready_at=time(found.ready_at),
         retired_at=time(found.retired_at),
     )
+
+
+def base_name(queue: str | None) -> str | None:
+    """The name of an adapter's base: its first version's queue is the plain name."""
+    if queue is None:
+        return None
+    return queue if number_of(queue.rpartition("@")[2]) else f"{queue}@{label(1)}"
 
 
 def alias(one: AliasChange, *, operator: bool) -> ModelAlias:

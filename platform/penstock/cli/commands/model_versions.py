@@ -242,6 +242,7 @@ def _facts(one: dict[str, Any]) -> list[tuple[str, str]]:
         "state": one["state"],
         "live workers": str(one["live_workers"]),
         "aliases": _shares(one["aliases"]),
+        "base": one["base"],
         "source": one["source"],
         "engine": one["engine"],
         "arguments": " ".join(one["arguments"] or ()),

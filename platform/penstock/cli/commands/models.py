@@ -45,6 +45,9 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
 def add(
     name: Annotated[str, typer.Argument(help="The name that lines use.")],
     source: Annotated[str | None, typer.Option(help="Add a version of it: a folder, file or Hugging Face id.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="It is a LoRA adapter: the model or version that it hangs on.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="The engine that the version is started with.")] = "vllm",
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument of the engine; may be repeated.")] = None,
     as_json: Json = False,
@@ -52,16 +55,34 @@ def add(
 ) -> None:
     """Make a model known: its batches wait for a worker instead of failing.
 
-    With --source it is a version, a draft until a worker serves just that: source, engine and arguments.
+    With --source it is a version, a draft until a worker serves just that: source, engine and arguments. With --base,
+    too, it is a LoRA adapter, which workers of its base load when it is asked.
     """
     with told(), opened(data) as db:
         from penstock.service.admin import models
 
+        if base is not None:
+            _add_adapter(db, name, source, base, as_json)
+            return
         if source is not None:
             _add_version(db, name, source, engine, engine_arg or [], as_json)
             return
         is_new = db.run(models.add, name)
         say_json(_shape(db, name)) if as_json else say(f"{name} is {'known now' if is_new else 'known already'}")
+
+
+def _add_adapter(db: Database, name: str, source: str | None, base: str, as_json: bool) -> None:
+    from penstock.api.schemas import registry_shapes
+    from penstock.service.models import adapters, versions
+    from penstock.settings import load
+
+    if source is None:
+        raise Problem("Say where the adapter is: --source FOLDER, or a Hugging Face id.")
+    on = db.run(adapters.base, base)
+    made = db.run(adapters.add, name, on, adapters.look(source, on))
+    shape = registry_shapes.version(db.run(versions.view, made.name, load()), operator=True)
+    where = made.definition.source
+    say_json(shape) if as_json else say(f"{made.name} is an adapter on {on.name}, from {where}")
 
 
 def _add_version(db: Database, name: str, source: str, engine: str, arguments: list[str], as_json: bool) -> None:

@@ -44,7 +44,7 @@ VLLM: Final = EngineProfile(
     sleep="/sleep",
     takes_dtype=True,
     gaps=(
-        "adapters are loaded at run time only with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
+        "adapters need --enable-lora, and Penstock in the engine's interpreter",
         "CPU builds refuse to sleep, or free nothing",
     ),
 )
@@ -96,6 +96,7 @@ ECHO: Final = EngineProfile(
     tokenizer="/tokenize",
     request_ids=True,
     cache_salt=True,
+    adapters="/v1/load_lora_adapter",
 )
 REMOTE: Final = EngineProfile(
     name="remote",

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from penstock.domain.adapter import Adapter
 from penstock.domain.models.alias import Split
 from penstock.domain.models.version import STABLE, VersionState, label, number_of
 
@@ -21,6 +22,10 @@ class Numbered:
 
     queue: str
     state: VersionState
+    base: str | None = None
+    """Of an adapter: whose workers do its work."""
+    digest: str | None = None
+    """Of an adapter, if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class ModelTarget:
     """Whose workers do it."""
     number: int | None
     """The version; None where the name has none yet."""
+    adapter: Adapter | None = None
+    """What they need beside their engine."""
 
     @property
     def version(self) -> str | None:
@@ -88,7 +95,7 @@ class Registry:
             return self._numbered(name, meant)
         if after != STABLE:
             raise UnknownTarget("alias_not_found", self._no_alias(name, after))
-        return ModelTarget(name, name, 1 if 1 in self.versions.get(name, {}) else None)
+        return self._target(name, 1) if 1 in self.versions.get(name, {}) else ModelTarget(name, name, None)
 
     def heaviest(self, asked: str) -> ModelTarget:
         """What it stands for mostly; raises UnknownTarget."""
@@ -110,7 +117,9 @@ class Registry:
     @property
     def queues(self) -> set[str]:
         """Every name under which work is dealt out."""
-        return {*self.names, *(one.queue for known in self.versions.values() for one in known.values())}
+        every = [one for known in self.versions.values() for one in known.values()]
+        adapters = {one.queue for one in every if one.base}
+        return {*(name for name in self.names if name not in adapters), *(one.base or one.queue for one in every)}
 
     def name_of(self, asked: str) -> str:
         """The model's name alone, also of what there is not."""
@@ -118,7 +127,10 @@ class Registry:
         return found[0] if found else asked
 
     def _target(self, name: str, number: int) -> ModelTarget:
-        return ModelTarget(name, self.versions[name][number].queue, number)
+        found = self.versions[name][number]
+        if found.base is None:
+            return ModelTarget(name, found.queue, number)
+        return ModelTarget(name, found.base, number, Adapter(found.queue, found.digest))
 
     def _numbered(self, name: str, number: int) -> ModelTarget:
         known = self.versions.get(name, {})

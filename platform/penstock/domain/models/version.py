@@ -45,6 +45,8 @@ class Definition:
     """Its engine profile, by name."""
     arguments: tuple[str, ...] = ()
     """The operator's own, for the engine; what looks like a secret is not kept."""
+    base: str | None = None
+    """Of an adapter: the queue of the version that it hangs on, which has the engine."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Version:
     model: str
     number: int
     queue: str
-    """The name under which its work is dealt out: the plain name for the first version, else `name@v2`."""
+    """The name under which its work is dealt out: the plain name for the first version, else `name@v2`. An adapter's
+    work goes to its base's queue, and says this name."""
     definition: Definition
     digest: str | None
     """What makes its answers its own, as a worker's engine has it; None until one has served it."""
@@ -69,6 +72,11 @@ class Version:
     def label(self) -> str:
         """As people and answers say it."""
         return label(self.number)
+
+    @property
+    def served_as(self) -> str:
+        """The queue whose workers do its work: its own, or an adapter's base's."""
+        return self.definition.base or self.queue
 
     @property
     def name(self) -> str:

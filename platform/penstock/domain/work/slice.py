@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.domain.accounts.account import account
+from penstock.domain.adapter import Adapter
 from penstock.domain.reuse import Reuse
 from penstock.domain.work.lane import Lane
 
@@ -50,6 +51,8 @@ class Cut:
     """Estimated: input bytes over the model's bytes per token, plus the expected answer."""
     asked: str | None = None
     """What its lines name, where that is not what their engine is called."""
+    adapter: str | None = None
+    """The adapter that they ask, by its id; `model` is its base's queue."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Claim:
     reuse: Reuse = field(default_factory=Reuse)
     asked: str | None = None
     """What its lines name, where that is not what their engine is called."""
+    adapter: Adapter | None = None
+    """What they need beside their engine."""
 
     @property
     def account(self) -> str:

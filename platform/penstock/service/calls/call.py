@@ -20,6 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from penstock.domain.accounts.access import check_model, unknown
+from penstock.domain.adapter import revision_with
 from penstock.domain.api_errors import (
     BadRequest,
     CallTimeout,
@@ -90,7 +91,8 @@ class CallRequest:
     def said(self) -> dict[str, str]:
         """What its answer says otherwise than its engine did: its tier, and its model as it was asked."""
         said = {"service_tier": self.tier.value} if self.says_tier and call_answer.has_tier(self.endpoint) else {}
-        return said if self.model == self.target.name else said | {"model": self.model}
+        is_as_asked = self.model == self.target.name and self.target.adapter is None
+        return said if is_as_asked else said | {"model": self.model}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ class Calls:
         if self._cache is None or ask.lasting is None or ask.cache.mode is not CacheMode.ON:
             return None
         queue = ask.target.queue
-        revision = self._directory.revision(queue)
+        revision = revision_with(self._directory.revision(queue), ask.target.adapter)
         body = await self._cache.get(key_of(ask.tenant, queue, revision, ask.lasting)) if revision else None
         if body is None:
             return None
@@ -194,9 +196,10 @@ class Calls:
 
     def _keep(self, ask: CallRequest, attempt: CallAttempt, body: bytes) -> None:
         """Store an answer for whoever asks the same again."""
-        if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not attempt.revision:
+        revision = revision_with(attempt.revision, ask.target.adapter)
+        if self._cache is None or ask.lasting is None or ask.cache.mode is CacheMode.OFF or not revision:
             return
-        key = key_of(ask.tenant, ask.target.queue, attempt.revision, ask.lasting)
+        key = key_of(ask.tenant, ask.target.queue, revision, ask.lasting)
         self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
 
     async def _find(self, ask: CallRequest, stack: ExitStack) -> CallAnswer:
@@ -218,9 +221,9 @@ class Calls:
             with ExitStack() as failed:
                 failed.callback(attempt.end)
                 try:
-                    await attempt.send(
-                        ask.endpoint, ask.body, CallHead(ask.tenant, ask.tier, ask.sequences, last_resort)
-                    )
+                    adapter = ask.target.adapter.id if ask.target.adapter else None
+                    head = CallHead(ask.tenant, ask.tier, ask.sequences, last_resort, adapter)
+                    await attempt.send(ask.endpoint, ask.body, head)
                     answer = await self._begun(ask, attempt)
                 except NotTaken as not_taken:
                     reasons.append(not_taken.reason)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 from uuid import UUID
 
 from penstock.domain.calls.ingress import Ingress
@@ -48,6 +49,8 @@ class CallHead:
     sequences: int
     last_resort: bool
     """No other worker lives: let it in although suspects are tried."""
+    adapter: str | None = None
+    """The adapter that it asks, by its id."""
 
     def headers(self, call_id: str) -> dict[str, str]:
         """As HTTP headers."""
@@ -57,6 +60,7 @@ class CallHead:
             "x-penstock-tier": self.tier.value,
             "x-penstock-sequences": str(self.sequences),
         }
+        told |= {"x-penstock-adapter": quote(self.adapter, safe="@/")} if self.adapter else {}
         return told | ({"x-penstock-last-resort": "1"} if self.last_resort else {})
 
 

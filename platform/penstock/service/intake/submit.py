@@ -173,7 +173,8 @@ async def _create_inline(
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
         model=target.queue,
-        asked=None if model == target.name else model,
+        asked=model if target.adapter or model != target.name else None,
+        adapter=target.adapter.id if target.adapter else None,
         plan_offset=0,
         plan_bytes=len(framed),
         lines=len(requests),

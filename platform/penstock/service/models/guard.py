@@ -28,9 +28,10 @@ def look(tx: Transaction, seen: AliasChange) -> bool:
     terms = GuardTerms.of(seen.guard)
     if now is None or now.id != seen.id or now.split is None or terms is None:
         return False
-    queues = {one.number: one.queue for one in versions.of_model(tx.conn, seen.model)}
+    meant = [one for one in versions.of_model(tx.conn, seen.model) if one.number in now.split.weights]
+    queues = {one.number: one.queue for one in meant}
     newest = max(now.split.weights)
-    found = outcomes.since(tx.conn, [queues[number] for number in now.split.weights], now.at)
+    found = outcomes.since(tx.conn, meant, now.at)
     others = sum((found[queues[number]] for number in now.split.weights if number != newest), Outcomes())
     why = fault(found[queues[newest]], others, terms)
     if why is None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from penstock.domain.models.alias import Split
 from penstock.domain.models.registry import Numbered, Registry, UnknownTarget
+from penstock.domain.models.version import Version
 from penstock.service.core.transaction import Transaction
 from penstock.store.fleet import models
 from penstock.store.models import aliases, versions
@@ -15,8 +16,8 @@ from penstock.store.models import aliases, versions
 def read(tx: Transaction, names: Collection[str] | None = None) -> Registry:
     """All names, versions and aliases; `names`: models that are known to the caller already."""
     numbered: dict[str, dict[int, Numbered]] = {}
-    for model, number, queue, state in versions.every(tx.conn):
-        numbered.setdefault(model, {})[number] = Numbered(queue, state)
+    for model, number, version in versions.every(tx.conn):
+        numbered.setdefault(model, {})[number] = version
     splits: dict[str, dict[str, Split]] = {}
     for one in aliases.latest(tx.conn):
         if one.split is not None:
@@ -31,9 +32,14 @@ def of(tx: Transaction, asked: str) -> Registry:
     numbered: dict[str, dict[int, Numbered]] = {}
     splits: dict[str, dict[str, Split]] = {}
     for known in names:
-        numbered[known] = {one.number: Numbered(one.queue, one.state) for one in versions.of_model(tx.conn, known)}
+        numbered[known] = {one.number: _numbered(one) for one in versions.of_model(tx.conn, known)}
         splits[known] = {one.alias: one.split for one in aliases.latest(tx.conn, known) if one.split is not None}
     return Registry(names, numbered, splits)
+
+
+def _numbered(one: Version) -> Numbered:
+    base = one.definition.base
+    return Numbered(one.queue, one.state, base, one.digest if base else None)
 
 
 def heaviest(tx: Transaction, names: Iterable[str]) -> dict[str, str]:

@@ -52,9 +52,9 @@ def repin(tx: Transaction, name: str, to: str, settings: DispatchSettings, *, af
     queues = set()
     for batch in found:
         target = _target(now, to, batch)
-        if target.queue == version.queue or target.number is None:
+        if target.number in (version.number, None):
             continue
-        if moved := pins.move(tx.conn, batch, version, target.queue):
+        if moved := pins.move(tx.conn, batch, version, target):
             _pin(tx, batch, version, target.number)
             moved_batches, moved_slices = moved_batches + 1, moved_slices + moved
             queues.add(target.queue)

@@ -99,7 +99,7 @@ def add(tx: Transaction, model: str, definition: Definition) -> Version:
 
     It gets no requests until an alias stands for it, but by `name@v3`. Raises BadRequest.
     """
-    _check(definition)
+    check(definition)
     models.add(tx.conn, model, "added")
     if not versions.lock_name(tx.conn, model):
         raise BadRequest(f"{model!r} is a version itself.", param="model")
@@ -110,7 +110,8 @@ def add(tx: Transaction, model: str, definition: Definition) -> Version:
     return version
 
 
-def _check(definition: Definition) -> None:
+def check(definition: Definition) -> None:
+    """Raise BadRequest for what is too long to keep, or can't be shown."""
     for param, value in (("source", definition.source), ("engine", definition.engine)):
         if not 0 < len(value) <= _MOST_CHARACTERS or not value.isprintable():
             raise BadRequest(f"{param} has 1 to {_MOST_CHARACTERS} printable characters.", param=param)
@@ -170,13 +171,13 @@ def view(tx: Transaction, name: str, settings: DispatchSettings) -> VersionView:
 
 def _views(tx: Transaction, found: list[Version], settings: DispatchSettings) -> list[VersionView]:
     gone = timedelta(seconds=settings.worker_gone_seconds)
-    workers = versions.live_workers(tx.conn, [one.queue for one in found], gone=gone)
+    workers = versions.live_workers(tx.conn, [one.served_as for one in found], gone=gone)
     only = found[0].model if len({one.model for one in found}) == 1 else None
     weights: dict[tuple[str, int], dict[str, int]] = {}
     for change in aliases.latest(tx.conn, only):
         for number, weight in (change.split.weights if change.split else {}).items():
             weights.setdefault((change.model, number), {})[change.alias] = weight
-    return [VersionView(one, workers.get(one.queue, 0), weights.get((one.model, one.number), {})) for one in found]
+    return [VersionView(one, workers.get(one.served_as, 0), weights.get((one.model, one.number), {})) for one in found]
 
 
 def retire(tx: Transaction, name: str) -> Version:
@@ -195,6 +196,11 @@ def retire(tx: Transaction, name: str) -> Version:
     if used:
         told = " and ".join(f"{version.model}@{alias}" for alias in used)
         message = f"{told} stands for {version.name}: let it stand for another version first."
+        raise Conflict(version.state, "retired", message, code="version_in_use")
+    hanging = versions.hanging(tx.conn, version, limit=_MOST_NAMED)
+    if hanging:
+        told = ", ".join(one.name for one in hanging)
+        message = f"Adapters hang on {version.name} ({told}): retire them first."
         raise Conflict(version.state, "retired", message, code="version_in_use")
     open = versions.open_batches(tx.conn, version, limit=_MOST_NAMED + 1)
     if open:

@@ -151,7 +151,8 @@ def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | N
             cuts.append(
                 Cut(
                     model=target.queue,
-                    asked=None if asked == target.name else asked,
+                    asked=asked if target.adapter or asked != target.name else None,
+                    adapter=target.adapter.id if target.adapter else None,
                     plan_offset=start,
                     plan_bytes=offset - start,
                     lines=len(members),

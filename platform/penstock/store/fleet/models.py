@@ -21,7 +21,8 @@ _FIRST_NAMES = text("""
     order by name limit :limit""")
 _MOST_NAMES = 10_000
 _MOST_MEASURED = 100
-_LIVE_OF_IT = """coalesce(q.version_of, q.name) = m.name
+_LIVE_OF_IT = """(coalesce(q.version_of, q.name) = m.name
+                  or exists (select from model_versions a where a.model = m.name and a.base = w.model))
              and w.kind = 'gpu' and w.state = 'ready' and w.seen_at > clock_timestamp() - :gone"""
 _LIST = text(f"""
     select m.name, m.source, m.created_at, m.ttft_p95_ms, m.itl_p95_ms,

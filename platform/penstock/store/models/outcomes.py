@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from penstock.domain.models.guard import Outcomes
+from penstock.domain.models.version import Version
 
 _ADD_CALLS = text("""
     insert into version_calls as c (queue, minute, calls, errors, slow)
@@ -21,9 +22,12 @@ _CALLS = text("""
     select queue, sum(calls)::int as calls, sum(errors)::int as errors, sum(slow)::int as slow from version_calls
     where queue = any(cast(:queues as text[])) and minute >= cast(:since as timestamptz) group by queue""")
 _LINES = text("""
-    select model as queue, sum(completed + failed)::int as lines, sum(failed)::int as failed, sum(empty)::int as empty
+    -- An adapter's lines are in its base's queue.
+    select coalesce(adapter, model) as queue,
+           sum(completed + failed)::int as lines, sum(failed)::int as failed, sum(empty)::int as empty
     from slices
-    where model = any(cast(:queues as text[])) and state = 'done' and done_at > :since group by model""")
+    where model = any(cast(:served_as as text[])) and state = 'done' and done_at > :since
+      and coalesce(adapter, model) = any(cast(:queues as text[])) group by 1""")
 _FORGET = text("delete from version_calls where minute < clock_timestamp() - interval '7 days'")
 
 
@@ -33,15 +37,16 @@ def add_calls(conn: Connection, counts: dict[str, tuple[int, int, int]]) -> None
     conn.execute(_ADD_CALLS, {"queues": list(counts), "calls": calls, "errors": errors, "slow": slow})
 
 
-def since(conn: Connection, queues: Sequence[str], at: datetime) -> dict[str, Outcomes]:
-    """What became of the requests of these queues since then."""
-    values = {"queues": list(queues), "since": at}
-    found = dict.fromkeys(queues, Outcomes())
+def since(conn: Connection, found: Sequence[Version], at: datetime) -> dict[str, Outcomes]:
+    """What became of the requests of these versions since then, by their queues."""
+    queues, served_as = [one.queue for one in found], [one.served_as for one in found]
+    values = {"queues": queues, "served_as": served_as, "since": at}
+    counted = dict.fromkeys(queues, Outcomes())
     for row in conn.execute(_LINES, values):
-        found[row.queue] += Outcomes(lines=row.lines, errors=row.failed, empty=row.empty)
+        counted[row.queue] += Outcomes(lines=row.lines, errors=row.failed, empty=row.empty)
     for row in conn.execute(_CALLS, values):
-        found[row.queue] += Outcomes(calls=row.calls, errors=row.errors, slow=row.slow)
-    return found
+        counted[row.queue] += Outcomes(calls=row.calls, errors=row.errors, slow=row.slow)
+    return counted
 
 
 def forget(conn: Connection) -> int:

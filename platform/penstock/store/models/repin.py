@@ -8,10 +8,12 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from penstock.domain.models.registry import ModelTarget
 from penstock.domain.models.version import Version
 
 _UNSTARTED: Final = """
-    s.model = :queue and s.state in ('queued', 'ready') and s.completed + s.failed = 0
+    s.model = :served_as and s.adapter is not distinct from cast(:adapter as text)
+    and s.state in ('queued', 'ready') and s.completed + s.failed = 0
     and s.asked is distinct from :name"""
 """Nothing of it is recorded or in an engine, and its lines do not name this very version."""
 _BATCHES = text(f"""
@@ -20,10 +22,11 @@ _BATCHES = text(f"""
     order by s.batch limit :limit""")
 _MOVE = text(f"""
     -- What was ready is fed, and hinted, anew.
-    update slices s set model = :to, state = 'queued' where s.batch = :batch and {_UNSTARTED} returning s.id""")
+    update slices s set model = :to, adapter = :to_adapter, asked = coalesce(asked, :to_asked), state = 'queued'
+    where s.batch = :batch and {_UNSTARTED} returning s.id""")
 _STAYS = text("""
     select coalesce(array_agg(distinct coalesce(asked, :model)), '{}') from slices
-    where batch = :batch and model = :queue""")
+    where batch = :batch and model = :served_as and adapter is not distinct from cast(:adapter as text)""")
 _PINNED = text("select versions from batches where id = :batch")
 _PIN = text("update batches set versions = cast(:versions as jsonb) where id = :batch")
 
@@ -31,7 +34,7 @@ _TAKE_OVER = text("""
     -- What has answers already goes on there, too: nobody else would do it.
     with moved as (
         update slices set model = :queue, state = 'queued'
-        where model = any(cast(:queues as text[])) and state in ('queued', 'ready')
+        where model = any(cast(:queues as text[])) and state in ('queued', 'ready') and adapter is null
           and (asked is null or asked !~ '@v[0-9]+$')
         returning batch)
     update batches b set versions = (
@@ -41,21 +44,27 @@ _TAKE_OVER = text("""
     where b.id in (select batch from moved) and b.versions is not null and b.versions <> '{}'""")
 
 
+def _of(version: Version) -> dict[str, str | None]:
+    return {"served_as": version.served_as, "adapter": version.queue if version.definition.base else None}
+
+
 def batches(conn: Connection, version: Version, *, after: str, limit: int) -> list[str]:
     """Open batches and jobs of any tenant with unstarted work of a version, by id, after this one."""
-    values = {"queue": version.queue, "name": version.name, "after": after, "limit": limit}
+    values = {**_of(version), "name": version.name, "after": after, "limit": limit}
     return [row.batch for row in conn.execute(_BATCHES, values)]
 
 
-def move(conn: Connection, batch: str, version: Version, to: str) -> int:
-    """Let a locked batch's unstarted slices of a version be another queue's; how many there were."""
-    values = {"batch": batch, "queue": version.queue, "name": version.name, "to": to}
+def move(conn: Connection, batch: str, version: Version, to: ModelTarget) -> int:
+    """Let a locked batch's unstarted slices of a version be another one's; how many there were."""
+    adapter = to.adapter.id if to.adapter else None
+    values = {**_of(version), "batch": batch, "name": version.name, "to": to.queue, "to_adapter": adapter}
+    values["to_asked"] = to.name if adapter else None
     return len(conn.execute(_MOVE, values).all())
 
 
 def stays(conn: Connection, batch: str, version: Version) -> list[str]:
     """What lines ask of which some are, or were, this version's work."""
-    values = {"batch": batch, "queue": version.queue, "model": version.model}
+    values = {**_of(version), "batch": batch, "model": version.model}
     found: list[str] = conn.execute(_STAYS, values).scalar_one()
     return found
 

@@ -9,16 +9,19 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from penstock.domain.models.registry import Numbered
 from penstock.domain.models.version import Definition, Version, VersionState, queue_of
 
 _COLUMNS: Final = """
-    select model, number, queue, source, engine, arguments, digest, state, registered, created_at, ready_at, retired_at
+    select model, number, queue, source, engine, arguments, base, digest, state, registered, created_at, ready_at,
+           retired_at
     from model_versions"""
 _LOCK_NAME = text("select name from models where name = :model and version_of is null for no key update")
 _BY_DIGEST = text(f"{_COLUMNS} where model = :model and digest = :digest")
 _UNSERVED = text(f"""{_COLUMNS}
     where model = :model and digest is null and state = 'draft'
       and source = :source and engine = :engine and arguments = cast(:arguments as text[])
+      and base is not distinct from cast(:base as text)
     order by number limit 1""")
 _FIND = text(f"{_COLUMNS} where model = :model and number = :number")
 _OF_MODEL = text(f"{_COLUMNS} where model = :model order by number")
@@ -43,8 +46,9 @@ _INHERIT_PRICES = text("""
     select :queue, valid_from, currency, input, cached_input, output, gpu, true from prices where model = :model
     on conflict (model, valid_from) do nothing""")
 _INSERT = text("""
-    insert into model_versions (model, number, queue, source, engine, arguments, digest, state, registered)
-    values (:model, :number, :queue, :source, :engine, cast(:arguments as text[]), :digest, 'draft', :registered)""")
+    insert into model_versions (model, number, queue, source, engine, arguments, base, digest, state, registered)
+    values (:model, :number, :queue, :source, :engine, cast(:arguments as text[]), :base, :digest, 'draft',
+            :registered)""")
 _SERVED = text("""
     update model_versions set digest = :digest, state = 'ready', ready_at = coalesce(ready_at, clock_timestamp())
     where model = :model and number = :number and state in ('draft', 'ready')""")
@@ -54,12 +58,21 @@ _RETIRE = text("""
 _SERVE = text("update workers set model = :queue, model_version = :number where id = :worker")
 _OPEN_BATCHES = text("""
     select distinct batch from slices
-    where model = :queue and state in ('queued', 'ready', 'running') order by batch limit :limit""")
+    where model = :served_as and state in ('queued', 'ready', 'running')
+      and (cast(:adapter as text) is null or adapter = :adapter) order by batch limit :limit""")
 _WORKERS = text("""
     select model as queue, count(*)::int as workers from workers
     where kind = 'gpu' and state = 'ready' and seen_at > clock_timestamp() - :gone
       and model = any(cast(:queues as text[])) and host is distinct from cast(:but as text) group by model""")
-_EVERY = text("select model, number, queue, state from model_versions")
+_EVERY = text(
+    "select model, number, queue, state, base, case when base is not null then digest end as digest from model_versions"
+)
+_OF_QUEUE = text(f"{_COLUMNS} where queue = :queue")
+_HANGING = text(f"{_COLUMNS} where base = :queue and state <> 'retired' order by model, number limit :limit")
+_ADOPT = text("""
+    -- What waited for a name of which nobody knew yet that it is an adapter's goes to its base.
+    update slices set model = :base, adapter = :queue, asked = coalesce(asked, :queue), state = 'queued'
+    where model = :queue and state in ('queued', 'ready') and adapter is null""")
 
 
 def lock_name(conn: Connection, model: str) -> bool:
@@ -138,7 +151,25 @@ def serve(conn: Connection, worker: UUID, version: Version) -> None:
 
 def open_batches(conn: Connection, version: Version, *, limit: int) -> list[str]:
     """Batches and jobs of any tenant that have open work pinned to a version."""
-    return [row.batch for row in conn.execute(_OPEN_BATCHES, {"queue": version.queue, "limit": limit})]
+    adapter = version.queue if version.definition.base else None
+    values = {"served_as": version.served_as, "adapter": adapter, "limit": limit}
+    return [row.batch for row in conn.execute(_OPEN_BATCHES, values)]
+
+
+def of_queue(conn: Connection, queue: str) -> Version | None:
+    """The version whose own name among queues this is."""
+    return _one(conn.execute(_OF_QUEUE, {"queue": queue}).first())
+
+
+def hanging(conn: Connection, base: Version, *, limit: int) -> list[Version]:
+    """Adapters on this base that may be asked."""
+    return [_version(row) for row in conn.execute(_HANGING, {"queue": base.queue, "limit": limit})]
+
+
+def adopt(conn: Connection, adapter: Version) -> int:
+    """Let slices that wait under an adapter's name wait for its base's workers; how many there were."""
+    values = {"base": adapter.definition.base, "queue": adapter.queue}
+    return conn.execute(_ADOPT, values).rowcount
 
 
 def live_workers(conn: Connection, queues: Sequence[str], *, gone: timedelta, but: str | None = None) -> dict[str, int]:
@@ -147,13 +178,17 @@ def live_workers(conn: Connection, queues: Sequence[str], *, gone: timedelta, bu
     return {row.queue: row.workers for row in rows}
 
 
-def every(conn: Connection) -> list[tuple[str, int, str, VersionState]]:
-    """Model, number, queue and state of all versions: what must be known to send work to them."""
-    return [(row.model, row.number, row.queue, VersionState(row.state)) for row in conn.execute(_EVERY)]
+def every(conn: Connection) -> list[tuple[str, int, Numbered]]:
+    """Model and number of all versions, and what must be known to send work to them."""
+    return [
+        (row.model, row.number, Numbered(row.queue, VersionState(row.state), row.base, row.digest))
+        for row in conn.execute(_EVERY)
+    ]
 
 
 def _defined(definition: Definition) -> dict[str, Any]:
-    return {"source": definition.source, "engine": definition.engine, "arguments": list(definition.arguments)}
+    told = {"source": definition.source, "engine": definition.engine, "base": definition.base}
+    return told | {"arguments": list(definition.arguments)}
 
 
 def _one(row: Row[Any] | None) -> Version | None:
@@ -162,5 +197,7 @@ def _one(row: Row[Any] | None) -> Version | None:
 
 def _version(row: Row[Any]) -> Version:
     values = dict(row._mapping)
-    definition = Definition(values.pop("source"), values.pop("engine"), tuple(values.pop("arguments")))
+    definition = Definition(
+        values.pop("source"), values.pop("engine"), tuple(values.pop("arguments")), values.pop("base")
+    )
     return Version(**{**values, "state": VersionState(row.state)}, definition=definition)

@@ -19,9 +19,9 @@ _MOST_ACCOUNTS: Final = 32
 _INSERT = text("""
     -- Lane and deadline are copied from the batch, so that a claim reads one index of one table.
     insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                        lines, first_line, last_line, tokens, inline, asked)
+                        lines, first_line, last_line, tokens, inline, asked, adapter)
     select b.id, b.tenant, :model, b.lane, :lane_rank, b.deadline, 'queued', :plan_offset, :plan_bytes,
-           :lines, :first_line, :last_line, :tokens, :inline, :asked
+           :lines, :first_line, :last_line, :tokens, :inline, :asked, :adapter
     from batches b where b.id = :batch""")
 
 _FEED = text(f"""
@@ -142,14 +142,15 @@ _UNREADABLE = text("""
     update slices set unreadable = unreadable + 1 where id = :id and lease = :lease returning unreadable""")
 
 
+_OF_CUT: Final = (
+    "model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens", "asked", "adapter",
+)  # fmt: skip
+
+
 def insert(conn: Connection, batch: str, cuts: Iterable[Cut], lane: Lane, inline: bytes | None = None) -> None:
     """Insert the plan's cuts as queued slices; `inline` holds the lines of an inline job."""
     rows = [
-        {"batch": batch, "lane_rank": lane.rank, "inline": inline}
-        | {
-            name: getattr(cut, name)
-            for name in ("model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens", "asked")
-        }
+        {"batch": batch, "lane_rank": lane.rank, "inline": inline} | {name: getattr(cut, name) for name in _OF_CUT}
         for cut in cuts
     ]
     if rows:

@@ -39,6 +39,7 @@ _TYPES: Final = {
     "tokens": "bigint",
     "inline": "bytea",
     "asked": "text",
+    "adapter": "text",
 }
 """What comes of a job, each as an array over the jobs."""
 
@@ -59,9 +60,9 @@ _INSERT = text(f"""
         returning *),
     cut as (
         insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                            lines, first_line, last_line, tokens, inline, asked)
+                            lines, first_line, last_line, tokens, inline, asked, adapter)
         select id, g.tenant, g.model, g.lane, lane_rank, made.deadline, 'queued', plan_offset, plan_bytes,
-               lines, first_line, last_line, tokens, g.inline, g.asked
+               lines, first_line, last_line, tokens, g.inline, g.asked, g.adapter
         from given g join made using (id))
     select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{{}}' as int[]) as live_empty_lines,
            0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,

@@ -11,6 +11,7 @@ can be made to do is in `markers.py`.
                                           [--output-tokens 40] [--max-num-seqs 128]
                                           [--journal PATH] [--lora-modules NAME=PATH …] [--kv-usage 0.5]
                                           [--preemptions 3] [--plays sglang] [--lacks priority,abort]
+                                          [--enable-lora] [--max-loras 2] [--max-lora-rank 16]
                                           [--most-at-once 4] [--requests-per-second 20]
 
 A stream's first token comes after the latency, each further one `--itl-ms` later; where the request says how many
@@ -23,7 +24,7 @@ between. So a test counts how often each line was asked, whatever died meanwhile
 At most `--max-num-seqs` requests run, the others wait, as in vLLM. The latency of a request depends on its body and
 the seed only. `--plays NAME` gives it the pages, errors and metrics of another engine profile, which it says in its log
 and in `owned_by`; `--lacks` takes abilities away (domain/engines/profile.py); the last two make it refuse as hosted
-engines do (`provider_limits.py`).
+engines do (`provider_limits.py`). With `--enable-lora` it plays adapters (`adapters.py`).
 
 Ready in about a second; 4,000 requests/s on one of two shared cores, with its client on the other (2,200 without
 uvloop).
@@ -47,6 +48,7 @@ from cachetools import FIFOCache
 
 from penstock.domain.engines.profile import EngineAbort, EngineLack
 from penstock_worker.engine.echo import markers, status_page, stream
+from penstock_worker.engine.echo.adapters import PlayedAdapters
 from penstock_worker.engine.echo.answers import ANSWERS, Answerer, EchoRefusal, Voice
 from penstock_worker.engine.echo.body import Body, asked, decode, encode
 from penstock_worker.engine.echo.counters import Counters
@@ -80,6 +82,8 @@ class Echo:
             options.preemptions,
         )
         self.shape = EchoShape(options.plays, options.lacks)
+        room = options.max_loras if options.enable_lora else 0
+        self.adapters = PlayedAdapters(room, self.shape.profile.adapters)
         self.limits = ProviderLimits(options.most_at_once, options.requests_per_second)
         self.takes_ids = not self.shape.lacks(EngineLack.REQUEST_IDS)
         self.notices = self.shape.profile.abort is EngineAbort.DISCONNECT
@@ -98,6 +102,8 @@ class Echo:
             return status_page.page(self.counters, request.path, self.shape)
         if profile.abort is EngineAbort.REQUEST_ID and request.path == profile.abort_path:
             return self._abort(decode(await request.read()))
+        if self.adapters.takes(request.path):
+            return self.adapters.change(request.path, decode(await request.read()))
         answer = ANSWERS.get(request.path)
         if answer is None or (request.path == "/tokenize" and self.shape.lacks(EngineLack.TOKENIZER)):
             return status_page.not_found(self.shape)
@@ -135,7 +141,8 @@ class Echo:
         if self.journal is not None:
             # One write to a file opened for appending: lines of several engines never mix.
             os.write(self.journal, f"{time.time():.6f}\t{os.getpid()}\t{asked(body)}\n".encode(errors="replace"))
-        if body.get("model", self.voice.model) not in self.counters.names:
+        asked_model = body.get("model", self.voice.model)
+        if asked_model not in self.counters.names and asked_model not in self.adapters.names:
             message = f"The model `{body['model']}` does not exist."
             raise EchoRefusal(404, message, "NotFoundError", "model")
         if field := self.shape.unknown_field(body):
@@ -152,6 +159,7 @@ class Echo:
             own = f"{zlib.crc32(raw):08x}{self.counters.answered:08x}"
             identity = (request.headers.get("x-request-id") if self.takes_ids else None) or own
             said = answer(self.voice, body, script, identity)
+            self.adapters.speak(asked_model, said)
             self.counters.answered += 1
             if body.get("stream") is True and request.path in stream.KINDS:
                 return await self._stream(request, said, script, body)
@@ -330,6 +338,9 @@ def main() -> None:
     parser.add_argument("--kv-usage", type=float, default=0.0)
     parser.add_argument("--preemptions", type=int, default=0)
     parser.add_argument("--lora-modules", nargs="+", default=[])
+    parser.add_argument("--enable-lora", action="store_true")
+    parser.add_argument("--max-loras", type=int, default=1)
+    parser.add_argument("--max-lora-rank", type=int)
     parser.add_argument("--max-num-seqs", type=int, default=DEFAULT_SEQS)
     parser.add_argument("--journal")
     parser.add_argument("--plays")

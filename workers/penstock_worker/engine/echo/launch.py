@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines import adapter_arguments
 from penstock.domain.engines.profile import EngineLack, EngineProfile, read_lacks
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
@@ -44,6 +45,10 @@ def launch(
         profile = profile.without(*read_lacks(option(arguments, "--lacks") or ""))
     except ValueError:
         raise BadLaunch(f"--lacks takes {', '.join(EngineLack)}, by comma.") from None
+    try:
+        adapters, most_rank = adapter_arguments.slots(arguments), adapter_arguments.most_rank(arguments)
+    except ValueError as error:
+        raise BadLaunch(str(error)) from None
     slots = slots_for(number(arguments, "--max-num-seqs") or DEFAULT_SEQS)
     command = [sys.executable, "-m", "penstock_worker.engine.echo.echo_server", "--uds", str(socket), "--model", model]
     command += ["--max-num-seqs", str(slots.all), *without(arguments, "--max-num-seqs")]
@@ -58,4 +63,6 @@ def launch(
         engine_slots=slots.all,
         overtakers=slots.overtakers,
         start_timeout_seconds=60.0,
+        adapters=adapters,
+        most_adapter_rank=most_rank,
     )

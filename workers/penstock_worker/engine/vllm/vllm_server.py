@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines import adapter_arguments
 from penstock.domain.engines.profile import EnginePriority, EngineProfile
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
@@ -31,6 +32,7 @@ from penstock_worker.engine.launch_spec import (
     slots_for,
     without,
 )
+from penstock_worker.engine.revision import LOADS_ADAPTERS
 from penstock_worker.engine.vllm import idle_yield, step_time_slicing
 
 # The largest models take long to load from a cold disk.
@@ -49,6 +51,7 @@ except ModuleNotFoundError: ours = False
 print(json.dumps([found, ours]))
 """
 _DIRECT_HANDLER: Final = ("--middleware", "penstock_worker.engine.vllm.direct_handler.DirectHandler")
+_ADAPTER_REMOVAL: Final = ("--middleware", "penstock_worker.engine.vllm.adapter_removal.AdapterRemoval")
 
 
 def launch(
@@ -78,11 +81,22 @@ def launch(
         *_our_choices(arguments, on_cpu),
         *(_DIRECT_HANDLER if has_penstock else ()),
     ]
+    adapters = _adapters(arguments) if has_penstock else 0
+    if adapters:
+        # One slot stays empty: base requests read the last one (vllm#48421, #49656).
+        spare, kept = adapters + 1, number(arguments, "--max-cpu-loras")
+        arguments = [*without(arguments, "--max-loras"), "--max-loras", str(spare)]
+        if kept and kept < spare:
+            arguments = [*without(arguments, "--max-cpu-loras"), "--max-cpu-loras", str(spare)]
+        command += _ADAPTER_REMOVAL
     command += without(arguments, "--max-num-seqs")
     env = environment(environ, on_cpu, source) | idle_yield.environment(environ, ranks * parts(arguments))
     priorities = (option(arguments, "--scheduling-policy") or "priority") == "priority"
     if priorities:
         env |= step_time_slicing.environment(environ)
+    others_load = environ.get(LOADS_ADAPTERS, "0") not in ("0", "")
+    if adapters:
+        env |= {LOADS_ADAPTERS: "1"}
     return Launch(
         profile=profile if priorities else replace(profile, priority=EnginePriority.NONE),
         model=model,
@@ -96,7 +110,18 @@ def launch(
         start_timeout_seconds=START_TIMEOUT_SECONDS,
         gpus=1 if on_cpu else ranks * parts(arguments),
         build=version,
+        adapters=adapters,
+        most_adapter_rank=adapter_arguments.most_rank(arguments) if adapters else 0,
+        others_load=others_load,
     )
+
+
+def _adapters(arguments: Sequence[str]) -> int:
+    try:
+        adapter_arguments.most_rank(arguments)
+        return adapter_arguments.slots(arguments)
+    except ValueError as error:
+        raise BadLaunch(str(error)) from None
 
 
 def _our_choices(arguments: Sequence[str], on_cpu: bool) -> list[str]:
