@@ -55,6 +55,7 @@ SHOWN = {
     "keys rotate": ("organization.admin_api_key", "keys rotate {key}"),
     "keys revoke": ("organization.admin_api_key.deleted", "keys revoke {key}"),
     "limits show": ("limits", "limits show default"),
+    "limits mine": ("list", "limits mine"),
     "limits set": ("limits", "limits set default files=1000"),
     "limits budget": ("limits", "limits budget default none"),
     "models list": ("list", "models list"),
@@ -63,6 +64,12 @@ SHOWN = {
     "models slo": ("model", "models slo tiny --itl-p95-ms 40"),
     "models price": ("price", "models price tiny --input 0.15"),
     "models prices": ("list", "models prices"),
+    "models versions": ("list", "models versions chat"),
+    "models alias": ("model_alias", "models alias chat v1=100"),
+    "models promote": ("model_alias", "models promote chat@v2"),
+    "models rollback": ("model_alias", "models rollback chat"),
+    "models repin": ("repin", "models repin chat@v2"),
+    "models retire": ("model_version", "models retire chat@v2"),
     "secrets status": ("list", "secrets status"),
     "secrets rotate": (None, "secrets rotate"),
     "tenants list": ("list", "tenants list"),
@@ -80,7 +87,7 @@ SHOWN = {
     "webhooks delete": ("webhook_endpoint.deleted", "webhooks delete {endpoint}"),
 }
 """By command: the `object` of its document, and a command line, in an order in which all of them can be asked."""
-TRIED_ELSEWHERE = {"doctor", "workers", "webhooks test"}
+TRIED_ELSEWHERE = {"doctor", "evals", "workers", "webhooks test"}
 """In rooms of their own; and the last needs a worker that sends."""
 
 
@@ -112,6 +119,8 @@ def test_a_command_prints_one_json_document_alone(
     settle_one(
         db, settings, worker, lambda number, custom_id: (200, completion("yes")) if number == 1 else (400, b"{}")
     )
+    for source in ("/models/one", "/models/two"):
+        penstock("models", "add", "chat", "--source", source)
     ids["open"] = client.post("/v1/jobs", json={"model": "tiny", "body": chat()}).json()["id"]
     stop = threading.Event()
     keeper = threading.Thread(target=erasure.run, args=(db, Blobs(settings.blob_url), settings, stop))

@@ -64,17 +64,16 @@ def show(name: Alias, as_json: Json = False, url: Url = DEFAULT_URL, data: Data 
             say_json(one) if as_json else print_table(table((), _facts(one)))
             return
         model = name.rpartition("@")[0] or name
-        found = {
-            "model": ask(client, "GET", f"/models/{quote(model)}"),
+        found = ask(client, "GET", f"/models/{quote(model)}") | {
             "aliases": ask(client, "GET", "/model_aliases", params={"model": model})["data"],
             "versions": _every(client, model),
         }
         if as_json:
             say_json(found)
             return
-        say(f"{model}: {found['model']['live_workers']} live workers")
-        if found["model"]["engines"]:
-            print_table(table((), _engines(found["model"])))
+        say(f"{model}: {found['live_workers']} live workers")
+        if found["engines"]:
+            print_table(table((), _engines(found)))
         print_table(table(("alias", "stands for", "why"), (_alias_row(one) for one in found["aliases"])))
         print_table(table(("version", "state", "live workers", "aliases"), (
             (one["id"], one["state"], str(one["live_workers"]), _shares(one["aliases"])) for one in found["versions"]
