@@ -37,6 +37,7 @@ NAMES: Final = {
     "delivery.claimed": "deliveries are claimed, none of them is sent",
     "delivery.answered": "a receiver has answered, nothing of that is recorded",
     "delivery.recorded": "what came of some attempts is committed",
+    "eval.scored": "every line of a run is scored and its results are written, the run has not ended",
     "sweep.taken": "the sweep knows which blobs are doomed, and has deleted none",
     "sweep.deleted": "some doomed blobs are deleted, their intents are not",
     "erasure.stepped": "a step of an erasure is committed, the next has not begun",

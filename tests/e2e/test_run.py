@@ -123,7 +123,7 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path
         assert ended(folder, arguments, round(LINES * share), end) == -signal.SIGKILL
         so_far = journal(folder)
         # In flight: the slots with those for overtakers. Answered but not recorded: a flush, and what it takes.
-        again += SLOTS + SLOTS // 2 + sum(seconds > so_far[-1][0] - 2.0 for seconds, _ in so_far)
+        again += SLOTS + SLOTS // 2 + sum(seconds > so_far[-1][0] - 1.0 for seconds, _ in so_far)
     assert not (folder / "out.jsonl").exists()
     told = run(folder, *arguments[4:], status=3, PENSTOCK_LINE_TIMEOUT_SECONDS="8", **SHORT_LEASES)
 

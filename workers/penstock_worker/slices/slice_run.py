@@ -166,6 +166,7 @@ class SliceRun:
 
     def _round(self) -> None:
         """Take and record what came back, let go of what is over, obey what the beat heard, and wait for news."""
+        began = time.monotonic()
         self._collect()
         self._record()
         self._give_back()
@@ -173,7 +174,7 @@ class SliceRun:
         if self._held:
             if all(one.fed for one in self._held):
                 self._on_fed()
-            self._wait()
+            self._wait(time.monotonic() - began)
 
     def _collect(self) -> None:
         for one in list(self._held):
@@ -244,8 +245,10 @@ class SliceRun:
                     # is not lost but given back: a reap would count the trial against it.
                     self._lose([one])
 
-    def _wait(self) -> None:
-        self._news.wait(self._context.settings.flush_seconds)
+    def _wait(self, took: float) -> None:
+        """Until an answer that came as the last round began, which `took` so long, must be recorded with the next."""
+        most = self._context.settings.flush_seconds
+        self._news.wait(max(most / 2, most - 2 * took))
         self._news.clear()
         if not self.tally.segments:
             failpoint("slice.asking")
