@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.domain.engines.profile import EngineProfile, EngineSource
 from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.engine.process.engine_process import EngineProcess
 
@@ -48,7 +49,8 @@ def running(
     Its log is `NAME.log` in the folder; if it makes a socket `NAME.sock` there, that goes with it.
     """
     launch = Launch(
-        kind=name, model="", command=tuple(command), environment=environment, socket=folder / f"{name}.sock",
+        profile=EngineProfile(name, "what a benchmark starts", "", EngineSource.MODEL),
+        model="", command=tuple(command), environment=environment, socket=folder / f"{name}.sock",
         batch_slots=1, engine_slots=1, start_timeout_seconds=0.0,
     )  # fmt: skip
     log = folder / f"{name}.log"

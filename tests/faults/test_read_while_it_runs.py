@@ -77,10 +77,12 @@ def followed(house: House, batch: str, output: Path) -> Iterator[subprocess.Pope
     """The command line's reader, once it has some lines."""
     command = [PENSTOCK, "batches", "results", batch, "--follow", "--url", house.url, "--output", str(output)]
     environment = os.environ | {"PENSTOCK_API_KEY": KEY}
-    part = output.with_name(output.name + ".part")
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            house.until(lambda: part.exists() and part.stat().st_size, "the command line reads", SECONDS)
+            parts = f"{output.name}.part.*"
+            house.until(
+                lambda: any(one.stat().st_size for one in output.parent.glob(parts)), "the command line reads", SECONDS
+            )
             yield process
         finally:
             process.kill()
