@@ -205,6 +205,7 @@ def test_rows_without_an_answer_are_asked_again_when_that_is_said(
     process = start(*command)
     heard(process, "sent 41 of 41 rows")
     (mine,) = batches(platform) - before
+    until(lambda: platform.sdk.batches.retrieve(mine).status == "in_progress", "it is planned")
     platform.http.post(f"/batches/{mine}/cancel").raise_for_status()
     assert ended(process)[0] == 3
     assert ended(start(*command, "--retry-failed"))[0] == 0

@@ -73,9 +73,15 @@ def retry_failed(place: OpenPlace, sidecar: Sidecar, part: Part) -> None:
 
 
 def retry_all_failed(place: OpenPlace, sidecar: Sidecar, states: Sequence[dict[str, Any]]) -> bool:
-    """Ask the failed lines of all parts again, unless an earlier call began that; whether there are any."""
+    """Ask the failed lines of all parts again, unless an earlier call began that; whether there are any.
+
+    Raises Problem if a batch ended before it was planned: it has no lines that could be asked again.
+    """
     if sidecar.more.get("retrying"):
         return False
+    for one in states:
+        if one["status"] != "completed" and not one["error_file_id"]:
+            raise Problem(f"{one['id']} was {one['status']} before any of it began: --fresh asks all of it.")
     pairs = zip(sidecar.parts, states, strict=True)
     failed = [part for part, one in pairs if one["merged_error_file_id" if part.retried else "error_file_id"]]
     if failed:
