@@ -84,3 +84,10 @@ def test_a_file_goes_up_is_listed_comes_back_and_is_deleted(penstock: Penstock, 
     for arguments in (("show", id), ("download", id), ("delete", id), ("upload", "not-there")):
         refused = penstock("files", *arguments)
         assert (refused.exit_code, refused.stdout, len(refused.stderr.splitlines())) == (1, "", 1)
+
+
+def test_an_address_may_have_its_v1_as_openais_sdk_wants_it(penstock: Penstock, client: httpx.Client) -> None:
+    root = str(client.base_url).rstrip("/").removesuffix("/v1")
+    for url in (root, f"{root}/", f"{root}/v1", f"{root}/v1/"):
+        listed = penstock("jobs", "list", "--url", url)
+        assert listed.exit_code == 0, listed.output

@@ -97,10 +97,11 @@ def is_far(host: str) -> bool:
 
 
 def _base(url: str) -> httpx.URL:
+    """With /v1, which may stand in the address already, as in those that OpenAI's SDK takes."""
     import httpx
 
     try:
-        return httpx.URL(f"{url.rstrip('/')}/v1")
+        return httpx.URL(f"{url.rstrip('/').removesuffix('/v1')}/v1")
     except (httpx.InvalidURL, UnicodeError):
         raise Problem(f"{url!r} is no address of an API.") from None
 
