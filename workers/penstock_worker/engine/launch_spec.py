@@ -131,15 +131,15 @@ def number(arguments: Sequence[str], name: str) -> int | None:
     return int(digits) * factor
 
 
-def without(arguments: Sequence[str], name: str) -> list[str]:
-    """An argument list with one option and its value taken out."""
+def without(arguments: Sequence[str], *names: str) -> list[str]:
+    """An argument list with some options and their values taken out."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
         flag, equals, _ = argument.partition("=")
         if skip:
             skip = False
-        elif flag.replace("_", "-") == name:
+        elif flag.replace("_", "-") in names:
             skip = not equals
         else:
             kept.append(argument)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.domain.engines.profile import EngineSource
-from penstock_worker.engine.launch_spec import Launch, option
+from penstock_worker.engine.launch_spec import Launch, option, without
 
 # How much runs at once and where it listens is no part of an answer.
 _IDLE: Final = frozenset({
@@ -37,7 +37,7 @@ def of(launch: Launch) -> str:
         return ""
     if launch.others_load or (not launch.adapters and launch.environment.get(LOADS_ADAPTERS, "0") not in ("0", "")):
         return ""
-    arguments = list(_without_idle(launch.command[1:]))
+    arguments = without(launch.command[1:], *_IDLE)
     source = option(arguments, "--model") or ""
     parts = [launch.profile.name, launch.build, *arguments]
     parts += sorted(
@@ -60,18 +60,6 @@ def of(launch: Launch) -> str:
     for part in parts:
         hash.update(b"%d:%b" % (len(part.encode()), part.encode()))
     return hash.hexdigest()
-
-
-def _without_idle(arguments: tuple[str, ...]) -> Iterator[str]:
-    skip = False
-    for argument in arguments:
-        flag, equals, _ = argument.partition("=")
-        if skip:
-            skip = False
-        elif flag.replace("_", "-") in _IDLE:
-            skip = not equals
-        else:
-            yield argument
 
 
 def _paths(arguments: list[str]) -> list[Path]:

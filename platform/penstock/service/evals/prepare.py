@@ -17,14 +17,13 @@ from penstock.domain.work.terms import Terms
 from penstock.formats import input as lines
 from penstock.service.core import scratch
 from penstock.service.core.transaction import Database, Transaction
-from penstock.service.evals import references
+from penstock.service.evals import file_lines, references
 from penstock.service.evals.eval_work import Hold
 from penstock.service.intake import submit
 from penstock.service.limits import kept
-from penstock.service.results.result_file import ResultFile, Written
+from penstock.service.results.result_file import ResultFile, Written, publish
 from penstock.settings import Settings
 from penstock.settings.limits import LimitSettings
-from penstock.store.batches import files
 from penstock.store.evals import eval_runs
 
 NOTE: Final = "penstock_eval_run"
@@ -56,13 +55,7 @@ def prepare(db: Database, blobs: Blobs, one: Eval, run: EvalRun, hold: Hold, set
 def asked(blobs: Blobs, key: str, endpoint: str, run: EvalRun, hold: Hold, settings: LimitSettings) -> Iterator[bytes]:
     """The eval's lines as this run asks them; raise RunFailed for the first that is none."""
     changes = {**run.terms.changes, "model": run.terms.model}
-    for number, raw in enumerate(blobs.lines(key, longest=settings.max_line_bytes), 1):
-        hold.tick()
-        line = lines.tidy(raw, number)
-        if not line:
-            continue
-        if len(line) > settings.max_line_bytes:
-            raise RunFailed("invalid_request", f"Line {number}: {lines.too_long(settings.max_line_bytes)}")
+    for number, line in file_lines.read(blobs, key, hold, settings, code="invalid_request", of=""):
         checked = lines.check(line, number, endpoint, settings.max_custom_id_bytes, run.terms.model)
         if isinstance(checked, LineError):
             raise RunFailed(checked.code, f"Line {number}: {checked.message}")
@@ -99,17 +92,7 @@ def _make_batch(
     if run is None:
         raise LeaseLost
     kept.check(tx, run.tenant, {LimitName.FILES: 1, LimitName.STORED_BYTES: written.size_bytes}, settings)
-    files.insert(
-        tx.conn,
-        run.tenant,
-        id=written.id,
-        purpose=BATCH,
-        filename=written.filename,
-        bytes=written.size_bytes,
-        sha256=written.sha256,
-        blob_key=written.key,
-        ttl=timedelta(seconds=settings.file_ttl_seconds),
-    )
+    publish(tx, run.tenant, written, purpose=BATCH, ttl=timedelta(seconds=settings.file_ttl_seconds))
     batch = submit.create_batch(tx, run.tenant, written.id, terms, None, settings)
     named = {"embeddings" if becomes is RunState.EMBEDDING else "batch": batch.id}
     if not eval_runs.move(tx.conn, run.id, hold.work.lease, becomes, **named):

@@ -8,9 +8,9 @@ from typing import Final
 
 from penstock.blobs.store import Blobs
 from penstock.domain.evals.run import Eval, RunFailed
-from penstock.formats import input as lines
 from penstock.formats import references
 from penstock.service.core.transaction import Database
+from penstock.service.evals import file_lines
 from penstock.service.evals.eval_work import Hold
 from penstock.service.evals.sorted_records import SortedRecords
 from penstock.settings.limits import LimitSettings
@@ -36,13 +36,7 @@ def read(
         return None
     found = SortedRecords(folder, "references")
     key = key_of(db, one.tenant, one.reference_file)
-    for number, raw in enumerate(blobs.lines(key, longest=settings.max_line_bytes), 1):
-        hold.tick()
-        line = lines.tidy(raw, number)
-        if not line:
-            continue
-        if len(line) > settings.max_line_bytes:
-            raise RunFailed(CODE, f"Line {number} of the references: {lines.too_long(settings.max_line_bytes)}")
+    for number, line in file_lines.read(blobs, key, hold, settings, code=CODE, of=" of the references"):
         try:
             custom_id, expected = references.read(line)
         except ValueError as error:

@@ -24,9 +24,8 @@ from penstock.service.evals import answers, embeddings, eval_work, prepare, refe
 from penstock.service.evals.answers import RunAnswer
 from penstock.service.evals.embeddings import Vectors
 from penstock.service.evals.eval_work import Hold
-from penstock.service.results.result_file import ResultFile, Written
+from penstock.service.results.result_file import ResultFile, Written, publish
 from penstock.settings import Settings
-from penstock.store.batches import files
 
 
 def score(db: Database, blobs: Blobs, one: Eval, run: EvalRun, hold: Hold, settings: Settings) -> str:
@@ -142,14 +141,4 @@ class Lines:
 def commit(tx: Transaction, hold: Hold, written: Written, outcome: dict[str, Any], scored: int) -> None:
     """Make the results visible and end the run in one step; raise LeaseLost."""
     run = eval_work.completed(tx, hold.work, outcome=outcome, result_file=written.id, scored=scored)
-    files.insert(
-        tx.conn,
-        run.tenant,
-        id=written.id,
-        purpose="batch_output",
-        filename=written.filename,
-        bytes=written.size_bytes,
-        sha256=written.sha256,
-        blob_key=written.key,
-        ttl=None,
-    )
+    publish(tx, run.tenant, written, purpose="batch_output", ttl=None)

@@ -16,9 +16,9 @@ from penstock.formats.ended import EndedLine
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing
 from penstock.service.results import results
-from penstock.service.results.result_file import ResultFile, Written
+from penstock.service.results.result_file import ResultFile, Written, publish
 from penstock.settings.limits import LimitSettings
-from penstock.store.batches import batches, files, retries
+from penstock.store.batches import batches, retries
 from penstock.store.work import leases
 
 NOTHING = LineError("nothing_to_retry", "No line of the parent is what this retry asks for.")
@@ -63,17 +63,8 @@ def _takes(repeats: Retry, end: EndedLine) -> bool:
 def _adopt(tx: Transaction, batch: Batch, lease: int, written: Written, settings: LimitSettings) -> None:
     if not retries.adopt(tx.conn, batch.id, lease, written.key):
         raise LeaseLost
-    files.insert(
-        tx.conn,
-        batch.tenant,
-        id=batch.input_file or written.id,
-        purpose="batch",
-        filename=written.filename,
-        bytes=written.size_bytes,
-        sha256=written.sha256,
-        blob_key=written.key,
-        ttl=timedelta(seconds=settings.file_ttl_seconds),
-    )
+    life = timedelta(seconds=settings.file_ttl_seconds)
+    publish(tx, batch.tenant, written, purpose="batch", ttl=life, id=batch.input_file)
 
 
 def _refuse(tx: Transaction, batch: str, lease: int) -> None:

@@ -30,7 +30,7 @@ from penstock.service.core.ids import blob_key, fresh
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing
 from penstock.service.results.merge import merge
-from penstock.service.results.result_file import Written
+from penstock.service.results.result_file import Written, publish
 from penstock.settings.servers import ServerSettings
 from penstock.store.batches import batches, files
 from penstock.store.work import leases, segments
@@ -201,19 +201,10 @@ def commit(
     batches.lock(tx.conn, batch.id)
     if not batches.holds(tx.conn, batch.id, lease, BatchState.FINALIZING):
         raise LeaseLost
+    life = None if batch.output_expires_seconds is None else timedelta(seconds=batch.output_expires_seconds)
     for written in (output_file, error_file, merged_output, merged_error):
         if written is not None:
-            files.insert(
-                tx.conn,
-                batch.tenant,
-                id=written.id,
-                purpose="batch_output",
-                filename=written.filename,
-                bytes=written.size_bytes,
-                sha256=written.sha256,
-                blob_key=written.key,
-                ttl=None if batch.output_expires_seconds is None else timedelta(seconds=batch.output_expires_seconds),
-            )
+            publish(tx, batch.tenant, written, purpose="batch_output", ttl=life)
     ending = BatchEnd(
         finish_as,
         output_file=output_file.id if output_file else None,

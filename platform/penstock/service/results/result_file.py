@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from penstock.blobs.store import Blobs
 from penstock.service.core.ids import blob_key, fresh
-from penstock.service.core.transaction import Database
+from penstock.service.core.transaction import Database, Transaction
 from penstock.store.batches import files
 
 
@@ -24,6 +25,23 @@ class Written:
     size_bytes: int
     sha256: bytes
     lines: int
+
+
+def publish(
+    tx: Transaction, tenant: str, written: Written, *, purpose: str, ttl: timedelta | None, id: str | None = None
+) -> None:
+    """Make a file visible: under its own id, unless one was promised for it."""
+    files.insert(
+        tx.conn,
+        tenant,
+        id=id or written.id,
+        purpose=purpose,
+        filename=written.filename,
+        bytes=written.size_bytes,
+        sha256=written.sha256,
+        blob_key=written.key,
+        ttl=ttl,
+    )
 
 
 class ResultFile:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.domain.engines.profile import EngineProfile
-from penstock_worker.engine.launch_spec import BadLaunch, Launch, check_socket, engine_environment, slots_for
+from penstock_worker.engine.launch_spec import BadLaunch, Launch, check_socket, engine_environment, slots_for, without
 from penstock_worker.engine.llamacpp import arguments as accepted
 
 # A large file is read from a cold disk, or comes from the hub first.
@@ -46,7 +46,7 @@ def launch(
     return Launch(
         profile=profile,
         model=model,
-        command=(*command, *_others(arguments)),
+        command=(*command, *without(arguments, *_OURS)),
         environment=engine_environment(environ, source) | {"PYTHONUNBUFFERED": "1"},
         socket=socket,
         batch_slots=slots.lines,
@@ -55,21 +55,6 @@ def launch(
         start_timeout_seconds=START_TIMEOUT_SECONDS,
         build=_build(),
     )
-
-
-def _others(arguments: Sequence[str]) -> list[str]:
-    """The user's arguments without those that were turned into ours."""
-    kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if skip:
-            skip = False
-        elif name in _OURS:
-            skip = not equals
-        else:
-            kept.append(argument)
-    return kept
 
 
 def _build() -> str:

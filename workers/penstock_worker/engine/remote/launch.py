@@ -59,10 +59,7 @@ def launch(
         raise BadLaunch(f"An engine that runs already is named by its http:// or https:// address, not {source!r}.")
     if address.username or address.password:
         raise BadLaunch(f"A password in the engine's address would be read by all: its key goes into {KEY}.")
-    others = list(arguments)
-    for name in _OPTIONS:
-        others = without(others, name)
-    if others:
+    if others := without(arguments, *_OPTIONS):
         raise BadLaunch(
             f"{others[0]} can't be told to an engine that runs already: {', '.join(_OPTIONS)} are for here."
         )
