@@ -20,10 +20,10 @@ from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.api_errors import Conflict, Unavailable
 from penstock.domain.engine_trouble import EngineTrouble
-from penstock.domain.models.version import Definition, without_secrets
 from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, EVALUATE_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
+from penstock.model_source.definition import defined_here
 from penstock.model_source.look import look
 from penstock.model_source.removal import mark
 from penstock.service.calls.reuse import bounds
@@ -136,7 +136,7 @@ def gpu(
         python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
     )
     gone = timedelta(seconds=settings.worker_gone_seconds)
-    definition = Definition(_place(source), engine_kind, without_secrets(tuple(arguments)))
+    definition = defined_here(source, engine_kind, arguments)
     log_path = settings.log_dir / f"engine-{model_slug(model)}.log"
     download = look(source, arguments, launch.environment, launch.profile.source)
     if download is not None:
@@ -233,11 +233,6 @@ def _of_adapters(db: Database, use_case: Callable[..., R]) -> Callable[..., Awai
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     return asked
-
-
-def _place(source: str) -> str:
-    """A folder or file by its whole path, so that it is the same from wherever a worker is started."""
-    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def _give_up(trouble: EngineTrouble, log_path: Path) -> None:

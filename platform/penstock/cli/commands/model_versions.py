@@ -5,6 +5,7 @@ They need an operator's key, but for looking.
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, told
 from penstock.cli.engine_option import lacks
+from penstock.cli.patient_client import PatientClient, newest
 from penstock.cli.printing import Json, say, say_json, table
 from penstock.cli.printing import show as print_table
 from penstock.domain.models.version import STABLE, number_of
@@ -20,8 +22,6 @@ from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
     import httpx
-
-_MOST = 100
 
 Version = Annotated[str, typer.Argument(help="A version, e.g. chat@v2.", metavar="NAME@VERSION")]
 Alias = Annotated[str, typer.Argument(help="A model, or an alias of it such as chat@canary.", metavar="NAME[@ALIAS]")]
@@ -191,15 +191,8 @@ def retire(
 
 
 def _every(client: httpx.Client, model: str | None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    after: str | None = None
-    while True:
-        params = {name: value for name, value in (("model", model), ("after", after)) if value}
-        page = ask(client, "GET", "/model_versions", params=params | {"limit": _MOST})
-        found += page["data"]
-        if not page["has_more"]:
-            return found
-        after = page["last_id"]
+    found: list[dict[str, Any]] = newest(PatientClient(client), "/model_versions", sys.maxsize, model=model)["data"]
+    return found
 
 
 def _weights(given: list[str]) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,14 +86,13 @@ def _add_adapter(db: Database, name: str, source: str | None, base: str, as_json
 
 def _add_version(db: Database, name: str, source: str, engine: str, arguments: list[str], as_json: bool) -> None:
     from penstock.api.schemas import registry_shapes
-    from penstock.domain.models.version import Definition, without_secrets
+    from penstock.model_source.definition import defined_here
     from penstock.service.models import versions
     from penstock.settings import load
 
-    place = str(Path(source).resolve()) if Path(source).exists() else source
-    made = db.run(versions.add, name, Definition(place, engine, without_secrets(tuple(arguments))))
+    made = db.run(versions.add, name, defined_here(source, engine, arguments))
     shape = registry_shapes.version(db.run(versions.view, made.name, load()), operator=True)
-    say_json(shape) if as_json else say(f"{made.name} is a {made.state}: {engine} with {place}")
+    say_json(shape) if as_json else say(f"{made.name} is a {made.state}: {engine} with {made.definition.source}")
 
 
 @app.command()

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
 
-
-class _Message(msgspec.Struct):
-    content: Any = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message | None = None
-    text: Any = None
-
-
-class _Item(msgspec.Struct):
-    type: Any = None
-    content: Any = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    output: list[_Item] | None = None
+from penstock.formats.answers import written_answer
 
 
 class _Embedding(msgspec.Struct):
@@ -36,19 +18,13 @@ class _Embeddings(msgspec.Struct):
     data: list[_Embedding]
 
 
-_read = msgspec.json.Decoder(_Answer).decode
 _read_embeddings = msgspec.json.Decoder(_Embeddings).decode
 
 
 def answer_text(body: bytes) -> str | None:
     """The first choice's text, or all text parts of a response; None if the answer is of no such kind."""
     try:
-        try:
-            answer = _read(body)
-        except msgspec.ValidationError:
-            return None
-        except msgspec.DecodeError:  # half a surrogate pair, which models do answer
-            answer = msgspec.convert(_mended(json.loads(body)), _Answer)
+        answer = written_answer.read(body)
     except (ValueError, RecursionError):
         return None
     if answer.choices:
@@ -57,11 +33,6 @@ def answer_text(body: bytes) -> str | None:
     if answer.output is not None:
         return "".join(_joined(item.content) for item in answer.output if item.type == "message")
     return None
-
-
-def _mended(value: Any) -> Any:
-    """The same with a replacement character for each half, so that it is text."""
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _joined(content: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Any
 
-import msgspec
+from penstock.formats.answers import written_answer
+from penstock.formats.answers.written_answer import WrittenChoice, WrittenItem
 
 
 class Finish(StrEnum):
@@ -18,38 +18,12 @@ class Finish(StrEnum):
     """Truncated, and nothing is said: a reasoning model may spend all its tokens on its thoughts."""
 
 
-class _Message(msgspec.Struct):
-    content: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: Any = None
-    message: _Message | None = None
-    text: Any = None
-
-
-class _Item(msgspec.Struct):
-    type: Any = None
-    content: Any = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    status: Any = None
-    output: list[_Item] | None = None
-
-
-_read = msgspec.json.Decoder(_Answer).decode
-
-
 def finish(body: bytes) -> Finish:
     """How this answer ended; an answer that no token limit cut costs a search for two words."""
     if b'"length"' not in body and b'"incomplete"' not in body:
         return Finish.WHOLE
     try:
-        answer = _answer(body)
+        answer = written_answer.read(body)
     except (ValueError, RecursionError):
         return Finish.WHOLE  # no answer of an endpoint that has a limit
     if answer.choices:
@@ -61,14 +35,7 @@ def finish(body: bytes) -> Finish:
     return Finish.TRUNCATED if any(map(_holds, answer.output or ())) else Finish.EMPTY
 
 
-def _answer(body: bytes) -> _Answer:
-    try:
-        return _read(body)
-    except msgspec.DecodeError:  # half a surrogate pair, which models do answer
-        return msgspec.convert(json.loads(body), _Answer)
-
-
-def _says(choice: _Choice) -> bool:
+def _says(choice: WrittenChoice) -> bool:
     """A chat's message with a text or a call, or a completion's text."""
     message = choice.message
     if message is None:
@@ -76,7 +43,7 @@ def _says(choice: _Choice) -> bool:
     return _is_text(message.content) or bool(message.tool_calls) or bool(message.function_call)
 
 
-def _holds(item: _Item) -> bool:
+def _holds(item: WrittenItem) -> bool:
     """An item of a response that is more than thoughts and empty texts."""
     if item.type == "reasoning":
         return False

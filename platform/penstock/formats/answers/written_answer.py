@@ -1,0 +1,57 @@
+"""A written answer: what of a completion, a chat's answer or a response is read here, and nothing else of its body."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+
+class WrittenMessage(msgspec.Struct):
+    """A chat's."""
+
+    content: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class WrittenChoice(msgspec.Struct):
+    """One of a completion or a chat."""
+
+    finish_reason: Any = None
+    message: WrittenMessage | None = None
+    text: Any = None
+
+
+class WrittenItem(msgspec.Struct):
+    """One of a response's output."""
+
+    type: Any = None
+    content: Any = None
+
+
+class WrittenAnswer(msgspec.Struct):
+    """Any of the three."""
+
+    choices: list[WrittenChoice] | None = None
+    status: Any = None
+    output: list[WrittenItem] | None = None
+
+
+_read = msgspec.json.Decoder(WrittenAnswer).decode
+
+
+def read(body: bytes) -> WrittenAnswer:
+    """An answer's body; raises ValueError or RecursionError for what is none."""
+    try:
+        return _read(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:  # half a surrogate pair, which models do answer
+        return msgspec.convert(_mended(json.loads(body)), WrittenAnswer)
+
+
+def _mended(value: Any) -> Any:
+    """The same with a replacement character for each half, so that it is text."""
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
