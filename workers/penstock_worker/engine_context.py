@@ -12,7 +12,7 @@ from penstock_worker.admission.backpressure import Backpressure
 from penstock_worker.admission.gate import Gate
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.pace import Pace
-from penstock_worker.engine.adapter_residency import AdapterResidency
+from penstock_worker.engine.adapters.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.runtime.loop_thread import LoopThread

@@ -40,8 +40,8 @@ from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
 from penstock_worker.engine import kind, revision
-from penstock_worker.engine.adapter_loader import AdapterLoader
-from penstock_worker.engine.adapter_residency import AdapterResidency
+from penstock_worker.engine.adapters.adapter_loader import AdapterLoader
+from penstock_worker.engine.adapters.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.download_news import telling
 from penstock_worker.engine.process.supervisor import EngineState, Supervisor

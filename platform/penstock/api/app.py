@@ -29,9 +29,6 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
-    model_aliases,
-    model_versions,
-    models,
     retry,
     steering,
     uploads,
@@ -39,6 +36,7 @@ from penstock.api.routes import (
     webhooks,
     workers,
 )
+from penstock.api.routes.registry import model_aliases, model_versions, models
 from penstock.api.routes.server import docs_page, health, metrics
 from penstock.api.schemas import eval_requests
 from penstock.blobs.readiness import BlobReadiness

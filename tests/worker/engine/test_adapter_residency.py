@@ -11,7 +11,7 @@ import pytest
 from penstock.domain.adapter import AdapterFault
 from penstock.domain.work.rank import Rank
 from penstock_worker.admission.gate import Gate, Ticket
-from penstock_worker.engine.adapter_residency import AdapterResidency, Resident
+from penstock_worker.engine.adapters.adapter_residency import AdapterResidency, Resident
 
 PATIENCE_SECONDS = 0.05
 

@@ -31,7 +31,7 @@ from penstock.formats.answers import engine_error
 from penstock.formats.engine_body import with_model, with_priority, without_salt
 from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket
-from penstock_worker.engine.adapter_residency import AdapterResidency, Resident
+from penstock_worker.engine.adapters.adapter_residency import AdapterResidency, Resident
 from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.engine_context import EngineContext

@@ -29,7 +29,7 @@ from penstock.formats.engine_body import for_line, with_model, without_salt
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
 from penstock_worker.admission.gate import Gate, Ticket
-from penstock_worker.engine.adapter_residency import AdapterResidency, Resident
+from penstock_worker.engine.adapters.adapter_residency import AdapterResidency, Resident
 from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip

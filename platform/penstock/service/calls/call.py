@@ -25,11 +25,7 @@ from penstock.domain.api_errors import (
     BadRequest,
     CallTimeout,
     EngineCrash,
-    Internal,
     ModelNotFound,
-    PenstockError,
-    TooMany,
-    Unavailable,
 )
 from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
@@ -41,6 +37,7 @@ from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import canonical, engine_body
 from penstock.formats.answers import call_answer, engine_error
 from penstock.formats.answers.call_answer import Events
+from penstock.service.calls import call_refusals
 from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
 from penstock.service.calls.call_metrics import OFFERED_AGAIN
 from penstock.service.calls.poison import Poison, fingerprint
@@ -238,7 +235,7 @@ class Calls:
                 unlucky.add(ingress.worker)
             elif reasons[-1] != "closed" or last_resort:  # whoever is closed may still be the last resort
                 excluded.add(ingress.worker)
-        raise _nobody(ask.model, reasons, min(limited_seconds, default=1))
+        raise call_refusals.nobody(ask.model, reasons, min(limited_seconds, default=1))
 
     def _pick(self, ask: CallRequest, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Ingress | None, bool]:
         only = self._poison.only(ask.fingerprint)
@@ -316,7 +313,7 @@ async def _events(attempt: CallAttempt, piece: bytes, said: Mapping[str, str], d
         if events.held:
             yield events.rest()
     except (Broken, EngineCrash, TimeoutError) as error:
-        told = _said(error)
+        told = call_refusals.said(error)
         body = engine_error.error_body(told.message, told.type, told.code)
         yield call_answer.error_event(body, torn=events.torn)
 
@@ -373,31 +370,3 @@ def _read(
         cache=chosen,
         lasting=lasting,
     )
-
-
-def _nobody(model: str, reasons: list[str], retry_after_seconds: int) -> PenstockError:
-    """Why no worker answered."""
-    if any(reason in DEATHS for reason in reasons):
-        message = "The engine died while it worked on this request, and no other worker could take it over."
-        return Unavailable(message, code="engine_crash", retry_after_seconds=5)
-    if "share" in reasons:
-        message = f"You have as many calls at {model!r} as you may while others may want some; wait for one of them."
-        return TooMany(message, headers={"retry-after": "1"})
-    if "limited" in reasons:
-        message = f"The engine of {model!r} has as many requests as it takes for now; try again later."
-        return Unavailable(message, code="engine_rate_limited", retry_after_seconds=retry_after_seconds)
-    if "waited" in reasons or "full" in reasons:
-        return Unavailable(f"All workers of {model!r} are busy; try again shortly.", code="workers_busy")
-    message = f"No worker of {model!r} takes calls at the moment; try again shortly."
-    return Unavailable(message, code="no_worker", retry_after_seconds=5)
-
-
-def _said(error: Exception) -> PenstockError:
-    """What a client reads of an answer that broke off."""
-    if isinstance(error, PenstockError):
-        return error
-    if isinstance(error, TimeoutError):
-        return CallTimeout()
-    if isinstance(error, Broken) and error.reason == "engine-died":
-        return Internal("The engine died before the answer was whole.", code="engine_crash")
-    return Internal("The worker was lost before the answer was whole.", code="worker_lost")

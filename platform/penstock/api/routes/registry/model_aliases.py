@@ -12,7 +12,7 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
-from penstock.api.routes.model_versions import OfModel
+from penstock.api.routes.registry.model_versions import OfModel
 from penstock.api.schemas import registry_shapes
 from penstock.api.schemas.registry_shapes import AliasHistory, DeletedAlias, ModelAlias, ModelAliases
 from penstock.domain.accounts.access import Role, allows, check_model

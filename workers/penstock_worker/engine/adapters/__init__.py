@@ -1,0 +1,1 @@
+"""Adapters in an engine: how they come into it, and which are there."""
