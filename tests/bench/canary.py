@@ -36,6 +36,8 @@ WEIGHT: Final = 10
 Z: Final = 3.29
 """Standard deviations that a fair share goes beyond once in a thousand times."""
 WITHIN_SECONDS: Final = 2.0
+_LOOKED_AT_SECONDS: Final = 3.0
+"""How long calls go on after a rollback."""
 STRAY: Final = """
     select count(*) from leases l join slices s on s.id = l.slice
     join workers w on w.id = l.holder join model_versions v on v.queue = s.model
@@ -138,7 +140,7 @@ def rollbacks(house: House, versions: Versions, given: argparse.Namespace) -> Ro
 def _rolled_back(house: House, new: str, number: int) -> float:
     """Two clients at each API call while the alias goes to the new version and back; seconds."""
     house.run(aliases.promote, MODEL, number)
-    over, began_at = threading.Event(), []
+    seen, over, began_at = {url: threading.Event() for url in house.urls}, threading.Event(), []
 
     def keep_asking(url: str) -> list[float]:
         """When the calls began that the new version answered."""
@@ -148,14 +150,15 @@ def _rolled_back(house: House, new: str, number: int) -> float:
                 began = time.monotonic()
                 if ask(client, url, None) == new:
                     found.append(began)
+                    seen[url].set()
             return found
 
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(keep_asking, url) for url in house.urls * 2]
-        time.sleep(2.5)
+        assert all(one.wait(60) for one in seen.values()), "the new version answers at each API"
         house.run(aliases.rollback, MODEL)
         committed = time.monotonic()
-        time.sleep(3.0)
+        over.wait(_LOOKED_AT_SECONDS)
         over.set()
         for one in asking:
             began_at += one.result()

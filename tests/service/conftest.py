@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from service.desk import Desk
+from service.eval_desk import EvalDesk
 from store.world import World
 
 from penstock.settings import Settings
@@ -44,3 +45,9 @@ def world(database_url: str, settings: Settings) -> Iterator[World]:
 def desk(world: World) -> Desk:
     """Where files are validated and assembled."""
     return Desk(world)
+
+
+@pytest.fixture
+def house(desk: Desk) -> EvalDesk:
+    """Where answers are scored and compared."""
+    return EvalDesk(desk)

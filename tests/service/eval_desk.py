@@ -19,6 +19,7 @@ from penstock.service.evals import comparisons, eval_work, evals, runs, task
 from penstock.service.evals.eval_work import Hold
 from penstock.store.batches import files
 
+LONG = Scorer("long", ScorerKind.REGEX, pattern=".{4}")
 EXACT = Scorer("exact", ScorerKind.EXACT, normalise=(Normalisation.TRIM,))
 
 

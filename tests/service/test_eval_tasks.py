@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service.desk import Desk
 from service.eval_desk import MODEL, EvalDesk, asked
 from service.failing import AWAY, FULL, FailingDatabase, FailingStore, Fault, install
 from store.world import World
@@ -23,11 +22,6 @@ from penstock_worker.io.eval_tasks import EvalTasks
 from penstock_worker.runtime.beat import Beat
 
 LONG = Scorer("long", ScorerKind.REGEX, pattern=".")
-
-
-@pytest.fixture
-def house(desk: Desk) -> EvalDesk:
-    return EvalDesk(desk)
 
 
 @pytest.fixture

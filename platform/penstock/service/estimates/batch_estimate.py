@@ -6,7 +6,6 @@ Nothing is written, and a file of any size is read in some small ranges.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import zlib
 from collections import Counter
@@ -29,9 +28,8 @@ from penstock.domain.accounts.batch_estimate import (
     output_tokens,
     total,
 )
-from penstock.domain.accounts.eta import FASTER, SLOWER, OpenWork, Span, Unknown, span
+from penstock.domain.accounts.eta import OpenWork, Unknown
 from penstock.domain.accounts.price import Price
-from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest, Unreadable
 from penstock.domain.file import BATCH
 from penstock.domain.fleet.model import ModelFacts
@@ -43,14 +41,14 @@ from penstock.formats import prompt
 from penstock.service.calls import tokenize
 from penstock.service.calls.call import Calls
 from penstock.service.core.transaction import AsyncDatabase, Transaction
-from penstock.service.estimates import eta, sample, token_heuristic
+from penstock.service.estimates import eta, model_part, sample, token_heuristic
 from penstock.service.estimates.estimate_request import EstimateRequest
+from penstock.service.estimates.model_part import ModelPart
 from penstock.service.estimates.sample import Looking, Sample, Sampled
 from penstock.service.models import registry
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings
-from penstock.settings.lines import LineSettings
 from penstock.store.accounts import prices
 from penstock.store.batches import files
 from penstock.store.fleet import models
@@ -62,29 +60,13 @@ _NO_FACTS: Final = ModelFacts()
 
 
 @dataclass(frozen=True)
-class OfModel:
-    """One model's part of it."""
-
-    lines: Spread = NOTHING
-    input_tokens: Spread = NOTHING
-    output_tokens: Spread = NOTHING
-
-    def __add__(self, other: OfModel) -> OfModel:
-        return OfModel(
-            self.lines + other.lines,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-        )
-
-
-@dataclass(frozen=True)
 class BatchEstimate:
     """What it would take, and what that is based on."""
 
     lines: Spread
     lines_counted: bool
-    all: OfModel
-    models: Mapping[str, OfModel]
+    all: ModelPart
+    models: Mapping[str, ModelPart]
     seconds: Spread | None
     """Until its last answer is recorded; None with a `reason`."""
     reason: Unknown | None
@@ -185,17 +167,17 @@ async def estimate(
     counted = await _count(calls, call_id, wanted.tenant, good)
     known = _Known(found, works, counted, told.facts, wanted.endpoint, settings)
     parts = _by_model(known)
-    seconds, reason = _seconds(parts, works, settings)
+    seconds, reason = model_part.seconds(parts, works, settings)
     return BatchEstimate(
         lines=exactly(found.count) if found.counted else _lines(found),
         lines_counted=found.counted,
-        all=sum(parts.values(), OfModel()),
+        all=sum(parts.values(), ModelPart()),
         models=parts,
         seconds=seconds,
         reason=reason,
         meets_deadline=None if seconds is None else seconds.expected <= window.total_seconds(),
-        token_cost=_token_cost(parts, told.prices),
-        gpu_cost=_gpu_cost(parts, told),
+        token_cost=model_part.token_cost(parts, told.prices),
+        gpu_cost=model_part.gpu_cost(parts, told.prices, told.gpu_per_token),
         currency=next((price.currency for price in told.prices.values()), None),
         sampled_lines=len(found.lines),
         bad_lines=sum(one.seen is not None for one in found.lines) - len(good),
@@ -284,22 +266,22 @@ async def _count(calls: Calls, call_id: str, tenant: str, good: Sequence[_Line])
     return {line: tokens for line, tokens in zip(asked, counted, strict=True) if tokens is not None}
 
 
-def _by_model(known: _Known) -> dict[str, OfModel]:
+def _by_model(known: _Known) -> dict[str, ModelPart]:
     names = Counter(line.model for line in known.lines)
     return {name: _add_up(known, name) for name, _ in names.most_common()}
 
 
-def _add_up(known: _Known, model: str) -> OfModel:
+def _add_up(known: _Known, model: str) -> ModelPart:
     per_byte = _tokens_per_byte(known, model)
     parts = []
     for one in known.sample.lines:
         line = known.good(one)
         if line is not None and line.model == model:
-            parts.append(OfModel(exactly(1.0), _asked(known, line, per_byte), _answered(known, line)))
+            parts.append(ModelPart(exactly(1.0), _asked(known, line, per_byte), _answered(known, line)))
         else:
-            parts.append(OfModel())
+            parts.append(ModelPart())
     weights, whole = [one.weight for one in known.sample.lines], known.sample.whole
-    return OfModel(
+    return ModelPart(
         total(weights, [part.lines for part in parts], whole),
         total(weights, [part.input_tokens for part in parts], whole),
         total(weights, [part.output_tokens for part in parts], whole),
@@ -341,62 +323,3 @@ def _answered(known: _Known, line: _Line) -> Spread:
 def _lines(found: _Sample) -> Spread:
     there = [exactly(0.0 if one.seen is None else 1.0) for one in found.lines]
     return total([one.weight for one in found.lines], there, found.whole)
-
-
-def _token_cost(parts: Mapping[str, OfModel], valid: Mapping[str, Price]) -> tuple[int, int, int] | None:
-    """Of the tokens; what is read from a cache costs less, and nobody knows before how much that will be."""
-    if not parts or not parts.keys() <= valid.keys():
-        return None
-
-    def at(how: str) -> int:
-        return sum(
-            valid[name].tokens(
-                Usage(
-                    input_tokens=round(getattr(part.input_tokens, how)),
-                    output_tokens=round(getattr(part.output_tokens, how)),
-                )
-            )
-            for name, part in parts.items()
-        )
-
-    return at("low"), at("expected"), at("high")
-
-
-def _gpu_cost(parts: Mapping[str, OfModel], told: _Told) -> tuple[int, int, int] | None:
-    """Of the time that such tokens took lately; how far that may be off is as with any speed."""
-    if not parts or not parts.keys() <= told.prices.keys() & told.gpu_per_token.keys():
-        return None
-
-    def at(how: str, factor: float) -> int:
-        spent = (
-            (getattr(part.input_tokens, how) + getattr(part.output_tokens, how)) * told.gpu_per_token[name]
-            * told.prices[name].gpu for name, part in parts.items()
-        )  # fmt: skip
-        cost: int = round(sum(spent) / factor)
-        return cost
-
-    return at("low", FASTER), at("expected", 1.0), at("high", SLOWER)
-
-
-def _seconds(
-    parts: Mapping[str, OfModel], works: Mapping[str, OpenWork], settings: LineSettings
-) -> tuple[Spread | None, Unknown | None]:
-    """Until the slowest model's last answer; or why that is not known."""
-    mine = [(parts[name], works[name]) for name in parts]
-    if not mine or not all(work.lines_at_once for _, work in mine):
-        return None, "no_worker"
-    if not all(work.tokens_per_second for _, work in mine):
-        return None, "not_measured"
-    spans = [_span_of(part, work, settings) for part, work in mine]
-    low, expected, high = (max(getattr(one, name) for one in spans) for name in ("low", "expected", "high"))
-    return Spread(low, expected, high), None
-
-
-def _span_of(part: OfModel, work: OpenWork, settings: LineSettings) -> Spread:
-    tokens = part.input_tokens + part.output_tokens
-
-    def at(much: float) -> Span:
-        given = dataclasses.replace(work, tokens=much, lines=max(1, round(part.lines.expected)))
-        return span(given, settings.flush_seconds)
-
-    return Spread(at(tokens.low).earliest, at(tokens.expected).expected, at(tokens.high).latest)
