@@ -238,7 +238,7 @@ class Calls:
         raise call_refusals.nobody(ask.model, reasons, min(limited_seconds, default=1))
 
     def _pick(self, ask: CallRequest, excluded: set[UUID], unlucky: set[UUID]) -> tuple[Ingress | None, bool]:
-        only = self._poison.only(ask.fingerprint)
+        only = self._poison.only(ask.fingerprint, unlucky)
         queue = ask.target.queue
         ingress = self._directory.choose(queue, ask.key, excluded | unlucky, only)
         if ingress is None and unlucky:

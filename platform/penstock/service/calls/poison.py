@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -96,13 +96,16 @@ class Poison:
             POISON.inc()
             raise EngineCrash
 
-    def only(self, print: bytes) -> set[UUID] | None:
-        """The workers that a body may go to while it is in engines and was not answered yet; None: to any."""
+    def only(self, print: bytes, unlucky: Collection[UUID] = ()) -> set[UUID] | None:
+        """The workers that a body may go to while it is in engines and was not answered yet; None: to any.
+
+        `unlucky`: those that this call could not reach. Equal calls may be on their way to one that is gone.
+        """
         body = self._body(print)
         if body is None or body.answered or not body.flights:
             return None
         workers = {flight.worker for flight in body.flights}
-        if not body.deaths and not self._directory.has_room(workers):
+        if not body.deaths and not self._directory.has_room(workers.difference(unlucky)):
             return None  # so many copies, and none took its engine down yet: they need not wait for each other
         return workers
 
