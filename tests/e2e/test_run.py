@@ -151,7 +151,8 @@ def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its
     key = {"PENSTOCK_ENGINE_KEY_FILE": str(folder / "key")}
     asked = write(folder, [chat(f"e-{n}", f"line {n}.") for n in range(many)])
     refused = run(folder, "--engine-url", platform.url, "--model", "other", status=1, **key)
-    assert f"The engine at {platform.url} has tiny, not other." in refused
+    has = ", ".join(one.id for one in platform.sdk.models.list())  # tests before this one made some known
+    assert f"The engine at {platform.url} has {has}, not other." in refused
     told = run(folder, "--engine-url", f"{platform.url}/v1", "--dtype", "float32", status=0, **key)
     assert ids(folder) == asked
     assert "passed over, without a meaning here: --dtype" in told
