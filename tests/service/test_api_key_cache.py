@@ -280,6 +280,18 @@ def test_a_model_that_is_new_is_found_at_once(db: Database, settings: Settings) 
     run(settings, body)
 
 
+def test_a_worker_that_became_ready_since_the_last_look_is_found_at_once(db: Database, settings: Settings) -> None:
+    async def body(here: Place) -> None:
+        await asyncio.to_thread(db.run, models.add, "tiny")
+        await here.directory.refresh()
+        holder = await asyncio.to_thread(open_door, db, settings)
+        here.clock.now += 1
+        target = await here.directory.target("tiny", 0.0)
+        assert here.directory.choose(target.queue, None).worker == holder.id
+
+    run(settings, body)
+
+
 def test_calls_of_this_process_count_until_pulses_tell_of_them(db: Database, settings: Settings) -> None:
     one, other = open_door(db, settings), open_door(db, settings, calls=2)
 

@@ -156,7 +156,7 @@ class Calls:
         # Whoever has a session stays with one version while its alias stands as it does; others are parted by chance.
         place = self._chance.random() * WHOLE if ask.caller is None else place_of(ask.caller)
         try:
-            return replace(ask, target=self._directory.target(ask.model, place))
+            return replace(ask, target=await self._directory.target(ask.model, place))
         except UnknownTarget as error:
             raise ModelNotFound(error.message, code=error.code) from None
 

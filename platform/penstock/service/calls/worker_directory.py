@@ -150,24 +150,37 @@ class WorkerDirectory:
 
         Raises Unavailable while that can't be known.
         """
-        if not self.registry.knows(asked) and not self._away:
-            asked_at = self._clock()
-            await asyncio.sleep(self._seen_at + _LEAST_SECONDS_BETWEEN - asked_at)
-            for _ in range(2):  # one that was under way may have begun before the model was there
-                if self._seen_at < asked_at:
-                    await self.refresh()
+        if not self.registry.knows(asked):
+            await self._look_again()
         if self.registry.knows(asked):
             return True
         if self._read_at is None or self._away:
             raise Unavailable("The database is away; try again shortly.")
         return False
 
-    def target(self, asked: str, place: float) -> ModelTarget:
+    async def target(self, asked: str, place: float) -> ModelTarget:
         """What a call's model stands for, for whoever stands at this place of an alias (0 to below 100).
 
-        Where nobody serves the version that an alias picked, it is another one of its versions that is served.
-        Raises UnknownTarget.
+        Where nobody serves the version that an alias picked, it is another one of its versions that is served. Where
+        nobody serves any, the table is looked at once more: a worker may be ready since. Raises UnknownTarget.
         """
+        target = self._served(asked, place)
+        if target.queue in self._of_name:
+            return target
+        await self._look_again()
+        return self._served(asked, place)
+
+    async def _look_again(self) -> None:
+        """Read a table that is younger than this call, unless the database is away; five times a second at most."""
+        if self._away:
+            return
+        asked_at = self._clock()
+        await asyncio.sleep(self._seen_at + _LEAST_SECONDS_BETWEEN - asked_at)
+        for _ in range(2):  # one that was under way may have begun before what is looked for was there
+            if self._seen_at < asked_at:
+                await self.refresh()
+
+    def _served(self, asked: str, place: float) -> ModelTarget:
         target = self.registry.resolve(asked, place)
         if target.queue in self._of_name:
             return target
