@@ -81,6 +81,24 @@ def test_an_operator_adds_promotes_rolls_back_and_retires_and_each_act_is_audite
     }  # fmt: skip
 
 
+def test_an_alias_demands_an_eval_before_a_version_gains(client: httpx.Client, db: Database, url: str) -> None:
+    served(db, "one", "two")
+    scorer = {"name": "long", "type": "regex", "pattern": "...."}
+    eval = client.post("/v1/evals", json={"name": "e", "scorers": [scorer]}).json()["id"]
+    path, terms = "/v1/model_aliases/tiny@stable/demand", {"eval_id": eval, "scorer": "long", "at_least": 0.8}
+    assert error(client.post(path, json=terms | {"scorer": "none"}), 400)["param"] == "scorer"
+    assert error(client.post(path, json=terms | {"at_least": 1.5}), 400)["param"] == "at_least"
+    assert error(client.post(path, json=terms | {"eval_id": "eval_none"}), 404)["param"] == "eval_id"
+    assert client.post(path, json=terms).json()["demand"] == terms
+    refused = error(client.post("/v1/model_aliases/tiny@stable/promote", json={"version": "v2"}), 409)
+    assert (refused["code"], f"evals run {eval} --model tiny@v2" in refused["message"]) == ("not_proven", True)
+    _, key = db.run(keys.create, "stranger", "test")
+    with http(url, key) as stranger:
+        assert stranger.get("/v1/model_aliases/tiny@stable").json()["demand"] is None
+    assert client.delete(path).json()["demand"] is None
+    assert client.post("/v1/model_aliases/tiny@stable/promote", json={"version": "v2"}).json()["weights"] == {"v2": 100}
+
+
 def test_what_can_not_be_is_refused_with_the_reason(client: httpx.Client, db: Database) -> None:
     served(db, "one", "two")
     alias = {"model": "tiny", "alias": "canary"}

@@ -67,6 +67,7 @@ SHOWN = {
     "models versions": ("list", "models versions chat"),
     "models alias": ("model_alias", "models alias chat v1=100"),
     "models promote": ("model_alias", "models promote chat@v2"),
+    "models demand": ("model_alias", "models demand chat --none"),
     "models rollback": ("model_alias", "models rollback chat"),
     "models repin": ("repin", "models repin chat@v2"),
     "models retire": ("model_version", "models retire chat@v2"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
+
 import pytest
 from service.broom import blobs, named, once
-from service.desk import Desk
+from service.desk import Desk, request
 from service.eval_desk import CHAT, EXACT, LONG, MODEL, EvalDesk, asked, expecting
 from store.world import World
 
@@ -17,8 +20,12 @@ from penstock.domain.api_errors import (
 )
 from penstock.domain.evals.run import RunFailed
 from penstock.domain.evals.scorer import Scorer, ScorerKind
-from penstock.service.admin import eval_proof
+from penstock.domain.models.demand import Demand
+from penstock.domain.models.version import STABLE, Definition
+from penstock.domain.work.holder import Holder
 from penstock.service.evals import comparisons, eval_work, evals, runs
+from penstock.service.lifecycle import work
+from penstock.service.models import aliases, demands, versions
 from penstock.settings import Settings
 
 # Comparing.
@@ -148,36 +155,62 @@ def test_runs_go_with_the_batches_of_their_time_and_leave_nothing(
     assert world.rows("select * from eval_runs") == []
 
 
-def test_a_promotion_may_ask_for_a_lower_bound(house: EvalDesk, world: World) -> None:
+# What an alias demands.
+
+
+def versions_of_model(world: World, count: int) -> None:
+    for number in range(count):
+        holder = Holder(uuid.uuid4(), "gpu", MODEL, "host", 1)
+        world.db.run(work.register, holder, "ready", 8)
+        world.db.run(versions.serve, holder, Definition("/models/tiny", "echo"), f"r{number}")
+
+
+def test_a_share_grows_only_once_a_run_of_that_version_has_shown_the_demanded_lower_bound(
+    house: EvalDesk, world: World
+) -> None:
+    versions_of_model(world, 3)
     eval = house.eval(EXACT, lines=asked(20), references=expecting({f"q{n}": "right" for n in range(1, 21)}))
-    id = house.run(eval, model=MODEL)
+    run = house.db.run
+    run(aliases.demand, MODEL, STABLE, Demand("acme", eval, "exact", 0.83))
+    with pytest.raises(Conflict, match=f"of {MODEL}@v2 no completed run of it is there"):
+        run(aliases.promote, MODEL, 2, STABLE, 10)
+    id = house.run(eval, model=f"{MODEL}@v2")
     house.do(id)
-    asks = {"eval": eval, "model": MODEL, "scorer": "exact"}
-    assert not house.db.run(eval_proof.is_proven, "acme", **asks, at_least=0.0), "it has not completed"
     house.answer(house.find(eval, id).batch or "", lambda n: "right", 20)
-    house.db.run(eval_work.move_on)
+    run(eval_work.move_on)
     house.do(id)
-    assert house.db.run(eval_proof.is_proven, "acme", **asks, at_least=0.83)
-    assert not house.db.run(eval_proof.is_proven, "acme", **asks, at_least=0.85), "twenty of twenty prove no more"
-    assert not house.db.run(eval_proof.is_proven, "acme", **(asks | {"model": "other"}), at_least=0.1)
-    assert not house.db.run(eval_proof.is_proven, "stranger", **asks, at_least=0.1)
+    assert run(aliases.promote, MODEL, 2, STABLE, 10).demand is not None, "it stands on"
+    with pytest.raises(Conflict, match="v3"):
+        run(aliases.change, MODEL, STABLE, {2: 50, 3: 50})
+    run(aliases.demand, MODEL, STABLE, Demand("acme", eval, "exact", 0.85))
+    with pytest.raises(Conflict, match="its best run shows 0.8"):
+        run(aliases.promote, MODEL, 2, STABLE, 50)
+    split = run(aliases.rollback, MODEL).split
+    assert split is not None
+    assert dict(split.weights) == {1: 100}, "a rollback is not asked for it"
+    run(aliases.demand, MODEL, STABLE, None)
+    run(aliases.promote, MODEL, 3)
 
 
-def test_a_stranger_finds_nothing(house: EvalDesk, world: World) -> None:
-    world.tenant("stranger")
-    eval, batch = house.eval(LONG), house.ended(2, str)
-    run = house.scored(eval, batch)
-    for look in (
-        lambda tx: evals.get(tx, "stranger", eval),
-        lambda tx: evals.delete(tx, "stranger", eval),
-        lambda tx: runs.get(tx, "stranger", eval, run.id),
-        lambda tx: runs.page(tx, "stranger", eval, after=None, limit=5),
-        lambda tx: runs.cancel(tx, "stranger", eval, run.id),
-        lambda tx: runs.delete(tx, "stranger", eval, run.id),
-    ):
-        with pytest.raises(NotFound):
-            house.db.run(look)
-    own = house.eval(LONG, tenant="stranger")
-    with pytest.raises(NotFound):
-        house.run(own, tenant="stranger", batch=batch)
-    assert house.db.run(eval_work.claim, "eval_x", world.settings) is None
+def test_a_demand_is_met_by_a_scored_batch_of_that_version_alone_and_of_the_demanding_tenant(
+    house: EvalDesk, world: World
+) -> None:
+    versions_of_model(world, 2)
+    eval = house.eval(EXACT, references=expecting({f"q{n}": "right" for n in range(1, 21)}))
+    batch = house.ended(20, lambda n: "right", asked(20, model=f"{MODEL}@v2"))
+    house.scored(eval, batch)
+    demand = Demand("acme", eval, "exact", 0.5)
+    bound = lambda number, one=demand: house.db.run(demands.lower_bound, MODEL, number, one)  # noqa: E731
+    assert bound(2) > 0.8
+    assert bound(1) is None
+    assert bound(2, replace(demand, tenant="stranger")) is None
+    assert bound(2, replace(demand, scorer="other")) is None
+    mixed = house.ended(20, lambda n: "right", asked(10, model=f"{MODEL}@v1") + b"\n" + b"\n".join(
+        request(f"q{n}", model=f"{MODEL}@v2") for n in range(11, 21)
+    ))  # fmt: skip
+    other = house.eval(EXACT, references=expecting({f"q{n}": "right" for n in range(1, 21)}))
+    house.scored(other, mixed)
+    assert bound(2, replace(demand, eval=other)) is None
+    for wrong, error in ((replace(demand, eval="eval_none"), NotFound), (replace(demand, scorer="none"), BadRequest)):
+        with pytest.raises(error):
+            house.db.run(aliases.demand, MODEL, STABLE, wrong)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import time, unix
 from penstock.domain.models.alias import AliasChange
+from penstock.domain.models.demand import Demand
 from penstock.domain.models.version import label, number_of
 from penstock.service.models.versions import VersionView
 
@@ -35,6 +36,14 @@ class ModelVersion(BaseModel):
     retired_at: int | None
 
 
+class AliasDemand(BaseModel):
+    """What an eval must have found of a version before its share grows."""
+
+    eval_id: str
+    scorer: str
+    at_least: float = Field(description="From 0 to 1, for the lower end of the 95 % interval of the scorer's mean.")
+
+
 class ModelAlias(BaseModel):
     """What an alias stands for now."""
 
@@ -44,6 +53,8 @@ class ModelAlias(BaseModel):
     alias: str
     weights: dict[str, int] = Field(description="Percent by version, 100 in all.")
     guard: dict[str, float] | None = Field(description="When a new version's share is taken back; null: never.")
+    demand: AliasDemand | None = Field(description="What a version must have shown before its share grows; null: "
+                                       "nothing. For operators.")  # fmt: skip
     reason: str = Field(description="Why it is so.")
     changed_by: str | None = Field(description="The key's id, `cli` or `platform`; for operators.")
     changed_at: int
@@ -106,6 +117,10 @@ def base_name(queue: str | None) -> str | None:
     return queue if number_of(queue.rpartition("@")[2]) else f"{queue}@{label(1)}"
 
 
+def _demand(one: Demand) -> AliasDemand:
+    return AliasDemand(eval_id=one.eval, scorer=one.scorer, at_least=one.at_least)
+
+
 def alias(one: AliasChange, *, operator: bool) -> ModelAlias:
     """An alias's shape."""
     weights = one.split.weights if one.split else {}
@@ -115,6 +130,7 @@ def alias(one: AliasChange, *, operator: bool) -> ModelAlias:
         alias=one.alias,
         weights={label(number): weight for number, weight in weights.items()},
         guard=dict(one.guard) if one.guard is not None else None,
+        demand=_demand(one.demand) if operator and one.demand else None,
         reason=one.reason,
         changed_by=one.actor if operator else None,
         changed_at=unix(one.at),

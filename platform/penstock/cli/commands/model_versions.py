@@ -1,4 +1,4 @@
-"""`penstock models versions|alias|promote|rollback|retire|repin|show`: versions, and what names stand for.
+"""`penstock models versions|alias|promote|demand|rollback|retire|repin|show`: versions, and what names stand for.
 
 They need an operator's key, but for looking.
 """
@@ -33,7 +33,7 @@ Guard = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Put the commands into the family."""
-    for command in (versions, show, alias, promote, rollback, repin, retire):
+    for command in (versions, show, alias, promote, demand, rollback, repin, retire):
         app.command()(command)
 
 
@@ -136,6 +136,31 @@ def promote(
         body = {"version": label, "weight": weight} | _guard(guard)
         one = ask(client, "POST", f"/model_aliases/{quote(f'{model}@{alias}')}/promote", json=body)
         say_json(one) if as_json else say(_said(one))
+
+
+def demand(
+    name: Alias,
+    eval: Annotated[str | None, typer.Option(help="An eval's id.", metavar="EVAL")] = None,
+    scorer: Annotated[str | None, typer.Option(help="One of its scorers.")] = None,
+    at_least: Annotated[
+        float | None, typer.Option(help="What a run must show: the lower end of its interval.", min=0, max=1)
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Demand nothing any more.")] = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Let an alias (stable unless named) give a larger share only to versions that a run of an eval has proven.
+
+    Rollbacks, and what a guard takes back, ask for nothing.
+    """
+    asked = {"eval_id": eval, "scorer": scorer, "at_least": at_least}
+    if none == any(value is not None for value in asked.values()) or (not none and None in asked.values()):
+        raise typer.BadParameter("say --eval, --scorer and --at-least, or --none alone.")
+    with told(), connected(url, data) as client:
+        path = f"/model_aliases/{quote(name if '@' in name else f'{name}@{STABLE}')}/demand"
+        one = ask(client, "DELETE", path) if none else ask(client, "POST", path, json=asked)
+        say_json(one) if as_json else say(f"{one['id']} {one['reason']}")
 
 
 def rollback(name: Alias, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:

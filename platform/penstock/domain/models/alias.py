@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.models.demand import Demand
 from penstock.domain.models.version import label, number_of
 
 WHOLE: Final = 100
@@ -66,6 +67,7 @@ class AliasChange:
     split: Split | None
     """None: the alias is gone."""
     guard: Mapping[str, float] | None
+    demand: Demand | None
     actor: str
     reason: str
     at: datetime

@@ -7,10 +7,12 @@ from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
 from penstock.domain.models.alias import AliasChange, Split, check_alias
+from penstock.domain.models.demand import Demand
 from penstock.domain.models.guard import GuardTerms
 from penstock.domain.models.version import STABLE, VersionState
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
+from penstock.service.models import demands
 from penstock.service.models import versions as model_versions
 from penstock.store.models import aliases, versions
 
@@ -51,19 +53,24 @@ def change(
 ) -> AliasChange:
     """Let an alias stand for these versions, by weights in percent, from now on: for what is planned or called then.
 
-    Raises NotFound for an unknown model or version, Conflict for a retired one (`version_retired`), BadRequest for
+    What the alias demands of a version that gains stays as it is. Raises NotFound for an unknown model or version,
+    Conflict for a retired one (`version_retired`) or one that does not meet the demand (`not_proven`), BadRequest for
     weights that don't add up.
     """
     check_alias(alias)
     split = Split.of(weights)
     terms = GuardTerms.of(guard)
     _lock(tx, model)
+    now = _now(tx, model, alias)
     for number in split.weights:
         version = model_versions.get(tx, model, number)
         if version.state is VersionState.RETIRED:
             message = f"{version.name} is retired: no alias can stand for it."
             raise Conflict(version.state, "asked", message, code="version_retired")
-    return write(tx, model, alias, split, None if terms is None else terms.as_json(), reason)
+    if now is not None:
+        demands.check_met(tx, model, now.demand, now.split.weights if now.split else {}, split)
+    given = None if terms is None else terms.as_json()
+    return write(tx, model, alias, split, given, now and now.demand, reason)
 
 
 def promote(
@@ -83,7 +90,7 @@ def promote(
     if not 1 <= weight <= 100:
         raise BadRequest("A share is a whole number from 1 to 100 percent.", param="weight")
     _lock(tx, model)
-    now = next((one for one in aliases.latest(tx.conn, model) if one.alias == alias), None)
+    now = _now(tx, model, alias)
     before = {} if now is None or now.split is None else {v: w for v, w in now.split.weights.items() if v != number}
     weights = {number: weight}
     if weight < 100:
@@ -121,7 +128,7 @@ def rollback(tx: Transaction, model: str, alias: str = STABLE) -> AliasChange:
         if model_versions.get(tx, model, number).state is VersionState.RETIRED:
             message = f"{model}@{alias} stood for v{number} before, which is retired."
             raise Conflict("retired", "rolled back", message, code="version_retired")
-    return write(tx, model, alias, before.split, before.guard, f"{_BACK}{before.id}")
+    return write(tx, model, alias, before.split, before.guard, found[0].demand, f"{_BACK}{before.id}")
 
 
 _BACK: Final = "rolled back to "
@@ -146,16 +153,40 @@ def remove(tx: Transaction, model: str, alias: str) -> None:
     audit.record(tx, audit.NOBODY, "model_alias.removed", f"{model}@{alias}")
 
 
+def _now(tx: Transaction, model: str, alias: str) -> AliasChange | None:
+    return next((one for one in aliases.latest(tx.conn, model) if one.alias == alias), None)
+
+
 def _lock(tx: Transaction, model: str) -> None:
     if not versions.lock_name(tx.conn, model):
         model_versions.check_known(tx, model)
 
 
+def demand(tx: Transaction, model: str, alias: str, wanted: Demand | None) -> AliasChange:
+    """Demand this of versions before their share of an alias grows; None: nothing any more. Shares stay as they are.
+
+    A rollback, and what a guard takes back, is not asked for it. Raises NotFound and BadRequest.
+    """
+    if wanted is not None:
+        demands.check(tx, wanted)
+    _lock(tx, model)
+    now = get(tx, model, alias)
+    assert now.split is not None, "an alias that is there stands for something"
+    reason = f"demands {wanted.label}" if wanted else "demands nothing"
+    return write(tx, model, alias, now.split, now.guard, wanted, reason)
+
+
 def write(
-    tx: Transaction, model: str, alias: str, split: Split, guard: Mapping[str, float] | None, reason: str
+    tx: Transaction,
+    model: str,
+    alias: str,
+    split: Split,
+    guard: Mapping[str, float] | None,
+    demand: Demand | None,
+    reason: str,
 ) -> AliasChange:
     """Write and audit one change of an alias whose model is locked."""
-    made = aliases.change(tx.conn, model, alias, split, guard=guard, actor=tx.actor, reason=reason)
+    made = aliases.change(tx.conn, model, alias, split, guard=guard, demand=demand, actor=tx.actor, reason=reason)
     weights = {f"v{number}": weight for number, weight in split.weights.items()}
     audit.record(tx, audit.NOBODY, "model_alias.changed", f"{model}@{alias}", weights=weights, reason=reason)
     return made

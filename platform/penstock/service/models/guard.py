@@ -33,12 +33,13 @@ def look(tx: Transaction, seen: AliasChange) -> bool:
     newest = max(now.split.weights)
     found = outcomes.since(tx.conn, meant, now.at)
     others = sum((found[queues[number]] for number in now.split.weights if number != newest), Outcomes())
-    why = fault(found[queues[newest]], others, terms)
-    if why is None:
+    fell = fault(found[queues[newest]], others, terms)
+    if fell is None:
         return False
     left = {number: weight for number, weight in now.split.weights.items() if number != newest}
     split = Split.of(model_aliases.parted(100, left))
-    model_aliases.write(tx, seen.model, seen.alias, split, terms.as_json(), f"guard: v{newest} had {why}")
+    why = f"guard: v{newest} had {fell}"
+    model_aliases.write(tx, seen.model, seen.alias, split, terms.as_json(), now.demand, why)
     return True
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.evals.run import EvalRun, RunState, RunTerms
 from penstock.domain.idempotency import Once, fingerprint_of, key_of
+from penstock.domain.models.version import label
 from penstock.store import cursors
 from penstock.store.cursors import ListPlace
 
@@ -85,11 +86,15 @@ _OLD = text("""
         order by r.ended_at limit :limit for update of r skip locked) old
     limit :limit""")
 _BEST = text("""
-    -- The best lower bound that a completed run of this model has for a scorer.
+    -- The best lower bound that a completed run of this version has for a scorer.
     select max((score ->> 'low')::float8)
     from eval_runs r cross join lateral jsonb_array_elements(r.outcome -> 'scores') as score
-    where r.tenant = :tenant and r.eval = :eval and r.model = :model and r.state = 'completed'
-      and score ->> 'name' = :scorer""")
+    where r.tenant = :tenant and r.eval = :eval and r.state = 'completed' and score ->> 'name' = :scorer
+      and (r.model = :named or exists (
+          select from batches b where b.tenant = r.tenant and b.id = r.batch and b.versions is not null
+            and not exists (
+                select from jsonb_each(b.versions) as pinned (asked, numbers)
+                where regexp_replace(asked, '@[^@]*$', '') <> :model or numbers <> jsonb_build_array(:number))))""")
 
 
 def insert(conn: Connection, tenant: str, new: EvalRun, once: Once | None) -> bool:
@@ -216,9 +221,10 @@ def old(conn: Connection, *, after: timedelta | None, limit: int) -> list[tuple[
     return [(row.tenant, row.id) for row in conn.execute(_OLD, {"after": after, "limit": limit})]
 
 
-def best_low(conn: Connection, tenant: str, *, eval: str, model: str, scorer: str) -> float | None:
-    """The best lower bound that a completed run of this model has for a scorer; None if there is none."""
-    values = {"tenant": tenant, "eval": eval, "model": model, "scorer": scorer}
+def best_low(conn: Connection, tenant: str, *, eval: str, model: str, number: int, scorer: str) -> float | None:
+    """The best lower bound that a completed run of this version has for a scorer; None if there is none."""
+    named = f"{model}@{label(number)}"
+    values = {"tenant": tenant, "eval": eval, "model": model, "number": number, "named": named, "scorer": scorer}
     found: float | None = conn.execute(_BEST, values).scalar()
     return found
 

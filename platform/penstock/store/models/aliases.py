@@ -10,11 +10,13 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.accounts.audit import Actor
 from penstock.domain.models.alias import AliasChange, Split
+from penstock.domain.models.demand import Demand
 
-_COLUMNS: Final = "id, model, alias, versions, weights, guard, actor, reason, created_at"
+_COLUMNS: Final = "id, model, alias, versions, weights, guard, demand, actor, reason, created_at"
 _INSERT = text(f"""
-    insert into model_aliases (model, alias, versions, weights, guard, actor, reason)
-    values (:model, :alias, cast(:versions as int[]), cast(:weights as int[]), cast(:guard as jsonb), :actor, :reason)
+    insert into model_aliases (model, alias, versions, weights, guard, demand, actor, reason)
+    values (:model, :alias, cast(:versions as int[]), cast(:weights as int[]), cast(:guard as jsonb),
+            cast(:demand as jsonb), :actor, :reason)
     returning {_COLUMNS}""")
 _LATEST = text(f"""
     select distinct on (model, alias) {_COLUMNS} from model_aliases
@@ -32,6 +34,7 @@ def change(
     split: Split | None,
     *,
     guard: Mapping[str, float] | None = None,
+    demand: Demand | None = None,
     actor: Actor,
     reason: str = "",
 ) -> AliasChange:
@@ -43,6 +46,7 @@ def change(
         "versions": list(weights),
         "weights": list(weights.values()),
         "guard": None if guard is None else json.dumps(dict(guard)),
+        "demand": None if demand is None else json.dumps(demand.as_json()),
         "actor": actor.id,
         "reason": reason,
     }
@@ -63,4 +67,5 @@ def history(conn: Connection, model: str, alias: str, *, limit: int) -> list[Ali
 def _change(row: Row[Any]) -> AliasChange:
     weights = dict(zip(row.versions, row.weights, strict=True))
     split = Split(weights) if weights else None
-    return AliasChange(row.id, row.model, row.alias, split, row.guard, row.actor, row.reason, row.created_at)
+    demand = Demand.of_json(row.demand)
+    return AliasChange(row.id, row.model, row.alias, split, row.guard, demand, row.actor, row.reason, row.created_at)

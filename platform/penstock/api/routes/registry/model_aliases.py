@@ -17,6 +17,7 @@ from penstock.api.schemas import registry_shapes
 from penstock.api.schemas.registry_shapes import AliasHistory, DeletedAlias, ModelAlias, ModelAliases
 from penstock.domain.accounts.access import Role, allows, check_model
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.models.demand import Demand
 from penstock.domain.models.version import STABLE, number_of
 from penstock.service.models import aliases
 
@@ -50,7 +51,15 @@ class PromoteVersion(Asked):
     guard: AliasGuard | None = Field(None, description="Null: as the alias has it.")
 
 
-BODIES: Final = (ChangeAlias, PromoteVersion)
+class DemandProof(Asked):
+    """What a version must have shown before its share grows: a completed run of an eval of yours."""
+
+    eval_id: Text
+    scorer: Text = Field(description="Of the eval, by its name.")
+    at_least: float = Field(ge=0, le=1, description="For the lower end of the 95 % interval of the scorer's mean.")
+
+
+BODIES: Final = (ChangeAlias, PromoteVersion, DemandProof)
 
 
 @router.get("", summary="List model aliases")
@@ -87,6 +96,24 @@ async def promote_model_version(request: Request, alias_id: str, operator: Opera
     guard = asked.guard.model_dump() if asked.guard else None
     made = await here.db.run(aliases.promote, model, _number(asked.version), alias, asked.weight, guard)
     return registry_shapes.alias(made, operator=True)
+
+
+@router.post("/{alias_id:at}/demand", summary="Demand an eval of promotions", openapi_extra=body.documented(DemandProof))
+async def demand_proof(request: Request, alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
+    """From now on a version's share of this alias grows only if a completed run shows this. For operators.
+
+    A run counts that named the version (`chat@v2`), or that scored a batch pinned to it alone. Rollbacks and what a guard
+    takes back ask for nothing. A promotion without it is a 409 (`not_proven`), which says what there is.
+    """
+    asked = body.check(DemandProof, body.decode(await body.read(request, _MAX_BYTES)))
+    demand = Demand(operator.tenant, asked.eval_id, asked.scorer, asked.at_least)
+    return registry_shapes.alias(await here.db.run(aliases.demand, *_named(alias_id), demand), operator=True)
+
+
+@router.delete("/{alias_id:at}/demand", summary="Demand no eval of promotions")
+async def demand_nothing(alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
+    """From now on versions get larger shares of this alias without a run. For operators."""
+    return registry_shapes.alias(await here.db.run(aliases.demand, *_named(alias_id), None), operator=True)
 
 
 @router.post("/{alias_id:at}/rollback", summary="Roll a model alias back")

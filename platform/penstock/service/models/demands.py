@@ -1,0 +1,52 @@
+"""Demands: an alias may ask for a run of an eval before a version gets a larger share of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.domain.models.alias import Split
+from penstock.domain.models.demand import Demand
+from penstock.domain.models.version import label
+from penstock.service.core.transaction import Transaction
+from penstock.store.evals import eval_runs, evals
+
+
+def check(tx: Transaction, demand: Demand) -> None:
+    """Raise NotFound for an eval that its tenant does not have, BadRequest for what it can't tell."""
+    found = evals.get(tx.conn, demand.tenant, demand.eval)
+    if found is None:
+        raise NotFound("eval", demand.eval, param="eval_id")
+    names = [scorer.name for scorer in found.scorers]
+    if demand.scorer not in names:
+        message = f"{demand.eval} has no scorer {demand.scorer!r}: it has {', '.join(names)}."
+        raise BadRequest(message, param="scorer")
+    if not 0 <= demand.at_least <= 1:
+        raise BadRequest("at_least is from 0 to 1.", param="at_least")
+
+
+def check_met(tx: Transaction, model: str, demand: Demand | None, before: Mapping[int, int], after: Split) -> None:
+    """Raise Conflict (`not_proven`) if a version's share would grow whose runs do not show what is demanded."""
+    if demand is None:
+        return
+    for number, weight in after.weights.items():
+        if weight > before.get(number, 0):
+            found = lower_bound(tx, model, number, demand)
+            if found is None or found < demand.at_least:
+                name = f"{model}@{label(number)}"
+                seen = "no completed run of it is there" if found is None else f"its best run shows {found:.3f}"
+                message = (
+                    f"More of it is given to a version that shows {demand.label} (the lower end of the interval), and "
+                    f"of {name} {seen}: `penstock evals run {demand.eval} --model {name}`."
+                )
+                raise Conflict("not proven", "given a larger share", message, code="not_proven")
+
+
+def lower_bound(tx: Transaction, model: str, number: int, demand: Demand) -> float | None:
+    """The best lower bound that completed runs of this version have; None if there is none.
+
+    A run is of a version if it named it (`chat@v3`), or if it scored a batch that is pinned to it and to nothing else.
+    """
+    return eval_runs.best_low(
+        tx.conn, demand.tenant, eval=demand.eval, model=model, number=number, scorer=demand.scorer
+    )
