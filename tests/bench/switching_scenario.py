@@ -140,7 +140,7 @@ def drawn(rows: Trace, cell: Cell, seed: int, hours: float = HOURS) -> Arrivals:
     names = [f"model-{number:02d}" for number in range(1, cell.versions + 1)]
     popular = 1.0 / np.arange(1, cell.versions + 1) ** _ZIPF
     popular /= popular.sum()
-    speeds = dict(zip(names, chance.choice(_SPEEDS, size=cell.versions), strict=True))
+    speeds = dict(zip(names, chance.choice(_SPEEDS, size=cell.versions).tolist(), strict=True))
     sizes = np.maximum((rows.prompts + rows.answers) * trace.SCALE, 2.0)
     span = hours * 3_600.0
 
@@ -153,7 +153,7 @@ def drawn(rows: Trace, cell: Cell, seed: int, hours: float = HOURS) -> Arrivals:
         work += tokens / speeds[version]
     # The last one overshoots: the pool's speed makes the load exact.
     base = work / span / cell.load
-    rates = {version: base * float(speed) for version, speed in speeds.items()}
+    rates = {version: base * speed for version, speed in speeds.items()}
 
     if rows.seconds is None:
         times = np.sort(chance.random(len(lots))) * span  # Poisson arrivals, given how many
