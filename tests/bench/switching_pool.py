@@ -274,9 +274,9 @@ class Pool:
             had = bool(one.order)
             one.order = sorted(self.open[version], key=self._rank)
             if one.order:
-                first = one.order[0]
-                first.begun = True
-                self._has_engine(first)
+                for item in [one.order[0], *(item for item in one.order[1:] if item.lane is None)]:
+                    item.begun = True  # calls are few: the engine has them all at once
+                    self._has_engine(item)
             elif had:
                 one.idle_since = self.now
 

@@ -17,11 +17,13 @@ from penstock.domain.work.lane import LANES
 CALL: Final = "call"
 DEADLINE: Final = "deadline"
 
-_CALL_RANK: Final = -1
+CALL_RANK: Final = -1
 """A waiting call stands above all lanes."""
-_NO_RANK: Final = len(LANES)
+NO_RANK: Final = len(LANES)
 _NOISE: Final = 0.1
 """Rates and costs are estimates: a switch begins by this part of what it is for, and of its own time, earlier."""
+_EARLY: Final = 0.05
+"""And by this part of a bound: what comes meanwhile and is more urgent would break it otherwise."""
 _LEAST_MARGIN_SECONDS: Final = 2.0
 """A pool decides once a second."""
 UNKNOWN_SWITCH_SECONDS: Final = 60.0
@@ -120,7 +122,7 @@ def visit(situation: PoolSituation, queue: str) -> Visit | None:
         start = LatestStart(DEADLINE, deadline.seconds, 0.0, max(0.0, early) if slack >= 0 else slack, needs)
         (starts if slack >= 0 else missed).append(start)
     starts.sort(key=lambda start: start.seconds)
-    rank = _CALL_RANK if calls else min((lane.rank for lane in waiting.oldest), default=_NO_RANK)
+    rank = CALL_RANK if calls else min((lane.rank for lane in waiting.oldest), default=NO_RANK)
     return Visit(queue, switch, waiting.tokens / rate, rank, tuple(starts), tuple(missed))
 
 
@@ -144,7 +146,8 @@ def spare(visits: Sequence[Visit], quantum_seconds: float, places: int) -> float
     for one, begins in zip(visits, in_turn(visits, quantum_seconds, places), strict=True):
         for start in one.starts:
             if not start.broken:
-                margin = max(_LEAST_MARGIN_SECONDS, _NOISE * one.switch_seconds)
+                early = 0.0 if start.what == DEADLINE else _EARLY * start.bound_seconds
+                margin = max(_LEAST_MARGIN_SECONDS, _NOISE * one.switch_seconds, early)
                 least = min(least, start.seconds - begins - margin)
                 break  # the soonest of them
     return least
