@@ -90,7 +90,12 @@ class _Pool:
         if any(one.starts[0].broken for one in chain):
             # What can't be kept any more is caught up with by working: at most half of the time is switching.
             full = least = max(least, cost)
-        quantum = longest_quantum(chain, least, full, places)
+
+        def rest(quantum: float) -> float:
+            left = [min(quantum - one.awake_seconds, _work_seconds(situation, one.queue)) for one in movable]
+            return 0.0 if free > 0 else max(0.0, min(left, default=0.0))
+
+        quantum = longest_quantum(chain, rest, least, full, places)
         return cls(situation, tuple(visits), tuple(chain), movable, free, least, quantum, spare(chain, quantum, places))
 
     @property
@@ -104,18 +109,20 @@ class _Pool:
         left = min((one.awake_seconds for one in self.movable), default=0.0) + max(0.0, self.spare_seconds)
         return max(self.least_seconds, min(self.quantum_seconds, left))
 
-    def rate(self, queue: str) -> float:
-        return self.situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
-
-    def work_seconds(self, queue: str) -> float:
-        """Of a resident, what is left to do."""
-        found = self.situation.waiting.get(queue)
-        return found.tokens / self.rate(queue) if found else 0.0
-
     def idle(self, one: Resident) -> bool:
         """True if a resident has nothing to do."""
         found = self.situation.waiting.get(one.queue)
         return found is None or not (found.tokens or found.oldest or found.oldest_call is not None)
+
+
+def _rate(situation: PoolSituation, queue: str) -> float:
+    return situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
+
+
+def _work_seconds(situation: PoolSituation, queue: str) -> float:
+    """What is left to do for a version, at its speed."""
+    found = situation.waiting.get(queue)
+    return found.tokens / _rate(situation, queue) if found else 0.0
 
 
 def _plan_quantum(terms: PoolTerms, switch_seconds: float) -> float:
@@ -178,7 +185,7 @@ def _may_be_pressed(pool: _Pool, one: Resident, comes: Visit) -> bool:
         return False
     back = comes.switch_seconds + comes.stay(pool.quantum_seconds) + _switch_seconds(pool, one.queue)
     for deadline in pool.situation.waiting[one.queue].deadlines:
-        needs = deadline.tokens / pool.rate(one.queue)
+        needs = deadline.tokens / _rate(pool.situation, one.queue)
         if needs <= deadline.seconds < back + needs:
             # Both can't be kept. The longer job is the one to be late: fewest jobs are (Moore 1968).
             first = comes.starts[0]
@@ -223,7 +230,7 @@ def _resident_order(pool: _Pool, one: Resident) -> tuple[int, float]:
     ranks = [] if found is None else [lane.rank for lane in found.oldest]
     if found is not None and found.oldest_call is not None:
         ranks.append(CALL_RANK)
-    worth = pool.work_seconds(one.queue) / max(_switch_seconds(pool, one.queue), 0.1)
+    worth = _work_seconds(pool.situation, one.queue) / max(_switch_seconds(pool, one.queue), 0.1)
     return (min(ranks, default=NO_RANK), -worth)
 
 
@@ -262,16 +269,18 @@ def _unkept(pool: _Pool, comes: str | None) -> tuple[Unkept, ...]:
     turns += [one for one in pool.visits if one not in turns]
     wait = 0.0
     if comes is None and not any(pool.idle(one) for one in pool.movable):
-        rests = [min(pool.least_seconds - one.awake_seconds, pool.work_seconds(one.queue)) for one in pool.movable]
+        rests = [min(pool.least_seconds - one.awake_seconds, _work_seconds(pool.situation, one.queue)) for one in pool.movable]
         wait = max(0.0, min(rests, default=_HOUR))
     found: dict[tuple[str, str], Unkept] = {}
     for one, begins in zip(turns, in_turn(turns, pool.quantum_seconds, pool.places), strict=True):
         for start in (*one.missed, *one.starts):
             expected = start.waited_seconds + wait + begins + one.switch_seconds + start.needs_seconds
-            if expected > start.bound_seconds > 0:
-                found.setdefault(
-                    (one.queue, start.what), Unkept(one.queue, start.what, start.bound_seconds, round(expected, 1))
-                )
+            if start.what == CALL and start in one.missed:
+                expected = max(expected, start.bound_seconds)  # nobody switches for it
+            elif expected <= start.bound_seconds:
+                continue
+            unkept = Unkept(one.queue, start.what, start.bound_seconds, round(expected, 1))
+            found.setdefault((one.queue, start.what), unkept)
     for unkept in _unkept_awake(pool):
         found.setdefault((unkept.queue, unkept.lane), unkept)
     return tuple(found.values())
@@ -284,13 +293,13 @@ def _unkept_awake(pool: _Pool) -> list[Unkept]:
         waiting = pool.situation.waiting.get(one.queue)
         if waiting is None:
             continue
-        work = pool.work_seconds(one.queue)
+        work = _work_seconds(pool.situation, one.queue)
         for lane, waited in waiting.oldest.items():
             bound = terms.bounds.get(lane)
             if bound is not None and waited > bound / 2 and waited + work > bound:
                 found.append(Unkept(one.queue, str(lane), bound, round(waited + work, 1)))
         for deadline in waiting.deadlines:
-            needs = deadline.tokens / pool.rate(one.queue)
+            needs = deadline.tokens / _rate(pool.situation, one.queue)
             if needs > deadline.seconds > 0:
                 found.append(Unkept(one.queue, DEADLINE, deadline.seconds, round(needs, 1)))
                 break
