@@ -14,7 +14,7 @@ SOURCES = sorted([*(ROOT / "platform").rglob("*.py"), *(ROOT / "workers").rglob(
 MAY_SHARE = {
     "Holder": "a process that leases are given to (domain), and the protocol of what a shutdown waits for (worker)",
     "Latencies": "what the budget looks at, and the part of it that the ingress writes: a protocol",
-    "Waiting": "what waits for a version of a pool (domain), and what a batch waits for (an answer's field)",
+    "Waiting": "what waits for a version of a pool (domain), and why a batch makes no progress (views)",
     "Line": "a line of an input file, and the part of it that is asked: a protocol",
 }
 
