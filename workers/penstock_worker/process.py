@@ -151,7 +151,12 @@ def gpu(
         worker_status.register(launch.batch_slots, launch.profile)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
-        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation, profile=launch.profile)
+        client = EngineClient(
+            socket=launch.socket,
+            generation=lambda: supervisor.generation,
+            profile=launch.profile,
+            max_answer_bytes=settings.max_answer_bytes,
+        )
         stack.enter_context(loop.living(client))
         supervisor = Supervisor(
             launch,

@@ -14,6 +14,7 @@ from penstock.domain.ids import line_id
 from penstock.domain.work.batch import LineError
 from penstock.formats.answers.finish import Finish, finish
 
+_MOST_TOKENS: Final = 1_000_000_000
 NO_USAGE: Final = Usage()
 
 
@@ -166,11 +167,16 @@ def _usage(answer: _Answer) -> Usage:
     before = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
     after = usage.completion_tokens_details or usage.output_tokens_details or _Details()
     return Usage(
-        usage.prompt_tokens or usage.input_tokens or 0,
-        before.cached_tokens or 0,
-        usage.completion_tokens or usage.output_tokens or 0,
-        after.reasoning_tokens or 0,
+        _count(usage.prompt_tokens or usage.input_tokens),
+        _count(before.cached_tokens),
+        _count(usage.completion_tokens or usage.output_tokens),
+        _count(after.reasoning_tokens),
     )
+
+
+def _count(said: int | None) -> int:
+    """Tokens as an engine says them: one elsewhere may say what no answer has, and sums of it fit in no column."""
+    return min(max(said or 0, 0), _MOST_TOKENS)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -100,6 +100,12 @@ def queue_of(model: str, number: int) -> str:
     return model if number == 1 else f"{model}@{label(number)}"
 
 
+def has_password(source: str) -> bool:
+    """Whether a source is an address that holds somebody's name or password."""
+    _, given, rest = source.partition("://")
+    return bool(given) and "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]
+
+
 def without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """An engine's arguments with the values hidden of those that look like secrets."""
     told: list[str] = []
