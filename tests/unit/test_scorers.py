@@ -245,3 +245,14 @@ def test_a_schema_whose_steps_can_not_be_counted_is_refused() -> None:
     twice = {f"d{n}": {"dependentSchemas": {k: {"$ref": f"#/$defs/d{n + 1}"} for k in "ab"}} for n in range(40)}
     with pytest.raises(BadRequest, match="dependentSchemas"):
         BoundedSchema({"unevaluatedProperties": False, "$ref": "#/$defs/d0", "$defs": twice | {"d40": True}})
+
+
+def test_a_schema_that_could_not_be_shown_again_is_refused() -> None:
+    deep: Any = {"type": "string"}
+    for _ in range(60):
+        deep = {"properties": {"a": deep}}
+    with pytest.raises(BadRequest, match="too deep: 100 levels"):
+        BoundedSchema(deep)
+    with pytest.raises(BadRequest, match="too deep"):
+        BoundedSchema({"const": json.loads("[" * 900 + "]" * 900)})
+    assert BoundedSchema({"const": [[1]]}).fault("[[1]]") is None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.nesting import MOST_LEVELS, is_too_deep
 from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 
 MOST_BYTES: Final = 64 * 1024
@@ -31,6 +32,8 @@ class BoundedSchema:
         import jsonschema
         from referencing import Registry
 
+        if is_too_deep(schema):
+            raise BadRequest(f"The schema is too deep: {MOST_LEVELS} levels are allowed.", param=param)
         written = json.dumps(schema)
         if "\\u0000" in written:
             raise BadRequest("The schema holds a NUL character.", param=param)

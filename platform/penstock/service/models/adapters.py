@@ -75,7 +75,9 @@ def look(source: str, on: Version) -> AdapterPlace:
         path = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, nobody's home, links in a circle
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadRequest(f"The source {source[:200]!r} can't be looked at: {why}.", param="source") from None
+        raise BadRequest(
+            f"The source {source[:200]!r} can't be looked at: {(why or '').rstrip('.')}.", param="source"
+        ) from None
     try:
         files = adapter_folder.check(path)
         most_rank = adapter_arguments.most_rank(on.definition.arguments)
@@ -97,6 +99,10 @@ def add(tx: Transaction, model: str, on: Version, place: AdapterPlace) -> Versio
     models.add(tx.conn, model, "added")
     if not versions.lock_name(tx.conn, model):
         raise BadRequest(f"{model!r} is a version itself.", param="model")
+    if any(one.definition.base is None for one in versions.of_model(tx.conn, model)):
+        raise BadRequest(
+            f"{model!r} is a model with versions of its own: give the adapter another name.", param="model"
+        )
     if versions.keep(tx.conn, [(on.model, on.number)]):
         raise BadRequest(f"{on.name} is retired.", code="version_retired", param="base")
     same = versions.by_digest(tx.conn, model, place.digest) if place.digest else None

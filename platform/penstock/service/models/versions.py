@@ -112,6 +112,8 @@ def add(tx: Transaction, model: str, definition: Definition) -> Version:
     models.add(tx.conn, model, "added")
     if not versions.lock_name(tx.conn, model):
         raise BadRequest(f"{model!r} is a version itself.", param="model")
+    if any(one.definition.base for one in versions.of_model(tx.conn, model)):
+        raise BadRequest(f"{model!r} is an adapter's name: say its base, or another name.", param="model")
     if same := versions.unserved(tx.conn, model, definition):
         return same
     version = versions.insert(tx.conn, model, definition, registered=False)
