@@ -98,9 +98,7 @@ async def promote_model_version(request: Request, alias_id: str, operator: Opera
     return registry_shapes.alias(made, operator=True)
 
 
-@router.post(
-    "/{alias_id:at}/demand", summary="Demand an eval of promotions", openapi_extra=body.documented(DemandProof)
-)
+@router.post("/{alias_id:at}/demand", summary="Demand a model's eval", openapi_extra=body.documented(DemandProof))
 async def demand_proof(request: Request, alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """From now on a version's share of this alias grows only if a completed run shows this. For operators.
 
@@ -113,7 +111,7 @@ async def demand_proof(request: Request, alias_id: str, operator: Operator, here
     return registry_shapes.alias(await here.db.run(aliases.demand, *_named(alias_id), demand), operator=True)
 
 
-@router.delete("/{alias_id:at}/demand", summary="Demand no eval of promotions")
+@router.delete("/{alias_id:at}/demand", summary="Demand no eval of a model")
 async def demand_nothing(alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """From now on versions get larger shares of this alias without a run. For operators."""
     return registry_shapes.alias(await here.db.run(aliases.demand, *_named(alias_id), None), operator=True)
