@@ -1,4 +1,4 @@
-"""The worker's two processes: `python -m penstock_worker gpu …` and `python -m penstock_worker io`."""
+"""The worker's processes: `python -m penstock_worker gpu …`, `… io` and `… pool --pool NAME`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def main() -> None:
         "--promote", action="store_true", help="where no other machine serves it, be what the name stands for"
     )
     kinds.add_parser("io", help="validate and assemble batches")
+    pool = kinds.add_parser("pool", help="let the versions of a pool take turns on this machine")
+    pool.add_argument("--pool", required=True, metavar="NAME", help="the pool that it is a host of")
     given = parser.parse_args()
     settings = load()
     revision.require(settings.database_url)
@@ -37,6 +39,8 @@ def main() -> None:
     failpoint.arm(settings.failpoints)
     if given.kind == "io":
         process.io(settings)
+    elif given.kind == "pool":
+        process.pool(settings, given.pool)
     else:
         name, named, source = given.model.partition("=")
         try:
