@@ -12,7 +12,9 @@ class PoolHostSettings(Concern):
 
     pool_look_seconds: float = Field(1.0, gt=0, description="A pool host decides this often which versions are awake.")
     pool_leave_seconds: float = Field(
-        60.0, gt=0, description="A version that leaves its place has so long to give back what it holds; then it is killed."
+        60.0,
+        gt=0,
+        description="A version that leaves its place has so long to give back what it holds; then it is killed.",
     )
     pool_memory_seconds: float = Field(
         15.0, description="After that the next one waits so long for GPU memory to be free, where that can be read."

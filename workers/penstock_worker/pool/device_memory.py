@@ -16,9 +16,7 @@ def used_mib() -> int | None:
     if program is None:
         return None
     try:
-        done = subprocess.run(
-            [program, *_QUERY], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
-        )
+        done = subprocess.run([program, *_QUERY], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return None if done.returncode else read_used(done.stdout)

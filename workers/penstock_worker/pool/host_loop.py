@@ -142,13 +142,14 @@ class HostLoop:
         workers = rows.workers()
         for member in self._members:
             queue, pid = member.launch.queue, member.pid
+            worker = workers.get(pid) if pid is not None else None
             if queue in self._members.asleep:
-                if not member.runs:
+                # An engine that dies is started again, awake, by its own worker: there is no room for it.
+                if not member.runs or (worker is not None and worker.state != "drained"):
                     log.warning("died_asleep", queue=queue)
                     self._members.end(queue)
                     rows.put(queue, "stopped")
                 continue
-            worker = workers.get(pid) if pid is not None else None
             if worker is not None and worker.state in ("ready", "drained"):
                 self._unready_since.pop(queue, None)
                 if worker.id != member.worker:
@@ -174,4 +175,3 @@ class HostLoop:
         end = time.monotonic() + self._settings.pool_leave_seconds
         while any(member.runs for member in self._members) and time.monotonic() < end:
             self._select(min(_STEP_SECONDS, end - time.monotonic()))
-

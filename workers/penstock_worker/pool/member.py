@@ -129,7 +129,9 @@ class Member:
         ended, self._now = self._now, None
         ended.__exit__(None, None, None)
         now = {one.pid: look_up(one.pid) for one in ended.processes}
-        left = [one.pid for one in ended.processes if (then := now[one.pid]) and then.started_ticks == one.started_ticks]
+        left = [
+            one.pid for one in ended.processes if (then := now[one.pid]) and then.started_ticks == one.started_ticks
+        ]
         if left:
             log.error("member_left_processes", queue=self.launch.queue, pids=left)
         if found := process_record.kill_leftovers(self.launch.engine_record_path):

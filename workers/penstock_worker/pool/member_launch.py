@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from penstock.domain.engines.profile import EngineProfile, EngineSleep
+from penstock.domain.engines.profile import EngineSleep
 from penstock.domain.engines.profiles import PROFILES
 from penstock.domain.models.version import HIDDEN, Version
 from penstock.domain.work.lane import model_slug
@@ -95,6 +95,4 @@ def describe(pool: str, version: Version, settings: Settings, environ: Mapping[s
     if sleep is not None:  # it is told with its beat to drain and to take work again: both are part of a switch
         beat_seconds = min(settings.beat_seconds, _SLEEPERS_BEAT_SECONDS)
         environment |= {**sleep.environment, "PENSTOCK_BEAT_SECONDS": f"{beat_seconds:g}"}
-    return MemberLaunch(
-        version.queue, version.model, sleep, tuple(command), environment, folder, logs / "worker.log"
-    )
+    return MemberLaunch(version.queue, version.model, sleep, tuple(command), environment, folder, logs / "worker.log")

@@ -21,6 +21,8 @@ from penstock_worker.pool import device_memory
 
 _ASK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
+_SETTLE_SECONDS: Final = 0.3
+"""One that dies of falling asleep does so right after it has said that it sleeps."""
 
 
 def memory_bytes(socket: Path, sleep: EngineSleep) -> float | None:
@@ -46,7 +48,8 @@ def fall_asleep(socket: Path, sleep: EngineSleep, seconds: float, frees: float, 
         return f"It refused to sleep, with status {answer[0]}."
     if not _until(lambda: _sleeps(socket, sleep) is True):
         return "It said that it sleeps, and does not."
-    if not probe.healthy(socket, _ASK_SECONDS):
+    time.sleep(_SETTLE_SECONDS)
+    if _sleeps(socket, sleep) is not True or not probe.healthy(socket, _ASK_SECONDS):
         return "It said that it sleeps, and is dead."
     if before is None:
         return ""

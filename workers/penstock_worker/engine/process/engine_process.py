@@ -14,9 +14,7 @@ class EngineProcess(GuardedProcess):
     """An engine's processes from `with` to its end; afterwards none of them is left, nor its socket."""
 
     def __init__(self, launch: Launch, generation: int, *, record_path: Path, log_path: Path) -> None:
-        super().__init__(
-            launch.command, launch.environment, generation, record_path=record_path, log_path=log_path
-        )
+        super().__init__(launch.command, launch.environment, generation, record_path=record_path, log_path=log_path)
         self._socket = launch.socket
 
     def __enter__(self) -> Self:
