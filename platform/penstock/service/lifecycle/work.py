@@ -58,6 +58,7 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int, engine: En
         version=penstock.__version__,
         engine=engine.name if engine else "",
         lacks=engine.lacks if engine else (),
+        pool=holder.pool,
     )
 
 
