@@ -265,6 +265,10 @@ class House:
         self.wait(name, seconds)
         self.start(name, **own)
 
+    def runtime(self, name: str) -> Path:
+        """Its runtime folder."""
+        return self._runtime / name
+
     def engine(self, name: str) -> tuple[Process, ...]:
         """The processes of a gpu worker's engine that were seen so far, guard first; empty while there is none."""
         found = process_record.read(self._runtime / name / model_slug(self.model) / "engine.json")

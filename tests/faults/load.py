@@ -43,9 +43,7 @@ class Load:
     """How many lines in a row ask the same, at temperature 0."""
 
     @classmethod
-    def submit(
-        cls, house: House, name: str, lines: int, copies: int = 1, model: str = MODEL, **extra: Any
-    ) -> Load:
+    def submit(cls, house: House, name: str, lines: int, copies: int = 1, model: str = MODEL, **extra: Any) -> Load:
         """Upload and create it."""
         return cls(name, lines, house.client.submit(requests(name, lines, copies, model), **extra).id, copies)
 

@@ -116,6 +116,11 @@ class HostLoop:
                     if time.monotonic() - self._told_at > _NEWS_SECONDS:
                         self._told_at = time.monotonic()
                         log.warning("waiting", error=error.message)
+                except (HostEnds, NotFound):
+                    raise
+                except Exception:  # a fault of ours: whoever was in the middle of a switch ends, the others go on
+                    log.exception("look_failed")
+                    switching.end_unfinished()
                 self.pause(self._settings.pool_look_seconds)
         except HostEnds:
             return ""

@@ -82,6 +82,14 @@ class Switching:
             self._rows.end(number, state, seconds, why or None)
         log.info("switched", decision=number, state=state, seconds=round(seconds, 2), error=why or None)
 
+    def end_unfinished(self) -> None:
+        """End members that a switch left on their way."""
+        for member in self._members:
+            queue = member.launch.queue
+            if not member.kept and queue not in self._members.asleep:
+                self._members.end(queue)
+                self._rows.put(queue, "stopped")
+
     # Who leaves.
 
     def _leave(self, number: int, queue: str | None) -> bool:

@@ -94,7 +94,9 @@ def worker(
     ] = None,
     pool: Annotated[
         str | None,
-        typer.Option(help="Instead: be a host of this pool, whose versions take turns on this machine.", metavar="NAME"),
+        typer.Option(
+            help="Instead: be a host of this pool, whose versions take turns on this machine.", metavar="NAME"
+        ),
     ] = None,
     engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: Annotated[

@@ -27,7 +27,7 @@ _AWAKE = text("""
 _SERVED = text("""
     -- Batches of which something was settled while the version was awake wait anew from now on.
     insert into pool_served (batch, queue, until)
-    select distinct s.batch, s.model, clock_timestamp() from slices s
+    select distinct s.batch, s.model, statement_timestamp() from slices s
     join pool_residents r on r.host = :host and r.queue = s.model
     where s.model = :queue and s.state = 'done' and s.done_at > r.awake_at
       and exists (select from slices o where o.batch = s.batch and o.model = s.model
