@@ -113,7 +113,8 @@ def test_what_waits_is_told_by_lane_with_its_deadlines(world: World) -> None:
     now = read(world, on)
     assert (now.waiting[A].tokens, now.waiting[B].tokens, now.waiting[C].tokens) == (600, 50, 0)
     assert now.waiting[A].oldest == {Lane.STANDARD: near(100), Lane.FLEX: near(0)}
-    assert [(one.seconds, one.tokens) for one in now.waiting[A].deadlines] == [(near(3500), 600)], "nearly one"
+    due = [(one.seconds, one.tokens) for one in now.waiting[A].deadlines]
+    assert due == [(near(3500), 400), (near(3600), 600)], "by lane"
     assert (now.residents, now.pinned, now.unfit, now.switches_for_calls) == ((), frozenset(), frozenset(), 0)
     assert now.tokens_per_second == {A: 1000.0, B: 1000.0, C: 1000.0}, "nobody knows yet"
     assert now.switch_seconds == {A: 60.0, B: 60.0, C: 5.0}, "by their engines"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -19,8 +19,6 @@ from penstock.store.pools.situations import OpenTokens, VersionFacts
 
 LEFT_ALONE: Final = timedelta(minutes=5)
 """A version whose switch an operator cancelled is not switched to for so long, unless it is woken."""
-_NEARBY: Final = 1.1
-"""Deadlines that are less than a tenth apart are one, the sooner."""
 
 
 def read(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> PoolSituation:
@@ -95,14 +93,9 @@ def _waiting(one: VersionFacts, work: Sequence[OpenTokens]) -> Waiting:
     return Waiting(round(tokens), oldest, tuple(_deadlines(work, one.tokens_scale)), call)
 
 
-def _deadlines(work: Iterable[OpenTokens], scale: float) -> list[Deadline]:
+def _deadlines(work: Iterable[OpenTokens], scale: float) -> Iterator[Deadline]:
     """Cumulative, soonest first."""
-    found: list[Deadline] = []
     due = 0.0
     for open in work:
         due += open.tokens * scale
-        if found and open.seconds <= max(found[-1].seconds * _NEARBY, found[-1].seconds + 1):
-            found[-1] = Deadline(found[-1].seconds, round(due))
-        else:
-            found.append(Deadline(open.seconds, round(due)))
-    return found
+        yield Deadline(open.seconds, round(due))

@@ -77,14 +77,16 @@ _WORK = text(f"""
         from leases l join slices s on s.id = l.slice and s.lease = l.id
         where l.closed_at is null and s.model = any(cast(:queues as text[]))
         group by s.model, s.batch, s.lane, s.deadline)
-    select o.queue, o.lane, extract(epoch from o.deadline - clock_timestamp())::float8 as seconds,
+    select o.queue, o.lane, extract(epoch from min(o.deadline) - clock_timestamp())::float8 as seconds,
         sum(o.tokens)::float8 as tokens,
         greatest(0, extract(epoch from clock_timestamp()
                             - min(greatest(coalesce(b.in_progress_at, b.created_at), p.until))))::float8 as waited
     from open o join batches b on b.id = o.batch
     left join pool_served p on p.batch = o.batch and p.queue = o.queue
-    group by o.queue, o.lane, o.deadline
-    order by o.queue, o.deadline""")
+    -- Deadlines that are less than a tenth apart are one, the soonest: a thousand batches are some dozens of rows.
+    group by o.queue, o.lane,
+        floor(ln(greatest(1, extract(epoch from o.deadline - clock_timestamp())::float8)) / ln(1.1::float8))
+    order by o.queue, seconds""")
 
 _FOR_CALLS = text("""
     select count(*)::int from pool_decisions
@@ -123,12 +125,12 @@ class VersionFacts:
 
 @dataclass(frozen=True)
 class OpenTokens:
-    """What is left of a version's work in one lane with one deadline, by estimate."""
+    """What is left of a version's work in one lane with deadlines near each other, by estimate."""
 
     queue: str
     lane: str
     seconds: float
-    """Until the deadline."""
+    """Until the soonest of them."""
     tokens: float
     waited: float
     """Seconds, of the batch that has waited longest."""
