@@ -82,9 +82,9 @@ class PoolRows:
         """Say how far a switch is; False if an operator cancelled it."""
         return self._insist(decisions.move, decision, state, error)
 
-    def end(self, decision: int, state: str, seconds: float, error: str | None = None) -> None:
-        """Say how a switch ended, and what it took."""
-        self._insist(decisions.end, decision, state, seconds, error)
+    def end(self, number: int, decision: PoolDecision, seconds: float, error: str | None) -> None:
+        """Say how a switch ended (done, unless there is an error), and what it took."""
+        self._insist(_end, number, decision, seconds, error)
 
     def put(self, queue: str, state: str, member: UUID | None = None) -> None:
         """Say how a version stands on this host."""
@@ -148,3 +148,13 @@ def _decide(
     if decision.comes is not None:
         number = decisions.begin(tx, pool, host, decision, method_of(decision), settings, situation)
     return Decided(frozenset(situation.tokens_per_second), number, decision)
+
+
+def _end(tx: Transaction, number: int, decision: PoolDecision, seconds: float, error: str | None) -> None:
+    """Its end, and its counts: for people, who may see it twice after a broken commit."""
+    decisions.end(tx, number, "failed" if error else "done", seconds, error)
+    if error:
+        work.count(tx, "pool_switches_failed")
+        return
+    work.count(tx, f"pool_switches/{decision.why}")
+    work.count(tx, f"pool_switch_seconds/{decision.why}", round(seconds))

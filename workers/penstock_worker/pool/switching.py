@@ -79,7 +79,7 @@ class Switching:
             state = "failed"
         seconds = time.monotonic() - began
         if state != "cancelled":
-            self._rows.end(number, state, seconds, why or None)
+            self._rows.end(number, decision, seconds, why or None)
         log.info("switched", decision=number, state=state, seconds=round(seconds, 2), error=why or None)
 
     def end_unfinished(self) -> None:
