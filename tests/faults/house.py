@@ -89,7 +89,7 @@ class House:
         ios: int = 1,
         gpus: int = 1,
         hosts: int = 0,
-        members: Mapping[str, Sequence[str]] | None = None,
+        members: Mapping[str, Sequence[str] | Definition] | None = None,
         terms: Mapping[str, Any] | None = None,
         model: str = MODEL,
         engine: str = "echo",
@@ -150,8 +150,9 @@ class House:
             self.residents[name].own.update(mine)
 
     def _make_pool(self, tx: Transaction) -> None:
-        for model, arguments in self._members.items():
-            versions.add(tx, model, Definition("echo", self._engine_kind, tuple(arguments)))
+        for model, given in self._members.items():
+            made = given if isinstance(given, Definition) else Definition("echo", self._engine_kind, tuple(given))
+            versions.add(tx, model, made)
         wanted = [pools.WantedMember(f"{model}@v1", on_demand=True) for model in self._members]
         pools.create(tx, POOL, wanted, terms=self._terms)
 

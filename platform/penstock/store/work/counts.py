@@ -13,7 +13,10 @@ _ALL = text("select name, value from counts")
 
 
 def add(conn: Connection, name: str, by: int = 1) -> None:
-    """Count something (`NAME`, or `NAME/VALUE` of one that has a label); the last statement of its transaction, since the row stays locked until the commit."""
+    """Count something (`NAME`, or `NAME/VALUE` of one that has a label).
+
+    It is the last statement of its transaction, since the row stays locked until the commit.
+    """
     base, _, value = name.partition("/")
     assert base in COUNTED and bool(value) is (base in LABELLED), name  # noqa: PT018 # no test
     if by:
