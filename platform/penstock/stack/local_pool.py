@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from penstock.domain.api_errors import NotFound, PenstockError
+from penstock.domain.api_errors import Conflict, NotFound, PenstockError
 from penstock.domain.engines.profile import EngineProfile
 from penstock.domain.engines.profiles import LLAMACPP
 from penstock.domain.models.version import Definition, VersionState
@@ -61,7 +62,7 @@ def named(models: Sequence[str], profile: EngineProfile) -> list[Named]:
 
 
 def make(db: Database, models: Sequence[LocalModel], awake: int, settings: DispatchSettings) -> None:
-    """Let the pool be of these models, so many of them awake at once. Raises Problem, and Unavailable."""
+    """Let the pool be of these models, so many of them awake at once, the first of them soon. Raises Problem."""
     try:
         db.run(_make, models, awake, settings)
     except PenstockError as error:
@@ -76,6 +77,8 @@ def _make(tx: Transaction, models: Sequence[LocalModel], awake: int, settings: D
         pools.change(tx, NAME, {"members": members, "terms": terms})
     else:
         pools.create(tx, NAME, members, terms=terms)
+    with suppress(Conflict):  # others are pinned there
+        pools.wake(tx, NAME, members[0].version)
 
 
 def _version(tx: Transaction, model: LocalModel, settings: DispatchSettings) -> str:

@@ -301,7 +301,8 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, do
     began = told = time.monotonic()
     kind = "pool" if wish.more else "gpu"
     worker = next(child for child in running.children if child.name == kind)
-    engine_log = running.layout.logs / f"engine-{model_slug(wish.model)}.log"
+    what = f"pool {local_pool.NAME}" if wish.more else "the engine"
+    its_log = worker.log if wish.more else running.layout.logs / f"engine-{model_slug(wish.model)}.log"
     failed = 0
     with _database(database_url) as db:
         while True:
@@ -309,20 +310,19 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, do
             found = _live(db)
             ours = next((one for one in found if one.kind == kind and one.pid == worker.pid), None)
             if ours and ours.state == "ready":
-                what = f"pool {local_pool.NAME}" if wish.more else "the engine"
                 running.say(f"{what} is ready ({time.monotonic() - began:.0f} s)")
                 return
             if ours and ours.failed_starts > failed:
                 failed = ours.failed_starts
                 running.say(f"the engine did not start: {ours.engine_trouble}")
             if ours and failed >= DEATHS_BEFORE_READY:
-                raise Problem(f"The engine does not start: {ours.engine_trouble} (its log: {engine_log})")
+                raise Problem(f"The engine does not start: {ours.engine_trouble} (its log: {its_log})")
             now = time.monotonic()
             if now - began > wish.ready_seconds:
                 raise Problem(f"The engine was not ready after {wish.ready_seconds:.0f} s; see {running.layout.logs}.")
             if now - told >= NEWS_SECONDS:
-                doing = (download and download.words()) or f"log: {engine_log}"
-                running.say(f"waiting for the engine, {now - began:.0f} s so far ({doing})")
+                doing = (download and download.words()) or f"log: {its_log}"
+                running.say(f"waiting for {what}, {now - began:.0f} s so far ({doing})")
                 told = now
             time.sleep(TEND_SECONDS)
 
