@@ -30,6 +30,8 @@ log = structlog.get_logger()
 _STEP_SECONDS: Final = 0.1
 _AGAIN_SECONDS: Final = 0.5
 _NEWS_SECONDS: Final = 10.0
+_SILENT_SECONDS: Final = 60.0
+"""A member of which nothing is heard for so long, after it was taken for lost, is hung."""
 R = TypeVar("R")
 
 
@@ -145,6 +147,8 @@ class HostLoop:
     def _tell_changes(self, rows: PoolRows) -> None:
         """What became of members by itself: one is back under another id, one died in its sleep, one never comes."""
         workers = rows.workers()
+        here = {member.launch.queue for member in self._members}
+        self._unready_since = {queue: since for queue, since in self._unready_since.items() if queue in here}
         for member in self._members:
             queue, pid = member.launch.queue, member.pid
             worker = workers.get(pid) if pid is not None else None
@@ -161,9 +165,13 @@ class HostLoop:
                     member.worker = worker.id
                     rows.put(queue, "awake", worker.id)
                 continue
-            since = self._unready_since.setdefault(queue, time.monotonic())
-            if time.monotonic() - since > self._settings.pool_start_seconds:
+            unready_seconds = time.monotonic() - self._unready_since.setdefault(queue, time.monotonic())
+            if unready_seconds > self._settings.pool_start_seconds:
                 self._give_up(rows, member, worker.engine_trouble if worker else None)
+            elif worker is None and member.runs and member.worker and unready_seconds > _SILENT_SECONDS:
+                log.error("member_silent", queue=queue, seconds=round(unready_seconds))
+                rows.count("pool_member_killed")
+                member.kill()
 
     def _give_up(self, rows: PoolRows, member: Member, trouble: str | None) -> None:
         queue = member.launch.queue

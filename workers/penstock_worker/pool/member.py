@@ -102,6 +102,12 @@ class Member:
             self._now.note()
             self._now.tell_to_end()
 
+    def kill(self) -> None:
+        """Kill all of it; one that is kept is started again as if it had died."""
+        if self._now is not None:
+            self._clear()
+            self._die()
+
     def end(self) -> None:
         """Kill what is left of it, its engine too, and see all of that gone."""
         self.kept = False
