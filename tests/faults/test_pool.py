@@ -24,6 +24,7 @@ MODELS = ("left", "right")
 @pytest.fixture(scope="module")
 def house(build: Callable[..., House], journal: Path) -> House:
     """One host with one place for two versions."""
+    journal.touch()
     house = build(
         gpus=0,
         hosts=1,

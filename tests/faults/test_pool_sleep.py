@@ -23,6 +23,7 @@ def house(
     request: pytest.FixtureRequest, database_url: str, redis_url: str, tmp_path: Path, journal: Path
 ) -> Iterator[House]:
     """One host whose first version sleeps as the test says."""
+    journal.touch()
     sleeps = pool_life.arguments(journal, "--enable-sleep-mode")
     fault = [f"--sleep-fault={request.param}"] if request.param else []
     members = {"left": [*sleeps, *fault], "right": sleeps}
