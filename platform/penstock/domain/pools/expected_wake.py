@@ -44,6 +44,48 @@ def expected_wake(now: PoolSituation, queue: str) -> ExpectedWake | None:
     return ExpectedWake(heapq.heappop(places) + _switch(now, queue), tuple(told))
 
 
+@dataclass(frozen=True)
+class Asleep:
+    """A version of a live pool that is not awake on any host of it."""
+
+    queue: str
+    pool: str
+    on_demand: bool
+    waking: bool = False
+    """It is on its way."""
+    expected: ExpectedWake | None = None
+    """None: nobody can say."""
+    tokens_per_second: float = 0.0
+    """Once it is awake."""
+    switch_seconds: float = 0.0
+
+    @property
+    def sentence(self) -> str:
+        """For people: `qwen is asleep: behind 2.1 M tokens of llama on pool a, about 6 min`."""
+        if self.expected is None:
+            return f"{self.queue} is asleep on pool {self.pool}, and nobody can say when it wakes"
+        about = f"about {_rough(self.expected.seconds)}"
+        if self.waking:
+            return f"{self.queue} is waking on pool {self.pool}, {about}"
+        if not self.expected.behind:
+            return f"{self.queue} is asleep: next on pool {self.pool}, {about}"
+        name, tokens = self.expected.behind[0]
+        others = " and others" if len(self.expected.behind) > 1 else ""
+        return f"{self.queue} is asleep: behind {_many(tokens)} tokens of {name}{others} on pool {self.pool}, {about}"
+
+
+def _many(tokens: int) -> str:
+    if tokens >= 1_000_000:
+        return f"{tokens / 1e6:.1f} M"
+    return f"{tokens / 1e3:.0f} k" if tokens >= 10_000 else f"{tokens:,}"
+
+
+def _rough(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{round(seconds / 3_600)} h"
+
+
 def _ahead(now: PoolSituation, queue: str, waited: float) -> list[str]:
     awake = {one.queue for one in now.residents}
     others = {

@@ -85,6 +85,11 @@ DEFAULT_SECONDS: Final[Mapping[str, float]] = {
     "remote": 2.0,
 }
 """What a restart takes until it was measured, by engine profile: a start, and a short drain before it."""
-DEFAULT_SECONDS_OF_OTHERS: Final = 60.0
+_OF_OTHERS: Final = 60.0
 DEFAULT_TOKENS_PER_SECOND: Final = 1_000.0
 """Of a version that nobody has measured anywhere."""
+
+
+def switch_seconds(engine: str, measured: float | None) -> float:
+    """What a switch to a version with this engine takes."""
+    return DEFAULT_SECONDS.get(engine, _OF_OTHERS) if measured is None else measured

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from penstock.domain.pools.pool import ResidentState
 from penstock.domain.pools.situation import Deadline, PoolSituation, PoolTerms, Resident, Waiting
-from penstock.domain.pools.switch import DEFAULT_SECONDS, DEFAULT_SECONDS_OF_OTHERS, DEFAULT_TOKENS_PER_SECOND
+from penstock.domain.pools.switch import DEFAULT_TOKENS_PER_SECOND, switch_seconds
 from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.pools import pools
@@ -46,7 +46,7 @@ def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
         residents=tuple(_resident(one) for one in found if one.state == ResidentState.AWAKE),
         waiting={one.queue: waiting[one.queue] for one in found if _may_come(one, waiting[one.queue], terms)},
         tokens_per_second={one.queue: one.tokens_per_second or DEFAULT_TOKENS_PER_SECOND for one in found},
-        switch_seconds={one.queue: _switch_seconds(one) for one in found},
+        switch_seconds={one.queue: switch_seconds(one.engine, one.switch_seconds) for one in found},
         pinned=frozenset(one.queue for one in found if (one.pinned or one.wake) and not one.taken),
         unfit=frozenset(one.queue for one in found if one.unfit),
         switches_for_calls=situations.switches_for_calls(tx.conn, pool),
@@ -55,12 +55,6 @@ def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
 
 def _resident(one: VersionFacts) -> Resident:
     return Resident(one.queue, max(0.0, one.awake_seconds or 0.0), one.idle_seconds)
-
-
-def _switch_seconds(one: VersionFacts) -> float:
-    if one.switch_seconds is not None:
-        return one.switch_seconds
-    return DEFAULT_SECONDS.get(one.engine, DEFAULT_SECONDS_OF_OTHERS)
 
 
 def _may_come(one: VersionFacts, waiting: Waiting, terms: PoolTerms) -> bool:

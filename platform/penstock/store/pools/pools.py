@@ -21,6 +21,7 @@ from penstock.domain.pools.pool import (
     terms_as_json,
     terms_of_json,
 )
+from penstock.domain.pools.switch import switch_seconds
 from penstock.store.models import versions
 
 _COLUMNS: Final = """
@@ -65,8 +66,10 @@ _HOSTS = text("""
 _SERVABLE = text("""
     -- What live pools may serve: the same version in several of them is once, where a call may wake it if anywhere.
     select distinct on (v.queue) v.queue, v.pool, v.on_demand,
-        (p.terms ->> 'call_bound_seconds')::float8 as call_bound_seconds
-    from pool_versions v join pools p on p.name = v.pool
+        (p.terms ->> 'call_bound_seconds')::float8 as call_bound_seconds, ver.engine,
+        (select avg(c.seconds) from switch_costs c where c.to_queue = v.queue and c.device = p.device)::float8
+            as switch_seconds
+    from pool_versions v join pools p on p.name = v.pool join model_versions ver on ver.queue = v.queue
     where v.unfit_reason is null and (cast(:queues as text[]) is null or v.queue = any(cast(:queues as text[])))
       and exists (select from workers w where w.pool = v.pool and w.kind = 'pool'
                   and w.state in ('starting', 'ready') and w.seen_at > clock_timestamp() - :gone)
@@ -81,6 +84,15 @@ class Servable:
     pool: str
     on_demand: bool
     call_bound_seconds: float
+    engine: str
+    """Its profile's name."""
+    switch_seconds: float | None
+    """As it was measured; None: never."""
+
+    @property
+    def most_seconds(self) -> float:
+        """So long a waiting call of it waits at most for it to be awake."""
+        return self.call_bound_seconds + switch_seconds(self.engine, self.switch_seconds)
 
 
 def find(conn: Connection, name: str) -> Pool | None:
