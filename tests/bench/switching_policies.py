@@ -15,7 +15,7 @@ from penstock.domain.pools.situation import Deadline, PoolSituation, PoolTerms, 
 from penstock.domain.work.lane import Lane
 
 _HOUR: Final = 3_600.0
-_DEADLINES: Final = 12
+_DEADLINES: Final = 8
 """So many of a version's are told."""
 
 
@@ -78,7 +78,8 @@ POLICIES: Final[Mapping[str, Callable[[], Policy]]] = {
 
 def situation(pool: Pool) -> PoolSituation:
     """What the policy may know."""
-    lost = pool.switched[bisect.bisect_left(pool.switched, (pool.now - _HOUR,)) :]
+    lost = len(pool.switched) - bisect.bisect_left(pool.switched, pool.now - _HOUR)
+    for_calls = len(pool.switched_for_calls) - bisect.bisect_left(pool.switched_for_calls, pool.now - _HOUR)
     seconds = pool.cell.engine.switch_seconds
     terms = PoolTerms(
         awake=pool.places, share_lost=SHARE_LOST, bounds=BOUNDS, call_bound_seconds=CALL_BOUND
@@ -92,8 +93,8 @@ def situation(pool: Pool) -> PoolSituation:
         {version: _waiting(pool, version) for version, items in pool.open.items() if items},
         pool.rates,
         dict.fromkeys(pool.rates, seconds),
-        switches_for_calls=sum(for_call for _, _, for_call in lost),
-        lost_seconds=sum(cost for _, cost, _ in lost),
+        switches_for_calls=for_calls,
+        lost_seconds=lost * seconds,
     )
 
 

@@ -121,8 +121,9 @@ class Pool:
         self.open: dict[str, list[Item]] = {version: [] for version in self.rates}
         self.awake: dict[str, Awake] = {}
         self.last_awake: dict[str, float] = {}
-        self.switched: list[tuple[float, float, bool]] = []
-        """When each switch began, how long it took, whether it was for a call."""
+        self.switched: list[float] = []
+        """When each switch began."""
+        self.switched_for_calls: list[float] = []
         self.outcome = Outcome()
         self._coming: tuple[float, str] | None = None
         self._expiries: list[tuple[float, int, Item]] = []
@@ -177,7 +178,9 @@ class Pool:
             events.append(self._expiries[0][0])
         if self._coming:
             events.append(self._coming[0])
-        if any(self.open.values()):
+        elif len(self.awake) < self.places or any(
+            items for version, items in self.open.items() if version not in self.awake
+        ):
             events.append(self._look)
         busy = [one for one in self.awake.values() if one.order]
         for one in busy:
@@ -264,7 +267,9 @@ class Pool:
                     item.since = self.now
         assert len(self.awake) < self.places
         self._coming = (self.now + seconds, switch.comes)
-        self.switched.append((self.now, seconds, switch.for_call))
+        self.switched.append(self.now)
+        if switch.for_call:
+            self.switched_for_calls.append(self.now)
         self.outcome.switches += 1
         self.outcome.lost_seconds += seconds
 
@@ -274,9 +279,9 @@ class Pool:
             had = bool(one.order)
             one.order = sorted(self.open[version], key=self._rank)
             if one.order:
-                first = one.order[0]
-                first.begun = True
-                self._has_engine(first)
+                for item in [one.order[0], *(item for item in one.order[1:] if item.lane is None)]:
+                    item.begun = True  # calls are few: the engine has them all at once
+                    self._has_engine(item)
             elif had:
                 one.idle_since = self.now
 

@@ -14,7 +14,9 @@ from penstock.domain.pools.decision import PoolDecision, Unkept, Why
 from penstock.domain.pools.situation import PoolSituation, PoolTerms, Resident
 from penstock.domain.pools.visit import (
     CALL,
+    CALL_RANK,
     DEADLINE,
+    NO_RANK,
     UNKNOWN_SWITCH_SECONDS,
     UNKNOWN_TOKENS_PER_SECOND,
     Visit,
@@ -59,8 +61,12 @@ class _Pool:
     movable: tuple[Resident, ...]
     """Residents that may leave."""
     free: int
+    least_seconds: float
+    """A resident with work stays so long, whatever presses."""
     quantum_seconds: float
-    """As long as the plan's, or as short as the bounds make it."""
+    """Of those who come: the plan's, or as short as the bounds make it."""
+    spare_seconds: float
+    """So much later the chain may begin, and all bounds in it are kept that still can be."""
 
     @classmethod
     def of(cls, situation: PoolSituation) -> _Pool:
@@ -77,28 +83,46 @@ class _Pool:
         chain = most_urgent_first(visits)
         movable = tuple(one for one in situation.residents if one.queue not in situation.pinned)
         free = terms.awake - len(situation.residents)
-        costs = [one.switch_seconds for one in visits]
-        full = max(_plan_quantum(terms, max(costs, default=0.0)), terms.least_quantum_seconds)
-        quantum = longest_quantum(chain, terms.least_quantum_seconds, full, max(1, free + len(movable)))
-        return cls(situation, tuple(visits), tuple(chain), movable, free, quantum)
+        places = max(1, free + len(movable))
+        cost = max((one.switch_seconds for one in visits), default=0.0)
+        least = terms.least_quantum_seconds
+        full = max(_plan_quantum(terms, cost), least)
+        if any(one.starts[0].broken for one in chain):
+            # What can't be kept any more is caught up with by working: at most half of the time is switching.
+            full = least = max(least, cost)
+
+        def rest(quantum: float) -> float:
+            left = [min(quantum - one.awake_seconds, _work_seconds(situation, one.queue)) for one in movable]
+            return 0.0 if free > 0 else max(0.0, min(left, default=0.0))
+
+        quantum = longest_quantum(chain, rest, least, full, places)
+        return cls(situation, tuple(visits), tuple(chain), movable, free, least, quantum, spare(chain, quantum, places))
 
     @property
     def places(self) -> int:
         """That visits can have: without the pinned ones."""
         return max(1, self.free + len(self.movable))
 
-    def rate(self, queue: str) -> float:
-        return self.situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
-
-    def work_seconds(self, queue: str) -> float:
-        """Of a resident, what is left to do."""
-        found = self.situation.waiting.get(queue)
-        return found.tokens / self.rate(queue) if found else 0.0
+    @property
+    def resident_quantum(self) -> float:
+        """So long whoever is awake may stay at most, if it has work: until the chain has to begin."""
+        left = min((one.awake_seconds for one in self.movable), default=0.0) + max(0.0, self.spare_seconds)
+        return max(self.least_seconds, min(self.quantum_seconds, left))
 
     def idle(self, one: Resident) -> bool:
         """True if a resident has nothing to do."""
         found = self.situation.waiting.get(one.queue)
         return found is None or not (found.tokens or found.oldest or found.oldest_call is not None)
+
+
+def _rate(situation: PoolSituation, queue: str) -> float:
+    return situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
+
+
+def _work_seconds(situation: PoolSituation, queue: str) -> float:
+    """What is left to do for a version, at its speed."""
+    found = situation.waiting.get(queue)
+    return found.tokens / _rate(situation, queue) if found else 0.0
 
 
 def _plan_quantum(terms: PoolTerms, switch_seconds: float) -> float:
@@ -115,18 +139,23 @@ def _wanted(pool: _Pool) -> PoolDecision | None:
         return None
     comes = min(missing, key=lambda queue: (queue not in situation.waiting, queue))
     leaves = None if pool.free > 0 else min(pool.movable, key=lambda one: _leaves_first(pool, one)).queue
-    return PoolDecision(Why.PINNED, leaves, comes, _scores(pool), pool.quantum_seconds, _unkept(pool, comes))
+    return PoolDecision(Why.PINNED, leaves, comes, _scores(pool), pool.resident_quantum, _unkept(pool, comes))
 
 
 def _idle(pool: _Pool) -> PoolDecision | None:
-    """A resident without work makes place after its linger; where much was lost of late, only for what is worth it."""
+    """A resident without work makes place after its linger.
+
+    Where the last hour has lost its share to switching, it does so only for a waiting call, for a quantum of work, or
+    after a quantum of its own.
+    """
     terms, situation = pool.situation.terms, pool.situation
     lingered = [one for one in pool.movable if pool.idle(one) and one.idle_seconds >= terms.linger_seconds]
     for leaves in sorted(lingered, key=lambda one: (-one.idle_seconds, one.queue)):
         worth = [
             one
             for one in pool.visits
-            if situation.lost_seconds + one.switch_seconds <= terms.share_lost * _HOUR
+            if one.rank == CALL_RANK
+            or situation.lost_seconds + one.switch_seconds <= terms.share_lost * _HOUR
             or max(leaves.awake_seconds, one.work_seconds) >= _plan_quantum(terms, one.switch_seconds)
         ]
         if worth:
@@ -139,7 +168,7 @@ def _pressed(pool: _Pool) -> PoolDecision | None:
     if not pool.chain:
         return None
     comes = pool.chain[0]
-    if not comes.starts[0].broken and spare(pool.chain, pool.quantum_seconds, pool.places) > 0:
+    if not comes.starts[0].broken and pool.spare_seconds > 0:
         return None
     may = [one for one in pool.movable if _may_be_pressed(pool, one, comes)]
     if not may:
@@ -152,11 +181,11 @@ def _may_be_pressed(pool: _Pool, one: Resident, comes: Visit) -> bool:
     """True if it has nothing to do, or has had its quantum, and leaving does not make its own work late."""
     if pool.idle(one):
         return True
-    if one.awake_seconds < pool.quantum_seconds:
+    if one.awake_seconds < pool.least_seconds:
         return False
     back = comes.switch_seconds + comes.stay(pool.quantum_seconds) + _switch_seconds(pool, one.queue)
     for deadline in pool.situation.waiting[one.queue].deadlines:
-        needs = deadline.tokens / pool.rate(one.queue)
+        needs = deadline.tokens / _rate(pool.situation, one.queue)
         if needs <= deadline.seconds < back + needs:
             # Both can't be kept. The longer job is the one to be late: fewest jobs are (Moore 1968).
             first = comes.starts[0]
@@ -200,9 +229,9 @@ def _resident_order(pool: _Pool, one: Resident) -> tuple[int, float]:
     found = pool.situation.waiting.get(one.queue)
     ranks = [] if found is None else [lane.rank for lane in found.oldest]
     if found is not None and found.oldest_call is not None:
-        ranks.append(-1)
-    worth = pool.work_seconds(one.queue) / max(_switch_seconds(pool, one.queue), 0.1)
-    return (min(ranks, default=3), -worth)
+        ranks.append(CALL_RANK)
+    worth = _work_seconds(pool.situation, one.queue) / max(_switch_seconds(pool, one.queue), 0.1)
+    return (min(ranks, default=NO_RANK), -worth)
 
 
 def _leaves_first(pool: _Pool, one: Resident) -> tuple[bool, int, float, str]:
@@ -212,18 +241,20 @@ def _leaves_first(pool: _Pool, one: Resident) -> tuple[bool, int, float, str]:
 
 
 def _goes(pool: _Pool, why: Why, leaves: Resident | None, comes: Visit) -> PoolDecision:
+    if leaves is not None and comes.rank == CALL_RANK:
+        why = Why.CALL  # whatever made the place free: a client that calls is to cause only so many switches
     return PoolDecision(
         why,
         leaves.queue if leaves else None,
         comes.queue,
         _scores(pool),
-        pool.quantum_seconds,
+        pool.resident_quantum,
         _unkept(pool, comes.queue),
     )
 
 
 def _stays(pool: _Pool, why: Why) -> PoolDecision:
-    return PoolDecision(why, None, None, _scores(pool), pool.quantum_seconds, _unkept(pool, None))
+    return PoolDecision(why, None, None, _scores(pool), pool.resident_quantum, _unkept(pool, None))
 
 
 def _scores(pool: _Pool) -> dict[str, float]:
@@ -238,15 +269,18 @@ def _unkept(pool: _Pool, comes: str | None) -> tuple[Unkept, ...]:
     turns += [one for one in pool.visits if one not in turns]
     wait = 0.0
     if comes is None and not any(pool.idle(one) for one in pool.movable):
-        wait = min((max(0.0, pool.quantum_seconds - one.awake_seconds) for one in pool.movable), default=_HOUR)
+        rests = [min(pool.least_seconds - one.awake_seconds, _work_seconds(pool.situation, one.queue)) for one in pool.movable]
+        wait = max(0.0, min(rests, default=_HOUR))
     found: dict[tuple[str, str], Unkept] = {}
     for one, begins in zip(turns, in_turn(turns, pool.quantum_seconds, pool.places), strict=True):
         for start in (*one.missed, *one.starts):
             expected = start.waited_seconds + wait + begins + one.switch_seconds + start.needs_seconds
-            if expected > start.bound_seconds > 0:
-                found.setdefault(
-                    (one.queue, start.what), Unkept(one.queue, start.what, start.bound_seconds, round(expected, 1))
-                )
+            if start.what == CALL and start in one.missed:
+                expected = max(expected, start.bound_seconds)  # nobody switches for it
+            elif expected <= start.bound_seconds:
+                continue
+            unkept = Unkept(one.queue, start.what, start.bound_seconds, round(expected, 1))
+            found.setdefault((one.queue, start.what), unkept)
     for unkept in _unkept_awake(pool):
         found.setdefault((unkept.queue, unkept.lane), unkept)
     return tuple(found.values())
@@ -259,13 +293,13 @@ def _unkept_awake(pool: _Pool) -> list[Unkept]:
         waiting = pool.situation.waiting.get(one.queue)
         if waiting is None:
             continue
-        work = pool.work_seconds(one.queue)
+        work = _work_seconds(pool.situation, one.queue)
         for lane, waited in waiting.oldest.items():
             bound = terms.bounds.get(lane)
             if bound is not None and waited > bound / 2 and waited + work > bound:
                 found.append(Unkept(one.queue, str(lane), bound, round(waited + work, 1)))
         for deadline in waiting.deadlines:
-            needs = deadline.tokens / pool.rate(one.queue)
+            needs = deadline.tokens / _rate(pool.situation, one.queue)
             if needs > deadline.seconds > 0:
                 found.append(Unkept(one.queue, DEADLINE, deadline.seconds, round(needs, 1)))
                 break

@@ -7,7 +7,7 @@ from queue to queue, and each way costs time. A visit is its stay at one queue.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +17,13 @@ from penstock.domain.work.lane import LANES
 CALL: Final = "call"
 DEADLINE: Final = "deadline"
 
-_CALL_RANK: Final = -1
+CALL_RANK: Final = -1
 """A waiting call stands above all lanes."""
-_NO_RANK: Final = len(LANES)
+NO_RANK: Final = len(LANES)
 _NOISE: Final = 0.1
 """Rates and costs are estimates: a switch begins by this part of what it is for, and of its own time, earlier."""
+_EARLY: Final = 0.05
+"""And by this part of a bound: what comes meanwhile and is more urgent would break it otherwise."""
 _LEAST_MARGIN_SECONDS: Final = 2.0
 """A pool decides once a second."""
 UNKNOWN_SWITCH_SECONDS: Final = 60.0
@@ -66,9 +68,9 @@ class Visit:
     rank: int
     """Of its most urgent work: -1 for a waiting call, then the lanes'."""
     starts: tuple[LatestStart, ...]
-    """Soonest first: bounds, broken ones too, and deadlines that can be met."""
+    """Soonest first: bounds, broken ones too, and of the deadlines that can be met the most pressing."""
     missed: tuple[LatestStart, ...]
-    """Deadlines that can't be met any more, and bounds that are not kept: calls beyond the most."""
+    """What can't be kept, or is not: the first deadline that can't be met any more, calls beyond the most."""
 
     @property
     def worth(self) -> float:
@@ -112,16 +114,19 @@ def visit(situation: PoolSituation, queue: str) -> Visit | None:
         bound = terms.call_bound_seconds + switch
         start = LatestStart(CALL, bound, waiting.oldest_call, bound - waiting.oldest_call - switch)
         (starts if calls else missed).append(start)
-    for deadline in waiting.deadlines:
-        needs = deadline.tokens / rate
-        slack = deadline.seconds - needs - switch
-        # Feasible is what the bare work says; the switch begins earlier, since rates are not exact.
-        early = slack - _NOISE * needs
-        start = LatestStart(DEADLINE, deadline.seconds, 0.0, max(0.0, early) if slack >= 0 else slack, needs)
-        (starts if slack >= 0 else missed).append(start)
+    found = [_deadline(one.seconds, one.tokens / rate, switch) for one in waiting.deadlines]
+    starts += sorted((one for one in found if not one.broken), key=lambda one: one.seconds)[:1]
+    missed += [one for one in found if one.broken and one.bound_seconds > 0][:1]
     starts.sort(key=lambda start: start.seconds)
-    rank = _CALL_RANK if calls else min((lane.rank for lane in waiting.oldest), default=_NO_RANK)
+    rank = CALL_RANK if calls else min((lane.rank for lane in waiting.oldest), default=NO_RANK)
     return Visit(queue, switch, waiting.tokens / rate, rank, tuple(starts), tuple(missed))
+
+
+def _deadline(seconds: float, needs: float, switch: float) -> LatestStart:
+    """Feasible is what the bare work says; the switch begins earlier, since rates are not exact."""
+    slack = seconds - needs - switch
+    start = max(0.0, slack - _NOISE * needs) if slack >= 0 else slack
+    return LatestStart(DEADLINE, seconds, 0.0, start, needs)
 
 
 def in_turn(visits: Sequence[Visit], quantum_seconds: float, places: int) -> list[float]:
@@ -144,22 +149,36 @@ def spare(visits: Sequence[Visit], quantum_seconds: float, places: int) -> float
     for one, begins in zip(visits, in_turn(visits, quantum_seconds, places), strict=True):
         for start in one.starts:
             if not start.broken:
-                margin = max(_LEAST_MARGIN_SECONDS, _NOISE * one.switch_seconds)
+                early = 0.0 if start.what == DEADLINE else _EARLY * start.bound_seconds
+                margin = max(_LEAST_MARGIN_SECONDS, _NOISE * one.switch_seconds, early)
                 least = min(least, start.seconds - begins - margin)
                 break  # the soonest of them
     return least
 
 
-def longest_quantum(visits: Sequence[Visit], least_seconds: float, most_seconds: float, places: int) -> float:
-    """The longest quantum with which all bounds are kept if the first begins now; the least if there is none."""
-    if spare(visits, most_seconds, places) >= 0:
+def longest_quantum(
+    visits: Sequence[Visit],
+    rest: Callable[[float], float],
+    least_seconds: float,
+    most_seconds: float,
+    places: int,
+) -> float:
+    """The longest quantum with which all bounds are kept, for who is awake and for all who come; else the least.
+
+    `rest` says how long whoever is awake goes on with such a quantum, until the first of the visits begins.
+    """
+
+    def kept(quantum: float) -> bool:
+        return spare(visits, quantum, places) >= rest(quantum)
+
+    if kept(most_seconds):
         return most_seconds
-    low, high = least_seconds, most_seconds
-    if spare(visits, low, places) < 0:
+    if not kept(least_seconds):
         return least_seconds
+    low, high = least_seconds, most_seconds
     while high - low > 1.0:
         middle = (low + high) / 2
-        low, high = (middle, high) if spare(visits, middle, places) >= 0 else (low, middle)
+        low, high = (middle, high) if kept(middle) else (low, middle)
     return low
 
 
