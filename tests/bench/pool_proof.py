@@ -31,6 +31,7 @@ from penstock.stack import tiny_model
 
 _HOST = "pool-1"
 _TOKENS = 32
+_ECHO = Definition("echo", "echo", ("--latency-ms=50", "--max-num-seqs=8"))
 _MOST_SECONDS = 3_600.0
 _LONGEST_WAIT = """
     select max(extract(epoch from first - created_at))::float8 from (
@@ -56,10 +57,11 @@ def main() -> None:
     """Run one policy or both, and say what each did; exits with 1 if a line is missing, doubled or out of order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policies", nargs="+", choices=("ours", "fifo"), default=["ours", "fifo"])
+    parser.add_argument("--echo", action="store_true", help="simulated engines: to try the proof itself")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ps-") as name:
         folder = Path(name)
-        members = _models(folder)
+        members = dict.fromkeys(pool_batches.MODELS, _ECHO) if given.echo else _models(folder)
         found = [_run(policy, folder / policy, members) for policy in given.policies]
     for one in found:
         print(json.dumps(one.__dict__), flush=True)

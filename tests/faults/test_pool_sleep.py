@@ -38,7 +38,7 @@ def house(
 
 def there_and_back(house: House, name: str, journal: Path) -> None:
     """Left, then right in the middle of left's batch, then left again: each line once."""
-    left = Load.submit(house, f"{name}-left", 100, model="left")
+    left = Load.submit(house, f"{name}-left", 300, model="left")
     house.until(lambda: len(left.asked(journal)) > 20, "left is at work", 120)
     house.run(pools.pin, POOL, "right@v1")
     Load.submit(house, f"{name}-right", 20, model="right").has_each_answer_once(house, 120)

@@ -123,9 +123,16 @@ def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
 
 
 def gpu(
-    settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str], promote: bool = False
+    settings: Settings,
+    model: str,
+    source: str,
+    engine_kind: str,
+    arguments: Sequence[str],
+    promote: bool = False,
+    in_pool: bool = False,
 ) -> None:
     """Run a gpu worker and its engine until SIGTERM. `promote`: it takes over a name that no other machine serves.
+    `in_pool`: a pool's host started it, and drains it when another is to have its place.
 
     Raises BadLaunch or NoModel for what no engine can be started with. An engine that says so itself ends the process
     with one line and status 1.
@@ -213,7 +220,7 @@ def gpu(
             RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), None, hinter.say
         )
         ingress = stack.enter_context(WorkerIngress(db, holder, engine, meter))
-        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress))
+        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress), gives_back=in_pool)
         stack.enter_context(supervisor)
         stack.enter_context(orders)
         stack.enter_context(telling(download, lambda: supervisor.state is not EngineState.READY))

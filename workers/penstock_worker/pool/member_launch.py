@@ -82,7 +82,7 @@ def describe(pool: str, version: Version, settings: Settings, environ: Mapping[s
         raise CannotBeMember(f"{version.name} is an adapter: its base is what a pool serves.")
     if any(HIDDEN in argument for argument in made.arguments):
         raise CannotBeMember(f"An argument of {version.name} is a secret, which is not kept: nobody can start it.")
-    command = [sys.executable, "-m", "penstock_worker", "gpu"]
+    command = [sys.executable, "-m", "penstock_worker", "gpu", "--in-pool"]
     command += ["--model", f"{version.model}={made.source}", "--engine", made.engine]
     command += [f"--engine-arg={argument}" for argument in made.arguments]
     sleep = profile.sleep if settings.pool_asleep else None
