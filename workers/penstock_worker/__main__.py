@@ -1,4 +1,4 @@
-"""The worker's two processes: `python -m penstock_worker gpu …` and `python -m penstock_worker io`."""
+"""The worker's processes: `python -m penstock_worker gpu …`, `… io` and `… pool --pool NAME`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def main() -> None:
     gpu.add_argument(
         "--promote", action="store_true", help="where no other machine serves it, be what the name stands for"
     )
+    gpu.add_argument("--in-pool", action="store_true", help="drained, give back what is held: another has its turn")
     kinds.add_parser("io", help="validate and assemble batches")
+    pool = kinds.add_parser("pool", help="let the versions of a pool take turns on this machine")
+    pool.add_argument("--pool", required=True, metavar="NAME", help="the pool that it is a host of")
     given = parser.parse_args()
     settings = load()
     revision.require(settings.database_url)
@@ -37,10 +40,14 @@ def main() -> None:
     failpoint.arm(settings.failpoints)
     if given.kind == "io":
         process.io(settings)
+    elif given.kind == "pool":
+        process.pool(settings, given.pool)
     else:
         name, named, source = given.model.partition("=")
         try:
-            process.gpu(settings, name, source if named else name, given.engine, given.engine_arg, given.promote)
+            process.gpu(
+                settings, name, source if named else name, given.engine, given.engine_arg, given.promote, given.in_pool
+            )
         except (BadLaunch, NoModel) as error:
             raise SystemExit(f"penstock worker: {error}") from error
 

@@ -31,6 +31,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock worker --model chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096",
         "penstock worker --model mini=/models/mini-Q4_K_M.gguf --engine llamacpp",
         "penstock worker --model tiny --engine echo",
+        "penstock worker --pool gpus",
     ),
     "settings": ("penstock settings", "penstock settings --json", "penstock settings --markdown > docs/limits.md"),
     "usage": ("penstock usage --last 30", "penstock usage --width 1h --last 24 --json"),

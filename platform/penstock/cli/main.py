@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "api": ("servers", "Serve the HTTP API in this process."),
     "keeper": ("servers", "Run the keeper: dispatch, reap, expire, finish. Several may run."),
     "io": ("servers", "Run an io worker: validate and assemble."),
-    "worker": ("servers", "Run a GPU worker and its engine."),
+    "worker": ("servers", "Run a GPU worker and its engine, or a host of a pool."),
     "settings": ("settings", "Show every setting and its present value."),
     "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model."),
     "audit": (
