@@ -91,7 +91,8 @@ _WORK = text(f"""
 _LAST_HOUR = text("""
     -- Whatever made its place free, a version that a call waited for came for it too.
     select count(*) filter (where why = 'call'
-            or details #>> array['waiting', comes, 'oldest_call_seconds'] is not null)::int as for_calls, coalesce(sum(seconds), 0)::float8 as lost_seconds
+            or details #>> array['waiting', comes, 'oldest_call_seconds'] is not null)::int as for_calls,
+        coalesce(sum(seconds), 0)::float8 as lost_seconds
     from pool_decisions
     where pool = :pool and at > clock_timestamp() - interval '1 hour' and state <> 'cancelled'""")
 
