@@ -1,4 +1,4 @@
-"""The worker's two processes: `python -m penstock_worker gpu …` and `python -m penstock_worker io`."""
+"""The worker's processes: `python -m penstock_worker gpu …`, `python -m penstock_worker io`, and `… tune …`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from penstock.settings import load
 from penstock.store import revision
 from penstock_worker import process
 from penstock_worker.engine.launch_spec import BadLaunch
+from penstock_worker.tuning import command as tuning
 
 
 def main() -> None:
@@ -30,8 +31,11 @@ def main() -> None:
         "--promote", action="store_true", help="where no other machine serves it, be what the name stands for"
     )
     kinds.add_parser("io", help="validate and assemble batches")
+    tuning.add_to(kinds.add_parser("tune", help="look for the arguments with which a model is fastest here"))
     given = parser.parse_args()
     settings = load()
+    if given.kind == "tune":  # it needs no database
+        raise SystemExit(tuning.main(settings, given))
     revision.require(settings.database_url)
     logs.configure(settings.log_level)
     failpoint.arm(settings.failpoints)

@@ -28,8 +28,8 @@ class Expectation:
     meets_deadline: bool | None = None
     """Whether what is expected comes before the deadline."""
     reason: Unknown | None = None
-    """`no_worker`: no live worker serves one of its models · `not_measured`: nobody knows yet how fast those are ·
-    `paused`: it goes on when it is resumed."""
+    """`no_worker`: no live worker serves one of its models · `not_measured`: those have not answered enough yet to
+    know how fast they are, and nobody has tuned them · `paused`: it goes on when it is resumed."""
 
 
 @dataclass(frozen=True)
