@@ -13,13 +13,13 @@ import pytest
 from penstock.domain.engines.profiles import ECHO, VLLM
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.tuning import grid, workload
+from penstock_worker.tuning.coordinate_search import TuningPoint, search
 from penstock_worker.tuning.grid import Coordinate
-from penstock_worker.tuning.outcome import Outcome
-from penstock_worker.tuning.search import Point, search
-from penstock_worker.tuning.speed import Answered, tokens_per_second
+from penstock_worker.tuning.speed import TimedAnswer, tokens_per_second
 from penstock_worker.tuning.trial import kv_tokens
+from penstock_worker.tuning.tuning_outcome import TuningOutcome
 from penstock_worker.tuning.verdict import MOST_PAIRS, judge
-from penstock_worker.tuning.workload import ANSWER_TOKENS, PROMPT_TOKENS, Shape
+from penstock_worker.tuning.workload import ANSWER_TOKENS, PROMPT_TOKENS, LineShape
 
 SEQS = Coordinate("--max-num-seqs", ("64", "128"))
 STEP = Coordinate("--max-num-batched-tokens", ("own", "4096"))
@@ -66,13 +66,13 @@ def speed(arguments: tuple[str, ...]) -> float | None:
     return {"own": 10.0, "64": 30.0, "128": 20.0}[seqs] * (2.0 if step == "4096" else 1.0)
 
 
-def measure(arguments: tuple[str, ...]) -> Point:
+def measure(arguments: tuple[str, ...]) -> TuningPoint:
     found = speed(arguments)
-    return Point(arguments, found, None if found else "no memory")
+    return TuningPoint(arguments, found, None if found else "no memory")
 
 
 def test_the_search_goes_on_from_the_best_of_each_argument_and_measures_nothing_twice() -> None:
-    found: list[Point] = []
+    found: list[TuningPoint] = []
     best = search((), (SEQS, STEP), measure, found.append)
     assert best is not None
     assert best.arguments == ("--max-num-seqs=64", "--max-num-batched-tokens=4096")
@@ -81,7 +81,7 @@ def test_the_search_goes_on_from_the_best_of_each_argument_and_measures_nothing_
 
 
 def test_what_does_not_start_is_a_row_and_not_the_end() -> None:
-    found: list[Point] = []
+    found: list[TuningPoint] = []
     best = search(("--max-num-seqs=128", "--max-num-batched-tokens=4096"), (SEQS,), measure, found.append)
     assert found[0].trouble == "no memory"
     assert best is not None
@@ -90,7 +90,7 @@ def test_what_does_not_start_is_a_row_and_not_the_end() -> None:
 
 
 def test_no_more_points_are_begun_once_time_is_over() -> None:
-    found: list[Point] = []
+    found: list[TuningPoint] = []
     assert search((), (SEQS, STEP), measure, found.append, lambda: len(found) < 2) == found[1]
     assert len(found) == 2
 
@@ -112,7 +112,7 @@ def test_what_is_faster_now_and_then_may_be_chance() -> None:
 def test_a_single_pair_proves_nothing() -> None:
     verdict = judge([(1.0, 100.0)])
     assert (verdict.is_faster, verdict.is_clear) == (False, False)
-    assert Outcome("m", "m", "echo", (), "cpu", 8, verdict=verdict).document()["paired"]["high"] is None
+    assert TuningOutcome("m", "m", "echo", (), "cpu", 8, verdict=verdict).document()["paired"]["high"] is None
 
 
 def test_a_gain_too_small_to_care_for_is_none() -> None:
@@ -123,8 +123,8 @@ def test_a_gain_too_small_to_care_for_is_none() -> None:
 
 
 def test_the_default_is_recommended_unless_another_is_faster_for_sure() -> None:
-    base, other = Point((), 100.0), Point(("--max-num-seqs=64",), 130.0)
-    found = Outcome("chat", "/models/chat", "vllm", (), "cpu", 8, [base, other], other)
+    base, other = TuningPoint((), 100.0), TuningPoint(("--max-num-seqs=64",), 130.0)
+    found = TuningOutcome("chat", "/models/chat", "vllm", (), "cpu", 8, [base, other], other)
     assert found.chosen is base
     found.verdict = judge([(100, 130), (100, 131)])
     assert found.chosen is other
@@ -136,8 +136,8 @@ def test_the_default_is_recommended_unless_another_is_faster_for_sure() -> None:
 
 
 def test_what_a_secret_argument_says_is_in_no_document_row_or_command() -> None:
-    base = Point(("--api-token=abc", "--seed=1"), 1.0)
-    found = Outcome("chat", "chat", "vllm", base.arguments, "cpu", 8, [base], base)
+    base = TuningPoint(("--api-token=abc", "--seed=1"), 1.0)
+    found = TuningOutcome("chat", "chat", "vllm", base.arguments, "cpu", 8, [base], base)
     told = repr((found.document(), found.tunings(), list(found.table()), found.command, found.words))
     assert "abc" not in told
     assert "--seed=1" in told
@@ -145,17 +145,17 @@ def test_what_a_secret_argument_says_is_in_no_document_row_or_command() -> None:
 
 def test_the_speed_is_that_of_the_time_in_which_the_engine_was_full() -> None:
     """Two at once, one second each, ten tokens each; the last one is left alone for three seconds."""
-    answered = [Answered(n // 2, n // 2 + 1.0, 10) for n in range(8)] + [Answered(4.0, 7.0, 30)]
+    answered = [TimedAnswer(n // 2, n // 2 + 1.0, 10) for n in range(8)] + [TimedAnswer(4.0, 7.0, 30)]
     assert math.isclose(tokens_per_second(answered), 80 / 4)
 
 
 def test_where_all_went_in_at_once_all_of_the_time_counts() -> None:
-    assert math.isclose(tokens_per_second([Answered(0.0, 1.0, 10), Answered(0.0, 2.0, 10)]), 10)
+    assert math.isclose(tokens_per_second([TimedAnswer(0.0, 1.0, 10), TimedAnswer(0.0, 2.0, 10)]), 10)
 
 
 def test_the_workload_has_the_lengths_of_the_trace_and_no_line_twice() -> None:
     bodies = [
-        msgspec.json.decode(one) for one in workload.lines(Shape(tokens_per_word=1.0, context=65_536), "m", 64, 1)
+        msgspec.json.decode(one) for one in workload.lines(LineShape(tokens_per_word=1.0, context=65_536), "m", 64, 1)
     ]
     words = sorted(len(one["prompt"].split()) for one in bodies)
     answers = sorted(one["max_tokens"] for one in bodies)
@@ -167,7 +167,7 @@ def test_the_workload_has_the_lengths_of_the_trace_and_no_line_twice() -> None:
 
 
 def test_another_round_has_other_words_of_the_same_lengths_that_fit_the_context() -> None:
-    shape = Shape(tokens_per_word=2.0, context=512)
+    shape = LineShape(tokens_per_word=2.0, context=512)
     first, second = ([msgspec.json.decode(one) for one in workload.lines(shape, "m", 32, seed)] for seed in (1, 2))
     assert [one["max_tokens"] for one in first] == [one["max_tokens"] for one in second]
     assert [len(one["prompt"].split()) for one in first] == [len(one["prompt"].split()) for one in second]

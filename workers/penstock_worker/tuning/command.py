@@ -21,11 +21,11 @@ from penstock_worker.engine import device, kind
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.process.process_record import InUse
 from penstock_worker.engine.vllm.vllm_server import gpus
-from penstock_worker.tuning import grid, record
+from penstock_worker.tuning import grid, tuning_record
 from penstock_worker.tuning.grid import Coordinate
-from penstock_worker.tuning.outcome import Outcome
-from penstock_worker.tuning.trial import Bench
-from penstock_worker.tuning.tune import Limits, lines_for, tune
+from penstock_worker.tuning.trial import TrialPlan
+from penstock_worker.tuning.tune import TuningTime, lines_for, tune
+from penstock_worker.tuning.tuning_outcome import TuningOutcome
 
 INTERRUPTED: Final = 130
 
@@ -70,17 +70,17 @@ def main(settings: Settings, given: argparse.Namespace) -> int:
         _say(f"penstock tune: {error}")
         return 1
     lines = given.lines or lines_for(described, coordinates)
-    found = Outcome(name, source, given.engine, base, device.of(described), lines)
+    found = TuningOutcome(name, source, given.engine, base, device.of(described), lines)
     _announce(found, coordinates)
     if download is not None:
         _say("The model is downloaded first: the first point's load time includes that.")
-    bench = Bench(launch, folder, settings.log_dir / f"tune-{slug}.log", lines)
+    plan = TrialPlan(launch, folder, settings.log_dir / f"tune-{slug}.log", lines)
     # What an engine dies of is told with its point.
     logging.getLogger("penstock_worker").setLevel(logging.CRITICAL + 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
     try:
-        tune(found, bench, coordinates, Limits(given.minutes), _say)
+        tune(found, plan, coordinates, TuningTime(given.minutes), _say)
     except KeyboardInterrupt:
         interrupted, found.cut = True, "It was interrupted."
     except InUse:
@@ -106,14 +106,14 @@ def _plan(
     return described, grid.usual(described, own, len(gpus()) if device.on_gpus(described) else 0)
 
 
-def _announce(found: Outcome, coordinates: Sequence[Coordinate]) -> None:
+def _announce(found: TuningOutcome, coordinates: Sequence[Coordinate]) -> None:
     starts = 1 + sum(len(one.values) for one in coordinates)
     tried = "; ".join(f"{one.flag} {', '.join(one.values)}" for one in coordinates) or "nothing else"
     _say(f"{found.model} on {found.device}: {tried}; {starts} starts at most, {found.lines} lines a round,")
     _say("then the best and the default in turns until it is clear. Ctrl-C ends it, and prints what it has.")
 
 
-def _tell(found: Outcome, settings: Settings, output: Path, *, as_json: bool) -> None:
+def _tell(found: TuningOutcome, settings: Settings, output: Path, *, as_json: bool) -> None:
     """Print it, write it, keep it."""
     if as_json:
         print(json.dumps(found.document(), indent=2, ensure_ascii=False), flush=True)
@@ -123,9 +123,9 @@ def _tell(found: Outcome, settings: Settings, output: Path, *, as_json: bool) ->
             print(line, flush=True)
     if not found.points:
         return
-    why = record.in_file(output, found.document())
+    why = tuning_record.in_file(output, found.document())
     _say(f"Not written: {why}." if why else f"Written to {output}.")
-    why = record.in_database(settings.database_url, found.tunings())
+    why = tuning_record.in_database(settings.database_url, found.tunings())
     _say(f"Not kept in the database: {why}" if why else "Kept in the database: `penstock models show` has it.")
 
 

@@ -23,7 +23,7 @@ class WorkFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Answered:
+class TimedAnswer:
     """One line that was answered: when it went into the engine, when it came back, and its tokens."""
 
     began: float
@@ -31,7 +31,7 @@ class Answered:
     tokens: int
 
 
-async def ask(client: EngineClient, gate: Gate, endpoint: str, body: bytes, timeout_seconds: float) -> Answered:
+async def ask(client: EngineClient, gate: Gate, endpoint: str, body: bytes, timeout_seconds: float) -> TimedAnswer:
     """One line through the gate. Raises WorkFailed for an answer that is none, EngineGone and EngineTimeout."""
     await gate.admit(_TICKET)
     began = time.monotonic()
@@ -39,12 +39,12 @@ async def ask(client: EngineClient, gate: Gate, endpoint: str, body: bytes, time
     if answer.status != 200:
         told = answer.body[:300].decode(errors="replace")
         raise WorkFailed(f"it answered {answer.status} to a line of the workload: {told}")
-    return Answered(began, time.monotonic(), tokens_of(answer.body))
+    return TimedAnswer(began, time.monotonic(), tokens_of(answer.body))
 
 
 async def ask_all(
     client: EngineClient, gate: Gate, endpoint: str, bodies: Sequence[bytes], timeout_seconds: float
-) -> list[Answered]:
+) -> list[TimedAnswer]:
     """All of these, as many at once as the gate lets in; the first that fails ends the others."""
     tasks = [asyncio.ensure_future(ask(client, gate, endpoint, body, timeout_seconds)) for body in bodies]
     try:
@@ -55,7 +55,7 @@ async def ask_all(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def tokens_per_second(answered: Sequence[Answered]) -> float:
+def tokens_per_second(answered: Sequence[TimedAnswer]) -> float:
     """While the engine was full: until the last line went in, if half of them had come back by then.
 
     Else until the last came back. A line counts by the part of its time in the engine that is in that time: what is
@@ -69,7 +69,7 @@ def tokens_per_second(answered: Sequence[Answered]) -> float:
     return done / max(until - began, 1e-6)
 
 
-def _part(one: Answered, until: float) -> float:
+def _part(one: TimedAnswer, until: float) -> float:
     whole = one.ended - one.began
     return min(1.0, (until - one.began) / whole) if whole > 0 else 1.0
 

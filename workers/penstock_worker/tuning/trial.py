@@ -20,9 +20,9 @@ from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.runtime.loop_thread import LoopThread
 from penstock_worker.tuning import memory, workload
-from penstock_worker.tuning.search import Point
+from penstock_worker.tuning.coordinate_search import TuningPoint
 from penstock_worker.tuning.speed import WorkFailed, ask, ask_all, tokens_per_second
-from penstock_worker.tuning.workload import COMPLETIONS, EMBEDDINGS, Shape
+from penstock_worker.tuning.workload import ENDPOINTS, LineShape
 
 LINE_SECONDS: Final = 900.0
 _WARM_UP_LINES: Final = 64
@@ -34,7 +34,7 @@ _FAILURES: Final = (WorkFailed, EngineGone, EngineTimeout, OSError)
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialPlan:
     """What all trials of one tuning have in common."""
 
     launch: Callable[[tuple[str, ...]], Launch]
@@ -47,19 +47,19 @@ class Bench:
     rounds: int = 2
 
 
-def measure(bench: Bench, arguments: tuple[str, ...], *, rounds: int | None = None, seed: int = 1) -> Point:
+def measure(plan: TrialPlan, arguments: tuple[str, ...], *, rounds: int | None = None, seed: int = 1) -> TuningPoint:
     """Start the engine so, measure it, end it. What goes wrong is in the point. `seed` is the workload's."""
-    point = Point(arguments)
+    point = TuningPoint(arguments)
     try:
-        launch = bench.launch(arguments)
+        launch = plan.launch(arguments)
         point = replace(point, digest=revision.of(launch) or None)
-        with started(bench, launch) as running:
+        with started(plan, launch) as running:
             point = replace(point, load_seconds=running.load_seconds, memory_bytes=running.memory_bytes())
             shape = running.wait(_shape(running.client, running.gate, launch.model))
-            running.wait(_round(running, shape, max(_WARM_UP_LINES, min(launch.batch_slots, bench.lines)), 0))
+            running.wait(_round(running, shape, max(_WARM_UP_LINES, min(launch.batch_slots, plan.lines)), 0))
             speeds = [
-                running.wait(_round(running, shape, bench.lines, seed + number))
-                for number in range(rounds or bench.rounds)
+                running.wait(_round(running, shape, plan.lines, seed + number))
+                for number in range(rounds or plan.rounds)
             ]
             kv_tokens = running.wait(_kv_tokens(running.client, launch))
             return replace(point, tokens_per_second=sum(speeds) / len(speeds), kv_tokens=kv_tokens)
@@ -68,7 +68,7 @@ def measure(bench: Bench, arguments: tuple[str, ...], *, rounds: int | None = No
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningEngine:
     """An engine that is ready."""
 
     launch: Launch
@@ -100,7 +100,7 @@ class Running:
 
 
 @contextmanager
-def started(bench: Bench, launch: Launch) -> Iterator[Running]:
+def started(plan: TrialPlan, launch: Launch) -> Iterator[RunningEngine]:
     """An engine that is ready, until the end of `with`. Raises WorkFailed if it does not start."""
     news: queue.SimpleQueue[str] = queue.SimpleQueue()
     died: Future[str] = Future()
@@ -119,8 +119,8 @@ def started(bench: Bench, launch: Launch) -> Iterator[Running]:
         supervisor = stack.enter_context(
             Supervisor(
                 launch,
-                runtime_dir=bench.folder,
-                log_path=bench.log_path,
+                runtime_dir=plan.folder,
+                log_path=plan.log_path,
                 on_ready=lambda generation: news.put(""),
                 on_death=lambda generation, reason: mourn(reason),
             )
@@ -129,19 +129,21 @@ def started(bench: Bench, launch: Launch) -> Iterator[Running]:
             trouble = supervisor.trouble
             raise WorkFailed(trouble.why if trouble else supervisor.reason)
         gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers)
-        yield Running(launch, supervisor, client, gate, loop, died, time.monotonic() - begun, before)
+        yield RunningEngine(launch, supervisor, client, gate, loop, died, time.monotonic() - begun, before)
 
 
-async def _shape(client: EngineClient, gate: Gate, model: str) -> Shape:
+async def _shape(client: EngineClient, gate: Gate, model: str) -> LineShape:
     """What its lines may be: asked of the engine. Raises WorkFailed if it answers to none."""
     context = await _context(client)
     trouble = WorkFailed("it answers nothing")
-    for endpoint in (COMPLETIONS, EMBEDDINGS):
-        shape = Shape(endpoint, context=context)
+    for endpoint in ENDPOINTS:
+        shape = LineShape(endpoint, context=context)
         few, many = _PROBE_WORDS
         try:
             told = [
-                (await ask(client, gate, endpoint, workload.body(shape, model, words, 1, words), LINE_SECONDS)).tokens
+                (
+                    await ask(client, gate, endpoint.url, workload.body(shape, model, words, 1, words), LINE_SECONDS)
+                ).tokens
                 for words in (few, many)
             ]
         except WorkFailed as error:
@@ -157,14 +159,14 @@ async def _context(client: EngineClient) -> int:
         found = re.search(r'"max_model_len": ?(\d+)', await client.metrics("/v1/models"))
         if found:
             return int(found[1])
-    return Shape.context
+    return LineShape.context
 
 
-async def _round(running: Running, shape: Shape, lines: int, seed: int) -> float:
+async def _round(running: RunningEngine, shape: LineShape, lines: int, seed: int) -> float:
     bodies = list(workload.lines(shape, running.launch.model, lines, seed))
     # A death that its connections do not show is a hang that the watchdog ends.
     dead = asyncio.wrap_future(running.died)
-    work = asyncio.ensure_future(ask_all(running.client, running.gate, shape.endpoint, bodies, LINE_SECONDS))
+    work = asyncio.ensure_future(ask_all(running.client, running.gate, shape.endpoint.url, bodies, LINE_SECONDS))
     try:
         both: tuple[asyncio.Future[Any], ...] = (dead, work)
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -202,11 +204,11 @@ def _line(text: str) -> str:
     return words if len(words) <= _MOST_TROUBLE else words[: _MOST_TROUBLE - 1] + "…"
 
 
-def speeds(bench: Bench, sides: Sequence[tuple[str, ...]], seed: int) -> list[float] | None:
+def speeds(plan: TrialPlan, sides: Sequence[tuple[str, ...]], seed: int) -> list[float] | None:
     """One round of each, each in a start of its own, in this order; None if one does not work this time."""
     found = []
     for arguments in sides:
-        speed = measure(bench, arguments, rounds=1, seed=seed).tokens_per_second
+        speed = measure(plan, arguments, rounds=1, seed=seed).tokens_per_second
         if speed is None:
             return None
         found.append(speed)

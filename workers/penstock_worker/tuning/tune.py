@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from penstock_worker.engine.launch_spec import Launch
-from penstock_worker.tuning import grid, outcome, trial
+from penstock_worker.tuning import grid, trial, tuning_outcome
+from penstock_worker.tuning.coordinate_search import TuningPoint, search
 from penstock_worker.tuning.grid import Coordinate
-from penstock_worker.tuning.outcome import Outcome, Say
-from penstock_worker.tuning.search import Point, search
-from penstock_worker.tuning.trial import Bench
+from penstock_worker.tuning.trial import TrialPlan
+from penstock_worker.tuning.tuning_outcome import Say, TuningOutcome
 from penstock_worker.tuning.verdict import MOST_PAIRS, judge
 
 _FEWEST_LINES = 64
@@ -21,7 +21,7 @@ _SEARCH_PART = 0.6
 
 
 @dataclass(frozen=True)
-class Limits:
+class TuningTime:
     """How long it may take."""
 
     minutes: float
@@ -40,14 +40,14 @@ def lines_for(base: Launch, coordinates: Sequence[Coordinate]) -> int:
     return max(_FEWEST_LINES, 2 * max([base.batch_slots, *tried]))
 
 
-def tune(found: Outcome, bench: Bench, coordinates: Sequence[Coordinate], limits: Limits, say: Say) -> None:
+def tune(found: TuningOutcome, plan: TrialPlan, coordinates: Sequence[Coordinate], left: TuningTime, say: Say) -> None:
     """Fill in what is found; whoever interrupts it finds there what was known by then."""
-    within = limits.until(_SEARCH_PART)
-    in_all = limits.until(1.0)
+    within = left.until(_SEARCH_PART)
+    in_all = left.until(1.0)
 
-    def note(point: Point) -> None:
+    def note(point: TuningPoint) -> None:
         found.points.append(point)
-        say(outcome.progress(point, len(found.points)))
+        say(tuning_outcome.progress(point, len(found.points)))
 
     def go_on() -> bool:
         if not within():
@@ -55,13 +55,13 @@ def tune(found: Outcome, bench: Bench, coordinates: Sequence[Coordinate], limits
             return False
         return True
 
-    found.best = search(found.base, coordinates, partial(trial.measure, bench), note, go_on)
+    found.best = search(found.base, coordinates, partial(trial.measure, plan), note, go_on)
     if found.best is None or not found.base_works or found.best.arguments == found.base:
         return
-    _compare(found, found.best, bench, in_all, say)
+    _compare(found, found.best, plan, in_all, say)
 
 
-def _compare(found: Outcome, best: Point, bench: Bench, go_on: Callable[[], bool], say: Say) -> None:
+def _compare(found: TuningOutcome, best: TuningPoint, plan: TrialPlan, go_on: Callable[[], bool], say: Say) -> None:
     """Start both in turns until it is clear which is faster."""
     pairs: list[tuple[float, float]] = []
     for number in range(1, MOST_PAIRS + 1):
@@ -70,7 +70,7 @@ def _compare(found: Outcome, best: Point, bench: Bench, go_on: Callable[[], bool
             return
         sides = (found.base, best.arguments)
         # Other words than in the pair before, and the other one first.
-        told = trial.speeds(bench, sides if number % 2 else sides[::-1], seed=100 + number)
+        told = trial.speeds(plan, sides if number % 2 else sides[::-1], seed=100 + number)
         if told is None:
             found.cut = "One of the two did not work any more while they were compared."
             return
@@ -83,7 +83,7 @@ def _compare(found: Outcome, best: Point, bench: Bench, go_on: Callable[[], bool
             return
 
 
-def _settle(found: Outcome, pairs: Sequence[tuple[float, float]]) -> None:
+def _settle(found: TuningOutcome, pairs: Sequence[tuple[float, float]]) -> None:
     """What both showed while they were compared is fairer than what chose one of them."""
     for place, arguments in enumerate((found.base, found.best.arguments if found.best else ())):
         mean = sum(pair[place] for pair in pairs) / len(pairs)

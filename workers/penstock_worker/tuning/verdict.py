@@ -23,7 +23,7 @@ _T: Final = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairVerdict:
     """How many times as fast it is, with its 95 % interval (none from a single pair), and from how many pairs."""
 
     ratio: float
@@ -43,11 +43,11 @@ class Verdict:
         return self.is_faster or self.high < LEAST_GAIN or hopeless or self.pairs >= MOST_PAIRS
 
 
-def judge(pairs: Sequence[tuple[float, float]]) -> Verdict:
+def judge(pairs: Sequence[tuple[float, float]]) -> PairVerdict:
     """From tokens a second of base and point, in pairs; one at least."""
     logs = [math.log(point / base) for base, point in pairs]
     mean = statistics.fmean(logs)
     if len(logs) < 2:
-        return Verdict(math.exp(mean), 0.0, math.inf, len(logs))
+        return PairVerdict(math.exp(mean), 0.0, math.inf, len(logs))
     margin = _T[min(len(logs), MOST_PAIRS)] * statistics.stdev(logs) / math.sqrt(len(logs))
-    return Verdict(math.exp(mean), math.exp(mean - margin), math.exp(mean + margin), len(logs))
+    return PairVerdict(math.exp(mean), math.exp(mean - margin), math.exp(mean + margin), len(logs))

@@ -16,13 +16,15 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from penstock.domain.inference_endpoints import TABLE, InferenceEndpoint, PromptKind
+
 QUANTILES: Final = (0, 0.01, 0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 1)
 PROMPT_TOKENS: Final = (
     2, 29, 181, 207, 387, 396, 403, 703, 1020, 1071, 1130, 1189, 1315, 2734, 4083, 4142, 14050,
 )  # fmt: skip
 ANSWER_TOKENS: Final = (7, 16, 41, 54, 77, 85, 91, 103, 129, 177, 384, 395, 400, 424, 451, 601, 1000)
-COMPLETIONS: Final = "/v1/completions"
-EMBEDDINGS: Final = "/v1/embeddings"
+ENDPOINTS: Final = tuple(row for row in TABLE if row.prompt in (PromptKind.PROMPT, PromptKind.INPUT))
+"""Where lines may go: the first that the model has."""
 _STRETCH: Final = 32
 _WORDS: Final = tuple(
     "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which "  # noqa: SIM905
@@ -32,10 +34,10 @@ _WORDS: Final = tuple(
 
 
 @dataclass(frozen=True)
-class Shape:
+class LineShape:
     """What lines of this model may be: where they go, tokens a word, and how long a prompt with its answer may be."""
 
-    endpoint: str = COMPLETIONS
+    endpoint: InferenceEndpoint = ENDPOINTS[0]
     tokens_per_word: float = 1.3
     context: int = 4_096
 
@@ -44,7 +46,7 @@ class Shape:
         return max(1, round(min(tokens, self.context // 2) / self.tokens_per_word))
 
 
-def lines(shape: Shape, model: str, count: int, seed: int) -> Iterator[bytes]:
+def lines(shape: LineShape, model: str, count: int, seed: int) -> Iterator[bytes]:
     """Bodies of requests; another seed has other words of the same lengths."""
     sizes = _sizes()
     for number in range(count):
@@ -52,11 +54,11 @@ def lines(shape: Shape, model: str, count: int, seed: int) -> Iterator[bytes]:
         yield body(shape, model, shape.words(prompt), min(answer, shape.context // 4), seed * 1_000_003 + number)
 
 
-def body(shape: Shape, model: str, words: int, answer: int, seed: int) -> bytes:
+def body(shape: LineShape, model: str, words: int, answer: int, seed: int) -> bytes:
     """One request's body, of so many words."""
     text = " ".join(random.Random(seed).choices(_WORDS, k=words))
     fields: dict[str, Any] = {"model": model}
-    if shape.endpoint == EMBEDDINGS:
+    if not shape.endpoint.writes:
         fields["input"] = text
     else:
         # What a model of random weights would end at random is to have the length that is asked for.

@@ -13,7 +13,7 @@ from penstock_worker.tuning.grid import Coordinate
 
 
 @dataclass(frozen=True)
-class Point:
+class TuningPoint:
     """One way to start the engine, and what was measured of it."""
 
     arguments: tuple[str, ...]
@@ -27,7 +27,7 @@ class Point:
     digest: str | None = None
 
 
-Measure = Callable[[tuple[str, ...]], Point]
+Measure = Callable[[tuple[str, ...]], TuningPoint]
 """Starts the engine with these arguments, and ends it; what went wrong is in the point."""
 
 
@@ -35,16 +35,16 @@ def search(
     base: tuple[str, ...],
     grid: Sequence[Coordinate],
     measure: Measure,
-    note: Callable[[Point], None],
+    note: Callable[[TuningPoint], None],
     go_on: Callable[[], bool] = lambda: True,
-) -> Point | None:
+) -> TuningPoint | None:
     """The fastest point met; None if none worked. Every point goes to `note` as soon as it is known, the base first.
 
     Before each point but the base `go_on` is asked; where it says no, that is the end.
     """
-    known: dict[tuple[str, ...], Point] = {}
+    known: dict[tuple[str, ...], TuningPoint] = {}
 
-    def look(arguments: tuple[str, ...]) -> Point:
+    def look(arguments: tuple[str, ...]) -> TuningPoint:
         if arguments not in known:
             known[arguments] = measure(arguments)
             note(known[arguments])
@@ -61,9 +61,9 @@ def search(
     return _working(best)
 
 
-def _faster(one: Point, other: Point) -> Point:
+def _faster(one: TuningPoint, other: TuningPoint) -> TuningPoint:
     return other if (other.tokens_per_second or 0.0) > (one.tokens_per_second or 0.0) else one
 
 
-def _working(point: Point) -> Point | None:
+def _working(point: TuningPoint) -> TuningPoint | None:
     return point if point.tokens_per_second else None

@@ -10,14 +10,14 @@ from typing import Any, Final
 from penstock.domain.models.tuning import Tuning
 from penstock.domain.models.version import without_secrets
 from penstock.model_source.definition import defined_here
-from penstock_worker.tuning.search import Point
-from penstock_worker.tuning.verdict import Verdict
+from penstock_worker.tuning.coordinate_search import TuningPoint
+from penstock_worker.tuning.verdict import PairVerdict
 
 _GIB: Final = 1024**3
 
 
 @dataclass
-class Outcome:
+class TuningOutcome:
     """What is known by now; it grows while the tuning goes on."""
 
     model: str
@@ -26,9 +26,9 @@ class Outcome:
     base: tuple[str, ...]
     device: str
     lines: int
-    points: list[Point] = field(default_factory=list)
-    best: Point | None = None
-    verdict: Verdict | None = None
+    points: list[TuningPoint] = field(default_factory=list)
+    best: TuningPoint | None = None
+    verdict: PairVerdict | None = None
     cut: str | None = None
     """What ended it before its time."""
 
@@ -45,7 +45,7 @@ class Outcome:
         return bool(self.points and self.points[0].tokens_per_second)
 
     @property
-    def chosen(self) -> Point | None:
+    def chosen(self) -> TuningPoint | None:
         """What is recommended: the best if it is faster for sure, else the base; None if nothing works."""
         if self.is_faster:
             return self.best
@@ -145,7 +145,7 @@ def _flags(arguments: Sequence[str]) -> str:
     return shlex.join(without_secrets(tuple(arguments))) or "(none)"
 
 
-def _finite(verdict: Verdict) -> dict[str, float | int | None]:
+def _finite(verdict: PairVerdict) -> dict[str, float | int | None]:
     """JSON has no infinity: a single pair has no interval."""
     alone = verdict.pairs < 2
     return {
@@ -160,7 +160,7 @@ Say = Callable[[str], None]
 """Tells a person how far it is."""
 
 
-def progress(point: Point, number: int) -> str:
+def progress(point: TuningPoint, number: int) -> str:
     """One point, as soon as it is known."""
     if point.tokens_per_second is None:
         return f"{number}. {_flags(point.arguments)}: does not work: {point.trouble}"
