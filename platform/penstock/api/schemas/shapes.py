@@ -105,7 +105,7 @@ class ExpectedShape(BaseModel):
     latest_at: int | None = Field(description="If all that waits in its lane and above goes before it.")
     meets_deadline: bool | None = Field(description="Whether `completion_at` is before `expires_at`.")
     reason: Literal["not_measured", "no_worker", "paused"] | None = Field(
-        description="Why it is not known: no worker of its model has measured its speed yet (and `penstock tune` has not "
+        description="Why it is not known: no worker of its model has measured its speed yet (nor has `penstock tune` "
         "on such a device), none is live, or paused."
     )
 
