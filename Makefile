@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-gpu
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -113,6 +113,12 @@ bench-idle: install ## Measure what 1,000 idle streams cost one API process, on 
 
 bench-order: install ## Missed deadlines of the order of work against first come, first served, simulated (ARGS="--trace FILE")
 	@PYTHONPATH=tests $(BIN)/python -m bench.order $(ARGS)
+
+bench-switching: install ## What a pool's policy switches, loses and keeps, against FIFO, LRU and exhaustive, simulated (ARGS="--seeds 1 --engines 0")
+	@PYTHONPATH=tests $(BIN)/python -m bench.switching $(ARGS)
+
+switching: install ## Three real models take turns on one place: their switches against first come, first served (ARGS="--policies ours")
+	@PYTHONPATH=tests $(BIN)/python -m bench.pool_proof $(ARGS)
 
 bench-deadlines: install ## 30 jobs with mixed deadlines at 90 % load in real time, on the simulated engine (ARGS="--seed 3")
 	@PYTHONPATH=tests $(BIN)/python -m bench.deadlines $(ARGS)

@@ -1,4 +1,4 @@
-"""The worker's processes: `python -m penstock_worker gpu …`, `python -m penstock_worker io`, and `… tune …`."""
+"""The worker's processes: `python -m penstock_worker gpu …`, `… io`, `… pool --pool NAME` and `… tune …`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def main() -> None:
     )
     kinds.add_parser("io", help="validate and assemble batches")
     tuning.add_to(kinds.add_parser("tune", help="look for the arguments with which a model is fastest here"))
+    pool = kinds.add_parser("pool", help="let the versions of a pool take turns on this machine")
+    pool.add_argument("--pool", required=True, metavar="NAME", help="the pool that it is a host of")
     given = parser.parse_args()
     settings = load()
     if given.kind == "tune":  # it needs no database
@@ -41,6 +43,8 @@ def main() -> None:
     failpoint.arm(settings.failpoints)
     if given.kind == "io":
         process.io(settings)
+    elif given.kind == "pool":
+        process.pool(settings, given.pool)
     else:
         name, named, source = given.model.partition("=")
         try:

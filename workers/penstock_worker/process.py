@@ -50,6 +50,11 @@ from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
 from penstock_worker.io.eval_tasks import EvalTasks
 from penstock_worker.io.webhook_sender import WebhookSender
+from penstock_worker.pool import host_place
+from penstock_worker.pool.host_loop import HostLoop
+from penstock_worker.pool.member_set import MemberSet
+from penstock_worker.pool.pool_rows import PoolRows
+from penstock_worker.pool.switching import HostEnds, Switching
 from penstock_worker.runtime import celery_app
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.loop_thread import LoopThread
@@ -221,6 +226,45 @@ def gpu(
         _consume(f"gpu-{model_slug(model)}", queues, SLICE_PLACES + 2, end)
         end.wait_until_empty()
         worker_status.goodbye()
+
+
+def pool(settings: Settings, name: str) -> None:
+    """Run a pool's host and its members until SIGTERM; end with one line if there is no such pool, or no more."""
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(host_place.held(name, settings.runtime_dir))
+        except host_place.PlaceTaken as taken:
+            _end(str(taken))
+        db, _ = stack.enter_context(_database(settings, connections.POOL))
+        holder = Holder(uuid.uuid4(), "pool", None, socket.gethostname(), os.getpid(), name)
+        beat = Beat(db, holder, settings)
+        members = stack.enter_context(MemberSet())
+        host = HostLoop(name, settings, members)
+        host.listen(beat)
+        rows = PoolRows(db, holder, name, settings, host.again)
+        with suppress(HostEnds, Unavailable):
+            if not rows.exists():
+                _end(f"There is no pool {name}: make it with `penstock pools create`.")
+            if earlier := place.earlier:
+                rows.end_earlier(earlier)
+            worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
+            worker_status.register(0)
+            place.take(holder.id)
+            stack.enter_context(beat)
+
+            def take(takes: bool) -> None:
+                host.drained = not takes
+
+            stack.enter_context(Orders(db, beat, holder, worker_status, take))
+            log.info("pool_host", pool=name)
+            why = host.run(rows, Switching(rows, members, host, settings, name))
+            members.end_all()
+            with suppress(Unavailable):
+                rows.gone()
+                worker_status.goodbye()
+                place.leave()
+            if why:
+                _end(why)
 
 
 def _of_adapters(db: Database, use_case: Callable[..., R]) -> Callable[..., Awaitable[R]]:

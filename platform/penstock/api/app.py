@@ -29,6 +29,7 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
+    pools,
     retry,
     steering,
     uploads,
@@ -91,6 +92,7 @@ _BODIES = (
     *deliveries.BODIES,
     *eval_requests.BODIES,
     *admin.BODIES,
+    *pools.BODIES,
     *model_versions.BODIES,
     *model_aliases.BODIES,
 )
@@ -165,7 +167,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for room in (
         calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, limits, usage,
-        webhooks, deliveries, admin, workers,
+        webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)

@@ -52,6 +52,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
     "limits": ("limits", "Set what tenants and keys may do (needs the database); show what is left."),
     "models": ("models", "List and show models, make one known, roll versions out, promise latencies, set prices."),
+    "pools": (
+        "pools",
+        "Pools of machines that serve more versions than fit at once: make them, ask why they switch "
+        "(needs an operator's key).",
+    ),
     "secrets": ("secrets", "The keys that webhook secrets are encrypted with."),
     "tenants": (
         "tenants",

@@ -42,7 +42,7 @@ def db(database_url: str) -> Iterator[Database]:
 def test_a_planted_bad_default_is_found_told_written_and_kept(
     short_dir: Path, tmp_path: Path, database_url: str, db: Database
 ) -> None:
-    slow = ["--engine-arg=--max-num-seqs=2", "--engine-arg=--latency-ms=25"]
+    slow = ["--engine-arg=--max-num-seqs=2", "--engine-arg=--latency-ms=25", "--engine-arg=--enable-sleep-mode"]
     given = ["tune", "tiny", "--engine", "echo", *slow, "--grid=max-num-seqs=16", "--grid=no-such-flag=1"]
     done = subprocess.run(
         [PENSTOCK, *given, "--lines=24", "--output", str(tmp_path / "out.json"), "--json"],
@@ -53,14 +53,15 @@ def test_a_planted_bad_default_is_found_told_written_and_kept(
     assert json.loads((tmp_path / "out.json").read_text()) == found
     base, better, broken = found["points"]
     assert better["chosen"]
-    assert better["arguments"] == ["--latency-ms=25", "--max-num-seqs=16"]
+    assert better["arguments"] == ["--latency-ms=25", "--enable-sleep-mode", "--max-num-seqs=16"]
     assert found["paired"]["low"] > 1.2
     assert base["kv_tokens"] == 65_536
     assert base["load_seconds"] > 0
+    assert 0 < base["wake_seconds"] < base["load_seconds"]
     assert base["memory_bytes"] > 1_000_000
     assert "no-such-flag" in broken["trouble"]
     assert broken["tokens_per_second"] is None
-    assert found["command"].endswith("--engine-arg=--latency-ms=25 --engine-arg=--max-num-seqs=16")
+    assert found["command"].endswith("--engine-arg=--enable-sleep-mode --engine-arg=--max-num-seqs=16")
     assert "Kept in the database" in done.stderr
     definition = Definition("tiny", "echo", tuple(better["arguments"]))
     made = db.run(versions.add, "tiny", definition)

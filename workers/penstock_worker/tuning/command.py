@@ -21,11 +21,12 @@ from penstock_worker.engine import device, kind
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.process.process_record import InUse
 from penstock_worker.engine.vllm.vllm_server import gpus
-from penstock_worker.tuning import grid, tuning_record
+from penstock_worker.tuning import grid, tuning_record, waking
 from penstock_worker.tuning.grid import Coordinate
 from penstock_worker.tuning.trial import TrialPlan
 from penstock_worker.tuning.tune import TuningTime, lines_for, tune
 from penstock_worker.tuning.tuning_outcome import TuningOutcome
+from penstock_worker.tuning.waking import SleepTerms
 
 INTERRUPTED: Final = 130
 
@@ -59,7 +60,7 @@ def main(settings: Settings, given: argparse.Namespace) -> int:
             source=source,
             socket=folder / "engine.sock",
             arguments=arguments,
-            environ=os.environ,
+            environ=waking.environment(given.engine, arguments, os.environ),
             python=os.environ.get("PENSTOCK_ENGINE_PYTHON", sys.executable),
         )
 
@@ -74,7 +75,8 @@ def main(settings: Settings, given: argparse.Namespace) -> int:
     _announce(found, coordinates)
     if download is not None:
         _say("The model is downloaded first: the first point's load time includes that.")
-    plan = TrialPlan(launch, folder, settings.log_dir / f"tune-{slug}.log", lines)
+    sleep = SleepTerms(settings.pool_sleep_seconds, settings.pool_sleep_frees)
+    plan = TrialPlan(launch, folder, settings.log_dir / f"tune-{slug}.log", lines, sleep=sleep)
     # What an engine dies of is told with its point.
     logging.getLogger("penstock_worker").setLevel(logging.CRITICAL + 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

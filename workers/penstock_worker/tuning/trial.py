@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +19,10 @@ from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeou
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.runtime.loop_thread import LoopThread
-from penstock_worker.tuning import memory, workload
+from penstock_worker.tuning import memory, waking, workload
 from penstock_worker.tuning.coordinate_search import TuningPoint
 from penstock_worker.tuning.speed import WorkFailed, ask, ask_all, tokens_per_second
+from penstock_worker.tuning.waking import SleepTerms
 from penstock_worker.tuning.workload import ENDPOINTS, LineShape
 
 LINE_SECONDS: Final = 900.0
@@ -45,6 +46,7 @@ class TrialPlan:
     lines: int
     """How many a round has."""
     rounds: int = 2
+    sleep: SleepTerms = field(default_factory=SleepTerms)
 
 
 def measure(plan: TrialPlan, arguments: tuple[str, ...], *, rounds: int | None = None, seed: int = 1) -> TuningPoint:
@@ -62,7 +64,12 @@ def measure(plan: TrialPlan, arguments: tuple[str, ...], *, rounds: int | None =
                 for number in range(rounds or plan.rounds)
             ]
             kv_tokens = running.wait(_kv_tokens(running.client, launch))
-            return replace(point, tokens_per_second=sum(speeds) / len(speeds), kv_tokens=kv_tokens)
+            point = replace(point, tokens_per_second=sum(speeds) / len(speeds), kv_tokens=kv_tokens)
+            return (
+                point
+                if rounds
+                else replace(point, wake_seconds=waking.seconds(launch, plan.sleep, running.used_before))
+            )
     except (BadLaunch, *_FAILURES) as error:
         return replace(point, trouble=_line(str(error)))
 

@@ -128,7 +128,7 @@ class TuningOutcome:
             mark = "*" if one is self.chosen else ""
             speed = "–" if one.tokens_per_second is None else f"{one.tokens_per_second:,.0f}"
             kv, memory = _told(one.kv_tokens, "{:,}"), _told(one.memory_bytes and one.memory_bytes / _GIB, "{:.2f} GiB")
-            load, wake = _told(one.load_seconds, "{:.1f}"), _told(one.wake_seconds, "{:.1f}")
+            load, wake = _told(one.load_seconds, "{:.1f}"), _told(one.wake_seconds, "{:.2f}")
             why = f"  ({one.trouble})" if one.trouble else ""
             rows.append((mark, speed, kv, load, wake, memory, _flags(one.arguments) + why))
         widths = [max(len(row[place]) for row in rows) for place in range(6)]

@@ -105,7 +105,7 @@ def _tuning_row(version: str, point: dict[str, Any]) -> tuple[str, ...]:
         told("tokens_per_second", "{:,.0f}"),
         told("kv_tokens", "{:,.0f}"),
         told("load_seconds", "{:.1f} s"),
-        told("wake_seconds", "{:.1f} s"),
+        told("wake_seconds", "{:.2f} s"),
         told("memory_bytes", "{:.2f} GiB", 1024**3),
         arguments + why,
     )

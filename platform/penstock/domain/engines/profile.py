@@ -134,6 +134,23 @@ class LoadMetrics:
 
 
 @dataclass(frozen=True)
+class EngineSleep:
+    """How it is put to sleep: its device memory is free then, and its weights wait in the machine's."""
+
+    flag: str
+    """The argument with which it can."""
+    environment: Mapping[str, str]
+    """What it needs beside that to be told over HTTP."""
+    path: str
+    """Where it is put to sleep; it answers once it sleeps."""
+    wake_path: str
+    asked_path: str
+    """Where it says whether it sleeps: `{"is_sleeping": true}`."""
+    memory_metric: str | None = None
+    """Where its Prometheus page says how much device memory it has, in bytes; None: the device itself is asked."""
+
+
+@dataclass(frozen=True)
 class EngineProfile:
     """One kind of engine. A launch has a copy that says what this very start of it can do."""
 
@@ -166,8 +183,8 @@ class EngineProfile:
     errors: ErrorShape = ErrorShape.OPENAI
     adapters: str | None = None
     """The path at which it loads a LoRA adapter while it runs."""
-    sleep: str | None = None
-    """The path at which it is put to sleep."""
+    sleep: EngineSleep | None = None
+    """How it sleeps in a pool, if it can."""
     takes_dtype: bool = False
     """Whether `--dtype` says in which number format it computes."""
     knobs: tuple[tuple[Knob, str], ...] = ()

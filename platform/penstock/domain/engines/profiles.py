@@ -11,6 +11,7 @@ from penstock.domain.engines.profile import (
     EngineAbort,
     EnginePriority,
     EngineProfile,
+    EngineSleep,
     EngineSource,
     ErrorShape,
     Knob,
@@ -32,6 +33,14 @@ _VLLM_LOAD: Final = LoadMetrics(
     ),
 )
 
+_VLLM_SLEEP: Final = EngineSleep(
+    flag="--enable-sleep-mode",
+    environment={"VLLM_SERVER_DEV_MODE": "1"},
+    path="/sleep?level=1&mode=wait",
+    wake_path="/wake_up",
+    asked_path="/is_sleeping",
+)
+
 VLLM: Final = EngineProfile(
     name="vllm",
     words="vLLM, started here",
@@ -43,7 +52,7 @@ VLLM: Final = EngineProfile(
     request_ids=True,
     cache_salt=True,
     adapters="/v1/load_lora_adapter",
-    sleep="/sleep",
+    sleep=_VLLM_SLEEP,
     takes_dtype=True,
     knobs=(
         (Knob.GPUS, "--tensor-parallel-size"),
@@ -108,6 +117,7 @@ ECHO: Final = EngineProfile(
     cache_salt=True,
     adapters="/v1/load_lora_adapter",
     knobs=((Knob.SEQUENCES, "--max-num-seqs"),),
+    sleep=replace(_VLLM_SLEEP, memory_metric="echo:device_memory_bytes"),
 )
 REMOTE: Final = EngineProfile(
     name="remote",
@@ -127,7 +137,6 @@ VLLM_REMOTE: Final = replace(
     request_ids=True,
     cache_salt=True,
     adapters=VLLM.adapters,
-    sleep=VLLM.sleep,
     gaps=(
         *REMOTE.gaps,
         "it takes `priority` only if it was started with --scheduling-policy priority: then say --priority=low_first",
@@ -148,7 +157,6 @@ SGLANG: Final = replace(
     busy_statuses=REMOTE.busy_statuses | {503},
     errors=ErrorShape.FLAT,
     adapters="/load_lora_adapter",
-    sleep="/release_memory_occupation",
     gaps=(
         *REMOTE.gaps,
         "its metrics are there only with --enable-metrics",

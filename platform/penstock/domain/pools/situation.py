@@ -50,9 +50,10 @@ class Waiting:
 
     tokens: int = 0
     oldest: Mapping[Lane, float] = field(default_factory=dict)
-    """How long the oldest work of each lane has waited, of the lanes that have any."""
+    """How long the oldest work of each lane has been without an engine, of the lanes that have any: since its batch
+    came, or, once some of that was served, since the version was last awake (while it is awake: 0)."""
     deadlines: tuple[Deadline, ...] = ()
-    """Soonest first."""
+    """Soonest first; of many the soonest few are enough."""
     oldest_call: float | None = None
     """How long the oldest waiting call has waited; None: none does, or the version is not on demand."""
 
@@ -86,3 +87,5 @@ class PoolSituation:
     """Versions that could not be started here twice."""
     switches_for_calls: int = 0
     """In the last hour."""
+    lost_seconds: float = 0.0
+    """Spent on switching in the last hour, for whatever reason."""

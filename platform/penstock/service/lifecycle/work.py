@@ -61,6 +61,7 @@ def register(
         engine=engine.name if engine else "",
         lacks=engine.lacks if engine else (),
         device=device,
+        pool=holder.pool,
     )
 
 

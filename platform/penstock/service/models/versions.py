@@ -140,6 +140,11 @@ def check_known(tx: Transaction, model: str) -> None:
         raise NotFound("model", model, param="model", code="model_not_found")
 
 
+def of_queue(tx: Transaction, queue: str) -> Version | None:
+    """The version whose work this queue's is; None if there is none."""
+    return versions.of_queue(tx.conn, queue)
+
+
 def named(tx: Transaction, name: str) -> Version:
     """The version that `name@v3` names; raise NotFound, or BadRequest for another name."""
     model, at, after = name.rpartition("@")

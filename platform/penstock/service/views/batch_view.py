@@ -29,7 +29,7 @@ MOST_CHILDREN: Final = 100
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WhyWaiting:
     """Why an open batch makes no progress: `no_worker` for these models, or `no_io_worker`."""
 
     reason: str
@@ -41,7 +41,7 @@ class BatchView:
     """A batch as its caller sees it; `results` are output lines, of an ended inline job only."""
 
     batch: Batch
-    waiting: Waiting | None = None
+    waiting: WhyWaiting | None = None
     expected: Expectation | None = None
     results: tuple[bytes, ...] | None = None
     children: tuple[str, ...] | None = None
@@ -93,12 +93,12 @@ def asked_and_answered(tx: Transaction, batch: Batch) -> list[tuple[bytes, bytes
     ]
 
 
-def _waiting(tx: Transaction, batch: Batch, settings: DispatchSettings) -> Waiting | None:
+def _waiting(tx: Transaction, batch: Batch, settings: DispatchSettings) -> WhyWaiting | None:
     gone = timedelta(seconds=settings.worker_gone_seconds)
     if batch.state is BatchState.IN_PROGRESS:
         models = pending_batches.waiting_models(tx.conn, batch.id, gone=gone)
-        return Waiting("no_worker", tuple(models)) if models else None
+        return WhyWaiting("no_worker", tuple(models)) if models else None
     if batch.state in (BatchState.VALIDATING, BatchState.FINALIZING):
         alive = any(worker.kind == "io" for worker in workers.live(tx.conn, gone=gone))
-        return None if alive else Waiting("no_io_worker")
+        return None if alive else WhyWaiting("no_io_worker")
     return None

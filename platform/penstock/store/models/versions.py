@@ -68,6 +68,7 @@ _EVERY = text(
     "select model, number, queue, state, base, case when base is not null then digest end as digest from model_versions"
 )
 _OF_QUEUE = text(f"{_COLUMNS} where queue = :queue")
+_OF_QUEUES = text(f"{_COLUMNS} where queue = any(cast(:queues as text[]))")
 _HANGING = text(f"{_COLUMNS} where base = :queue and state <> 'retired' order by model, number limit :limit")
 _ADOPT = text("""
     -- What waited for a name of which nobody knew yet that it is an adapter's goes to its base.
@@ -159,6 +160,11 @@ def open_batches(conn: Connection, version: Version, *, limit: int) -> list[str]
 def of_queue(conn: Connection, queue: str) -> Version | None:
     """The version whose own name among queues this is."""
     return _one(conn.execute(_OF_QUEUE, {"queue": queue}).first())
+
+
+def of_queues(conn: Connection, queues: Sequence[str]) -> dict[str, Version]:
+    """The versions whose own names among queues these are, by that name."""
+    return {row.queue: _version(row) for row in conn.execute(_OF_QUEUES, {"queues": list(queues)})}
 
 
 def hanging(conn: Connection, base: Version, *, limit: int) -> list[Version]:

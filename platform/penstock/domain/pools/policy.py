@@ -1,0 +1,272 @@
+"""The policy of a pool: who leaves and who comes, from the pool's situation alone.
+
+A version that has work stays, until another one's bound or deadline asks for the place (the last moment at which all
+bounds are still kept), or until it has had its quantum and another is worth more. No clock, no chance, no memory: the
+same situation gives the same decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.domain.pools.decision import PoolDecision, Unkept, Why
+from penstock.domain.pools.situation import PoolSituation, PoolTerms, Resident
+from penstock.domain.pools.visit import (
+    CALL,
+    DEADLINE,
+    UNKNOWN_SWITCH_SECONDS,
+    UNKNOWN_TOKENS_PER_SECOND,
+    Visit,
+    in_turn,
+    longest_quantum,
+    most_urgent_first,
+    spare,
+    visit,
+)
+
+_HOUR: float = 3_600.0
+
+
+def decide(situation: PoolSituation) -> PoolDecision:
+    """What is to be done now: who leaves, who comes, why; and which bounds can't be kept, whatever is decided.
+
+    Pinned versions come first and never leave; unfit ones never come; a version without work never comes unless it is
+    pinned. Raises nothing: what was not measured yet is taken as slow.
+    """
+    pool = _Pool.of(situation)
+    if (wanted := _wanted(pool)) is not None:
+        return wanted
+    if not pool.visits:
+        return _stays(pool, Why.NO_WORK)
+    if pool.free > 0:
+        return _goes(pool, Why.FREE_PLACE, None, _next(pool, pool.visits))
+    for rule in (_idle, _pressed, _quantum):
+        if (decision := rule(pool)) is not None:
+            return decision
+    return _stays(pool, Why.STAYS)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """A situation, worked out once."""
+
+    situation: PoolSituation
+    visits: tuple[Visit, ...]
+    """Of versions that are not awake and have work, whoever is worth most first."""
+    chain: tuple[Visit, ...]
+    """Of these, who has a bound or a deadline to keep, in the order of their turns."""
+    movable: tuple[Resident, ...]
+    """Residents that may leave."""
+    free: int
+    quantum_seconds: float
+    """As long as the plan's, or as short as the bounds make it."""
+
+    @classmethod
+    def of(cls, situation: PoolSituation) -> _Pool:
+        terms = situation.terms
+        awake = {one.queue for one in situation.residents}
+        visits = sorted(
+            (
+                found
+                for queue in situation.waiting
+                if queue not in awake and queue not in situation.unfit and (found := visit(situation, queue))
+            ),
+            key=lambda one: one.order,
+        )
+        chain = most_urgent_first(visits)
+        movable = tuple(one for one in situation.residents if one.queue not in situation.pinned)
+        free = terms.awake - len(situation.residents)
+        costs = [one.switch_seconds for one in visits]
+        full = max(_plan_quantum(terms, max(costs, default=0.0)), terms.least_quantum_seconds)
+        quantum = longest_quantum(chain, terms.least_quantum_seconds, full, max(1, free + len(movable)))
+        return cls(situation, tuple(visits), tuple(chain), movable, free, quantum)
+
+    @property
+    def places(self) -> int:
+        """That visits can have: without the pinned ones."""
+        return max(1, self.free + len(self.movable))
+
+    def rate(self, queue: str) -> float:
+        return self.situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
+
+    def work_seconds(self, queue: str) -> float:
+        """Of a resident, what is left to do."""
+        found = self.situation.waiting.get(queue)
+        return found.tokens / self.rate(queue) if found else 0.0
+
+    def idle(self, one: Resident) -> bool:
+        """True if a resident has nothing to do."""
+        found = self.situation.waiting.get(one.queue)
+        return found is None or not (found.tokens or found.oldest or found.oldest_call is not None)
+
+
+def _plan_quantum(terms: PoolTerms, switch_seconds: float) -> float:
+    """So long a stay that the switch to the next is no more than the share of the time that may be lost."""
+    return switch_seconds / max(terms.share_lost, 0.001)
+
+
+def _wanted(pool: _Pool) -> PoolDecision | None:
+    """A pinned version that is not awake comes at once, with or without work."""
+    situation = pool.situation
+    awake = {one.queue for one in situation.residents}
+    missing = sorted(situation.pinned - awake - situation.unfit)
+    if not missing or (pool.free <= 0 and not pool.movable):
+        return None
+    comes = min(missing, key=lambda queue: (queue not in situation.waiting, queue))
+    leaves = None if pool.free > 0 else min(pool.movable, key=lambda one: _leaves_first(pool, one)).queue
+    return PoolDecision(Why.PINNED, leaves, comes, _scores(pool), pool.quantum_seconds, _unkept(pool, comes))
+
+
+def _idle(pool: _Pool) -> PoolDecision | None:
+    """A resident without work makes place after its linger; where much was lost of late, only for what is worth it."""
+    terms, situation = pool.situation.terms, pool.situation
+    lingered = [one for one in pool.movable if pool.idle(one) and one.idle_seconds >= terms.linger_seconds]
+    for leaves in sorted(lingered, key=lambda one: (-one.idle_seconds, one.queue)):
+        worth = [
+            one
+            for one in pool.visits
+            if situation.lost_seconds + one.switch_seconds <= terms.share_lost * _HOUR
+            or max(leaves.awake_seconds, one.work_seconds) >= _plan_quantum(terms, one.switch_seconds)
+        ]
+        if worth:
+            return _goes(pool, Why.IDLE, leaves, _next(pool, worth))
+    return None
+
+
+def _pressed(pool: _Pool) -> PoolDecision | None:
+    """Somebody leaves at the last moment at which all bounds that can be kept still are."""
+    if not pool.chain:
+        return None
+    comes = pool.chain[0]
+    if not comes.starts[0].broken and spare(pool.chain, pool.quantum_seconds, pool.places) > 0:
+        return None
+    may = [one for one in pool.movable if _may_be_pressed(pool, one, comes)]
+    if not may:
+        return None
+    why = {CALL: Why.CALL, DEADLINE: Why.DEADLINE}.get(comes.starts[0].what, Why.BOUND)
+    return _goes(pool, why, min(may, key=lambda one: _leaves_first(pool, one)), comes)
+
+
+def _may_be_pressed(pool: _Pool, one: Resident, comes: Visit) -> bool:
+    """True if it has nothing to do, or has had its quantum, and leaving does not make its own work late."""
+    if pool.idle(one):
+        return True
+    if one.awake_seconds < pool.quantum_seconds:
+        return False
+    back = comes.switch_seconds + comes.stay(pool.quantum_seconds) + _switch_seconds(pool, one.queue)
+    for deadline in pool.situation.waiting[one.queue].deadlines:
+        needs = deadline.tokens / pool.rate(one.queue)
+        if needs <= deadline.seconds < back + needs:
+            # Both can't be kept. The longer job is the one to be late: fewest jobs are (Moore 1968).
+            first = comes.starts[0]
+            return first.what == DEADLINE and first.needs_seconds < needs
+    return True
+
+
+def _quantum(pool: _Pool) -> PoolDecision | None:
+    """After the plan's quantum the place is whoever's it is worth most to."""
+    comes = _next(pool, pool.visits)
+    full = _plan_quantum(pool.situation.terms, comes.switch_seconds)
+    may = [
+        one
+        for one in pool.movable
+        if one.awake_seconds >= full and comes.order[:2] < _resident_order(pool, one) and not pool.idle(one)
+        if _may_be_pressed(pool, one, comes)
+    ]
+    if not may:
+        return None
+    return _goes(pool, Why.QUANTUM, min(may, key=lambda one: _leaves_first(pool, one)), comes)
+
+
+def _next(pool: _Pool, among: Sequence[Visit]) -> Visit:
+    """Whoever is worth most, if everybody else is still in time after its visit; else whose turn is most urgent."""
+    if not pool.chain or pool.chain[0].starts[0].broken:
+        urgent = [one for one in pool.chain if one in among]
+        return urgent[0] if urgent else among[0]
+    for one in among:
+        others = [other for other in pool.chain if other is not one]
+        if spare([one, *others], pool.quantum_seconds, pool.places) >= 0:
+            return one
+    return next((one for one in pool.chain if one in among), among[0])
+
+
+def _switch_seconds(pool: _Pool, queue: str) -> float:
+    return pool.situation.switch_seconds.get(queue, UNKNOWN_SWITCH_SECONDS)
+
+
+def _resident_order(pool: _Pool, one: Resident) -> tuple[int, float]:
+    """As a visit's, so that both can be compared."""
+    found = pool.situation.waiting.get(one.queue)
+    ranks = [] if found is None else [lane.rank for lane in found.oldest]
+    if found is not None and found.oldest_call is not None:
+        ranks.append(-1)
+    worth = pool.work_seconds(one.queue) / max(_switch_seconds(pool, one.queue), 0.1)
+    return (min(ranks, default=3), -worth)
+
+
+def _leaves_first(pool: _Pool, one: Resident) -> tuple[bool, int, float, str]:
+    """Sorts who leaves first: those without work, then whoever is worth least."""
+    rank, less = _resident_order(pool, one)
+    return (not pool.idle(one), -rank, -less, one.queue)
+
+
+def _goes(pool: _Pool, why: Why, leaves: Resident | None, comes: Visit) -> PoolDecision:
+    return PoolDecision(
+        why,
+        leaves.queue if leaves else None,
+        comes.queue,
+        _scores(pool),
+        pool.quantum_seconds,
+        _unkept(pool, comes.queue),
+    )
+
+
+def _stays(pool: _Pool, why: Why) -> PoolDecision:
+    return PoolDecision(why, None, None, _scores(pool), pool.quantum_seconds, _unkept(pool, None))
+
+
+def _scores(pool: _Pool) -> dict[str, float]:
+    """Seconds of work for each second of switching."""
+    return {one.queue: round(one.worth, 3) for one in pool.visits}
+
+
+def _unkept(pool: _Pool, comes: str | None) -> tuple[Unkept, ...]:
+    """What can't be kept: by when each turn is likely to come, in the order of the chain."""
+    first = [one for one in pool.visits if one.queue == comes]
+    turns = [*first, *(one for one in pool.chain if one.queue != comes)]
+    turns += [one for one in pool.visits if one not in turns]
+    wait = 0.0
+    if comes is None and not any(pool.idle(one) for one in pool.movable):
+        wait = min((max(0.0, pool.quantum_seconds - one.awake_seconds) for one in pool.movable), default=_HOUR)
+    found: dict[tuple[str, str], Unkept] = {}
+    for one, begins in zip(turns, in_turn(turns, pool.quantum_seconds, pool.places), strict=True):
+        for start in (*one.missed, *one.starts):
+            expected = start.waited_seconds + wait + begins + one.switch_seconds + start.needs_seconds
+            if expected > start.bound_seconds > 0:
+                found.setdefault(
+                    (one.queue, start.what), Unkept(one.queue, start.what, start.bound_seconds, round(expected, 1))
+                )
+    for unkept in _unkept_awake(pool):
+        found.setdefault((unkept.queue, unkept.lane), unkept)
+    return tuple(found.values())
+
+
+def _unkept_awake(pool: _Pool) -> list[Unkept]:
+    """Of residents: what waits behind so much of its own version's work that it can't be in time."""
+    terms, found = pool.situation.terms, []
+    for one in pool.situation.residents:
+        waiting = pool.situation.waiting.get(one.queue)
+        if waiting is None:
+            continue
+        work = pool.work_seconds(one.queue)
+        for lane, waited in waiting.oldest.items():
+            bound = terms.bounds.get(lane)
+            if bound is not None and waited > bound / 2 and waited + work > bound:
+                found.append(Unkept(one.queue, str(lane), bound, round(waited + work, 1)))
+        for deadline in waiting.deadlines:
+            needs = deadline.tokens / pool.rate(one.queue)
+            if needs > deadline.seconds > 0:
+                found.append(Unkept(one.queue, DEADLINE, deadline.seconds, round(needs, 1)))
+                break
+    return found
