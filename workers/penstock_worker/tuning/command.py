@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from penstock.domain.engines.profiles import PROFILES, VLLM
 from penstock.domain.work.lane import model_slug
@@ -29,6 +29,14 @@ from penstock_worker.tuning.tuning_outcome import TuningOutcome
 from penstock_worker.tuning.waking import SleepTerms
 
 INTERRUPTED: Final = 130
+
+
+class TimeIsOver(Exception):
+    """What runs is to end now."""
+
+
+def _time_is_over(*_: object) -> NoReturn:
+    raise TimeIsOver
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -80,14 +88,20 @@ def main(settings: Settings, given: argparse.Namespace) -> int:
     # What an engine dies of is told with its point.
     logging.getLogger("penstock_worker").setLevel(logging.CRITICAL + 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, _time_is_over)
+    signal.setitimer(signal.ITIMER_REAL, given.minutes * 60)
     interrupted = False
     try:
         tune(found, plan, coordinates, TuningTime(given.minutes), _say)
     except KeyboardInterrupt:
         interrupted, found.cut = True, "It was interrupted."
+    except TimeIsOver:
+        found.cut = "Time was over (--minutes)."
     except InUse:
         _say(f"penstock tune: Another `penstock tune` of {name} runs on this machine.")
         return 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     _tell(found, settings, output, as_json=given.json)
     if interrupted:
         return INTERRUPTED

@@ -58,7 +58,7 @@ def measure(plan: TrialPlan, arguments: tuple[str, ...], *, rounds: int | None =
         with started(plan, launch) as running:
             point = replace(point, load_seconds=running.load_seconds, memory_bytes=running.memory_bytes())
             shape = running.wait(_shape(running.client, running.gate, launch.model))
-            running.wait(_round(running, shape, max(_WARM_UP_LINES, min(launch.batch_slots, plan.lines)), 0))
+            running.wait(_round(running, shape, min(plan.lines, max(_WARM_UP_LINES, launch.batch_slots)), 0))
             speeds = [
                 running.wait(_round(running, shape, plan.lines, seed + number))
                 for number in range(rounds or plan.rounds)

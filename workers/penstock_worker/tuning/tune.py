@@ -9,7 +9,7 @@ from functools import partial
 
 from penstock_worker.engine.launch_spec import Launch
 from penstock_worker.tuning import grid, trial, tuning_outcome
-from penstock_worker.tuning.coordinate_search import TuningPoint, search
+from penstock_worker.tuning.coordinate_search import TuningPoint, faster, search
 from penstock_worker.tuning.grid import Coordinate
 from penstock_worker.tuning.trial import TrialPlan
 from penstock_worker.tuning.tuning_outcome import Say, TuningOutcome
@@ -47,6 +47,8 @@ def tune(found: TuningOutcome, plan: TrialPlan, coordinates: Sequence[Coordinate
 
     def note(point: TuningPoint) -> None:
         found.points.append(point)
+        if point.tokens_per_second:  # for whoever interrupts it
+            found.best = faster(found.best, point) if found.best else point
         say(tuning_outcome.progress(point, len(found.points)))
 
     def go_on() -> bool:

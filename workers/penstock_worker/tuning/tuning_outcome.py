@@ -58,6 +58,8 @@ class TuningOutcome:
             return "Nothing was measured."
         if self.best is None:
             return "Nothing of this works here."
+        if self.cut and len(self.points) == 1:
+            return "Nothing but the default was measured."
         if not self.base_works:
             return f"As it was given it does not work; {_flags(self.best.arguments)} is the fastest that does."
         if self.best.arguments == self.base:

@@ -50,7 +50,7 @@ def tune(
     lines: Annotated[
         int | None, typer.Option(help="Lines in a round; unless told, twice what the largest point has at once.", min=8)
     ] = None,
-    minutes: Annotated[float, typer.Option(help="After this long nothing new is started.", min=0.1)] = 60.0,
+    minutes: Annotated[float, typer.Option(help="After this long what runs is ended.", min=0.1)] = 60.0,
     output: Annotated[Path | None, typer.Option(help="The file of results; tuning-MODEL.json unless told.")] = None,
     as_json: Json = False,
     data: Annotated[
