@@ -132,6 +132,9 @@ def test_the_default_is_recommended_unless_another_is_faster_for_sure() -> None:
     assert [one.chosen for one in found.tunings()] == [False, True]
     found.verdict = judge([(100, 130), (100, 80), (100, 110)])
     assert found.chosen is base
+    assert "Not clear yet" in found.words
+    found.verdict = judge([(100, 130), (100, 80), (100, 95)])
+    assert found.chosen is base
     assert "as good" in found.words
 
 

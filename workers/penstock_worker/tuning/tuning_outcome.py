@@ -73,6 +73,8 @@ class TuningOutcome:
         told += f" in {self.verdict.pairs} pair{'s' * (self.verdict.pairs > 1)} of runs"
         if self.is_faster:
             return f"{flags} is {told}."
+        if not self.verdict.is_clear:
+            return f"Not clear yet: {flags} is {told} so far. The default stays recommended."
         return f"The default is as good: {flags} looked fastest, and is {told}, which may be chance."
 
     @property
