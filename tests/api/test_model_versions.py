@@ -137,6 +137,7 @@ def test_other_keys_see_no_sources_and_only_models_that_they_may_ask(
     with http(url, key) as stranger, http(url, few) as limited:
         [one] = stranger.get("/v1/model_versions").json()["data"]
         assert (one["id"], one["source"], one["arguments"], one["digest"]) == ("tiny@v1", None, None, None)
+        assert one["tunings"] is None
         assert stranger.get("/v1/model_aliases").json()["data"][0]["changed_by"] is None
         assert limited.get("/v1/model_versions").json()["data"] == limited.get("/v1/model_aliases").json()["data"] == []
         for path in (

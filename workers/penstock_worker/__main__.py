@@ -1,4 +1,4 @@
-"""The worker's processes: `python -m penstock_worker gpu …`, `… io` and `… pool --pool NAME`."""
+"""The worker's processes: `python -m penstock_worker gpu …`, `… io`, `… pool --pool NAME` and `… tune …`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from penstock.settings import load
 from penstock.store import revision
 from penstock_worker import process
 from penstock_worker.engine.launch_spec import BadLaunch
+from penstock_worker.tuning import command as tuning
 
 
 def main() -> None:
@@ -31,10 +32,13 @@ def main() -> None:
     )
     gpu.add_argument("--in-pool", action="store_true", help="drained, give back what is held: another has its turn")
     kinds.add_parser("io", help="validate and assemble batches")
+    tuning.add_to(kinds.add_parser("tune", help="look for the arguments with which a model is fastest here"))
     pool = kinds.add_parser("pool", help="let the versions of a pool take turns on this machine")
     pool.add_argument("--pool", required=True, metavar="NAME", help="the pool that it is a host of")
     given = parser.parse_args()
     settings = load()
+    if given.kind == "tune":  # it needs no database
+        raise SystemExit(tuning.main(settings, given))
     revision.require(settings.database_url)
     logs.configure(settings.log_level)
     failpoint.arm(settings.failpoints)

@@ -39,7 +39,7 @@ from penstock_worker.admission.gate import Gate
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
-from penstock_worker.engine import kind, revision
+from penstock_worker.engine import device, kind, revision
 from penstock_worker.engine.adapters.adapter_loader import AdapterLoader
 from penstock_worker.engine.adapters.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
@@ -160,7 +160,7 @@ def gpu(
         worker_status = stack.enter_context(
             WorkerStatus(db, beat, holder, settings, lambda trouble: _give_up(trouble, log_path))
         )
-        worker_status.register(launch.batch_slots, launch.profile)
+        worker_status.register(launch.batch_slots, launch.profile, device.of(launch))
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
         client = EngineClient(

@@ -33,6 +33,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock worker --model tiny --engine echo",
         "penstock worker --pool gpus",
     ),
+    "tune": (
+        "penstock tune chat=Qwen/Qwen3-0.6B",
+        "penstock tune chat=Qwen/Qwen3-0.6B --engine-arg=--max-model-len=4096 --grid max-num-seqs=64,128,256",
+        "penstock tune mini=/models/mini-Q4_K_M.gguf --engine llamacpp --minutes 10 --json",
+    ),
     "settings": ("penstock settings", "penstock settings --json", "penstock settings --markdown > docs/limits.md"),
     "usage": ("penstock usage --last 30", "penstock usage --width 1h --last 24 --json"),
     "audit": ("penstock audit --tenant acme --limit 200", "penstock audit --action api_key.created --since 2026-11-01"),

@@ -34,6 +34,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keeper": ("servers", "Run the keeper: dispatch, reap, expire, finish. Several may run."),
     "io": ("servers", "Run an io worker: validate and assemble."),
     "worker": ("servers", "Run a GPU worker and its engine, or a host of a pool."),
+    "tune": (
+        "tune",
+        "Look for the engine's arguments with which a model is fastest on this machine, and say how to start it so.",
+    ),
     "settings": ("settings", "Show every setting and its present value."),
     "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model."),
     "audit": (

@@ -107,8 +107,8 @@ class ExpectedShape(BaseModel):
     latest_at: int | None = Field(description="If all that waits in its lane and above goes before it.")
     meets_deadline: bool | None = Field(description="Whether `completion_at` is before `expires_at`.")
     reason: Literal["not_measured", "no_worker", "asleep", "paused"] | None = Field(
-        description="Why it is not known: no worker of its model has measured its speed yet, none is live, its version "
-        "is asleep and its turn can't be foreseen, or paused."
+        description="Why it is not known: no worker of its model has measured its speed yet (nor has `penstock tune` "
+        "on such a device), none is live, its version is asleep and its turn can't be foreseen, or paused."
     )
 
 

@@ -29,8 +29,8 @@ class Expectation:
     """Whether what is expected comes before the deadline."""
     reason: Unknown | None = None
     """`no_worker`: no live worker serves one of its models · `asleep`: the version of one is asleep in its pool, and
-    nobody can say when it wakes · `not_measured`: nobody knows yet how fast those are · `paused`: it goes on when it is
-    resumed."""
+    nobody can say when it wakes · `not_measured`: those have not answered enough yet to know how fast they are, and
+    nobody has tuned them · `paused`: it goes on when it is resumed."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from penstock.domain.engines.profile import (
     EngineSleep,
     EngineSource,
     ErrorShape,
+    Knob,
     LoadMetrics,
 )
 
@@ -21,6 +22,7 @@ _VLLM_LOAD: Final = LoadMetrics(
     running="vllm:num_requests_running",
     waiting="vllm:num_requests_waiting",
     kv_usage="vllm:kv_cache_usage_perc",
+    kv_config="vllm:cache_config_info",
     preemptions="vllm:num_preemptions_total",
     tokens=("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
     steps=(
@@ -52,6 +54,12 @@ VLLM: Final = EngineProfile(
     adapters="/v1/load_lora_adapter",
     sleep=_VLLM_SLEEP,
     takes_dtype=True,
+    knobs=(
+        (Knob.GPUS, "--tensor-parallel-size"),
+        (Knob.GPU_MEMORY, "--gpu-memory-utilization"),
+        (Knob.SEQUENCES, "--max-num-seqs"),
+        (Knob.STEP_TOKENS, "--max-num-batched-tokens"),
+    ),
     gaps=(
         "adapters need --enable-lora, and Penstock in the engine's interpreter",
         "CPU builds refuse to sleep, or free nothing",
@@ -69,6 +77,7 @@ LLAMACPP: Final = EngineProfile(
         steps=("llamacpp:n_decode_total", "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
         of_its_loop=True,
     ),
+    knobs=((Knob.SEQUENCES, "--parallel"),),
     gaps=(
         "it answers whatever `model` a request names: that each goes to its own engine is the platform's affair alone",
         "what a request does not say is its own default: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05",
@@ -85,6 +94,7 @@ TRANSFORMERS: Final = EngineProfile(
     abort=EngineAbort.NONE,
     errors=ErrorShape.DETAIL,
     takes_dtype=True,
+    knobs=((Knob.SEQUENCES, "--max-num-seqs"), (Knob.STEP_TOKENS, "--cb-max-batch-tokens")),
     gaps=(
         "it answers greedily: it would sample all requests as the first one asked, so `temperature` above 0 is refused",
         "`n` above 1, `response_format`, `tool_choice`, `logprobs`, `stop`, biases and penalties are refused, since it"
@@ -106,6 +116,7 @@ ECHO: Final = EngineProfile(
     request_ids=True,
     cache_salt=True,
     adapters="/v1/load_lora_adapter",
+    knobs=((Knob.SEQUENCES, "--max-num-seqs"),),
     sleep=replace(_VLLM_SLEEP, memory_metric="echo:device_memory_bytes"),
 )
 REMOTE: Final = EngineProfile(

@@ -50,7 +50,7 @@ def ahead(
     """For each of these models that is known: what goes before a batch that would be created now, which is empty yet.
 
     `lines_at_once` is 0 where no live worker serves it and no live pool may, and `tokens_per_second` where none has
-    measured itself.
+    measured itself, and nobody has tuned it on such a device.
     """
     own = eta.nothing_yet(tx.conn, tenant, models=models, gone=timedelta(seconds=settings.worker_gone_seconds))
     others = defaultdict(list)

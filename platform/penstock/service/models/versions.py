@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -12,6 +13,7 @@ from penstock.domain.api_errors import BadRequest, Conflict, NotFound
 from penstock.domain.engines.profiles import PROFILES
 from penstock.domain.models.alias import Split
 from penstock.domain.models.name import check_name
+from penstock.domain.models.tuning import Tuning
 from penstock.domain.models.version import STABLE, Definition, Version, VersionState, has_password, label, number_of
 from penstock.domain.work.holder import Holder
 from penstock.service.core import audit
@@ -19,7 +21,7 @@ from penstock.service.core.transaction import Transaction
 from penstock.service.models import demands
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
-from penstock.store.models import aliases, versions
+from penstock.store.models import aliases, tunings, versions
 from penstock.store.models import repin as pins
 
 _MOST_NAMED: Final = 5
@@ -35,6 +37,8 @@ class VersionView:
     workers: int
     aliases: dict[str, int]
     """Weights by alias."""
+    tunings: Sequence[Tuning] = ()
+    """How fast it was measured to be, by device, the fastest first."""
 
 
 def serve(
@@ -200,7 +204,16 @@ def _views(tx: Transaction, found: list[Version], settings: DispatchSettings) ->
     for change in aliases.latest(tx.conn, only):
         for number, weight in (change.split.weights if change.split else {}).items():
             weights.setdefault((change.model, number), {})[change.alias] = weight
-    return [VersionView(one, workers.get(one.served_as, 0), weights.get((one.model, one.number), {})) for one in found]
+    tuned = tunings.of_versions(tx.conn, [one.queue for one in found])
+    return [
+        VersionView(
+            one,
+            workers.get(one.served_as, 0),
+            weights.get((one.model, one.number), {}),
+            tuned.get(one.queue, ()),
+        )
+        for one in found
+    ]
 
 
 def retire(tx: Transaction, name: str) -> Version:
