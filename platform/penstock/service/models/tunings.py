@@ -17,7 +17,7 @@ _MOST_CHARACTERS: Final = 1_000
 def record(tx: Transaction, points: Sequence[Tuning]) -> None:
     """Keep the points of one tuning: of one model, engine and device. Raises BadRequest for what can't be kept."""
     for one in points:
-        versions.check(one.definition)
+        versions.check(one.model, one.definition)
     first = points[0]
     tunings.forget_choice(tx.conn, first.model, first.definition.engine, first.device)
     for one in points:
