@@ -5,7 +5,7 @@ from alembic import op
 revision = "0027"
 down_revision = "0026"
 OLDEST = "0024"
-"""An older API promotes without asking, and what it changes demands nothing: set demands once all are of this release."""
+"""An older API promotes without asking, and what it changes demands nothing: demand once all are of this release."""
 
 TABLES = """
 alter table model_aliases add column demand jsonb;

@@ -81,7 +81,7 @@ create table pool_decisions (
 create index pool_decisions_newest on pool_decisions (pool, id desc);
 create index pool_decisions_open on pool_decisions (pool) where ended_at is null;
 create index pool_decisions_cancelled on pool_decisions (pool, ended_at) where state = 'cancelled';
-create index pool_decisions_for_calls on pool_decisions (pool, at) where why = 'call';
+create index pool_decisions_lately on pool_decisions (pool, at);
 
 alter table legal_moves drop constraint legal_moves_machine_check,
     add check (machine in ('batch', 'slice', 'version', 'switch'));

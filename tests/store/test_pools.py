@@ -166,11 +166,12 @@ def test_a_batch_that_was_served_waits_from_when_its_version_left(world: World) 
     make(world)
     on = host(world)
     member = awake(world, on, A, tokens_per_second=700.0)
-    world.batch(2, 2, model=A)
+    world.batch(2, 2, 2, model=A)
+    world.finish(world.claimed(member))
     world.finish(world.claimed(member))
     world.batch(2, model=A, lane=Lane.PRIORITY)
     passed(world, 1000)
-    assert read(world, on).waiting[A].oldest == {Lane.STANDARD: near(1000), Lane.PRIORITY: near(1000)}
+    assert read(world, on).waiting[A].oldest == {Lane.STANDARD: 0, Lane.PRIORITY: 0}, "it has an engine"
     world.sql("update pool_residents set awake_at = awake_at - interval '1 hour'")
     put_away(world, on, A, member)
     now = read(world, on)
@@ -342,15 +343,16 @@ def test_a_pool_is_removed_once_no_host_of_it_lives(world: World) -> None:
     assert rows == [0, 0]
 
 
-def test_switches_for_calls_are_counted_by_the_hour(world: World) -> None:
+def test_switches_for_calls_and_what_all_cost_are_counted_by_the_hour(world: World) -> None:
     make(world)
     on = host(world)
-    begin(world, on, why=Why.CALL)
-    begin(world, on, why=Why.CALL)
-    begin(world, on)
-    assert read(world, on).switches_for_calls == 2
+    for why, seconds in ((Why.CALL, 10.0), (Why.CALL, 20.0), (Why.QUANTUM, 5.0)):
+        world.db.run(decisions.end, begin(world, on, why=why), "done", seconds)
+    now = read(world, on)
+    assert (now.switches_for_calls, now.lost_seconds) == (2, 35.0)
     passed(world, 3_601)
-    assert read(world, on).switches_for_calls == 0
+    now = read(world, on)
+    assert (now.switches_for_calls, now.lost_seconds) == (0, 0.0)
 
 
 def test_two_hosts_do_not_decide_at_once(world: World) -> None:

@@ -128,6 +128,10 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock models alias chat v1=90 v2=10",
     ),
     "models promote": ("penstock models promote chat@v2 --weight 10", "penstock models promote chat@v2"),
+    "models demand": (
+        "penstock models demand chat --eval eval_0a1b --scorer exact --at-least 0.8",
+        "penstock models demand chat --none",
+    ),
     "models rollback": ("penstock models rollback chat",),
     "models repin": ("penstock models repin chat@v1", "penstock models repin chat@v2 --to chat@v1"),
     "models retire": ("penstock models retire chat@v1", "penstock models retire chat@v1 --remove-weights"),

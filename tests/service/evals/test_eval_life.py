@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from service.broom import blobs, named, once
 from service.desk import Desk, request
-from service.eval_desk import CHAT, EXACT, LONG, MODEL, EvalDesk, asked, expecting
+from service.eval_desk import CHAT, EXACT, LONG, MODEL, EvalDesk, asked, completion, expecting
 from store.world import World
 
 from penstock.domain.api_errors import (
@@ -176,14 +176,14 @@ def test_a_share_grows_only_once_a_run_of_that_version_has_shown_the_demanded_lo
         run(aliases.promote, MODEL, 2, STABLE, 10)
     id = house.run(eval, model=f"{MODEL}@v2")
     house.do(id)
-    house.answer(house.find(eval, id).batch or "", lambda n: "right", 20)
+    house.answer(house.find(eval, id).batch or "", lambda n: "right", 20, model=f"{MODEL}@v2")
     run(eval_work.move_on)
     house.do(id)
     assert run(aliases.promote, MODEL, 2, STABLE, 10).demand is not None, "it stands on"
     with pytest.raises(Conflict, match="v3"):
         run(aliases.change, MODEL, STABLE, {2: 50, 3: 50})
     run(aliases.demand, MODEL, STABLE, Demand("acme", eval, "exact", 0.85))
-    with pytest.raises(Conflict, match="its best run shows 0.8"):
+    with pytest.raises(Conflict, match=r"its best run shows 0\.8"):
         run(aliases.promote, MODEL, 2, STABLE, 50)
     split = run(aliases.rollback, MODEL).split
     assert split is not None
@@ -197,7 +197,7 @@ def test_a_demand_is_met_by_a_scored_batch_of_that_version_alone_and_of_the_dema
 ) -> None:
     versions_of_model(world, 2)
     eval = house.eval(EXACT, references=expecting({f"q{n}": "right" for n in range(1, 21)}))
-    batch = house.ended(20, lambda n: "right", asked(20, model=f"{MODEL}@v2"))
+    batch = house.ended(20, lambda n: "right", asked(20, model=f"{MODEL}@v2"), model=f"{MODEL}@v2")
     house.scored(eval, batch)
     demand = Demand("acme", eval, "exact", 0.5)
     bound = lambda number, one=demand: house.db.run(demands.lower_bound, MODEL, number, one)  # noqa: E731
@@ -205,9 +205,11 @@ def test_a_demand_is_met_by_a_scored_batch_of_that_version_alone_and_of_the_dema
     assert bound(1) is None
     assert bound(2, replace(demand, tenant="stranger")) is None
     assert bound(2, replace(demand, scorer="other")) is None
-    mixed = house.ended(20, lambda n: "right", asked(10, model=f"{MODEL}@v1") + b"\n" + b"\n".join(
-        request(f"q{n}", model=f"{MODEL}@v2") for n in range(11, 21)
-    ))  # fmt: skip
+    halves = asked(10, model=MODEL) + b"\n" + b"\n".join(request(f"q{n}", model=f"{MODEL}@v2") for n in range(11, 21))
+    mixed = house.desk.validate(halves)
+    bodies = {n: completion("right") for n in range(1, 21)}
+    house.desk.answer(mixed, MODEL, bodies=bodies)
+    house.answer(mixed, lambda n: "right", 20, model=f"{MODEL}@v2")
     other = house.eval(EXACT, references=expecting({f"q{n}": "right" for n in range(1, 21)}))
     house.scored(other, mixed)
     assert bound(2, replace(demand, eval=other)) is None

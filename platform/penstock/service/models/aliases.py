@@ -70,7 +70,7 @@ def change(
     if now is not None:
         demands.check_met(tx, model, now.demand, now.split.weights if now.split else {}, split)
     given = None if terms is None else terms.as_json()
-    return write(tx, model, alias, split, given, now and now.demand, reason)
+    return write(tx, model, alias, split, given, now.demand if now else None, reason)
 
 
 def promote(

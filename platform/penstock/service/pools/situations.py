@@ -40,6 +40,7 @@ def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
     work: dict[str, list[OpenTokens]] = {one.queue: [] for one in found}
     for open in situations.work(tx.conn, list(work)):
         work[open.queue].append(open)
+    for_calls, lost_seconds = situations.last_hour(tx.conn, pool)
     waiting = {one.queue: _waiting(one, work[one.queue]) for one in found}
     return PoolSituation(
         terms=terms,
@@ -49,7 +50,8 @@ def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
         switch_seconds={one.queue: switch_seconds(one.engine, one.switch_seconds) for one in found},
         pinned=frozenset(one.queue for one in found if (one.pinned or one.wake) and not one.taken),
         unfit=frozenset(one.queue for one in found if one.unfit),
-        switches_for_calls=situations.switches_for_calls(tx.conn, pool),
+        switches_for_calls=for_calls,
+        lost_seconds=lost_seconds,
     )
 
 
@@ -81,7 +83,7 @@ def _waiting(one: VersionFacts, work: Sequence[OpenTokens]) -> Waiting:
     oldest: dict[Lane, float] = {}
     for open in work:
         lane = Lane(open.lane)
-        oldest[lane] = max(oldest.get(lane, 0.0), open.waited)
+        oldest[lane] = 0.0 if one.state == ResidentState.AWAKE else max(oldest.get(lane, 0.0), open.waited)
     tokens = sum(open.tokens for open in work) * one.tokens_scale
     call = one.oldest_call if one.on_demand else None
     return Waiting(round(tokens), oldest, tuple(_deadlines(work, one.tokens_scale)), call)

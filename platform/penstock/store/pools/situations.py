@@ -88,9 +88,10 @@ _WORK = text(f"""
         floor(ln(greatest(1, extract(epoch from o.deadline - clock_timestamp())::float8)) / ln(1.1::float8))
     order by o.queue, seconds""")
 
-_FOR_CALLS = text("""
-    select count(*)::int from pool_decisions
-    where pool = :pool and why = 'call' and at > clock_timestamp() - interval '1 hour' and state <> 'cancelled'""")
+_LAST_HOUR = text("""
+    select count(*) filter (where why = 'call')::int as for_calls, coalesce(sum(seconds), 0)::float8 as lost_seconds
+    from pool_decisions
+    where pool = :pool and at > clock_timestamp() - interval '1 hour' and state <> 'cancelled'""")
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def work(conn: Connection, queues: list[str]) -> list[OpenTokens]:
     return [OpenTokens(**row._mapping) for row in conn.execute(_WORK, {"queues": queues})]
 
 
-def switches_for_calls(conn: Connection, pool: str) -> int:
-    """Switches of the last hour that were for waiting calls."""
-    return int(conn.execute(_FOR_CALLS, {"pool": pool}).scalar_one())
+def last_hour(conn: Connection, pool: str) -> tuple[int, float]:
+    """Switches of the last hour that were for waiting calls, and the seconds that all of them took."""
+    row = conn.execute(_LAST_HOUR, {"pool": pool}).one()
+    return row.for_calls, row.lost_seconds

@@ -98,19 +98,19 @@ async def promote_model_version(request: Request, alias_id: str, operator: Opera
     return registry_shapes.alias(made, operator=True)
 
 
-@router.post("/{alias_id:at}/demand", summary="Demand an eval of promotions", openapi_extra=body.documented(DemandProof))
+@router.post("/{alias_id:at}/demand", summary="Demand a model's eval", openapi_extra=body.documented(DemandProof))
 async def demand_proof(request: Request, alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """From now on a version's share of this alias grows only if a completed run shows this. For operators.
 
-    A run counts that named the version (`chat@v2`), or that scored a batch pinned to it alone. Rollbacks and what a guard
-    takes back ask for nothing. A promotion without it is a 409 (`not_proven`), which says what there is.
+    A run counts that named the version (`chat@v2`), or that scored a batch pinned to it alone. Rollbacks and what a
+    guard takes back ask for nothing. A promotion without it is a 409 (`not_proven`), which says what there is.
     """
     asked = body.check(DemandProof, body.decode(await body.read(request, _MAX_BYTES)))
     demand = Demand(operator.tenant, asked.eval_id, asked.scorer, asked.at_least)
     return registry_shapes.alias(await here.db.run(aliases.demand, *_named(alias_id), demand), operator=True)
 
 
-@router.delete("/{alias_id:at}/demand", summary="Demand no eval of promotions")
+@router.delete("/{alias_id:at}/demand", summary="Demand no eval of a model")
 async def demand_nothing(alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """From now on versions get larger shares of this alias without a run. For operators."""
     return registry_shapes.alias(await here.db.run(aliases.demand, *_named(alias_id), None), operator=True)
