@@ -73,7 +73,7 @@ class Switching:
         log.info("switch", decision=number, why=decision.why, leaves=decision.leaves, comes=decision.comes)
         failpoint("pool.decided")
         state, why = "done", ""
-        if not self._leave(number, decision.leaves):
+        if not self._leave(number, decision.leaves, decision.comes):
             state = "cancelled"
         elif why := self._come(number, decision.comes):
             state = "failed"
@@ -92,7 +92,7 @@ class Switching:
 
     # Who leaves.
 
-    def _leave(self, number: int, queue: str | None) -> bool:
+    def _leave(self, number: int, queue: str | None, comes: str) -> bool:
         """False if an operator cancelled it before anything was ended."""
         if not self._rows.move(number, "leaving"):
             return False
@@ -109,7 +109,7 @@ class Switching:
         if queue and member:
             if drained and self._put_to_sleep(member):
                 self._rows.put(queue, "asleep", member.worker)
-                self._make_room()
+                self._make_room(comes)
             else:
                 self.stop(member)
         elif queue:
@@ -185,10 +185,11 @@ class Switching:
         if not self._patience.until(lambda: (_used() or 0.0) <= most, self._settings.pool_memory_seconds):
             log.warning("memory_not_free", queue=queue, used_bytes=_used(), before_bytes=base)
 
-    def _make_room(self) -> None:
-        """End those that have slept longest, if more sleep than may."""
-        while len(self._members.asleep) > self._settings.pool_asleep:
-            self.stop(self._members.of(next(iter(self._members.asleep))))
+    def _make_room(self, comes: str) -> None:
+        """End those that have slept longest, if more sleep than may; not who is about to be woken."""
+        sleep = [queue for queue in self._members.asleep if queue != comes]
+        for queue in sleep[: max(0, len(sleep) - self._settings.pool_asleep)]:
+            self.stop(self._members.of(queue))
 
     # Who comes.
 
