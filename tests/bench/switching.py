@@ -99,9 +99,7 @@ def summed(runs: Sequence[Run]) -> dict[str, Any]:
         "calls": len(kinds[CALL]),
         "calls_given_up": sum(one.gave_up for one in outcomes),
         "wait_p50_seconds": round(float(np.median([one.seconds for one in waits])), 1),
-        "wait_p99_seconds": {
-            kind: round(float(np.percentile(found, 99)), 1) for kind, found in kinds.items() if found
-        },
+        "wait_p99_seconds": {kind: round(float(np.percentile(found, 99)), 1) for kind, found in kinds.items() if found},
         "worst_p99_to_bound": round(max((one.p99_seconds / one.bound_seconds for one in broken), default=1.0), 2),
         "groups_beyond_bound": len(broken),
         "groups_unsaid": sum(not one.said for one in broken),

@@ -81,9 +81,7 @@ def situation(pool: Pool) -> PoolSituation:
     lost = len(pool.switched) - bisect.bisect_left(pool.switched, pool.now - _HOUR)
     for_calls = len(pool.switched_for_calls) - bisect.bisect_left(pool.switched_for_calls, pool.now - _HOUR)
     seconds = pool.cell.engine.switch_seconds
-    terms = PoolTerms(
-        awake=pool.places, share_lost=SHARE_LOST, bounds=BOUNDS, call_bound_seconds=CALL_BOUND
-    )
+    terms = PoolTerms(awake=pool.places, share_lost=SHARE_LOST, bounds=BOUNDS, call_bound_seconds=CALL_BOUND)
     return PoolSituation(
         terms,
         tuple(

@@ -1,4 +1,4 @@
-"""A simulated pool: an event-driven clock, versions that serve at a fixed speed while awake, and switches that cost time.
+"""A simulated pool: an event-driven clock, versions that serve at a fixed speed while awake, switches that cost time.
 
 What is real: the policy, if it is ours, and the rule by which batches rise near their deadlines (`domain/work/slack`).
 Within a version every policy's pool works in the platform's order: calls, then lane by lane, soonest deadline first.
@@ -159,7 +159,7 @@ class Pool:
         return sum(item.left for item in self.open[version]) / self.rates[version]
 
     def say(self, unkept: Sequence[Unkept]) -> None:
-        """A decision says what it can't keep: noted with the items that it is true of, while their bounds still hold."""
+        """A decision says what it can't keep: noted with whom it is said of, while their bounds still hold."""
         for one in unkept:
             for item in self.open[one.queue]:
                 if one.lane == DEADLINE:
@@ -291,5 +291,3 @@ class Pool:
         needed = item.left / self.rates[item.version]
         outlook = Outlook("", "", False, True, item.due - self.now, item.window, needed)
         return (item.lane.rank - slack.rises(outlook, _RISE_MARGIN, _RISE_SHARE), item.due, item.number)
-
-

@@ -344,12 +344,16 @@ def test_a_pool_is_removed_once_no_host_of_it_lives(world: World) -> None:
 
 
 def test_switches_for_calls_and_what_all_cost_are_counted_by_the_hour(world: World) -> None:
-    make(world)
+    make(world, on_demand=B)
     on = host(world)
     for why, seconds in ((Why.CALL, 10.0), (Why.CALL, 20.0), (Why.QUANTUM, 5.0)):
         world.db.run(decisions.end, begin(world, on, why=why), "done", seconds)
     now = read(world, on)
     assert (now.switches_for_calls, now.lost_seconds) == (2, 35.0)
+    world.db.run(wants.note, uuid.uuid4(), {B: 1.0})
+    decision = PoolDecision(Why.IDLE, A, B)
+    world.db.run(decisions.begin, "a", on, decision, "restart", world.settings, read(world, on))
+    assert read(world, on).switches_for_calls == 3, "a call waited for it, too"
     passed(world, 3_601)
     now = read(world, on)
     assert (now.switches_for_calls, now.lost_seconds) == (0, 0.0)

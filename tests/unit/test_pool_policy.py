@@ -101,8 +101,10 @@ def test_a_bound_takes_the_place_in_time_for_the_switch() -> None:
     def waits(seconds: float) -> PoolSituation:
         return pool({"a": work(900), "b": work(5, waited=seconds)}, Resident("a", 80))
 
-    assert moves(waits(3_600 - COST - 10))[0] is Why.STAYS
+    assert moves(waits(3_600 - COST - 200))[0] is Why.STAYS
     assert moves(waits(3_600 - COST - 1)) == (Why.BOUND, "a", "b")
+    young = dataclasses.replace(waits(3_600 - COST - 1), residents=(Resident("a", 19),))
+    assert moves(young)[0] is Why.STAYS, "the least quantum is everybody's"
 
 
 def test_priority_has_ten_minutes_and_flex_waits_for_its_deadline_alone() -> None:
@@ -132,6 +134,7 @@ def test_a_waiting_call_takes_the_place_when_it_has_waited_its_bound() -> None:
 
 def test_calls_switch_no_more_than_so_often_in_an_hour_and_who_waits_is_told() -> None:
     waiting = {"a": work(900), "b": work(5, lane=Lane.FLEX, call=59.0)}
+    assert decide(pool(waiting, Resident("a", 90), calls=19)).comes == "b"
     found = decide(pool(waiting, Resident("a", 90), calls=20))
     assert found.comes is None
     assert [(one.queue, one.lane) for one in found.unkept] == [("b", "call")]
@@ -142,8 +145,9 @@ def test_bounds_shorten_the_quantum_so_that_all_are_kept() -> None:
     waiting = {name: work(900, lane=Lane.PRIORITY) for name in "abcdef"}
     terms = PoolTerms(share_lost=0.05)
     found = decide(pool(waiting, Resident("a", 30), terms=terms))
-    assert 100 < found.quantum_seconds < 200
+    assert 90 < found.quantum_seconds < 115
     assert found.unkept == ()
+    assert decide(pool({"a": work(900), "b": work(900)}, Resident("a", 30), terms=terms)).quantum_seconds == 200
 
 
 def test_what_cant_be_kept_is_said_with_its_bound_and_its_turn() -> None:
@@ -166,12 +170,19 @@ def test_bounds_that_are_broken_already_go_round_by_how_much_each_has_waited_of_
         "c": work(900, lane=Lane.PRIORITY, waited=1_500),
         "d": work(900, waited=3_700),
     }
-    assert moves(pool(waiting, Resident("a", 99))) == (Why.STAYS, None, None)
-    assert moves(pool(waiting, Resident("a", QUANTUM))) == (Why.BOUND, "a", "c")
+    assert moves(pool(waiting, Resident("a", 19))) == (Why.STAYS, None, None)
+    assert moves(pool(waiting, Resident("a", 20))) == (Why.BOUND, "a", "c")
+
+
+def test_what_is_broken_is_caught_up_with_no_more_than_half_of_the_time_is_switching() -> None:
+    slow = PoolTerms(least_quantum_seconds=5.0)
+    waiting = {"a": work(900), "b": work(900, waited=7_300)}
+    assert moves(pool(waiting, Resident("a", COST - 1), terms=slow))[0] is Why.STAYS
+    assert moves(pool(waiting, Resident("a", COST), terms=slow)) == (Why.BOUND, "a", "b")
 
 
 def test_nobody_leaves_a_job_that_would_be_late_for_it_unless_the_other_one_is_shorter() -> None:
-    mine = work(100, due=150)
+    mine = work(100, due=120)
     assert moves(pool({"a": mine, "b": work(5, waited=3_600)}, Resident("a", QUANTUM)))[0] is Why.STAYS
     assert moves(pool({"a": mine, "b": work(50, due=62)}, Resident("a", QUANTUM))) == (Why.DEADLINE, "a", "b")
     assert moves(pool({"a": mine, "b": work(300, due=312)}, Resident("a", QUANTUM)))[0] is Why.STAYS
@@ -221,7 +232,9 @@ def situations(draw: st.DrawFn) -> PoolSituation:
     measured = draw(st.sets(st.sampled_from(letters)))
     return PoolSituation(
         PoolTerms(
-            awake=places, share_lost=draw(st.sampled_from([0.05, 0.1, 0.5])), linger_seconds=draw(st.sampled_from([0, 2]))
+            awake=places,
+            share_lost=draw(st.sampled_from([0.05, 0.1, 0.5])),
+            linger_seconds=draw(st.sampled_from([0, 2])),
         ),
         tuple(Resident(name, draw(seconds), draw(st.sampled_from([0.0, 1.0, 50.0]))) for name in awake),
         draw(st.dictionaries(st.sampled_from(letters), works)),
@@ -234,37 +247,37 @@ def situations(draw: st.DrawFn) -> PoolSituation:
     )
 
 
-@settings(deadline=None, max_examples=300)
+few = settings(deadline=None, max_examples=40)
+
+
+@few
 @given(situations())
-def test_whoever_comes_is_fit_not_awake_and_has_work_or_is_pinned(situation: PoolSituation) -> None:
-    found = decide(situation)
-    if found.comes is not None:
-        assert found.comes not in {one.queue for one in situation.residents} | situation.unfit
-        waiting = situation.waiting.get(found.comes, Waiting())
-        assert found.comes in situation.pinned or waiting.tokens or waiting.oldest_call is not None
+def test_whoever_comes_is_fit_and_has_work_and_whoever_leaves_makes_place_for_it(situation: PoolSituation) -> None:
+    found, awake = decide(situation), {one.queue for one in situation.residents}
     assert found == decide(situation), "the same situation gives the same decision"
+    if found.comes is None:
+        assert found.leaves is None
+        return
+    assert found.comes not in awake | situation.unfit
+    waiting = situation.waiting.get(found.comes, Waiting())
+    assert found.comes in situation.pinned or waiting.tokens or waiting.oldest_call is not None
+    assert (found.leaves is None) == (len(awake) < situation.terms.awake)
+    assert found.leaves is None or found.leaves in awake - situation.pinned
 
 
-@settings(deadline=None, max_examples=300)
+@few
 @given(situations())
-def test_whoever_leaves_is_awake_and_not_pinned_and_nobody_leaves_for_nobody(situation: PoolSituation) -> None:
-    found = decide(situation)
-    if found.leaves is not None:
-        assert found.leaves in {one.queue for one in situation.residents} - situation.pinned
-        assert found.comes is not None
-    if found.comes is not None:
-        assert (found.leaves is None) == (len(situation.residents) < situation.terms.awake)
-
-
-@settings(deadline=None, max_examples=200)
-@given(situations())
-def test_a_place_is_not_free_while_somebody_fit_has_lines_waiting(situation: PoolSituation) -> None:
-    awake = {one.queue for one in situation.residents}
+def test_no_place_stays_free_while_lines_wait_and_a_quantum_is_between_the_least_and_the_plans(
+    situation: PoolSituation,
+) -> None:
+    found, awake, terms = decide(situation), {one.queue for one in situation.residents}, situation.terms
     if any(one.tokens and name not in awake | situation.unfit for name, one in situation.waiting.items()):
-        assert len(awake) == situation.terms.awake or decide(situation).comes is not None
+        assert len(awake) == terms.awake or found.comes is not None
+    most = max([60.0, *situation.switch_seconds.values()]) / terms.share_lost
+    assert terms.least_quantum_seconds <= found.quantum_seconds <= max(terms.least_quantum_seconds, most)
 
 
-@settings(deadline=None, max_examples=200)
+@few
 @given(situations(), seconds)
 def test_who_stays_after_a_long_stay_stays_after_a_shorter_one(situation: PoolSituation, less: float) -> None:
     if decide(situation).comes is None:
@@ -274,17 +287,9 @@ def test_who_stays_after_a_long_stay_stays_after_a_shorter_one(situation: PoolSi
         assert decide(dataclasses.replace(situation, residents=tuple(shorter))).comes is None
 
 
-@settings(deadline=None, max_examples=200)
-@given(situations())
-def test_every_quantum_is_between_the_least_and_the_plans(situation: PoolSituation) -> None:
-    terms = situation.terms
-    most = max([60.0, *situation.switch_seconds.values()]) / terms.share_lost
-    assert terms.least_quantum_seconds <= decide(situation).quantum_seconds <= max(terms.least_quantum_seconds, most)
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.dictionaries(st.sampled_from(letters), st.tuples(st.floats(1, 3_000), st.sampled_from(LANES)), min_size=2))
-def test_without_arrivals_all_work_ends_and_nobody_is_switched_to_twice_for_less_than_a_least_quantum(
+@settings(deadline=None, max_examples=20)
+@given(st.dictionaries(st.sampled_from(letters), st.tuples(st.floats(1, 600), st.sampled_from(LANES)), min_size=2))
+def test_without_arrivals_all_work_ends_with_no_more_switches_than_least_quanta(
     backlog: dict[str, tuple[float, Lane]],
 ) -> None:
     left = {name: amount for name, (amount, _) in backlog.items()}

@@ -93,7 +93,7 @@ NOTHING_IS_FINE = {
     "max_open_eval_runs", "max_queued_lines", "max_queued_tokens", "max_requests_per_minute", "max_stored_bytes",
     "max_tokens_per_minute", "max_upload_bytes", "max_wait_seconds", "max_webhook_endpoints", "pieces_seconds",
     "poison_call_seconds", "pool_asleep", "pool_memory_seconds", "pool_sleep_frees", "promote_slack_seconds",
-    "promoted_share", "tenant_calls", "tenant_sequences", "trail_seconds", "unfinished_blob_seconds",
+    "promoted_share", "tenant_calls", "tenant_sequences", "trail_seconds", "unfinished_blob_seconds", "wake_calls",
     "webhook_answer_kept_bytes",
 }  # fmt: skip
 """Where 0 says something: none are let in, or not at all, or at once. Anything else needs some of it to work."""

@@ -269,7 +269,10 @@ def _unkept(pool: _Pool, comes: str | None) -> tuple[Unkept, ...]:
     turns += [one for one in pool.visits if one not in turns]
     wait = 0.0
     if comes is None and not any(pool.idle(one) for one in pool.movable):
-        rests = [min(pool.least_seconds - one.awake_seconds, _work_seconds(pool.situation, one.queue)) for one in pool.movable]
+        rests = [
+            min(pool.least_seconds - one.awake_seconds, _work_seconds(pool.situation, one.queue))
+            for one in pool.movable
+        ]
         wait = max(0.0, min(rests, default=_HOUR))
     found: dict[tuple[str, str], Unkept] = {}
     for one, begins in zip(turns, in_turn(turns, pool.quantum_seconds, pool.places), strict=True):

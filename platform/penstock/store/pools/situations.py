@@ -89,7 +89,10 @@ _WORK = text(f"""
     order by o.queue, seconds""")
 
 _LAST_HOUR = text("""
-    select count(*) filter (where why = 'call')::int as for_calls, coalesce(sum(seconds), 0)::float8 as lost_seconds
+    -- Whatever made its place free, a version that a call waited for came for it too.
+    select count(*) filter (where why = 'call'
+            or details #>> array['waiting', comes, 'oldest_call_seconds'] is not null)::int as for_calls,
+        coalesce(sum(seconds), 0)::float8 as lost_seconds
     from pool_decisions
     where pool = :pool and at > clock_timestamp() - interval '1 hour' and state <> 'cancelled'""")
 
@@ -149,6 +152,6 @@ def work(conn: Connection, queues: list[str]) -> list[OpenTokens]:
 
 
 def last_hour(conn: Connection, pool: str) -> tuple[int, float]:
-    """Switches of the last hour that were for waiting calls, and the seconds that all of them took."""
+    """Switches of the last hour to versions with waiting calls, and the seconds that all switches took."""
     row = conn.execute(_LAST_HOUR, {"pool": pool}).one()
     return row.for_calls, row.lost_seconds
