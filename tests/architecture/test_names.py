@@ -15,6 +15,7 @@ MAY_SHARE = {
     "Holder": "a process that leases are given to (domain), and the protocol of what a shutdown waits for (worker)",
     "Latencies": "what the budget looks at, and the part of it that the ingress writes: a protocol",
     "Resident": "a version that is awake in a pool (domain), and an adapter that is in an engine (worker)",
+    "Waiting": "what waits for a version of a pool (domain), and why a batch makes no progress (views)",
     "Line": "a line of an input file, and the part of it that is asked: a protocol",
 }
 

@@ -21,6 +21,5 @@ def test_a_batch_of_each_model_is_answered_and_a_later_start_finds_the_same_vers
             answers = [said(platform.file(batch.output_file_id)[0]) for batch in ended]
             assert answers == ["hello one", "hello two"]
             assert platform.ask("select count(*) from model_versions") == 2
-            assert (
-                platform.ask("select max(n) from (select count(*) n from pool_residents where state = 'awake') a") == 1
-            )
+            awake = "select count(*) from pool_residents r join workers w on w.id = r.host and w.state = 'ready'"
+            assert platform.ask(f"{awake} where r.state = 'awake'") == 1

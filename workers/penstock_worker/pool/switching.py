@@ -83,10 +83,12 @@ class Switching:
         log.info("switched", decision=number, state=state, seconds=round(seconds, 2), error=why or None)
 
     def end_unfinished(self) -> None:
-        """End members that a switch left on their way."""
+        """End members that a switch left on their way; who was not told to end yet stays awake."""
         for member in self._members:
             queue = member.launch.queue
-            if not member.kept and queue not in self._members.asleep:
+            if member.kept:
+                self._rows.put(queue, "awake", member.worker)
+            elif queue not in self._members.asleep:
                 self._members.end(queue)
                 self._rows.put(queue, "stopped")
 
@@ -118,7 +120,7 @@ class Switching:
         return True
 
     def _drain(self, number: int, member: Member) -> bool:
-        """Let a member take nothing new, and wait until it holds nothing; False if it does, or is about to come back"""
+        """Let a member take nothing new, and wait until it holds nothing; False if it does not, or it was cancelled."""
         if member.worker is None or not self._order(member, Order.DRAIN):
             return False
         cancelled = False
