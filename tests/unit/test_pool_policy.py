@@ -140,6 +140,13 @@ def test_calls_switch_no_more_than_so_often_in_an_hour_and_who_waits_is_told() -
     assert [(one.queue, one.lane) for one in found.unkept] == [("b", "call")]
 
 
+def test_only_a_switch_that_would_not_be_made_without_the_call_counts_as_one_for_it() -> None:
+    waiting = {"b": work(5, call=5.0)}
+    assert moves(pool(waiting, Resident("a", 50, 9))) == (Why.IDLE, "a", "b")
+    assert moves(pool(waiting, Resident("a", 50, 9), lost=359)) == (Why.CALL, "a", "b")
+    assert moves(pool(waiting, Resident("a", 50, 9), lost=359, calls=20))[0] is Why.STAYS
+
+
 def test_bounds_shorten_the_quantum_so_that_all_are_kept() -> None:
     # Five more, each with ten minutes: 5 x (10 + q) <= 600.
     waiting = {name: work(900, lane=Lane.PRIORITY) for name in "abcdef"}

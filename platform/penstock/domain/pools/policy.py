@@ -154,12 +154,13 @@ def _idle(pool: _Pool) -> PoolDecision | None:
         worth = [
             one
             for one in pool.visits
-            if one.rank == CALL_RANK
-            or situation.lost_seconds + one.switch_seconds <= terms.share_lost * _HOUR
+            if situation.lost_seconds + one.switch_seconds <= terms.share_lost * _HOUR
             or max(leaves.awake_seconds, one.work_seconds) >= _plan_quantum(terms, one.switch_seconds)
         ]
         if worth:
             return _goes(pool, Why.IDLE, leaves, _next(pool, worth))
+        if called := [one for one in pool.visits if one.rank == CALL_RANK]:
+            return _goes(pool, Why.CALL, leaves, _next(pool, called))
     return None
 
 
@@ -241,8 +242,6 @@ def _leaves_first(pool: _Pool, one: Resident) -> tuple[bool, int, float, str]:
 
 
 def _goes(pool: _Pool, why: Why, leaves: Resident | None, comes: Visit) -> PoolDecision:
-    if leaves is not None and comes.rank == CALL_RANK:
-        why = Why.CALL  # whatever made the place free: a client that calls is to cause only so many switches
     return PoolDecision(
         why,
         leaves.queue if leaves else None,
