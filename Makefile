@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-gpu
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-gpu
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -46,6 +46,9 @@ test-engines: install ## What starts engines again and again: vLLM, llama.cpp an
 SECONDS ?= 120
 SEED ?= 1
 INTERLEAVINGS ?= 10000
+
+tune-proof: install ## `penstock tune` on the real vLLM with a planted bad default: the winner is a fifth faster at least (some ten minutes)
+	@$(BIN)/python -m pytest -s -m engines --timeout 3600 tests/worker/tuning
 
 faults: install ## Let a nemesis strike under load, then check the history (SECONDS=600 SEED=1 INTERLEAVINGS=10000)
 	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED)
@@ -113,6 +116,9 @@ bench-order: install ## Missed deadlines of the order of work against first come
 
 bench-switching: install ## What a pool's policy switches, loses and keeps, against FIFO, LRU and exhaustive, simulated (ARGS="--seeds 1 --engines 0")
 	@PYTHONPATH=tests $(BIN)/python -m bench.switching $(ARGS)
+
+switching: install ## Three real models take turns on one place: their switches against first come, first served (ARGS="--policies ours")
+	@PYTHONPATH=tests $(BIN)/python -m bench.pool_proof $(ARGS)
 
 bench-deadlines: install ## 30 jobs with mixed deadlines at 90 % load in real time, on the simulated engine (ARGS="--seed 3")
 	@PYTHONPATH=tests $(BIN)/python -m bench.deadlines $(ARGS)

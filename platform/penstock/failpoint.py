@@ -41,6 +41,13 @@ NAMES: Final = {
     "sweep.taken": "the sweep knows which blobs are doomed, and has deleted none",
     "sweep.deleted": "some doomed blobs are deleted, their intents are not",
     "erasure.stepped": "a step of an erasure is committed, the next has not begun",
+    "pool.decided": "a switch is decided, nothing has begun",
+    "pool.leaving": "whoever leaves is said to leave, its member was not told to end",
+    "pool.stopping": "its member was told to end, or is about to be put to sleep",
+    "pool.stopped": "its member is gone, or sleeps",
+    "pool.waking": "whoever comes is starting, or is about to be woken",
+    "pool.probing": "it is ready, and was not asked for a token yet",
+    "pool.awake": "it is said to be awake, its switch has not ended",
     "keeper.reaping": "the keeper knows who is silent, and has freed nothing yet",
 }
 

@@ -26,6 +26,7 @@ from penstock.service.core.transaction import Database
 from penstock.service.evals import eval_work
 from penstock.service.lifecycle import dispatch, measure, work
 from penstock.service.models import guard as model_guard
+from penstock.service.pools import wants
 from penstock.settings import Settings, connections, load
 from penstock.settings.calls import CallSettings
 from penstock.settings.dispatch import DispatchSettings
@@ -84,10 +85,11 @@ def guard(db: Database, settings: Settings) -> int:
 
 
 def forget(db: Database, settings: CallSettings) -> int:
-    """Delete the rows of processes that are long gone, of calls that may be asked again, of shares that are even."""
+    """Delete the rows of processes that are long gone, of calls that may be asked again or that nobody waits for."""
     db.run(ingresses.forget_suspects, settings)
     db.run(dispatch.forget_turns)
     db.run(model_guard.forget)
+    db.run(wants.forget)
     return db.run(work.forget)
 
 

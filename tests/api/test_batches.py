@@ -23,6 +23,7 @@ def test_a_created_batch_is_hinted_to_the_io_workers(client: httpx.Client, redis
     assert batch in json.loads(message[1])["headers"]["kwargsrepr"]
 
 
+NO_IO_WORKER = {"reason": "no_io_worker", "models": [], "message": None}
 WINDOWS = ["24h", "30d", "90m"]
 
 
@@ -122,7 +123,7 @@ def test_a_paused_batch_is_in_progress_to_openais_clients(client: httpx.Client, 
 
 def test_a_batch_that_nobody_validates_says_so(client: httpx.Client, db: Database, settings: Settings) -> None:
     batch = create(client, upload(client)["id"])["id"]
-    assert client.get(f"/v1/batches/{batch}").json()["waiting"] == {"reason": "no_io_worker", "models": []}
+    assert client.get(f"/v1/batches/{batch}").json()["waiting"] == NO_IO_WORKER
     arrive(db, settings, "io")
     assert client.get(f"/v1/batches/{batch}").json()["waiting"] is None
 

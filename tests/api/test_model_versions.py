@@ -8,7 +8,7 @@ from collections import Counter
 
 import httpx
 import pytest
-from api.live import CHAT, chat, error, http
+from api.live import CHAT, chat, error, http, upload
 from api.scripted_ingress import TOKEN, ScriptedIngress
 from e2e.live import until
 from pydantic import SecretStr
@@ -84,7 +84,8 @@ def test_an_operator_adds_promotes_rolls_back_and_retires_and_each_act_is_audite
 def test_an_alias_demands_an_eval_before_a_version_gains(client: httpx.Client, db: Database, url: str) -> None:
     served(db, "one", "two")
     scorer = {"name": "long", "type": "regex", "pattern": "...."}
-    eval = client.post("/v1/evals", json={"name": "e", "scorers": [scorer]}).json()["id"]
+    file = upload(client)["id"]
+    eval = client.post("/v1/evals", json={"name": "e", "scorers": [scorer], "input_file_id": file}).json()["id"]
     path, terms = "/v1/model_aliases/tiny@stable/demand", {"eval_id": eval, "scorer": "long", "at_least": 0.8}
     assert error(client.post(path, json=terms | {"scorer": "none"}), 400)["param"] == "scorer"
     assert error(client.post(path, json=terms | {"at_least": 1.5}), 400)["param"] == "at_least"
@@ -136,6 +137,7 @@ def test_other_keys_see_no_sources_and_only_models_that_they_may_ask(
     with http(url, key) as stranger, http(url, few) as limited:
         [one] = stranger.get("/v1/model_versions").json()["data"]
         assert (one["id"], one["source"], one["arguments"], one["digest"]) == ("tiny@v1", None, None, None)
+        assert one["tunings"] is None
         assert stranger.get("/v1/model_aliases").json()["data"][0]["changed_by"] is None
         assert limited.get("/v1/model_versions").json()["data"] == limited.get("/v1/model_aliases").json()["data"] == []
         for path in (

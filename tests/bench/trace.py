@@ -21,11 +21,8 @@ from typing import Final
 
 import numpy as np
 
-QUANTILES: Final = (0, 0.01, 0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.99, 1)
-PROMPT_TOKENS: Final = (
-    2, 29, 181, 207, 387, 396, 403, 703, 1020, 1071, 1130, 1189, 1315, 2734, 4083, 4142, 14050,
-)  # fmt: skip
-ANSWER_TOKENS: Final = (7, 16, 41, 54, 77, 85, 91, 103, 129, 177, 384, 395, 400, 424, 451, 601, 1000)
+from penstock_worker.tuning.workload import ANSWER_TOKENS, PROMPT_TOKENS, QUANTILES
+
 SYNTHETIC: Final = "synthetic, from the quantiles of the Azure LLM inference trace 2023 (conversation)"
 # 693 tokens in and 127 out on average, of which the tiny model serves some twenty a second on two cores. With a quarter
 # of the trace's lengths vLLM's HTTP front end was the limit, and its engine never full.

@@ -88,7 +88,7 @@ SHOWN = {
     "webhooks delete": ("webhook_endpoint.deleted", "webhooks delete {endpoint}"),
 }
 """By command: the `object` of its document, and a command line, in an order in which all of them can be asked."""
-TRIED_ELSEWHERE = {"doctor", "evals", "workers", "webhooks test"}
+TRIED_ELSEWHERE = {"doctor", "evals", "pools", "tune", "workers", "webhooks test"}
 """In rooms of their own; and the last needs a worker that sends."""
 
 

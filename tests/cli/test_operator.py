@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from typer.testing import CliRunner
 from penstock.blobs.store import Blobs
 from penstock.cli.commands.settings import page
 from penstock.cli.main import app
+from penstock.domain.models.tuning import Tuning
+from penstock.domain.models.version import Definition
 from penstock.service.control import erasure
 from penstock.service.core.transaction import Database
+from penstock.service.models import tunings
 from penstock.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +93,21 @@ def test_a_model_that_is_added_is_known(penstock: Penstock, client: httpx.Client
     assert penstock("models", "add", "org/model").stdout == "org/model is known already\n"
     assert penstock("models", "list").stdout.splitlines()[1].split() == ["org/model", "0"]
     assert client.get("/v1/models/org/model").status_code == 200
+
+
+def test_what_was_tuned_is_shown_with_the_version_that_is_started_so(penstock: Penstock, db: Database) -> None:
+    penstock("models", "add", "chat", "--source", "org/chat", "--engine-arg=--max-num-seqs=64")
+    same, slower = (Definition("org/chat", "vllm", (f"--max-num-seqs={n}",)) for n in (64, 4))
+    works = Tuning("chat", same, "H200", None, True, 30_000.0, 1_000_000, 62.5, None, 75 * 1024**3)
+    db.run(tunings.record, [works, Tuning("chat", slower, "H200", None, False, 900.0)])
+    shown = " ".join(penstock("models", "show", "chat").stdout.split())
+    assert "chat@v1 H200 30,000 1,000,000 62.5 s 75.00 GiB --max-num-seqs=64 (recommended)" in shown
+    assert "--max-num-seqs=4" not in shown
+    db.run(tunings.record, [Tuning("chat", same, "A10", None, True, trouble="no memory")])
+    shown = " ".join(penstock("models", "show", "chat@v1").stdout.split())
+    assert "chat@v1 A10 --max-num-seqs=64 (no memory)" in shown
+    [found] = json.loads(penstock("models", "show", "chat", "--json").stdout)["versions"]
+    assert [one["tokens_per_second"] for one in found["tunings"]] == [None, 30_000.0]
 
 
 def test_a_model_has_a_price_and_what_is_not_said_stays(penstock: Penstock, client: httpx.Client) -> None:

@@ -76,6 +76,7 @@ def test_a_file_that_names_no_endpoint_or_is_not_there_is_said_in_one_line(penst
     for arguments, words in (
         (("odd",), "The first line of odd is not parseable as JSON"),
         (("none",), "can't be read: No such file"),
+        (("/proc/self/environ", "--endpoint", "/v1/completions"), "has another size than it had"),
         (("odd", "--endpoint", "/v1/odd"), "endpoint must be one of"),
         (("odd", "--endpoint", "/v1/completions", "--window", "soon"), "completion_window must be like"),
     ):

@@ -35,9 +35,12 @@ from e2e.live import Client
 from faults import fork_server
 from faults.fork_server import Forked
 
+from penstock.domain.models.version import Definition
 from penstock.domain.work.lane import model_slug
 from penstock.service.admin import keys
-from penstock.service.core.transaction import Database
+from penstock.service.core.transaction import Database, Transaction
+from penstock.service.models import versions
+from penstock.service.pools import pools
 from penstock.stack.child import last_lines, tie
 from penstock.stack.ports import free_port
 from penstock.store.engine import sync_engine
@@ -48,6 +51,8 @@ KEY = "sk-penstock-the-key-of-the-house"
 INGRESS_TOKEN = "the-token-between-the-house-and-its-ingresses"
 SECRET_KEY = "dGhlLWtleS1vZi10aGUtc2VjcmV0cy1vZi1hLWhvdXM="
 MODEL = "tiny"
+POOL = "p"
+"""The pool, if it has one."""
 R = TypeVar("R")
 
 
@@ -83,6 +88,9 @@ class House:
         keepers: int = 1,
         ios: int = 1,
         gpus: int = 1,
+        hosts: int = 0,
+        members: Mapping[str, Sequence[str] | Definition] | None = None,
+        terms: Mapping[str, Any] | None = None,
         model: str = MODEL,
         engine: str = "echo",
         source: str = "echo",
@@ -94,7 +102,8 @@ class House:
     ) -> None:
         """Describe it; `with` starts everything, and returns once a batch could run (unless `wait` is False).
 
-        `environment` is what all processes are told beside their settings.
+        `environment` is what all processes are told beside their settings. `hosts` are hosts of one pool (`pool-1` and
+        so on), whose `members` are models with their engine's arguments, and its `terms`.
         """
         self.database_url = database_url
         self.folder = folder
@@ -103,6 +112,7 @@ class House:
         self.scratch = folder / "scratch"
         self.model = model
         self._environment = environment or {}
+        self._members, self._terms, self._engine_kind = members or {}, terms or {}, engine
         self.residents: dict[str, Resident] = {}
         self._wait = wait
         self._stack = ExitStack()
@@ -134,8 +144,17 @@ class House:
         gpu += [f"--engine-arg={argument}" for argument in engine_arguments]
         for number in range(1, gpus + 1):
             self._add(f"gpu-{number}", gpu, common)
+        for number in range(1, hosts + 1):
+            self._add(f"pool-{number}", ["penstock_worker", "pool", "--pool", POOL], common)
         for name, mine in (own or {}).items():
             self.residents[name].own.update(mine)
+
+    def _make_pool(self, tx: Transaction) -> None:
+        for model, given in self._members.items():
+            made = given if isinstance(given, Definition) else Definition("echo", self._engine_kind, tuple(given))
+            versions.add(tx, model, made)
+        wanted = [pools.WantedMember(f"{model}@v1", on_demand=True) for model in self._members]
+        pools.create(tx, POOL, wanted, terms=self._terms)
 
     def _add(self, name: str, arguments: list[str], settings: Mapping[str, str]) -> None:
         mine = {
@@ -151,6 +170,8 @@ class House:
 
     def __enter__(self) -> Self:
         try:
+            if self._members:
+                self.run(self._make_pool)
             for name in self.residents:
                 self.start(name)
             if self._wait:
@@ -192,7 +213,7 @@ class House:
         one.own.pop("failpoints", None)
 
     def named(self, kind: str) -> list[str]:
-        """The names of all `api`, `keeper`, `io` or `gpu`."""
+        """The names of all `api`, `keeper`, `io`, `gpu` or `pool`."""
         return [name for name in self.residents if name.startswith(f"{kind}-")]
 
     def pid(self, name: str) -> int:
@@ -244,6 +265,10 @@ class House:
         self.terminate(name)
         self.wait(name, seconds)
         self.start(name, **own)
+
+    def runtime(self, name: str) -> Path:
+        """Its runtime folder."""
+        return self._runtime / name
 
     def engine(self, name: str) -> tuple[Process, ...]:
         """The processes of a gpu worker's engine that were seen so far, guard first; empty while there is none."""

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from e2e.live import chat, said
-from faults.house import House
+from faults.house import MODEL, House
 from openai.types import Batch
 from store import invariants
 
@@ -43,9 +43,9 @@ class Load:
     """How many lines in a row ask the same, at temperature 0."""
 
     @classmethod
-    def submit(cls, house: House, name: str, lines: int, copies: int = 1, **extra: Any) -> Load:
+    def submit(cls, house: House, name: str, lines: int, copies: int = 1, model: str = MODEL, **extra: Any) -> Load:
         """Upload and create it."""
-        return cls(name, lines, house.client.submit(requests(name, lines, copies), **extra).id, copies)
+        return cls(name, lines, house.client.submit(requests(name, lines, copies, model), **extra).id, copies)
 
     def asked(self, journal: Path) -> list[Asked]:
         """Every time that a line of it came to an engine, in order."""
@@ -87,10 +87,10 @@ class Load:
         return batch
 
 
-def requests(name: str, lines: int, copies: int = 1) -> list[dict[str, Any]]:
+def requests(name: str, lines: int, copies: int = 1, model: str = MODEL) -> list[dict[str, Any]]:
     """The lines of a load."""
     more = {"temperature": 0} if copies > 1 else {}
-    return [chat(f"{name}-{n}", text(name, asked(n, copies)), **more) for n in range(1, lines + 1)]
+    return [chat(f"{name}-{n}", text(name, asked(n, copies)), model, **more) for n in range(1, lines + 1)]
 
 
 def asked(line: int, copies: int) -> int:

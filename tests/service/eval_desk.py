@@ -14,9 +14,11 @@ from store.world import MODEL as MODEL
 from penstock.domain.evals.comparison import COMPARISON_PREFIX, Comparison
 from penstock.domain.evals.run import RUN_PREFIX, Eval, EvalRun, EvalWork, RunState, RunTerms
 from penstock.domain.evals.scorer import Normalisation, Scorer, ScorerKind
+from penstock.domain.work.terms import Terms
 from penstock.service.core.ids import blob_key, fresh
 from penstock.service.evals import comparisons, eval_work, evals, runs, task
 from penstock.service.evals.eval_work import Hold
+from penstock.service.intake import submit
 from penstock.store.batches import files
 
 LONG = Scorer("long", ScorerKind.REGEX, pattern=".{4}")
@@ -106,7 +108,10 @@ class EvalDesk:
         """Validate a batch if it waits for that, answer it, and put it together."""
         if self.world.find(batch).state == "validating":
             self.desk.validate_it(batch)
-        self.desk.answer(batch, bodies={n: completion(say(n)) for n in range(1, count + 1)}, **more)
+        bodies = {n: completion(say(n)) for n in range(1, count + 1)}
+        queues = self.world.rows("select distinct model from slices where batch = :batch", batch=batch)
+        for queue in sorted(row.model for row in queues):
+            self.desk.answer(batch, queue, bodies=bodies, **more)
         self.desk.assemble(batch)
 
     def ended(self, count: int, say: Callable[[int], str], content: bytes | None = None, **more: Any) -> str:
@@ -114,6 +119,14 @@ class EvalDesk:
         batch = self.desk.validate(content or asked(count))
         self.answer(batch, say, count, **more)
         return batch
+
+    def again(self, eval: str, count: int, say: Callable[[int], str]) -> str:
+        """A batch of the eval's own lines, which has answers."""
+        file = self.db.run(evals.get, "acme", eval).input_file or ""
+        self.world.sql("update files set purpose = 'batch' where id = :file", file=file)
+        made = self.db.run(submit.create_batch, "acme", file, Terms(CHAT), None, self.world.settings)
+        self.answer(made.id, say, count)
+        return made.id
 
     def scored(self, eval: str, batch: str) -> EvalRun:
         """A run over a batch that has ended, completed."""
@@ -124,7 +137,9 @@ class EvalDesk:
 
     def compared(self, eval: str, baseline: str, candidate: str) -> Comparison:
         """A comparison, completed."""
-        one = self.db.run(comparisons.create, "acme", eval, baseline=baseline, candidate=candidate)
+        one = self.db.run(
+            comparisons.create, "acme", eval, baseline=baseline, candidate=candidate, settings=self.world.settings
+        )
         assert one.id.startswith(COMPARISON_PREFIX)
         self.do(one.id)
         return self.db.run(comparisons.get, "acme", eval, one.id)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from store.world import World
 
 from penstock.domain.accounts.eta import Expectation
+from penstock.domain.models.tuning import Tuning
+from penstock.domain.models.version import Definition
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
 from penstock.service.admin import keys, tenants
 from penstock.service.control import steer
 from penstock.service.estimates import eta
+from penstock.service.models import tunings, versions
 
 RATE = 10.0
 """Tokens a second, of each worker."""
@@ -156,3 +160,26 @@ def test_an_inline_job_is_expected_from_its_creation(world: World) -> None:
     found = expect(world, job)
     assert found.earliest_at is not None
     assert found.meets_deadline is True
+
+
+def test_a_worker_that_has_not_measured_itself_is_as_fast_as_it_was_tuned_on_such_a_device(world: World) -> None:
+    batch = world.batch(10, 10)  # 200 tokens by estimate
+    world.sql("update models set tokens_scale = 1")
+    worker = world.worker()
+    asked = Definition("/m", "vllm", ("--max-num-seqs=64",))
+    world.db.run(versions.serve, replace(worker, model="tiny"), asked, "digest")
+    world.sql("update workers set device = 'A', state = 'ready' where id = :id", id=worker.id)
+
+    def tuned(device: str, speed: float, definition: Definition, digest: str | None, *, chosen: bool = False) -> None:
+        point = Tuning("tiny", definition, device, digest, chosen, speed)
+        world.db.run(tunings.record, [point])
+
+    tuned("B", 1.0, asked, "digest")
+    tuned("A", 1.0, replace(asked, arguments=("--dtype=float32",)), "another")
+    assert expect(world, batch) == Expectation(reason="not_measured")
+    tuned("A", 5.0, replace(asked, arguments=()), "digest", chosen=True)
+    assert seconds(world, batch) == about(40)
+    tuned("A", 10.0, asked, "digest")
+    assert seconds(world, batch) == about(20)
+    world.sql("update workers set tokens_per_second = 20 where id = :id", id=worker.id)
+    assert seconds(world, batch) == about(10)

@@ -49,7 +49,9 @@ def test_one_hint_is_enough_for_all_that_waits(house: EvalDesk, tasks: EvalTasks
     told = tasks.run(first)
     assert told.startswith(f"{first} · prepared · ")
     assert {house.find(eval_id, id).state for id in (first, second)} == {RunState.COMPLETED}
-    one = house.db.run(comparisons.create, "acme", eval_id, baseline=first, candidate=second)
+    one = house.db.run(
+        comparisons.create, "acme", eval_id, baseline=first, candidate=second, settings=house.world.settings
+    )
     assert tasks.look() is True
     assert house.db.run(comparisons.get, "acme", eval_id, one.id).state == "completed"
     assert tasks.look() is False

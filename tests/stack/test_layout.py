@@ -10,8 +10,8 @@ import pytest
 
 from penstock.service.webhooks.secret_keys import SecretKeys
 from penstock.stack import layout as layouts
+from penstock.stack.chosen_model import parse_model
 from penstock.stack.problem import Problem
-from penstock.stack.up import parse_model
 
 
 @pytest.fixture

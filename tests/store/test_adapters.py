@@ -144,3 +144,22 @@ def test_a_base_that_can_be_none_is_refused_by_name(world: World, tmp_path: Path
     with pytest.raises(BadRequest, match="There is no adapter folder"):
         adapters.look(str(tmp_path / "none"), on)
     assert adapters.look("org/sql", on) == AdapterPlace("org/sql", None)
+
+
+def test_a_name_is_a_models_or_an_adapters_and_never_both(world: World) -> None:
+    base(world)
+    with pytest.raises(BadRequest, match="'chat' is a model with versions of its own"):
+        added(world, CHAT, "d1")
+    added(world, "sql", "d1")
+    with pytest.raises(BadRequest, match="'sql' is an adapter's name"):
+        world.db.run(versions.add, "sql", Definition("/models/sql", "echo"))
+    assert resolved(world, CHAT) == ModelTarget(CHAT, CHAT, 1)
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "/" + "x" * 300, "~nobodyhere/x", "/loop"])
+def test_a_source_that_can_be_no_path_is_one_line(world: World, source: str, tmp_path: Path) -> None:
+    on, _ = base(world)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(BadRequest, match="can't be looked at") as error:
+        adapters.look(str(tmp_path / "loop") if source == "/loop" else source, on)
+    assert "\n" not in error.value.message

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from store.world import World
 
 from penstock.domain.models.version import MOVES as VERSION_MOVES
+from penstock.domain.pools.switch import MOVES as SWITCH_MOVES
 from penstock.domain.work.batch import MOVES as BATCH_MOVES
 from penstock.domain.work.batch import TERMINAL, BatchState
 from penstock.domain.work.slice import MOVES as SLICE_MOVES
@@ -30,7 +31,8 @@ def test_the_legal_moves_in_the_database_are_the_domains(world: World) -> None:
     batch = {("batch", str(was), str(to)) for was, becomes in BATCH_MOVES.items() for to in becomes}
     slice = {("slice", str(was), str(to)) for was, becomes in SLICE_MOVES.items() for to in becomes}
     version = {("version", str(was), str(to)) for was, becomes in VERSION_MOVES.items() for to in becomes}
-    assert rows == batch | slice | version
+    switch = {("switch", str(was), str(to)) for was, becomes in SWITCH_MOVES.items() for to in becomes}
+    assert rows == batch | slice | version | switch
 
 
 def test_every_move_of_a_slice_is_allowed_or_refused_as_the_domain_says(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from array import array
 from datetime import timedelta
 
 import pytest
@@ -11,13 +12,18 @@ from sqlalchemy import text
 from store import as_holder
 from store.world import World
 
-from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.domain.api_errors import BadRequest, Conflict, LeaseLost, NotFound
 from penstock.domain.models.registry import Registry, UnknownTarget
 from penstock.domain.models.version import Definition, Version, VersionState
 from penstock.domain.work.holder import Holder
+from penstock.domain.work.slice import Cut
+from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import work
 from penstock.service.models import aliases, guard, registry, repin, versions
+from penstock.service.planning import validate
+from penstock.service.planning.scan import Scan
 from penstock.store.accounts import prices
+from penstock.store.batches import files
 
 CHAT = "chat"
 NAMES = [CHAT, "chat@v2", "chat@v3"]
@@ -113,6 +119,43 @@ def test_after_a_rollback_and_a_new_change_a_rollback_goes_back_to_what_held_bef
     world.db.run(aliases.promote, CHAT, 3)
     world.db.run(aliases.rollback, CHAT)
     assert stable(world) == {1: 100}
+
+
+def test_a_rollback_of_a_rollback_never_goes_forward_whatever_was_changed_meanwhile(world: World) -> None:
+    for revision in ("r1", "r2", "r3"):
+        started(world, FIRST, revision)
+    world.db.run(aliases.promote, CHAT, 2)
+    world.db.run(aliases.promote, CHAT, 3)
+    world.db.run(aliases.rollback, CHAT)
+    world.db.run(aliases.change, CHAT, "stable", {2: 100}, guard={"least": 50})
+    world.db.run(aliases.demand, CHAT, "stable", None)
+    world.db.run(aliases.rollback, CHAT)
+    assert stable(world) == {1: 100}
+    world.db.run(aliases.demand, CHAT, "stable", None)
+    with pytest.raises(Conflict, match="stood for nothing else before"):
+        world.db.run(aliases.rollback, CHAT)
+
+
+def test_no_version_has_a_name_that_is_none_an_engine_that_is_none_or_a_password(world: World) -> None:
+    for model in ("", "x" * 201, "a\x1b[31m", " chat", "a\udc80"):
+        with pytest.raises(BadRequest, match="1 to 200 printable"):
+            world.db.run(versions.add, model, FIRST)
+    for definition, words in (
+        (Definition("/models/chat", "vlm"), "No engine is called 'vlm'; there are vllm"),
+        (Definition("https://me:secret@host/v1", "remote"), "A password in an address"),
+        (Definition("/models/chat", "echo", ("--x=\x1b[2J",)), "can be printed"),
+    ):
+        with pytest.raises(BadRequest, match=words) as error:
+            world.db.run(versions.add, CHAT, definition)
+        assert "secret" not in error.value.message
+    assert not read(world).names & {"", " chat", CHAT}
+
+
+def test_no_worker_serves_a_version_as_if_it_were_a_model(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    with pytest.raises(Conflict, match="start its worker under the model's name, 'chat'"):
+        started(world, FIRST, "r3", "chat@v2")
+    assert [row.number for row in world.rows("select number from model_versions order by number")] == [1, 2]
 
 
 def test_an_unknown_or_retired_version_is_refused_by_name(world: World) -> None:
@@ -226,3 +269,23 @@ def test_a_worker_that_is_alone_takes_its_name_over(world: World) -> None:
     world.db.run(versions.serve, elsewhere, SECOND, "r2")
     world.db.run(versions.serve, holder, FIRST, "r3", promoted=True, gone=gone)
     assert stable(world) == {2: 100}, "another machine serves it"
+
+
+def test_nothing_is_planned_for_a_version_that_was_retired_while_its_file_was_read(world: World) -> None:
+    started(world, FIRST, "r1"), started(world, FIRST, "r2")
+    batch = world.validating()
+    found, lease = world.claim_batch(batch, "validate")
+    targets = {"chat@v2": read(world).resolve("chat@v2", 0)}
+    world.db.run(versions.retire, "chat@v2")
+
+    def begin(tx: Transaction) -> None:
+        key = f"{found.tenant}/plans/late"
+        files.intend(tx.conn, key)
+        scanned = Scan(numbers=array("I", [1]), models=["chat@v2"])
+        cuts = [Cut("chat@v2", 0, 100, 1, 1, 1, 10)]
+        validate.begin(tx, found, lease, scanned, key, cuts, world.settings, targets=targets)
+
+    with pytest.raises(LeaseLost):
+        world.db.run(begin)
+    assert world.find(batch).state == "validating"
+    assert world.rows("select * from slices") == []

@@ -29,6 +29,23 @@ def weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     return write
 
 
+def header(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[bytes], bytes]:
+    """The same weights under another header."""
+
+    def changed(whole: bytes) -> bytes:
+        length = int.from_bytes(whole[:8], "little")
+        said = json.loads(whole[8 : 8 + length])
+        change(said)
+        written = json.dumps(said).encode()
+        return len(written).to_bytes(8, "little") + written + whole[8 + length :]
+
+    return changed
+
+
+def shaped(shape: object) -> Callable[[Path], object]:
+    return weights(header(lambda said: said[next(name for name in said if "lora_A" in name)].update(shape=shape)))
+
+
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "adapter_config.json").unlink(), "is no adapter: there is no adapter_conf"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights"),
@@ -37,6 +54,12 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pointer": (weights(lambda whole: b"version https://git-lfs.github.com/spec/v1\n"), "pointer of Git LFS"),
     "half of a pair": (weights(lambda whole: whole.replace(b"lora_B", b"lora_C")), "is not whole: "),
     "no LoRA at all": (weights(lambda whole: whole.replace(b"lora_A", b"other_")), "holds no LoRA weights"),
+    "no shape": (shaped(None), "is damaged: "),
+    "a shape of nothing": (shaped([]), "has no shape that a tensor has"),
+    "a shape of words": (shaped(["4", 64]), "has no shape that a tensor has"),
+    "a header that is too deep": (weights(lambda whole: (9_999).to_bytes(8, "little") + b"[" * 9_999), "is cut off"),
+    "a config that is too deep": (lambda folder: (folder / "adapter_config.json").write_text("[" * 99_999), "no JSON"),
+    "a rank that is none": (configured(r=True), "says no rank"),
     "another kind": (configured(peft_type="IA3"), "is no LoRA adapter: its adapter_config.json says peft_type 'IA3'"),
     "no rank": (configured(r=0), "says no rank"),
     "DoRA": (configured(use_dora=True), "engines take no adapter whose use_dora is True"),

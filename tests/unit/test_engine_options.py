@@ -6,8 +6,8 @@ import pytest
 
 from penstock.cli.places.options import PlaceOptions
 from penstock.domain.engines.profiles import OLLAMA, REMOTE, SGLANG, VLLM
+from penstock.stack.chosen_model import parse_model
 from penstock.stack.problem import Problem
-from penstock.stack.up import parse_model
 
 URL = "http://127.0.0.1:9"
 

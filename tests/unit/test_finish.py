@@ -77,3 +77,11 @@ def test_a_record_is_empty_only_where_it_was_answered() -> None:
     assert (record.empty, record.usage.output_tokens) == (True, 8)
     assert not output.answered("batch_x", 1, "a", 400, "r", body).empty
     assert not output.ended("batch_x", 1, "a", TIMED_OUT).empty
+
+
+def test_tokens_that_no_answer_has_are_not_counted_as_they_are_said() -> None:
+    said = {"prompt_tokens": -5, "completion_tokens": 10**18, "prompt_tokens_details": {"cached_tokens": -1}}
+    usage = output.answered("b", 1, "a", 200, "r", msgspec.json.encode({"choices": [], "usage": said})).usage
+    assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == (0, 0, 1_000_000_000)
+    huge = b'{"choices":[],"usage":{"prompt_tokens":1' + b"0" * 40 + b',"completion_tokens":1e30}}'
+    assert output.answered("b", 1, "a", 200, "r", huge).usage.total_tokens <= 2_000_000_000

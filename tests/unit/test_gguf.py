@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 
 import gguf as library
@@ -74,3 +76,15 @@ def test_a_model_in_parts_needs_all_of_them(tmp_path: Path) -> None:
 def test_the_sizes_of_tensors_are_the_librarys() -> None:
     known = {int(kind): size for kind, size in library.GGML_QUANT_SIZES.items()}
     assert {kind: known[kind] for kind in gguf.TENSOR_TYPES} == gguf.TENSOR_TYPES
+
+
+def test_a_pipe_and_a_head_without_end_are_told_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(NoModel, match="it is a pipe or a device"):
+        gguf.read(tmp_path / "pipe.gguf")
+    head = struct.pack("<4sIQQQ4sIIQ", b"GGUF", 3, 0, 1, 4, b"list", 9, 8, 1 << 40)
+    with (tmp_path / "endless.gguf").open("wb") as file:
+        file.write(head)
+        file.truncate(1 << 40)
+    with pytest.raises(NoModel, match="its head has no end"):
+        gguf.read(tmp_path / "endless.gguf")

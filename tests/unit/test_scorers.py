@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.domain.api_errors import BadRequest
@@ -206,3 +207,52 @@ def test_references_say_what_is_wrong_with_a_line() -> None:
             references.read(line)
     assert references.expected_in(b'{"custom_id": "a", "body": {}}') == b""
     assert references.expected_in(b'{"custom_id": "a", "expected": "x"}') == b'"x"'
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({"multipleOf": 0.1}, "1" + "0" * 400),
+        ({"multipleOf": 0.1}, "NaN"),
+        ({"multipleOf": 1e-300}, "1e308"),
+        ({"additionalProperties": {"type": "string"}}, '{"\\ud800": 1}'),
+        ({"const": "\ud800"}, '"\\udc00"'),
+        ({"$ref": "#"}, "1"),
+        ({"$ref": "#/$defs/none"}, "1"),
+        ({"uniqueItems": True, "maxItems": 0}, "[" * 900 + "]" * 900),
+    ],
+)
+def test_no_schema_and_no_answer_breaks_a_run(schema: dict[str, Any], answer: str) -> None:
+    scorer = Scorer("one", ScorerKind.JSON_SCHEMA, schema=schema)
+    score = scorers.measure(scorer)(answer, scorers.NOTHING)
+    assert (score.milli or 0, score.passed) == (0, False)
+    assert (score.reason or "").encode()
+
+
+@pytest.mark.parametrize("expected", [b"1" + b"0" * 5_000, b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"1" + b"}" * 900])
+def test_an_expectation_is_refused_or_can_be_compared(expected: bytes) -> None:
+    try:
+        _, found = references.read(b'{"custom_id":"a","expected":' + expected + b"}")
+    except ValueError:
+        return
+    value = msgspec.json.decode(found)
+    for answer in ("1", found.decode()):
+        score = scorers.measure(Scorer("one", ScorerKind.EXACT))(answer, value)
+        assert score.milli in (0, 1_000)
+
+
+def test_a_schema_whose_steps_can_not_be_counted_is_refused() -> None:
+    twice = {f"d{n}": {"dependentSchemas": {k: {"$ref": f"#/$defs/d{n + 1}"} for k in "ab"}} for n in range(40)}
+    with pytest.raises(BadRequest, match="dependentSchemas"):
+        BoundedSchema({"unevaluatedProperties": False, "$ref": "#/$defs/d0", "$defs": twice | {"d40": True}})
+
+
+def test_a_schema_that_could_not_be_shown_again_is_refused() -> None:
+    deep: Any = {"type": "string"}
+    for _ in range(60):
+        deep = {"properties": {"a": deep}}
+    with pytest.raises(BadRequest, match="too deep: 100 levels"):
+        BoundedSchema(deep)
+    with pytest.raises(BadRequest, match="too deep"):
+        BoundedSchema({"const": json.loads("[" * 900 + "]" * 900)})
+    assert BoundedSchema({"const": [[1]]}).fault("[[1]]") is None

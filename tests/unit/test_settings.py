@@ -89,11 +89,12 @@ NOTHING_IS_FINE = {
     "batches_seconds", "cache_answer_bytes", "cache_bytes", "call_wait_seconds", "close_grace_seconds",
     "engine_gpus", "erasure_late_seconds", "events_seconds", "ingress_grace_seconds", "ingress_port",
     "keep_alive_seconds", "key_cache_seconds", "key_stale_seconds", "max_api_keys", "max_estimates",
-    "max_eval_runs", "max_evals", "max_files", "max_inline_bytes", "max_inline_requests", "max_open_batches",
-    "max_open_eval_runs", "max_queued_lines", "max_queued_tokens", "max_requests_per_minute", "max_stored_bytes",
-    "max_tokens_per_minute", "max_upload_bytes", "max_wait_seconds", "max_webhook_endpoints", "pieces_seconds",
-    "poison_call_seconds", "promote_slack_seconds", "promoted_share", "tenant_calls", "tenant_sequences",
-    "trail_seconds", "unfinished_blob_seconds", "webhook_answer_kept_bytes",
+    "max_eval_comparisons", "max_eval_runs", "max_evals", "max_files", "max_inline_bytes", "max_inline_requests",
+    "max_open_batches", "max_open_eval_runs", "max_queued_lines", "max_queued_tokens", "max_requests_per_minute",
+    "max_stored_bytes", "max_tokens_per_minute", "max_upload_bytes", "max_wait_seconds", "max_webhook_endpoints",
+    "pieces_seconds", "poison_call_seconds", "pool_asleep", "pool_memory_seconds", "pool_sleep_frees",
+    "promote_slack_seconds", "promoted_share", "tenant_calls", "tenant_sequences", "trail_seconds",
+    "unfinished_blob_seconds", "wake_calls", "webhook_answer_kept_bytes",
 }  # fmt: skip
 """Where 0 says something: none are let in, or not at all, or at once. Anything else needs some of it to work."""
 NUMBERS = [name for name, kind in KINDS.items() if kind in (int, float)]

@@ -1,4 +1,4 @@
-"""The worker's two processes: `python -m penstock_worker gpu …` and `python -m penstock_worker io`."""
+"""The worker's processes: `python -m penstock_worker gpu …`, `… io`, `… pool --pool NAME` and `… tune …`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from penstock.settings import load
 from penstock.store import revision
 from penstock_worker import process
 from penstock_worker.engine.launch_spec import BadLaunch
+from penstock_worker.tuning import command as tuning
 
 
 def main() -> None:
@@ -29,18 +30,28 @@ def main() -> None:
     gpu.add_argument(
         "--promote", action="store_true", help="where no other machine serves it, be what the name stands for"
     )
+    gpu.add_argument("--in-pool", action="store_true", help="drained, give back what is held: another has its turn")
     kinds.add_parser("io", help="validate and assemble batches")
+    tuning.add_to(kinds.add_parser("tune", help="look for the arguments with which a model is fastest here"))
+    pool = kinds.add_parser("pool", help="let the versions of a pool take turns on this machine")
+    pool.add_argument("--pool", required=True, metavar="NAME", help="the pool that it is a host of")
     given = parser.parse_args()
     settings = load()
+    if given.kind == "tune":  # it needs no database
+        raise SystemExit(tuning.main(settings, given))
     revision.require(settings.database_url)
     logs.configure(settings.log_level)
     failpoint.arm(settings.failpoints)
     if given.kind == "io":
         process.io(settings)
+    elif given.kind == "pool":
+        process.pool(settings, given.pool)
     else:
         name, named, source = given.model.partition("=")
         try:
-            process.gpu(settings, name, source if named else name, given.engine, given.engine_arg, given.promote)
+            process.gpu(
+                settings, name, source if named else name, given.engine, given.engine_arg, given.promote, given.in_pool
+            )
         except (BadLaunch, NoModel) as error:
             raise SystemExit(f"penstock worker: {error}") from error
 

@@ -39,7 +39,7 @@ from penstock_worker.admission.gate import Gate
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
-from penstock_worker.engine import kind, revision
+from penstock_worker.engine import device, kind, revision
 from penstock_worker.engine.adapters.adapter_loader import AdapterLoader
 from penstock_worker.engine.adapters.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
@@ -50,6 +50,11 @@ from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
 from penstock_worker.io.eval_tasks import EvalTasks
 from penstock_worker.io.webhook_sender import WebhookSender
+from penstock_worker.pool import host_place
+from penstock_worker.pool.host_loop import HostLoop
+from penstock_worker.pool.member_set import MemberSet
+from penstock_worker.pool.pool_rows import PoolRows
+from penstock_worker.pool.switching import HostEnds, Switching
 from penstock_worker.runtime import celery_app
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.runtime.loop_thread import LoopThread
@@ -118,9 +123,16 @@ def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:
 
 
 def gpu(
-    settings: Settings, model: str, source: str, engine_kind: str, arguments: Sequence[str], promote: bool = False
+    settings: Settings,
+    model: str,
+    source: str,
+    engine_kind: str,
+    arguments: Sequence[str],
+    promote: bool = False,
+    in_pool: bool = False,
 ) -> None:
     """Run a gpu worker and its engine until SIGTERM. `promote`: it takes over a name that no other machine serves.
+    `in_pool`: a pool's host started it, and drains it when another is to have its place.
 
     Raises BadLaunch or NoModel for what no engine can be started with. An engine that says so itself ends the process
     with one line and status 1.
@@ -148,10 +160,15 @@ def gpu(
         worker_status = stack.enter_context(
             WorkerStatus(db, beat, holder, settings, lambda trouble: _give_up(trouble, log_path))
         )
-        worker_status.register(launch.batch_slots, launch.profile)
+        worker_status.register(launch.batch_slots, launch.profile, device.of(launch))
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
-        client = EngineClient(socket=launch.socket, generation=lambda: supervisor.generation, profile=launch.profile)
+        client = EngineClient(
+            socket=launch.socket,
+            generation=lambda: supervisor.generation,
+            profile=launch.profile,
+            max_answer_bytes=settings.max_answer_bytes,
+        )
         stack.enter_context(loop.living(client))
         supervisor = Supervisor(
             launch,
@@ -208,7 +225,7 @@ def gpu(
             RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), None, hinter.say
         )
         ingress = stack.enter_context(WorkerIngress(db, holder, engine, meter))
-        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress))
+        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress), gives_back=in_pool)
         stack.enter_context(supervisor)
         stack.enter_context(orders)
         stack.enter_context(telling(download, lambda: supervisor.state is not EngineState.READY))
@@ -221,6 +238,45 @@ def gpu(
         _consume(f"gpu-{model_slug(model)}", queues, SLICE_PLACES + 2, end)
         end.wait_until_empty()
         worker_status.goodbye()
+
+
+def pool(settings: Settings, name: str) -> None:
+    """Run a pool's host and its members until SIGTERM; end with one line if there is no such pool, or no more."""
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(host_place.held(name, settings.runtime_dir))
+        except host_place.PlaceTaken as taken:
+            _end(str(taken))
+        db, _ = stack.enter_context(_database(settings, connections.POOL))
+        holder = Holder(uuid.uuid4(), "pool", None, socket.gethostname(), os.getpid(), name)
+        beat = Beat(db, holder, settings)
+        members = stack.enter_context(MemberSet())
+        host = HostLoop(name, settings, members)
+        host.listen(beat)
+        rows = PoolRows(db, holder, name, settings, host.again)
+        with suppress(HostEnds, Unavailable):
+            if not rows.exists():
+                _end(f"There is no pool {name}: make it with `penstock pools create`.")
+            if earlier := place.earlier:
+                rows.end_earlier(earlier)
+            worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
+            worker_status.register(0)
+            place.take(holder.id)
+            stack.enter_context(beat)
+
+            def take(takes: bool) -> None:
+                host.drained = not takes
+
+            stack.enter_context(Orders(db, beat, holder, worker_status, take))
+            log.info("pool_host", pool=name)
+            why = host.run(rows, Switching(rows, members, host, settings, name))
+            members.end_all()
+            with suppress(Unavailable):
+                rows.gone()
+                worker_status.goodbye()
+                place.leave()
+            if why:
+                _end(why)
 
 
 def _of_adapters(db: Database, use_case: Callable[..., R]) -> Callable[..., Awaitable[R]]:

@@ -29,6 +29,7 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
+    pools,
     retry,
     steering,
     uploads,
@@ -51,6 +52,7 @@ from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
 from penstock.service.calls.version_calls import VersionCalls
+from penstock.service.calls.wake_waits import WakeWaits
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -91,6 +93,7 @@ _BODIES = (
     *deliveries.BODIES,
     *eval_requests.BODIES,
     *admin.BODIES,
+    *pools.BODIES,
     *model_versions.BODIES,
     *model_aliases.BODIES,
 )
@@ -120,6 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
             async with (
                 WorkerDirectory(db, settings) as directory,
                 IngressClient(settings.ingress_secret.shown, settings.ingress_ca) as client,
+                WakeWaits(db, directory, settings) as wakes,
                 CallUsage(db) as call_usage,
                 VersionCalls(db) as version_calls,
                 KeyUses(db) as key_uses,
@@ -138,7 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
                     intake=intake,
                     completion_waiter=completion_waiter,
                     directory=directory,
-                    calls=Calls(directory, client, Poison(db, directory, settings), settings, cache),
+                    calls=Calls(directory, client, Poison(db, directory, settings), settings, cache, wakes=wakes),
                     call_usage=call_usage,
                     version_calls=version_calls,
                     outbound=outbound,
@@ -165,7 +169,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for room in (
         calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, limits, usage,
-        webhooks, deliveries, admin, workers,
+        webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)

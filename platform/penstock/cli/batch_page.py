@@ -54,7 +54,8 @@ def _facts(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": one["id"],
         "status": _status(one),
-        "waits": waiting and " ".join([waiting["reason"].replace("_", " "), *waiting["models"]]),
+        "waits": waiting
+        and (waiting.get("message") or " ".join([waiting["reason"].replace("_", " "), *waiting["models"]])),
         "lane": one["lane"],
         "model": one["model"],
         "versions": ", ".join(f"{asked} {' '.join(found)}" for asked, found in (one.get("versions") or {}).items()),

@@ -51,10 +51,16 @@ def upload(client: httpx.Client, file: Path) -> str:
 
 def send(client: httpx.Client, file: Path, purpose: str) -> dict[str, Any]:
     """Send a file as it is; the API's object of it. Raises Problem."""
+    import h11
+    import httpx
+
     with opened(file) as whole:
         name = file.name.encode(errors="backslashreplace").decode()  # a name may be any bytes
         files = {"file": (name, whole, "application/octet-stream")}
-        sent: dict[str, Any] = ask(client, "POST", "/files", files=files, data={"purpose": purpose}, timeout=None)
+        try:
+            sent: dict[str, Any] = ask(client, "POST", "/files", files=files, data={"purpose": purpose}, timeout=None)
+        except (httpx.LocalProtocolError, h11.LocalProtocolError):
+            raise Problem(f"{file} has another size than it had: send it once nobody writes to it any more.") from None
     return sent
 
 

@@ -33,7 +33,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "api": ("servers", "Serve the HTTP API in this process."),
     "keeper": ("servers", "Run the keeper: dispatch, reap, expire, finish. Several may run."),
     "io": ("servers", "Run an io worker: validate and assemble."),
-    "worker": ("servers", "Run a GPU worker and its engine."),
+    "worker": ("servers", "Run a GPU worker and its engine, or a host of a pool."),
+    "tune": (
+        "tune",
+        "Look for the engine's arguments with which a model is fastest on this machine, and say how to start it so.",
+    ),
     "settings": ("settings", "Show every setting and its present value."),
     "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model."),
     "audit": (
@@ -48,6 +52,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
     "limits": ("limits", "Set what tenants and keys may do (needs the database); show what is left."),
     "models": ("models", "List and show models, make one known, roll versions out, promise latencies, set prices."),
+    "pools": (
+        "pools",
+        "Pools of machines that serve more versions than fit at once: make them, ask why they switch "
+        "(needs an operator's key).",
+    ),
     "secrets": ("secrets", "The keys that webhook secrets are encrypted with."),
     "tenants": (
         "tenants",

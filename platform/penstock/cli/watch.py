@@ -105,6 +105,8 @@ def why(batch: dict[str, Any]) -> str:
         return ""
     if waiting["reason"] == "no_worker":
         return f"waits: no live worker serves {', '.join(waiting['models'])}"
+    if waiting["reason"] == "asleep":
+        return f"waits: {waiting.get('message') or ', '.join(waiting['models']) + ' is asleep'}"
     return "waits: no io worker is live"
 
 

@@ -87,6 +87,7 @@ def _connections(around: Surroundings, facts: ServerFacts, found: Diagnosis) -> 
     live = Counter(worker.kind for worker in found.processes)
     parts = [("API", around.apis, around.settings.api_connections)]
     parts += [(kind, max(1, live[kind]), most) for kind, most in connections.OF_KIND.items()]
+    parts += [("pool host", hosts, connections.POOL)] if (hosts := live["pool"]) else []
     parts += [("for commands", 1, connections.COMMANDS)]
     needed = sum(count * most for _, count, most in parts)
     sum_up = ", ".join(f"{count} {kind} × {most}" for kind, count, most in parts)

@@ -24,6 +24,15 @@ COUNTED: Final = {
     "webhook_given_up": "Deliveries that failed at their last attempt, or whose endpoint answered 410.",
     "webhook_unsigned": "Attempts that sent nothing, since no key opens the endpoint's secret: see `penstock secrets`.",
     "delivery_swept": "Deliveries that were swept once they were old, with their attempts.",
+    "pool_switches": "Switches of pools that were done, by the reason of their decision.",
+    "pool_switch_seconds": "Time that those switches took, added up: nothing was answered on their places meanwhile.",
+    "pool_switches_failed": "Switches of pools after which whoever should have come was not awake.",
+    "pool_member_killed": "Members of pools that were killed, since they did not end in time.",
+    "pool_start_failed": "Starts and wakes in pools that failed, and were tried again or given up.",
+    "pool_sleep_failed": "Engines in pools that did not fall asleep as they should, and were ended.",
     "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
 }
 """Every name that may be counted, and what it means."""
+
+LABELLED: Final = {"pool_switches": "reason", "pool_switch_seconds": "reason"}
+"""Of those that are counted apart, `NAME/VALUE`, the label that the value is of."""

@@ -10,6 +10,7 @@ CANCELLED: Final = ("batch_cancelled", "This line was not answered before the ba
 EXPIRED: Final = ("batch_expired", "This line was not answered before the batch's completion window ended.")
 FAILED: Final = ("internal_error", "This line was not answered because the batch failed.")
 TIMED_OUT: Final = ("request_timeout", "The engine did not answer this line in time.")
+TOO_LARGE: Final = ("answer_too_large", "The engine's answer had more bytes than are kept of one.")
 BROKEN: Final = ("internal_error", "This line met an internal error; it is in the worker's log.")
 CRASHED: Final = ("engine_crash", "The engine crashed each time it was asked this line.")
 UNREACHED: Final = (

@@ -14,6 +14,8 @@ from penstock.domain.ids import line_id
 from penstock.domain.work.batch import LineError
 from penstock.formats.answers.finish import Finish, finish
 
+_BAD_GATEWAY: Final = 502
+_MOST_TOKENS: Final = 1_000_000_000
 NO_USAGE: Final = Usage()
 
 
@@ -60,10 +62,13 @@ def answered(
 ) -> Record:
     """Record what the engine answered over HTTP, a refusal included; 2xx goes to the output file.
 
-    If the answer was there already, the line says `cached`, and its tokens cost no engine anything.
+    A 2xx that is no JSON object is no answer, whoever sent it: its line has failed, with a 502. If the answer was there
+    already, the line says `cached`, and its tokens cost no engine anything.
     """
+    body, usage, is_object = _one_line(body)
+    if not is_object and 200 <= status < 300:
+        status = _BAD_GATEWAY
     failed = not 200 <= status < 300
-    body, usage = _one_line(body)
     said = (status, _encode(request_id or ""), b',"cached":true' if reused else b"", body)
     response = b'{"status_code":%d,"request_id":%b%b,"body":%b}' % said
     line = _line(batch, number, custom_id, response, b"null")
@@ -100,18 +105,18 @@ def _line(batch: str, number: int, custom_id: str | None, response: bytes, error
     )
 
 
-def _one_line(body: bytes) -> tuple[bytes, Usage]:
-    """The body as JSON without line breaks, and its usage; what is not JSON is quoted in an error object."""
+def _one_line(body: bytes) -> tuple[bytes, Usage, bool]:
+    """The body as JSON without line breaks, its usage, and whether it is an object; else it is quoted in an error."""
     try:
         body.decode()
         if b"\n" in body or b"\r" in body:
             body = msgspec.json.format(body, indent=-1)
-        return body, _usage(_read_answer(body))
+        return body, _usage(_read_answer(body)), True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _one_lenient_line(body)
 
 
-def _one_lenient_line(body: bytes) -> tuple[bytes, Usage]:
+def _one_lenient_line(body: bytes) -> tuple[bytes, Usage, bool]:
     """The same for what msgspec refuses or stops reading early, with Python's own JSON, which checks all of it.
 
     Half a surrogate pair is such a thing, which models do answer, and so are a usage of another shape and `502 Bad …`.
@@ -120,12 +125,14 @@ def _one_lenient_line(body: bytes) -> tuple[bytes, Usage]:
         values = json.loads(body, parse_constant=_refuse_constant)
         line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
     except (ValueError, RecursionError):
+        values, line = None, b""
+    if not isinstance(values, dict):
         text = body[:2_000].decode("utf-8", "replace")
-        return _encode({"error": {"message": text, "type": "server_error", "code": "not_json"}}), Usage()
+        return _encode({"error": {"message": text, "type": "server_error", "code": "not_json"}}), Usage(), False
     try:
-        return line, _usage(msgspec.convert(values, _Answer))
+        return line, _usage(msgspec.convert(values, _Answer)), True
     except msgspec.ValidationError:
-        return line, Usage()
+        return line, Usage(), True
 
 
 class _Event(_Answer):
@@ -166,11 +173,16 @@ def _usage(answer: _Answer) -> Usage:
     before = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
     after = usage.completion_tokens_details or usage.output_tokens_details or _Details()
     return Usage(
-        usage.prompt_tokens or usage.input_tokens or 0,
-        before.cached_tokens or 0,
-        usage.completion_tokens or usage.output_tokens or 0,
-        after.reasoning_tokens or 0,
+        _count(usage.prompt_tokens or usage.input_tokens),
+        _count(before.cached_tokens),
+        _count(usage.completion_tokens or usage.output_tokens),
+        _count(after.reasoning_tokens),
     )
+
+
+def _count(said: int | None) -> int:
+    """Tokens as an engine says them: one elsewhere may say what no answer has, and sums of it fit in no column."""
+    return min(max(said or 0, 0), _MOST_TOKENS)
 
 
 def parse(line: bytes) -> dict[str, Any]:

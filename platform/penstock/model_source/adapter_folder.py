@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,8 @@ from penstock.model_source.no_model import NoModel
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 _PIECE_BYTES: Final = 1 << 20
-_LAYER: Final = re.compile(r"\.layers\.(\d+)\.")
+_MOST_DIMENSIONS: Final = 4
+_LAYER: Final = re.compile(r"\.layers\.(\d{1,9})\.")
 _READS_HIDDEN: Final = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 _WRITES_HIDDEN: Final = ("o_proj", "down_proj")
 
@@ -47,13 +48,13 @@ def check(at: Path) -> AdapterFiles:
             raise NoModel(f"{at} can't be loaded: engines take no adapter whose {name} is {config[name]!r}.")
     pattern = config.get("rank_pattern")
     ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
-    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
+    if not all(type(rank) is int and rank > 0 for rank in ranks):
         raise NoModel(f"{at / CONFIG} says no rank: r must be a whole number above 0.")
     weights = at / WEIGHTS
     if not weights.is_file():
         raise NoModel(f"{at} has no weights: there is no {WEIGHTS} in it; other formats are not taken.")
     folder.check_whole(weights)
-    shapes = dict(_shapes(weights))
+    shapes = _shapes(weights)
     firsts = {name for name in shapes if ".lora_A." in name}
     if not firsts:
         raise NoModel(f"{weights} holds no LoRA weights: none of its tensors is a lora_A.")
@@ -100,12 +101,24 @@ def digest(files: AdapterFiles, base: str) -> str:
     return hash.hexdigest()
 
 
-def _shapes(weights: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    with weights.open("rb") as file:
-        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield name, tuple(tensor["shape"])
+def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
+    """Of a file that is whole, so its header can be read."""
+    try:
+        with weights.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except OSError as error:
+        raise NoModel(f"{weights} can't be read: {error.strerror}.") from None
+    found = {name: _shape(tensor.get("shape")) for name, tensor in header.items() if name != "__metadata__"}
+    if odd := [name for name, shape in found.items() if shape is None]:
+        raise NoModel(f"{weights} is damaged: {odd[0][:100]!r} has no shape that a tensor has. Copy it again.")
+    return {name: shape for name, shape in found.items() if shape is not None}
+
+
+def _shape(said: object) -> tuple[int, ...] | None:
+    """A tensor's; of an adapter's none has more than four dimensions, or none at all."""
+    if not isinstance(said, list) or not 0 < len(said) <= _MOST_DIMENSIONS:
+        return None
+    return tuple(said) if all(type(size) is int and size > 0 for size in said) else None
 
 
 def _hidden_width(name: str, shape: tuple[int, ...]) -> int | None:

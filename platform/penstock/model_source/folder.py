@@ -67,7 +67,7 @@ def read_object(file: Path) -> dict[str, object]:
         found = json.loads(file.read_bytes())
     except OSError as error:
         raise NoModel(f"{file} can't be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NoModel(f"{file} is no JSON: {error}.") from None
     if not isinstance(found, dict):
         raise NoModel(f"{file} is no JSON object.")
@@ -95,7 +95,7 @@ def _is_cut(file: Path) -> bool:
         return file.stat().st_size < 8 + length + max(ends, default=0)
     except OSError as error:
         raise NoModel(f"{file} can't be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return True
 
 

@@ -23,6 +23,9 @@ _LFS: Final = b"version https://git-lfs"
 _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Types of values, as `struct` spells them."""
 _STRING, _ARRAY = 8, 9
+_MOST_HEAD_BYTES: Final = 256 * 1024 * 1024
+_MOST_VALUES: Final = 4 * 1024 * 1024
+"""Of facts, of tensors, and of texts in one list: the largest vocabularies have some hundred thousand."""
 _MOST_DIMENSIONS: Final = 4
 TENSOR_TYPES: Final = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
@@ -67,7 +70,7 @@ class _Reader:
 
     def skip(self, count: int) -> None:
         self.at += count
-        if self.at > len(self._data):
+        if self.at > min(len(self._data), _MOST_HEAD_BYTES):
             raise _DamagedError
 
     def text(self) -> str:
@@ -87,7 +90,7 @@ class _Reader:
         inner, count = self.number("I"), self.number("Q")
         if inner in _NUMBERS:
             self.skip(count * struct.calcsize("<" + _NUMBERS[inner]))
-        elif inner == _STRING:
+        elif inner == _STRING and count <= _MOST_VALUES:
             for _ in range(count):  # ends at the file's end at the latest: each has eight bytes at least
                 self.skip(self.number("Q"))
         else:
@@ -115,6 +118,8 @@ def read(file: Path) -> GgufHead:
 
 def _read(file: Path, parts: int) -> GgufHead:
     try:
+        if file.exists() and not file.is_file():
+            raise NoModel(f"{file} is no GGUF: it is {'a folder' if file.is_dir() else 'a pipe or a device'}.")
         with file.open("rb") as opened:
             if file.stat().st_size < _LEAST_BYTES:
                 raise NoModel(f"{file} is no GGUF: it has {file.stat().st_size} bytes.")
@@ -135,6 +140,8 @@ def _of(file: Path, data: mmap.mmap, parts: int) -> GgufHead:
         raise NoModel(f"{file} is a GGUF of version {version}; llama.cpp reads {' and '.join(map(str, _VERSIONS))}.")
     try:
         tensors, count = reader.number("Q"), reader.number("Q")
+        if max(tensors, count) > _MOST_VALUES:
+            raise _DamagedError
         about: dict[str, Any] = {}
         for _ in range(count):
             name = reader.text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,11 +28,16 @@ def look(
         return None
     config = _value(arguments, "--hf-config-path") is None
     weights = _value(arguments, "--load-format") in (None, "auto", "safetensors", "hf")
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = _place(source)
+    if path and path.is_dir():
         folder.check(path, config=config, weights=weights)
         return None
-    if path.is_file() or "://" in source or ":" in source or environ.get("VLLM_USE_MODELSCOPE", "0") not in ("", "0"):
+    if (
+        (path and path.is_file())
+        or "://" in source
+        or ":" in source
+        or environ.get("VLLM_USE_MODELSCOPE", "0") not in ("", "0")
+    ):
         return None
     if source.endswith(".gguf"):
         raise NoModel(f"There is no file {source}.")
@@ -40,13 +46,19 @@ def look(
     return _of_hub(source, arguments, environ, config, weights)
 
 
+def _place(source: str) -> Path | None:
+    """The file or folder that a source names; None if there is none, or can be none: a name of 5,000 characters."""
+    found = os.path.expanduser(source)
+    return Path(found) if os.path.exists(found) else None
+
+
 def _of_gguf(source: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Download | None:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = _place(source)
+    if path and path.is_dir():
         files = sorted(file.name for file in path.glob(f"*{gguf.SUFFIX}"))
         what = f"name a file in it: {', '.join(files[:3])}" if files else f"there is no *{gguf.SUFFIX} in it"
         raise NoModel(f"{source} is a folder, and llama.cpp reads a GGUF file; {what}.")
-    if path.exists():
+    if path and path.exists():
         gguf.read(path)
         return None
     if source.endswith(gguf.SUFFIX):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.nesting import MOST_LEVELS, is_too_deep
 from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 
 MOST_BYTES: Final = 64 * 1024
@@ -31,11 +32,16 @@ class BoundedSchema:
         import jsonschema
         from referencing import Registry
 
+        if is_too_deep(schema):
+            raise BadRequest(f"The schema is too deep: {MOST_LEVELS} levels are allowed.", param=param)
         written = json.dumps(schema)
         if "\\u0000" in written:
             raise BadRequest("The schema holds a NUL character.", param=param)
         if len(written) > MOST_BYTES:
             raise BadRequest(f"A schema has at most {MOST_BYTES} bytes.", param=param)
+        if '"dependentSchemas"' in written and '"unevaluated' in written:
+            # jsonschema looks through the former for the latter by itself, not by keywords that are counted.
+            raise BadRequest("A schema can't have 'dependentSchemas' beside 'unevaluated…' here.", param=param)
         self._steps = 0
         self._patterns: dict[str, BoundedRegex] = {}
         self._read(schema, param)
@@ -54,7 +60,7 @@ class BoundedSchema:
         from referencing.exceptions import Unresolvable
 
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_refuse)
         except ValueError:
             return "it is no JSON"
         except RecursionError:
@@ -62,7 +68,7 @@ class BoundedSchema:
         self._steps = 0
         try:
             error = next(self._validator.iter_errors(value), None)
-        except RecursionError:
+        except (RecursionError, ArithmeticError, ValueError):  # multipleOf meets numbers that no float holds
             raise TooComplex from None
         except Unresolvable as error:
             return f"the schema refers to what is not there: {str(error)[:100]}"
@@ -107,6 +113,11 @@ class BoundedSchema:
         compiled = self._patterns.get(pattern) or BoundedRegex(pattern)
         if compiled.find(instance) is None:
             yield jsonschema.ValidationError(f"{instance[:60]!r} does not match {pattern!r}")
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities are no JSON, whatever Python reads."""
+    raise ValueError(constant)
 
 
 def _unique(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:

@@ -24,15 +24,23 @@ PASSED: Final = Score(WHOLE, True)
 
 def missed(reason: str) -> Score:
     """No point, for this reason."""
-    return Score(0, False, reason)
+    return Score(0, False, _told(reason))
 
 
 def left_out(reason: str) -> Score:
     """Nothing can be said."""
-    return Score(None, False, reason)
+    return Score(None, False, _told(reason))
+
+
+def _told(reason: str) -> str:
+    """Half a surrogate pair, which a model may answer, can't be written into a file."""
+    return reason.encode("utf-8", "backslashreplace").decode()
 
 
 def shown(value: Any) -> str:
     """A value as a reason shows it: short, on one line."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # too deep, or a number of too many digits
+        return "…"
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"

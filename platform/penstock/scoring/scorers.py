@@ -74,10 +74,9 @@ def _equal(text: str, expected: Any, scorer: Scorer) -> bool:
     if isinstance(expected, str):
         return normalised(text, scorer.normalise) == normalised(expected, scorer.normalise)
     try:
-        found = json.loads(text)
+        return json.dumps(json.loads(text), sort_keys=True) == json.dumps(expected, sort_keys=True)
     except (ValueError, RecursionError):
         return False
-    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
 
 
 def _regex(scorer: Scorer, param: str | None) -> Measure:

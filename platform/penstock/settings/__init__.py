@@ -22,6 +22,7 @@ from penstock.settings.leases import LeaseSettings
 from penstock.settings.limits import LimitSettings
 from penstock.settings.lines import LineSettings
 from penstock.settings.plans import PlanSettings
+from penstock.settings.pool_host import PoolHostSettings
 from penstock.settings.servers import ServerSettings
 from penstock.settings.sweep import SweepSettings
 from penstock.settings.webhooks import OutboundSettings, WebhookSettings
@@ -36,6 +37,7 @@ class Settings(
     SweepSettings,
     DispatchSettings,
     PlanSettings,
+    PoolHostSettings,
     EngineSettings,
     LineSettings,
     LeaseSettings,

@@ -21,6 +21,9 @@ class CallSettings(Concern):
     )
     ingress_ca: Path | None = Field(None, description="CA that signed the ingresses' certificates, if they speak TLS.")
     call_seconds: float = Field(600.0, gt=0, description="Longest time of one waiting call, from its head to its end.")
+    wake_calls: int = Field(
+        100, ge=0, description="Calls that wait in one API process for versions that are asleep in pools to wake."
+    )
     call_tries: int = Field(3, ge=1, description="Workers that a call is offered to at most, before one takes it.")
     poison_call_seconds: float = Field(600.0, description="A call that met two engine deaths is refused for so long.")
     key_cache_seconds: float = Field(5.0, description="A key that waiting calls use is looked up again after so long.")

@@ -16,15 +16,20 @@ WEBHOOK_SENDER: Final = 2
 IO: Final = IO_POOL + WEBHOOK_SENDER
 GPU: Final = SLICE_PLACES + 5
 """One for each slice in work, the beat, the status, the load report, and two for whoever else asks."""
+POOL: Final = 3
+"""A pool's host, beside its members: its loop, the beat, the status."""
 OF_KIND: Final = {"keeper": KEEPER, "io": IO, "gpu": GPU}
-"""By the kind of a registered process; an API's are a setting."""
+"""By the kind of a registered process that each platform has; an API's are a setting."""
 COMMANDS: Final = 3
 """For people: `penstock migrate`, `penstock keys` and the like."""
 
 
-def needed(settings: ServerSettings, *, apis: int = 1, keepers: int = 1, ios: int = 1, gpus: int = 1) -> int:
+def needed(
+    settings: ServerSettings, *, apis: int = 1, keepers: int = 1, ios: int = 1, gpus: int = 1, hosts: int = 0
+) -> int:
     """The most connections that so many processes have open, and some for commands.
 
+    `gpus` are those that run at once, members of pools among them; `hosts` are hosts of pools.
     Postgres keeps a few of its `max_connections` for superusers (`superuser_reserved_connections`): these come on top.
     """
-    return apis * settings.api_connections + keepers * KEEPER + ios * IO + gpus * GPU + COMMANDS
+    return apis * settings.api_connections + keepers * KEEPER + ios * IO + gpus * GPU + hosts * POOL + COMMANDS

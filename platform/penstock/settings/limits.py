@@ -48,7 +48,12 @@ class LimitSettings(Concern):
     max_eval_runs: int = Field(
         10_000, ge=0, description="Runs of one tenant's evals, those that have ended among them."
     )
-    max_open_eval_runs: int = Field(100, ge=0, description="Of these, runs that have not ended.")
+    max_open_eval_runs: int = Field(
+        100, ge=0, description="Of these, runs that have not ended; as many comparisons that have not."
+    )
+    max_eval_comparisons: int = Field(
+        10_000, ge=0, description="Comparisons of one tenant's runs; they go with their runs."
+    )
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
     max_waits: int = Field(500, ge=1, description="Long polls of one tenant at one API process.")
     slow_body_seconds: float = Field(

@@ -17,6 +17,9 @@ class LineSettings(Concern):
     line_tries: int = Field(
         3, ge=1, description="A line that meets 429, 5xx or a broken connection is asked this often in all."
     )
+    max_answer_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, description="A line whose answer is larger ends as `answer_too_large`."
+    )
     isolate_prefix_caches: bool = Field(
         True, description="No tenant's answer time tells what another asked: prefix caches are salted by tenant."
     )

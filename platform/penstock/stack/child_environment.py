@@ -18,16 +18,16 @@ ENGINE_KEY_FILE: Final = "PENSTOCK_ENGINE_KEY_FILE"
 SECRET_KEYS: Final = ("PENSTOCK_SECRET_KEYS", "PENSTOCK_SECRET_KEYS_FILE")
 """Keys of webhook secrets: for who makes them (api), signs with them (io), and encrypts them again (migrate)."""
 
-_BLOBS: Final = frozenset({"api", "keeper", "io", "gpu"})
+_BLOBS: Final = frozenset({"api", "keeper", "io", "gpu", "pool"})
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     KEY: frozenset({"api"}),
-    INGRESS_TOKEN: frozenset({"api", "gpu"}),
+    INGRESS_TOKEN: frozenset({"api", "gpu", "pool"}),
     METRICS_TOKEN: frozenset({"api"}),
     **dict.fromkeys((ENGINE_KEY, ENGINE_KEY_FILE), frozenset({"gpu"})),
     **dict.fromkeys(SECRET_KEYS, frozenset({"api", "io", "migrate"})),
     "PENSTOCK_DATABASE_URL": _BLOBS | {"migrate"},
-    "HF_TOKEN": frozenset({"gpu"}),
-    "HUGGING_FACE_HUB_TOKEN": frozenset({"gpu"}),
+    "HF_TOKEN": frozenset({"gpu", "pool"}),
+    "HUGGING_FACE_HUB_TOKEN": frozenset({"gpu", "pool"}),
 }
 """Which children need a secret; a variable that is not named is none of ours, and goes to all but the servers."""
 _CREDENTIALS: Final = ("AWS_", "AZURE_", "GOOGLE_")

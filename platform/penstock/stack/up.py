@@ -10,9 +10,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,14 +29,14 @@ from penstock.model_source.no_model import NoModel
 from penstock.service.admin import health
 from penstock.service.core.transaction import Database
 from penstock.settings import load
-from penstock.stack import child_environment, ports, postgres, tiny_model, valkey
+from penstock.stack import child_environment, local_pool, ports, postgres, tiny_model, valkey
 from penstock.stack import layout as layouts
 from penstock.stack.child import Child, last_lines, tie
+from penstock.stack.chosen_model import TINY
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
 from penstock.store.engine import sync_engine
 
-TINY: Final = "tiny"
 SERVERS: Final = ("postgres", "valkey")
 # A child that dies this often before the platform is ready will not come up by itself.
 DEATHS_BEFORE_READY: Final = 3
@@ -58,6 +58,10 @@ class StackOptions:
     source: str | None = None
     engine: str = VLLM.name
     engine_args: tuple[str, ...] = ()
+    more: tuple[local_pool.Named, ...] = ()
+    """Further models: all of them together are the pool `local`."""
+    awake: int = 1
+    """So many of the pool's at once."""
     flower_port: int | None = None
     redis: bool = True
     """Without Redis nobody hears a hint, and Flower has nothing to show: workers ask Postgres themselves."""
@@ -68,6 +72,14 @@ class StackOptions:
     def profile(self) -> EngineProfile:
         """Of its engine."""
         return PROFILES[self.engine]
+
+    @property
+    def each(self) -> tuple[StackOptions, ...]:
+        """The same for each of its models alone."""
+        return (replace(self, more=()), *map(self._alone, self.more))
+
+    def _alone(self, model: local_pool.Named) -> StackOptions:
+        return replace(self, model=model.name, source=model.source, engine=model.engine, more=())
 
     @property
     def flower_runs(self) -> bool:
@@ -86,9 +98,14 @@ class Running:
     flower_url: str | None
     """None if it was started without Redis, or without Flower."""
     flower_password: str
-    model: str
+    models: tuple[str, ...]
     say: Callable[[str], None]
     children: list[Child] = field(default_factory=list)
+
+    @property
+    def model(self) -> str:
+        """The first."""
+        return self.models[0]
 
     def tend(self) -> None:
         """Look after the children once: start again who died."""
@@ -98,39 +115,12 @@ class Running:
                 self.say(said)
 
 
-def parse_model(text: str | None, profile: EngineProfile = VLLM) -> tuple[str, str | None]:
-    """Read `[NAME=]DIR_OR_HF_ID`; a folder's own name is the name, else the Hugging Face id. Of an engine elsewhere
-    it is `NAME=URL`. Raises Problem.
-    """
-    if profile.is_elsewhere:
-        name, _, source = (text or "").partition("=")
-        if not source.startswith(("http://", "https://")) or not name:
-            message = (
-                f"--engine {profile.name} leads to an engine that runs already: say --model NAME=http://HOST:PORT."
-            )
-            raise Problem(message)
-        return name, source.rstrip("/")
-    if text is None or text in tiny_model.MODELS:
-        return text or TINY, None
-    name, equals, source = text.partition("=")
-    if not equals or Path(text).is_dir():
-        name, source = "", text
-    path = Path(source).expanduser()
-    if path.exists() and (path.is_dir() or profile.source is EngineSource.GGUF):
-        path = path.resolve()
-        return name or (path.name if path.is_dir() else path.stem), str(path)
-    if source.startswith((".", "/", "~")):
-        what = "GGUF file" if profile.source is EngineSource.GGUF else "model folder"
-        raise Problem(f"There is no {what} {source}: give a {what.partition(' ')[2]} or a Hugging Face id.")
-    return name or source, source
-
-
 @contextmanager
 def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Running]:
     """Start everything and wait until it can work; stop everything at the end of the `with`."""
     load()  # what is misspelt or no value is told before anything starts
     layout = layouts.at(wish.data)
-    download = _look_at_model(wish, environment)
+    downloads = [_look_at_model(one, environment) for one in wish.each]
     ports.check_port(wish.host, wish.port, "The API", "--port")
     if wish.flower_port is not None:
         ports.check_port("127.0.0.1", wish.flower_port, "Flower", "--flower-port")
@@ -140,15 +130,19 @@ def platform(wish: StackOptions, environment: Mapping[str, str], say: Callable[[
         running = _describe(wish, layout, environment, say)
         stack.callback(_stop, running)
         say(f"data folder {layout.data}, logs in {layout.logs}")
-        if download and download.total_bytes:
-            say(f"{wish.source}: {in_words(download.total_bytes - download.done_bytes)} are to be downloaded first")
-        model_maker = _begin_tiny_model(wish, layout, say)
+        for one, download in zip(wish.each, downloads, strict=True):
+            if download and download.total_bytes:
+                say(f"{one.source}: {in_words(download.total_bytes - download.done_bytes)} are to be downloaded first")
+        makers = [_begin_tiny_model(one, layout, say) for one in wish.each]
         runtime = layouts.runtime_folder(layout, environment)
         settings = _start_servers(running, wish, runtime, environment)
         _migrate(running, settings)
-        source = _end_tiny_model(model_maker, wish, layout) if wish.source is None else wish.source
-        _start_workers(running, wish, source, settings)
-        _wait_for_engine(running, wish, settings["PENSTOCK_DATABASE_URL"], download)
+        sources = [
+            _end_tiny_model(maker, one, layout) if one.source is None else one.source
+            for one, maker in zip(wish.each, makers, strict=True)
+        ]
+        _start_workers(running, wish, sources, settings)
+        _wait_for_engine(running, wish, settings["PENSTOCK_DATABASE_URL"], None if wish.more else downloads[0])
         _start_api(running, wish, settings)
         yield running
 
@@ -177,7 +171,7 @@ def _describe(
         key_made=made,
         flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.flower_runs else None,
         flower_password=layouts.flower_password(layout),
-        model=wish.model,
+        models=tuple(one.model for one in wish.each),
         say=say,
     )
 
@@ -252,28 +246,41 @@ def _migrate(running: Running, settings: dict[str, str]) -> None:
             running.say(line)
 
 
-def _start_workers(running: Running, wish: StackOptions, source: str, settings: dict[str, str]) -> None:
-    running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
+def _start_workers(running: Running, wish: StackOptions, sources: Sequence[str], settings: dict[str, str]) -> None:
     logs = running.layout.logs
-    gpu = ["gpu", "--model", f"{wish.model}={source}", "--engine", wish.engine]
-    arguments = wish.engine_args
-    if wish.source is None and wish.profile.takes_dtype and "PENSTOCK_ENGINE_PYTHON" not in settings:
-        added = tiny_model.dtype_arguments(arguments)
-        how = (
-            f"with {added[0]}: this CPU emulates bfloat16" if added else "in the dtype of its config or your arguments"
-        )
-        running.say(f"`{wish.model}` is served {how}")
-        arguments += added
-    gpu += [f"--engine-arg={argument}" for argument in arguments]
-    gpu.append("--promote")  # what is started here is what is asked here
+    if wish.more:
+        running.say(f"starting keeper, io worker and the host of pool {local_pool.NAME}, {wish.awake} awake at once")
+        models = [
+            local_pool.LocalModel(one.model, source, one.engine, _arguments(running, one, settings))
+            for one, source in zip(wish.each, sources, strict=True)
+        ]
+        with _database(settings["PENSTOCK_DATABASE_URL"]) as db:
+            local_pool.make(db, models, wish.awake, load())
+        last = _child("pool", _python("penstock_worker", "pool", "--pool", local_pool.NAME), logs, settings, 70)
+    else:
+        running.say(f"starting keeper, io worker and gpu worker ({wish.engine} with {wish.model})")
+        gpu = ["gpu", "--model", f"{wish.model}={sources[0]}", "--engine", wish.engine]
+        gpu += [f"--engine-arg={argument}" for argument in _arguments(running, wish, settings)]
+        gpu.append("--promote")  # what is started here is what is asked here
+        last = _child("gpu", _python("penstock_worker", *gpu), logs, settings, grace_seconds=30)
     _start(
         running,
         _child("keeper", _python("penstock.cli.main", "keeper"), logs, settings),
         _child("io", _python("penstock_worker", "io"), logs, settings, grace_seconds=20),
-        _child("gpu", _python("penstock_worker", *gpu), logs, settings, grace_seconds=30),
+        last,
     )
     if running.flower_url:
         _start(running, _flower(running, running.flower_url, settings))
+
+
+def _arguments(running: Running, wish: StackOptions, settings: Mapping[str, str]) -> tuple[str, ...]:
+    """What the engine of one model is told."""
+    if wish.source is not None or not wish.profile.takes_dtype or "PENSTOCK_ENGINE_PYTHON" in settings:
+        return wish.engine_args
+    added = tiny_model.dtype_arguments(wish.engine_args)
+    how = f"with {added[0]}: this CPU emulates bfloat16" if added else "in the dtype of its config or your arguments"
+    running.say(f"`{wish.model}` is served {how}")
+    return wish.engine_args + added
 
 
 def _flower(running: Running, url: str, settings: dict[str, str]) -> Child:
@@ -290,33 +297,41 @@ def _child(name: str, command: list[str], logs: Path, settings: dict[str, str], 
 
 
 def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, download: Download | None) -> None:
-    """Return once the gpu worker that was started here is ready, by its own row."""
+    """Return once the gpu worker that was started here is ready, or the pool's host, by its own row."""
     began = told = time.monotonic()
-    worker = next(child for child in running.children if child.name == "gpu")
-    db = Database(sync_engine(database_url, connections=1), lambda hints: None)
-    engine_log = running.layout.logs / f"engine-{model_slug(wish.model)}.log"
+    kind = "pool" if wish.more else "gpu"
+    worker = next(child for child in running.children if child.name == kind)
+    what = f"pool {local_pool.NAME}" if wish.more else "the engine"
+    its_log = worker.log if wish.more else running.layout.logs / f"engine-{model_slug(wish.model)}.log"
     failed = 0
-    try:
+    with _database(database_url) as db:
         while True:
             _tend_or_give_up(running)
             found = _live(db)
-            ours = next((one for one in found if one.kind == "gpu" and one.pid == worker.pid), None)
+            ours = next((one for one in found if one.kind == kind and one.pid == worker.pid), None)
             if ours and ours.state == "ready":
-                running.say(f"the engine is ready ({time.monotonic() - began:.0f} s)")
+                running.say(f"{what} is ready ({time.monotonic() - began:.0f} s)")
                 return
             if ours and ours.failed_starts > failed:
                 failed = ours.failed_starts
                 running.say(f"the engine did not start: {ours.engine_trouble}")
             if ours and failed >= DEATHS_BEFORE_READY:
-                raise Problem(f"The engine does not start: {ours.engine_trouble} (its log: {engine_log})")
+                raise Problem(f"The engine does not start: {ours.engine_trouble} (its log: {its_log})")
             now = time.monotonic()
             if now - began > wish.ready_seconds:
                 raise Problem(f"The engine was not ready after {wish.ready_seconds:.0f} s; see {running.layout.logs}.")
             if now - told >= NEWS_SECONDS:
-                doing = (download and download.words()) or f"log: {engine_log}"
-                running.say(f"waiting for the engine, {now - began:.0f} s so far ({doing})")
+                doing = (download and download.words()) or f"log: {its_log}"
+                running.say(f"waiting for {what}, {now - began:.0f} s so far ({doing})")
                 told = now
             time.sleep(TEND_SECONDS)
+
+
+@contextmanager
+def _database(url: str) -> Iterator[Database]:
+    db = Database(sync_engine(url, connections=1), lambda hints: None)
+    try:
+        yield db
     finally:
         db.close()
 

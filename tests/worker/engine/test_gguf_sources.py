@@ -16,8 +16,8 @@ from penstock.model_source.download import Download
 from penstock.model_source.look import look
 from penstock.model_source.no_model import NoModel
 from penstock.stack import tiny_model
+from penstock.stack.chosen_model import parse_model
 from penstock.stack.problem import Problem
-from penstock.stack.up import parse_model
 
 FILES = ["README.md", "m-Q4_K_M.gguf", "m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf", "mmproj-f16.gguf"]
 

@@ -115,10 +115,17 @@ def test_an_engine_that_was_started_to_order_by_priority_is_told_ranks_in_its_or
     assert far_launch(short_dir, "http://far", "--priority=high_first").profile.told_priority(4) == -4
 
 
-@pytest.mark.parametrize("url", ["far:8000", "ftp://far", "http://", "http://me:secret@far"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "far:8000", "ftp://far", "http://", "http://me:secret@far", "ftp://me:secret@far", "http://[far", "http://far:x",
+        "http://far:99999", "http://far/v1?key=secret", "http://far/#secret", "http://far\n", "http://f ar", "http://far:0",
+    ],
+)  # fmt: skip
 def test_an_address_that_leads_nowhere_or_holds_a_password_is_refused(url: str, short_dir: Path) -> None:
-    with pytest.raises(BadLaunch):
+    with pytest.raises(BadLaunch) as error:
         far_launch(short_dir, url)
+    assert "secret" not in str(error.value)
 
 
 def test_what_only_its_own_start_can_be_told_is_refused(short_dir: Path) -> None:

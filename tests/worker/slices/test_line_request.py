@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worker.engines import echo_engine
@@ -43,21 +44,25 @@ class Asked:
 
 
 @asynccontextmanager
-async def at_the_gate(engine: Supervisor) -> AsyncIterator[tuple[EngineClient, Gate]]:
+async def at_the_gate(engine: Supervisor, **more: Any) -> AsyncIterator[tuple[EngineClient, Gate]]:
     gate = Gate(1)
     await gate.admit(TICKET)
-    async with EngineClient(socket=engine.launch.socket) as client:
+    async with EngineClient(socket=engine.launch.socket, **more) as client:
         yield client, gate
     assert gate.in_flight == 0, "the slot is given back on every way out"
 
 
 def ask(
-    engine: Supervisor, asked: Line, timeout: float = 10.0, alive: Callable[[int], Awaitable[bool]] | None = None
+    engine: Supervisor,
+    asked: Line,
+    timeout: float = 10.0,
+    alive: Callable[[int], Awaitable[bool]] | None = None,
+    **more: Any,
 ) -> Asked:
     async def run() -> Asked:
         waits: list[float] = []
 
-        async with at_the_gate(engine) as (client, gate):
+        async with at_the_gate(engine, **more) as (client, gate):
 
             async def sleep(seconds: float) -> None:
                 assert gate.in_flight == 0, "a line that waits holds no slot"
@@ -122,6 +127,12 @@ def test_a_line_whose_time_is_over_is_timed_out_and_the_engine_is_told(engine: S
             return await client.metrics()
 
     assert 'vllm:num_requests_running{engine="0",model_name="echo"} 0' in asyncio.run(running())
+
+
+def test_an_answer_that_is_larger_than_any_is_kept_ends_its_line_at_once(engine: Supervisor) -> None:
+    asked = ask(engine, line("words " * 2_000), max_answer_bytes=4_096)
+    assert (asked.outcome.kind, asked.outcome.body, asked.waits) == (OutcomeKind.TOO_LARGE, b"", [])
+    assert ask(engine, line("words"), max_answer_bytes=4_096).outcome.kind is OutcomeKind.ANSWERED
 
 
 def test_a_500_of_a_dead_engine_is_no_try_of_the_lines(engine: Supervisor) -> None:

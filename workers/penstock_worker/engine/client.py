@@ -4,6 +4,7 @@ Measured with aiohttp over a unix socket: 0.5 ms of client time a line (137 toke
 
     EngineGone      no whole answer: refused, reset or closed before its end. The line may or may not have run
     EngineTimeout   no whole answer in time. The connection is closed, which makes vLLM abort the request
+    AnswerTooLarge  more than is kept of one answer; the connection is closed, too
 
 An answer is taken whole (`ask`), or as it comes (`open`), at the pace of whoever takes it: what is not taken waits in
 the engine's connection, so a slow caller costs no memory here. Both call `done` once when the engine is done with the
@@ -38,6 +39,7 @@ _STREAM_BUFFER_BYTES: Final = 64 * 1024
 _HEADERS: Final = {"content-type": "application/json"}
 _MOST_ID_CHARACTERS: Final = 200
 _ABORT_SECONDS: Final = 5.0
+DEFAULT_ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 R = TypeVar("R")
@@ -61,6 +63,10 @@ class EngineGone(Exception):
 
 class EngineTimeout(Exception):
     """The engine did not answer in time."""
+
+
+class AnswerTooLarge(Exception):
+    """The engine's answer has more bytes than are kept of one: one elsewhere may talk without end."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class EngineClient:
         clock: Callable[[], float] = time.monotonic,
         generation: Callable[[], int] = lambda: 1,
         profile: EngineProfile = VLLM,
+        max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
     ) -> None:
         if (socket is None) == (base_url is None):
             raise ValueError("an engine is reached by a unix socket or by a base URL")
@@ -120,6 +127,7 @@ class EngineClient:
         self._generation = generation
         self._session: aiohttp.ClientSession | None = None
         self._profile = profile
+        self._max_answer_bytes = max_answer_bytes
         self.abandoned = AbandonedRequests(self._tell if profile.abort is EngineAbort.REQUEST_ID else None)
 
     async def __aenter__(self) -> Self:
@@ -147,7 +155,10 @@ class EngineClient:
     async def ask(
         self, endpoint: str, body: bytes, timeout_seconds: float, done: Callable[[], None] = _nothing
     ) -> EngineAnswer:
-        """POST a line's body to an endpoint such as `/v1/chat/completions`. Raises EngineGone and EngineTimeout."""
+        """POST a line's body to an endpoint such as `/v1/chat/completions`.
+
+        Raises EngineGone, EngineTimeout and AnswerTooLarge.
+        """
         request_id = self._new_id()
         told = {"x-request-id": request_id, headers.LINE: "1"}
         if self._profile.abort is EngineAbort.DISCONNECT:
@@ -258,7 +269,10 @@ class EngineClient:
 
     async def metrics(self, path: str = "/metrics", timeout_seconds: float = 5.0) -> str:
         """The engine's Prometheus page. Raises EngineGone and EngineTimeout."""
-        answer = await self._send("GET", path, None, timeout_seconds, {"x-request-id": self._new_id()})
+        try:
+            answer = await self._send("GET", path, None, timeout_seconds, {"x-request-id": self._new_id()})
+        except AnswerTooLarge as error:
+            raise EngineGone(f"{path}: {error}") from error
         if answer.status != 200:
             raise EngineGone(f"{path} answered {answer.status}")
         return answer.body.decode(errors="replace")
@@ -285,7 +299,7 @@ class EngineClient:
         with _translated(endpoint, timeout_seconds, generation):
             response = await self._request(method, endpoint, body, timeout_seconds, headers)
             try:
-                whole = await response.read()
+                whole = await self._whole(response)
             finally:
                 response.close()
         return EngineAnswer(
@@ -297,6 +311,15 @@ class EngineClient:
             rate_limits.retry_after_seconds(response.headers),
             rate_limits.hold_seconds(response.headers),
         )
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        pieces, size = [], 0
+        while piece := await response.content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_answer_bytes:
+                raise AnswerTooLarge(f"it has more than {self._max_answer_bytes} bytes")
+        return b"".join(pieces)
 
     def _id_of(self, response: aiohttp.ClientResponse, ours: str) -> str:
         """The id that the engine knows a request by."""

@@ -57,13 +57,16 @@ class Orders:
         status: WorkerStatus,
         take: Callable[[bool], None],
         engine: tuple[RestartedEngine, RestartedIngress] | None = None,
+        gives_back: bool = False,
     ) -> None:
+        """`gives_back`: drained, it gives back what it holds and does not end it, since another waits for its place."""
         self._db = db
         self._beat = beat
         self._holder = holder
         self._status = status
         self._take = take
         self._engine = engine
+        self._gives_back = gives_back
         self._heard = WorkerOrders()
         self._under_way: tuple[int, int] | None = None
         """The number of a restart, and of the engine's start that it led to."""
@@ -104,6 +107,19 @@ class Orders:
         self._beat.rest(drained)
         self._take(not drained)
         self._status.orders_changed()
+        if drained and self._gives_back and self._engine:
+            self._let_go(self._engine[1])
+
+    def _let_go(self, ingress: RestartedIngress) -> None:
+        """What is held is given back or has its grace; returns once nothing is."""
+        self._beat.restart(True)
+        try:
+            ingress.restart(True)
+            while (self._beat.holds or ingress.holds) and not self._beat.draining:
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            ingress.restart(False)
+            self._beat.restart(False)
 
     def _restart(self, number: int) -> None:
         """Nothing new comes, what is held is given back or has its grace, and the engine is started again."""

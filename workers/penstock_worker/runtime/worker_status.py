@@ -66,9 +66,9 @@ class WorkerStatus:
         """Tell for this holder from now on: its model is the queue of the version that it serves."""
         self._holder = holder
 
-    def register(self, slots: int, engine: EngineProfile | None = None) -> None:
-        """Enter the worker, and what its engine can do; waits for a database that is away."""
-        values = (self._holder, self._state, slots, engine)
+    def register(self, slots: int, engine: EngineProfile | None = None, device: str = "") -> None:
+        """Enter the worker, what its engine can do, and on which type of device; waits for a database that is away."""
+        values = (self._holder, self._state, slots, engine, device)
         insist(lambda: self._db.run(work.register, *values), self._beat, grace_seconds=0)
 
     def ready(self, announce: Callable[[], None], then: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from penstock.domain.adapter import AdapterFault
-from penstock.domain.line_errors import BROKEN, TIMED_OUT, UNREACHED
+from penstock.domain.line_errors import BROKEN, TIMED_OUT, TOO_LARGE, UNREACHED
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output, sequences
@@ -39,7 +39,11 @@ from penstock_worker.slices.reuse import Group, is_theirs_too, keep
 log = structlog.get_logger()
 
 _DOUBT_SECONDS: Final = 0.1
-_CODES: Final = {OutcomeKind.TIMED_OUT: TIMED_OUT, OutcomeKind.UNREACHED: UNREACHED}
+_CODES: Final = {
+    OutcomeKind.TIMED_OUT: TIMED_OUT,
+    OutcomeKind.UNREACHED: UNREACHED,
+    OutcomeKind.TOO_LARGE: TOO_LARGE,
+}
 """What the lines say in the output that ended without a word of the engine's."""
 
 

@@ -3,6 +3,7 @@
     answered    the engine said 2xx
     refused     the engine said 4xx, or 429 or 5xx when it was asked for the last time
     timed_out   the line's time in the engine was over: `request_timeout`
+    too_large   the answer has more bytes than are kept of one: `answer_too_large`
     unreached   the connection broke when it was asked for the last time, and the engine lives: `engine_error`
 
 An outcome is data. EngineGone alone is an exception: nobody knows then whether the line ran, and what to do about it
@@ -28,7 +29,7 @@ from penstock.domain.engines.profile import EngineProfile
 from penstock.formats.input import Line
 from penstock_worker.admission.backpressure import Backpressure
 from penstock_worker.admission.gate import Gate, Ticket
-from penstock_worker.engine.client import EngineAnswer, EngineClient, EngineGone, EngineTimeout
+from penstock_worker.engine.client import AnswerTooLarge, EngineAnswer, EngineClient, EngineGone, EngineTimeout
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class OutcomeKind(StrEnum):
     REFUSED = "refused"
     TIMED_OUT = "timed_out"
     UNREACHED = "unreached"
+    TOO_LARGE = "too_large"
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ async def ask_line(
                 answer = await client.ask(line.url, line.body, seconds, partial(gate.release, ticket))
         except EngineTimeout:
             return tries.outcome(OutcomeKind.TIMED_OUT)
+        except AnswerTooLarge:
+            return tries.outcome(OutcomeKind.TOO_LARGE)
         except EngineGone as error:
             broken = error
         if answer and limits and (wait := limits.heard(answer)) is not None:

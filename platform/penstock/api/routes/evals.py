@@ -149,7 +149,7 @@ async def create_comparison(request: Request, eval_id: str, tenant: Tenant, here
     """Set a candidate's scores against a baseline's, line by line; the same two runs are compared once."""
     asked = body.check(CreateComparison, body.decode(await body.read(request, _MAX_JSON_BYTES)))
     pair = {"baseline": asked.baseline_run_id, "candidate": asked.candidate_run_id}
-    one = await here.db.run(comparisons.create, tenant, eval_id, **pair)
+    one = await here.db.run(comparisons.create, tenant, eval_id, **pair, settings=here.settings)
     return shapes.comparison(*await here.db.autocommit(_seen, tenant, eval_id, one.id))
 
 

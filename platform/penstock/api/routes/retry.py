@@ -17,6 +17,7 @@ from penstock.api.routes import webhooks
 from penstock.api.schemas.batch_webhook import BatchWebhook
 from penstock.api.schemas.terms import ExpiresAfter, LaneName, Metadata
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.nesting import MOST_LEVELS, is_too_deep
 from penstock.domain.webhook import WebhookRequest
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.retry import OF_THE_LINE, Retry
@@ -111,6 +112,8 @@ def check_changes(changes: dict[str, Any]) -> None:
         if name in OF_THE_LINE:
             message = f"'set' can't change {name!r}: {'use the field model' if name == 'model' else 'it is the line'}."
             raise BadRequest(message, param=f"set.{name}")
+    if is_too_deep(changes):
+        raise BadRequest(f"'set' is too deep: {MOST_LEVELS} levels are allowed.", param="set")
     written = msgspec.json.encode(changes)
     if len(changes) > _MOST_SET_FIELDS or len(written) > _MOST_SET_BYTES:
         raise BadRequest(f"'set' has at most {_MOST_SET_FIELDS} fields and {_MOST_SET_BYTES} bytes.", param="set")

@@ -9,8 +9,24 @@ from pydantic import BaseModel, Field
 from penstock.api.schemas.shapes import time, unix
 from penstock.domain.models.alias import AliasChange
 from penstock.domain.models.demand import Demand
+from penstock.domain.models.tuning import Tuning
 from penstock.domain.models.version import label, number_of
 from penstock.service.models.versions import VersionView
+
+
+class ModelTuning(BaseModel):
+    """What `penstock tune` measured of a version on one type of device, started with these arguments."""
+
+    device: str
+    arguments: list[str]
+    chosen: bool = Field(description="What the tuning recommends there.")
+    tokens_per_second: float | None = Field(description="Prompts and answers together; null: it did not work.")
+    kv_tokens: int | None = Field(description="What its KV cache holds; null: the engine does not say.")
+    load_seconds: float | None = Field(description="From its start until it was ready.")
+    wake_seconds: float | None = Field(description="From asleep until it answered; null: not measured.")
+    memory_bytes: int | None = Field(description="Of GPUs, or of its processes where it computes on a CPU.")
+    trouble: str | None = Field(description="Why it has no speed.")
+    measured_at: int | None
 
 
 class ModelVersion(BaseModel):
@@ -31,6 +47,7 @@ class ModelVersion(BaseModel):
     engine: str | None
     arguments: list[str] | None = Field(description="The engine's; values that look like secrets are not kept.")
     digest: str | None = Field(description="What makes its answers its own; null too before a worker has served it.")
+    tunings: list[ModelTuning] | None = Field(description="What `penstock tune` measured of it; for operators.")
     created_at: int
     ready_at: int | None
     retired_at: int | None
@@ -104,9 +121,25 @@ def version(one: VersionView, *, operator: bool) -> ModelVersion:
         engine=definition and definition.engine,
         arguments=list(definition.arguments) if definition else None,
         digest=found.digest if operator else None,
+        tunings=[_tuning(tuned) for tuned in one.tunings] if operator else None,
         created_at=unix(found.created_at),
         ready_at=time(found.ready_at),
         retired_at=time(found.retired_at),
+    )
+
+
+def _tuning(one: Tuning) -> ModelTuning:
+    return ModelTuning(
+        device=one.device,
+        arguments=list(one.definition.arguments),
+        chosen=one.chosen,
+        tokens_per_second=one.tokens_per_second,
+        kv_tokens=one.kv_tokens,
+        load_seconds=one.load_seconds,
+        wake_seconds=one.wake_seconds,
+        memory_bytes=one.memory_bytes,
+        trouble=one.trouble,
+        measured_at=time(one.measured_at),
     )
 
 

@@ -18,7 +18,7 @@ from penstock.domain.inference_endpoints import token_limits
 from penstock.domain.models.version import label
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState, PauseReason
-from penstock.service.views.batch_view import BatchView
+from penstock.service.views.batch_view import BatchView, WhyWaiting
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -91,10 +91,12 @@ class CostShape(BaseModel):
 class WaitingShape(BaseModel):
     """Why nothing happens at the moment."""
 
-    reason: Literal["no_worker", "no_io_worker"] = Field(
-        description="`no_worker`: no live worker serves `models`. `no_io_worker`: nobody validates or assembles."
+    reason: Literal["no_worker", "asleep", "no_io_worker"] = Field(
+        description="`no_worker`: no live worker serves `models`. `asleep`: they share machines with others in a pool, "
+        "and their turn comes. `no_io_worker`: nobody validates or assembles."
     )
     models: list[str]
+    message: str | None = Field(None, description="What goes before it, and about how long; null unless `asleep`.")
 
 
 class ExpectedShape(BaseModel):
@@ -104,8 +106,9 @@ class ExpectedShape(BaseModel):
     earliest_at: int | None = Field(description="If nothing went before it.")
     latest_at: int | None = Field(description="If all that waits in its lane and above goes before it.")
     meets_deadline: bool | None = Field(description="Whether `completion_at` is before `expires_at`.")
-    reason: Literal["not_measured", "no_worker", "paused"] | None = Field(
-        description="Why it is not known: no worker of its model has measured its speed yet, none is live, or paused."
+    reason: Literal["not_measured", "no_worker", "asleep", "paused"] | None = Field(
+        description="Why it is not known: no worker of its model has measured its speed yet (nor has `penstock tune` "
+        "on such a device), none is live, its version is asleep and its turn can't be foreseen, or paused."
     )
 
 
@@ -305,7 +308,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "lane": str(one.lane),
         "paused": paused,
         "pause_reason": (one.paused_as or PauseReason.BY_HAND) if paused else None,
-        "waiting": WaitingShape(reason=view.waiting.reason, models=list(view.waiting.models)) if view.waiting else None,
+        "waiting": _waiting(view.waiting) if view.waiting else None,
         "expected": _expected(view.expected) if view.expected else None,
         "warnings": _warnings(one),
         "parent_batch_id": one.parent,
@@ -318,6 +321,10 @@ def _common(view: BatchView) -> dict[str, Any]:
         "cache": CacheShape(mode=one.cache, ttl_seconds=one.cache_ttl_seconds) if one.cache else None,
         "webhook": _webhook(view.webhook, view.secret) if view.webhook else None,
     }
+
+
+def _waiting(why: WhyWaiting) -> WaitingShape:
+    return WaitingShape(reason=why.reason, models=list(why.models), message=why.sentence)
 
 
 def _warnings(one: Batch) -> list[WarningShape] | None:

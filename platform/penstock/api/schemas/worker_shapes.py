@@ -25,7 +25,9 @@ class WorkerShape(BaseModel):
 
     id: str
     object: Literal["worker"] = "worker"
-    kind: Literal["gpu", "io", "keeper"]
+    kind: Literal["gpu", "io", "keeper", "pool"] = Field(
+        description="`pool`: the host of a pool, whose members are gpu."
+    )
     model: str | None = Field(description="Of a gpu worker.")
     serves: list[str] = Field(description="Every name that waiting calls may use there: the model and its adapters.")
     state: Literal["starting", "ready", "draining", "drained", "lost", "gone"] = Field(

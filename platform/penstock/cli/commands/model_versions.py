@@ -61,7 +61,11 @@ def show(name: Alias, as_json: Json = False, url: Url = DEFAULT_URL, data: Data 
     with told(), connected(url, data) as client:
         if number_of(name.rpartition("@")[2]) is not None:
             one = ask(client, "GET", f"/model_versions/{quote(name)}")
-            say_json(one) if as_json else print_table(table((), _facts(one)))
+            if as_json:
+                say_json(one)
+                return
+            print_table(table((), _facts(one)))
+            _show_tunings([one])
             return
         model = name.rpartition("@")[0] or name
         found = ask(client, "GET", f"/models/{quote(model)}") | {
@@ -78,6 +82,33 @@ def show(name: Alias, as_json: Json = False, url: Url = DEFAULT_URL, data: Data 
         print_table(table(("version", "state", "live workers", "aliases"), (
             (one["id"], one["state"], str(one["live_workers"]), _shares(one["aliases"])) for one in found["versions"]
         )))  # fmt: skip
+        _show_tunings(found["versions"])
+
+
+def _show_tunings(versions: list[dict[str, Any]]) -> None:
+    """What `penstock tune` measured; only operators are told."""
+    tuned = [(one["id"], point) for one in versions for point in one.get("tunings") or ()]
+    if tuned:
+        heads = ("tuned", "device", "tokens/s", "KV tokens", "load", "wake", "memory", "arguments")
+        print_table(table(heads, (_tuning_row(*one) for one in tuned)))
+
+
+def _tuning_row(version: str, point: dict[str, Any]) -> tuple[str, ...]:
+    def told(name: str, how: str, unit: float = 1.0) -> str:
+        return "" if point[name] is None else how.format(point[name] / unit)
+
+    arguments = " ".join(point["arguments"]) or "(none)"
+    why = f" ({point['trouble']})" if point["trouble"] else " (recommended)" if point["chosen"] else ""
+    return (
+        version,
+        point["device"],
+        told("tokens_per_second", "{:,.0f}"),
+        told("kv_tokens", "{:,.0f}"),
+        told("load_seconds", "{:.1f} s"),
+        told("wake_seconds", "{:.2f} s"),
+        told("memory_bytes", "{:.2f} GiB", 1024**3),
+        arguments + why,
+    )
 
 
 def _engines(model: dict[str, Any]) -> list[tuple[str, str]]:

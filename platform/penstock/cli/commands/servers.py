@@ -86,21 +86,34 @@ def io() -> None:
 
 def worker(
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="The model to serve, and its name; of an engine elsewhere its address.",
             metavar="[NAME=]FOLDER_OR_HUGGING_FACE_ID|[NAME=]FILE.gguf|NAME=URL",
         ),
-    ],
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead: be a host of this pool, whose versions take turns on this machine.", metavar="NAME"
+        ),
+    ] = None,
     engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: Annotated[
         list[str] | None, typer.Option(help="Passed to the engine as it is; repeatable: --engine-arg=--seed=1")
     ] = None,
 ) -> None:
-    """Run a GPU worker and its engine.
+    """Run a GPU worker and its engine, or a host of a pool.
 
-    Its engine's revision says which version of the model it serves; a new one gets no work before it is promoted.
+    Its engine's revision says which version of the model it serves; a new one gets no work before it is promoted. A
+    pool's versions say themselves what they are started with.
     """
+    if (model is None) is (pool is None):
+        raise typer.BadParameter("say --model, or --pool for a pool's host.", param_hint="--model")
+    if pool is not None:
+        if engine_arg or engine != engine_option.DEFAULT:
+            raise typer.BadParameter("--engine and --engine-arg are its versions' own.", param_hint="--pool")
+        _become_worker("pool", f"--pool={pool}")
     arguments = [f"--engine-arg={argument}" for argument in engine_arg or ()]
     _become_worker("gpu", f"--model={model}", f"--engine={engine}", *arguments)
 

@@ -29,8 +29,13 @@ def up(
     port: Annotated[int, typer.Option(help="The port of the API.", min=0, max=65_535)] = 8000,
     host: Annotated[str, typer.Option(help="The address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     model: Annotated[
-        str, typer.Option(help="[NAME=]FOLDER_OR_HUGGING_FACE_ID or FILE.gguf, NAME=URL, `tiny` or `tiny-embed`.")
-    ] = "tiny",
+        list[str] | None,
+        typer.Option(
+            help="[NAME=]FOLDER_OR_HUGGING_FACE_ID or FILE.gguf, NAME=URL, `tiny` or `tiny-embed`; `tiny` unless told. "
+            "Several take turns on this machine, as the pool `local`: a .gguf file of them is llama.cpp's."
+        ),
+    ] = None,
+    awake: Annotated[int, typer.Option(help="So many of several models are awake at once.", min=1)] = 1,
     engine: engine_option.Engine = engine_option.DEFAULT,
     engine_arg: Annotated[list[str] | None, typer.Option(help="An argument for the engine; repeatable.")] = None,
     flower_port: Annotated[
@@ -40,13 +45,17 @@ def up(
 ) -> None:
     """Start the whole platform on this machine and stay until Ctrl-C."""
     # Here, since every command of the CLI imports this module: it takes a second of CPU.
+    from penstock.stack import local_pool
     from penstock.stack import up as stack
 
     with reporting_problems(say), stopping_on_signals(say):
-        name, source = stack.parse_model(model, PROFILES[engine])
+        (first, *more) = local_pool.named(model or ["tiny"], PROFILES[engine])
+        arguments = tuple(engine_arg or ())
+        if arguments and any(one.engine != first.engine for one in more):
+            raise Problem("--engine-arg is for one engine, and these models have several: start a pool instead.")
         wish = stack.StackOptions(
-            data=data, port=port, host=host, model=name, source=source, engine=engine,
-            engine_args=tuple(engine_arg or ()), flower_port=flower_port, redis=redis,
+            data=data, port=port, host=host, model=first.name, source=first.source, engine=first.engine,
+            engine_args=arguments, more=tuple(more), awake=awake, flower_port=flower_port, redis=redis,
         )  # fmt: skip
         with stack.platform(wish, os.environ, say) as running:
             _greet(running)
@@ -63,7 +72,9 @@ def _greet(running: Running) -> None:
         key = "the one in PENSTOCK_BOOTSTRAP_KEY"
     else:
         key = f"in {layout.key_file}"
-    say(f"ready: {running.url}/v1 answers for the model {running.model}")
+    who = ", ".join(running.models)
+    turns = "" if len(running.models) == 1 else " (they take turns: `penstock pools show local`)"
+    say(f"ready: {running.url}/v1 answers for the model{'s' * (len(running.models) > 1)} {who}{turns}")
     say(f"  API key   {key}")
     say(f"  API docs  {running.url}/docs")
     if running.flower_url:

@@ -68,13 +68,13 @@ def opened(options: PlaceOptions, say: Callable[[str], None]) -> Iterator[OpenPl
 
 def _model(options: PlaceOptions) -> tuple[str, str | None, str]:
     """Name, source and kind of engine of what is started here."""
-    from penstock.stack import up as stack
+    from penstock.stack.chosen_model import TINY, parse_model
 
     if options.engine_url:
         name = _model_there(options.engine_url, options.model)
         return name, options.engine_url.rstrip("/"), options.profile.name
-    given = options.model or stack.TINY
-    name, source = stack.parse_model(given, options.profile)
+    given = options.model or TINY
+    name, source = parse_model(given, options.profile)
     named = "=" in given and not Path(given).is_dir()
     # As vLLM does: unless it is named, a model is called what it was asked for as, and lines may say that.
     return (name if named or source is None else given), source, options.engine

@@ -15,7 +15,7 @@ from typing import Final, Literal
 SLOWER: Final = 0.7
 FASTER: Final = 1.3
 
-Unknown = Literal["not_measured", "no_worker", "paused"]
+Unknown = Literal["not_measured", "no_worker", "asleep", "paused"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Expectation:
     meets_deadline: bool | None = None
     """Whether what is expected comes before the deadline."""
     reason: Unknown | None = None
-    """`no_worker`: no live worker serves one of its models · `not_measured`: nobody knows yet how fast those are ·
-    `paused`: it goes on when it is resumed."""
+    """`no_worker`: no live worker serves one of its models · `asleep`: the version of one is asleep in its pool, and
+    nobody can say when it wakes · `not_measured`: those have not answered enough yet to know how fast they are, and
+    nobody has tuned them · `paused`: it goes on when it is resumed."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class OpenWork:
     """Of all live workers of the model together."""
     lines_at_once: int
     """How many lines those have in their engines when they are full."""
+    wake_seconds: float = 0.0
+    """Until its version is awake, in a pool whose versions take turns: what is ahead, and the switch."""
+    switch_seconds: float = 0.0
+    """Of those, what the switch alone takes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def span(work: OpenWork, flush_seconds: float) -> Span:
     Expected: more urgent lanes go first, and in its lane the tenant's earlier deadlines; other tenants have their share
     of the lane meanwhile, by weight, as long as their work lasts. Earliest: nobody goes before it. Latest: everybody in
     its lane and above does. Then comes the time that one line takes in a full engine (Little's law), since the last
-    lines run in an engine that empties, and the time until answers are recorded.
+    lines run in an engine that empties, and the time until answers are recorded. A version that is asleep is waited for
+    first, and stays awake then, as far as is known.
     """
     rate = work.tokens_per_second
     own = work.sooner + work.tokens
@@ -83,9 +89,9 @@ def span(work: OpenWork, flush_seconds: float) -> Span:
     everybody = work.above + work.beside + work.tokens + sum(rival.tokens for rival in work.rivals)
     line_seconds = work.lines_at_once * work.tokens / max(1, work.lines) / rate
     return Span(
-        expected=(work.above + own + shared) / rate + flush_seconds,
-        earliest=work.tokens / (rate * FASTER),
-        latest=everybody / (rate * SLOWER) + line_seconds + flush_seconds,
+        expected=work.wake_seconds + (work.above + own + shared) / rate + flush_seconds,
+        earliest=(work.switch_seconds + work.tokens / rate) / FASTER,
+        latest=(work.wake_seconds + everybody / rate) / SLOWER + line_seconds + flush_seconds,
     )
 
 

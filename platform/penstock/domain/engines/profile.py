@@ -45,6 +45,19 @@ class EngineAbort(StrEnum):
     """It does not: it goes on to the answer's end."""
 
 
+class Knob(StrEnum):
+    """What of an engine is worth tuning for a device."""
+
+    SEQUENCES = "sequences"
+    """How many it works on at once."""
+    STEP_TOKENS = "step_tokens"
+    """How many tokens a step of it may compute."""
+    GPUS = "gpus"
+    """Over how many GPUs one copy of the model is spread."""
+    GPU_MEMORY = "gpu_memory"
+    """The part of a GPU's memory that it takes."""
+
+
 class ErrorShape(StrEnum):
     """What its errors look like; formats/answers/engine_error.py reads them all."""
 
@@ -100,6 +113,8 @@ class LoadMetrics:
     waiting: str | None = None
     kv_usage: str | None = None
     """Part of its KV cache that is in use, 0 to 1."""
+    kv_config: str | None = None
+    """Whose labels `num_gpu_blocks` and `block_size` say how many tokens its KV cache holds."""
     preemptions: str | None = None
     tokens: tuple[str, ...] = ()
     """Counters of tokens, which together are all that it processed, prompts and answers."""
@@ -116,6 +131,23 @@ class LoadMetrics:
         """Every metric that is read."""
         one = (self.running, self.waiting, self.kv_usage, self.preemptions)
         return frozenset([*filter(None, one), *self.steps, *self.tokens])
+
+
+@dataclass(frozen=True)
+class EngineSleep:
+    """How it is put to sleep: its device memory is free then, and its weights wait in the machine's."""
+
+    flag: str
+    """The argument with which it can."""
+    environment: Mapping[str, str]
+    """What it needs beside that to be told over HTTP."""
+    path: str
+    """Where it is put to sleep; it answers once it sleeps."""
+    wake_path: str
+    asked_path: str
+    """Where it says whether it sleeps: `{"is_sleeping": true}`."""
+    memory_metric: str | None = None
+    """Where its Prometheus page says how much device memory it has, in bytes; None: the device itself is asked."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +183,12 @@ class EngineProfile:
     errors: ErrorShape = ErrorShape.OPENAI
     adapters: str | None = None
     """The path at which it loads a LoRA adapter while it runs."""
-    sleep: str | None = None
-    """The path at which it is put to sleep."""
+    sleep: EngineSleep | None = None
+    """How it sleeps in a pool, if it can."""
     takes_dtype: bool = False
     """Whether `--dtype` says in which number format it computes."""
+    knobs: tuple[tuple[Knob, str], ...] = ()
+    """What `penstock tune` tries unless told, and the argument that turns it."""
     gaps: tuple[str, ...] = ()
     """What else is known not to work, a sentence each."""
 

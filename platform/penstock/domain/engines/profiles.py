@@ -11,8 +11,10 @@ from penstock.domain.engines.profile import (
     EngineAbort,
     EnginePriority,
     EngineProfile,
+    EngineSleep,
     EngineSource,
     ErrorShape,
+    Knob,
     LoadMetrics,
 )
 
@@ -20,6 +22,7 @@ _VLLM_LOAD: Final = LoadMetrics(
     running="vllm:num_requests_running",
     waiting="vllm:num_requests_waiting",
     kv_usage="vllm:kv_cache_usage_perc",
+    kv_config="vllm:cache_config_info",
     preemptions="vllm:num_preemptions_total",
     tokens=("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
     steps=(
@@ -28,6 +31,14 @@ _VLLM_LOAD: Final = LoadMetrics(
         "vllm:generation_tokens_total",
         "vllm:request_success_total",
     ),
+)
+
+_VLLM_SLEEP: Final = EngineSleep(
+    flag="--enable-sleep-mode",
+    environment={"VLLM_SERVER_DEV_MODE": "1"},
+    path="/sleep?level=1&mode=wait",
+    wake_path="/wake_up",
+    asked_path="/is_sleeping",
 )
 
 VLLM: Final = EngineProfile(
@@ -41,8 +52,14 @@ VLLM: Final = EngineProfile(
     request_ids=True,
     cache_salt=True,
     adapters="/v1/load_lora_adapter",
-    sleep="/sleep",
+    sleep=_VLLM_SLEEP,
     takes_dtype=True,
+    knobs=(
+        (Knob.GPUS, "--tensor-parallel-size"),
+        (Knob.GPU_MEMORY, "--gpu-memory-utilization"),
+        (Knob.SEQUENCES, "--max-num-seqs"),
+        (Knob.STEP_TOKENS, "--max-num-batched-tokens"),
+    ),
     gaps=(
         "adapters need --enable-lora, and Penstock in the engine's interpreter",
         "CPU builds refuse to sleep, or free nothing",
@@ -60,6 +77,7 @@ LLAMACPP: Final = EngineProfile(
         steps=("llamacpp:n_decode_total", "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"),
         of_its_loop=True,
     ),
+    knobs=((Knob.SEQUENCES, "--parallel"),),
     gaps=(
         "it answers whatever `model` a request names: that each goes to its own engine is the platform's affair alone",
         "what a request does not say is its own default: temperature 0.8, top_k 40, top_p 0.95, min_p 0.05",
@@ -76,6 +94,7 @@ TRANSFORMERS: Final = EngineProfile(
     abort=EngineAbort.NONE,
     errors=ErrorShape.DETAIL,
     takes_dtype=True,
+    knobs=((Knob.SEQUENCES, "--max-num-seqs"), (Knob.STEP_TOKENS, "--cb-max-batch-tokens")),
     gaps=(
         "it answers greedily: it would sample all requests as the first one asked, so `temperature` above 0 is refused",
         "`n` above 1, `response_format`, `tool_choice`, `logprobs`, `stop`, biases and penalties are refused, since it"
@@ -97,6 +116,8 @@ ECHO: Final = EngineProfile(
     request_ids=True,
     cache_salt=True,
     adapters="/v1/load_lora_adapter",
+    knobs=((Knob.SEQUENCES, "--max-num-seqs"),),
+    sleep=replace(_VLLM_SLEEP, memory_metric="echo:device_memory_bytes"),
 )
 REMOTE: Final = EngineProfile(
     name="remote",
@@ -116,7 +137,6 @@ VLLM_REMOTE: Final = replace(
     request_ids=True,
     cache_salt=True,
     adapters=VLLM.adapters,
-    sleep=VLLM.sleep,
     gaps=(
         *REMOTE.gaps,
         "it takes `priority` only if it was started with --scheduling-policy priority: then say --priority=low_first",
@@ -137,7 +157,6 @@ SGLANG: Final = replace(
     busy_statuses=REMOTE.busy_statuses | {503},
     errors=ErrorShape.FLAT,
     adapters="/load_lora_adapter",
-    sleep="/release_memory_occupation",
     gaps=(
         *REMOTE.gaps,
         "its metrics are there only with --enable-metrics",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Worker:
-    """One live process: kind gpu, io or keeper; `slots` is the batch budget of a gpu worker's engine."""
+    """One live process: kind gpu, io, keeper or pool; `slots` is the batch budget of a gpu worker's engine."""
 
     id: UUID
     kind: str

@@ -11,11 +11,11 @@ from typing import Final
 
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.models.demand import Demand
-from penstock.domain.models.version import label, number_of
+from penstock.domain.models.version import label
 
 WHOLE: Final = 100
 MOST_VERSIONS: Final = 10
-_ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
+_ALIAS: Final = re.compile(r"(?!v[0-9]+$)[a-z][a-z0-9_-]{0,39}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class AliasChange:
 
 def check_alias(alias: str) -> str:
     """The alias, or BadRequest for what can't be one."""
-    if not _ALIAS.fullmatch(alias) or number_of(alias) is not None:
-        message = "An alias is 1 to 40 of a-z, 0-9, _ and -, begins with a letter and is no version such as v3."
+    if not _ALIAS.fullmatch(alias):
+        message = "An alias is 1 to 40 of a-z, 0-9, _ and -, begins with a letter and is no version such as v3 or v01."
         raise BadRequest(message, param="alias")
     return alias
 

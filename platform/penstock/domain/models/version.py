@@ -17,7 +17,8 @@ STABLE: Final = "stable"
 """The alias that a plain name stands for."""
 _LABEL: Final = re.compile(r"v([1-9][0-9]{0,8})", re.ASCII)
 _SECRET: Final = re.compile(r"key|token|secret|password", re.IGNORECASE)
-_HIDDEN: Final = "…"
+HIDDEN: Final = "…"
+"""What stands for a secret that is not kept."""
 
 
 class VersionState(StrEnum):
@@ -100,6 +101,12 @@ def queue_of(model: str, number: int) -> str:
     return model if number == 1 else f"{model}@{label(number)}"
 
 
+def has_password(source: str) -> bool:
+    """Whether a source is an address that holds somebody's name or password."""
+    _, given, rest = source.partition("://")
+    return bool(given) and "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]
+
+
 def without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """An engine's arguments with the values hidden of those that look like secrets."""
     told: list[str] = []
@@ -107,9 +114,9 @@ def without_secrets(arguments: tuple[str, ...]) -> tuple[str, ...]:
     for argument in arguments:
         flag, equals, _ = argument.partition("=")
         if hide and not argument.startswith("--"):
-            told.append(_HIDDEN)
+            told.append(HIDDEN)
         elif argument.startswith("--") and _SECRET.search(flag):
-            told.append(f"{flag}={_HIDDEN}" if equals else argument)
+            told.append(f"{flag}={HIDDEN}" if equals else argument)
         else:
             told.append(argument)
         hide = argument.startswith("--") and not equals and bool(_SECRET.search(flag))

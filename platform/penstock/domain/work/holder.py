@@ -15,3 +15,5 @@ class Holder:
     model: str | None
     host: str
     pid: int
+    pool: str | None = None
+    """Of a pool host: whose."""

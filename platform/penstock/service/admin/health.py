@@ -15,6 +15,7 @@ from penstock.settings.dispatch import DispatchSettings
 from penstock.store import deliveries
 from penstock.store.batches import batches
 from penstock.store.fleet import workers
+from penstock.store.pools import pools
 from penstock.store.work import counts, leases, slices
 
 
@@ -55,12 +56,17 @@ def live(tx: Transaction, gone_seconds: float) -> list[Worker]:
 
 
 def missing_to_work(tx: Transaction, model: str | None, settings: DispatchSettings) -> list[str]:
-    """What keeps a batch (of this model) from running now: `keeper`, `io worker`, `gpu worker`."""
+    """What keeps a batch (of this model) from running now: `keeper`, `io worker`, `gpu worker`.
+
+    A version that a live pool may serve needs no worker now: it is woken when its turn comes.
+    """
     found = live(tx, settings.worker_gone_seconds)
     kinds = {worker.kind for worker in found}
     missing = [name for kind, name in (("keeper", "keeper"), ("io", "io worker")) if kind not in kinds]
     gpus = [worker for worker in found if worker.kind == "gpu" and model in (None, worker.model)]
-    if not any(worker.state == "ready" for worker in gpus):
+    gone = timedelta(seconds=settings.worker_gone_seconds)
+    in_pools = pools.servable(tx.conn, None if model is None else [model], gone=gone)
+    if not in_pools and not any(worker.state == "ready" for worker in gpus):
         name = "gpu worker" if model is None else f"gpu worker for {model!r}"
         failed = max((worker.failed_starts for worker in gpus), default=0)
         if failed:

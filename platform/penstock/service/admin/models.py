@@ -8,6 +8,7 @@ from typing import Final
 from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.fleet.model import Model
+from penstock.domain.models.name import check_name
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.settings.dispatch import DispatchSettings
@@ -18,8 +19,7 @@ _MOST_PROMISED_MS: Final = 600_000
 
 def add(tx: Transaction, name: str) -> bool:
     """Make a model known before a worker serves it; False if it was known already."""
-    if not 0 < len(name) <= 200 or not name.isprintable():
-        raise BadRequest("A model's name has 1 to 200 printable characters.", param="model")
+    check_name(name)
     added = models.add(tx.conn, name, "added")
     if added:
         audit.record(tx, audit.NOBODY, "model.added", name)

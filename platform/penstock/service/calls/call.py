@@ -5,6 +5,7 @@ nothing of the answer is with the client    full · share · closed · draining 
                                                 → another worker, `call_tries` in all
                                             engine-died · worker-lost → once on another worker
                                             waited → 503
+its version is asleep in a pool             it waits for it, if it is on demand there; else 503
 its answer is in the shared cache           no worker is asked
 some of it is with the client               a stream ends with an error event; what is no stream is cut
 """
@@ -26,6 +27,7 @@ from penstock.domain.api_errors import (
     CallTimeout,
     EngineCrash,
     ModelNotFound,
+    Unavailable,
 )
 from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
@@ -42,6 +44,7 @@ from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, Cal
 from penstock.service.calls.call_metrics import OFFERED_AGAIN
 from penstock.service.calls.poison import Poison, fingerprint
 from penstock.service.calls.reuse import Choice, choice
+from penstock.service.calls.wake_waits import WakeWaits
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.settings import Settings
 from penstock.wire.cache import AsyncCache, Entry, key_of
@@ -118,8 +121,10 @@ class Calls:
         settings: Settings,
         cache: AsyncCache | None = None,
         chance: Random | None = None,
+        wakes: WakeWaits | None = None,
     ) -> None:
         self._directory = directory
+        self._wakes = wakes
         self._chance = chance or Random()
         self._client = client
         self._poison = poison
@@ -165,15 +170,16 @@ class Calls:
         return self._directory.lacks(model, lack)
 
     @asynccontextmanager
-    async def begin(self, ask: CallRequest) -> AsyncIterator[CallAnswer]:
+    async def begin(self, ask: CallRequest, *, wakes: bool = True) -> AsyncIterator[CallAnswer]:
         """An answer that has begun, of the shared cache or of a worker, which hears when nobody listens any more.
 
+        A version that is asleep in a pool is woken and waited for, if it is on demand there and the call `wakes`.
         Raises EngineCrash, Unavailable and CallTimeout.
         """
         with ExitStack() as stack:
             try:
                 async with asyncio.timeout_at(ask.deadline):
-                    answer = await self._look_up(ask) or await self._find(ask, stack)
+                    answer = await self._look_up(ask) or await self._find_awake(ask, stack, wakes)
             except TimeoutError:
                 raise CallTimeout from None
             del ask  # a stream may last: nobody needs the call's body any more
@@ -198,6 +204,20 @@ class Calls:
             return
         key = key_of(ask.tenant, ask.target.queue, revision, ask.lasting)
         self._cache.keep(Entry(key, body, ask.cache.ttl_seconds))
+
+    async def _find_awake(self, ask: CallRequest, stack: ExitStack, wakes: bool) -> CallAnswer:
+        """The same as `_find`, once the version is awake; once more if it was put away just then."""
+        if self._wakes is None or not wakes:
+            return await self._find(ask, stack)
+        await self._wakes.awake(ask.target.queue, ask.model, ask.deadline)
+        try:
+            return await self._find(ask, stack)
+        except Unavailable as error:
+            if error.code != "no_worker" or self._directory.pooled(ask.target.queue) is None:
+                raise
+        await self._directory.refresh()
+        await self._wakes.awake(ask.target.queue, ask.model, ask.deadline)
+        return await self._find(ask, stack)
 
     async def _find(self, ask: CallRequest, stack: ExitStack) -> CallAnswer:
         """The first worker's answer that begins; its attempt ends with the stack, all others here."""

@@ -23,6 +23,30 @@ def nobody(model: str, reasons: list[str], retry_after_seconds: int) -> Penstock
     return Unavailable(message, code="no_worker", retry_after_seconds=5)
 
 
+def asleep(model: str, pool: str, waited_seconds: float) -> PenstockError:
+    """A version whose turn did not come within the time that a call waits for it."""
+    message = (
+        f"{model!r} is asleep in pool {pool!r}, and did not wake within {waited_seconds:.0f} s; try again, or send "
+        "this as a job, which waits."
+    )
+    return Unavailable(message, code="asleep", retry_after_seconds=30)
+
+
+def not_on_demand(model: str, pool: str) -> PenstockError:
+    """A version that no call wakes."""
+    message = (
+        f"{model!r} is asleep in pool {pool!r}, and calls don't wake it: it is not on demand there. Send this as a "
+        "job, which waits for its turn."
+    )
+    return Unavailable(message, code="asleep", retry_after_seconds=60)
+
+
+def too_many_wait(model: str, pool: str) -> PenstockError:
+    """As many calls wait for versions to wake as may."""
+    message = f"{model!r} is asleep in pool {pool!r}, and many calls wait for such already; try again shortly."
+    return Unavailable(message, code="asleep", retry_after_seconds=10)
+
+
 def said(error: Exception) -> PenstockError:
     """What a client reads of an answer that broke off."""
     if isinstance(error, PenstockError):

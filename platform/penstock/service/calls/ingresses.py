@@ -12,9 +12,12 @@ from penstock.domain.models.registry import Registry
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Transaction
 from penstock.service.models import registry
+from penstock.settings import Settings
 from penstock.settings.calls import CallSettings
 from penstock.store.accounts import prices, tenants
 from penstock.store.fleet import ingresses, models
+from penstock.store.pools import pools
+from penstock.store.pools.pools import Servable
 from penstock.store.work import call_suspects
 
 DEATHS_TO_REFUSE: Final = 2
@@ -37,6 +40,8 @@ class RoutingTable:
     """Models that have a price."""
     promised: Mapping[str, float] = field(default_factory=dict)
     """Seconds to the first token that calls are promised, by queue."""
+    pooled: Mapping[str, Servable] = field(default_factory=dict)
+    """Versions that live pools may serve, awake or not, by queue."""
 
 
 def announce(
@@ -64,7 +69,7 @@ def pulse(tx: Transaction, holder: Holder, load: Load) -> Slo:
     return ingresses.pulse(tx.conn, holder.id, load)
 
 
-def table(tx: Transaction, settings: CallSettings) -> RoutingTable:
+def table(tx: Transaction, settings: Settings) -> RoutingTable:
     """Open and closed ingresses of live workers, known models, and calls that are refused."""
     return RoutingTable(
         ingresses=tuple(ingresses.page(tx.conn, gone=timedelta(seconds=settings.ingress_gone_seconds))),
@@ -80,6 +85,7 @@ def table(tx: Transaction, settings: CallSettings) -> RoutingTable:
         caching=frozenset(tenants.caching(tx.conn)),
         priced=frozenset(prices.valid(tx.conn)),
         promised=models.promised_seconds(tx.conn),
+        pooled=pools.servable(tx.conn, None, gone=timedelta(seconds=settings.worker_gone_seconds)),
     )
 
 

@@ -65,7 +65,7 @@ async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
 
 
 async def _counted(calls: Calls, ask: CallRequest) -> int | None:
-    async with calls.begin(ask) as answer:
+    async with calls.begin(ask, wakes=False) as answer:
         whole = bytearray(answer.whole or b"")
         if answer.pieces is not None:
             async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var] # a generator

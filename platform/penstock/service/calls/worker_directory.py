@@ -27,7 +27,8 @@ from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
-from penstock.settings.calls import CallSettings
+from penstock.settings import Settings
+from penstock.store.pools.pools import Servable
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class WorkerDirectory:
     def __init__(
         self,
         db: AsyncDatabase,
-        settings: CallSettings,
+        settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Random | None = None,
@@ -64,6 +65,8 @@ class WorkerDirectory:
         """Calls that went in, less those that came out, since the table was read."""
         self._shut: set[UUID] = set()
         """Ingresses that refused a call since the table was read."""
+        self._news = asyncio.Event()
+        """The next table is here."""
         self._breakers: dict[UUID, Breaker] = {}
 
     async def __aenter__(self) -> Self:
@@ -127,6 +130,8 @@ class WorkerDirectory:
             for name in ingress.serves:
                 of_name.setdefault(name, []).append(ingress)
         self._of_name = {name: tuple(found) for name, found in of_name.items()}
+        self._news.set()
+        self._news = asyncio.Event()
         listed = {ingress.worker for ingress in table.ingresses}
         self._breakers = {worker: breaker for worker, breaker in self._breakers.items() if worker in listed}
 
@@ -186,6 +191,18 @@ class WorkerDirectory:
             return target
         others = self.registry.others(asked, target)
         return next((other for other in others if other.queue in self._of_name), target)
+
+    def serves(self, queue: str) -> bool:
+        """Whether a live worker of this version takes calls, as far as is known here."""
+        return queue in self._of_name
+
+    def pooled(self, queue: str) -> Servable | None:
+        """The live pool that may serve this version, if there is one."""
+        return self._table.pooled.get(queue)
+
+    async def news(self) -> None:
+        """Wait for the next table."""
+        await self._news.wait()
 
     def refuses(self, fingerprint: bytes) -> bool:
         """Whether a call took engines down lately, as all API processes know."""

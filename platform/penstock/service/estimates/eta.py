@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from penstock.domain.accounts.eta import Expectation, OpenWork, Rival, expectation, span
+from penstock.domain.pools.expected_wake import Asleep
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
+from penstock.service.pools import wake_times
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.batches import eta
@@ -25,15 +28,19 @@ def expect(tx: Transaction, batch: Batch, settings: Settings) -> Expectation | N
         return None
     if batch.state is BatchState.PAUSED:
         return Expectation(reason="paused")
-    if not all(one.workers for one in own):
+    resting = wake_times.asleep(tx, [one.model for one in own if not one.workers], settings)
+    if not all(one.workers or one.model in resting for one in own):
         return Expectation(reason="no_worker")
-    if not all(one.tokens_per_second for one in own):
+    if not all(one.expected for one in resting.values()):
+        return Expectation(reason="asleep")
+    if not all(one.tokens_per_second or one.model in resting for one in own):
         return Expectation(reason="not_measured")
     others = defaultdict(list)
     models = [one.model for one in own]
     for row in eta.beside(tx.conn, batch.id, models=models, rank=batch.lane.rank, deadline=batch.deadline):
         others[row.model].append(row)
-    spans = [span(_work(one, others[one.model], batch.tenant), settings.flush_seconds) for one in own]
+    works = [_waking(_work(one, others[one.model], batch.tenant), resting.get(one.model)) for one in own]
+    spans = [span(work, settings.flush_seconds) for work in works]
     return expectation(spans, own[0].now, batch.deadline)
 
 
@@ -42,7 +49,8 @@ def ahead(
 ) -> dict[str, OpenWork]:
     """For each of these models that is known: what goes before a batch that would be created now, which is empty yet.
 
-    `lines_at_once` is 0 where no live worker serves it, and `tokens_per_second` where none has measured itself.
+    `lines_at_once` is 0 where no live worker serves it and no live pool may, and `tokens_per_second` where none has
+    measured itself, and nobody has tuned it on such a device.
     """
     own = eta.nothing_yet(tx.conn, tenant, models=models, gone=timedelta(seconds=settings.worker_gone_seconds))
     others = defaultdict(list)
@@ -51,7 +59,22 @@ def ahead(
         names = [one.model for one in own]
         for row in eta.beside(tx.conn, "", models=names, rank=lane.rank, deadline=deadline):
             others[row.model].append(row)
-    return {one.model: _work(one, others[one.model], tenant) for one in own}
+    resting = wake_times.asleep(tx, [one.model for one in own if not one.workers], settings)
+    return {one.model: _waking(_work(one, others[one.model], tenant), resting.get(one.model)) for one in own}
+
+
+def _waking(work: OpenWork, asleep: Asleep | None) -> OpenWork:
+    """Work whose version is asleep begins once it is awake, if somebody can say when; how many lines it takes at once
+    is not known then."""
+    if asleep is None or asleep.expected is None:
+        return work
+    return replace(
+        work,
+        tokens_per_second=asleep.tokens_per_second,
+        lines_at_once=1,
+        wake_seconds=asleep.expected.seconds,
+        switch_seconds=asleep.switch_seconds,
+    )
 
 
 def _work(own: Own, others: Sequence[Beside], tenant: str) -> OpenWork:

@@ -42,8 +42,10 @@ class Beaten:
     orders: WorkerOrders
 
 
-def register(tx: Transaction, holder: Holder, state: str, slots: int, engine: EngineProfile | None = None) -> None:
-    """Enter a process that starts, and what its engine can do; its model becomes known."""
+def register(
+    tx: Transaction, holder: Holder, state: str, slots: int, engine: EngineProfile | None = None, device: str = ""
+) -> None:
+    """Enter a process that starts, what its engine can do and computes on; its model becomes known."""
     if holder.model is not None:
         models.add(tx.conn, holder.model, "registered")
     workers.register(
@@ -58,6 +60,8 @@ def register(tx: Transaction, holder: Holder, state: str, slots: int, engine: En
         version=penstock.__version__,
         engine=engine.name if engine else "",
         lacks=engine.lacks if engine else (),
+        device=device,
+        pool=holder.pool,
     )
 
 

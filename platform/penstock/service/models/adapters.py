@@ -68,16 +68,25 @@ def look(source: str, on: Version) -> AdapterPlace:
 
     What looks like a path must be there. A Hugging Face id is looked at by the worker that loads it.
     """
-    path = Path(source).expanduser()
-    if not path.exists() and not source.startswith(("/", ".", "~")):
-        return AdapterPlace(source, None)
     try:
-        files = adapter_folder.check(path.resolve())
+        path = Path(source).expanduser()
+        if not path.exists() and not source.startswith(("/", ".", "~")):
+            return AdapterPlace(source, None)
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, nobody's home, links in a circle
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadRequest(
+            f"The source {source[:200]!r} can't be looked at: {(why or '').rstrip('.')}.", param="source"
+        ) from None
+    try:
+        files = adapter_folder.check(path)
         most_rank = adapter_arguments.most_rank(on.definition.arguments)
         adapter_folder.check_fits(files, on.definition.source, most_rank, base_name=on.name)
         return AdapterPlace(str(files.folder), adapter_folder.digest(files, on.queue))
     except NoModel as error:
         raise BadRequest(str(error), param="source") from None
+    except ValueError as error:  # of the base's arguments
+        raise BadRequest(f"{on.name}: {error}", param="base") from None
 
 
 def add(tx: Transaction, model: str, on: Version, place: AdapterPlace) -> Version:
@@ -86,10 +95,16 @@ def add(tx: Transaction, model: str, on: Version, place: AdapterPlace) -> Versio
     The first version of a name becomes its `stable`. Raises BadRequest.
     """
     definition = Definition(place.source, on.definition.engine, base=on.queue)
-    model_versions.check(definition)
+    model_versions.check(model, definition)
     models.add(tx.conn, model, "added")
     if not versions.lock_name(tx.conn, model):
         raise BadRequest(f"{model!r} is a version itself.", param="model")
+    if any(one.definition.base is None for one in versions.of_model(tx.conn, model)):
+        raise BadRequest(
+            f"{model!r} is a model with versions of its own: give the adapter another name.", param="model"
+        )
+    if versions.keep(tx.conn, [(on.model, on.number)]):
+        raise BadRequest(f"{on.name} is retired.", code="version_retired", param="base")
     same = versions.by_digest(tx.conn, model, place.digest) if place.digest else None
     if same := same or versions.unserved(tx.conn, model, definition):
         return same

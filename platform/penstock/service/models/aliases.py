@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
@@ -135,12 +136,14 @@ _BACK: Final = "rolled back to "
 
 
 def _before(found: list[AliasChange]) -> AliasChange | None:
-    """What a rollback goes back to: the change before the one that holds, or before the one it went back to."""
-    holds = found[0]
-    if holds.reason.startswith(_BACK):
-        reached = int(holds.reason.removeprefix(_BACK))
-        return next((one for one in found if one.id < reached and not one.reason.startswith(_BACK)), None)
-    return next((one for one in found[1:] if one.split != holds.split), None)
+    """What a rollback goes back to: what held before the present split did, or before the change it went back to."""
+    now = found[0].split
+    since = list(takewhile(lambda one: one.split == now, found))  # a demand or a guard may have changed meanwhile
+    until = next((one for one in since if one.reason.startswith(_BACK)), since[-1]).id
+    by_id = {one.id: one for one in found}
+    while until in by_id and by_id[until].reason.startswith(_BACK):
+        until = int(by_id[until].reason.removeprefix(_BACK))
+    return next((one for one in found if one.id < until and one.split != now), None)
 
 
 def remove(tx: Transaction, model: str, alias: str) -> None:

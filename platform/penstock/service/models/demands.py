@@ -17,6 +17,9 @@ def check(tx: Transaction, demand: Demand) -> None:
     found = evals.get(tx.conn, demand.tenant, demand.eval)
     if found is None:
         raise NotFound("eval", demand.eval, param="eval_id")
+    if found.input_file is None:
+        message = f"{demand.eval} has no input_file_id, so nothing says which lines a version must have answered."
+        raise BadRequest(message, param="eval_id")
     names = [scorer.name for scorer in found.scorers]
     if demand.scorer not in names:
         message = f"{demand.eval} has no scorer {demand.scorer!r}: it has {', '.join(names)}."
@@ -33,19 +36,35 @@ def check_met(tx: Transaction, model: str, demand: Demand | None, before: Mappin
         if weight > before.get(number, 0):
             found = lower_bound(tx, model, number, demand)
             if found is None or found < demand.at_least:
-                name = f"{model}@{label(number)}"
-                seen = "no completed run of it is there" if found is None else f"its best run shows {found:.3f}"
                 message = (
                     f"More of it is given to a version that shows {demand.label} (the lower end of the interval), and "
-                    f"of {name} {seen}: `penstock evals run {demand.eval} --model {name}`."
+                    f"{_missing(tx, demand, f'{model}@{label(number)}', found)}."
                 )
                 raise Conflict("not proven", "given a larger share", message, code="not_proven")
+
+
+def _missing(tx: Transaction, demand: Demand, name: str, found: float | None) -> str:
+    """What there is of a version, and what to do about it."""
+    if evals.get(tx.conn, demand.tenant, demand.eval) is None:
+        return "that eval was deleted: demand another one, or nothing, with `penstock models demand`"
+    seen = "no completed run of it is there" if found is None else f"its best run shows {found:.3f}"
+    return f"of {name} {seen}: `penstock evals run {demand.eval} --model {name}`"
+
+
+def is_met(tx: Transaction, model: str, demand: Demand | None, before: Mapping[int, int], after: Split) -> bool:
+    """Whether a change that nobody ordered may be made: see `check_met`."""
+    try:
+        check_met(tx, model, demand, before, after)
+    except Conflict:
+        return False
+    return True
 
 
 def lower_bound(tx: Transaction, model: str, number: int, demand: Demand) -> float | None:
     """The best lower bound that completed runs of this version have; None if there is none.
 
-    A run is of a version if it named it (`chat@v3`), or if it scored a batch that is pinned to it and to nothing else.
+    A run is of a version if it named it (`chat@v3`), or if its batch is pinned to it and to nothing else. It counts if
+    it asked the eval's own lines, all of them, and as they are.
     """
     return eval_runs.best_low(
         tx.conn, demand.tenant, eval=demand.eval, model=model, number=number, scorer=demand.scorer

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
+from penstock.domain.engines.profiles import PROFILES
 from penstock.domain.models.alias import Split
-from penstock.domain.models.version import STABLE, Definition, Version, VersionState, label, number_of
+from penstock.domain.models.name import check_name
+from penstock.domain.models.tuning import Tuning
+from penstock.domain.models.version import STABLE, Definition, Version, VersionState, has_password, label, number_of
 from penstock.domain.work.holder import Holder
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
+from penstock.service.models import demands
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
-from penstock.store.models import aliases, versions
+from penstock.store.models import aliases, tunings, versions
 from penstock.store.models import repin as pins
 
 _MOST_NAMED: Final = 5
@@ -32,6 +37,8 @@ class VersionView:
     workers: int
     aliases: dict[str, int]
     """Weights by alias."""
+    tunings: Sequence[Tuning] = ()
+    """How fast it was measured to be, by device, the fastest first."""
 
 
 def serve(
@@ -47,13 +54,17 @@ def serve(
 
     `revision` is the engine's, empty if it can't be known: then the definition stands for it. The first version of a
     name becomes its `stable`. `promoted`: so does this one, unless another machine's worker serves what that stands
-    for, and it takes over what waits for versions that no other machine serves (of which nothing was heard for `gone`).
-    Raises Conflict if the version is retired.
+    for or it has not shown what is demanded, and it takes over what waits for versions that no other machine serves (of
+    which nothing was heard for `gone`). Raises Conflict if the version is retired, or the name is a version's.
     """
     assert holder.model is not None, "only gpu workers serve"
     model = holder.model
     models.add(tx.conn, model, "registered")
-    versions.lock_name(tx.conn, model)
+    if not versions.lock_name(tx.conn, model):
+        message = (
+            f"{model!r} is a version itself: start its worker under the model's name, {model.rpartition('@')[0]!r}."
+        )
+        raise Conflict("a version", "served", message)
     digest = revision or _declared(definition)
     left: list[str] = []
     version = versions.by_digest(tx.conn, model, digest) or versions.unserved(tx.conn, model, definition)
@@ -64,13 +75,15 @@ def serve(
         raise Conflict(version.state, "served", f"This is {version.name}, which is retired: start another version.")
     if version.state is VersionState.DRAFT:
         versions.served(tx.conn, version, digest)
-    stable = next((one.split for one in aliases.latest(tx.conn, model) if one.alias == STABLE), None)
+    now = next((one for one in aliases.latest(tx.conn, model) if one.alias == STABLE), None)
+    stable, demand = (now.split, now.demand) if now else (None, None)
     split = Split.of({version.number: 100})
     if promoted:
         promoted, left = _alone(tx, holder, version, stable, gone)
+        promoted = promoted and demands.is_met(tx, model, demand, stable.weights if stable else {}, split)
     if stable is None or (promoted and stable != split):
         reason = "promoted by its worker" if stable else "the first version that was served"
-        aliases.change(tx.conn, model, STABLE, split, actor=tx.actor, reason=reason)
+        aliases.change(tx.conn, model, STABLE, split, demand=demand, actor=tx.actor, reason=reason)
     versions.serve(tx.conn, holder.id, version)
     if promoted and left:
         pins.take_over(tx.conn, version, left)
@@ -99,10 +112,12 @@ def add(tx: Transaction, model: str, definition: Definition) -> Version:
 
     It gets no requests until an alias stands for it, but by `name@v3`. Raises BadRequest.
     """
-    check(definition)
+    check(model, definition)
     models.add(tx.conn, model, "added")
     if not versions.lock_name(tx.conn, model):
         raise BadRequest(f"{model!r} is a version itself.", param="model")
+    if any(one.definition.base for one in versions.of_model(tx.conn, model)):
+        raise BadRequest(f"{model!r} is an adapter's name: say its base, or another name.", param="model")
     if same := versions.unserved(tx.conn, model, definition):
         return same
     version = versions.insert(tx.conn, model, definition, registered=False)
@@ -110,14 +125,21 @@ def add(tx: Transaction, model: str, definition: Definition) -> Version:
     return version
 
 
-def check(definition: Definition) -> None:
-    """Raise BadRequest for what is too long to keep, or can't be shown."""
-    for param, value in (("source", definition.source), ("engine", definition.engine)):
-        if not 0 < len(value) <= _MOST_CHARACTERS or not value.isprintable():
-            raise BadRequest(f"{param} has 1 to {_MOST_CHARACTERS} printable characters.", param=param)
+def check(model: str, definition: Definition) -> None:
+    """Raise BadRequest for what is too long to keep, can't be shown, must not be, or is no engine."""
+    check_name(model)
+    if not 0 < len(definition.source) <= _MOST_CHARACTERS or not definition.source.isprintable():
+        raise BadRequest(f"source has 1 to {_MOST_CHARACTERS} printable characters.", param="source")
+    if has_password(definition.source):
+        raise BadRequest("A password in an address would be read by all: leave it out of the source.", param="source")
+    if definition.engine not in PROFILES:
+        message = f"No engine is called {definition.engine[:40]!r}; there are {', '.join(PROFILES)}."
+        raise BadRequest(message, param="engine")
     arguments = definition.arguments
-    if len(arguments) > _MOST_ARGUMENTS or any(len(one) > _MOST_CHARACTERS or "\0" in one for one in arguments):
-        message = f"At most {_MOST_ARGUMENTS} arguments of {_MOST_CHARACTERS} characters each."
+    if len(arguments) > _MOST_ARGUMENTS or not all(
+        len(one) <= _MOST_CHARACTERS and "".join(one.split()).isprintable() for one in arguments
+    ):
+        message = f"At most {_MOST_ARGUMENTS} arguments of {_MOST_CHARACTERS} characters each, which can be printed."
         raise BadRequest(message, param="arguments")
 
 
@@ -134,6 +156,11 @@ def check_known(tx: Transaction, model: str) -> None:
     """Raise NotFound for a name that is no model's."""
     if not models.names_among(tx.conn, [model]):
         raise NotFound("model", model, param="model", code="model_not_found")
+
+
+def of_queue(tx: Transaction, queue: str) -> Version | None:
+    """The version whose work this queue's is; None if there is none."""
+    return versions.of_queue(tx.conn, queue)
 
 
 def named(tx: Transaction, name: str) -> Version:
@@ -177,7 +204,16 @@ def _views(tx: Transaction, found: list[Version], settings: DispatchSettings) ->
     for change in aliases.latest(tx.conn, only):
         for number, weight in (change.split.weights if change.split else {}).items():
             weights.setdefault((change.model, number), {})[change.alias] = weight
-    return [VersionView(one, workers.get(one.served_as, 0), weights.get((one.model, one.number), {})) for one in found]
+    tuned = tunings.of_versions(tx.conn, [one.queue for one in found])
+    return [
+        VersionView(
+            one,
+            workers.get(one.served_as, 0),
+            weights.get((one.model, one.number), {}),
+            tuned.get(one.queue, ()),
+        )
+        for one in found
+    ]
 
 
 def retire(tx: Transaction, name: str) -> Version:

@@ -33,6 +33,7 @@ from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, files
 from penstock.store.fleet import models, workers
+from penstock.store.models import versions
 from penstock.store.work import leases, slices
 
 log = structlog.get_logger()
@@ -159,6 +160,9 @@ def begin(
     )
     if lane is None:
         raise LeaseLost
+    pinned = [(one.name, one.number) for one in (targets or {}).values() if one.number is not None]
+    if pinned and versions.keep(tx.conn, pinned):
+        raise LeaseLost  # one was retired while the file was read: whoever takes the batch next reads what holds then
     slices.insert(tx.conn, batch.id, cuts, lane)
     if bad is not None and bad.count:
         skipped.record(tx, batch.id, lane, lease, bad)

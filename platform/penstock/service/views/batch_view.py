@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -17,6 +18,7 @@ from penstock.formats import output, plan
 from penstock.service.core import cursor
 from penstock.service.core.transaction import Transaction
 from penstock.service.estimates import eta
+from penstock.service.pools import wake_times
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store import webhooks
@@ -29,11 +31,13 @@ MOST_CHILDREN: Final = 100
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Why an open batch makes no progress: `no_worker` for these models, or `no_io_worker`."""
+class WhyWaiting:
+    """Why an open batch makes no progress: `no_worker` for these models, they are `asleep`, or `no_io_worker`."""
 
     reason: str
     models: tuple[str, ...] = ()
+    sentence: str | None = None
+    """What is before it, where a version is asleep."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class BatchView:
     """A batch as its caller sees it; `results` are output lines, of an ended inline job only."""
 
     batch: Batch
-    waiting: Waiting | None = None
+    waiting: WhyWaiting | None = None
     expected: Expectation | None = None
     results: tuple[bytes, ...] | None = None
     children: tuple[str, ...] | None = None
@@ -93,12 +97,22 @@ def asked_and_answered(tx: Transaction, batch: Batch) -> list[tuple[bytes, bytes
     ]
 
 
-def _waiting(tx: Transaction, batch: Batch, settings: DispatchSettings) -> Waiting | None:
+def _waiting(tx: Transaction, batch: Batch, settings: DispatchSettings) -> WhyWaiting | None:
     gone = timedelta(seconds=settings.worker_gone_seconds)
     if batch.state is BatchState.IN_PROGRESS:
-        models = pending_batches.waiting_models(tx.conn, batch.id, gone=gone)
-        return Waiting("no_worker", tuple(models)) if models else None
+        return _for_models(tx, pending_batches.waiting_models(tx.conn, batch.id, gone=gone), settings)
     if batch.state in (BatchState.VALIDATING, BatchState.FINALIZING):
         alive = any(worker.kind == "io" for worker in workers.live(tx.conn, gone=gone))
-        return None if alive else Waiting("no_io_worker")
+        return None if alive else WhyWaiting("no_io_worker")
     return None
+
+
+def _for_models(tx: Transaction, queues: Mapping[str, str], settings: DispatchSettings) -> WhyWaiting | None:
+    """Those that nobody will serve unless an operator does something are told first."""
+    if not queues:
+        return None
+    asleep = wake_times.asleep(tx, queues.values(), settings)
+    unserved = tuple(name for name, queue in queues.items() if queue not in asleep)
+    if unserved:
+        return WhyWaiting("no_worker", unserved)
+    return WhyWaiting("asleep", tuple(queues), "; ".join(asleep[queue].sentence for queue in queues.values()))

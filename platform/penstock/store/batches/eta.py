@@ -8,17 +8,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-_LIVE = """    cross join lateral (
+from penstock.store.models.tunings import TUNED
+
+_LIVE = f"""    cross join lateral (
         select count(*)::int as workers,
-            coalesce(count(*) * avg(nullif(w.tokens_per_second, 0)), 0)::float8 as tokens_per_second,
+            coalesce(count(*) * coalesce(avg(nullif(w.tokens_per_second, 0)), avg(tuned.tokens_per_second)), 0)::float8
+                as tokens_per_second,
             coalesce(sum(case when w.budget > 0 then w.budget else w.slots end), 0)::int as lines_at_once
-        from workers w
-        where w.kind = 'gpu' and w.model = {model} and w.state = 'ready'
+        from workers w{TUNED}
+        where w.kind = 'gpu' and w.model = {{model}} and w.state = 'ready'
           and w.seen_at > clock_timestamp() - :gone) live"""
 
 _OWN = text(f"""
     -- For each model of a batch: what is left by estimate, how right the estimates of its own slices were, and how fast
-    -- the model's live workers are; one that has not measured itself yet counts as the mean of the others.
+    -- the model's live workers are; one that has not measured itself yet counts as the mean of the others, and where
+    -- none has, all count as `penstock tune` measured such machines.
     select own.*, m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
     from (select tenant from batches where id = :batch) b join tenants t on t.id = b.tenant
     cross join (

@@ -25,6 +25,9 @@ _AGAIN = text("""
 _GET = text("select * from eval_comparisons where tenant = :tenant and id = :id")
 _OF = text("""
     select * from eval_comparisons where tenant = :tenant and baseline = :baseline and candidate = :candidate""")
+_COUNT = text("""
+    select count(*) as whole, count(*) filter (where state = 'comparing') as open from eval_comparisons
+    where tenant = :tenant""")
 _FIND = text("select * from eval_comparisons where id = :id")
 _END = text("""
     update eval_comparisons set state = :state, lease = null, lease_until = null, ended_at = clock_timestamp(),
@@ -50,6 +53,12 @@ def of(conn: Connection, tenant: str, *, baseline: str, candidate: str) -> Compa
     """The comparison of a tenant's two runs."""
     row = conn.execute(_OF, {"tenant": tenant, "baseline": baseline, "candidate": candidate}).first()
     return _comparison(row) if row else None
+
+
+def count(conn: Connection, tenant: str) -> tuple[int, int]:
+    """How many comparisons a tenant has, and how many of them have not ended."""
+    row = conn.execute(_COUNT, {"tenant": tenant}).one()
+    return row.whole, row.open
 
 
 def find(conn: Connection, id: str) -> Comparison | None:

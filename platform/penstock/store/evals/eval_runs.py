@@ -86,15 +86,21 @@ _OLD = text("""
         order by r.ended_at limit :limit for update of r skip locked) old
     limit :limit""")
 _BEST = text("""
-    -- The best lower bound that a completed run of this version has for a scorer.
+    -- The best lower bound that a completed run of this version has for a scorer: of the eval's own lines, unchanged
+    -- and all of them. What a batch asked may be its model, or an alias of it; a name with an @ may be another model's.
     select max((score ->> 'low')::float8)
-    from eval_runs r cross join lateral jsonb_array_elements(r.outcome -> 'scores') as score
+    from eval_runs r join evals e on e.id = r.eval and e.tenant = r.tenant
+    left join batches b on b.tenant = r.tenant and b.id = r.batch
+    cross join lateral jsonb_array_elements(r.outcome -> 'scores') as score
     where r.tenant = :tenant and r.eval = :eval and r.state = 'completed' and score ->> 'name' = :scorer
-      and (r.model = :named or exists (
-          select from batches b where b.tenant = r.tenant and b.id = r.batch and b.versions is not null
-            and not exists (
-                select from jsonb_each(b.versions) as pinned (asked, numbers)
-                where regexp_replace(asked, '@[^@]*$', '') <> :model or numbers <> jsonb_build_array(:number))))""")
+      and r.changes = '{}' and e.input_file is not null
+      and (r.owns_batch or (b.state = 'completed' and b.input_file = e.input_file and b.parent is null))
+      and (r.model = :named or (
+          b.versions = jsonb_build_object(coalesce(b.model, ''), jsonb_build_array(cast(:number as int)))
+          and (b.model = :model or (
+              starts_with(b.model, cast(:model as text) || '@')
+              and strpos(substr(b.model, length(cast(:model as text)) + 2), '@') = 0
+              and not exists (select from models m where m.name = b.model and m.version_of is null)))))""")
 
 
 def insert(conn: Connection, tenant: str, new: EvalRun, once: Once | None) -> bool:

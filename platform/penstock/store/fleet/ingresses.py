@@ -18,7 +18,8 @@ _PULSE = text("""
     -- A worker that is gone, or draining, stays so: a load report that was under way says nothing about that.
     update workers w set seen_at = clock_timestamp(), load_reported_at = clock_timestamp(),
         open = :open and w.state = 'ready', calls = :calls, lines = :lines, budget = :budget,
-        budget_reason = :reason, tokens_per_second = :tokens_per_second
+        budget_reason = :reason, tokens_per_second = :tokens_per_second,
+        busy_at = case when :calls > 0 or :lines > 0 then clock_timestamp() else busy_at end
     from models m left join models named on named.name = m.version_of
     where w.id = :id and m.name = w.model
     -- A version that promises nothing of its own keeps what its name promises.

@@ -13,8 +13,8 @@ from penstock.domain.engine_trouble import EngineTrouble
 from penstock.domain.fleet.worker import Worker, WorkerOrders, WorkerPace, WorkerView
 
 _REGISTER = text("""
-    insert into workers (id, kind, model, state, slots, host, pid, version, engine, lacks)
-    values (:id, :kind, :model, :state, :slots, :host, :pid, :version, :engine, :lacks)
+    insert into workers (id, kind, model, state, slots, host, pid, version, engine, lacks, pool, device)
+    values (:id, :kind, :model, :state, :slots, :host, :pid, :version, :engine, :lacks, :pool, :device)
     on conflict (id) do nothing""")
 _MARK = text("""
     -- A process that ends stays so: what was said before that may arrive after it.
@@ -66,10 +66,13 @@ def register(
     version: str,
     engine: str = "",
     lacks: Sequence[str] = (),
+    pool: str | None = None,
+    device: str = "",
 ) -> None:
     """Enter a process that starts, once; `host` is for people, the id is the identity."""
     values = {"id": id, "kind": kind, "model": model, "state": state, "slots": slots, "host": host, "pid": pid}
-    conn.execute(_REGISTER, {**values, "version": version, "engine": engine, "lacks": list(lacks)})
+    values |= {"version": version, "engine": engine, "lacks": list(lacks), "pool": pool, "device": device}
+    conn.execute(_REGISTER, values)
 
 
 def mark(conn: Connection, id: UUID, state: str, trouble: EngineTrouble | None = None) -> None:

@@ -49,6 +49,13 @@ _INSERT = text("""
     insert into model_versions (model, number, queue, source, engine, arguments, base, digest, state, registered)
     values (:model, :number, :queue, :source, :engine, cast(:arguments as text[]), :base, :digest, 'draft',
             :registered)""")
+_KEEP = text("""
+    -- Whoever retires one locks its name first, and looks for what is pinned to it after that.
+    select name from models where name = any(cast(:names as text[])) order by name for share""")
+_RETIRED = text("""
+    select model, number from model_versions
+    where state = 'retired'
+      and (model, number) in (select * from unnest(cast(:models as text[]), cast(:numbers as int[])))""")
 _SERVED = text("""
     update model_versions set digest = :digest, state = 'ready', ready_at = coalesce(ready_at, clock_timestamp())
     where model = :model and number = :number and state in ('draft', 'ready')""")
@@ -68,6 +75,7 @@ _EVERY = text(
     "select model, number, queue, state, base, case when base is not null then digest end as digest from model_versions"
 )
 _OF_QUEUE = text(f"{_COLUMNS} where queue = :queue")
+_OF_QUEUES = text(f"{_COLUMNS} where queue = any(cast(:queues as text[]))")
 _HANGING = text(f"{_COLUMNS} where base = :queue and state <> 'retired' order by model, number limit :limit")
 _ADOPT = text("""
     -- What waited for a name of which nobody knew yet that it is an adapter's goes to its base.
@@ -78,6 +86,13 @@ _ADOPT = text("""
 def lock_name(conn: Connection, model: str) -> bool:
     """Let nobody else change this model's versions and aliases meanwhile; False if there is no such model."""
     return conn.execute(_LOCK_NAME, {"model": model}).first() is not None
+
+
+def keep(conn: Connection, pinned: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Let none of these versions be retired before this transaction ends; those that are retired by now."""
+    conn.execute(_KEEP, {"names": sorted({model for model, _ in pinned})})
+    values = {"models": [model for model, _ in pinned], "numbers": [number for _, number in pinned]}
+    return [(row.model, row.number) for row in conn.execute(_RETIRED, values)]
 
 
 def by_digest(conn: Connection, model: str, digest: str) -> Version | None:
@@ -159,6 +174,11 @@ def open_batches(conn: Connection, version: Version, *, limit: int) -> list[str]
 def of_queue(conn: Connection, queue: str) -> Version | None:
     """The version whose own name among queues this is."""
     return _one(conn.execute(_OF_QUEUE, {"queue": queue}).first())
+
+
+def of_queues(conn: Connection, queues: Sequence[str]) -> dict[str, Version]:
+    """The versions whose own names among queues these are, by that name."""
+    return {row.queue: _version(row) for row in conn.execute(_OF_QUEUES, {"queues": list(queues)})}
 
 
 def hanging(conn: Connection, base: Version, *, limit: int) -> list[Version]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.counted import COUNTED
+from penstock.domain.counted import COUNTED, LABELLED
 
 _ADD = text("""
     insert into counts (name, value) values (:name, :by)
@@ -13,12 +13,16 @@ _ALL = text("select name, value from counts")
 
 
 def add(conn: Connection, name: str, by: int = 1) -> None:
-    """Count something; the last statement of its transaction, since the row stays locked until the commit."""
-    assert name in COUNTED, name
+    """Count something (`NAME`, or `NAME/VALUE` of one that has a label).
+
+    It is the last statement of its transaction, since the row stays locked until the commit.
+    """
+    base, _, value = name.partition("/")
+    assert base in COUNTED and bool(value) is (base in LABELLED), name  # noqa: PT018 # no test
     if by:
         conn.execute(_ADD, {"name": name, "by": by})
 
 
 def read(conn: Connection) -> dict[str, int]:
     """Everything that was counted; what never happened is 0."""
-    return dict.fromkeys(COUNTED, 0) | {row.name: row.value for row in conn.execute(_ALL)}
+    return dict.fromkeys(COUNTED.keys() - LABELLED.keys(), 0) | {row.name: row.value for row in conn.execute(_ALL)}

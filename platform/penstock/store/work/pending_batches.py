@@ -44,7 +44,7 @@ _STUCK = text("""
 _WAITING = text("""
     -- Why an open batch makes no progress: the models of its open slices that no live worker serves, by their version
     -- where there are versions.
-    select distinct coalesce(v.model || '@v' || v.number, s.model) as model
+    select distinct coalesce(v.model || '@v' || v.number, s.model) as model, s.model as queue
     from slices s left join model_versions v on v.queue = s.model
     where s.batch = :id and s.state in ('queued', 'ready')
       and not exists (select from workers w where w.kind = 'gpu' and w.model = s.model and w.state = 'ready'
@@ -79,6 +79,9 @@ def stuck(conn: Connection, *, limit: int) -> list[str]:
     return [row.id for row in conn.execute(_STUCK, {"limit": limit})]
 
 
-def waiting_models(conn: Connection, id: str, *, gone: timedelta) -> list[str]:
-    """Models (versions of them, where there are any) that this batch waits for: no live worker serves them."""
-    return [row.model for row in conn.execute(_WAITING, {"id": id, "gone": gone})]
+def waiting_models(conn: Connection, id: str, *, gone: timedelta) -> dict[str, str]:
+    """Models (versions of them, where there are any) that this batch waits for: no live worker serves them.
+
+    With the queues that their work waits in.
+    """
+    return {row.model: row.queue for row in conn.execute(_WAITING, {"id": id, "gone": gone})}

@@ -22,6 +22,7 @@ class Counters:
     answered: int = 0
     aborted: int = 0
     core_lives: bool = True
+    device_memory_bytes: float = 0.0
 
     @property
     def model(self) -> str:

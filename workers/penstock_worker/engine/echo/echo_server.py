@@ -13,6 +13,7 @@ can be made to do is in `markers.py`.
                                           [--preemptions 3] [--plays sglang] [--lacks priority,abort]
                                           [--enable-lora] [--max-loras 2] [--max-lora-rank 16]
                                           [--most-at-once 4] [--requests-per-second 20]
+                                          [--enable-sleep-mode] [--sleep-fault dies]
 
 A stream's first token comes after the latency, each further one `--itl-ms` later; where the request says how many
 tokens it wants, each is an event of its own. A client that goes away is no longer served, and counted as aborted.
@@ -24,7 +25,8 @@ between. So a test counts how often each line was asked, whatever died meanwhile
 At most `--max-num-seqs` requests run, the others wait, as in vLLM. The latency of a request depends on its body and
 the seed only. `--plays NAME` gives it the pages, errors and metrics of another engine profile, which it says in its log
 and in `owned_by`; `--lacks` takes abilities away (domain/engines/profile.py); the last two make it refuse as hosted
-engines do (`provider_limits.py`). With `--enable-lora` it plays adapters (`adapters.py`).
+engines do (`provider_limits.py`). With `--enable-lora` it plays adapters (`adapters.py`), with `--enable-sleep-mode`
+that it sleeps (`played_sleep.py`).
 
 Ready in about a second; 4,000 requests/s on one of two shared cores, with its client on the other (2,200 without
 uvloop).
@@ -53,6 +55,7 @@ from penstock_worker.engine.echo.answers import ANSWERS, Answerer, EchoRefusal, 
 from penstock_worker.engine.echo.body import Body, asked, decode, encode
 from penstock_worker.engine.echo.counters import Counters
 from penstock_worker.engine.echo.launch import DEFAULT_SEQS
+from penstock_worker.engine.echo.played_sleep import FAULTS, PlayedSleep, cut_short
 from penstock_worker.engine.echo.provider_limits import ProviderLimits
 from penstock_worker.engine.echo.shapes import EchoShape
 
@@ -84,6 +87,8 @@ class Echo:
         self.shape = EchoShape(options.plays, options.lacks)
         room = options.max_loras if options.enable_lora else 0
         self.adapters = PlayedAdapters(room, self.shape.profile.adapters)
+        sleep = self.shape.profile.sleep if options.enable_sleep_mode else None
+        self.sleep = PlayedSleep(sleep, self.counters, options.sleep_fault)
         self.limits = ProviderLimits(options.most_at_once, options.requests_per_second)
         self.takes_ids = not self.shape.lacks(EngineLack.REQUEST_IDS)
         self.notices = self.shape.profile.abort is EngineAbort.DISCONNECT
@@ -98,6 +103,8 @@ class Echo:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request."""
         profile = self.shape.profile
+        if self.sleep.takes(request.path):
+            return await self.sleep.change(request)
         if request.method == "GET":
             return status_page.page(self.counters, request.path, self.shape)
         if profile.abort is EngineAbort.REQUEST_ID and request.path == profile.abort_path:
@@ -151,8 +158,9 @@ class Echo:
             raise EchoRefusal(429, "Too many requests.", "requests", headers=headers)
         if not self.notices:
             self._name(body)
+        await self.sleep.awake()
         async with self._slot():
-            await self._obey(script, raw, request)
+            whole = await self.sleep.through(self._obey(script, raw, request))
             if self._refuses(script, raw):
                 headers = {"retry-after": script.retry_after} if script.retry_after else None
                 raise EchoRefusal(script.status, f"The script says {script.status}.", "ScriptedError", headers=headers)
@@ -160,12 +168,14 @@ class Echo:
             identity = (request.headers.get("x-request-id") if self.takes_ids else None) or own
             said = answer(self.voice, body, script, identity)
             self.adapters.speak(asked_model, said)
+            if not whole:
+                cut_short(said)
             self.counters.answered += 1
             if body.get("stream") is True and request.path in stream.KINDS:
                 return await self._stream(request, said, script, body)
-            whole = encode(said)
+            written = encode(said)
         return web.Response(
-            body=whole.replace(b"[[surrogate]]", rb"\ud800") if script.surrogate else whole,
+            body=written.replace(b"[[surrogate]]", rb"\ud800") if script.surrogate else written,
             content_type="application/json",
             headers=None if self.takes_ids else {"x-request-id": identity},
         )
@@ -341,6 +351,8 @@ def main() -> None:
     parser.add_argument("--enable-lora", action="store_true")
     parser.add_argument("--max-loras", type=int, default=1)
     parser.add_argument("--max-lora-rank", type=int)
+    parser.add_argument("--enable-sleep-mode", action="store_true")
+    parser.add_argument("--sleep-fault", choices=FAULTS)
     parser.add_argument("--max-num-seqs", type=int, default=DEFAULT_SEQS)
     parser.add_argument("--journal")
     parser.add_argument("--plays")

@@ -73,8 +73,11 @@ class EchoShape:
         rows |= dict(zip(load.tokens, both, strict=False))
         rows |= {name: counters.answered for name in load.steps if name not in load.tokens and "iteration" not in name}
         rows["echo:requests_aborted_total"] = counters.aborted
+        config = f'{load.kv_config}{{block_size="16",num_gpu_blocks="4096"}} 1.0\n' if load.kv_config else ""
+        if self.profile.sleep and self.profile.sleep.memory_metric:
+            rows[self.profile.sleep.memory_metric] = counters.device_memory_bytes
         label = f'{{engine="0",model_name="{counters.model}"}}'
-        return "".join(_row(name, label, value) for name, value in rows.items())
+        return "".join(_row(name, label, value) for name, value in rows.items()) + config
 
 
 def _row(name: str, label: str, value: float) -> str:

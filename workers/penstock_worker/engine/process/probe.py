@@ -21,9 +21,19 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def get(path: Path, url: str, timeout_seconds: float) -> tuple[int, bytes] | None:
     """Status and body of one GET on a fresh connection; None if there is no answer in time."""
+    return _ask(path, "GET", url, None, timeout_seconds)
+
+
+def post(path: Path, url: str, body: bytes, timeout_seconds: float) -> tuple[int, bytes] | None:
+    """The same of one POST of a JSON body."""
+    return _ask(path, "POST", url, body, timeout_seconds)
+
+
+def _ask(path: Path, method: str, url: str, body: bytes | None, timeout_seconds: float) -> tuple[int, bytes] | None:
     connection = _UnixConnection(path, timeout_seconds)
+    headers = {"connection": "close"} | ({} if body is None else {"content-type": "application/json"})
     try:
-        connection.request("GET", url, headers={"connection": "close"})
+        connection.request(method, url, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException):

@@ -22,6 +22,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from penstock.domain.engines.profile import EnginePriority, EngineProfile
+from penstock.domain.models.version import has_password
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
     Launch,
@@ -54,18 +55,13 @@ def launch(
     It runs in the worker's interpreter whatever `python` says. Raises BadLaunch.
     """
     check_socket(socket)
-    address = urlsplit(source)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise BadLaunch(f"An engine that runs already is named by its http:// or https:// address, not {source!r}.")
-    if address.username or address.password:
-        raise BadLaunch(f"A password in the engine's address would be read by all: its key goes into {KEY}.")
+    root = address(source)
     if others := without(arguments, *_OPTIONS):
         raise BadLaunch(
             f"{others[0]} can't be told to an engine that runs already: {', '.join(_OPTIONS)} are for here."
         )
     profile = _ordered(profile, option(arguments, "--priority"))
     slots = slots_within(number(arguments, "--max-num-seqs") or DEFAULT_SEQS)
-    root = source.rstrip("/").removesuffix("/v1")
     key = {"ENGINE_KEY": environ[KEY]} if environ.get(KEY) else {}
     command = [sys.executable, "-m", "penstock_worker.engine.remote.relay", "--uds", str(socket), "--url", root]
     command += ["--model", model, "--engine", profile.name]
@@ -84,6 +80,23 @@ def launch(
         overtakers=slots.overtakers,
         start_timeout_seconds=60.0,
     )
+
+
+def address(source: str) -> str:
+    """The address of an engine, without /v1; raise BadLaunch for what is none, or says what all would read."""
+    if has_password(source):
+        raise BadLaunch(f"A password in the engine's address would be read by all: its key goes into {KEY}.")
+    try:
+        parts = urlsplit(source)
+        found = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no number of a port, a bracket that is not closed
+        found = False
+    if not found or not source.isprintable() or " " in source:
+        raise BadLaunch(f"An engine that runs already is named by its http:// or https:// address, not {source!r}.")
+    if parts.query or parts.fragment:
+        message = f"The engine's address ends with its path, without ? and #: a key that it wants goes into {KEY}."
+        raise BadLaunch(message)
+    return source.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _ordered(profile: EngineProfile, order: str | None) -> EngineProfile:

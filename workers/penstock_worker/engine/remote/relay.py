@@ -124,7 +124,8 @@ def _error(message: str) -> dict[str, Any]:
 
 
 def _theirs(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _OURS}
+    """Those that are passed on: what a header may not hold here fails the whole answer."""
+    return {name: value for name, value in headers.items() if name.lower() not in _OURS and value.isprintable()}
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

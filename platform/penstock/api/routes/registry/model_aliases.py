@@ -102,8 +102,9 @@ async def promote_model_version(request: Request, alias_id: str, operator: Opera
 async def demand_proof(request: Request, alias_id: str, operator: Operator, here: Acting) -> ModelAlias:
     """From now on a version's share of this alias grows only if a completed run shows this. For operators.
 
-    A run counts that named the version (`chat@v2`), or that scored a batch pinned to it alone. Rollbacks and what a
-    guard takes back ask for nothing. A promotion without it is a 409 (`not_proven`), which says what there is.
+    A run counts that asked the eval's own lines, without `set`, of the version: it named it (`chat@v2`), or its batch,
+    or the completed one of the eval's input file that it scored, is pinned to it alone. Rollbacks and what a guard
+    takes back ask for nothing. A promotion without it is a 409 (`not_proven`), which says what there is.
     """
     asked = body.check(DemandProof, body.decode(await body.read(request, _MAX_BYTES)))
     demand = Demand(operator.tenant, asked.eval_id, asked.scorer, asked.at_least)

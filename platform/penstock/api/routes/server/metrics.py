@@ -7,7 +7,7 @@ so (`PENSTOCK_METRICS_OPEN`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -19,7 +19,7 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
 from penstock.domain.calls.ingress import Ingress, Load
-from penstock.domain.counted import COUNTED
+from penstock.domain.counted import COUNTED, LABELLED
 from penstock.service.admin import health
 from penstock.service.admin.health import Gauges
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -86,8 +86,19 @@ class _Snapshot(Collector):
             ("webhook_late_seconds", "How long the oldest of these is due.", owed.late_seconds),
         ):
             yield _gauge(name, words, [], [((), float(value))])
-        for name, count in self._gauges.counts.items():
-            yield CounterMetricFamily(f"penstock_{name}", COUNTED[name], value=count)
+        yield from _counters(self._gauges.counts)
+
+
+def _counters(counts: Mapping[str, int]) -> Iterator[CounterMetricFamily]:
+    """What was counted in Postgres."""
+    for name, words in COUNTED.items():
+        label = LABELLED.get(name)
+        family = CounterMetricFamily(f"penstock_{name}", words, labels=[label] if label else [])
+        for key, count in counts.items():
+            base, _, value = key.partition("/")
+            if base == name:
+                family.add_metric([value] if label else [], count)
+        yield family
 
 
 def _gauge(

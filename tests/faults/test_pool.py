@@ -1,0 +1,116 @@
+"""A pool's host: two versions take turns on one place, and nothing is lost, doubled or left over, whoever dies.
+
+Each echo engine journals what it was asked, so that what was asked again is known line by line.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import pool_life
+from faults.house import POOL, House
+from faults.load import Load, check
+from faults.pool_life import HOST, STEPS, decisions
+
+from penstock.service.pools import pools
+
+pytestmark = pytest.mark.timeout(300)
+MODELS = ("left", "right")
+
+
+@pytest.fixture(scope="module")
+def house(build: Callable[..., House], journal: Path) -> House:
+    """One host with one place for two versions."""
+    journal.touch()
+    house = build(
+        gpus=0,
+        hosts=1,
+        members=dict.fromkeys(MODELS, pool_life.arguments(journal)),
+        terms=pool_life.TERMS,
+        wait=False,
+        **pool_life.SETTINGS,
+    )
+    house.wait_until_answering()
+    return house
+
+
+@pytest.fixture(autouse=True)
+def unbroken(house: House) -> Iterator[None]:
+    """Whatever died, the database and the blobs are as they must be, and each version serves again."""
+    yield
+    check(house)
+
+
+def test_each_version_has_its_turn_and_a_switch_in_the_middle_of_a_batch_loses_and_doubles_nothing(
+    house: House, journal: Path
+) -> None:
+    left = Load.submit(house, "middle-left", 120, model="left")
+    pool_life.awake(house, "left")
+    house.until(lambda: len(left.asked(journal)) > 20, "left is at work")
+    house.run(pools.pin, POOL, "right@v1")
+    right = Load.submit(house, "middle-right", 20, model="right")
+    right.has_each_answer_once(house)
+    assert house.client.sdk.batches.retrieve(left.id).status == "in_progress"
+    house.run(pools.unpin, POOL, "right@v1")
+    left.has_each_answer_once(house)
+    assert not left.asked_again(journal)
+    assert [(leaves, comes, state) for leaves, comes, state, _ in decisions(house)] == [
+        (None, "left", "done"),
+        ("left", "right", "done"),
+        ("right", "left", "done"),
+    ]
+
+
+def test_a_host_that_is_told_to_end_leaves_no_process_and_says_that_nothing_is_awake(house: House) -> None:
+    pool_life.awake(house, "left")
+    before, host = pool_life.every_process(house), house.holder(HOST)
+    assert len(before) >= 4
+    house.terminate(HOST)
+    assert house.wait(HOST, 60) == 0
+    pool_life.gone(before, 0.0)
+    assert house.rows("select queue from pool_residents where host = %s", host) == []
+    assert house.ask("select state from workers where id = %s", host) == "gone"
+    house.start(HOST)
+
+
+def loads(house: House, name: str, lines: int = 20) -> list[Load]:
+    """A little work for each version."""
+    return [Load.submit(house, f"{name}-{model}", lines, model=model) for model in MODELS]
+
+
+def start_anew(house: House, point: str) -> None:
+    """The host, with a failpoint."""
+    house.kill(HOST)
+    house.start(HOST, failpoints=point)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_host_that_is_killed_in_any_step_takes_all_with_it_and_the_next_one_serves(house: House, step: str) -> None:
+    start_anew(house, pool_life.passing(step, "kill"))
+    given = loads(house, f"host-{step}")
+    assert house.wait(HOST, 120) == -signal.SIGKILL
+    pool_life.gone(pool_life.every_process(house))
+    house.start(HOST)
+    for load in given:
+        load.has_each_answer_once(house, 120)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kill", [pool_life.kill_members, pool_life.kill_engines], ids=["member", "engine"])
+def test_members_and_engines_that_are_killed_in_any_step_cost_no_line(
+    house: House, step: str, kill: Callable[[House], int]
+) -> None:
+    start_anew(house, pool_life.passing(step, "stop"))
+    given = loads(house, f"{kill.__name__.partition('_')[2]}-{step}")
+    pool_life.stands_still(house)
+    kill(house)
+    house.cont(HOST)
+    for load in given:
+        load.has_each_answer_once(house, 120)
+    house.until(lambda: list(pool_life.standing(house).values()).count("awake") == 1, "one is awake")
+    assert house.ask("select count(*) from pool_versions where unfit_reason is not null") == 0

@@ -1,0 +1,1 @@
+"""Tuning: `penstock tune` looks for the arguments with which a model is fastest on the device at hand."""
