@@ -11,7 +11,8 @@ import pytest
 
 from penstock.domain.models.version import Definition, Version, VersionState, without_secrets
 from penstock.settings import Settings
-from penstock_worker.pool import device_memory, host_place
+from penstock_worker.engine import device_memory
+from penstock_worker.pool import host_place
 from penstock_worker.pool.member_launch import CannotBeMember, MemberLaunch, describe
 
 SLEEPS = "--enable-sleep-mode"

@@ -19,6 +19,7 @@ from penstock.domain.engines.profiles import PROFILES
 from penstock.domain.models.version import HIDDEN, Version
 from penstock.domain.work.lane import model_slug
 from penstock.settings import Settings
+from penstock_worker.engine.launch_spec import has_flag
 
 _MARK_CHARACTERS: Final = 5
 _SLEEPERS_BEAT_SECONDS: Final = 0.5
@@ -86,7 +87,7 @@ def describe(pool: str, version: Version, settings: Settings, environ: Mapping[s
     command += ["--model", f"{version.model}={made.source}", "--engine", made.engine]
     command += [f"--engine-arg={argument}" for argument in made.arguments]
     sleep = profile.sleep if settings.pool_asleep else None
-    if sleep is not None and not any(argument.partition("=")[0] == sleep.flag for argument in made.arguments):
+    if sleep is not None and not has_flag(made.arguments, sleep.flag):
         sleep = None
     logs = settings.log_dir / model_slug(version.queue)
     folder = settings.runtime_dir / f"{mark(pool)}{mark(version.queue)}"

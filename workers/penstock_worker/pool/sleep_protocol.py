@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from penstock.domain.engines.profile import EngineSleep
-from penstock_worker.engine import metrics
+from penstock_worker.engine import device_memory, metrics
 from penstock_worker.engine.process import probe
-from penstock_worker.pool import device_memory
 
 _ASK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
@@ -28,8 +27,7 @@ _SETTLE_SECONDS: Final = 0.3
 def memory_bytes(socket: Path, sleep: EngineSleep) -> float | None:
     """Device memory in use: by the engine itself if it tells, else of all GPUs that are seen; None if nobody tells."""
     if sleep.memory_metric is None:
-        mib = device_memory.used_mib()
-        return None if mib is None else mib * 1024.0 * 1024.0
+        return device_memory.used_bytes()
     answer = probe.get(socket, "/metrics", _ASK_SECONDS)
     found = metrics.read(answer[1].decode(errors="replace"), frozenset([sleep.memory_metric])) if answer else {}
     return sum(found[sleep.memory_metric]) if found else None

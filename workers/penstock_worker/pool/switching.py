@@ -22,7 +22,8 @@ from penstock.domain.fleet.worker import Order, WorkerState
 from penstock.domain.pools.decision import PoolDecision
 from penstock.failpoint import failpoint
 from penstock.settings import Settings
-from penstock_worker.pool import device_memory, sleep_protocol, token_probe
+from penstock_worker.engine import device_memory
+from penstock_worker.pool import sleep_protocol, token_probe
 from penstock_worker.pool.member import Member
 from penstock_worker.pool.member_launch import CannotBeMember, describe
 from penstock_worker.pool.member_set import MemberSet
@@ -184,8 +185,10 @@ class Switching:
         if base is None:
             return
         most = base + _FREE_BYTES
-        if not self._patience.until(lambda: (_used() or 0.0) <= most, self._settings.pool_memory_seconds):
-            log.warning("memory_not_free", queue=queue, used_bytes=_used(), before_bytes=base)
+        if not self._patience.until(
+            lambda: (device_memory.used_bytes() or 0.0) <= most, self._settings.pool_memory_seconds
+        ):
+            log.warning("memory_not_free", queue=queue, used_bytes=device_memory.used_bytes(), before_bytes=base)
 
     def _make_room(self, comes: str) -> None:
         """End those that have slept longest, if more sleep than may; not who is about to be woken."""
@@ -225,7 +228,7 @@ class Switching:
             return f"There is no version {queue}."
         try:
             member = self._members.add(describe(self._pool, version, self._settings, os.environ))
-            if (used := _used()) is not None:
+            if (used := device_memory.used_bytes()) is not None:
                 self._base_bytes[queue] = used
             member.start()
         except (CannotBeMember, OSError) as error:
@@ -287,8 +290,3 @@ class Switching:
         failpoint("pool.probing")
         launch, seconds = member.launch, self._settings.pool_probe_seconds
         return self._patience.aside(lambda: token_probe.fault(launch.socket, launch.model, seconds))
-
-
-def _used() -> float | None:
-    mib = device_memory.used_mib()
-    return None if mib is None else mib * 1024.0 * 1024.0

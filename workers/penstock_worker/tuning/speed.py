@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from penstock.domain.work.rank import Rank
+from penstock.formats.output import usage_of
 from penstock_worker.admission.gate import Gate, Ticket
 from penstock_worker.engine.client import EngineClient
 
@@ -39,7 +38,7 @@ async def ask(client: EngineClient, gate: Gate, endpoint: str, body: bytes, time
     if answer.status != 200:
         told = answer.body[:300].decode(errors="replace")
         raise WorkFailed(f"it answered {answer.status} to a line of the workload: {told}")
-    return TimedAnswer(began, time.monotonic(), tokens_of(answer.body))
+    return TimedAnswer(began, time.monotonic(), usage_of(answer.body).total_tokens)
 
 
 async def ask_all(
@@ -72,16 +71,3 @@ def tokens_per_second(answered: Sequence[TimedAnswer]) -> float:
 def _part(one: TimedAnswer, until: float) -> float:
     whole = one.ended - one.began
     return min(1.0, (until - one.began) / whole) if whole > 0 else 1.0
-
-
-def tokens_of(body: bytes) -> int:
-    """Prompt and answer, as the engine counts them."""
-    return msgspec.json.decode(body, type=_Body).usage.total_tokens
-
-
-class _Usage(msgspec.Struct):
-    total_tokens: int
-
-
-class _Body(msgspec.Struct):
-    usage: _Usage

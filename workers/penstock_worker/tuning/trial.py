@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock_worker.admission.gate import Gate
-from penstock_worker.engine import device, revision
+from penstock_worker.engine import device, device_memory, revision
 from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeout
 from penstock_worker.engine.launch_spec import BadLaunch, Launch
 from penstock_worker.engine.process.supervisor import Supervisor
@@ -101,7 +101,7 @@ class RunningEngine:
     def memory_bytes(self) -> int | None:
         """What the engine takes: of GPUs where it computes on them, else its processes."""
         if self.used_before is not None:
-            used = memory.of_gpus()
+            used = device_memory.used_bytes()
             return None if used is None else max(0, used - self.used_before)
         return memory.of_processes(process.pid for process in self.supervisor.processes)
 
@@ -117,7 +117,7 @@ def started(plan: TrialPlan, launch: Launch) -> Iterator[RunningEngine]:
         if not died.done():
             died.set_result(reason)
 
-    before = memory.of_gpus() if device.on_gpus(launch) else None
+    before = device_memory.used_bytes() if device.on_gpus(launch) else None
     with ExitStack() as stack:
         loop = stack.enter_context(LoopThread())
         client = EngineClient(socket=launch.socket, profile=launch.profile)
