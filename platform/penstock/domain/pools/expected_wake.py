@@ -29,19 +29,20 @@ def expected_wake(now: PoolSituation, queue: str) -> ExpectedWake | None:
     if queue in now.unfit:
         return None
     wanted = now.waiting.get(queue, _NOTHING)
-    stay = [one for one in now.residents if one.queue not in now.pinned]
-    places = [0.0] * max(0, now.terms.awake - len(now.residents)) + [_rest(now, one, wanted) for one in stay]
+    movable = [one for one in now.residents if one.queue not in now.pinned]
+    places = [0.0] * max(0, now.terms.awake - len(now.residents)) + [_rest(now, one, wanted) for one in movable]
     if not places:
         return None
     heapq.heapify(places)
     ahead = [] if queue in now.pinned else _ahead(now, queue, _longest(wanted))
     for other in ahead:
         began = heapq.heappop(places)
-        heapq.heappush(places, began + _switch(now, other) + min(_work(now, other), _quantum(now, other)))
+        stay = min(now.work_seconds(other), now.terms.quantum_seconds(now.cost(other)))
+        heapq.heappush(places, began + now.cost(other) + stay)
     names = [one.queue for one in now.residents] + ahead
     behind = [(name, now.waiting.get(name, _NOTHING).tokens) for name in names]
     told = sorted((one for one in behind if one[1] > 0), key=lambda one: -one[1])
-    return ExpectedWake(heapq.heappop(places) + _switch(now, queue), tuple(told))
+    return ExpectedWake(heapq.heappop(places) + now.cost(queue), tuple(told))
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def _ahead(now: PoolSituation, queue: str, waited: float) -> list[str]:
 
 
 def _rest(now: PoolSituation, one: Resident, wanted: Waiting) -> float:
-    work = _work(now, one.queue)
+    work = now.work_seconds(one.queue)
     if work <= 0:
         return max(0.0, now.terms.linger_seconds - one.idle_seconds)
-    left = [_quantum(now, one.queue) - one.awake_seconds]
+    left = [now.terms.quantum_seconds(now.cost(one.queue)) - one.awake_seconds]
     left += [bound - wanted.oldest[lane] for lane, bound in now.terms.bounds.items() if lane in wanted.oldest]
     if wanted.oldest_call is not None:
         left.append(now.terms.call_bound_seconds - wanted.oldest_call)
@@ -113,15 +114,3 @@ def _has_work(one: Waiting) -> bool:
 
 def _longest(one: Waiting) -> float:
     return max([*one.oldest.values(), one.oldest_call or 0.0], default=0.0)
-
-
-def _work(now: PoolSituation, queue: str) -> float:
-    return now.waiting.get(queue, _NOTHING).tokens / now.tokens_per_second[queue]
-
-
-def _switch(now: PoolSituation, queue: str) -> float:
-    return now.switch_seconds[queue]
-
-
-def _quantum(now: PoolSituation, queue: str) -> float:
-    return _switch(now, queue) / now.terms.share_lost

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.domain.pools.decision import PoolDecision, Unkept, Why
-from penstock.domain.pools.situation import PoolSituation, PoolTerms, Resident
+from penstock.domain.pools.situation import PoolSituation, Resident
 from penstock.domain.pools.visit import (
     CALL,
     CALL_RANK,
     DEADLINE,
     NO_RANK,
-    UNKNOWN_SWITCH_SECONDS,
-    UNKNOWN_TOKENS_PER_SECOND,
     Visit,
     in_turn,
     longest_quantum,
@@ -86,13 +84,13 @@ class _Pool:
         places = max(1, free + len(movable))
         cost = max((one.switch_seconds for one in visits), default=0.0)
         least = terms.least_quantum_seconds
-        full = max(_plan_quantum(terms, cost), least)
+        full = max(terms.quantum_seconds(cost), least)
         if any(one.starts[0].broken for one in chain):
             # What can't be kept any more is caught up with by working: at most half of the time is switching.
             full = least = max(least, cost)
 
         def rest(quantum: float) -> float:
-            left = [min(quantum - one.awake_seconds, _work_seconds(situation, one.queue)) for one in movable]
+            left = [min(quantum - one.awake_seconds, situation.work_seconds(one.queue)) for one in movable]
             return 0.0 if free > 0 else max(0.0, min(left, default=0.0))
 
         quantum = longest_quantum(chain, rest, least, full, places)
@@ -113,21 +111,6 @@ class _Pool:
         """True if a resident has nothing to do."""
         found = self.situation.waiting.get(one.queue)
         return found is None or not (found.tokens or found.oldest or found.oldest_call is not None)
-
-
-def _rate(situation: PoolSituation, queue: str) -> float:
-    return situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
-
-
-def _work_seconds(situation: PoolSituation, queue: str) -> float:
-    """What is left to do for a version, at its speed."""
-    found = situation.waiting.get(queue)
-    return found.tokens / _rate(situation, queue) if found else 0.0
-
-
-def _plan_quantum(terms: PoolTerms, switch_seconds: float) -> float:
-    """So long a stay that the switch to the next is no more than the share of the time that may be lost."""
-    return switch_seconds / max(terms.share_lost, 0.001)
 
 
 def _wanted(pool: _Pool) -> PoolDecision | None:
@@ -155,7 +138,7 @@ def _idle(pool: _Pool) -> PoolDecision | None:
             one
             for one in pool.visits
             if situation.lost_seconds + one.switch_seconds <= terms.share_lost * _HOUR
-            or max(leaves.awake_seconds, one.work_seconds) >= _plan_quantum(terms, one.switch_seconds)
+            or max(leaves.awake_seconds, one.work_seconds) >= terms.quantum_seconds(one.switch_seconds)
         ]
         if worth:
             return _goes(pool, Why.IDLE, leaves, _next(pool, worth))
@@ -184,9 +167,9 @@ def _may_be_pressed(pool: _Pool, one: Resident, comes: Visit) -> bool:
         return True
     if one.awake_seconds < pool.least_seconds:
         return False
-    back = comes.switch_seconds + comes.stay(pool.quantum_seconds) + _switch_seconds(pool, one.queue)
+    back = comes.switch_seconds + comes.stay(pool.quantum_seconds) + pool.situation.cost(one.queue)
     for deadline in pool.situation.waiting[one.queue].deadlines:
-        needs = deadline.tokens / _rate(pool.situation, one.queue)
+        needs = deadline.tokens / pool.situation.speed(one.queue)
         if needs <= deadline.seconds < back + needs:
             # Both can't be kept. The longer job is the one to be late: fewest jobs are (Moore 1968).
             first = comes.starts[0]
@@ -197,7 +180,7 @@ def _may_be_pressed(pool: _Pool, one: Resident, comes: Visit) -> bool:
 def _quantum(pool: _Pool) -> PoolDecision | None:
     """After the plan's quantum the place is whoever's it is worth most to."""
     comes = _next(pool, pool.visits)
-    full = _plan_quantum(pool.situation.terms, comes.switch_seconds)
+    full = pool.situation.terms.quantum_seconds(comes.switch_seconds)
     may = [
         one
         for one in pool.movable
@@ -221,17 +204,13 @@ def _next(pool: _Pool, among: Sequence[Visit]) -> Visit:
     return next((one for one in pool.chain if one in among), among[0])
 
 
-def _switch_seconds(pool: _Pool, queue: str) -> float:
-    return pool.situation.switch_seconds.get(queue, UNKNOWN_SWITCH_SECONDS)
-
-
 def _resident_order(pool: _Pool, one: Resident) -> tuple[int, float]:
     """As a visit's, so that both can be compared."""
     found = pool.situation.waiting.get(one.queue)
     ranks = [] if found is None else [lane.rank for lane in found.oldest]
     if found is not None and found.oldest_call is not None:
         ranks.append(CALL_RANK)
-    worth = _work_seconds(pool.situation, one.queue) / max(_switch_seconds(pool, one.queue), 0.1)
+    worth = pool.situation.work_seconds(one.queue) / max(pool.situation.cost(one.queue), 0.1)
     return (min(ranks, default=NO_RANK), -worth)
 
 
@@ -269,8 +248,7 @@ def _unkept(pool: _Pool, comes: str | None) -> tuple[Unkept, ...]:
     wait = 0.0
     if comes is None and not any(pool.idle(one) for one in pool.movable):
         rests = [
-            min(pool.least_seconds - one.awake_seconds, _work_seconds(pool.situation, one.queue))
-            for one in pool.movable
+            min(pool.least_seconds - one.awake_seconds, pool.situation.work_seconds(one.queue)) for one in pool.movable
         ]
         wait = max(0.0, min(rests, default=_HOUR))
     found: dict[tuple[str, str], Unkept] = {}
@@ -295,13 +273,13 @@ def _unkept_awake(pool: _Pool) -> list[Unkept]:
         waiting = pool.situation.waiting.get(one.queue)
         if waiting is None:
             continue
-        work = _work_seconds(pool.situation, one.queue)
+        work = pool.situation.work_seconds(one.queue)
         for lane, waited in waiting.oldest.items():
             bound = terms.bounds.get(lane)
             if bound is not None and waited > bound / 2 and waited + work > bound:
                 found.append(Unkept(one.queue, str(lane), bound, round(waited + work, 1)))
         for deadline in waiting.deadlines:
-            needs = deadline.tokens / _rate(pool.situation, one.queue)
+            needs = deadline.tokens / pool.situation.speed(one.queue)
             if needs > deadline.seconds > 0:
                 found.append(Unkept(one.queue, DEADLINE, deadline.seconds, round(needs, 1)))
                 break

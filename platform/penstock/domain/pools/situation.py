@@ -13,6 +13,10 @@ from penstock.domain.work.lane import Lane
 
 DEFAULT_BOUNDS: Final = {Lane.PRIORITY: 600.0, Lane.STANDARD: 3_600.0}
 """How long the oldest work of a lane may wait for its version; flex waits for its deadline alone."""
+UNKNOWN_TOKENS_PER_SECOND: Final = 1_000.0
+"""Of a version that nobody has measured anywhere."""
+UNKNOWN_SWITCH_SECONDS: Final = 60.0
+"""Until a switch was measured; a slow start, so that it is not thought to be free."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class PoolTerms:
     """Waiting calls of an on-demand version: so long, and the switch."""
     most_switches_for_calls: int = 20
     """In an hour."""
+
+    def quantum_seconds(self, switch_seconds: float) -> float:
+        """So long a stay that a switch to the next is no more than the share of the time that may be lost."""
+        return switch_seconds / max(self.share_lost, 0.001)
 
 
 @dataclass(frozen=True)
@@ -89,3 +97,16 @@ class PoolSituation:
     """In the last hour."""
     lost_seconds: float = 0.0
     """Spent on switching in the last hour, for whatever reason."""
+
+    def speed(self, queue: str) -> float:
+        """A version's tokens a second, as far as is known."""
+        return self.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
+
+    def cost(self, queue: str) -> float:
+        """What a switch to a version takes, in seconds, as far as is known."""
+        return self.switch_seconds.get(queue, UNKNOWN_SWITCH_SECONDS)
+
+    def work_seconds(self, queue: str) -> float:
+        """What is left to do for a version, at its speed."""
+        found = self.waiting.get(queue)
+        return found.tokens / self.speed(queue) if found else 0.0

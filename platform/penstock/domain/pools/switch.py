@@ -17,6 +17,8 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from penstock.domain.pools.situation import UNKNOWN_SWITCH_SECONDS
+
 
 class SwitchState(StrEnum):
     """How far it is."""
@@ -85,11 +87,8 @@ DEFAULT_SECONDS: Final[Mapping[str, float]] = {
     "remote": 2.0,
 }
 """What a restart takes until it was measured, by engine profile: a start, and a short drain before it."""
-_OF_OTHERS: Final = 60.0
-DEFAULT_TOKENS_PER_SECOND: Final = 1_000.0
-"""Of a version that nobody has measured anywhere."""
 
 
 def switch_seconds(engine: str, measured: float | None) -> float:
     """What a switch to a version with this engine takes."""
-    return DEFAULT_SECONDS.get(engine, _OF_OTHERS) if measured is None else measured
+    return DEFAULT_SECONDS.get(engine, UNKNOWN_SWITCH_SECONDS) if measured is None else measured

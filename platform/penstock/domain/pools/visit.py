@@ -26,9 +26,6 @@ _EARLY: Final = 0.05
 """And by this part of a bound: what comes meanwhile and is more urgent would break it otherwise."""
 _LEAST_MARGIN_SECONDS: Final = 2.0
 """A pool decides once a second."""
-UNKNOWN_SWITCH_SECONDS: Final = 60.0
-"""Until a switch to a version was measured; a slow start, so that it is not thought to be free."""
-UNKNOWN_TOKENS_PER_SECOND: Final = 1_000.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ def visit(situation: PoolSituation, queue: str) -> Visit | None:
     calls = waiting.oldest_call is not None and situation.switches_for_calls < terms.most_switches_for_calls
     if not calls and not waiting.tokens and not waiting.oldest:
         return None
-    switch = situation.switch_seconds.get(queue, UNKNOWN_SWITCH_SECONDS)
-    rate = situation.tokens_per_second.get(queue) or UNKNOWN_TOKENS_PER_SECOND
+    switch = situation.cost(queue)
+    rate = situation.speed(queue)
     starts: list[LatestStart] = []
     missed: list[LatestStart] = []
     for lane, waited in waiting.oldest.items():

@@ -8,8 +8,15 @@ from typing import Final
 from uuid import UUID
 
 from penstock.domain.pools.pool import ResidentState
-from penstock.domain.pools.situation import Deadline, PoolSituation, PoolTerms, Resident, Waiting
-from penstock.domain.pools.switch import DEFAULT_TOKENS_PER_SECOND, switch_seconds
+from penstock.domain.pools.situation import (
+    UNKNOWN_TOKENS_PER_SECOND,
+    Deadline,
+    PoolSituation,
+    PoolTerms,
+    Resident,
+    Waiting,
+)
+from penstock.domain.pools.switch import switch_seconds
 from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.pools import pools
@@ -46,7 +53,7 @@ def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
         terms=terms,
         residents=tuple(_resident(one) for one in found if one.state == ResidentState.AWAKE),
         waiting={one.queue: waiting[one.queue] for one in found if _may_come(one, waiting[one.queue], terms)},
-        tokens_per_second={one.queue: one.tokens_per_second or DEFAULT_TOKENS_PER_SECOND for one in found},
+        tokens_per_second={one.queue: one.tokens_per_second or UNKNOWN_TOKENS_PER_SECOND for one in found},
         switch_seconds={one.queue: switch_seconds(one.engine, one.switch_seconds) for one in found},
         pinned=frozenset(one.queue for one in found if (one.pinned or one.wake) and not one.taken),
         unfit=frozenset(one.queue for one in found if one.unfit),
