@@ -29,10 +29,16 @@ def page(tx: Transaction, model: str | None = None) -> list[AliasChange]:
 
 def get(tx: Transaction, model: str, alias: str) -> AliasChange:
     """What an alias stands for now; raise NotFound (`alias_not_found`)."""
-    for one in page(tx, model):
-        if one.alias == alias:
-            return one
-    raise NotFound("alias", f"{model}@{alias}", param="alias", code="alias_not_found")
+    model_versions.check_known(tx, model)
+    found = find(tx, model, alias)
+    if found is None:
+        raise NotFound("alias", f"{model}@{alias}", param="alias", code="alias_not_found")
+    return found
+
+
+def find(tx: Transaction, model: str, alias: str) -> AliasChange | None:
+    """What an alias stands for now; None if there is none."""
+    return next((one for one in aliases.latest(tx.conn, model) if one.alias == alias), None)
 
 
 def history(tx: Transaction, model: str, alias: str) -> list[AliasChange]:
@@ -62,7 +68,7 @@ def change(
     split = Split.of(weights)
     terms = GuardTerms.of(guard)
     _lock(tx, model)
-    now = _now(tx, model, alias)
+    now = find(tx, model, alias)
     for number in split.weights:
         version = model_versions.get(tx, model, number)
         if version.state is VersionState.RETIRED:
@@ -91,7 +97,7 @@ def promote(
     if not 1 <= weight <= 100:
         raise BadRequest("A share is a whole number from 1 to 100 percent.", param="weight")
     _lock(tx, model)
-    now = _now(tx, model, alias)
+    now = find(tx, model, alias)
     before = {} if now is None or now.split is None else {v: w for v, w in now.split.weights.items() if v != number}
     weights = {number: weight}
     if weight < 100:
@@ -154,10 +160,6 @@ def remove(tx: Transaction, model: str, alias: str) -> None:
         raise Conflict("stable", "removed", f"{model}@{STABLE} is what {model!r} stands for: it can only be changed.")
     aliases.change(tx.conn, model, alias, None, actor=tx.actor, reason="removed")
     audit.record(tx, audit.NOBODY, "model_alias.removed", f"{model}@{alias}")
-
-
-def _now(tx: Transaction, model: str, alias: str) -> AliasChange | None:
-    return next((one for one in aliases.latest(tx.conn, model) if one.alias == alias), None)
 
 
 def _lock(tx: Transaction, model: str) -> None:

@@ -24,7 +24,7 @@ def look(tx: Transaction, seen: AliasChange) -> bool:
     """Take the newest version's share back if it does worse than the others; False if not, or the alias has changed."""
     if not versions.lock_name(tx.conn, seen.model):
         return False
-    now = next((one for one in aliases.latest(tx.conn, seen.model) if one.alias == seen.alias), None)
+    now = model_aliases.find(tx, seen.model, seen.alias)
     terms = GuardTerms.of(seen.guard)
     if now is None or now.id != seen.id or now.split is None or terms is None:
         return False
