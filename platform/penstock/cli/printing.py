@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -30,6 +31,11 @@ def say(words: str) -> None:
 def remark(words: str) -> None:
     """What is no part of the answer, on standard error."""
     print(visible(words), file=sys.stderr, flush=True)
+
+
+def utc(at: int) -> str:
+    """Unix seconds as a moment to the second, in UTC: a head or a word beside it says so."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -6,7 +6,6 @@ They need an operator's key, but for looking.
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ import typer
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, check, connected, told
 from penstock.cli.engine_option import lacks
 from penstock.cli.patient_client import PatientClient, newest
-from penstock.cli.printing import Json, say, say_json, table
+from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
 from penstock.domain.models.version import STABLE, number_of
 from penstock.stack.problem import Problem
@@ -147,7 +146,7 @@ def alias(
             say_json(found)
             return
         print_table(table(("since (UTC)", "stands for", "why", "by"), (
-            (_time(one["changed_at"]), _split(one["weights"]), one["reason"], one["changed_by"] or "")
+            (utc(one["changed_at"]), _split(one["weights"]), one["reason"], one["changed_by"] or "")
             for one in found["data"]
         )))  # fmt: skip
 
@@ -295,10 +294,6 @@ def _facts(one: dict[str, Any]) -> list[tuple[str, str]]:
         "engine": one["engine"],
         "arguments": " ".join(one["arguments"] or ()),
         "digest": one["digest"],
-        "made": f"{_time(one['created_at'])} UTC by {'its first worker' if one['registered'] else 'an operator'}",
+        "made": f"{utc(one['created_at'])} UTC by {'its first worker' if one['registered'] else 'an operator'}",
     }
     return [(name, value) for name, value in facts.items() if value]
-
-
-def _time(at: int) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"

@@ -6,7 +6,6 @@ They need an operator's key.
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -14,7 +13,7 @@ import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.patient_client import PatientClient, newest
-from penstock.cli.printing import Json, say, say_json, table
+from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
 from penstock.cli.watch import duration
 
@@ -202,8 +201,4 @@ def _decision(one: dict[str, Any]) -> tuple[str, ...]:
     ]
     remarks = [*([one["error"]] if one["error"] else []), *unkept]
     ends = (one["leaves"] or "", one["comes"] or "")
-    return _time(one["at"]), *ends, one["why"], one["method"], one["state"], seconds, "; ".join(remarks)
-
-
-def _time(at: int) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+    return utc(one["at"]), *ends, one["why"], one["method"], one["state"], seconds, "; ".join(remarks)

@@ -13,7 +13,7 @@ from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, conne
 from penstock.cli.engine_option import lacks
 from penstock.cli.kept_shown import Watch, once_or_kept
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient, newest
-from penstock.cli.printing import Json, say, say_json, table
+from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
 from penstock.cli.watch import duration
 from penstock.stack.problem import Problem
@@ -167,7 +167,7 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trouble", one["trouble"]
     yield "process", f"{one['pid']} on {one['host']}" + (f", region {one['region']}" if one["region"] else "")
     yield "version", one["version"]
-    yield "started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one["started_at"]))
+    yield "started", f"{utc(one['started_at'])} UTC"
     yield "last seen", f"{duration(one['last_seen_seconds'])} ago"
     load = one["load"]
     if load and one["kind"] != "keeper":
