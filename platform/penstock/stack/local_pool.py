@@ -72,11 +72,12 @@ def make(db: Database, models: Sequence[LocalModel], awake: int, settings: Dispa
 def _make(tx: Transaction, models: Sequence[LocalModel], awake: int, settings: DispatchSettings) -> None:
     members = [pools.WantedMember(_version(tx, model, settings), on_demand=True) for model in models]
     terms = {"awake": min(awake, len(models))}
-    there = [view.pool.name for view in pools.page(tx, settings, limit=_MOST_VERSIONS)]
-    if NAME in there:
-        pools.change(tx, NAME, {"members": members, "terms": terms})
-    else:
+    try:
+        pools.get(tx, NAME)
+    except NotFound:
         pools.create(tx, NAME, members, terms=terms)
+    else:
+        pools.change(tx, NAME, {"members": members, "terms": terms})
     with suppress(Conflict):  # others are pinned there
         pools.wake(tx, NAME, members[0].version)
 

@@ -101,11 +101,6 @@ def cancel(tx: Transaction, pool: str) -> PoolSwitch:
     return found
 
 
-def under_way(tx: Transaction, pool: str) -> list[PoolSwitch]:
-    """Switches that have not ended, the newest first."""
-    return decisions.open_ones(tx.conn, pool)
-
-
 def page(tx: Transaction, pool: str, *, after: str | None = None, limit: int) -> list[PoolSwitch]:
     """A pool's decisions of thirty days, newest first, after the one named. Raises NotFound, BadRequest."""
     service_pools.get(tx, pool)

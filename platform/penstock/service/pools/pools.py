@@ -139,9 +139,7 @@ def wake(tx: Transaction, name: str, version: str) -> Pool:
     Raises NotFound, and Conflict if all places are others' who are pinned.
     """
     pool, member = _of(tx, name, version)
-    pinned = [one for one in pool.members if one.pinned and one.queue != member.queue]
-    if len(pinned) >= pool.terms.awake:
-        told = " and ".join(one.version.name for one in pinned)
+    if told := _all_pinned(pool, member):
         raise Conflict("pinned", "awake", f"No place is free in pool {name!r}: {told} is pinned. Unpin one first.")
     pools.wake(tx.conn, name, member.queue)
     audit.record(tx, audit.NOBODY, "pool.woken", name, version=member.version.name)
@@ -154,9 +152,7 @@ def pin(tx: Transaction, name: str, version: str) -> Pool:
     One that was unfit is tried again.
     """
     pool, member = _of(tx, name, version)
-    pinned = [one for one in pool.members if one.pinned and one.queue != member.queue]
-    if len(pinned) >= pool.terms.awake:
-        told = " and ".join(one.version.name for one in pinned)
+    if told := _all_pinned(pool, member):
         message = f"{pool.terms.awake} may be awake at once in pool {name!r}, and {told} is pinned: unpin one first."
         raise Conflict("pinned", "pinned", message)
     pools.pin(tx.conn, name, member.queue, True)
@@ -190,6 +186,12 @@ def _of(tx: Transaction, name: str, version: str) -> tuple[Pool, PoolMember]:
         there = ", ".join(one.version.name for one in pool.members)
         raise NotFound("version", f"{version}, in pool {name}, which has {there}", param="version")
     return pool, member
+
+
+def _all_pinned(pool: Pool, member: PoolMember) -> str:
+    """Who has all the places for good that a version could have; empty if one is left."""
+    pinned = [one.version.name for one in pool.members if one.pinned and one.queue != member.queue]
+    return " and ".join(pinned) if len(pinned) >= pool.terms.awake else ""
 
 
 def _named(tx: Transaction, asked: str) -> Version:

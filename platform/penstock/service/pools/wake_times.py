@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from penstock.domain.pools.expected_wake import Asleep, ExpectedWake, expected_wake
 from penstock.domain.pools.pool import PoolHost, ResidentState
+from penstock.domain.pools.situation import PoolSituation
 from penstock.service.core.transaction import Transaction
 from penstock.service.pools import situations
 from penstock.settings.dispatch import DispatchSettings
@@ -19,24 +20,23 @@ def asleep(tx: Transaction, queues: Collection[str], settings: DispatchSettings)
     gone = timedelta(seconds=settings.worker_gone_seconds)
     found = pools.servable(tx.conn, sorted(queues), gone=gone) if queues else {}
     hosts = pools.hosts(tx.conn, sorted({one.pool for one in found.values()}), gone=gone) if found else {}
+    now = {host.id: situations.look(tx, pool, host.id, settings) for pool, live in hosts.items() for host in live}
     told: dict[str, Asleep] = {}
     for queue, one in found.items():
-        on_hosts = [_on_host(tx, one, host, settings) for host in hosts.get(one.pool, ())]
+        on_hosts = [_on_host(one, host, now[host.id]) for host in hosts.get(one.pool, ())]
         if on_hosts:
             told[queue] = min(on_hosts, key=_seconds)
     return told
 
 
-def _on_host(tx: Transaction, one: Servable, host: PoolHost, settings: DispatchSettings) -> Asleep:
-    now = situations.look(tx, one.pool, host.id, settings)
-    switch = now.switch_seconds[one.queue]
+def _on_host(one: Servable, host: PoolHost, now: PoolSituation) -> Asleep:
+    switch = now.cost(one.queue)
     waking = next((each for each in host.residents if each.queue == one.queue and each.state in _COMES), None)
     expected = expected_wake(now, one.queue)
     if waking is not None:
         passed = (datetime.now(UTC) - waking.since).total_seconds()
         expected = ExpectedWake(max(1.0, switch - passed), ())
-    rate = now.tokens_per_second[one.queue]
-    return Asleep(one.queue, one.pool, one.on_demand, waking is not None, expected, rate, switch)
+    return Asleep(one.queue, one.pool, one.on_demand, waking is not None, expected, now.speed(one.queue), switch)
 
 
 _COMES = (ResidentState.WAKING, ResidentState.AWAKE)
