@@ -153,7 +153,8 @@ def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its
     refused = run(folder, "--engine-url", platform.url, "--model", "other", status=1, **key)
     has = ", ".join(one.id for one in platform.sdk.models.list())  # tests before this one made some known
     assert f"The engine at {platform.url} has {has}, not other." in refused
-    told = run(folder, "--engine-url", f"{platform.url}/v1", "--dtype", "float32", status=0, **key)
+    asks = ("--engine-url", f"{platform.url}/v1", "--model", "tiny", "--dtype", "float32")
+    told = run(folder, *asks, status=0, **key)
     assert ids(folder) == asked
     assert "passed over, without a meaning here: --dtype" in told
     assert [line["error"] for line in out(folder)] == [None] * many, "what is over the limit waits, and comes again"
