@@ -14,9 +14,11 @@ from penstock.domain.calls.ingress import Ingress, Load
 from penstock.domain.calls.routing import calls, choose, slots, within_share
 
 
-def ingress(number: int, calls: int = 0, slots: int = 8, region: str = "", open: bool = True) -> Ingress:
+def ingress(
+    number: int, calls: int = 0, slots: int = 8, region: str = "", open: bool = True, shared: bool = False
+) -> Ingress:
     load = Load(open=open, calls=calls, lines=0, budget=slots, reason="", tokens_per_second=0.0)
-    return Ingress(UUID(int=number), "m", ("m",), f"http://ingress-{number}", region, slots, load)
+    return Ingress(UUID(int=number), "m", ("m",), f"http://ingress-{number}", region, slots, load, shared=shared)
 
 
 ingresses = st.lists(
@@ -27,6 +29,7 @@ ingresses = st.lists(
         slots=st.integers(0, 20),
         region=st.sampled_from(["", "near"]),
         open=st.booleans(),
+        shared=st.booleans(),
     ),
     unique_by=lambda one: one.worker,
     max_size=12,
@@ -54,6 +57,16 @@ def test_nobody_waits_while_a_worker_has_room_and_ones_own_region_goes_first(
         assert chosen in roomy
         if any(one.region == "near" for one in roomy):
             assert chosen.region == "near"
+
+
+@given(keys, st.randoms(use_true_random=False))
+def test_a_worker_that_is_dedicated_to_its_version_goes_before_a_member_of_a_shared_pool_while_it_has_room(
+    key: bytes | None, chance: Random
+) -> None:
+    dedicated, member = ingress(1, calls=7), ingress(2, shared=True)
+    assert choose([dedicated, member], key, {}, "", (), chance) is dedicated
+    assert choose([dedicated, member], key, {dedicated.worker: 1}, "", (), chance) is member
+    assert choose([dedicated, member], key, {}, "", {dedicated.worker}, chance) is member
 
 
 @given(

@@ -56,3 +56,5 @@ class Ingress:
     """What makes its engine's answers its own; empty if it is not known."""
     lacks: tuple[str, ...] = ()
     """What its engine can't do: see domain/engines/profile.py."""
+    shared: bool = False
+    """It is a member of a shared pool: others wait for its place."""

@@ -28,12 +28,14 @@ def choose(
 ) -> Ingress | None:
     """The open ingress that a call is offered to; None if there is none.
 
-    `ingresses` serve the call's model; `mine` corrects the calls that each reported. One's own region goes first, and a
-    worker with a free slot before one where the call would wait.
+    `ingresses` serve the call's model; `mine` corrects the calls that each reported. A worker with a free slot goes
+    before one where the call would wait, of these one's own region, and of these one that is dedicated to its version
+    before a member of a shared pool, whose place others wait for.
     """
     there = [ingress for ingress in ingresses if ingress.load.open and ingress.worker not in excluded]
     roomy = [ingress for ingress in there if calls(ingress, mine) < slots(ingress)]
-    candidates = [ingress for ingress in roomy if ingress.region == region] or roomy or there
+    near = [ingress for ingress in roomy if ingress.region == region] or roomy
+    candidates = [ingress for ingress in near if not ingress.shared] or near or there
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     if key is not None:

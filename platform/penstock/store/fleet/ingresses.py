@@ -28,8 +28,10 @@ _PULSE = text("""
 
 _PAGE = text("""
     select id, model, serves, ingress_url, region, engine_slots, open, calls, lines, budget, budget_reason,
-           tokens_per_second, revision, lacks
-    from workers
+           tokens_per_second, revision, lacks,
+           exists (select from pool_residents r join workers h on h.id = r.host join pools p on p.name = h.pool
+                   where r.member = w.id and p.kind = 'shared') as shared
+    from workers w
     where kind = 'gpu' and ingress_url is not null and state = 'ready' and load_reported_at > clock_timestamp() - :gone
     order by id""")
 
@@ -61,6 +63,7 @@ def page(conn: Connection, *, gone: timedelta) -> list[Ingress]:
             load=Load(row.open, row.calls, row.lines, row.budget, row.budget_reason, row.tokens_per_second),
             revision=row.revision,
             lacks=tuple(row.lacks),
+            shared=row.shared,
         )
         for row in conn.execute(_PAGE, {"gone": gone})
     ]
