@@ -8,11 +8,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from penstock.domain.api_errors import BadRequest
 from penstock.domain.engines.profiles import PROFILES, VLLM
+from penstock.domain.models.name import check_name
 from penstock.domain.work.lane import model_slug
 from penstock.model_source.look import look
 from penstock.model_source.no_model import NoModel
@@ -35,8 +37,22 @@ class TimeIsOver(Exception):
     """What runs is to end now."""
 
 
-def _time_is_over(*_: object) -> NoReturn:
-    raise TimeIsOver
+_ENDS: Final[Mapping[signal.Signals, type[BaseException]]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: KeyboardInterrupt,
+    signal.SIGALRM: TimeIsOver,
+}
+
+
+def _once(told: type[BaseException]) -> Callable[..., NoReturn]:
+    """A signal's handler that raises this; none that comes later disturbs the clean-up."""
+
+    def hear(*_: object) -> NoReturn:
+        for one in _ENDS:
+            signal.signal(one, signal.SIG_IGN)
+        raise told
+
+    return hear
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +70,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
 
 def main(settings: Settings, given: argparse.Namespace) -> int:
     """Tune, and say what was found; the exit status."""
+    try:
+        return _run(settings, given)
+    except KeyboardInterrupt:  # before anything was started
+        return INTERRUPTED
+
+
+def _run(settings: Settings, given: argparse.Namespace) -> int:
     name, named, source = given.model.partition("=")
     source = source if named else name
     base = tuple(given.engine_arg)
@@ -73,10 +96,14 @@ def main(settings: Settings, given: argparse.Namespace) -> int:
         )
 
     try:
+        check_name(name)
         described, coordinates = _plan(launch, base, given.grid)
         download = look(source, base, described.environment, described.profile.source)
-    except (BadLaunch, NoModel) as error:
+    except (BadLaunch, NoModel, BadRequest) as error:
         _say(f"penstock tune: {error}")
+        return 1
+    if why := tuning_record.why_not_written(output):
+        _say(f"penstock tune: {why}; say another with --output.")
         return 1
     lines = given.lines or lines_for(described, coordinates)
     found = TuningOutcome(name, source, given.engine, base, device.of(described), lines)
@@ -87,8 +114,8 @@ def main(settings: Settings, given: argparse.Namespace) -> int:
     plan = TrialPlan(launch, folder, settings.log_dir / f"tune-{slug}.log", lines, sleep=sleep)
     # What an engine dies of is told with its point.
     logging.getLogger("penstock_worker").setLevel(logging.CRITICAL + 1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGALRM, _time_is_over)
+    for one, told in _ENDS.items():
+        signal.signal(one, _once(told))
     signal.setitimer(signal.ITIMER_REAL, given.minutes * 60)
     interrupted = False
     try:

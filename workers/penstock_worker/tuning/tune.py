@@ -16,6 +16,8 @@ from penstock_worker.tuning.tuning_outcome import Say, TuningOutcome
 from penstock_worker.tuning.verdict import MOST_PAIRS, judge
 
 _FEWEST_LINES = 64
+MOST_LINES = 100_000
+"""A round's bodies are in memory: some hundred MB."""
 _SEARCH_PART = 0.6
 """Of the time: the rest is for comparing in pairs."""
 
@@ -36,8 +38,8 @@ class TuningTime:
 def lines_for(base: Launch, coordinates: Sequence[Coordinate]) -> int:
     """Twice as many as the point with the most sequences has at once: fewer would never show it full."""
     flag = grid.sequences_flag(base)
-    tried = [int(value) for one in coordinates if one.flag == flag for value in one.values if value.isdigit()]
-    return max(_FEWEST_LINES, 2 * max([base.batch_slots, *tried]))
+    tried = [int(value) for one in coordinates if one.flag == flag for value in one.values if value.isdecimal()]
+    return min(MOST_LINES, max(_FEWEST_LINES, 2 * max([base.batch_slots, *tried])))
 
 
 def tune(found: TuningOutcome, plan: TrialPlan, coordinates: Sequence[Coordinate], left: TuningTime, say: Say) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ def in_database(url: str, points: list[Tuning]) -> str | None:
         return error.message
     finally:
         db.close()
+    return None
+
+
+def why_not_written(path: Path) -> str | None:
+    """Why a file can't be written there, as far as can be known before; None if it can."""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir():
+        return f"{path} can't be written: " + ("it is a folder" if path.is_dir() else f"there is no folder {folder}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        return f"{path} can't be written: permission denied"
     return None
 
 
