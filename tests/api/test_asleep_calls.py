@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ from penstock.settings import Settings
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A quick table, ingresses that need pulse only once, and two calls that may wait for versions to wake."""
-    quick = {"ingress_gone_seconds": 600.0, "load_report_seconds": 0.2, "key_cache_seconds": 0.0, "wake_calls": 2}
+    """A quick table, ingresses that need pulse only once, and four calls that may wait for versions to wake."""
+    quick = {"ingress_gone_seconds": 600.0, "load_report_seconds": 0.2, "key_cache_seconds": 0.0, "wake_calls": 4}
     return settings.model_copy(update=quick | {"ingress_token": SecretStr(TOKEN)})
 
 
@@ -60,17 +61,25 @@ def wanted(db: Database) -> list[str]:
     return db.run(lambda tx: [row.queue for row in tx.conn.execute(text("select queue from pool_wants"))])
 
 
+def in_flight(client: httpx.Client) -> int:
+    """Waiting calls of this API process."""
+    found = re.search(r"^penstock_calls_in_flight (\d+)", client.get("/metrics").text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def test_a_call_wakes_an_on_demand_version_and_is_answered_once_it_is_awake(
-    api: httpx.Client, db: Database, settings: Settings, host: Holder
+    api: httpx.Client, db: Database, settings: Settings, host: Holder, stranger: httpx.Client
 ) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        calls = [threads.submit(ask, api), threads.submit(ask, api, stream=True)]
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(ask, api), threads.submit(ask, api), threads.submit(ask, api, stream=True)]
         until(lambda: wanted(db) == ["tiny"], "it is wanted, once")
-        until(lambda: error(ask(api), 503)["code"] == "asleep", "two wait: a third may not")
-        assert "many calls wait" in error(ask(api), 503)["message"]
+        until(lambda: in_flight(api) == 3, "three wait")
+        assert "many calls wait" in error(ask(api), 503)["message"], "the last place is for who has none"
+        calls.append(threads.submit(ask, stranger))
+        until(lambda: in_flight(api) == 4, "another tenant waits, too")
         with ScriptedIngress(db, settings) as ingress:
             db.run(residents.put, host.id, "tiny", "awake", ingress.worker)
-            assert [one.result(30).status_code for one in calls] == [200, 200]
+            assert [one.result(30).status_code for one in calls] == [200] * 4
             assert ask(api).content == ANSWER, "who is awake is asked at once"
         until(lambda: wanted(db) == [], "nobody waits any more")
 

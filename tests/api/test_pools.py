@@ -101,7 +101,8 @@ def test_an_operator_steers_it_and_sees_hosts_and_decisions(
     assert seen["hosts"][0]["residents"] == [{"version": "chat@v1", "state": "awake", "worker_id": str(member.id)}]
     assert seen["versions"][0]["state"] == "awake"
     assert api.get("/v1/workers", params={"limit": 5}).json()["data"][1]["kind"] == "pool"
-    assert "takes no orders" in error(api.post(f"/v1/workers/{holder.id}/drain"), 409)["message"]
+    assert api.post(f"/v1/workers/{holder.id}/drain").status_code == 200
+    assert "Only a gpu worker" in error(api.post(f"/v1/workers/{holder.id}/restart"), 409)["message"]
     woken = api.post("/v1/pools/a/wake", json={"version": "sql"}).json()["versions"][1]
     assert woken["wake_asked_at"] is not None
     assert api.post("/v1/pools/a/pin", json={"version": "sql@v1"}).json()["versions"][1]["pinned"] is True

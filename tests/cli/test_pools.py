@@ -75,7 +75,9 @@ def test_a_pool_is_made_steered_and_removed(penstock: Penstock, db: Database, se
 REFUSED = [
     ("create a --version chat@v9", 1, "No such version: 'chat@v9'."),
     ("create a --version chat@v1 --on-demand sql", 2, "none of its versions"),
-    ("create A! --version chat@v1", 1, "A pool's name has"),
+    ("create A! --version chat@v1", 2, "A pool's name has"),
+    ("remove ..", 2, "A pool's name has"),
+    ("show %2e", 2, "A pool's name has"),
     ("create a --version chat@v1 --gpu-second x", 1, "gpu_second must be an amount"),
     ("show b", 1, "penstock: No such pool: 'b'."),
     ("decisions b", 1, "penstock: No such pool: 'b'."),

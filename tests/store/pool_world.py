@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from uuid import UUID
 
+import pytest
 from store.world import World
 
 from penstock.domain.models.version import Definition
@@ -71,3 +72,8 @@ def passed(world: World, seconds: float) -> None:
         told = what.replace("not ended(state)", "state in ('in_progress', 'paused')")
         world.sql(f"update {told.format('make_interval(secs => :seconds)')}", seconds=seconds)
     world.sql("update slices set deadline = deadline - make_interval(secs => :seconds)", seconds=seconds)
+
+
+def near(seconds: float) -> object:
+    """So many seconds, as far as a test's own time allows."""
+    return pytest.approx(seconds, abs=5)

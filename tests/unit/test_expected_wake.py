@@ -81,4 +81,10 @@ def test_who_is_pinned_is_never_gone_and_goes_before_everybody() -> None:
     ],
 )
 def test_people_are_told_in_a_sentence(asleep: Asleep, sentence: str) -> None:
-    assert asleep.sentence.endswith(sentence)
+    assert asleep.sentence().endswith(sentence)
+
+
+def test_a_model_that_the_reader_may_not_ask_is_not_named() -> None:
+    asleep = Asleep("q", "a", False, expected=ExpectedWake(10.0, (("secret@v2", 999),)))
+    assert asleep.sentence(frozenset({"q"})) == "q is asleep: behind 999 tokens of another model on pool a, about 10 s"
+    assert "of secret@v2 on" in asleep.sentence(frozenset({"q", "secret"}))

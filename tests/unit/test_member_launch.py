@@ -8,12 +8,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from penstock.domain.models.version import Definition, Version, VersionState, without_secrets
+from penstock.domain.pools.pool import Pool, PoolKind, PoolMember
+from penstock.domain.pools.situation import PoolTerms
 from penstock.settings import Settings
 from penstock_worker.engine import device_memory
 from penstock_worker.pool import host_place
-from penstock_worker.pool.member_launch import CannotBeMember, MemberLaunch, describe
+from penstock_worker.pool.member_launch import CannotBeMember, MemberLaunch, describe, why_not_here
 
 SLEEPS = "--enable-sleep-mode"
 VERSION = Version(
@@ -57,6 +60,25 @@ def test_versions_and_pools_have_folders_of_their_own_with_short_paths_and_no_fa
 def test_what_no_host_can_start_is_said_in_a_sentence(definition: Definition, why: str) -> None:
     with pytest.raises(CannotBeMember, match=why):
         started(definition)
+
+
+def test_a_host_whose_ingress_is_fixed_serves_a_pool_of_one_place_alone() -> None:
+    def told(awake: int, definition: Definition = VERSION.definition, **settings: object) -> str:
+        members = [PoolMember(replace(VERSION, queue=str(n), definition=definition)) for n in range(2)]
+        pool = Pool(
+            "p", PoolKind.SHARED, PoolTerms(awake=awake), tuple(members), "", "", None, None, VERSION.created_at
+        )
+        return why_not_here(pool, Settings(ingress_token=SecretStr("t" * 32), **settings))  # type: ignore[arg-type]
+
+    assert told(2) == told(1, ingress_port=8400) == ""
+    assert told(2, ingress_port=8400) == (
+        "PENSTOCK_INGRESS_PORT is for one worker, and 2 members of pool p may live here at once, each with an ingress "
+        "of its own: leave it out."
+    )
+    assert "PENSTOCK_INGRESS_URL" in told(2, ingress_url="http://here:8400")
+    sleeper = Definition("/models/chat", "vllm", (SLEEPS,))
+    assert told(1, sleeper, ingress_port=8400), "one is awake, and one sleeps"
+    assert not told(1, sleeper, ingress_port=8400, pool_asleep=0)
 
 
 def test_an_engine_sleeps_that_was_told_it_may_unless_the_host_lets_none() -> None:

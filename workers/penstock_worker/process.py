@@ -50,7 +50,7 @@ from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
 from penstock_worker.io.eval_tasks import EvalTasks
 from penstock_worker.io.webhook_sender import WebhookSender
-from penstock_worker.pool import host_place
+from penstock_worker.pool import host_place, member_launch
 from penstock_worker.pool.host_loop import HostLoop
 from penstock_worker.pool.member_set import MemberSet
 from penstock_worker.pool.pool_rows import PoolRows
@@ -255,12 +255,15 @@ def pool(settings: Settings, name: str) -> None:
         host.listen(beat)
         rows = PoolRows(db, holder, name, settings, host.again)
         with suppress(HostEnds, Unavailable):
-            if not rows.exists():
+            found = rows.pool()
+            if found is None:
                 _end(f"There is no pool {name}: make it with `penstock pools create`.")
+            if why := member_launch.why_not_here(found, settings):
+                _end(why)
             if earlier := place.earlier:
                 rows.end_earlier(earlier)
             worker_status = stack.enter_context(WorkerStatus(db, beat, holder, settings))
-            worker_status.register(0)
+            worker_status.register(0, device=device.here())
             place.take(holder.id)
             stack.enter_context(beat)
 

@@ -22,6 +22,12 @@ def of(launch: Launch) -> str:
     return (found[0][0] if found else cpu())[:_MOST_CHARACTERS]
 
 
+def here() -> str:
+    """What engines compute on here, unless their build says otherwise."""
+    found = gpus()
+    return (found[0][0] if found else cpu())[:_MOST_CHARACTERS]
+
+
 def on_gpus(launch: Launch) -> bool:
     """Whether it would compute on GPUs where there are some: not a build for CPUs, and not without weights."""
     is_cpu_build = "cpu" in launch.build or launch.environment.get("VLLM_TARGET_DEVICE") == "cpu"

@@ -16,7 +16,8 @@ from typing import Final
 
 from penstock.domain.engines.profile import EngineSleep
 from penstock.domain.engines.profiles import PROFILES
-from penstock.domain.models.version import HIDDEN, Version
+from penstock.domain.models.version import Version
+from penstock.domain.pools.pool import Pool, why_no_member
 from penstock.domain.work.lane import model_slug
 from penstock.settings import Settings
 from penstock_worker.engine.launch_spec import has_flag
@@ -71,24 +72,32 @@ def mark(text: str) -> str:
     return base64.b32encode(digest).decode().lower()[:_MARK_CHARACTERS]
 
 
+def why_not_here(pool: Pool, settings: Settings) -> str:
+    """Why a host with these settings can't serve a pool, in a sentence; empty if it can."""
+    asleep = settings.pool_asleep if any(_sleep_of(one.version, settings) for one in pool.members) else 0
+    at_once = min(len(pool.members), pool.terms.awake + asleep)
+    fixed = [
+        name
+        for name, value in (("PORT", settings.ingress_port), ("URL", settings.ingress_url))
+        if value and settings.ingress_token
+    ]
+    if not fixed or at_once < 2:
+        return ""
+    return (
+        f"PENSTOCK_INGRESS_{fixed[0]} is for one worker, and {at_once} members of pool {pool.name} may live here at "
+        "once, each with an ingress of its own: leave it out."
+    )
+
+
 def describe(pool: str, version: Version, settings: Settings, environ: Mapping[str, str]) -> MemberLaunch:
     """Describe how this host starts a version. Raises CannotBeMember."""
+    if why := why_no_member(version):
+        raise CannotBeMember(why)
     made = version.definition
-    profile = PROFILES.get(made.engine)
-    if profile is None:
-        raise CannotBeMember(f"No engine is called {made.engine!r} here.")
-    if profile.is_elsewhere:
-        raise CannotBeMember(f"{version.name} runs elsewhere: no host can stop or start its engine.")
-    if made.base is not None:
-        raise CannotBeMember(f"{version.name} is an adapter: its base is what a pool serves.")
-    if any(HIDDEN in argument for argument in made.arguments):
-        raise CannotBeMember(f"An argument of {version.name} is a secret, which is not kept: nobody can start it.")
     command = [sys.executable, "-m", "penstock_worker", "gpu", "--in-pool"]
     command += ["--model", f"{version.model}={made.source}", "--engine", made.engine]
     command += [f"--engine-arg={argument}" for argument in made.arguments]
-    sleep = profile.sleep if settings.pool_asleep else None
-    if sleep is not None and not has_flag(made.arguments, sleep.flag):
-        sleep = None
+    sleep = _sleep_of(version, settings)
     logs = settings.log_dir / model_slug(version.queue)
     folder = settings.runtime_dir / f"{mark(pool)}{mark(version.queue)}"
     environment = {name: value for name, value in environ.items() if name != "PENSTOCK_FAILPOINTS"}
@@ -97,3 +106,10 @@ def describe(pool: str, version: Version, settings: Settings, environ: Mapping[s
         beat_seconds = min(settings.beat_seconds, _SLEEPERS_BEAT_SECONDS)
         environment |= {**sleep.environment, "PENSTOCK_BEAT_SECONDS": f"{beat_seconds:g}"}
     return MemberLaunch(version.queue, version.model, sleep, tuple(command), environment, folder, logs / "worker.log")
+
+
+def _sleep_of(version: Version, settings: Settings) -> EngineSleep | None:
+    made = version.definition
+    profile = PROFILES.get(made.engine)
+    sleep = profile.sleep if profile and settings.pool_asleep else None
+    return sleep if sleep is not None and has_flag(made.arguments, sleep.flag) else None

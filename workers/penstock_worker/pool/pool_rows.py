@@ -18,6 +18,7 @@ from penstock.domain.fleet.worker import Order, Worker, WorkerView
 from penstock.domain.models.version import Version
 from penstock.domain.pools import policy
 from penstock.domain.pools.decision import PoolDecision
+from penstock.domain.pools.pool import Pool
 from penstock.domain.work.holder import Holder
 from penstock.service.admin import health, workers
 from penstock.service.core.transaction import Database, Transaction
@@ -62,13 +63,12 @@ class PoolRows:
         self._settings = settings
         self._again = again
 
-    def exists(self) -> bool:
-        """Whether there is such a pool."""
+    def pool(self) -> Pool | None:
+        """The pool, if there is one of this name."""
         try:
-            self._insist(pools.get, self._pool)
+            return self._insist(pools.get, self._pool)
         except NotFound:
-            return False
-        return True
+            return None
 
     def decide(self, method_of: Callable[[PoolDecision], str]) -> Decided:
         """Ask the policy what is to be done, and enter that. Raises Unavailable, and NotFound if the pool is gone."""

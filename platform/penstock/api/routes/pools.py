@@ -60,7 +60,7 @@ class _Pool(Asked):
     device: Text | None = Field(None, description="What its machines have, e.g. `h100`; null: nothing is said.")
     region: Text | None = Field(None, description="Where they are.")
     memory_bytes: _Bytes | None = Field(None, description="For all versions that are awake at once, of each host.")
-    gpu_second: Text | None = Field(None, description="What a GPU-second of it costs, e.g. `0.0012`.")
+    gpu_second: Text | None = Field(None, description="What a GPU-second of it costs, e.g. `0.0012`: for people.")
 
 
 class CreatePool(_Pool):

@@ -74,11 +74,11 @@ class PoolShape(BaseModel):
     id: str = Field(description="Its name.")
     object: Literal["pool"] = "pool"
     kind: Literal["dedicated", "shared"]
-    device: str | None = Field(description="What its machines have; speeds and costs are measured by it.")
+    device: str | None = Field(description="What its machines have; costs of switches are measured by it.")
     region: str | None
     terms: PoolTermsShape
     memory_bytes: int | None = Field(description="For what is awake at once, of each host.")
-    gpu_second: str | None = Field(description="What a GPU-second of it costs, in the currency of all prices.")
+    gpu_second: str | None = Field(description="What a GPU-second of it costs: for people, no part of `cost`.")
     versions: list[PoolVersionShape]
     hosts: list[PoolHostShape]
     created_at: int

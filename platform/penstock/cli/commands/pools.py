@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -16,6 +15,7 @@ from penstock.cli.patient_client import PatientClient, newest
 from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
 from penstock.cli.watch import duration
+from penstock.domain.api_errors import BadRequest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +23,18 @@ app = typer.Typer(
     "(needs an operator's key).",
 )
 
-Name = Annotated[str, typer.Argument(help="The pool's name.", metavar="POOL")]
+
+def _pools_name(name: str) -> str:
+    """A name that a pool can have: what an address can't hold, or would take for something else, is none."""
+    from penstock.domain.pools.pool import check_name
+
+    try:
+        return check_name(name)
+    except BadRequest as error:
+        raise typer.BadParameter(error.message) from None
+
+
+Name = Annotated[str, typer.Argument(help="The pool's name.", metavar="POOL", callback=_pools_name)]
 Version = Annotated[str, typer.Argument(help="One of its versions, e.g. chat@v2.", metavar="NAME@VERSION")]
 
 
@@ -47,7 +58,7 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
 def show(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Show a pool: each version, how it is, and what waits for it."""
     with told(), connected(url, data) as client:
-        one = ask(client, "GET", f"/pools/{quote(name, safe='')}")
+        one = ask(client, "GET", f"/pools/{name}")
         if as_json:
             say_json(one)
             return
@@ -70,7 +81,7 @@ def decisions(
 ) -> None:
     """List a pool's switches: who left, who came, why, how far it is, and what it took."""
     with told(), connected(url, data) as client:
-        found = newest(PatientClient(client), f"/pools/{quote(name, safe='')}/decisions", limit)
+        found = newest(PatientClient(client), f"/pools/{name}/decisions", limit)
         if as_json:
             say_json(found)
             return
@@ -104,7 +115,7 @@ def unpin(
 def cancel(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Cancel a switch that has not begun to stop an engine; who should have come is left alone for five minutes."""
     with told(), connected(url, data) as client:
-        one = ask(client, "POST", f"/pools/{quote(name, safe='')}/cancel")
+        one = ask(client, "POST", f"/pools/{name}/cancel")
         say_json(one) if as_json else say(f"{one['leaves'] or 'a free place'} → {one['comes']} is cancelled")
 
 
@@ -157,13 +168,13 @@ def create(
 def remove(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Remove a pool and its decisions; its versions stay. Its hosts must have ended."""
     with told(), connected(url, data) as client:
-        one = ask(client, "DELETE", f"/pools/{quote(name, safe='')}")
+        one = ask(client, "DELETE", f"/pools/{name}")
         say_json(one) if as_json else say(f"pool {name} is removed")
 
 
 def _act(name: str, what: str, body: dict[str, Any], words: str, as_json: bool, where: tuple[str, Any]) -> None:
     with told(), connected(*where) as client:
-        one = ask(client, "POST", f"/pools/{quote(name, safe='')}/{what}", json=body)
+        one = ask(client, "POST", f"/pools/{name}/{what}", json=body)
         say_json(one) if as_json else say(words)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from penstock.domain.accounts.access import allows
 from penstock.domain.pools.situation import PoolSituation, Resident, Waiting
 
 _NOTHING = Waiting()
@@ -60,9 +61,11 @@ class Asleep:
     """Once it is awake."""
     switch_seconds: float = 0.0
 
-    @property
-    def sentence(self) -> str:
-        """For people: `qwen is asleep: behind 2.1 M tokens of llama on pool a, about 6 min`."""
+    def sentence(self, models: frozenset[str] | None = None) -> str:
+        """For people: `qwen is asleep: behind 2.1 M tokens of llama on pool a, about 6 min`.
+
+        With the models that whoever reads it may ask (None: all); others are not named.
+        """
         if self.expected is None:
             return f"{self.queue} is asleep on pool {self.pool}, and nobody can say when it wakes"
         about = f"about {_rough(self.expected.seconds)}"
@@ -71,6 +74,7 @@ class Asleep:
         if not self.expected.behind:
             return f"{self.queue} is asleep: next on pool {self.pool}, {about}"
         name, tokens = self.expected.behind[0]
+        name = name if allows(models, name) else "another model"
         others = " and others" if len(self.expected.behind) > 1 else ""
         return f"{self.queue} is asleep: behind {_many(tokens)} tokens of {name}{others} on pool {self.pool}, {about}"
 

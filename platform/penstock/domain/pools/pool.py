@@ -11,7 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.models.version import Version
+from penstock.domain.engines.profiles import PROFILES
+from penstock.domain.models.version import HIDDEN, Version
 from penstock.domain.pools.situation import PoolTerms
 from penstock.domain.work.lane import Lane
 
@@ -61,7 +62,7 @@ class Pool:
     members: tuple[PoolMember, ...]
     """By the names of their versions."""
     device: str
-    """What its machines have, e.g. `h100`; speeds and costs are measured by it. Empty: nobody said."""
+    """What its machines have, e.g. `h100`; costs of switches are measured by it. Empty: nobody said."""
     region: str
     memory_bytes: int | None
     """For all that are awake at once, of each host; None: nobody said."""
@@ -110,6 +111,11 @@ class PoolHost:
     started_at: datetime
     residents: tuple[PoolResident, ...] = ()
 
+    @property
+    def may_switch(self) -> bool:
+        """Not one that is drained, or about to end."""
+        return self.state in ("starting", "ready")
+
 
 @dataclass(frozen=True)
 class PoolView:
@@ -133,6 +139,21 @@ _BY_WAKEFULNESS: Final = (
     ResidentState.ASLEEP,
     ResidentState.STOPPED,
 )
+
+
+def why_no_member(version: Version) -> str:
+    """Why no host can start a version, in a sentence; empty if one can, as far as it says itself."""
+    made = version.definition
+    profile = PROFILES.get(made.engine)
+    if profile is None:
+        return f"No engine is called {made.engine!r} here."
+    if profile.is_elsewhere:
+        return f"{version.name} runs elsewhere: no host can stop or start its engine."
+    if made.base is not None:
+        return f"{version.name} is an adapter: put its base {made.base!r} into the pool."
+    if any(HIDDEN in argument for argument in made.arguments):
+        return f"An argument of {version.name} is a secret, which is not kept: nobody can start it."
+    return ""
 
 
 def check_name(name: str) -> str:

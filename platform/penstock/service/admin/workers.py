@@ -54,8 +54,6 @@ def _why_not(worker: WorkerView, what: Order) -> str | None:
         return f"Worker {worker.id} is about to end: it takes no orders."
     if worker.kind == "keeper":
         return "A keeper takes no orders, since another does the same at any time: end or start its process."
-    if worker.kind == "pool":
-        return "A pool's host takes no orders: wake, pin and cancel are its pool's, a drain its members'."
     if what is Order.RESTART and worker.kind != "gpu":
         return "Only a gpu worker has an engine to restart."
     return None

@@ -209,14 +209,14 @@ class Calls:
         """The same as `_find`, once the version is awake; once more if it was put away just then."""
         if self._wakes is None or not wakes:
             return await self._find(ask, stack)
-        await self._wakes.awake(ask.target.queue, ask.model, ask.deadline)
+        await self._wakes.awake(ask.tenant, ask.target.queue, ask.model, ask.deadline)
         try:
             return await self._find(ask, stack)
         except Unavailable as error:
             if error.code != "no_worker" or self._directory.pooled(ask.target.queue) is None:
                 raise
         await self._directory.refresh()
-        await self._wakes.awake(ask.target.queue, ask.model, ask.deadline)
+        await self._wakes.awake(ask.tenant, ask.target.queue, ask.model, ask.deadline)
         return await self._find(ask, stack)
 
     async def _find(self, ask: CallRequest, stack: ExitStack) -> CallAnswer:

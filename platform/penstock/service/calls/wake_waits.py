@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,6 +12,7 @@ from uuid import uuid4
 import structlog
 
 from penstock.domain.api_errors import Unavailable
+from penstock.domain.limits.equal_share import may_take
 from penstock.service.calls import call_refusals
 from penstock.service.calls.periodic_writer import PeriodicWriter
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -34,14 +36,16 @@ class WakeWaits(PeriodicWriter):
         self._process = uuid4()
         self._began: dict[str, list[float]] = {}
         """When each call that waits began to, by queue; on the event loop's clock."""
+        self._by_tenant: Counter[str] = Counter()
         self._noted = False
         self._turn = asyncio.Lock()
 
-    async def awake(self, queue: str, model: str, deadline: float) -> None:
+    async def awake(self, tenant: str, queue: str, model: str, deadline: float) -> None:
         """Return once a worker of this version takes calls; at once where one does, or no live pool may serve it.
 
         It waits as long as the pool's bound and a switch, but not beyond the deadline (on the event loop's clock), with
-        so many others at most. Raises Unavailable (`asleep`) after that, and at once for a version that no call wakes.
+        so many others at most; of these places the last few are for tenants who have less than an equal share. Raises
+        Unavailable (`asleep`) after that, and at once for a version that no call wakes.
         """
         if self._directory.serves(queue):
             return
@@ -50,13 +54,13 @@ class WakeWaits(PeriodicWriter):
             return
         if not pooled.on_demand:
             raise call_refusals.not_on_demand(model, pooled.pool)
-        if sum(map(len, self._began.values())) >= self._settings.wake_calls:
+        if not may_take(tenant, self._by_tenant, self._by_tenant.total(), self._settings.wake_calls):
             raise call_refusals.too_many_wait(model, pooled.pool)
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             async with asyncio.timeout_at(min(began + pooled.most_seconds, deadline)):
-                with self._waiting(queue, began):
+                with self._waiting(tenant, queue, began):
                     await self.write()
                     while not self._directory.serves(queue) and self._directory.pooled(queue) is not None:
                         await self._directory.news()
@@ -64,12 +68,16 @@ class WakeWaits(PeriodicWriter):
             raise call_refusals.asleep(model, pooled.pool, loop.time() - began) from None
 
     @contextmanager
-    def _waiting(self, queue: str, began: float) -> Iterator[None]:
+    def _waiting(self, tenant: str, queue: str, began: float) -> Iterator[None]:
         others = self._began.setdefault(queue, [])
         others.append(began)
+        self._by_tenant[tenant] += 1
         try:
             yield
         finally:
+            self._by_tenant[tenant] -= 1
+            if not self._by_tenant[tenant]:
+                del self._by_tenant[tenant]
             others.remove(began)
             if not others:
                 del self._began[queue]

@@ -24,8 +24,3 @@ def record(tx: Transaction, points: Sequence[Tuning]) -> None:
         tunings.put(tx.conn, one)
     target = first.model[:_MOST_CHARACTERS]
     audit.record(tx, audit.NOBODY, "model.tuned", target, device=first.device, points=len(points))
-
-
-def speeds(tx: Transaction, queues: Sequence[str], device: str) -> dict[str, float]:
-    """Tokens a second of those of these versions (by queue) that were measured on such a type of device."""
-    return tunings.speeds(tx.conn, queues, device)

@@ -23,6 +23,7 @@ from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
 from penstock.store.models import aliases, tunings, versions
 from penstock.store.models import repin as pins
+from penstock.store.pools import pools
 
 _MOST_NAMED: Final = 5
 _MOST_ARGUMENTS: Final = 200
@@ -219,7 +220,8 @@ def _views(tx: Transaction, found: list[Version], settings: DispatchSettings) ->
 def retire(tx: Transaction, name: str) -> Version:
     """Let nobody ask a version any more. Retired again it is the same answer.
 
-    Raises NotFound, or Conflict (`version_in_use`) while an alias stands for it, or open work is pinned to it.
+    Raises NotFound, or Conflict (`version_in_use`) while an alias stands for it, a pool may serve it, or open work is
+    pinned to it.
     """
     version = named(tx, name)
     versions.lock_name(tx.conn, version.model)
@@ -237,6 +239,10 @@ def retire(tx: Transaction, name: str) -> Version:
     if hanging:
         told = ", ".join(one.name for one in hanging)
         message = f"Adapters hang on {version.name} ({told}): retire them first."
+        raise Conflict(version.state, "retired", message, code="version_in_use")
+    serving = pools.serving(tx.conn, version.queue, limit=_MOST_NAMED)
+    if serving:
+        message = f"{version.name} is one of the versions of pool {' and '.join(serving)}: take it out first."
         raise Conflict(version.state, "retired", message, code="version_in_use")
     open = versions.open_batches(tx.conn, version, limit=_MOST_NAMED + 1)
     if open:

@@ -16,7 +16,7 @@ from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.service.pools import pools as service_pools
 from penstock.settings.dispatch import DispatchSettings
-from penstock.store.pools import decisions
+from penstock.store.pools import decisions, pools
 
 PREFIX: Final = "switch_"
 _ID: Final = re.compile(r"switch_([1-9][0-9]{0,17})", re.ASCII)
@@ -97,6 +97,8 @@ def cancel(tx: Transaction, pool: str) -> PoolSwitch:
         raise Conflict(now, SwitchState.CANCELLED, message, code="nothing_to_cancel")
     found = decisions.lock(tx.conn, id)
     assert found is not None, "it was just cancelled"
+    if found.comes is not None:
+        pools.forget_wake(tx.conn, pool, found.comes)
     audit.record(tx, audit.NOBODY, "pool.switch_cancelled", pool, leaves=found.leaves, comes=found.comes)
     return found
 

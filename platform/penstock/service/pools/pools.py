@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
 from penstock.domain.models.registry import UnknownTarget
-from penstock.domain.models.version import Version, VersionState
+from penstock.domain.models.version import Version
 from penstock.domain.pools import pool as rules
 from penstock.domain.pools.pool import Pool, PoolKind, PoolMember, PoolView
 from penstock.domain.pools.situation import PoolTerms
@@ -195,10 +195,12 @@ def _all_pinned(pool: Pool, member: PoolMember) -> str:
 
 
 def _named(tx: Transaction, asked: str) -> Version:
-    """A version by any name that a request may give it; raises NotFound."""
+    """A version by any name that a request may give it; raises NotFound, and BadRequest for one that is retired."""
     try:
         target = registry.of(tx, asked).heaviest(asked)
     except UnknownTarget as error:
+        if error.code == "version_retired":
+            raise BadRequest(error.message, param="version", code=error.code) from None
         raise NotFound("version", asked, param="version", code=error.code) from None
     queue = target.adapter.id if target.adapter else target.queue
     found = versions.of_queue(tx.conn, queue)
@@ -210,10 +212,9 @@ def _named(tx: Transaction, asked: str) -> Version:
 
 def _member(tx: Transaction, wanted: WantedMember) -> PoolMember:
     version = _named(tx, wanted.version)
-    if version.definition.base is not None:
-        base = version.definition.base
-        raise BadRequest(f"{version.name} is an adapter: put its base {base!r} into the pool.", param="versions")
-    if version.state is VersionState.RETIRED:
+    if why := rules.why_no_member(version):
+        raise BadRequest(why, param="versions")
+    if versions.keep(tx.conn, [(version.model, version.number)]):
         raise BadRequest(f"{version.name} is retired.", param="versions")
     return PoolMember(version, wanted.on_demand, memory_bytes=wanted.memory_bytes)
 

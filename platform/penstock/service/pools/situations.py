@@ -21,6 +21,7 @@ from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.pools import pools
 from penstock.settings.dispatch import DispatchSettings
+from penstock.store.pools import pools as store_pools
 from penstock.store.pools import situations
 from penstock.store.pools.situations import OpenTokens, VersionFacts
 
@@ -36,14 +37,25 @@ def read(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
     is as one that is pinned, until it is awake. Raises NotFound.
     """
     pools.lock(tx, pool)
-    return look(tx, pool, host, settings)
+    found = _versions(tx, pool, host, settings)
+    for one in found:
+        if one.wake and one.state == ResidentState.AWAKE:  # it was awake already when it was asked for
+            store_pools.forget_wake(tx.conn, pool, one.queue)
+    return _situation(tx, pool, found)
 
 
 def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> PoolSituation:
     """The same for those who only look. Raises NotFound."""
-    terms = pools.get(tx, pool).terms
+    return _situation(tx, pool, _versions(tx, pool, host, settings))
+
+
+def _versions(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> list[VersionFacts]:
     gone = timedelta(seconds=settings.worker_gone_seconds)
-    found = situations.versions(tx.conn, pool, host, gone=gone, cancelled=LEFT_ALONE)
+    return situations.versions(tx.conn, pool, host, gone=gone, cancelled=LEFT_ALONE)
+
+
+def _situation(tx: Transaction, pool: str, found: Sequence[VersionFacts]) -> PoolSituation:
+    terms = pools.get(tx, pool).terms
     work: dict[str, list[OpenTokens]] = {one.queue: [] for one in found}
     for open in situations.work(tx.conn, list(work)):
         work[open.queue].append(open)
@@ -55,11 +67,18 @@ def look(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
         waiting={one.queue: waiting[one.queue] for one in found if _may_come(one, waiting[one.queue], terms)},
         tokens_per_second={one.queue: one.tokens_per_second or UNKNOWN_TOKENS_PER_SECOND for one in found},
         switch_seconds={one.queue: switch_seconds(one.engine, one.switch_seconds) for one in found},
-        pinned=frozenset(one.queue for one in found if (one.pinned or one.wake) and not one.taken),
+        pinned=frozenset(one.queue for one in found if _is_wanted(one)),
         unfit=frozenset(one.queue for one in found if one.unfit),
         switches_for_calls=for_calls,
         lost_seconds=lost_seconds,
     )
+
+
+def _is_wanted(one: VersionFacts) -> bool:
+    """Whether an operator wants it awake on this host."""
+    if one.state == ResidentState.AWAKE:
+        return one.pinned
+    return not one.taken and (one.wake or (one.pinned and not one.cancelled))
 
 
 def _resident(one: VersionFacts) -> Resident:
@@ -72,7 +91,7 @@ def _may_come(one: VersionFacts, waiting: Waiting, terms: PoolTerms) -> bool:
         return True
     if one.taken or (one.cancelled and not one.wake):
         return False
-    return not (one.others and _kept(waiting, one.others_tokens_per_second, terms))
+    return not ((one.others or one.coming) and _kept(waiting, one.others_tokens_per_second, terms))
 
 
 def _kept(waiting: Waiting, tokens_per_second: float, terms: PoolTerms) -> bool:

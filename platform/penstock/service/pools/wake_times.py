@@ -20,10 +20,11 @@ def asleep(tx: Transaction, queues: Collection[str], settings: DispatchSettings)
     gone = timedelta(seconds=settings.worker_gone_seconds)
     found = pools.servable(tx.conn, sorted(queues), gone=gone) if queues else {}
     hosts = pools.hosts(tx.conn, sorted({one.pool for one in found.values()}), gone=gone) if found else {}
-    now = {host.id: situations.look(tx, pool, host.id, settings) for pool, live in hosts.items() for host in live}
+    able = [(pool, host.id) for pool, live in hosts.items() for host in live if host.may_switch]
+    now = {host: situations.look(tx, pool, host, settings) for pool, host in able}
     told: dict[str, Asleep] = {}
     for queue, one in found.items():
-        on_hosts = [_on_host(one, host, now[host.id]) for host in hosts.get(one.pool, ())]
+        on_hosts = [_on_host(one, host, now[host.id]) for host in hosts.get(one.pool, ()) if host.id in now]
         if on_hosts:
             told[queue] = min(on_hosts, key=_seconds)
     return told

@@ -100,19 +100,25 @@ def asked_and_answered(tx: Transaction, batch: Batch) -> list[tuple[bytes, bytes
 def _waiting(tx: Transaction, batch: Batch, settings: DispatchSettings) -> WhyWaiting | None:
     gone = timedelta(seconds=settings.worker_gone_seconds)
     if batch.state is BatchState.IN_PROGRESS:
-        return _for_models(tx, pending_batches.waiting_models(tx.conn, batch.id, gone=gone), settings)
+        return _for_models(tx, batch, pending_batches.waiting_models(tx.conn, batch.id, gone=gone), settings)
     if batch.state in (BatchState.VALIDATING, BatchState.FINALIZING):
         alive = any(worker.kind == "io" for worker in workers.live(tx.conn, gone=gone))
         return None if alive else WhyWaiting("no_io_worker")
     return None
 
 
-def _for_models(tx: Transaction, queues: Mapping[str, str], settings: DispatchSettings) -> WhyWaiting | None:
-    """Those that nobody will serve unless an operator does something are told first."""
+def _for_models(
+    tx: Transaction, batch: Batch, queues: Mapping[str, str], settings: DispatchSettings
+) -> WhyWaiting | None:
+    """Those that nobody will serve unless an operator does something are told first.
+
+    Models that the key which made the batch may not ask are not named.
+    """
     if not queues:
         return None
     asleep = wake_times.asleep(tx, queues.values(), settings)
     unserved = tuple(name for name, queue in queues.items() if queue not in asleep)
     if unserved:
         return WhyWaiting("no_worker", unserved)
-    return WhyWaiting("asleep", tuple(queues), "; ".join(asleep[queue].sentence for queue in queues.values()))
+    allowed = None if batch.allowed_models is None else frozenset(batch.allowed_models)
+    return WhyWaiting("asleep", tuple(queues), "; ".join(asleep[one].sentence(allowed) for one in queues.values()))

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from penstock.store.models.tunings import TUNED
+from penstock.store.models.tunings import tuned
 
 _LIVE = f"""    cross join lateral (
         select count(*)::int as workers,
             coalesce(count(*) * coalesce(avg(nullif(w.tokens_per_second, 0)), avg(tuned.tokens_per_second)), 0)::float8
                 as tokens_per_second,
             coalesce(sum(case when w.budget > 0 then w.budget else w.slots end), 0)::int as lines_at_once
-        from workers w{TUNED}
+        from workers w{tuned("w.model", "w.device")}
         where w.kind = 'gpu' and w.model = {{model}} and w.state = 'ready'
           and w.seen_at > clock_timestamp() - :gone) live"""
 

@@ -14,13 +14,19 @@ _SAME: Final = """(t.digest = v.digest or (t.model = v.model and t.engine = v.en
                                        and t.arguments = v.arguments))"""
 """A version is what has its digest; before a worker has served it, what is started as it says."""
 
-TUNED: Final = f"""
+
+def tuned(queue: str, device: str) -> str:
+    """SQL that joins what a version was tuned to on such a device, as `tuned`: its speed, and how long it loads.
+
+    Both are SQL that stands for a text. Where nothing was measured at work, this is what it will likely do.
+    """
+    return f"""
         left join lateral (
-            -- How fast its version was tuned to be on such a device: started just so, else as was recommended.
-            select t.tokens_per_second from model_versions v join tunings t on {_SAME}
-            where v.queue = w.model and t.device = w.device and t.tokens_per_second is not null
+            -- Started just so, else as was recommended.
+            select t.tokens_per_second, t.load_seconds from model_versions v join tunings t on {_SAME}
+            where v.queue = {queue} and t.device = {device} and t.tokens_per_second is not null
             order by t.arguments = v.arguments desc, t.chosen desc, t.measured_at desc limit 1) tuned on true"""
-"""Joins a speed to a row of `workers w`: where a worker has not measured itself, this is what it will likely do."""
+
 
 _FORGET_CHOICE = text("""
     -- A device has one recommendation for a model and an engine: that of its latest tuning.
@@ -40,10 +46,6 @@ _OF_VERSIONS = text(f"""
     from model_versions v join tunings t on {_SAME}
     where v.queue = any(cast(:queues as text[]))
     order by v.queue, t.device, t.tokens_per_second desc nulls last, t.key limit :limit""")
-_SPEEDS = text(f"""
-    select distinct on (v.queue) v.queue, t.tokens_per_second from model_versions v join tunings t on {_SAME}
-    where v.queue = any(cast(:queues as text[])) and t.device = :device and t.tokens_per_second is not null
-    order by v.queue, t.arguments = v.arguments desc, t.chosen desc, t.measured_at desc""")
 _MOST: Final = 1_000
 
 
@@ -68,12 +70,6 @@ def of_versions(conn: Connection, queues: Sequence[str]) -> dict[str, list[Tunin
     for row in conn.execute(_OF_VERSIONS, {"queues": list(queues), "limit": _MOST}):
         found.setdefault(row.queue, []).append(_tuning(row))
     return found
-
-
-def speeds(conn: Connection, queues: Sequence[str], device: str) -> dict[str, float]:
-    """Tokens a second of those of these versions that were measured on such a device, by queue."""
-    rows = conn.execute(_SPEEDS, {"queues": list(queues), "device": device})
-    return {row.queue: row.tokens_per_second for row in rows}
 
 
 def _tuning(row: Row[Any]) -> Tuning:

@@ -51,9 +51,12 @@ _WAKE = text("""
     update pool_versions set wake_asked_at = clock_timestamp(), unfit_reason = null
     where pool = :pool and queue = :queue""")
 _PIN = text("""
-    update pool_versions set pinned = :pinned, wake_asked_at = null,
+    -- Who is pinned is to come at once, also if a switch to it was cancelled a moment ago.
+    update pool_versions set pinned = :pinned, wake_asked_at = case when :pinned then clock_timestamp() end,
         unfit_reason = case when :pinned then null else unfit_reason end
     where pool = :pool and queue = :queue""")
+_FORGET_WAKE = text("update pool_versions set wake_asked_at = null where pool = :pool and queue = :queue")
+_SERVING = text("select pool from pool_versions where queue = :queue order by pool limit :limit")
 _UNFIT = text("update pool_versions set unfit_reason = :reason where pool = :pool and queue = :queue")
 _HOSTS = text("""
     select w.id, w.pool, w.host, w.pid, w.state, w.started_at,
@@ -142,6 +145,11 @@ def wake(conn: Connection, pool: str, queue: str) -> bool:
     return conn.execute(_WAKE, {"pool": pool, "queue": queue}).rowcount == 1
 
 
+def forget_wake(conn: Connection, pool: str, queue: str) -> None:
+    """Want a version awake next no more: it is, or an operator thought better of it."""
+    conn.execute(_FORGET_WAKE, {"pool": pool, "queue": queue})
+
+
 def pin(conn: Connection, pool: str, queue: str, pinned: bool) -> bool:
     """Note that an operator wants a version always awake, or no more; False if the pool has it not."""
     return conn.execute(_PIN, {"pool": pool, "queue": queue, "pinned": pinned}).rowcount == 1
@@ -150,6 +158,11 @@ def pin(conn: Connection, pool: str, queue: str, pinned: bool) -> bool:
 def unfit(conn: Connection, pool: str, queue: str, reason: str | None) -> bool:
     """Note why a version can't be started in a pool, or (None) that it may be tried again."""
     return conn.execute(_UNFIT, {"pool": pool, "queue": queue, "reason": reason}).rowcount == 1
+
+
+def serving(conn: Connection, queue: str, *, limit: int) -> list[str]:
+    """Pools that may serve a version."""
+    return list(conn.execute(_SERVING, {"queue": queue, "limit": limit}).scalars())
 
 
 def hosts(conn: Connection, pools: Sequence[str], *, gone: timedelta) -> dict[str, list[PoolHost]]:

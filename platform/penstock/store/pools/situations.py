@@ -10,13 +10,15 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from penstock.store.models.tunings import tuned
 from penstock.store.pools.wants import LIVE
 
 _LIVE_HOST = "h.state <> 'gone' and h.seen_at > clock_timestamp() - :gone"
 
 _VERSIONS = text(f"""
     -- Each version of the pool, as this host stands to it. Speeds: as its member here measures, as one measured here
-    -- before, as others are. Costs: from what is awake here now, else from anything.
+    -- before, as others are, as it was tuned on such a device. Costs: from what is awake here now, else from anything,
+    -- else what its engine took to load when it was tuned.
     with awake as materialized (
         select queue, member from pool_residents where host = :host and state in ('awake', 'leaving'))
     select v.queue, v.on_demand, v.pinned or p.kind = 'dedicated' as pinned, v.wake_asked_at is not null as wake,
@@ -25,15 +27,19 @@ _VERSIONS = text(f"""
         extract(epoch from clock_timestamp() - r.awake_at)::float8 as awake_seconds,
         greatest(0, extract(epoch from clock_timestamp() - greatest(r.awake_at, own.busy_at, done.at)))::float8
             as idle_seconds,
-        coalesce(nullif(own.tokens_per_second, 0), v.tokens_per_second, nullif(others.mean, 0))::float8
-            as tokens_per_second,
+        coalesce(nullif(own.tokens_per_second, 0), v.tokens_per_second, nullif(others.mean, 0),
+                 tuned.tokens_per_second)::float8 as tokens_per_second,
         others.workers as others, others.tokens_per_second as others_tokens_per_second,
+        -- All versions of a dedicated pool are awake on each of its hosts.
+        p.kind = 'shared'
+          and (exists (select from pool_residents x join workers h on h.id = x.host
+                       where x.queue = v.queue and x.host <> :host and h.pool = p.name
+                         and x.state in ('waking', 'awake') and {_LIVE_HOST})
+            or exists (select from pool_decisions d join workers h on h.id = d.host
+                       where d.pool = p.name and d.ended_at is null and d.host <> :host and d.comes = v.queue
+                         and {_LIVE_HOST})) as taken,
         exists (select from pool_residents x join workers h on h.id = x.host
-                where x.queue = v.queue and x.host <> :host and h.pool = p.name
-                  and x.state in ('waking', 'awake') and {_LIVE_HOST})
-          or exists (select from pool_decisions d join workers h on h.id = d.host
-                     where d.pool = p.name and d.ended_at is null and d.host <> :host and d.comes = v.queue
-                       and {_LIVE_HOST}) as taken,
+                where x.queue = v.queue and h.pool <> p.name and x.state = 'waking' and {_LIVE_HOST}) as coming,
         exists (select from pool_decisions d
                 where d.pool = p.name and d.state = 'cancelled' and d.comes = v.queue
                   and d.ended_at > clock_timestamp() - :cancelled) as cancelled,
@@ -42,12 +48,14 @@ _VERSIONS = text(f"""
         coalesce(
             (select avg(c.seconds) from switch_costs c where c.to_queue = v.queue and c.device = p.device
              and c.from_queue = any(coalesce(nullif(array(select queue from awake), '{{}}'), '{{""}}'))),
-            (select avg(c.seconds) from switch_costs c where c.to_queue = v.queue and c.device = p.device)
+            (select avg(c.seconds) from switch_costs c where c.to_queue = v.queue and c.device = p.device),
+            tuned.load_seconds
         )::float8 as switch_seconds
     from pools p
     join pool_versions v on v.pool = p.name
     join model_versions ver on ver.queue = v.queue
     join models m on m.name = v.queue
+    left join workers own_host on own_host.id = :host{tuned("v.queue", "own_host.device")}
     left join pool_residents r on r.host = :host and r.queue = v.queue
     left join workers own on own.id = r.member and own.state = 'ready'
     left join lateral (
@@ -120,7 +128,9 @@ class VersionFacts:
     """Live workers that serve it and are not this host's."""
     others_tokens_per_second: float
     taken: bool
-    """It is awake, or coming, on another live host of the pool."""
+    """It is awake, or coming, on another live host of the pool, which is shared."""
+    coming: bool
+    """It is about to be awake on a live host of another pool."""
     cancelled: bool
     """An operator cancelled a switch to it a little while ago."""
     oldest_call: float | None
