@@ -78,6 +78,12 @@ def test_after_its_quantum_it_stays_on_if_nobody_is_worth_more() -> None:
     assert moves(pool({"a": work(500), "b": work(50)}, Resident("a", 10 * QUANTUM)))[0] is Why.STAYS
 
 
+def test_who_has_only_calls_in_its_engine_has_its_quantum_like_others() -> None:
+    waiting = {"a": work(), "b": work(50)}
+    assert moves(pool(waiting, Resident("a", QUANTUM - 1, 0.0)))[0] is Why.STAYS
+    assert moves(pool(waiting, Resident("a", QUANTUM, 0.0))) == (Why.QUANTUM, "a", "b")
+
+
 def test_a_more_urgent_lane_is_worth_more_than_any_backlog() -> None:
     waiting = {"a": work(5_000), "b": work(1, lane=Lane.PRIORITY)}
     assert moves(pool(waiting, Resident("a", QUANTUM))) == (Why.QUANTUM, "a", "b")

@@ -112,6 +112,10 @@ class _Pool:
         found = self.situation.waiting.get(one.queue)
         return found is None or not (found.tokens or found.oldest or found.oldest_call is not None)
 
+    def lingered(self, one: Resident) -> bool:
+        """True if it has nothing to do, and no calls either, for its linger."""
+        return self.idle(one) and one.idle_seconds >= self.situation.terms.linger_seconds
+
 
 def _wanted(pool: _Pool) -> PoolDecision | None:
     """A pinned version that is not awake comes at once, with or without work."""
@@ -132,7 +136,7 @@ def _idle(pool: _Pool) -> PoolDecision | None:
     after a quantum of its own.
     """
     terms, situation = pool.situation.terms, pool.situation
-    lingered = [one for one in pool.movable if pool.idle(one) and one.idle_seconds >= terms.linger_seconds]
+    lingered = [one for one in pool.movable if pool.lingered(one)]
     for leaves in sorted(lingered, key=lambda one: (-one.idle_seconds, one.queue)):
         worth = [
             one
@@ -178,13 +182,13 @@ def _may_be_pressed(pool: _Pool, one: Resident, comes: Visit) -> bool:
 
 
 def _quantum(pool: _Pool) -> PoolDecision | None:
-    """After the plan's quantum the place is whoever's it is worth most to."""
+    """After the plan's quantum the place is whoever's it is worth most to; calls alone are worth less than any work."""
     comes = _next(pool, pool.visits)
     full = pool.situation.terms.quantum_seconds(comes.switch_seconds)
     may = [
         one
         for one in pool.movable
-        if one.awake_seconds >= full and comes.order[:2] < _resident_order(pool, one) and not pool.idle(one)
+        if one.awake_seconds >= full and comes.order[:2] < _resident_order(pool, one) and not pool.lingered(one)
         if _may_be_pressed(pool, one, comes)
     ]
     if not may:
