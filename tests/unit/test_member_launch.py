@@ -34,7 +34,7 @@ def started(definition: Definition = VERSION.definition, pool: str = "p", **sett
 def test_a_member_is_an_ordinary_worker_of_its_versions_definition() -> None:
     command = started().command
     assert command[2:] == (
-        "penstock_worker", "gpu", "--in-pool", "--model", "chat=/models/chat", "--engine", "vllm",
+        "penstock_worker", "gpu", "--in-pool=2", "--model", "chat=/models/chat", "--engine", "vllm",
         "--engine-arg=--seed=1",
     )  # fmt: skip
 

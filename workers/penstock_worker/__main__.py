@@ -30,7 +30,12 @@ def main() -> None:
     gpu.add_argument(
         "--promote", action="store_true", help="where no other machine serves it, be what the name stands for"
     )
-    gpu.add_argument("--in-pool", action="store_true", help="drained, give back what is held: another has its turn")
+    gpu.add_argument(
+        "--in-pool",
+        type=int,
+        metavar="NUMBER",
+        help="serve this version of the model; drained, give back what is held: another has its turn",
+    )
     kinds.add_parser("io", help="validate and assemble batches")
     tuning.add_to(kinds.add_parser("tune", help="look for the arguments with which a model is fastest here"))
     pool = kinds.add_parser("pool", help="let the versions of a pool take turns on this machine")

@@ -129,10 +129,10 @@ def gpu(
     engine_kind: str,
     arguments: Sequence[str],
     promote: bool = False,
-    in_pool: bool = False,
+    in_pool: int | None = None,
 ) -> None:
     """Run a gpu worker and its engine until SIGTERM. `promote`: it takes over a name that no other machine serves.
-    `in_pool`: a pool's host started it, and drains it when another is to have its place.
+    `in_pool`: a pool's host started it as this version, and drains it when another is to have its place.
 
     Raises BadLaunch or NoModel for what no engine can be started with. An engine that says so itself ends the process
     with one line and status 1.
@@ -196,7 +196,15 @@ def gpu(
         def announce() -> None:
             answer_cache.revision = revision.of(launch)
             try:
-                version = db.run(versions.serve, holder, definition, answer_cache.revision, promoted=promote, gone=gone)
+                version = db.run(
+                    versions.serve,
+                    holder,
+                    definition,
+                    answer_cache.revision,
+                    promoted=promote,
+                    wanted=in_pool,
+                    gone=gone,
+                )
             except Conflict as error:
                 _end(error.message)
             log.info("serves", version=version.name)
@@ -225,7 +233,7 @@ def gpu(
             RunContext(db, Blobs(settings.blob_url), engine, beat, settings, meter), None, hinter.say
         )
         ingress = stack.enter_context(WorkerIngress(db, holder, engine, meter))
-        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress), gives_back=in_pool)
+        orders = Orders(db, beat, holder, worker_status, take, (supervisor, ingress), gives_back=in_pool is not None)
         stack.enter_context(supervisor)
         stack.enter_context(orders)
         stack.enter_context(telling(download, lambda: supervisor.state is not EngineState.READY))

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+_OUR_LINES: Final = ("penstock: ", "penstock worker: ")
 
 LAUNCH = Path(__file__).with_name("launch.py")
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
@@ -178,3 +180,11 @@ def last_lines(log: Path, count: int = 5, limit_bytes: int = 8192) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - limit_bytes))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
+
+
+def last_word(child: Child) -> str | None:
+    """Why a child of ours ended by its own decision, in its own line: started again, it would end alike."""
+    if child.status != 1:
+        return None
+    lines = last_lines(child.log).splitlines()
+    return next((line.partition(": ")[2] for line in reversed(lines) if line.startswith(_OUR_LINES)), None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
-from penstock.domain.api_errors import Conflict, NotFound, PenstockError
+from penstock.domain.api_errors import Conflict, NotFound, PenstockError, Unavailable
 from penstock.domain.engines.profile import EngineProfile
 from penstock.domain.engines.profiles import LLAMACPP
-from penstock.domain.models.version import Definition, VersionState
+from penstock.domain.models.version import Definition, Version, VersionState
+from penstock.domain.pools.pool import ResidentState
 from penstock.model_source.definition import defined_here
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.models import versions
@@ -70,7 +73,11 @@ def make(db: Database, models: Sequence[LocalModel], awake: int, settings: Dispa
 
 
 def _make(tx: Transaction, models: Sequence[LocalModel], awake: int, settings: DispatchSettings) -> None:
-    members = [pools.WantedMember(_version(tx, model, settings), on_demand=True) for model in models]
+    """What is started here is what is asked here."""
+    found = [_version(tx, model, settings) for model in models]
+    for version in found:
+        versions.promote_here(tx, version, socket.gethostname(), timedelta(seconds=settings.worker_gone_seconds))
+    members = [pools.WantedMember(version.name, on_demand=True) for version in found]
     terms = {"awake": min(awake, len(models))}
     try:
         pools.get(tx, NAME)
@@ -78,12 +85,46 @@ def _make(tx: Transaction, models: Sequence[LocalModel], awake: int, settings: D
         pools.create(tx, NAME, members, terms=terms)
     else:
         pools.change(tx, NAME, {"members": members, "terms": terms})
+    for version in found:  # whatever kept it from being started may be over
+        pools.unfit(tx, NAME, version.queue, None)
     with suppress(Conflict):  # others are pinned there
         pools.wake(tx, NAME, members[0].version)
 
 
-def _version(tx: Transaction, model: LocalModel, settings: DispatchSettings) -> str:
-    """The name of the version that is started so, made if there is none."""
+class FirstAwake:
+    """Waits until one of the models is awake."""
+
+    def __init__(self, db: Database, settings: DispatchSettings, say: Callable[[str], None]) -> None:
+        self._db = db
+        self._settings = settings
+        self._say = say
+        self._told: set[str] = set()
+
+    def look(self) -> bool:
+        """Whether one is by now; who can't be started is said, and the next is woken. Raises Problem if none can be."""
+        try:
+            view = self._db.run(pools.view, NAME, self._settings)
+            members = view.pool.members
+            fit = [one for one in members if not one.unfit_reason]
+            for one in members:
+                if one.unfit_reason and one.queue not in self._told:
+                    self._told.add(one.queue)
+                    self._say(f"{one.version.name} can't be started: {one.unfit_reason}")
+            if not fit:
+                raise Problem("None of the models can be started.")
+            states = {view.state_of(one.queue) for one in fit}
+            if ResidentState.AWAKE in states:
+                return True
+            if ResidentState.WAKING not in states and not any(one.wake_asked_at for one in fit):
+                with suppress(Conflict):
+                    self._db.run(pools.wake, NAME, fit[0].version.name)
+        except Unavailable:  # Postgres is started again
+            pass
+        return False
+
+
+def _version(tx: Transaction, model: LocalModel, settings: DispatchSettings) -> Version:
+    """The version that is started so, made if there is none."""
     wanted = replace(model.definition, base=None)
     try:
         known = versions.page(tx, settings, model=model.name, limit=_MOST_VERSIONS)
@@ -91,5 +132,5 @@ def _version(tx: Transaction, model: LocalModel, settings: DispatchSettings) -> 
         known = []
     for view in reversed(known):
         if view.version.definition == wanted and view.version.state is not VersionState.RETIRED:
-            return view.version.name
-    return versions.add(tx, model.name, wanted).name
+            return view.version
+    return versions.add(tx, model.name, wanted)

@@ -31,7 +31,7 @@ from penstock.service.core.transaction import Database
 from penstock.settings import load
 from penstock.stack import child_environment, local_pool, ports, postgres, tiny_model, valkey
 from penstock.stack import layout as layouts
-from penstock.stack.child import Child, last_lines, tie
+from penstock.stack.child import Child, last_lines, last_word, tie
 from penstock.stack.chosen_model import TINY
 from penstock.stack.layout import Layout
 from penstock.stack.problem import Problem
@@ -42,7 +42,6 @@ SERVERS: Final = ("postgres", "valkey")
 DEATHS_BEFORE_READY: Final = 3
 TEND_SECONDS: Final = 0.25
 NEWS_SECONDS: Final = 15.0
-_OUR_LINES: Final = ("penstock: ", "penstock worker: ")
 API_SECONDS: Final = 180.0
 """An API that is not ready by then never will be: it starts in five, in thirty on a machine that is very busy."""
 
@@ -297,7 +296,7 @@ def _child(name: str, command: list[str], logs: Path, settings: dict[str, str], 
 
 
 def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, download: Download | None) -> None:
-    """Return once the gpu worker that was started here is ready, or the pool's host, by its own row."""
+    """Return once the gpu worker that was started here is ready, or one that the pool's host started."""
     began = told = time.monotonic()
     kind = "pool" if wish.more else "gpu"
     worker = next(child for child in running.children if child.name == kind)
@@ -305,11 +304,12 @@ def _wait_for_engine(running: Running, wish: StackOptions, database_url: str, do
     its_log = worker.log if wish.more else running.layout.logs / f"engine-{model_slug(wish.model)}.log"
     failed = 0
     with _database(database_url) as db:
+        first = local_pool.FirstAwake(db, load(), running.say)
         while True:
             _tend_or_give_up(running)
             found = _live(db)
             ours = next((one for one in found if one.kind == kind and one.pid == worker.pid), None)
-            if ours and ours.state == "ready":
+            if ours and ours.state == "ready" and (not wish.more or first.look()):
                 running.say(f"{what} is ready ({time.monotonic() - began:.0f} s)")
                 return
             if ours and ours.failed_starts > failed:
@@ -372,20 +372,12 @@ def _start(running: Running, *children: Child) -> None:
 
 def _tend_or_give_up(running: Running) -> None:
     for child in running.children:
-        if why := _last_word(child):
+        if why := last_word(child):
             raise Problem(f"{child.name}: {why}")
     running.tend()
     for child in running.children:
         if child.restarts >= DEATHS_BEFORE_READY:
             raise Problem(f"{child.name} keeps ending: {last_lines(child.log, 1)} (log: {child.log})")
-
-
-def _last_word(child: Child) -> str | None:
-    """Why a child of ours ended by its own decision, in its own line: started again, it would end alike."""
-    if child.status != 1:
-        return None
-    lines = last_lines(child.log).splitlines()
-    return next((line.partition(": ")[2] for line in reversed(lines) if line.startswith(_OUR_LINES)), None)
 
 
 def _stop(running: Running) -> None:

@@ -94,7 +94,7 @@ def describe(pool: str, version: Version, settings: Settings, environ: Mapping[s
     if why := why_no_member(version):
         raise CannotBeMember(why)
     made = version.definition
-    command = [sys.executable, "-m", "penstock_worker", "gpu", "--in-pool"]
+    command = [sys.executable, "-m", "penstock_worker", "gpu", f"--in-pool={version.number}"]
     command += ["--model", f"{version.model}={made.source}", "--engine", made.engine]
     command += [f"--engine-arg={argument}" for argument in made.arguments]
     sleep = _sleep_of(version, settings)

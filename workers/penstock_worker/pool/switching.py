@@ -38,6 +38,10 @@ _FREE_BYTES: Final = 512 * 1024 * 1024
 R = TypeVar("R")
 
 
+class ServesAnother(Exception):
+    """A member is ready, and its engine's digest is another version's."""
+
+
 class HostEnds(Exception):
     """The host was told to end while it waited for something."""
 
@@ -204,7 +208,11 @@ class Switching:
         for _ in range(2):
             self._rows.move(number, "waking")
             self._rows.put(queue, "waking")
-            why = self._wake(number, queue) if queue in self._members.asleep else self._start(number, queue)
+            other = False
+            try:
+                why = self._wake(number, queue) if queue in self._members.asleep else self._start(number, queue)
+            except ServesAnother as error:  # it took work of that version, perhaps: it gives that back
+                why, other = str(error), True
             member = self._members.find(queue)
             if not why and member is not None:
                 member.kept = True
@@ -213,6 +221,9 @@ class Switching:
                 return ""
             if member is not None:
                 self._failed(member, why, "pool_start_failed")
+                if other:
+                    self.stop(member)
+                    break
                 self._members.end(queue)
         self._rows.put(queue, "stopped")
         self._rows.unfit(queue, why)
@@ -246,7 +257,7 @@ class Switching:
         return why or self._probe(number, member)
 
     def _stands(self, member: Member) -> tuple[bool, str]:
-        """Whether a member that starts is ready, and what keeps it from that. Raises Unavailable."""
+        """Whether a member that starts is ready, and what keeps it from that. Raises Unavailable, ServesAnother."""
         if not member.runs:
             return False, member.last_word or "It ended before it was ready."
         worker = self._rows.workers().get(member.pid or 0)
@@ -258,7 +269,7 @@ class Switching:
         if worker.state != "ready":
             return False, ""
         if worker.model != member.launch.queue:
-            return False, f"What is at its source is another version now: {worker.model}."
+            raise ServesAnother(f"What is at its source is another version now, {worker.model}.")
         return True, ""
 
     def _wake(self, number: int, queue: str) -> str:

@@ -49,6 +49,7 @@ def serve(
     revision: str,
     *,
     promoted: bool = False,
+    wanted: int | None = None,
     gone: timedelta = timedelta(0),
 ) -> Version:
     """The version that a worker serves whose engine is ready, made if there is none: the worker's work is its queue's.
@@ -56,7 +57,9 @@ def serve(
     `revision` is the engine's, empty if it can't be known: then the definition stands for it. The first version of a
     name becomes its `stable`. `promoted`: so does this one, unless another machine's worker serves what that stands
     for or it has not shown what is demanded, and it takes over what waits for versions that no other machine serves (of
-    which nothing was heard for `gone`). Raises Conflict if the version is retired, or the name is a version's.
+    which nothing was heard for `gone`). `wanted`: a pool's host started this version; it is that one, unless what it
+    stands for has changed since it was served first. Raises Conflict if the version is retired, or the name is a
+    version's.
     """
     assert holder.model is not None, "only gpu workers serve"
     model = holder.model
@@ -66,9 +69,8 @@ def serve(
             f"{model!r} is a version itself: start its worker under the model's name, {model.rpartition('@')[0]!r}."
         )
         raise Conflict("a version", "served", message)
-    digest = revision or _declared(definition)
     left: list[str] = []
-    version = versions.by_digest(tx.conn, model, digest) or versions.unserved(tx.conn, model, definition)
+    version, digest = _meant(tx, model, definition, revision or _declared(definition), wanted)
     if version is None:
         version = versions.insert(tx.conn, model, definition, registered=True)
         audit.record(tx, audit.NOBODY, "model_version.registered", version.name, source=definition.source)
@@ -76,27 +78,58 @@ def serve(
         raise Conflict(version.state, "served", f"This is {version.name}, which is retired: start another version.")
     if version.state is VersionState.DRAFT:
         versions.served(tx.conn, version, digest)
-    now = next((one for one in aliases.latest(tx.conn, model) if one.alias == STABLE), None)
-    stable, demand = (now.split, now.demand) if now else (None, None)
-    split = Split.of({version.number: 100})
-    if promoted:
-        promoted, left = _alone(tx, holder, version, stable, gone)
-        promoted = promoted and demands.is_met(tx, model, demand, stable.weights if stable else {}, split)
-    if stable is None or (promoted and stable != split):
-        reason = "promoted by its worker" if stable else "the first version that was served"
-        aliases.change(tx.conn, model, STABLE, split, demand=demand, actor=tx.actor, reason=reason)
+    left = _stand_for(tx, version, holder.host, gone, promoted=promoted)
     versions.serve(tx.conn, holder.id, version)
-    if promoted and left:
+    if left:
         pins.take_over(tx.conn, version, left)
     return version
 
 
+def _meant(
+    tx: Transaction, model: str, definition: Definition, digest: str, wanted: int | None
+) -> tuple[Version | None, str]:
+    """The version that a worker whose engine has this digest serves, and the digest that it has then.
+
+    A digest is one version's. Another one that is to be served for its arguments, and answers alike, has one that names
+    it, too.
+    """
+    same = versions.by_digest(tx.conn, model, digest)
+    own = None if wanted is None else versions.find(tx.conn, model, wanted)
+    if own is not None and own != same:
+        named = f"{digest}+{own.label}"
+        if own.digest in (None, named):
+            return own, digest if same is None else named
+    return same or versions.unserved(tx.conn, model, definition), digest
+
+
+def promote_here(tx: Transaction, version: Version, host: str, gone: timedelta) -> None:
+    """Let its name stand for a version that this machine is about to serve, as for a worker that is promoted."""
+    versions.lock_name(tx.conn, version.model)
+    if left := _stand_for(tx, version, host, gone, promoted=True):
+        pins.take_over(tx.conn, version, left)
+
+
+def _stand_for(tx: Transaction, version: Version, host: str, gone: timedelta, *, promoted: bool) -> list[str]:
+    """Let its name stand for a version, if it is the first or `promoted`; the queues whose work it takes over."""
+    model, left = version.model, list[str]()
+    now = next((one for one in aliases.latest(tx.conn, model) if one.alias == STABLE), None)
+    stable, demand = (now.split, now.demand) if now else (None, None)
+    split = Split.of({version.number: 100})
+    if promoted:
+        promoted, left = _alone(tx, host, version, stable, gone)
+        promoted = promoted and demands.is_met(tx, model, demand, stable.weights if stable else {}, split)
+    if stable is None or (promoted and stable != split):
+        reason = "promoted by its worker" if stable else "the first version that was served"
+        aliases.change(tx.conn, model, STABLE, split, demand=demand, actor=tx.actor, reason=reason)
+    return left if promoted else []
+
+
 def _alone(
-    tx: Transaction, holder: Holder, version: Version, stable: Split | None, gone: timedelta
+    tx: Transaction, host: str, version: Version, stable: Split | None, gone: timedelta
 ) -> tuple[bool, list[str]]:
     """Whether no other machine serves what the name stands for, and the queues that none serves."""
     others = {one.number: one.queue for one in versions.of_model(tx.conn, version.model) if one != version}
-    live = versions.live_workers(tx.conn, list(others.values()), gone=gone, but=holder.host)
+    live = versions.live_workers(tx.conn, list(others.values()), gone=gone, but=host)
     meant = stable.weights if stable else ()
     alone = not any(others.get(number) in live for number in meant)
     return alone, [queue for queue in others.values() if queue not in live]

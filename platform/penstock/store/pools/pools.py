@@ -57,7 +57,10 @@ _PIN = text("""
     where pool = :pool and queue = :queue""")
 _FORGET_WAKE = text("update pool_versions set wake_asked_at = null where pool = :pool and queue = :queue")
 _SERVING = text("select pool from pool_versions where queue = :queue order by pool limit :limit")
-_UNFIT = text("update pool_versions set unfit_reason = :reason where pool = :pool and queue = :queue")
+_UNFIT = text("""
+    update pool_versions set unfit_reason = :reason,
+        wake_asked_at = case when cast(:reason as text) is null then wake_asked_at end
+    where pool = :pool and queue = :queue""")
 _HOSTS = text("""
     select w.id, w.pool, w.host, w.pid, w.state, w.started_at,
         coalesce((select json_agg(json_build_object('queue', r.queue, 'state', r.state, 'member', r.member,
