@@ -30,6 +30,8 @@ def parse_model(text: str | None, profile: EngineProfile = VLLM) -> tuple[str, s
     name, equals, source = text.partition("=")
     if not equals or Path(text).is_dir():
         name, source = "", text
+    if not source:
+        raise Problem(f"--model {text} names no source: say NAME=FOLDER_OR_HUGGING_FACE_ID.")
     path = Path(source).expanduser()
     if path.exists() and (path.is_dir() or profile.source is EngineSource.GGUF):
         path = path.resolve()

@@ -126,7 +126,7 @@ def number(arguments: Sequence[str], name: str) -> int | None:
         return None
     factor = {"k": 1_000, "K": 1_024, "m": 1_000_000, "M": 1_048_576}.get(text[-1:], 1)
     digits = text if factor == 1 else text[:-1]
-    if not digits.isdigit() or not int(digits):
+    if not digits.isdecimal() or not int(digits):
         raise BadLaunch(f"{name} must be a positive number, not {text!r}.")
     return int(digits) * factor
 

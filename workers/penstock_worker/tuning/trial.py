@@ -180,7 +180,7 @@ async def _round(running: RunningEngine, shape: LineShape, lines: int, seed: int
         if work.done() and isinstance(work.exception(), EngineGone):
             await asyncio.wait({dead}, timeout=_TOLD_DEAD_SECONDS)
         if dead.done():
-            why = dead.result().splitlines()[0]
+            why = dead.result().partition(" The last lines of ")[0]
             raise WorkFailed(f"it died at work: {why}")
         return tokens_per_second(work.result())
     finally:
