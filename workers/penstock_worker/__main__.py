@@ -54,6 +54,8 @@ def main() -> None:
     else:
         name, named, source = given.model.partition("=")
         try:
+            if named and not source:
+                raise BadLaunch(f"{given.model!r} names no source: say NAME=SOURCE.")
             process.gpu(
                 settings, name, source if named else name, given.engine, given.engine_arg, given.promote, given.in_pool
             )

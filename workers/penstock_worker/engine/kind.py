@@ -47,8 +47,6 @@ def launch(
     profile = PROFILES.get(kind)
     if profile is None:
         raise BadLaunch(f"No engine is called {kind!r}; there are {', '.join(PROFILES)}.")
-    if not source:
-        raise BadLaunch(f"{model!r} names no source: say NAME=SOURCE, or the source alone.")
     describe = starter(profile)
     return describe(
         profile=profile,

@@ -97,6 +97,8 @@ def _run(settings: Settings, given: argparse.Namespace) -> int:
 
     try:
         check_name(name)
+        if not source:
+            raise BadLaunch(f"{given.model!r} names no source: say NAME=SOURCE.")
         described, coordinates = _plan(launch, base, given.grid)
         download = look(source, base, described.environment, described.profile.source)
     except (BadLaunch, NoModel, BadRequest) as error:
