@@ -9,10 +9,14 @@ from store.pool_world import A, B, awake, host, make, passed
 from store.world import World
 
 from penstock.domain.accounts.eta import Expectation
+from penstock.domain.calls.ingress import Load
+from penstock.domain.pools.pool import PoolKind
 from penstock.domain.work.lane import Lane
 from penstock.service.admin import health
+from penstock.service.calls import ingresses
 from penstock.service.estimates import eta
 from penstock.service.pools import pools, residents
+from penstock.service.pools.pools import WantedMember
 from penstock.service.views import batch_view
 from penstock.service.views.batch_view import WhyWaiting
 
@@ -57,3 +61,16 @@ def test_an_estimate_counts_the_switch(world: World) -> None:
     work = world.db.run(eta.ahead, "acme", [B, "tiny"], Lane.STANDARD, timedelta(hours=1), world.settings)
     assert (work[B].wake_seconds, work[B].switch_seconds, work[B].tokens_per_second) == (60.0, 60.0, 1_000.0)
     assert (work["tiny"].wake_seconds, work["tiny"].lines_at_once) == (0.0, 0)
+
+
+def test_the_router_tells_a_member_of_a_shared_pool_from_a_worker_of_its_version_alone(world: World) -> None:
+    make(world)
+    world.db.run(pools.create, "d", [WantedMember(A)], kind=PoolKind.DEDICATED)
+    alone = world.worker(A)
+    member, dedicated = awake(world, host(world), A), awake(world, host(world, "d"), A)
+    for one in (alone, member, dedicated):
+        world.db.run(ingresses.announce, one, "http://here", [A], 8, world.settings)
+        world.db.run(ingresses.pulse, one, Load(True, 0, 0, 8, "", 0.0))
+    table = world.db.run(ingresses.table, world.settings)
+    assert {one.worker for one in table.ingresses if one.shared} == {member.id}
+    assert len(table.ingresses) == 3
