@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 import redis
-from faults.house import House
+from faults.house import MODEL, House
 from faults.proxy import Proxy
 from faults.servers import PostgresServer, ValkeyServer
 
@@ -78,12 +78,12 @@ class Fault:
     """Until the next fault."""
 
 
-def drawn(seed: int) -> Iterator[Fault]:
+def drawn(seed: int, kinds_and_weights: Mapping[str, int] = KINDS) -> Iterator[Fault]:
     """The faults of a seed, without end; each kind comes once before they are drawn by their weights."""
     chance = random.Random(seed)
-    first = list(KINDS)
+    first = list(kinds_and_weights)
     chance.shuffle(first)
-    kinds, weights = list(KINDS), list(KINDS.values())
+    kinds, weights = list(kinds_and_weights), list(kinds_and_weights.values())
     while True:
         kind = first.pop() if first else chance.choices(kinds, weights)[0]
         yield Fault(kind, chance.randrange(1_000), chance.uniform(0.3, 3.0), chance.uniform(*PAUSES))
@@ -99,6 +99,8 @@ class Nemesis:
     networks: Mapping[str, Proxy]
     """Between Postgres and the process of this name."""
     seed: int
+    kinds: Mapping[str, int] = field(default_factory=lambda: KINDS)
+    models: Sequence[str] = (MODEL,)
     counts: Counter[str] = field(default_factory=Counter)
     kills: list[tuple[UUID, float]] = field(default_factory=list)
     """Gpu workers that were killed: their holder ids, and when."""
@@ -109,7 +111,7 @@ class Nemesis:
     """Batches whose deadline was set to now."""
 
     def __post_init__(self) -> None:
-        self._faults = drawn(self.seed)
+        self._faults = drawn(self.seed, self.kinds)
         self._chance = random.Random(f"{self.seed} restarts")
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._next_at = time.monotonic()
@@ -209,15 +211,19 @@ class Nemesis:
         return True
 
     def _kill(self, name: str) -> None:
-        holder = None
-        if name.startswith("gpu-"):
-            with suppress(psycopg.Error):  # Postgres is away
-                holder = self.house.holder(name)
-        at = time.time()
+        holders, at = self._holders(name), time.time()
         self._killed.add(self.house.pid(name))
         self.house.kill(name)
-        if holder is not None:
-            self.kills.append((holder, at))
+        self.kills += [(holder, at) for holder in holders]
+
+    def _holders(self, name: str) -> list[UUID]:
+        """Who holds leases of slices that die with it, as far as is known."""
+        if not name.startswith("gpu-"):
+            return []
+        with suppress(psycopg.Error):  # Postgres is away
+            if holder := self.house.holder(name):
+                return [holder]
+        return []
 
     def _tell_to_end(self, name: str | None) -> bool:
         if name is None or name in self._told_to_end:
@@ -233,7 +239,7 @@ class Nemesis:
             return False
         pid = self.house.pid(name)
         frozen = [process.pid for process in self.house.engine(name)[1:]] if what == "engine" else [pid]
-        seconds = LEASE_SECONDS + 2.0 + fault.seconds if long == "past its lease" else fault.seconds
+        seconds = LEASE_SECONDS + 2.0 + fault.seconds if long.startswith("past") else fault.seconds
         for one in frozen:
             _signal(one, signal.SIGSTOP)
         self._stopped[name] = pid
@@ -298,11 +304,11 @@ class Nemesis:
                 open_ = self.house.rows("select id from batches order by created_at desc limit 20")
             except psycopg.Error:
                 return False
-            hints = [hint.generate(self.house.model, lane) for lane in LANES] * 5
+            hints = [hint.generate(model, lane) for model in self.models for lane in LANES] * 5
             hints += [say(id) for (id,) in open_ for say in (hint.validate, hint.assemble)]
         else:
             hints = [hint.validate("batch_of_nobody"), hint.assemble("batch_of_nobody"), hint.validate("")]
-            hints += [hint.Hint("penstock.generate", hint.generate(self.house.model, LANES[0]).queue, {"model": "x"})]
+            hints += [hint.Hint("penstock.generate", hint.generate(self.models[0], LANES[0]).queue, {"model": "x"})]
         random.Random(fault.victim).shuffle(hints)
         self._hinter.say(hints)
         return True

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faults import pool_life
-from faults.house import POOL, House
+from faults import house_pool, pool_life
+from faults.house import House
+from faults.house_pool import POOL, HousePool
 from faults.load import Load, check
 from faults.pool_life import HOST, STEPS, decisions
 
@@ -27,9 +28,7 @@ def house(build: Callable[..., House], journal: Path) -> House:
     journal.touch()
     house = build(
         gpus=0,
-        hosts=1,
-        members=dict.fromkeys(MODELS, pool_life.arguments(journal)),
-        terms=pool_life.TERMS,
+        pool=HousePool(dict.fromkeys(MODELS, pool_life.arguments(journal)), pool_life.TERMS),
         wait=False,
         **pool_life.SETTINGS,
     )
@@ -66,7 +65,7 @@ def test_each_version_has_its_turn_and_a_switch_in_the_middle_of_a_batch_loses_a
 
 def test_a_host_that_is_told_to_end_leaves_no_process_and_says_that_nothing_is_awake(house: House) -> None:
     pool_life.awake(house, "left")
-    before, host = pool_life.every_process(house), house.holder(HOST)
+    before, host = house_pool.every_process(house, HOST), house.holder(HOST)
     assert len(before) >= 4
     house.terminate(HOST)
     assert house.wait(HOST, 60) == 0
@@ -93,7 +92,7 @@ def test_a_host_that_is_killed_in_any_step_takes_all_with_it_and_the_next_one_se
     start_anew(house, pool_life.passing(step, "kill"))
     given = loads(house, f"host-{step}")
     assert house.wait(HOST, 120) == -signal.SIGKILL
-    pool_life.gone(pool_life.every_process(house))
+    pool_life.gone(house_pool.every_process(house, HOST))
     house.start(HOST)
     for load in given:
         load.has_each_answer_once(house, 120)
@@ -101,14 +100,14 @@ def test_a_host_that_is_killed_in_any_step_takes_all_with_it_and_the_next_one_se
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("kill", [pool_life.kill_members, pool_life.kill_engines], ids=["member", "engine"])
+@pytest.mark.parametrize("kill", [house_pool.kill_members, house_pool.kill_engines], ids=["member", "engine"])
 def test_members_and_engines_that_are_killed_in_any_step_cost_no_line(
-    house: House, step: str, kill: Callable[[House], int]
+    house: House, step: str, kill: Callable[[House, str], int]
 ) -> None:
     start_anew(house, pool_life.passing(step, "stop"))
     given = loads(house, f"{kill.__name__.partition('_')[2]}-{step}")
     pool_life.stands_still(house)
-    kill(house)
+    kill(house, HOST)
     house.cont(HOST)
     for load in given:
         load.has_each_answer_once(house, 120)
