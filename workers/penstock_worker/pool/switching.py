@@ -88,7 +88,7 @@ class Switching:
         for member in self._members:
             queue = member.launch.queue
             if member.kept:
-                self._rows.put(queue, "awake", member.worker)
+                self._stays(member)
             elif queue not in self._members.asleep:
                 self._members.end(queue)
                 self._rows.put(queue, "stopped")
@@ -96,7 +96,7 @@ class Switching:
     # Who leaves.
 
     def _leave(self, number: int, queue: str | None, comes: str) -> bool:
-        """False if an operator cancelled it before anything was ended."""
+        """False if it was cancelled before anything was ended, or its host was taken for gone meanwhile."""
         if not self._rows.move(number, "leaving"):
             return False
         member = self._members.find(queue) if queue else None
@@ -105,9 +105,8 @@ class Switching:
         failpoint("pool.leaving")
         drained = bool(member and member.launch.sleep and self._drain(number, member))
         if not self._rows.move(number, "stopping"):
-            if queue and member:
-                self._order(member, Order.UNDRAIN)
-                self._rows.put(queue, "awake", member.worker)
+            if member:
+                self._stays(member)
             return False
         if queue and member:
             if drained and self._put_to_sleep(member):
@@ -119,6 +118,11 @@ class Switching:
             self._rows.put(queue, "stopped")
         failpoint("pool.stopped")
         return True
+
+    def _stays(self, member: Member) -> None:
+        """One that was to leave takes work again."""
+        self._order(member, Order.UNDRAIN)
+        self._rows.put(member.launch.queue, "awake", member.worker)
 
     def _drain(self, number: int, member: Member) -> bool:
         """Let a member take nothing new, and wait until it holds nothing; False if it does not, or it was cancelled."""
@@ -157,6 +161,7 @@ class Switching:
         member.kept = False
         failpoint("pool.stopping")
         settings, base = self._settings, self._base_bytes.get(launch.queue, 0.0)
+        engine = member.engine
         why = self._patience.aside(
             lambda: sleep_protocol.fall_asleep(
                 launch.socket, sleep, settings.pool_sleep_seconds, settings.pool_sleep_frees, base
@@ -165,7 +170,7 @@ class Switching:
         if why or not member.runs:
             self._failed(member, why or "It died while it fell asleep.", "pool_sleep_failed")
             return False
-        self._members.asleep[launch.queue] = None
+        self._members.asleep[launch.queue] = engine
         return True
 
     def stop(self, member: Member) -> None:
@@ -265,8 +270,8 @@ class Switching:
         """Wake one that sleeps: it takes work again once it has answered a request."""
         member = self._members.of(queue)
         sleep = member.launch.sleep
-        del self._members.asleep[queue]
-        if not member.runs or sleep is None or member.worker is None:
+        slept = self._members.asleep.pop(queue)
+        if not member.runs or sleep is None or member.worker is None or member.engine != slept:
             return "It died in its sleep."
         failpoint("pool.waking")
         why = self._woken(member, sleep) or self._probe(number, member)
