@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -102,6 +103,8 @@ class Nemesis:
     kinds: Mapping[str, int] = field(default_factory=lambda: KINDS)
     models: Sequence[str] = (MODEL,)
     counts: Counter[str] = field(default_factory=Counter)
+    struck: list[tuple[str, str, int]] = field(default_factory=list)
+    """When, what, and whom (as it was drawn, or a pid): to read beside the logs."""
     kills: list[tuple[UUID, float]] = field(default_factory=list)
     """Gpu workers that were killed: their holder ids, and when."""
     deaths: Counter[str] = field(default_factory=Counter)
@@ -135,6 +138,10 @@ class Nemesis:
             self._next_at = now + fault.pause_seconds
             if self._strike(fault):
                 self.counts[fault.kind] += 1
+                self._note(fault.kind, fault.victim)
+
+    def _note(self, what: str, whom: int) -> None:
+        self.struck.append((datetime.now(UTC).isoformat(timespec="seconds"), what, whom))
 
     def calm(self, seconds: float = 240.0) -> None:
         """Undo everything now, and return once all processes run and are ready."""
@@ -167,6 +174,7 @@ class Nemesis:
                 self._told_to_end.pop(name, None)
                 self._stopped.pop(name, None)
                 self.house.start(name)
+                self._note(f"{name} started", self.house.pid(name))
 
     # Faults. Each says whether there was something to strike.
 

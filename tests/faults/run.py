@@ -54,6 +54,7 @@ class Run:
     freed: Sequence[float]
     again: Sequence[float]
     notes: Mapping[str, int] = field(default_factory=dict)
+    struck: Sequence[tuple[str, str, int]] = ()
 
     @property
     def enough(self) -> bool:
@@ -183,6 +184,7 @@ def run(scene: Scene, seconds: float, seed: int, poison: bool, folder: Path, tel
         freed,
         again,
         notes,
+        nemesis.struck,
     )
 
 

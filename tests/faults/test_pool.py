@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from e2e.live import chat
 from faults import house_pool, pool_life
 from faults.house import House
 from faults.house_pool import POOL, HousePool
@@ -96,6 +97,25 @@ def test_a_host_that_is_killed_in_any_step_takes_all_with_it_and_the_next_one_se
     house.start(HOST)
     for load in given:
         load.has_each_answer_once(house, 120)
+
+
+@pytest.mark.slow
+def test_a_line_that_kills_its_engine_before_its_first_token_does_not_keep_its_version_from_coming(
+    house: House,
+) -> None:
+    start_anew(house, pool_life.passing("probing", "stop"))
+    Load.submit(house, "before-poison", 5, model="left").has_each_answer_once(house, 120)
+    deaths, failed = "select value from counts where name = 'engine_death'", "pool_start_failed"
+    before, failed_before = house.ask(deaths) or 0, house.ask("select value from counts where name = %s", failed)
+    poison = house.client.submit([chat("poison", "poison [[die]]", "right"), chat("other", "hello", "right")])
+    pool_life.stands_still(house)
+    house.until(lambda: (house.ask(deaths) or 0) > before, "the line has killed its engine", 60)
+    house.cont(HOST)
+    ended = house.client.ended(poison.id, 180)
+    assert [line["custom_id"] for line in house.client.file(ended.output_file_id)] == ["other"]
+    assert [line["error"]["code"] for line in house.client.file(ended.error_file_id)] == ["engine_crash"]
+    assert house.ask("select value from counts where name = %s", failed) == failed_before
+    assert house.ask("select count(*) from pool_versions where unfit_reason is not null") == 0
 
 
 @pytest.mark.slow

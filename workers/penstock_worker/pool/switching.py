@@ -23,6 +23,7 @@ from penstock.domain.pools.decision import PoolDecision
 from penstock.failpoint import failpoint
 from penstock.settings import Settings
 from penstock_worker.engine import device_memory
+from penstock_worker.engine.process import probe
 from penstock_worker.pool import sleep_protocol, token_probe
 from penstock_worker.pool.member import Member
 from penstock_worker.pool.member_launch import CannotBeMember, describe
@@ -35,6 +36,9 @@ RESTART: Final = "restart"
 SLEEP: Final = "sleep"
 _FREE_BYTES: Final = 512 * 1024 * 1024
 """So much more than before a member's start counts as free again: others use the device, too."""
+_FORGIVEN_DEATHS: Final = 4
+"""Of an engine that is ready and was not asked for its token yet: so many engines a line kills at most."""
+_AGAIN_SECONDS: Final = 5.0
 R = TypeVar("R")
 
 
@@ -239,6 +243,24 @@ class Switching:
         except (CannotBeMember, OSError) as error:
             return str(error)
         failpoint("pool.waking")
+        died: set[int | None] = set()
+        while True:
+            why = self._ready(member)
+            if why:
+                return why
+            engine = member.engine
+            why = self._probe(number, member)
+            if not why or (member.engine == engine and self._is_well(member)):
+                return why
+            # It serves since it was ready: a line may have killed it. Its worker has it back soon.
+            if engine in died or len(died) == _FORGIVEN_DEATHS:
+                return why
+            log.warning("died_while_probed", queue=queue, deaths=len(died) + 1)
+            died.add(engine)
+            self._patience.until(lambda gone=engine: member.engine != gone, _AGAIN_SECONDS)  # type: ignore[misc]
+
+    def _ready(self, member: Member) -> str:
+        """Wait until a member that starts is ready; why it is not, or empty."""
         why = ""
 
         def look() -> bool:
@@ -248,7 +270,10 @@ class Switching:
 
         if not self._patience.until(look, self._settings.pool_start_seconds):
             return f"It was not ready after {self._settings.pool_start_seconds:.0f} s."
-        return why or self._probe(number, member)
+        return why
+
+    def _is_well(self, member: Member) -> bool:
+        return self._patience.aside(lambda: probe.healthy(member.launch.socket, _AGAIN_SECONDS))
 
     def _stands(self, member: Member) -> tuple[bool, str]:
         """Whether a member that starts is ready, and what keeps it from that. Raises Unavailable."""
