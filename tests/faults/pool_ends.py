@@ -36,10 +36,8 @@ def end(house: House) -> list[str]:
     while (open_ := house.rows(_UNDER_WAY)) and time.monotonic() < until:
         time.sleep(0.2)
     wrong += [f"a switch does not end: {row}" for row in open_]
+    wrong += rows_that_must_not_be(house)
     hosts = house.named("host")
-    live = [house.holder(name) for name in hosts]
-    for what, query in _MUST_NOT_BE.items():
-        wrong += [f"{what}: {row}" for row in house.rows(query, live)]
     for name in hosts:
         house.terminate(name)
     for name in hosts:
@@ -48,6 +46,12 @@ def end(house: House) -> list[str]:
         wrong += [f"{process} outlives {name}, which was told to end" for process in house.left_by(name)]
     wrong += [f"something is on a host that has ended: {row}" for row in house.rows("select * from pool_residents")]
     return wrong + [f"a fault of ours: {event}" for event in _events(house) if event["event"] in _OURS]
+
+
+def rows_that_must_not_be(house: House) -> list[str]:
+    """What the rows say of hosts and may not be once nothing is struck any more."""
+    live = [house.holder(name) for name in house.named("host")]
+    return [f"{what}: {row}" for what, query in _MUST_NOT_BE.items() for row in house.rows(query, live)]
 
 
 def notes(house: House) -> Counter[str]:

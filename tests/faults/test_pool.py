@@ -8,10 +8,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from e2e.live import chat
-from faults import house_pool, pool_life
+from faults import house_pool, pool_ends, pool_life
 from faults.house import House
 from faults.house_pool import POOL, HousePool
 from faults.load import Load, check
@@ -47,7 +48,7 @@ def unbroken(house: House) -> Iterator[None]:
 def test_each_version_has_its_turn_and_a_switch_in_the_middle_of_a_batch_loses_and_doubles_nothing(
     house: House, journal: Path
 ) -> None:
-    left = Load.submit(house, "middle-left", 120, model="left")
+    left = Load.submit(house, "middle-left", 300, model="left")
     pool_life.awake(house, "left")
     house.until(lambda: len(left.asked(journal)) > 20, "left is at work")
     house.run(pools.pin, POOL, "right@v1")
@@ -62,6 +63,20 @@ def test_each_version_has_its_turn_and_a_switch_in_the_middle_of_a_batch_loses_a
         ("left", "right", "done"),
         ("right", "left", "done"),
     ]
+
+
+def test_what_is_on_a_host_that_is_gone_and_more_than_its_places_are_seen(house: House) -> None:
+    pool_life.awake(house, "left")
+    assert pool_ends.rows_that_must_not_be(house) == []
+    planted = "insert into pool_residents (host, queue, state) values (%s, 'right', 'awake')"
+    dead, host = uuid4(), house.holder(HOST)
+    house.sql("insert into workers (id, kind, state, host, pid) values (%s, 'pool', 'gone', 'elsewhere', 1)", dead)
+    for on in (dead, host):
+        house.sql("delete from pool_residents where queue = 'right'")
+        house.sql(planted, on)
+        (wrong,) = pool_ends.rows_that_must_not_be(house)
+        assert wrong.startswith("something is on" if on == dead else "a host has more awake")
+    house.sql("delete from pool_residents where queue = 'right'")
 
 
 def test_a_host_that_is_told_to_end_leaves_no_process_and_says_that_nothing_is_awake(house: House) -> None:
