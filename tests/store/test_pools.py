@@ -284,6 +284,17 @@ def test_only_a_switch_that_has_not_begun_to_stop_is_cancelled_and_its_version_l
         world.db.run(decisions.cancel, "a")
 
 
+def test_one_that_is_woken_while_it_is_awake_is_not_held_in_its_place_nor_brought_back(world: World) -> None:
+    make(world)
+    on = host(world)
+    member = awake(world, on, A)
+    world.db.run(pools.wake, "a", A)
+    world.db.run(pools.wake, "a", B)
+    assert read(world, on).pinned == {B}
+    put_away(world, on, A, member)
+    assert read(world, on).pinned == {B}
+
+
 def test_a_switch_whose_host_was_taken_for_gone_goes_no_further(world: World) -> None:
     make(world)
     first, second = host(world), host(world)

@@ -21,7 +21,7 @@ from penstock.domain.work.lane import Lane
 from penstock.service.core.transaction import Transaction
 from penstock.service.pools import pools
 from penstock.settings.dispatch import DispatchSettings
-from penstock.store.pools import situations
+from penstock.store.pools import residents, situations
 from penstock.store.pools.situations import OpenTokens, VersionFacts
 
 LEFT_ALONE: Final = timedelta(minutes=5)
@@ -36,6 +36,7 @@ def read(tx: Transaction, pool: str, host: UUID, settings: DispatchSettings) -> 
     is as one that is pinned, until it is awake. Raises NotFound.
     """
     pools.lock(tx, pool)
+    residents.woken(tx.conn, pool, host)
     return look(tx, pool, host, settings)
 
 

@@ -24,6 +24,12 @@ _AWAKE = text("""
     update pool_versions set wake_asked_at = null, unfit_reason = null
     where queue = :queue and pool = (select pool from workers where id = :host)
       and (wake_asked_at is not null or unfit_reason is not null)""")
+_WOKEN = text("""
+    -- One that was asked for while it was awake already: what was wanted is so, and does not hold it in its place.
+    update pool_versions v set wake_asked_at = null
+    from pool_residents r
+    where r.host = :host and r.state = 'awake' and v.pool = :pool and v.queue = r.queue
+      and v.wake_asked_at is not null""")
 _SERVED = text("""
     -- Batches of which something was settled while the version was awake wait anew from now on.
     insert into pool_served (batch, queue, until)
@@ -49,6 +55,11 @@ def put(conn: Connection, host: UUID, queue: str, state: ResidentState, member: 
 def awake(conn: Connection, host: UUID, queue: str) -> None:
     """What an operator wanted has happened, and whatever kept it from being started here is over."""
     conn.execute(_AWAKE, {"host": host, "queue": queue})
+
+
+def woken(conn: Connection, pool: str, host: UUID) -> None:
+    """Nobody waits any more for what is awake on this host."""
+    conn.execute(_WOKEN, {"pool": pool, "host": host})
 
 
 def put_away(conn: Connection, host: UUID, queue: str) -> None:
