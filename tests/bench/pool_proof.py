@@ -22,14 +22,15 @@ import httpx
 from bench import pool_batches
 from bench.pool_batches import BATCHES, CALLS, LLAMA, SEED_ONE, SEED_TWO
 from e2e.live import chat
-from faults.house import KEY, POOL, House
+from faults.house import KEY, House
+from faults.house_pool import POOL, HousePool
 from faults.load import check
 from faults.servers import PostgresServer, ValkeyServer
 
 from penstock.domain.models.version import Definition
 from penstock.stack import tiny_model
 
-_HOST = "pool-1"
+_HOST = "host-1"
 _TOKENS = 32
 _ECHO = Definition("echo", "echo", ("--latency-ms=50", "--max-num-seqs=8"))
 _MOST_SECONDS = 3_600.0
@@ -91,8 +92,8 @@ def _run(policy: str, folder: Path, members: dict[str, Definition]) -> Found:
     folder.mkdir()
     with PostgresServer(folder) as postgres, ValkeyServer(folder) as valkey:
         house = House(
-            postgres.url, valkey.url, folder / "house", gpus=0, hosts=1, members=members, terms={"awake": 1},
-            wait=False, environment={"VLLM_CPU_KVCACHE_SPACE": "1"},
+            postgres.url, valkey.url, folder / "house", gpus=0, pool=HousePool(members, {"awake": 1}), wait=False,
+            environment={"VLLM_CPU_KVCACHE_SPACE": "1"},
         )  # fmt: skip
         if policy == "fifo":
             host = house.residents[_HOST]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from e2e.live import chat, said, up
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 FLAGS = ("--engine", "echo", "--model", "one=x", "--model", "two=y", "--awake", "1")
 

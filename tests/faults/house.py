@@ -34,13 +34,11 @@ from e2e import live
 from e2e.live import Client
 from faults import fork_server
 from faults.fork_server import Forked
+from faults.house_pool import POOL, HousePool
 
-from penstock.domain.models.version import Definition
 from penstock.domain.work.lane import model_slug
 from penstock.service.admin import keys
-from penstock.service.core.transaction import Database, Transaction
-from penstock.service.models import versions
-from penstock.service.pools import pools
+from penstock.service.core.transaction import Database
 from penstock.stack.child import last_lines, tie
 from penstock.stack.ports import free_port
 from penstock.store.engine import sync_engine
@@ -51,8 +49,6 @@ KEY = "sk-penstock-the-key-of-the-house"
 INGRESS_TOKEN = "the-token-between-the-house-and-its-ingresses"
 SECRET_KEY = "dGhlLWtleS1vZi10aGUtc2VjcmV0cy1vZi1hLWhvdXM="
 MODEL = "tiny"
-POOL = "p"
-"""The pool, if it has one."""
 R = TypeVar("R")
 
 
@@ -88,9 +84,7 @@ class House:
         keepers: int = 1,
         ios: int = 1,
         gpus: int = 1,
-        hosts: int = 0,
-        members: Mapping[str, Sequence[str] | Definition] | None = None,
-        terms: Mapping[str, Any] | None = None,
+        pool: HousePool | None = None,
         model: str = MODEL,
         engine: str = "echo",
         source: str = "echo",
@@ -102,8 +96,7 @@ class House:
     ) -> None:
         """Describe it; `with` starts everything, and returns once a batch could run (unless `wait` is False).
 
-        `environment` is what all processes are told beside their settings. `hosts` are hosts of one pool (`pool-1` and
-        so on), whose `members` are models with their engine's arguments, and its `terms`.
+        `environment` is what all processes are told beside their settings. Hosts of a pool are `host-1` and so on.
         """
         self.database_url = database_url
         self.folder = folder
@@ -112,7 +105,7 @@ class House:
         self.scratch = folder / "scratch"
         self.model = model
         self._environment = environment or {}
-        self._members, self._terms, self._engine_kind = members or {}, terms or {}, engine
+        self._pool = pool
         self.residents: dict[str, Resident] = {}
         self._wait = wait
         self._stack = ExitStack()
@@ -144,17 +137,10 @@ class House:
         gpu += [f"--engine-arg={argument}" for argument in engine_arguments]
         for number in range(1, gpus + 1):
             self._add(f"gpu-{number}", gpu, common)
-        for number in range(1, hosts + 1):
-            self._add(f"pool-{number}", ["penstock_worker", "pool", "--pool", POOL], common)
+        for number in range(1, pool.hosts + 1 if pool else 1):
+            self._add(f"host-{number}", ["penstock_worker", "pool", "--pool", POOL], common)
         for name, mine in (own or {}).items():
             self.residents[name].own.update(mine)
-
-    def _make_pool(self, tx: Transaction) -> None:
-        for model, given in self._members.items():
-            made = given if isinstance(given, Definition) else Definition("echo", self._engine_kind, tuple(given))
-            versions.add(tx, model, made)
-        wanted = [pools.WantedMember(f"{model}@v1", on_demand=True) for model in self._members]
-        pools.create(tx, POOL, wanted, terms=self._terms)
 
     def _add(self, name: str, arguments: list[str], settings: Mapping[str, str]) -> None:
         mine = {
@@ -170,8 +156,8 @@ class House:
 
     def __enter__(self) -> Self:
         try:
-            if self._members:
-                self.run(self._make_pool)
+            if self._pool:
+                self.run(self._pool.make)
             for name in self.residents:
                 self.start(name)
             if self._wait:
@@ -213,7 +199,7 @@ class House:
         one.own.pop("failpoints", None)
 
     def named(self, kind: str) -> list[str]:
-        """The names of all `api`, `keeper`, `io`, `gpu` or `pool`."""
+        """The names of all `api`, `keeper`, `io`, `gpu` or `host`."""
         return [name for name in self.residents if name.startswith(f"{kind}-")]
 
     def pid(self, name: str) -> int:
@@ -269,6 +255,10 @@ class House:
     def runtime(self, name: str) -> Path:
         """Its runtime folder."""
         return self._runtime / name
+
+    def left_by(self, name: str) -> list[psutil.Process]:
+        """What lives and has something in its runtime folder: guards, engines, a host's members."""
+        return _living(str(self.runtime(name)))
 
     def engine(self, name: str) -> tuple[Process, ...]:
         """The processes of a gpu worker's engine that were seen so far, guard first; empty while there is none."""
@@ -396,10 +386,11 @@ def _bury(runtime: str, seconds: float = 10.0) -> None:
 
 
 def _living(runtime: str) -> list[psutil.Process]:
-    """Processes whose command line names something in this folder, as guards and engines do."""
+    """Processes that name something in this folder, as guards and engines do, or were told to use it, as members."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if any(runtime in argument for argument in process.cmdline()):
+            told = [*process.cmdline(), process.environ().get("PENSTOCK_RUNTIME_DIR", "")]
+            if any(runtime in word for word in told):
                 found.append(process)
     return found

@@ -11,15 +11,16 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import psycopg
 import redis
-from faults.house import House
+from faults.house import MODEL, House
 from faults.proxy import Proxy
 from faults.servers import PostgresServer, ValkeyServer
 
@@ -78,12 +79,12 @@ class Fault:
     """Until the next fault."""
 
 
-def drawn(seed: int) -> Iterator[Fault]:
+def drawn(seed: int, kinds_and_weights: Mapping[str, int] = KINDS) -> Iterator[Fault]:
     """The faults of a seed, without end; each kind comes once before they are drawn by their weights."""
     chance = random.Random(seed)
-    first = list(KINDS)
+    first = list(kinds_and_weights)
     chance.shuffle(first)
-    kinds, weights = list(KINDS), list(KINDS.values())
+    kinds, weights = list(kinds_and_weights), list(kinds_and_weights.values())
     while True:
         kind = first.pop() if first else chance.choices(kinds, weights)[0]
         yield Fault(kind, chance.randrange(1_000), chance.uniform(0.3, 3.0), chance.uniform(*PAUSES))
@@ -99,7 +100,11 @@ class Nemesis:
     networks: Mapping[str, Proxy]
     """Between Postgres and the process of this name."""
     seed: int
+    kinds: Mapping[str, int] = field(default_factory=lambda: KINDS)
+    models: Sequence[str] = (MODEL,)
     counts: Counter[str] = field(default_factory=Counter)
+    struck: list[tuple[str, str, int]] = field(default_factory=list)
+    """When, what, and whom (as it was drawn, or a pid): to read beside the logs."""
     kills: list[tuple[UUID, float]] = field(default_factory=list)
     """Gpu workers that were killed: their holder ids, and when."""
     deaths: Counter[str] = field(default_factory=Counter)
@@ -109,7 +114,7 @@ class Nemesis:
     """Batches whose deadline was set to now."""
 
     def __post_init__(self) -> None:
-        self._faults = drawn(self.seed)
+        self._faults = drawn(self.seed, self.kinds)
         self._chance = random.Random(f"{self.seed} restarts")
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._next_at = time.monotonic()
@@ -133,6 +138,10 @@ class Nemesis:
             self._next_at = now + fault.pause_seconds
             if self._strike(fault):
                 self.counts[fault.kind] += 1
+                self._note(fault.kind, fault.victim)
+
+    def _note(self, what: str, whom: int) -> None:
+        self.struck.append((datetime.now(UTC).isoformat(timespec="seconds"), what, whom))
 
     def calm(self, seconds: float = 240.0) -> None:
         """Undo everything now, and return once all processes run and are ready."""
@@ -165,6 +174,7 @@ class Nemesis:
                 self._told_to_end.pop(name, None)
                 self._stopped.pop(name, None)
                 self.house.start(name)
+                self._note(f"{name} started", self.house.pid(name))
 
     # Faults. Each says whether there was something to strike.
 
@@ -209,15 +219,19 @@ class Nemesis:
         return True
 
     def _kill(self, name: str) -> None:
-        holder = None
-        if name.startswith("gpu-"):
-            with suppress(psycopg.Error):  # Postgres is away
-                holder = self.house.holder(name)
-        at = time.time()
+        holders, at = self._holders(name), time.time()
         self._killed.add(self.house.pid(name))
         self.house.kill(name)
-        if holder is not None:
-            self.kills.append((holder, at))
+        self.kills += [(holder, at) for holder in holders]
+
+    def _holders(self, name: str) -> list[UUID]:
+        """Who holds leases of slices that die with it, as far as is known."""
+        if not name.startswith("gpu-"):
+            return []
+        with suppress(psycopg.Error):  # Postgres is away
+            if holder := self.house.holder(name):
+                return [holder]
+        return []
 
     def _tell_to_end(self, name: str | None) -> bool:
         if name is None or name in self._told_to_end:
@@ -233,7 +247,7 @@ class Nemesis:
             return False
         pid = self.house.pid(name)
         frozen = [process.pid for process in self.house.engine(name)[1:]] if what == "engine" else [pid]
-        seconds = LEASE_SECONDS + 2.0 + fault.seconds if long == "past its lease" else fault.seconds
+        seconds = LEASE_SECONDS + 2.0 + fault.seconds if long.startswith("past") else fault.seconds
         for one in frozen:
             _signal(one, signal.SIGSTOP)
         self._stopped[name] = pid
@@ -298,11 +312,11 @@ class Nemesis:
                 open_ = self.house.rows("select id from batches order by created_at desc limit 20")
             except psycopg.Error:
                 return False
-            hints = [hint.generate(self.house.model, lane) for lane in LANES] * 5
+            hints = [hint.generate(model, lane) for model in self.models for lane in LANES] * 5
             hints += [say(id) for (id,) in open_ for say in (hint.validate, hint.assemble)]
         else:
             hints = [hint.validate("batch_of_nobody"), hint.assemble("batch_of_nobody"), hint.validate("")]
-            hints += [hint.Hint("penstock.generate", hint.generate(self.house.model, LANES[0]).queue, {"model": "x"})]
+            hints += [hint.Hint("penstock.generate", hint.generate(self.models[0], LANES[0]).queue, {"model": "x"})]
         random.Random(fault.victim).shuffle(hints)
         self._hinter.say(hints)
         return True

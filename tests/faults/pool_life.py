@@ -1,21 +1,16 @@
-"""What tests of a pool's host share: how a pool stands, its processes, and a host that stands still in a step."""
+"""What tests of a pool's host share: how a pool stands, and a host that stands still in a step."""
 
 from __future__ import annotations
 
-import os
-import signal
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from faults.house import House
 from worker.engines import ended
 
-from penstock_worker.engine.process import process_record
 from penstock_worker.engine.process.guard import Process
 
-HOST: Final = "pool-1"
+HOST: Final = "host-1"
 LATENCY_SECONDS: Final = 0.1
 SETTINGS: Final = {
     "lease_seconds": "3",
@@ -56,41 +51,6 @@ def awake(house: House, queue: str, seconds: float = 90.0) -> None:
 def passing(step: str, action: str) -> str:
     """A failpoint in the switch that is a host's second: its first fills a free place, where nobody has to stop."""
     return f"pool.{step}={action}" + ("" if step == "stopping" else "@2")
-
-
-def members(house: House) -> dict[str, list[Process]]:
-    """The processes of each member and its engine that are on record, by folder."""
-    found = {}
-    for record in house.runtime(HOST).glob("*/member.json"):
-        read = process_record.read(record)
-        found[record.parent.name] = list(read.processes) if read else []
-    return found
-
-
-def every_process(house: House) -> list[Process]:
-    """All of all members."""
-    return [process for each in members(house).values() for process in each]
-
-
-def kill_members(house: House) -> int:
-    """`kill -9` of each member's worker, not of its guard; how many."""
-    return _kill(house, lambda command: "penstock_worker" in command and "gpu" in command)
-
-
-def kill_engines(house: House) -> int:
-    """`kill -9` of each engine alone; how many."""
-    return _kill(house, lambda command: "penstock_worker.engine.echo.echo_server" in command)
-
-
-def _kill(house: House, is_one: Any) -> int:
-    killed = 0
-    for process in every_process(house):
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            command = psutil.Process(process.pid).cmdline()
-            if is_one(command) and not any(part.endswith("guard.py") for part in command):
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
-    return killed
 
 
 def stands_still(house: House) -> None:

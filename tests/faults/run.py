@@ -1,6 +1,6 @@
 """`make faults`: a house under load, a nemesis for so many seconds, then the history checker. Exit 0 only if all holds.
 
-python -m faults.run --seconds 600 --seed 1
+python -m faults.run --seconds 600 --seed 1 [--pool]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,10 @@ import structlog
 from e2e.live import Client, chat
 from faults import history
 from faults.history import Verdict
-from faults.house import MODEL, House
-from faults.nemesis import LEASE_SECONDS, Nemesis
+from faults.house import House
+from faults.nemesis import Nemesis
 from faults.proxy import Proxy
+from faults.scene import PLAIN, POOL, Scene
 from faults.servers import PostgresServer, ValkeyServer
 from faults.traffic import ABSENT, Tenant
 
@@ -34,22 +35,9 @@ from penstock.service.core.transaction import Database
 from penstock.store.engine import sync_engine
 
 TENANTS: Final = ("default", "other")
-PROXIED: Final = ("api-1", "keeper-1", "io-1", "gpu-1", "gpu-2")
-ENGINE: Final = ("--latency-ms=150", "--jitter=0.5", "--max-num-seqs=16")
 SECONDS_A_FAULT: Final = 6.0
 """A run that struck less often than this did not do what it promises."""
 LONGEST_DRAIN_SECONDS: Final = 300.0
-SETTINGS: Final = {
-    "lease_seconds": str(LEASE_SECONDS),
-    "beat_seconds": "1",
-    "worker_gone_seconds": "6",
-    "close_grace_seconds": "2",
-    "hint_again_seconds": "2",
-    "poll_seconds": "1",
-    "slice_lines": "64",
-    "engine_stuck_seconds": "10",
-    "log_level": "info",
-}
 SWEEP: Final = {"sweep_seconds": "0.5", "unfinished_blob_seconds": "1", "pieces_seconds": "1"}
 
 
@@ -65,6 +53,8 @@ class Run:
     unplanned_ends: dict[str, int]
     freed: Sequence[float]
     again: Sequence[float]
+    notes: Mapping[str, int] = field(default_factory=dict)
+    struck: Sequence[tuple[str, str, int]] = ()
 
     @property
     def enough(self) -> bool:
@@ -90,6 +80,7 @@ class Run:
         rows += [("engines that one poison line met at most", str(verdict.deadliest))]
         rows += [("requests sent again", str(self.repeated))]
         rows += [(f"unplanned end: {how}", str(count)) for how, count in sorted(self.unplanned_ends.items())]
+        rows += [(note, str(count)) for note, count in sorted(self.notes.items())]
         rows += [("kill to free again, s (p50, max)", _spread(self.freed))]
         rows += [("kill to running again, s (p50, max)", _spread(self.again))]
         return "\n".join(f"  {name:<44}{value}" for name, value in rows)
@@ -113,16 +104,19 @@ def _spread(values: Sequence[float]) -> str:
 
 
 @contextmanager
-def built(folder: Path, journal: Path) -> Iterator[tuple[House, PostgresServer, ValkeyServer, dict[str, Proxy]]]:
+def built(
+    scene: Scene, folder: Path, journal: Path
+) -> Iterator[tuple[House, PostgresServer, ValkeyServer, dict[str, Proxy]]]:
     """Servers, networks and a house, all of it ended at the end."""
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer(folder))
         valkey = stack.enter_context(ValkeyServer(folder))
-        networks = {name: stack.enter_context(Proxy(postgres.socket)) for name in PROXIED}
+        networks = {name: stack.enter_context(Proxy(postgres.socket)) for name in scene.proxied}
         db = Database(sync_engine(postgres.url, connections=1), lambda hints: None)
         db.run(models.add, ABSENT)
-        db.run(models.add, MODEL)
-        db.run(prices.set_price, MODEL, input="0.15", cached_input="0.015", output="0.6", gpu_second="0.0008")
+        for model in scene.models:
+            db.run(models.add, model)
+            db.run(prices.set_price, model, input="0.15", cached_input="0.015", output="0.6", gpu_second="0.0008")
         db.close()
         house = stack.enter_context(
             House(
@@ -131,10 +125,10 @@ def built(folder: Path, journal: Path) -> Iterator[tuple[House, PostgresServer, 
                 folder,
                 keepers=2,
                 ios=2,
-                gpus=3,
-                engine_arguments=[*ENGINE, f"--journal={journal}"],
+                model=scene.models[0],
                 own=_own(folder, postgres, networks),
-                **SETTINGS,
+                **scene.parts(journal),
+                **scene.settings,
             )
         )
         yield house, postgres, valkey, networks
@@ -148,13 +142,13 @@ def _own(folder: Path, postgres: PostgresServer, networks: Mapping[str, Proxy]) 
     return own
 
 
-def run(seconds: float, seed: int, poison: bool, folder: Path, tell: Any) -> Run:
+def run(scene: Scene, seconds: float, seed: int, poison: bool, folder: Path, tell: Any) -> Run:
     """One whole run."""
     journal = folder / "journal"
-    with built(folder, journal) as (house, postgres, valkey, networks):
+    with built(scene, folder, journal) as (house, postgres, valkey, networks):
         tell("the house stands")
-        nemesis = Nemesis(house, postgres, valkey, networks, seed)
-        tenants = [Tenant(name, house.url, house.key_of(name), seed, poison) for name in TENANTS]
+        nemesis = scene.nemesis(house, postgres, valkey, networks, seed, scene.kinds, scene.models)
+        tenants = [Tenant(name, house.url, house.key_of(name), seed, poison, scene.models) for name in TENANTS]
         for tenant in tenants:
             tenant.start()
         try:
@@ -170,13 +164,16 @@ def run(seconds: float, seed: int, poison: bool, folder: Path, tell: Any) -> Run
         accepted = [one for tenant in tenants for one in tenant.accepted]
         for one in accepted:
             one.hurried |= one.id in nemesis.hurried
-        verdict = Verdict(breaches=[*nemesis.breaches, *(text for tenant in tenants for text in tenant.broken)])
+        verdict = Verdict(breaches=[text for tenant in tenants for text in tenant.broken])
         verdict.broken(_drain(house, nemesis, tell))
         clients: dict[str, Client] = {name: house.client_of(name) for name in TENANTS}
         tell("checking")
         _add(verdict, history.judge(postgres.url, accepted, clients, house.blobs, journal))
-        verdict.broken(_sweep(house, tell))
+        verdict.broken(_sweep(house, scene.models, tell))
+        verdict.broken(scene.end(house))
+        verdict.breaches[:0] = nemesis.breaches
         freed, again = history.recoveries(postgres.url, nemesis.kills)
+        notes = scene.notes(house)
     return Run(
         seed,
         seconds,
@@ -186,6 +183,8 @@ def run(seconds: float, seed: int, poison: bool, folder: Path, tell: Any) -> Run
         dict(nemesis.deaths),
         freed,
         again,
+        notes,
+        nemesis.struck,
     )
 
 
@@ -226,10 +225,14 @@ def _add(verdict: Verdict, more: Verdict) -> None:
     verdict.__dict__.update(more.__dict__)
 
 
-def _sweep(house: House, tell: Any) -> list[str]:
-    """Let the keepers sweep at once, and say what is left. Whoever needs scratch next clears what dead ones left."""
+def _sweep(house: House, models: Sequence[str], tell: Any) -> list[str]:
+    """See that each model is served, let the keepers sweep at once, and say what is left.
+
+    Whoever needs scratch next clears what dead ones left.
+    """
     client = house.client_of(TENANTS[0])
-    client.ended(client.submit([chat("last", "hello")]).id, 120)
+    for batch in [client.submit([chat("last", "hello", model)]) for model in models]:
+        client.ended(batch.id, 120)
     for name in house.named("keeper"):
         house.restart(name, 60, **SWEEP)
     end = time.monotonic() + 120
@@ -244,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="faults.run", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pool", action="store_true", help="two hosts of one pool, whose four versions take turns")
     parser.add_argument("--no-poison", action="store_true", help="no line that kills its engine")
     parser.add_argument("--keep", action="store_true", help="keep logs, database and blobs")
     parser.add_argument("--out", type=Path, default=Path("data"))
@@ -260,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.chmod(0o755)  # the database server is an ordinary user where we are root
     keep = given.keep
     try:
-        done = run(given.seconds, given.seed, not given.no_poison, folder, tell)
+        done = run(POOL if given.pool else PLAIN, given.seconds, given.seed, not given.no_poison, folder, tell)
         keep |= not done.passed
     except BaseException:
         keep = True
@@ -271,7 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"faults-{given.seed}.json").write_text(json.dumps(done.json(), indent=2) + "\n")
+    name = f"faults-pool-{given.seed}" if given.pool else f"faults-{given.seed}"
+    (given.out / f"{name}.json").write_text(json.dumps(done.json(), indent=2) + "\n")
     for breach in done.verdict.breaches:
         print(f"BREACH: {breach}")
     print(done.table())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 
 import pytest
 from faults.history import Verdict
 from faults.nemesis import KINDS, PAUSES, drawn
+from faults.pool_nemesis import POOL_KINDS
 from faults.run import SECONDS_A_FAULT, Run
 
 
@@ -16,11 +18,26 @@ def test_one_seed_draws_the_same_faults_again_and_another_draws_others() -> None
     assert list(islice(drawn(7), 500)) != list(islice(drawn(8), 500))
 
 
-def test_each_kind_comes_once_before_any_comes_twice_and_then_by_its_weight() -> None:
-    kinds = [fault.kind for fault in islice(drawn(3), 5_000)]
-    assert set(kinds[: len(KINDS)]) == set(KINDS)
-    times = Counter(kinds[len(KINDS) :])
-    assert times["kill gpu"] > times["kill api"] > times["kill all gpus"] > 0
+@pytest.mark.parametrize(
+    ("table", "by_weight"),
+    [
+        (KINDS, ("kill gpu", "kill api", "kill all gpus")),
+        (POOL_KINDS, ("kill member", "kill api", "kill all hosts")),
+    ],
+    ids=["plain", "pool"],
+)
+def test_each_kind_comes_once_before_any_comes_twice_and_then_by_its_weight(
+    table: Mapping[str, int], by_weight: tuple[str, str, str]
+) -> None:
+    kinds = [fault.kind for fault in islice(drawn(3, table), 5_000)]
+    assert set(kinds[: len(table)]) == set(table)
+    times = Counter(kinds[len(table) :])
+    often, less, seldom = by_weight
+    assert times[often] > times[less] > times[seldom] > 0
+
+
+def test_a_house_with_a_pool_has_no_gpu_workers_to_strike_and_all_other_kinds() -> None:
+    assert {kind for kind in KINDS if kind not in POOL_KINDS} == {kind for kind in KINDS if "gpu" in kind}
 
 
 def test_the_pauses_leave_time_for_a_hundred_faults_in_ten_minutes() -> None:

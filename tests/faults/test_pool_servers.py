@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from faults import pool_life
 from faults.house import House
+from faults.house_pool import HousePool
 from faults.load import Load, check
 from faults.pool_life import HOST, STEPS
 from faults.servers import PostgresServer
@@ -31,7 +32,7 @@ def house(
     members = dict.fromkeys(("left", "right"), pool_life.arguments(journal))
     folder = tmp_path_factory.mktemp("house")
     with House(
-        postgres_server.url, valkey_url, folder, gpus=0, hosts=1, members=members, terms=pool_life.TERMS, wait=False,
+        postgres_server.url, valkey_url, folder, gpus=0, pool=HousePool(members, pool_life.TERMS), wait=False,
         **pool_life.SETTINGS,
     ) as house:  # fmt: skip
         house.wait_until_answering()

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import pool_life
-from faults.house import POOL, House
+from faults import house_pool, pool_life
+from faults.house import House
+from faults.house_pool import POOL, HousePool
 from faults.load import Load, check
+from faults.pool_life import HOST
 
 from penstock.service.pools import pools
+from penstock_worker.engine.process.guard import kill
 
+_DRAINED = "select count(*) from workers where kind = 'gpu' and state = 'drained'"
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
@@ -28,7 +32,7 @@ def house(
     fault = [f"--sleep-fault={request.param}"] if request.param else []
     members = {"left": [*sleeps, *fault], "right": sleeps}
     with House(
-        database_url, redis_url, tmp_path, gpus=0, hosts=1, members=members, terms=pool_life.TERMS, wait=False,
+        database_url, redis_url, tmp_path, gpus=0, pool=HousePool(members, pool_life.TERMS), wait=False,
         **pool_life.SETTINGS, pool_probe_seconds="2",
     ) as house:  # fmt: skip
         house.wait_until_answering()
@@ -77,3 +81,41 @@ def test_an_engine_that_sleeps_badly_is_ended_and_started_cold(house: House, jou
     assert house.ask("select value from counts where name = %s", counted) >= 1
     assert len(engines(house)) == 3
     assert house.ask("select count(*) from pool_versions where unfit_reason is not null") == 0
+
+
+@pytest.mark.parametrize("house", [None], indirect=True)
+def test_a_host_that_was_taken_for_gone_before_anything_ended_lets_its_version_work_on(
+    house: House, journal: Path
+) -> None:
+    house.kill(HOST)
+    house.start(HOST, failpoints=pool_life.passing("leaving", "stop"))
+    left = Load.submit(house, "gone-left", 300, model="left")
+    pool_life.awake(house, "left")
+    house.run(pools.pin, POOL, "right@v1")
+    pool_life.stands_still(house)
+    house.run(pools.unpin, POOL, "right@v1")
+    house.sql(
+        "update pool_decisions set state = 'failed', ended_at = clock_timestamp(), error = 'Its host is gone.'"
+        " where ended_at is null"
+    )
+    house.cont(HOST)
+    left.has_each_answer_once(house, 120)
+    assert len(engines(house)) == 1
+    assert "look_failed" not in house.residents[HOST].log.read_text()
+
+
+@pytest.mark.parametrize("house", [None], indirect=True)
+def test_an_engine_that_died_in_its_sleep_and_came_back_awake_while_nobody_looked_is_ended(
+    house: House, journal: Path
+) -> None:
+    Load.submit(house, "asleep-left", 20, model="left").has_each_answer_once(house)
+    (left,) = house_pool.engines(house, HOST)
+    house.run(pools.pin, POOL, "right@v1")
+    pool_life.awake(house, "right")
+    house.stop(HOST)
+    assert kill(left)
+    house.until(lambda: len(set(house_pool.engines(house, HOST)) - {left}) == 2, "it is back")
+    house.until(lambda: house.ask(_DRAINED) == 1, "its worker is as it was")
+    house.cont(HOST)
+    house.until(lambda: house_pool.count_engines(house)[HOST] == 1, "it is ended")
+    house.until(lambda: pool_life.standing(house) == {"left": "stopped", "right": "awake"}, "that is known")

@@ -10,13 +10,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
 from e2e.live import CHAT, ENDED, chat, jsonl
 from faults.history import Accepted, Line
+from faults.house import MODEL
 
 LANES: Final = ("priority", "standard", "standard", "flex")
 ABSENT: Final = "absent"
@@ -37,6 +38,8 @@ class Tenant:
     key: str
     seed: int
     poison: bool
+    models: Sequence[str] = (MODEL,)
+    """What its batches and jobs ask for, each for one of them."""
     most_open_lines: int = 3_000
     accepted: list[Accepted] = field(default_factory=list)
     """In the order of acceptance; read by others once it is there."""
@@ -101,7 +104,8 @@ class Tenant:
         number = self._next()
         count = self._chance.choice((1, 30, 200, 200, 700, 1_500))
         lines = self._lines(f"{self.name} batch {number}", count)
-        asked = [chat(line.custom_id, line.text) for line in lines]
+        model = self._model()
+        asked = [chat(line.custom_id, line.text, model) for line in lines]
         hurried = self._chance.random() < 0.08
         if hurried:
             for one in asked[-2:]:
@@ -117,8 +121,9 @@ class Tenant:
     def _job(self) -> None:
         number = self._next()
         lines = self._lines(f"{self.name} job {number}", self._chance.choice((1, 3, 20, 60)))
-        requests = [{"custom_id": line.custom_id, "body": chat("", line.text)["body"]} for line in lines]
-        body = {"model": "tiny", "endpoint": CHAT, "requests": requests} | self._lane()
+        model = self._model()
+        requests = [{"custom_id": line.custom_id, "body": chat("", line.text, model)["body"]} for line in lines]
+        body = {"model": model, "endpoint": CHAT, "requests": requests} | self._lane()
         self._accept(self._send(f"job-{self.name}-{number}", "/jobs", json=body), "job", lines, False)
 
     def _cancel(self, one: Accepted) -> None:
@@ -137,6 +142,9 @@ class Tenant:
     def _next(self) -> int:
         self._number += 1
         return self._number
+
+    def _model(self) -> str:
+        return self._chance.choice(self.models) if len(self.models) > 1 else self.models[0]
 
     def _lane(self) -> dict[str, str]:
         return {"lane": self._chance.choice(LANES)}

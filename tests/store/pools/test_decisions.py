@@ -77,6 +77,19 @@ def test_only_a_switch_that_has_not_begun_to_stop_is_cancelled_and_its_version_l
         world.db.run(decisions.cancel, "a")
 
 
+def test_a_switch_whose_host_was_taken_for_gone_goes_no_further(world: World) -> None:
+    make(world)
+    first, second = host(world), host(world)
+    id = begin(world, first)
+    assert world.db.run(decisions.move, id, "leaving")
+    world.sql("update workers set seen_at = now() - interval '1 minute' where id = :id", id=first)
+    begin(world, second)
+    assert not world.db.run(decisions.move, id, "stopping")
+    assert not world.db.run(decisions.end, id, "done", 1.0)
+    states = [one.state for one in world.db.run(decisions.page, "a", limit=10)]
+    assert states == [SwitchState.DECIDED, SwitchState.FAILED]
+
+
 def test_what_a_host_leaves_open_has_failed(world: World) -> None:
     make(world)
     first, second = host(world), host(world)

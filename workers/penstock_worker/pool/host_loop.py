@@ -153,8 +153,7 @@ class HostLoop:
             queue, pid = member.launch.queue, member.pid
             worker = workers.get(pid) if pid is not None else None
             if queue in self._members.asleep:
-                # An engine that dies is started again, awake, by its own worker: there is no room for it.
-                if not member.runs or (worker is not None and worker.state != "drained"):
+                if not member.runs:
                     log.warning("died_asleep", queue=queue)
                     self._members.end(queue)
                     rows.put(queue, "stopped")

@@ -65,6 +65,12 @@ class Member:
         self._listen()
         return self._now is not None
 
+    @property
+    def engine(self) -> int | None:
+        """Which start of its engine there is, by the session that this has; None if there is none."""
+        read = process_record.read(self.launch.engine_record_path)
+        return read.session if read else None
+
     def start(self) -> None:
         """Start it now; raises OSError if that can't be."""
         assert self._now is None, "it runs already"

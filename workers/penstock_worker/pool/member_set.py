@@ -20,8 +20,8 @@ class MemberSet:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
-        self.asleep: dict[str, None] = {}
-        """Queues of those who sleep; who has slept longest is first."""
+        self.asleep: dict[str, int | None] = {}
+        """Queues of those who sleep, with the engine that sleeps; who has slept longest is first."""
 
     def __enter__(self) -> MemberSet:
         return self
@@ -63,9 +63,15 @@ class MemberSet:
         return [member.line for member in self._members.values() if member.line is not None]
 
     def tend(self) -> None:
-        """Look at each once."""
-        for member in self._members.values():
+        """Look at each once.
+
+        An engine that dies asleep is started again by its own worker, awake, and there is no room for it: its member is
+        killed at once, also in the middle of another's switch.
+        """
+        for queue, member in self._members.items():
             member.tend()
+            if queue in self.asleep and member.runs and member.engine != self.asleep[queue]:
+                member.kill()
 
     def terminate(self) -> None:
         """SIGTERM to all."""

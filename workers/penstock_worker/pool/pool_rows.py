@@ -79,7 +79,7 @@ class PoolRows:
         return self._insist(versions.of_queue, queue)
 
     def move(self, decision: int, state: str, error: str | None = None) -> bool:
-        """Say how far a switch is; False if an operator cancelled it."""
+        """Say how far a switch is; False if it has ended: cancelled, or while this host stood still."""
         return self._insist(decisions.move, decision, state, error)
 
     def end(self, number: int, decision: PoolDecision, seconds: float, error: str | None) -> None:
@@ -151,8 +151,9 @@ def _decide(
 
 
 def _end(tx: Transaction, number: int, decision: PoolDecision, seconds: float, error: str | None) -> None:
-    """Its end, and its counts: for people, who may see it twice after a broken commit."""
-    decisions.end(tx, number, "failed" if error else "done", seconds, error)
+    """Its end, and its counts: once, also after a broken commit."""
+    if not decisions.end(tx, number, "failed" if error else "done", seconds, error):
+        return
     if error:
         work.count(tx, "pool_switches_failed")
         return

@@ -23,6 +23,7 @@ from penstock.domain.pools.decision import PoolDecision
 from penstock.failpoint import failpoint
 from penstock.settings import Settings
 from penstock_worker.engine import device_memory
+from penstock_worker.engine.process import probe
 from penstock_worker.pool import sleep_protocol, token_probe
 from penstock_worker.pool.member import Member
 from penstock_worker.pool.member_launch import CannotBeMember, describe
@@ -35,6 +36,9 @@ RESTART: Final = "restart"
 SLEEP: Final = "sleep"
 _FREE_BYTES: Final = 512 * 1024 * 1024
 """So much more than before a member's start counts as free again: others use the device, too."""
+_FORGIVEN_DEATHS: Final = 4
+"""Of an engine that is ready and was not asked for its token yet: so many engines a line kills at most."""
+_AGAIN_SECONDS: Final = 5.0
 R = TypeVar("R")
 
 
@@ -92,7 +96,7 @@ class Switching:
         for member in self._members:
             queue = member.launch.queue
             if member.kept:
-                self._rows.put(queue, "awake", member.worker)
+                self._stays(member)
             elif queue not in self._members.asleep:
                 self._members.end(queue)
                 self._rows.put(queue, "stopped")
@@ -100,7 +104,7 @@ class Switching:
     # Who leaves.
 
     def _leave(self, number: int, queue: str | None, comes: str) -> bool:
-        """False if an operator cancelled it before anything was ended."""
+        """False if it was cancelled before anything was ended, or its host was taken for gone meanwhile."""
         if not self._rows.move(number, "leaving"):
             return False
         member = self._members.find(queue) if queue else None
@@ -109,9 +113,8 @@ class Switching:
         failpoint("pool.leaving")
         drained = bool(member and member.launch.sleep and self._drain(number, member))
         if not self._rows.move(number, "stopping"):
-            if queue and member:
-                self._order(member, Order.UNDRAIN)
-                self._rows.put(queue, "awake", member.worker)
+            if member:
+                self._stays(member)
             return False
         if queue and member:
             if drained and self._put_to_sleep(member):
@@ -123,6 +126,11 @@ class Switching:
             self._rows.put(queue, "stopped")
         failpoint("pool.stopped")
         return True
+
+    def _stays(self, member: Member) -> None:
+        """One that was to leave takes work again."""
+        self._order(member, Order.UNDRAIN)
+        self._rows.put(member.launch.queue, "awake", member.worker)
 
     def _drain(self, number: int, member: Member) -> bool:
         """Let a member take nothing new, and wait until it holds nothing; False if it does not, or it was cancelled."""
@@ -161,6 +169,7 @@ class Switching:
         member.kept = False
         failpoint("pool.stopping")
         settings, base = self._settings, self._base_bytes.get(launch.queue, 0.0)
+        engine = member.engine
         why = self._patience.aside(
             lambda: sleep_protocol.fall_asleep(
                 launch.socket, sleep, settings.pool_sleep_seconds, settings.pool_sleep_frees, base
@@ -169,7 +178,7 @@ class Switching:
         if why or not member.runs:
             self._failed(member, why or "It died while it fell asleep.", "pool_sleep_failed")
             return False
-        self._members.asleep[launch.queue] = None
+        self._members.asleep[launch.queue] = engine
         return True
 
     def stop(self, member: Member) -> None:
@@ -245,6 +254,24 @@ class Switching:
         except (CannotBeMember, OSError) as error:
             return str(error)
         failpoint("pool.waking")
+        died: set[int | None] = set()
+        while True:
+            why = self._ready(member)
+            if why:
+                return why
+            engine = member.engine
+            why = self._probe(number, member)
+            if not why or (member.engine == engine and self._is_well(member)):
+                return why
+            # It serves since it was ready: a line may have killed it. Its worker has it back soon.
+            if engine in died or len(died) == _FORGIVEN_DEATHS:
+                return why
+            log.warning("died_while_probed", queue=queue, deaths=len(died) + 1)
+            died.add(engine)
+            self._patience.until(lambda gone=engine: member.engine != gone, _AGAIN_SECONDS)  # type: ignore[misc]
+
+    def _ready(self, member: Member) -> str:
+        """Wait until a member that starts is ready; why it is not, or empty."""
         why = ""
 
         def look() -> bool:
@@ -254,7 +281,10 @@ class Switching:
 
         if not self._patience.until(look, self._settings.pool_start_seconds):
             return f"It was not ready after {self._settings.pool_start_seconds:.0f} s."
-        return why or self._probe(number, member)
+        return why
+
+    def _is_well(self, member: Member) -> bool:
+        return self._patience.aside(lambda: probe.healthy(member.launch.socket, _AGAIN_SECONDS))
 
     def _stands(self, member: Member) -> tuple[bool, str]:
         """Whether a member that starts is ready, and what keeps it from that. Raises Unavailable, ServesAnother."""
@@ -276,8 +306,8 @@ class Switching:
         """Wake one that sleeps: it takes work again once it has answered a request."""
         member = self._members.of(queue)
         sleep = member.launch.sleep
-        del self._members.asleep[queue]
-        if not member.runs or sleep is None or member.worker is None:
+        slept = self._members.asleep.pop(queue)
+        if not member.runs or sleep is None or member.worker is None or member.engine != slept:
             return "It died in its sleep."
         failpoint("pool.waking")
         why = self._woken(member, sleep) or self._probe(number, member)

@@ -100,7 +100,8 @@ class Orders:
             except Exception:
                 log.exception("order_failed")
 
-        self._thread.submit(obey)
+        with suppress(RuntimeError):  # its thread has ended: the process ends, and all orders with it
+            self._thread.submit(obey)
 
     def _rest(self, drained: bool) -> None:
         log.info("drained" if drained else "undrained", kind=self._holder.kind, model=self._holder.model)

@@ -52,12 +52,13 @@ def begin(
 
 
 def move(tx: Transaction, id: int, state: SwitchState | str, error: str | None = None) -> bool:
-    """Say how far it is; False if an operator cancelled it (or its pool is gone). May be repeated.
+    """Say how far it is; False if it has ended: an operator cancelled it, its pool is gone, or its host was taken for
+    gone. May be repeated.
 
     Raises Conflict for a move that there is not.
     """
     found, state = decisions.lock(tx.conn, id), SwitchState(state)
-    if found is None or found.state is SwitchState.CANCELLED:
+    if found is None or found.state in ENDED:
         return False
     if state is not found.state:
         _check(found, state)
@@ -67,18 +68,19 @@ def move(tx: Transaction, id: int, state: SwitchState | str, error: str | None =
 
 def end(
     tx: Transaction, id: int, state: SwitchState | str, seconds: float | None = None, error: str | None = None
-) -> None:
+) -> bool:
     """End it as done or failed, after so many seconds; of one that is done the cost is learnt. May be repeated.
 
-    Nothing happens if an operator cancelled it.
+    False, and nothing happens, if it has ended already.
     """
     found, state = decisions.lock(tx.conn, id), SwitchState(state)
     if found is None or found.state in ENDED:
-        return
+        return False
     _check(found, state)
     decisions.end(tx.conn, id, state, seconds, error)
     if state is SwitchState.DONE and seconds is not None:
         decisions.learn(tx.conn, id, seconds)
+    return True
 
 
 def cancel(tx: Transaction, pool: str) -> PoolSwitch:
