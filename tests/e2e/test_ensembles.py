@@ -1,0 +1,122 @@
+"""An ensemble of two models through a whole platform on the simulated engine: a batch, a job, calls; with its trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.live import PENSTOCK, Platform, chat, said, until, up
+
+pytestmark = pytest.mark.timeout(300)
+
+YAML = """
+name: support
+kind: route
+members:
+  - model: one
+  - {model: two, params: {temperature: 0}}
+rules:
+  - {when: {regex: two}, use: two}
+default: one
+"""
+FLAGS = ("--engine=echo", "--model", "one=x", "--model", "two=y", "--awake", "2")
+
+
+@pytest.fixture(scope="module")
+def platform(short_dir: Path) -> Iterator[Platform]:
+    """A platform whose two models are awake, and an ensemble of them."""
+    with up(short_dir / "n", *FLAGS, poll_seconds="0.5", pool_look_seconds="0.2", cache_timeout_seconds="10") as one:
+        until(lambda: one.ask("select count(*) from workers where open") == 2, "both take calls")
+        (short_dir / "support.yaml").write_text(YAML)
+        assert penstock(one, "add", str(short_dir / "support.yaml")) == "support is v1, of one, two\n"
+        yield one
+
+
+def penstock(platform: Platform, *arguments: str) -> str:
+    command = [PENSTOCK, "ensembles", *arguments, "--data", str(platform.data), "--url", platform.url]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def member_of(n: int) -> str:
+    return "two" if n % 3 == 0 else "one"
+
+
+def line(n: int, text: str = "", **more: Any) -> dict[str, Any]:
+    return chat(f"{n}", f"line {n} for {member_of(n)}{text}", model="support", **more)
+
+
+def trace(winner: str, outcome: str, tokens: int, ms: int) -> dict[str, Any]:
+    member = {"model": winner, "outcome": outcome, "tokens": tokens, "ms": ms}
+    return {"ensemble": "support", "version": "v1", "kind": "route", "winner": winner, "members": [member]}
+
+
+def test_each_line_of_a_batch_is_answered_by_its_member_and_says_so(platform: Platform) -> None:
+    lines = [line(n, " [[status 422]]" * (n == 7)) for n in range(300)]
+    lines.append(line(300) | {"custom_id": "again"})
+    batch = platform.ended(platform.submit([*lines, line(300)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 301, 1)
+    answers = platform.file(batch.output_file_id)
+    assert [answer["custom_id"] for answer in answers] == [*(f"{n}" for n in range(300) if n != 7), "again", "300"]
+    for answer in answers[:-1]:
+        n = 300 if answer["custom_id"] == "again" else int(answer["custom_id"])
+        body = answer["response"]["body"]
+        assert (said(answer), body["model"]) == (f"line {n} for {member_of(n)}", "support")
+        ms = body["penstock"]["members"][0]["ms"]
+        assert body["penstock"] == trace(member_of(n), "answered", body["usage"]["total_tokens"], ms)
+        assert 0 <= ms < 60_000
+    same = answers[-1]["response"]
+    assert same["cached"], "with the member's temperature equal lines have one answer"
+    assert same["body"]["penstock"] == trace("two", "reused", same["body"]["usage"]["total_tokens"], 0)
+    [failed] = platform.file(batch.error_file_id)
+    assert failed["response"]["body"]["penstock"]["members"][0]["outcome"] == "refused"
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["versions"] == {"support": ["v1"], "one": ["v1"], "two": ["v1"]}
+    of_members = {answer["response"]["body"]["penstock"]["winner"] for answer in answers}
+    assert of_members == {"one", "two"}
+    used = platform.http.get("/usage", params={"group_by": "model"}).json()
+    assert {"one", "two"} <= set(json.dumps(used).split('"')), "what it cost is its members'"
+
+
+def test_failed_lines_are_asked_again_of_the_member_that_they_go_to_then(platform: Platform) -> None:
+    lines = [line(n, f" [[status 503 times {3 * (n % 2)}]]") for n in range(1, 5)]
+    batch = platform.ended(platform.submit(lines).id)
+    assert batch.request_counts
+    assert batch.request_counts.failed == 2
+    again = platform.ended(platform.http.post(f"/batches/{batch.id}/retry", json={}).json()["id"])
+    won = {a["custom_id"]: a["response"]["body"]["penstock"]["winner"] for a in platform.file(again.output_file_id)}
+    assert won == {"1": "one", "3": "two"}
+
+
+def test_jobs_and_calls_go_by_the_same_rules_and_all_are_counted(platform: Platform) -> None:
+    requests = [{"custom_id": f"{n}", "body": line(n)["body"]} for n in (1, 3)]
+    for sent in (requests, requests[:1]):  # two members: planned as a file; one: at once
+        job = platform.http.post("/jobs", json={"requests": sent}).json()
+        assert platform.http.get(f"/jobs/{job['id']}", params={"wait": 30}).json()["status"] == "completed"
+        ended = platform.http.get(f"/jobs/{job['id']}").json()
+        rows = ended["results"] if ended["results"] is not None else platform.file(ended["output_file_id"])
+        assert [row["response"]["body"]["penstock"]["winner"] for row in rows] == ["one", "two"][: len(sent)]
+    for n in (1, 3):
+        asked = line(n)["body"]
+        answer = platform.http.post("/chat/completions", json=asked)
+        body = answer.json()
+        assert (body["model"], answer.headers["x-penstock-version"]) == ("support", "v1")
+        assert body["choices"][0]["message"]["content"] == f"line {n} for {member_of(n)}"
+        ms = body["penstock"]["members"][0]["ms"]
+        assert body["penstock"] == trace(member_of(n), "answered", body["usage"]["total_tokens"], ms)
+        streamed = platform.http.post("/chat/completions", json=asked | {"stream": True})
+        assert json.loads(streamed.headers["x-penstock-ensemble"])["winner"] == member_of(n)
+        chunks = [json.loads(part[6:]) for part in streamed.text.splitlines() if part.startswith("data: {")]
+        assert {chunk["model"] for chunk in chunks} == {"support"}
+    shown = json.loads(penstock(platform, "show", "support", "--json"))["members"]
+    assert [member["model"] for member in shown] == ["one", "two"]
+    lines = platform.ask("select sum(lines)::int from slices where ensemble is not null")
+    assert sum(member["lines"] for member in shown) == lines
+    until(lambda: [member["calls"] for member in json.loads(penstock(platform, "show", "support", "--json"))["members"]]
+          == [2, 2], "the calls are counted", 20)  # fmt: skip
