@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.live import PENSTOCK, Platform, chat, said, until, up
+from e2e.live import PENSTOCK, Platform, chat, said, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -17,23 +17,31 @@ YAML = """
 name: support
 kind: route
 members:
-  - model: one
+  - model: tiny
   - {model: two, params: {temperature: 0}}
 rules:
   - {when: {regex: two}, use: two}
-default: one
+default: tiny
 """
-FLAGS = ("--engine=echo", "--model", "one=x", "--model", "two=y", "--awake", "2")
 
 
-@pytest.fixture(scope="module")
-def platform(short_dir: Path) -> Iterator[Platform]:
-    """A platform whose two models are awake, and an ensemble of them."""
-    with up(short_dir / "n", *FLAGS, poll_seconds="0.5", pool_look_seconds="0.2", cache_timeout_seconds="10") as one:
-        until(lambda: one.ask("select count(*) from workers where open") == 2, "both take calls")
-        (short_dir / "support.yaml").write_text(YAML)
-        assert penstock(one, "add", str(short_dir / "support.yaml")) == "support is v1, of one, two\n"
-        yield one
+@pytest.fixture(scope="module", autouse=True)
+def ensemble(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A second worker beside the platform's own, and an ensemble of their two models."""
+    log = tmp_path_factory.mktemp("two") / "worker.log"
+    with log.open("wb") as output:
+        command = [PENSTOCK, "worker", "--model", "two=x", "--engine", "echo"]
+        worker = subprocess.Popen(command, env=platform.child("api").environ(), stdout=output, stderr=output)
+    try:
+        (log.parent / "support.yaml").write_text(YAML)
+        ready = "select count(*) from workers where open and model = 'two'"
+        until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
+        assert worker.poll() is None, log.read_text()
+        assert penstock(platform, "add", str(log.parent / "support.yaml")) == "support is v1, of tiny, two\n"
+        yield
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
 
 
 def penstock(platform: Platform, *arguments: str) -> str:
@@ -44,7 +52,7 @@ def penstock(platform: Platform, *arguments: str) -> str:
 
 
 def member_of(n: int) -> str:
-    return "two" if n % 3 == 0 else "one"
+    return "two" if n % 3 == 0 else "tiny"
 
 
 def line(n: int, text: str = "", **more: Any) -> dict[str, Any]:
@@ -77,11 +85,12 @@ def test_each_line_of_a_batch_is_answered_by_its_member_and_says_so(platform: Pl
     [failed] = platform.file(batch.error_file_id)
     assert failed["response"]["body"]["penstock"]["members"][0]["outcome"] == "refused"
     told = platform.http.get(f"/batches/{batch.id}").json()
-    assert told["versions"] == {"support": ["v1"], "one": ["v1"], "two": ["v1"]}
+    assert told["versions"] == {"support": ["v1"], "tiny": ["v1"], "two": ["v1"]}
     of_members = {answer["response"]["body"]["penstock"]["winner"] for answer in answers}
-    assert of_members == {"one", "two"}
-    used = platform.http.get("/usage", params={"group_by": "model"}).json()
-    assert {"one", "two"} <= set(json.dumps(used).split('"')), "what it cost is its members'"
+    assert of_members == {"tiny", "two"}
+    used = platform.http.get("/usage", params={"group_by": "model", "start_time": batch.created_at}).json()
+    of = {one["model"] for bucket in used["data"] for one in bucket["results"]}
+    assert (of >= {"tiny", "two"}, "support" in of) == (True, False), "what it cost is its members'"
 
 
 def test_failed_lines_are_asked_again_of_the_member_that_they_go_to_then(platform: Platform) -> None:
@@ -91,7 +100,7 @@ def test_failed_lines_are_asked_again_of_the_member_that_they_go_to_then(platfor
     assert batch.request_counts.failed == 2
     again = platform.ended(platform.http.post(f"/batches/{batch.id}/retry", json={}).json()["id"])
     won = {a["custom_id"]: a["response"]["body"]["penstock"]["winner"] for a in platform.file(again.output_file_id)}
-    assert won == {"1": "one", "3": "two"}
+    assert won == {"1": "tiny", "3": "two"}
 
 
 def test_jobs_and_calls_go_by_the_same_rules_and_all_are_counted(platform: Platform) -> None:
@@ -101,7 +110,7 @@ def test_jobs_and_calls_go_by_the_same_rules_and_all_are_counted(platform: Platf
         assert platform.http.get(f"/jobs/{job['id']}", params={"wait": 30}).json()["status"] == "completed"
         ended = platform.http.get(f"/jobs/{job['id']}").json()
         rows = ended["results"] if ended["results"] is not None else platform.file(ended["output_file_id"])
-        assert [row["response"]["body"]["penstock"]["winner"] for row in rows] == ["one", "two"][: len(sent)]
+        assert [row["response"]["body"]["penstock"]["winner"] for row in rows] == ["tiny", "two"][: len(sent)]
     for n in (1, 3):
         asked = line(n)["body"]
         answer = platform.http.post("/chat/completions", json=asked)
@@ -115,7 +124,7 @@ def test_jobs_and_calls_go_by_the_same_rules_and_all_are_counted(platform: Platf
         chunks = [json.loads(part[6:]) for part in streamed.text.splitlines() if part.startswith("data: {")]
         assert {chunk["model"] for chunk in chunks} == {"support"}
     shown = json.loads(penstock(platform, "show", "support", "--json"))["members"]
-    assert [member["model"] for member in shown] == ["one", "two"]
+    assert [member["model"] for member in shown] == ["tiny", "two"]
     lines = platform.ask("select sum(lines)::int from slices where ensemble is not null")
     assert sum(member["lines"] for member in shown) == lines
     until(lambda: [member["calls"] for member in json.loads(penstock(platform, "show", "support", "--json"))["members"]]

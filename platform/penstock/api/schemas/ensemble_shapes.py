@@ -11,7 +11,7 @@ from penstock.api.schemas.shapes import unix
 from penstock.domain.ensembles.ensemble import Ensemble, MemberCounts
 
 
-class EnsembleMember(BaseModel):
+class MemberShape(BaseModel):
     """A model that may be asked in the ensemble's place."""
 
     model: str
@@ -37,7 +37,7 @@ class EnsembleShape(BaseModel):
     object: Literal["ensemble"] = "ensemble"
     version: str = Field(pattern="^v[1-9][0-9]*$")
     kind: Literal["route"]
-    members: list[EnsembleMember]
+    members: list[MemberShape]
     rules: list[EnsembleRule] = Field(description="The first one that holds counts; the last one always does.")
     created_at: int
     created_by: str = Field(description="The key's id, or `cli`.")
@@ -72,8 +72,8 @@ def ensemble(one: Ensemble, counts: Mapping[str, MemberCounts] | None = None) ->
     )
 
 
-def _member(model: str, params: Mapping[str, Any], counts: MemberCounts | None) -> EnsembleMember:
-    return EnsembleMember(
+def _member(model: str, params: Mapping[str, Any], counts: MemberCounts | None) -> MemberShape:
+    return MemberShape(
         model=model,
         params=dict(params),
         lines=counts and counts.lines,

@@ -99,11 +99,11 @@ def try_(
 
 
 @app.command()
-def remove(name: Name, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+def remove(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
     """Let its name stand for nothing: requests that name it are refused, and what is planned goes on."""
     with told(), connected(url, data) as client:
-        ask(client, "DELETE", f"/ensembles/{quote(name)}")
-        say(f"{name} stands for nothing")
+        done = ask(client, "DELETE", f"/ensembles/{quote(name)}")
+        say_json(done) if as_json else say(f"{name} stands for nothing")
 
 
 def _get(client: Any, name: str, version: int | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _NOT_PARAMS: Final = frozenset(
 """What a request asks, or what a rule or the platform reads of it: no member changes that."""
 
 
-class Kind(StrEnum):
+class EnsembleKind(StrEnum):
     """How one answer is made of its members'."""
 
     ROUTE = "route"
@@ -34,7 +34,7 @@ _PLANNED: Final = ("fallback", "vote", "cascade", "best_of", "combine")
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A model that may be asked in the ensemble's place."""
 
     model: str
@@ -57,12 +57,12 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Definition:
+class EnsembleDefinition:
     """What an operator wrote, checked by itself: whether its members are there is for the registry to say."""
 
     name: str
-    kind: Kind
-    members: tuple[Member, ...]
+    kind: EnsembleKind
+    members: tuple[EnsembleMember, ...]
     rules: tuple[Rule, ...]
     """The first one whose conditions hold counts; the last one has none."""
 
@@ -71,7 +71,7 @@ class Definition:
         """Whether a rule searches for one, which may take long."""
         return any("regex" in rule.when for rule in self.rules)
 
-    def member(self, model: str) -> Member:
+    def member(self, model: str) -> EnsembleMember:
         """The member that is this model."""
         return next(one for one in self.members if one.model == model)
 
@@ -82,7 +82,7 @@ class Ensemble:
 
     id: int
     version: int
-    definition: Definition
+    definition: EnsembleDefinition
     created_at: datetime
     created_by: str
 
@@ -96,7 +96,7 @@ class Ensemble:
         """Its version as people and answers say it."""
         return f"v{self.version}"
 
-    def chosen(self, member: Member) -> ChosenMember:
+    def chosen(self, member: EnsembleMember) -> ChosenMember:
         """What is to be known of a request that goes to this member."""
         return ChosenMember(self.id, self.name, self.version, self.definition.kind, member.model, member.params)
 
@@ -119,7 +119,7 @@ class ChosenMember:
     ensemble_id: int
     ensemble: str
     version: int
-    kind: Kind
+    kind: EnsembleKind
     model: str
     params: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
@@ -139,7 +139,7 @@ class ChosenMember:
         return {**self.head, "members": [member]}
 
 
-def read(value: Any) -> Definition:
+def read(value: Any) -> EnsembleDefinition:
     """The definition that was written; raises BadRequest with what is wrong, and where."""
     fields = _object(value, "", {"name", "kind", "members", "rules", "default"})
     name, kind = _text(fields, "name", ""), _kind(_text(fields, "kind", ""))
@@ -150,20 +150,20 @@ def read(value: Any) -> Definition:
     used = {one.use for one in rules}
     if unused := next((one.model for one in members if one.model not in used), None):
         raise BadRequest(f"No rule uses the member {unused!r}.", param="rules")
-    return Definition(name, kind, members, rules)
+    return EnsembleDefinition(name, kind, members, rules)
 
 
-def _kind(kind: str) -> Kind:
+def _kind(kind: str) -> EnsembleKind:
     try:
-        return Kind(kind)
+        return EnsembleKind(kind)
     except ValueError:
-        there = ", ".join(Kind)
+        there = ", ".join(EnsembleKind)
         not_yet = "is not there yet" if kind in _PLANNED else "is no kind of ensemble"
         raise BadRequest(f"{kind[:40]!r} {not_yet}; there is: {there}.", param="kind") from None
 
 
-def _members(value: Any, name: str) -> tuple[Member, ...]:
-    made: list[Member] = []
+def _members(value: Any, name: str) -> tuple[EnsembleMember, ...]:
+    made: list[EnsembleMember] = []
     for place, one in enumerate(_list(value, "members", MOST_MEMBERS)):
         at = f"members[{place}]"
         fields = _object(one, at, {"model", "params"})
@@ -172,7 +172,7 @@ def _members(value: Any, name: str) -> tuple[Member, ...]:
             raise BadRequest("An ensemble can't be its own member.", param=f"{at}.model")
         if any(model == before.model for before in made):
             raise BadRequest(f"The member {model!r} is there twice.", param=f"{at}.model")
-        made.append(Member(model, _params(fields.get("params", {}), f"{at}.params")))
+        made.append(EnsembleMember(model, _params(fields.get("params", {}), f"{at}.params")))
     return tuple(made)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.domain.ensembles.conditions import CONDITIONS, Facts
-from penstock.domain.ensembles.ensemble import Definition, Member, Rule
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleMember, Rule
 
 
 def first(rules: Sequence[Rule], facts: Facts) -> int:
@@ -21,6 +21,6 @@ def first(rules: Sequence[Rule], facts: Facts) -> int:
     )
 
 
-def route(definition: Definition, facts: Facts) -> Member:
+def route(definition: EnsembleDefinition, facts: Facts) -> EnsembleMember:
     """The member that a request goes to."""
     return definition.member(definition.rules[first(definition.rules, facts)].use)

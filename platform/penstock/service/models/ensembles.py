@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
-from penstock.domain.ensembles.ensemble import Definition, Ensemble, MemberCounts, read
+from penstock.domain.ensembles.ensemble import Ensemble, EnsembleDefinition, MemberCounts, read
 from penstock.domain.models.name import check_name
 from penstock.domain.models.registry import UnknownTarget
 from penstock.domain.nesting import MOST_LEVELS, is_too_deep
@@ -62,13 +62,13 @@ def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
     return made
 
 
-def _check_patterns(wanted: Definition) -> None:
+def _check_patterns(wanted: EnsembleDefinition) -> None:
     for place, rule in enumerate(wanted.rules):
         if "regex" in rule.when:
             BoundedRegex(rule.when["regex"], f"rules[{place}].when.regex")
 
 
-def _check_members(tx: Transaction, wanted: Definition) -> None:
+def _check_members(tx: Transaction, wanted: EnsembleDefinition) -> None:
     now = registry.read(tx)
     for place, member in enumerate(wanted.members):
         at = f"members[{place}].model"

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.accounts.audit import Actor
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.ensembles.ensemble import ChosenMember, Definition, Ensemble, MemberCounts, read
+from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble, EnsembleDefinition, MemberCounts, read
 
 _COLUMNS: Final = "id, version, definition, created_at, actor"
 _LATEST = text(f"""
@@ -124,6 +124,6 @@ def _ensemble(row: Row[Any]) -> Ensemble:
 
 
 @lru_cache(maxsize=1_000)
-def _read(definition: str) -> Definition:
+def _read(definition: str) -> EnsembleDefinition:
     """What was checked when it was added; API processes read the same texts each second."""
     return read(json.loads(definition))
