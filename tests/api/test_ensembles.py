@@ -93,9 +93,10 @@ def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, 
         ({"max_cost": 1}, "max_cost"),
     ):  # fmt: skip
         assert error(client.post(ENSEMBLES, json=SUPPORT | changes), 400)["param"] == param
+    taken = {"name": "coder", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny"}
     for raw in ("[]", "7", "{}", '"x"'):
         error(client.post(ENSEMBLES, content=raw), 400)
-    assert error(client.post(ENSEMBLES, json=SUPPORT | {"name": "tiny"}), 409)["code"] == "name_taken"
+    assert error(client.post(ENSEMBLES, json=taken), 409)["code"] == "name_taken"
     assert client.get(ENSEMBLES).json()["data"] == []
 
 

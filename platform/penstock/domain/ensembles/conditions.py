@@ -98,6 +98,8 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
 
 def contains_code(text: str) -> bool:
     """Whether a text holds a fenced block, or two lines that look like program text (of its first 2,000)."""
+    if "\n" not in text:
+        return False
     if _FENCE.search(text):
         return True
     found = 0
