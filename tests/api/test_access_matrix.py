@@ -109,7 +109,7 @@ def test_no_key_and_every_key_that_is_none_any_more_is_a_401_everywhere(
 def scope_of(path: str) -> Scope | None:
     """What the documentation says, in other words than the code: the first part of a path that names a thing."""
     part = path.removeprefix("/v1/").split("/")[0]
-    if part in ("admin", "workers", "pools", "model_versions", "model_aliases"):
+    if part in ("admin", "workers", "pools", "ensembles", "model_versions", "model_aliases"):
         return None
     if part in ("batches", "jobs", "evals", "usage", "organization"):
         return Scope.BATCHES
