@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.domain.api_errors import BadRequest
@@ -94,6 +94,7 @@ def test_the_last_message_is_read_whatever_kind_of_request_it_is() -> None:
     assert facts(b'{"input":[{"role":"user","content":[{"type":"input_text","text":"four"}]}]}').last == "four"
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=9),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
                     max_leaves=9),
@@ -128,6 +129,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
 _RULES = st.lists(st.builds(Rule, st.sampled_from("abc"), _WHEN), max_size=6).map(lambda rules: [*rules, Rule("a")])
 
 
+@settings(max_examples=40, deadline=None)
 @given(_RULES, _BODIES)
 def test_what_is_chosen_holds_and_nothing_before_it_does(rules: list[Rule], raw: bytes) -> None:
     place = route.first(rules, facts(raw))
@@ -139,6 +141,7 @@ def test_what_is_chosen_holds_and_nothing_before_it_does(rules: list[Rule], raw:
     assert route.first(rules, facts(raw)) == place, "the same request goes the same way"
 
 
+@settings(max_examples=40, deadline=None)
 @given(_RULES, _BODIES, _RULES)
 def test_rules_behind_the_one_that_holds_and_ones_that_never_hold_change_nothing(
     rules: list[Rule], raw: bytes, others: list[Rule]

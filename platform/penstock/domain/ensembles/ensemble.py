@@ -112,16 +112,19 @@ class MemberCounts:
     failed_calls: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChosenMember:
-    """The member that a request, or all of a slice's lines, went to; and as whose."""
+    """The member that a request, or all of a slice's lines, went to; and as whose.
+
+    One that routes a file makes one of each, which are compared by being the same: it does so for each line.
+    """
 
     ensemble_id: int
     ensemble: str
     version: int
     kind: EnsembleKind
     model: str
-    params: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def head(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ class Unroutable(Exception):
         super().__init__(message)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Routed:
     """Where a request goes, by which rule, and its body with the member's params."""
 
@@ -42,6 +42,8 @@ class Router:
     def __init__(self, bytes_per_token: float) -> None:
         self._bytes_per_token = bytes_per_token
         self._patterns: dict[str, BoundedRegex] = {}
+        self._chosen: dict[tuple[int, str], ChosenMember] = {}
+        """By ensemble and member's model: one of each."""
 
     def routed(self, ensemble: Ensemble, endpoint: str, body: bytes) -> Routed:
         """Which member a body goes to; raise Unroutable where a pattern takes too long to say it."""
@@ -51,8 +53,15 @@ class Router:
         except PatternTooSlow:
             message = f"A pattern of the ensemble {ensemble.name!r} takes too long on this request."
             raise Unroutable(TOO_SLOW, message) from None
-        member = ensemble.definition.member(rules[rule].use)
-        return Routed(ensemble.chosen(member), rule, with_defaults(body, endpoint, member.params))
+        chosen = self._member(ensemble, rules[rule].use)
+        return Routed(chosen, rule, with_defaults(body, endpoint, chosen.params))
+
+    def _member(self, ensemble: Ensemble, model: str) -> ChosenMember:
+        found = self._chosen.get((ensemble.id, model))
+        if found is None:
+            found = ensemble.chosen(ensemble.definition.member(model))
+            self._chosen[ensemble.id, model] = found
+        return found
 
     def _search(self, pattern: str, text: str) -> bool:
         found = self._patterns.get(pattern)
