@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from e2e.live import until
 from worker.engines import ended, worker_like
 
 from penstock_worker.engine.process import guard as guard_module
@@ -49,6 +50,25 @@ def test_a_child_that_fled_into_its_own_session_is_killed_too() -> None:
     guard, line, child = start("setsid sleep 1000 & echo $!; exec sleep 1000")
     finish(guard, line)
     assert ended(child)
+
+
+def test_the_child_of_one_whose_first_thread_has_ended_is_killed_too(tmp_path: Path) -> None:
+    """The kernel calls such a process a zombie; vLLM's server is one for a moment as it is killed."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import ctypes, platform, subprocess, threading, time\n"
+        "child = subprocess.Popen(['sleep', '1000'])\n"
+        "threading.Thread(target=time.sleep, args=(1000,)).start()\n"
+        "print(child.pid, flush=True)\n"
+        "ctypes.CDLL(None).syscall(60 if platform.machine() == 'x86_64' else 93, 0)  # exit, of this thread alone\n"
+    )
+    guard, line, child = start(f"setsid {sys.executable} -S {program} & exec sleep 1000")
+    parent = Path(f"/proc/{child.parent}/stat")
+    until(lambda: parent.read_text().rpartition(")")[2].split()[0] == "Z", "its first thread has ended")
+    assert look_up(child.parent), "it lives"
+    finish(guard, line)
+    assert ended(child)
+    assert look_up(child.parent) is None
 
 
 def test_what_a_dead_engine_leaves_behind_is_killed_and_its_status_is_handed_on() -> None:

@@ -47,13 +47,17 @@ class Process:
 
 
 def look_up(pid: int) -> Process | None:
-    """Read one process from /proc; None if it is gone or a zombie, which holds neither memory nor sockets."""
+    """Read one process from /proc; None if it is gone or a zombie, which holds neither memory nor sockets.
+
+    One whose first thread has ended before the others is no zombie yet, although its state says so: it holds all it
+    had, its children too.
+    """
     try:
         # The name in brackets may hold spaces and brackets: the fields begin after the last bracket.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in b"ZX":
+    if fields[0] in b"ZX" and int(fields[17]) <= 1:
         return None
     return Process(pid, int(fields[19]), int(fields[1]), int(fields[3]))
 
@@ -101,13 +105,19 @@ def members(session: int, root: int = 0) -> list[Process]:
 
 
 def kill_session(session: int, root: int = 0, timeout_seconds: float = 5.0) -> bool:
-    """SIGKILL everything in a session until nothing is left; False if something still is after the timeout."""
+    """SIGKILL everything in a session until nothing is left; False if something still is after the timeout.
+
+    It looks twice: a look is not one moment, and a process whose parent ends meanwhile may be nobody's child in it.
+    """
     deadline = time.monotonic() + timeout_seconds
-    while left := members(session, root):
+    looks = 2
+    while looks:
+        left = members(session, root)
+        looks = 2 if left else looks - 1
         for process in left:
             kill(process)
         _bury_children_of_the_guard(root)
-        if time.monotonic() > deadline:
+        if left and time.monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
