@@ -54,6 +54,7 @@ class Place:
         path = path.replace("{delivery_id}", "x").replace("{model}", "x").replace("{key_id}", "x")
         path = path.replace("{erasure_id}", "x").replace("{worker_id}", "x").replace("{comparison_id}", "x")
         path = path.replace("{version_id}", "x@v1").replace("{alias_id}", "x@canary").replace("{pool_name}", "x")
+        path = path.replace("{ensemble}", "x")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         answer = httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
         documented.check(answer)
@@ -108,7 +109,7 @@ def test_no_key_and_every_key_that_is_none_any_more_is_a_401_everywhere(
 def scope_of(path: str) -> Scope | None:
     """What the documentation says, in other words than the code: the first part of a path that names a thing."""
     part = path.removeprefix("/v1/").split("/")[0]
-    if part in ("admin", "workers", "pools", "model_versions", "model_aliases"):
+    if part in ("admin", "workers", "pools", "ensembles", "model_versions", "model_aliases"):
         return None
     if part in ("batches", "jobs", "evals", "usage", "organization"):
         return Scope.BATCHES
@@ -120,7 +121,7 @@ def scope_of(path: str) -> Scope | None:
 def is_admin(route: Route) -> bool:
     """Whether only an operator's key may ask this."""
     writes = route[0] != "GET" and route[1].startswith(("/v1/model_versions", "/v1/model_aliases"))
-    return writes or route[1].startswith(("/v1/admin", "/v1/workers", "/v1/pools"))
+    return writes or route[1].startswith(("/v1/admin", "/v1/workers", "/v1/pools", "/v1/ensembles"))
 
 
 @pytest.mark.parametrize("role", [Role.TENANT, Role.VIEWER])

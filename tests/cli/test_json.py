@@ -71,6 +71,11 @@ SHOWN = {
     "models rollback": ("model_alias", "models rollback chat"),
     "models repin": ("repin", "models repin chat@v2"),
     "models retire": ("model_version", "models retire chat@v2"),
+    "ensembles add": ("ensemble", "ensembles add one.json"),
+    "ensembles list": ("list", "ensembles list"),
+    "ensembles show": ("ensemble", "ensembles show one"),
+    "ensembles try": ("list", "ensembles try one hello"),
+    "ensembles remove": ("ensemble", "ensembles remove one"),
     "secrets status": ("list", "secrets status"),
     "secrets rotate": (None, "secrets rotate"),
     "tenants list": ("list", "tenants list"),
@@ -110,6 +115,8 @@ def test_a_command_prints_one_json_document_alone(
     penstock: Penstock, client: httpx.Client, db: Database, settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "in.jsonl").write_bytes(lines.write("a", "/v1/chat/completions", chat() | {"model": "tiny"}))
+    one = {"name": "one", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny"}
+    (tmp_path / "one.json").write_text(json.dumps(one))
     worker = arrive(db, settings, "gpu", "tiny")
     ids = {
         "job": penstock("jobs", "submit", "--prompt", "one", "--prompt", "two", "--model", "tiny").stdout.strip(),

@@ -24,6 +24,7 @@ from penstock.service.core import audit
 from penstock.service.core.transaction import Database
 from penstock.service.intake.retry import RetryRequest, retry
 from penstock.service.lifecycle import work
+from penstock.service.models import ensembles
 from penstock.service.webhooks import endpoints
 from penstock.settings import Settings
 
@@ -135,6 +136,9 @@ def live(desk: Desk, world: World, tenant: str) -> None:
     desk.blobs.put(key, b"half")
     other = Database(world.db.engine, world.said.extend, Actor(operator, "req_1"))
     other.run(tenants.weigh, "neighbour", 3.0)
+    other.run(ensembles.add, {"name": "pair", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny"})
+    batch = world.batch(2, tenant=tenant)
+    world.sql("update slices set ensemble = (select id from ensembles), member = 'tiny' where batch = :id", id=batch)
 
 
 @pytest.fixture
@@ -187,6 +191,8 @@ def test_no_row_and_no_blob_is_left_and_another_tenant_is_as_it_was(
     assert done.tenant is None
     assert done.gone["batches"] >= 6
     assert done.gone["bytes"] > len(TWELVE)
+    view = world.db.run(ensembles.view, "pair")
+    assert (view.ensemble.created_by, view.counts["tiny"].lines) == ("erased", 2), "it stays; its lines are neighbour's"
     [row] = world.db.run(audit.page, action="tenant.erased", limit=10)
     assert (row.tenant, row.target, row.details, row.actor.id) == ("", begun.id, done.gone, "platform")
     assert tables(world)["usage_calls"] != []

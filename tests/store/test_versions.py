@@ -20,6 +20,7 @@ from penstock.domain.work.slice import Cut
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import work
 from penstock.service.models import aliases, guard, registry, repin, versions
+from penstock.service.models.pins import LineModel
 from penstock.service.planning import validate
 from penstock.service.planning.scan import Scan
 from penstock.store.accounts import prices
@@ -275,13 +276,13 @@ def test_nothing_is_planned_for_a_version_that_was_retired_while_its_file_was_re
     started(world, FIRST, "r1"), started(world, FIRST, "r2")
     batch = world.validating()
     found, lease = world.claim_batch(batch, "validate")
-    targets = {"chat@v2": read(world).resolve("chat@v2", 0)}
+    targets = {LineModel("chat@v2"): read(world).resolve("chat@v2", 0)}
     world.db.run(versions.retire, "chat@v2")
 
     def begin(tx: Transaction) -> None:
         key = f"{found.tenant}/plans/late"
         files.intend(tx.conn, key)
-        scanned = Scan(numbers=array("I", [1]), models=["chat@v2"])
+        scanned = Scan(numbers=array("I", [1]), models=[LineModel("chat@v2")])
         cuts = [Cut("chat@v2", 0, 100, 1, 1, 1, 10)]
         validate.begin(tx, found, lease, scanned, key, cuts, world.settings, targets=targets)
 

@@ -27,6 +27,7 @@ from penstock.service.core.transaction import AsyncDatabase, Database, Transacti
 from penstock.service.intake import submit
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.lifecycle import dispatch, work
+from penstock.service.models.pins import LineModel
 from penstock.service.planning import validate
 from penstock.service.planning.scan import Scan
 from penstock.service.results import assemble
@@ -124,7 +125,7 @@ class World:
         for size in sizes:
             cuts.append(Cut(model, first * 100, size * 100, size, first, first + size - 1, size * 10))
             first += size
-        scanned = Scan(numbers=array("I", range(1, first)), models=[model])
+        scanned = Scan(numbers=array("I", range(1, first)), models=[LineModel(model)])
         key = f"{found.tenant}/plans/{uuid.uuid4().hex}"
         files.intend(tx.conn, key)
         validate.begin(tx, found, lease, scanned, key, cuts, self.settings)

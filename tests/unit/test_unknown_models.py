@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.domain.accounts.access import unknown
+from penstock.service.models.pins import LineModel
 from penstock.service.planning.line_models import LineModels
 
 
@@ -23,7 +24,7 @@ def test_a_key_hears_of_its_own_models_only() -> None:
 
 def test_a_line_is_told_the_same() -> None:
     models = LineModels(frozenset(_names(20)), frozenset({"m03", "x"}))
-    assert models.fault("x") == ("model_not_found", unknown("x", _names(20), frozenset({"m03", "x"})))
+    assert models.fault(LineModel("x")) == ("model_not_found", unknown("x", _names(20), frozenset({"m03", "x"})))
 
 
 def _names(count: int) -> list[str]:

@@ -160,7 +160,10 @@ def gpu(
         worker_status = stack.enter_context(
             WorkerStatus(db, beat, holder, settings, lambda trouble: _give_up(trouble, log_path))
         )
-        worker_status.register(launch.batch_slots, launch.profile, device.of(launch))
+        try:
+            worker_status.register(launch.batch_slots, launch.profile, device.of(launch))
+        except Conflict as error:  # its name is an ensemble's
+            _end(error.message)
         stack.enter_context(beat)
         loop = stack.enter_context(LoopThread())
         client = EngineClient(

@@ -37,7 +37,7 @@ from penstock.api.routes import (
     webhooks,
     workers,
 )
-from penstock.api.routes.registry import model_aliases, model_versions, models
+from penstock.api.routes.registry import ensembles, model_aliases, model_versions, models
 from penstock.api.routes.server import docs_page, health, metrics
 from penstock.api.schemas import eval_requests
 from penstock.blobs.readiness import BlobReadiness
@@ -48,6 +48,7 @@ from penstock.service.admin import keys
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.ensemble_calls import EnsembleCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
@@ -96,6 +97,7 @@ _BODIES = (
     *pools.BODIES,
     *model_versions.BODIES,
     *model_aliases.BODIES,
+    *ensembles.BODIES,
 )
 
 
@@ -126,6 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
                 WakeWaits(db, directory, settings) as wakes,
                 CallUsage(db) as call_usage,
                 VersionCalls(db) as version_calls,
+                EnsembleCalls(db) as ensemble_calls,
                 KeyUses(db) as key_uses,
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
@@ -145,6 +148,7 @@ def create_app(settings: Settings) -> FastAPI:
                     calls=Calls(directory, client, Poison(db, directory, settings), settings, cache, wakes=wakes),
                     call_usage=call_usage,
                     version_calls=version_calls,
+                    ensemble_calls=ensemble_calls,
                     outbound=outbound,
                 )
                 yield
@@ -168,8 +172,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, limits, usage,
-        webhooks, deliveries, admin, workers, pools,
+        calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, ensembles, limits,
+        usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)

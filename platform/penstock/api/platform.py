@@ -13,6 +13,7 @@ from penstock.blobs.store import Blobs
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_usage import CallUsage
+from penstock.service.calls.ensemble_calls import EnsembleCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.version_calls import VersionCalls
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -42,6 +43,7 @@ class Platform:
     calls: Calls
     call_usage: CallUsage
     version_calls: VersionCalls
+    ensemble_calls: EnsembleCalls
     outbound: Outbound
 
 

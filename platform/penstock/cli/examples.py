@@ -86,6 +86,14 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "jobs set": ("penstock jobs set job_01kz --lane flex",),
     "jobs retry": ("penstock jobs retry job_01kz --status 500",),
     "jobs results": ("penstock jobs results job_01kz", "penstock jobs results job_01kz --merged --output all.jsonl"),
+    "ensembles add": ("penstock ensembles add support.yaml",),
+    "ensembles list": ("penstock ensembles list",),
+    "ensembles show": ("penstock ensembles show support", "penstock ensembles show support --version 1 --json"),
+    "ensembles try": (
+        "penstock ensembles try support 'Why does this loop never end?'",
+        "penstock ensembles try support in.jsonl",
+    ),
+    "ensembles remove": ("penstock ensembles remove support",),
     "evals create": (
         "penstock evals create labels --input in.jsonl --references expected.jsonl --exact --normalise lower",
         "penstock evals create replies --input in.jsonl --schema reply.json --regex '(?i)thank you'",

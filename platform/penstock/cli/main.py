@@ -52,6 +52,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keys": ("keys", "Make, list, rotate and revoke API keys (needs the database)."),
     "limits": ("limits", "Set what tenants and keys may do (needs the database); show what is left."),
     "models": ("models", "List and show models, make one known, roll versions out, promise latencies, set prices."),
+    "ensembles": (
+        "ensembles",
+        "Ensembles, models that are made of several: add, look, try where requests go (needs an operator's key).",
+    ),
     "pools": (
         "pools",
         "Pools of machines that serve more versions than fit at once: make them, ask why they switch "

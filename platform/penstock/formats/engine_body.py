@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -101,6 +101,22 @@ def for_call(
         sequences=sequences.of_fields(fields),
         cache=_value(fields, "cache"),
     )
+
+
+class _Named(msgspec.Struct):
+    model: Any = None
+
+
+_read_named = msgspec.json.Decoder(_Named).decode
+
+
+def model_of(body: bytes) -> str | None:
+    """The model that a client's JSON names; None too of what is no body: to say so is for `for_call`."""
+    try:
+        found = _read_named(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def for_line(body: bytes, endpoint: str, tenant: str, isolate: bool, priority: int | None) -> bytes:

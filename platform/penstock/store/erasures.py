@@ -130,6 +130,11 @@ _PARTS: Final = {
                 update erasures set actor = :erased, request = null
                 where actor = any(array(select id from api_keys where tenant = :tenant)) returning 1)
             select count(*) as rows, 0 as bytes from gone""",
+        "ensembles_by_its_keys": """
+            with gone as (
+                update ensembles set actor = :erased
+                where actor = any(array(select id from api_keys where tenant = :tenant)) returning 1)
+            select count(*) as rows, 0 as bytes from gone""",
         "api_keys": _delete("api_keys", "id"),
         # Last: each deletion of what is listed leaves its place.
         "places_in_lists": _delete("gone", "id"),

@@ -24,7 +24,6 @@ from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output, sequences
 from penstock.formats.answers import engine_error
-from penstock.formats.answers.call_answer import saying
 from penstock.formats.engine_body import for_line, with_model, without_salt
 from penstock.formats.input import Line, model_of
 from penstock.formats.output import Record
@@ -35,6 +34,7 @@ from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip
 from penstock_worker.slices.line_request import EngineLimits, LineTries, Outcome, OutcomeKind, ask_line
 from penstock_worker.slices.reuse import Group, is_theirs_too, keep
+from penstock_worker.slices.said import said
 
 log = structlog.get_logger()
 
@@ -287,12 +287,13 @@ class LineFeed:
             return output.ended(batch, line.number, line.custom_id, _CODES[outcome.kind])
         try:
             status, body = outcome.status, outcome.body
+            how = "reused" if reused else "answered"
             if outcome.kind is OutcomeKind.REFUSED:
                 status, body = engine_error.told(status, body, model_of(line.body), line.url)
-            elif self._claim.asked is not None:
-                body = saying(body, {"model": self._claim.asked})
-            said = (status, outcome.request_id, body)
-            record = output.answered(batch, line.number, line.custom_id, *said, reused=reused)
+                how = "refused"
+            body = said(self._claim, body, how, 0.0 if reused else outcome.seconds)
+            told = (status, outcome.request_id, body)
+            record = output.answered(batch, line.number, line.custom_id, *told, reused=reused)
         except Exception as error:
             return self._broken(line, error)
         if outcome.kind is OutcomeKind.ANSWERED and not reused:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from penstock.domain.reuse import CacheMode
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
-from penstock.formats.answers.call_answer import saying
 from penstock.formats.canonical import fingerprint
 from penstock.formats.input import Line
 from penstock.formats.output import Record
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.slices.line_request import Outcome, OutcomeKind, is_passing
+from penstock_worker.slices.said import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,19 @@ def reuse(claim: Claim, lines: Sequence[Line], cache: AnswerCache | None) -> tup
     found = cache.find(claim, [group.fingerprint for group in groups if group.fingerprint is not None])
     records = [
         output.answered(
-            claim.batch, line.number, line.custom_id, 200, None, _said(claim, found[group.fingerprint]), reused=True
+            claim.batch,
+            line.number,
+            line.custom_id,
+            200,
+            None,
+            said(claim, found[group.fingerprint], "reused"),
+            reused=True,
         )
         for group in groups
         if group.fingerprint in found
         for line in group.lines
     ]
     return records, [group for group in groups if group.fingerprint not in found]
-
-
-def _said(claim: Claim, body: bytes) -> bytes:
-    """An answer with the model as its lines ask it."""
-    return body if claim.asked is None else saying(body, {"model": claim.asked})
 
 
 def keep(claim: Claim, group: Group, outcome: Outcome, cache: AnswerCache | None) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -24,6 +25,7 @@ from penstock.domain.work.suspicion import trial
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
+from penstock.formats.routed_request import with_defaults
 from penstock.service.core.ids import blob_key
 from penstock.service.lifecycle import work
 from penstock_worker.admission.gate import Gate
@@ -112,7 +114,11 @@ class SliceRun:
         if data is None:
             read = partial(self._context.blobs.range, claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
             data = self._context.insist(read, one.grip)
-        return [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
+        found = [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
+        if claim.chosen is None or not claim.chosen.params:
+            return found
+        params = claim.chosen.params
+        return [replace(line, body=with_defaults(line.body, line.url, params)) for line in found]
 
     def _convict(self, one: HeldSlice, guilty: Sequence[lines.Line]) -> None:
         """End the lines that took two engines down alone; counted once their ends are recorded."""

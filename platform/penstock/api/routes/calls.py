@@ -26,9 +26,10 @@ from penstock.domain.api_errors import PenstockError
 from penstock.domain.inference_endpoints import CALLED, InferenceEndpoint
 from penstock.domain.limits.limit import LimitName
 from penstock.formats.output import usage_of
-from penstock.service.calls.call import CallAnswer, CallRequest
+from penstock.service.calls.call import CallAnswer
 from penstock.service.calls.call_attempt import Broken
 from penstock.service.calls.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS, CALLS
+from penstock.service.calls.call_request import CallRequest
 from penstock.service.limits import budget
 from penstock.service.limits.token_rate import TokenRate
 
@@ -65,7 +66,8 @@ _BODY: Final[dict[str, Any]] = {
                     "properties": {
                         "model": {
                             "type": "string",
-                            "description": "`name`, `name@alias` or `name@v3`; a plain name is its alias `stable`.",
+                            "description": "`name`, `name@alias` or `name@v3`; a plain name is its alias `stable`. Or "
+                            "an ensemble's name.",
                         },
                         "service_tier": {"type": "string", "enum": ["auto", "default", "priority", "flex", "scale"]},
                         "cache": {
@@ -94,6 +96,11 @@ _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
             "x-penstock-version": {
                 "schema": {"type": "string", "pattern": "^v[1-9][0-9]*$"},
                 "description": "Which version of the model answered; not sent where it has none.",
+            },
+            "x-penstock-ensemble": {
+                "schema": {"type": "string"},
+                "description": "Of an ensemble: JSON with `ensemble`, `version`, `kind` and `winner`, the member that "
+                "answered. What is no stream says it in its `penstock` too, with the member's tokens and time.",
             },
             "x-penstock-cache": {
                 "schema": {"type": "string", "enum": ["hit", "miss"]},
@@ -186,6 +193,7 @@ class Relayed(Response):
         self._whose = ask.tenant, ask.target.queue
         self._counted_as = ask.target.adapter.id if ask.target.adapter else ask.target.queue
         self._version = {} if ask.target.version is None else {"x-penstock-version": ask.target.version}
+        self._chosen, self._ensemble_head = ask.chosen, dict(ask.head)
         self._status = 0
         self._began = time.perf_counter()
         self._first_seconds = 0.0
@@ -205,7 +213,8 @@ class Relayed(Response):
             raise ClientDisconnect from None
         except PenstockError as error:
             self._status = error.status
-            error.headers = {**error.headers, **self._version, "x-penstock-service-tier": self._tier}
+            more = {**self._version, **self._ensemble_head, "x-penstock-service-tier": self._tier}
+            error.headers = {**error.headers, **more}
             raise
         finally:
             client.ignore()
@@ -214,6 +223,8 @@ class Relayed(Response):
             CALL_SECONDS.labels(self._endpoint, self._tier, status).observe(seconds)
             if self._version:
                 self._count_version()
+            if self._chosen is not None and self._status != CLIENT_LEFT:
+                self._here.ensemble_calls.count(self._chosen, failed=self._status >= 400)
 
     def _count_version(self) -> None:
         """For the guard of aliases; a client that leaves says nothing of its version."""

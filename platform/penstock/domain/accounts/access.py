@@ -1,8 +1,8 @@
 """Access: what a key may do. A request needs a scope by where it goes, and a writing key if it changes anything.
 
-What is below `/v1/admin`, `/v1/workers` and `/v1/pools` is for operators' keys, whatever their scopes: it is over all
-tenants; so is every change of models' versions and aliases. On all other routes an operator's key is a key of its own
-tenant, and sees no other's things.
+What is below `/v1/admin`, `/v1/workers`, `/v1/pools` and `/v1/ensembles` is for operators' keys, whatever their scopes:
+it is over all tenants; so is every change of models' versions and aliases. On all other routes an operator's key is a
+key of its own tenant, and sees no other's things.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Budget(StrEnum):
 
 
 ALL: Final = frozenset(Scope)
-_OPERATORS: Final = ("/v1/admin", "/v1/workers", "/v1/pools")
+_OPERATORS: Final = ("/v1/admin", "/v1/workers", "/v1/pools", "/v1/ensembles")
 _OPERATORS_TO_WRITE: Final = ("/v1/model_versions", "/v1/model_aliases")
 MOST_NAMED: Final = 10
 """Models in the message about one that does not exist."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.domain.adapter import Adapter
+from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.alias import Split
 from penstock.domain.models.version import STABLE, VersionState, label, number_of
 
@@ -64,6 +65,8 @@ class Registry:
     """Models that requests may name."""
     versions: Mapping[str, Mapping[int, Numbered]] = field(default_factory=dict)
     aliases: Mapping[str, Mapping[str, Split]] = field(default_factory=dict)
+    ensembles: Mapping[str, Ensemble] = field(default_factory=dict)
+    """By name, in the version that counts now. What one stands for is its members': no name of theirs resolves."""
 
     def split(self, asked: str) -> tuple[str, str, Split | int | None] | None:
         """The name, what stands after its @, and what that means; None if there is no such name."""
@@ -75,8 +78,14 @@ class Registry:
         number = number_of(after)
         return name, after, self.aliases.get(name, _NONE).get(after) if number is None else number
 
+    def ensemble(self, asked: str) -> Ensemble | None:
+        """The ensemble of this name; None if it is no ensemble's."""
+        return None if asked in self.names else self.ensembles.get(asked)
+
     def knows(self, asked: str) -> bool:
         """Whether this stands for anything, retired versions included."""
+        if asked in self.ensembles:
+            return True
         found = self.split(asked)
         if found is None:
             return False

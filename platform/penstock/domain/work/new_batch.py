@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from penstock.domain.idempotency import Once
@@ -43,8 +44,8 @@ class NewJob:
     """Its lines, as a plan frames them."""
     model: str | None = None
     """What its lines ask; None: what their engine is called."""
-    version: int | None = None
-    """The version that this stands for; None where the model has none yet."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """The versions that it is pinned to, by name; none where the model has none yet."""
 
     @property
     def asked(self) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 from penstock.domain.accounts.account import account
 from penstock.domain.adapter import Adapter
+from penstock.domain.ensembles.ensemble import ChosenMember
 from penstock.domain.reuse import Reuse
 from penstock.domain.work.lane import Lane
 
@@ -53,6 +54,18 @@ class Cut:
     """What its lines name, where that is not what their engine is called."""
     adapter: str | None = None
     """The adapter that they ask, by its id; `model` is its base's queue."""
+    chosen: ChosenMember | None = None
+    """Of an ensemble's lines: the member that they went to."""
+
+    @property
+    def ensemble(self) -> int | None:
+        """The id of the ensemble's version."""
+        return self.chosen.ensemble_id if self.chosen else None
+
+    @property
+    def member(self) -> str | None:
+        """As the ensemble names it."""
+        return self.chosen.model if self.chosen else None
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,8 @@ class Claim:
     """What its lines name, where that is not what their engine is called."""
     adapter: Adapter | None = None
     """What they need beside their engine."""
+    chosen: ChosenMember | None = None
+    """Of an ensemble's lines: the member that they went to, with the fields that it adds to theirs."""
 
     @property
     def account(self) -> str:

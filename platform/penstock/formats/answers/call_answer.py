@@ -6,7 +6,7 @@ Whatever is not an error and needs no tier passes as the engine wrote it, byte f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -69,7 +69,7 @@ def has_tier(endpoint: str) -> bool:
     return endpoint in WRITING
 
 
-def saying(body: bytes, said: Mapping[str, str]) -> bytes:
+def saying(body: bytes, said: Mapping[str, Any]) -> bytes:
     """A JSON object with these fields set, `model` only where it has one; all others stay as they were written."""
     try:
         fields = _read_fields(body)
@@ -82,7 +82,7 @@ def _has(fields: Mapping[str, object], name: str) -> bool:
     return name != "model" or name in fields
 
 
-def events_saying(events: bytes, said: Mapping[str, str]) -> bytes:
+def events_saying(events: bytes, said: Mapping[str, Any]) -> bytes:
     """The same for each event of a stream; the events of a response carry it inside."""
 
     def say(data: bytes) -> bytes:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
 from penstock.domain.api_errors import BadRequest, NotFound
 from penstock.domain.calls.ingress import Slo
+from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.fleet.model import Model
 from penstock.domain.models.name import check_name
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
+from penstock.service.models import ensembles
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
 
@@ -42,8 +45,27 @@ def promise(tx: Transaction, name: str, *, ttft_p95_ms: int | None = None, itl_p
 
 
 def page(tx: Transaction, settings: DispatchSettings) -> list[Model]:
-    """All known models by name."""
-    return models.page(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
+    """All known models by name, and behind them all ensembles, each with what its members have in common."""
+    found = models.page(tx.conn, gone=timedelta(seconds=settings.worker_gone_seconds))
+    of_name = {one.name: one for one in found}
+    return [*found, *(_as_model(one, of_name) for one in ensembles.page(tx))]
+
+
+def _as_model(one: Ensemble, models: Mapping[str, Model]) -> Model:
+    """As many live workers as the member has that has fewest: with none, that one's lines wait."""
+    names = (member.model for member in one.definition.members)
+    found = [models.get(name) or models.get(name.rpartition("@")[0]) for name in names]
+    members = [member for member in found if member is not None]
+    return Model(
+        one.name,
+        "ensemble",
+        one.created_at,
+        None,
+        None,
+        min((member.workers for member in members), default=0),
+        tuple(sorted({engine for member in members for engine in member.engines})),
+        tuple(sorted({lack for member in members for lack in member.lacks})),
+    )
 
 
 def get(tx: Transaction, name: str, settings: DispatchSettings) -> Model:

@@ -13,37 +13,33 @@ some of it is with the client               a stream ends with an error event; w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from penstock.domain.accounts.access import check_model, unknown
 from penstock.domain.adapter import revision_with
 from penstock.domain.api_errors import (
-    BadRequest,
     CallTimeout,
     EngineCrash,
     ModelNotFound,
     Unavailable,
 )
-from penstock.domain.calls import affinity
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.engines.profile import EngineLack
 from penstock.domain.models.alias import WHOLE, place_of
-from penstock.domain.models.registry import ModelTarget, UnknownTarget
+from penstock.domain.models.registry import UnknownTarget
 from penstock.domain.reuse import CacheMode
-from penstock.domain.work.rank import TIERS, Tier
-from penstock.formats import canonical, engine_body
 from penstock.formats.answers import call_answer, engine_error
 from penstock.formats.answers.call_answer import Events
-from penstock.service.calls import call_refusals
+from penstock.service.calls import call_refusals, call_request
 from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
 from penstock.service.calls.call_metrics import OFFERED_AGAIN
-from penstock.service.calls.poison import Poison, fingerprint
-from penstock.service.calls.reuse import Choice, choice
+from penstock.service.calls.call_request import CallRead, CallRequest
+from penstock.service.calls.poison import Poison
 from penstock.service.calls.wake_waits import WakeWaits
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.settings import Settings
@@ -54,45 +50,6 @@ _JSON: Final = "application/json"
 _WHOLE_BYTES: Final = 256 * 1024
 """An answer that is no stream is collected up to this size, so that it can still be asked for elsewhere."""
 _WHOLE_WITH_MORE_BYTES: Final = 4 * 1024 * 1024
-_LONG_BODY_BYTES: Final = 256 * 1024
-"""Reading and hashing a longer body holds an event loop up for milliseconds: a thread does it."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallRequest:
-    """A call that was read and may be made."""
-
-    id: str
-    tenant: str
-    endpoint: str
-    model: str
-    """As it was asked."""
-    target: ModelTarget
-    """What that stands for."""
-    body: bytes
-    """As the engine gets it."""
-    tier: Tier
-    sequences: int
-    """How many texts its engine works on at once for it."""
-    says_tier: bool
-    """The client named a tier, and reads in the answer which one it got."""
-    key: bytes | None
-    """What it shares with calls that should meet on one worker."""
-    caller: bytes | None
-    """What it shares with calls that should have one version: a session, or a user; None: it says none."""
-    fingerprint: bytes
-    deadline: float
-    """On the event loop's clock."""
-    cache: Choice
-    lasting: bytes | None
-    """The canonical request's fingerprint, if its answer may be kept; see formats/canonical.py."""
-
-    @property
-    def said(self) -> dict[str, str]:
-        """What its answer says otherwise than its engine did: its tier, and its model as it was asked."""
-        said = {"service_tier": self.tier.value} if self.says_tier and call_answer.has_tier(self.endpoint) else {}
-        is_as_asked = self.model == self.target.name and self.target.adapter is None
-        return said if is_as_asked else said | {"model": self.model}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +104,19 @@ class Calls:
         alias or version, or one that is retired), or Unavailable if none is known yet.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
-        isolate = self._settings.isolate_prefix_caches
-        name_of = self._directory.registry.name_of
-        arguments = (id, tenant, endpoint, raw, session, isolate, deadline, cache, self._directory.caches(tenant))
-        ask = (
-            await asyncio.to_thread(_read, *arguments, name_of)
-            if len(raw) > _LONG_BODY_BYTES
-            else _read(*arguments, name_of)
-        )
+        given = CallRead(id, tenant, endpoint, raw, session, deadline, cache, self._directory.caches(tenant))
+        ask = await call_request.read(given, self._directory.registry, self._settings)
         check_model(allowed_models, ask.model)
-        if not await self._directory.knows(ask.model) and name_of(ask.model) == ask.model:
-            raise ModelNotFound(unknown(ask.model, self._directory.registry.names, allowed_models))
+        if not await self._directory.knows(ask.named) and self._directory.registry.name_of(ask.named) == ask.named:
+            named = (*self._directory.registry.names, *self._directory.registry.ensembles)
+            raise ModelNotFound(unknown(ask.model, named, allowed_models))
+        if ask.chosen is None and self._directory.registry.ensemble(ask.model):  # it was added at this moment
+            ask = await call_request.read(given, self._directory.registry, self._settings)
         # Whoever has a session stays with one version while its alias stands as it does; others are parted by chance.
         place = self._chance.random() * WHOLE if ask.caller is None else place_of(ask.caller)
         try:
-            return replace(ask, target=await self._directory.target(ask.model, place))
+            target = await self._directory.target(ask.named, place)
+            return replace(ask, target=target, began=asyncio.get_running_loop().time())
         except UnknownTarget as error:
             raise ModelNotFound(error.message, code=error.code) from None
 
@@ -194,8 +149,8 @@ class Calls:
         body = await self._cache.get(key_of(ask.tenant, queue, revision, ask.lasting)) if revision else None
         if body is None:
             return None
-        whole = call_answer.saying(body, ask.said) if ask.said else body
-        return CallAnswer(200, _JSON, (("x-penstock-cache", "hit"),), whole, reused=True)
+        headers = (("x-penstock-cache", "hit"), *ask.head)
+        return CallAnswer(200, _JSON, headers, ask.saying(body, "reused"), reused=True)
 
     def _keep(self, ask: CallRequest, attempt: CallAttempt, body: bytes) -> None:
         """Store an answer for whoever asks the same again."""
@@ -273,6 +228,7 @@ class Calls:
         headers: tuple[tuple[str, str], ...] = (
             ("x-penstock-worker", str(attempt.worker)[:8]),
             ("x-penstock-queue-ms", reply.headers.get("x-penstock-queue-ms", "0")),
+            *ask.head,
         )
         if ask.lasting is not None and ask.cache.mode is not CacheMode.OFF:
             headers += (("x-penstock-cache", "miss"),)
@@ -298,7 +254,7 @@ class Calls:
         whole = bytes(body)
         if reply.content_type.startswith(_JSON):
             self._keep(ask, attempt, whole)
-        return replace(answer, whole=call_answer.saying(whole, said) if said else whole)
+        return replace(answer, whole=ask.saying(whole, "answered"))
 
     def _failed(self, ask: CallRequest, answer: CallAnswer, body: bytes, retry_after: str | None) -> CallAnswer:
         """An engine's refusal, as its client should read it."""
@@ -309,7 +265,7 @@ class Calls:
         return replace(answer, content_type="application/json", headers=answer.headers + more, whole=whole)
 
 
-async def _events(attempt: CallAttempt, piece: bytes, said: Mapping[str, str], deadline: float) -> AsyncIterator[bytes]:
+async def _events(attempt: CallAttempt, piece: bytes, said: Mapping[str, Any], deadline: float) -> AsyncIterator[bytes]:
     """Whole events as they come; a break becomes one more event."""
     events = Events()
 
@@ -347,46 +303,3 @@ async def _pass_on(attempt: CallAttempt, piece: bytes, deadline: float) -> Async
                 piece = await attempt.more()
         except (TimeoutError, EngineCrash) as error:
             raise Broken("engine-died" if isinstance(error, EngineCrash) else "too-long") from None
-
-
-def _read(
-    id: str,
-    tenant: str,
-    endpoint: str,
-    raw: bytes,
-    session: str | None,
-    isolate: bool,
-    deadline: float,
-    cache: str | None,
-    tenant_caches: bool,
-    name_of: Callable[[str], str],
-) -> CallRequest:
-    try:
-        call = engine_body.for_call(raw, endpoint, tenant, isolate, name_of)
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
-    if not call.model:
-        message = "Missing required parameter: 'model'."
-        raise BadRequest(message, code="missing_required_parameter", param="model")
-    tier = TIERS.get(call.tier or "auto")
-    if tier is None:
-        raise BadRequest(f"service_tier must be one of {', '.join(TIERS)}.", param="service_tier")
-    chosen = choice(cache, call.cache, tenant_caches)
-    lasting = None if chosen.mode is CacheMode.OFF or call.stream else canonical.fingerprint(endpoint, raw)
-    return CallRequest(
-        id=id,
-        tenant=tenant,
-        endpoint=endpoint,
-        model=call.model,
-        target=ModelTarget(name_of(call.model), call.model, None),
-        body=call.body,
-        tier=tier,
-        sequences=call.sequences,
-        says_tier=call.tier is not None,
-        key=affinity.key(tenant, call.model, session, call.user, call.prefix),
-        caller=affinity.key(tenant, name_of(call.model), session, call.user, b""),
-        fingerprint=fingerprint(tenant, endpoint, call.body),
-        deadline=deadline,
-        cache=chosen,
-        lasting=lasting,
-    )

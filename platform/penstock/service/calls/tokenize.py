@@ -12,8 +12,9 @@ import msgspec
 from penstock.domain.api_errors import NoEndpoint, PenstockError
 from penstock.domain.engines.profile import EngineLack
 from penstock.formats.prompt import Prompt
-from penstock.service.calls.call import CallRequest, Calls
+from penstock.service.calls.call import Calls
 from penstock.service.calls.call_attempt import Broken
+from penstock.service.calls.call_request import CallRequest
 
 ENDPOINT: Final = "/tokenize"
 _AT_ONCE: Final = 8

@@ -31,6 +31,7 @@ from penstock.domain.accounts.batch_estimate import (
 from penstock.domain.accounts.eta import OpenWork, Unknown
 from penstock.domain.accounts.price import Price
 from penstock.domain.api_errors import BadRequest, Unreadable
+from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.file import BATCH
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.inference_endpoints import BATCHED, COMPUTING
@@ -38,6 +39,7 @@ from penstock.domain.work.batch import LineError, parse_window
 from penstock.domain.work.terms import OnInvalid
 from penstock.formats import input as lines
 from penstock.formats import prompt
+from penstock.formats.engine_body import with_model
 from penstock.service.calls import tokenize
 from penstock.service.calls.call import Calls
 from penstock.service.core.transaction import AsyncDatabase, Transaction
@@ -46,12 +48,14 @@ from penstock.service.estimates.estimate_request import EstimateRequest
 from penstock.service.estimates.model_part import ModelPart
 from penstock.service.estimates.sample import Looking, Sample, Sampled
 from penstock.service.models import registry
+from penstock.service.models.routing import Router, Unroutable
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings
 from penstock.store.accounts import prices
 from penstock.store.batches import files
 from penstock.store.fleet import models
+from penstock.store.models import ensembles
 
 V = TypeVar("V")
 
@@ -88,7 +92,10 @@ class _Line:
     """What was seen in a sampled line that a batch may hold; equal ones are one line that was met twice."""
 
     custom_id: str
+    asked: str
+    """As it names it."""
     model: str
+    """What it is a part of: its model, or the ensemble's member that it goes to."""
     bytes: int
     body_bytes: int
     most: int | None
@@ -114,11 +121,12 @@ class _Known:
     """Tokens, as an engine's tokenizer counted them, of lines that it could be asked about."""
     facts: Mapping[str, ModelFacts]
     endpoint: str
+    allowed: frozenset[str] | None
     settings: Settings
 
     def good(self, one: Sampled[_Line | LineError]) -> _Line | None:
         """What was seen there, if a batch may hold it."""
-        return one.seen if isinstance(one.seen, _Line) and one.seen.model in self.works else None
+        return one.seen if isinstance(one.seen, _Line) and _may(one.seen, self.works, self.allowed) else None
 
     @cached_property
     def lines(self) -> list[_Line]:
@@ -153,19 +161,19 @@ async def estimate(
     looked = [one.seen for one in found.lines if isinstance(one.seen, _Line)]
     if wanted.on_invalid is OnInvalid.FAIL:
         for line in looked:
-            check_model(wanted.allowed_models, line.model, "body.model")
-    names = {line.model for line in looked if allows(wanted.allowed_models, line.model)}
+            check_model(wanted.allowed_models, line.asked, "body.model")
+    names = {line.model for line in looked if allows(wanted.allowed_models, line.asked)}
     told = await db.autocommit(_ask, wanted, names, window, settings)
     works = told.works
-    good = [line for line in looked if line.model in works]
+    good = [line for line in looked if _may(line, works, wanted.allowed_models)]
     error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
     if error is None and len(good) < len(looked):
-        name = next(line.model for line in looked if line.model not in works)
+        name = next(line.asked for line in looked if not _may(line, works, wanted.allowed_models))
         error = LineError("model_not_found", unknown(name, told.some_models, wanted.allowed_models), "body.model")
         if not allows(wanted.allowed_models, name):
             error = LineError("model_not_allowed", not_allowed(name), "body.model")
     counted = await _count(calls, call_id, wanted.tenant, good)
-    known = _Known(found, works, counted, told.facts, wanted.endpoint, settings)
+    known = _Known(found, works, counted, told.facts, wanted.endpoint, wanted.allowed_models, settings)
     parts = _by_model(known)
     seconds, reason = model_part.seconds(parts, works, settings)
     return BatchEstimate(
@@ -187,11 +195,19 @@ async def estimate(
     )
 
 
-async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: LimitSettings) -> _Sample:
+def _may(line: _Line, works: Collection[str], allowed: frozenset[str] | None) -> bool:
+    return line.model in works and allows(allowed, line.asked)
+
+
+async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: Settings) -> _Sample:
     default = wanted.default_model
     if default is None and wanted.input_file is not None:
         default = only_one(await db.autocommit(lambda tx: models.every_name(tx.conn)), wanted.allowed_models)
-    looking = Looking(functools.partial(_look, wanted.endpoint, settings, default), settings.max_line_bytes)
+    made = await db.autocommit(lambda tx: ensembles.latest(tx.conn))
+    looking = Looking(
+        functools.partial(_look, wanted.endpoint, settings, default, made, Router(settings.bytes_per_token)),
+        settings.max_line_bytes,
+    )
     if wanted.input_file is None:
         return await asyncio.to_thread(sample.of_lines, wanted.requests, looking)
     file = await db.autocommit(lambda tx: files.get(tx.conn, wanted.tenant, wanted.input_file or ""))
@@ -207,19 +223,38 @@ async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, sett
         raise BadRequest("The file was deleted at this moment.", param="input_file_id") from None
 
 
-def _look(endpoint: str, settings: LimitSettings, default_model: str | None, line: bytes | None) -> _Line | LineError:
-    """What a line asks for, or why validation would refuse it."""
+def _look(
+    endpoint: str,
+    settings: LimitSettings,
+    default_model: str | None,
+    made: Mapping[str, Ensemble],
+    router: Router,
+    line: bytes | None,
+) -> _Line | LineError:
+    """What a line asks for, or why validation would refuse it; `made` are the ensembles that there are."""
     if line is None:
         return LineError("invalid_request", lines.too_long(settings.max_line_bytes))
     checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes, default_model)
     if isinstance(checked, LineError):
         return checked
+    asked = model = checked.model
     body = checked.body
+    if ensemble := made.get(asked):
+        try:
+            routed = router.routed(ensemble, endpoint, body)
+        except Unroutable as error:
+            return LineError(error.code, error.message, "body")
+        checked = lines.check_body(checked, endpoint, routed.body, 0)
+        if isinstance(checked, LineError):
+            return checked
+        model = routed.chosen.model
+        body = with_model(routed.body, model)  # whose tokenizer is asked
     least, fills = prompt.extras(body)
     kept = len(line) <= sample.MOST_KEPT_BYTES
     return _Line(
         custom_id=checked.custom_id,
-        model=checked.model,
+        asked=asked,
+        model=model,
         bytes=len(line) + 1,
         body_bytes=len(body),
         most=checked.max_output_tokens,

@@ -21,6 +21,7 @@ from cachetools import LRUCache
 from penstock.domain.accounts.access import MOST_NAMED, unknown
 from penstock.domain.accounts.eta import Expectation
 from penstock.domain.api_errors import ModelNotFound, NotFound, Unavailable
+from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName, Limits
 from penstock.domain.models.alias import place_of_batch
@@ -72,22 +73,33 @@ class SmallJobIntake:
         self._due: set[str] = set()
         self._arrivals = InsertBatcher(db)
 
-    async def look(self, new: NewBatch, model: str) -> tuple[ModelTarget, ModelFacts | None]:
-        """What a new job's model stands for, and what its lines taught.
+    async def ensemble(self, new: NewBatch, model: str) -> Ensemble | None:
+        """The ensemble that a new job's model names, if it names one; raises as `look` does."""
+        return (await self._looked_for(new, model)).registry.ensemble(model)
+
+    async def look(
+        self, new: NewBatch, model: str, chosen: ChosenMember | None = None
+    ) -> tuple[ModelTarget, ModelFacts | None]:
+        """What a new job's model (or the member of it that was chosen) stands for, and what its lines taught.
 
         Raises ModelNotFound, which names models that the job's key may ask, or says what is wrong with an alias or
         version, or BadRequest if it lacks a price that is needed.
         """
-        allowed = new.terms.allowed_models
+        looked = await self._looked_for(new, model)
+        named = chosen.model if chosen else model
         try:
-            looked = await self._look(new.tenant, model)
-            target = looked.registry.resolve(model, place_of_batch(new.id, looked.registry.name_of(model)))
-        except NotFound:
-            some = await self._db.autocommit(_some_models, allowed)
-            raise ModelNotFound(unknown(model, some, allowed)) from None
+            target = looked.registry.resolve(named, place_of_batch(new.id, looked.registry.name_of(named)))
         except UnknownTarget as error:
             raise ModelNotFound(error.message, code=error.code) from None
         return target, looked.facts.get(target.queue)
+
+    async def _looked_for(self, new: NewBatch, model: str) -> _Looked:
+        allowed = new.terms.allowed_models
+        try:
+            return await self._look(new.tenant, model)
+        except NotFound:
+            some = await self._db.autocommit(_some_models, allowed)
+            raise ModelNotFound(unknown(model, some, allowed)) from None
 
     async def reserve(self, tenant: str, model: str, lines: int, tokens: int) -> None:
         """Count a job as open; raise TooMany if the tenant had more open than it may with it."""
@@ -162,7 +174,7 @@ def _look(
     tx: Transaction, tenant: str, model: str
 ) -> tuple[Registry, dict[str, ModelFacts], Limits, dict[LimitName, int]]:
     found = registry.of(tx, model)
-    if found.name_of(model) not in found.names:
+    if found.ensemble(model) is None and found.name_of(model) not in found.names:
         raise NotFound("model", model, param="model", code="model_not_found")
     queues = sorted(found.queues)
     budget.check_price(tx, tenant, queues)

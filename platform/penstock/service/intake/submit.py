@@ -12,6 +12,7 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain.accounts.access import check_model
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble
 from penstock.domain.file import BATCH
 from penstock.domain.idempotency import Once
 from penstock.domain.inference_endpoints import BATCHED
@@ -31,6 +32,8 @@ from penstock.service.intake.creation import attach, first, made_before
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.intake.upload import Sealed, Upload
 from penstock.service.limits import kept
+from penstock.service.models.pins import LineModel, pins
+from penstock.service.models.routing import Router, Unroutable
 from penstock.settings import Settings
 from penstock.settings.limits import LimitSettings
 from penstock.settings.plans import PlanSettings
@@ -82,7 +85,8 @@ async def create_job(
     once: Once | None,
     settings: Settings,
 ) -> Batch:
-    """Create a job: inline and in progress at once if it is small and has one model, else a file to be validated.
+    """Create a job: inline and in progress at once if it is small and has one model (of an ensemble: one member), else
+    a file to be validated.
 
     An inline one shares a statement with those that come at the same time, unless it has a webhook or is made once
     only; what it must know comes from the intake, which also feeds its model afterwards.
@@ -104,7 +108,12 @@ async def create_job(
         for ask, one in zip(asks, checked, strict=True):
             check_model(terms.allowed_models, one.model, _param(ask, "model") or "model")
         if len({one.model for one in checked}) == 1:
-            return await _create_inline(db, intake, new, requests, checked, settings)
+            ensemble = await intake.ensemble(new, checked[0].model)
+            members: set[ChosenMember | None] = {None}
+            if ensemble is not None:
+                checked, members = await asyncio.to_thread(_routed, ensemble, terms.endpoint, asks, checked, settings)
+            if len(members) == 1:
+                return await _create_inline(db, intake, new, requests, checked, settings, members.pop())
     async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:
         for line in requests:
             await upload.write(line + b"\n")
@@ -151,6 +160,24 @@ def _checked(ask: JobLine, line: bytes, endpoint: str, settings: LimitSettings) 
     return checked
 
 
+def _routed(
+    ensemble: Ensemble, endpoint: str, asks: Sequence[JobLine], checked: Sequence[Checked], settings: PlanSettings
+) -> tuple[list[Checked], set[ChosenMember | None]]:
+    """The requests as the members get them that they go to, and which those are; raise BadRequest."""
+    router, made, members = Router(settings.bytes_per_token), [], set[ChosenMember | None]()
+    for ask, one in zip(asks, checked, strict=True):
+        try:
+            routed = router.routed(ensemble, endpoint, one.body)
+        except Unroutable as error:
+            raise BadRequest(error.message, code=error.code, param=_param(ask, "body")) from None
+        found = lines.check_body(one, endpoint, routed.body, 1)
+        if isinstance(found, LineError):
+            raise BadRequest(found.message, code=found.code, param=_param(ask, found.param))
+        made.append(found)
+        members.add(routed.chosen)
+    return made, members
+
+
 def _param(ask: JobLine, param: str | None) -> str | None:
     return ".".join(part for part in (ask.param, param) if part) or None
 
@@ -162,9 +189,10 @@ async def _create_inline(
     requests: Sequence[bytes],
     checked: Sequence[Checked],
     settings: PlanSettings,
+    chosen: ChosenMember | None,
 ) -> Batch:
     model = checked[0].model
-    target, facts = await intake.look(new, model)
+    target, facts = await intake.look(new, model, chosen)
     tokens = sum(
         token_heuristic.tokens(one, len(line), new.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)
@@ -175,6 +203,7 @@ async def _create_inline(
         model=target.queue,
         asked=model if target.adapter or model != target.name else None,
         adapter=target.adapter.id if target.adapter else None,
+        chosen=chosen,
         plan_offset=0,
         plan_bytes=len(framed),
         lines=len(requests),
@@ -182,7 +211,7 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    job = NewJob(new, cut, framed, model, target.number)
+    job = NewJob(new, cut, framed, model, pins({LineModel(model, chosen): target}))
     if new.terms.webhook or new.once:
         batch = await db.run(_insert_inline, job)
     else:

@@ -15,7 +15,7 @@ from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.service.models import demands
 from penstock.service.models import versions as model_versions
-from penstock.store.models import aliases, versions
+from penstock.store.models import aliases, ensembles, versions
 
 _MOST_HISTORY: Final = 100
 
@@ -153,11 +153,17 @@ def _before(found: list[AliasChange]) -> AliasChange | None:
 
 
 def remove(tx: Transaction, model: str, alias: str) -> None:
-    """Let an alias stand for nothing: requests that name it are refused. Raises NotFound, or Conflict for `stable`."""
+    """Let an alias stand for nothing: requests that name it are refused.
+
+    Raises NotFound, or Conflict for `stable`, and where an ensemble has it as a member (`alias_in_use`).
+    """
     _lock(tx, model)
     get(tx, model, alias)
     if alias == STABLE:
         raise Conflict("stable", "removed", f"{model}@{STABLE} is what {model!r} stands for: it can only be changed.")
+    if made_of_it := ensembles.with_member(tx.conn, f"{model}@{alias}"):
+        message = f"{model}@{alias} is a member of {made_of_it[0]}: add that without it first."
+        raise Conflict("a member", "removed", message, code="alias_in_use")
     aliases.change(tx.conn, model, alias, None, actor=tx.actor, reason="removed")
     audit.record(tx, audit.NOBODY, "model_alias.removed", f"{model}@{alias}")
 

@@ -10,7 +10,7 @@ from penstock.domain.models.registry import Numbered, Registry, UnknownTarget
 from penstock.domain.models.version import Version
 from penstock.service.core.transaction import Transaction
 from penstock.store.fleet import models
-from penstock.store.models import aliases, versions
+from penstock.store.models import aliases, ensembles, versions
 
 
 def read(tx: Transaction, names: Collection[str] | None = None) -> Registry:
@@ -22,19 +22,22 @@ def read(tx: Transaction, names: Collection[str] | None = None) -> Registry:
     for one in aliases.latest(tx.conn):
         if one.split is not None:
             splits.setdefault(one.model, {})[one.alias] = one.split
-    return Registry(models.every_name(tx.conn) if names is None else names, numbered, splits)
+    known = models.every_name(tx.conn) if names is None else names
+    return Registry(known, numbered, splits, ensembles.latest(tx.conn))
 
 
 def of(tx: Transaction, asked: str) -> Registry:
-    """What must be known to say what one request's model stands for."""
-    name = asked.rpartition("@")[0]
-    names = models.names_among(tx.conn, [asked, name])
+    """What must be known to say what one request's model stands for; of an ensemble, what its members do."""
+    found = ensembles.latest(tx.conn, [asked])
+    members = [member.model for one in found.values() for member in one.definition.members]
+    every = [asked, *members]
+    names = models.names_among(tx.conn, [*every, *(one.rpartition("@")[0] for one in every)])
     numbered: dict[str, dict[int, Numbered]] = {}
     splits: dict[str, dict[str, Split]] = {}
     for known in names:
         numbered[known] = {one.number: _numbered(one) for one in versions.of_model(tx.conn, known)}
         splits[known] = {one.alias: one.split for one in aliases.latest(tx.conn, known) if one.split is not None}
-    return Registry(names, numbered, splits)
+    return Registry(names, numbered, splits, found)
 
 
 def _numbered(one: Version) -> Numbered:

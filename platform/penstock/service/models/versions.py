@@ -21,7 +21,7 @@ from penstock.service.core.transaction import Transaction
 from penstock.service.models import demands
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
-from penstock.store.models import aliases, tunings, versions
+from penstock.store.models import aliases, ensembles, tunings, versions
 from penstock.store.models import repin as pins
 from penstock.store.pools import pools
 
@@ -253,8 +253,8 @@ def _views(tx: Transaction, found: list[Version], settings: DispatchSettings) ->
 def retire(tx: Transaction, name: str) -> Version:
     """Let nobody ask a version any more. Retired again it is the same answer.
 
-    Raises NotFound, or Conflict (`version_in_use`) while an alias stands for it, a pool may serve it, or open work is
-    pinned to it.
+    Raises NotFound, or Conflict (`version_in_use`) while an alias stands for it, a pool may serve it, an ensemble has
+    it as a member, or open work is pinned to it.
     """
     version = named(tx, name)
     versions.lock_name(tx.conn, version.model)
@@ -267,6 +267,9 @@ def retire(tx: Transaction, name: str) -> Version:
     if used:
         told = " and ".join(f"{version.model}@{alias}" for alias in used)
         message = f"{told} stands for {version.name}: let it stand for another version first."
+        raise Conflict(version.state, "retired", message, code="version_in_use")
+    if made_of_it := ensembles.with_member(tx.conn, version.name):
+        message = f"{version.name} is a member of {' and '.join(made_of_it[:_MOST_NAMED])}: add those without it first."
         raise Conflict(version.state, "retired", message, code="version_in_use")
     hanging = versions.hanging(tx.conn, version, limit=_MOST_NAMED)
     if hanging:

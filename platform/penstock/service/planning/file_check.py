@@ -46,4 +46,4 @@ def check(path: Path, endpoint: str, default_model: str | None, most: int, setti
     bad = _Listed(most)
     found = scan(path, endpoint, {}, LineModels(EVERY, default=default_model), settings, dedup=False, skipped=bad)
     errors = found.errors or sorted(bad.errors, key=lambda error: error.line or 0)
-    return FileCheck(len(found.numbers), bad.count, sorted(found.models), errors)
+    return FileCheck(len(found.numbers), bad.count, sorted(one.asked for one in found.models), errors)

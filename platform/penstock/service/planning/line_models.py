@@ -8,12 +8,14 @@ from functools import cached_property
 from typing import Final
 
 from penstock.domain.accounts.access import MOST_NAMED, allows, not_allowed, only_one, unknown
+from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.alias import place_of_batch
 from penstock.domain.models.registry import ModelTarget, Registry, UnknownTarget
 from penstock.domain.work.batch import Batch
 from penstock.service.core.transaction import Transaction
 from penstock.service.limits import budget
 from penstock.service.models import registry
+from penstock.service.models.pins import LineModel
 
 
 class _Every(frozenset[str]):
@@ -44,15 +46,22 @@ class LineModels:
     """Whose lines they are: it stands at one place of each alias."""
     _found: dict[str, ModelTarget] = field(default_factory=dict)
 
-    def fault(self, asked: str) -> tuple[str, str] | None:
-        """Code and message for a line that names a model which it may not; None if it may."""
-        name = asked if self.registry is None else self.registry.name_of(asked)
+    def ensemble(self, asked: str) -> Ensemble | None:
+        """The ensemble that a line names, if it names one that it may."""
+        return self.registry.ensemble(asked) if self.registry and allows(self.allowed, asked) else None
+
+    def fault(self, line: LineModel) -> tuple[str, str] | None:
+        """Code and message for a line that names a model which it may not; None if it may.
+
+        Who may ask an ensemble needs no right to its members.
+        """
+        asked, name = line.asked, line.name if self.registry is None else self.registry.name_of(line.name)
         if not allows(self.allowed, asked):
             return "model_not_allowed", not_allowed(asked)
         if name not in self.known:
             return "model_not_found", unknown(asked, self._some_known, self.allowed)
         try:
-            target = self.target(asked)
+            target = self.target(line.name)
         except UnknownTarget as error:
             return error.code, error.message
         if target.queue in self.unpriced:
@@ -60,7 +69,7 @@ class LineModels:
         return None
 
     def target(self, asked: str) -> ModelTarget:
-        """What a name stands for in this batch; raises UnknownTarget."""
+        """What a name (a member's, not an ensemble's) stands for in this batch; raises UnknownTarget."""
         found = self._found.get(asked)
         if found is None:
             found = self._found[asked] = self._resolve(asked)
@@ -74,7 +83,8 @@ class LineModels:
     @cached_property
     def _some_known(self) -> list[str]:
         """Enough names to say which models there are: a file may have a million lines that name none of them."""
-        return sorted(name for name in self.known if allows(self.allowed, name))[: MOST_NAMED + 1]
+        named = (*self.known, *(self.registry.ensembles if self.registry else ()))
+        return sorted(name for name in named if allows(self.allowed, name))[: MOST_NAMED + 1]
 
 
 def of_batch(tx: Transaction, batch: Batch) -> LineModels:

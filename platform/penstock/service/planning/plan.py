@@ -20,6 +20,7 @@ from penstock.domain.fleet.worker import WorkerPace
 from penstock.domain.models.registry import ModelTarget
 from penstock.domain.work.slice import Cut
 from penstock.formats import plan
+from penstock.service.models.pins import LineModel
 from penstock.service.planning import order
 from penstock.service.planning.line_models import LineModels
 from penstock.service.planning.order import Beginnings, Numbers
@@ -69,7 +70,7 @@ def speed(pace: WorkerPace | None, facts: ModelFacts | None, settings: PlanSetti
     return Speed(tokens, workers, at_once, least_lines=max(1, pace.lines_at_once // workers // _SLICES_AT_ONCE))
 
 
-def make(found: Scan, speeds: Mapping[str, Speed], settings: PlanSettings, *, reorder: bool = True) -> Plan:
+def make(found: Scan, speeds: Mapping[LineModel, Speed], settings: PlanSettings, *, reorder: bool = True) -> Plan:
     """Order the lines and cut them: a slice has one model, and at most so many lines, bytes and estimated tokens.
 
     Without `reorder` the lines of a model stay in file order.
@@ -146,12 +147,13 @@ def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | N
                     offset += copy.write(b"".join(pending))
                     pending, pending_bytes = [], 0
             offset += copy.write(b"".join(pending))
-            asked = made.found.models[made.found.model_of[members[0]]]
-            target = models.target(asked) if models else ModelTarget(asked, asked, None)
+            line = made.found.models[made.found.model_of[members[0]]]
+            target = models.target(line.name) if models else ModelTarget(line.asked, line.asked, None)
             cuts.append(
                 Cut(
                     model=target.queue,
-                    asked=asked if target.adapter or asked != target.name else None,
+                    asked=line.asked if target.adapter or line.asked != target.name else None,
+                    chosen=line.chosen,
                     adapter=target.adapter.id if target.adapter else None,
                     plan_offset=start,
                     plan_bytes=offset - start,

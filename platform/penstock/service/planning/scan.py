@@ -25,6 +25,8 @@ from penstock.formats.canonical import fingerprint
 from penstock.formats.input import Checked
 from penstock.formats.prefix import beginnings
 from penstock.service.estimates import token_heuristic
+from penstock.service.models.pins import LineModel
+from penstock.service.models.routing import Router, Unroutable
 from penstock.service.planning.line_models import LineModels
 from penstock.service.planning.order import Numbers, leaders
 from penstock.settings import Settings
@@ -61,7 +63,7 @@ class Scan:
     """Fingerprints, cut to 8 bytes, of lines whose answer may stand for equal lines; 0: none."""
     leaders: Numbers = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """For each line the first that equals it, which is asked in its place: itself mostly."""
-    models: list[str] = field(default_factory=list)
+    models: list[LineModel] = field(default_factory=list)
     hashes: bytearray = field(default_factory=bytearray)
     errors: list[LineError] = field(default_factory=list)
     error_count: int = 0
@@ -104,6 +106,7 @@ class _Pass:
     settings: Settings
     dedup: bool
     skipped: BadLines | None
+    router: Router
 
     def refuse(self, error: LineError, custom_id: str | None = None) -> None:
         """Skip a line, or count it as a fault of the batch."""
@@ -135,7 +138,8 @@ def scan(
     """
     found = Scan(default_model=models.default)
     with path.open("rb", buffering=1 << 20) as file:
-        reading = _Pass(file, found, endpoint, facts, models, settings, dedup, skipped)
+        router = Router(settings.bytes_per_token)
+        reading = _Pass(file, found, endpoint, facts, models, settings, dedup, skipped, router)
         if fault := encoding.fault(os.pread(file.fileno(), encoding.HEAD_BYTES, 0)):
             reading.refuse(LineError("invalid_encoding", fault))
         if skipped is None or not found.error_count:
@@ -151,7 +155,7 @@ def scan(
 
 def _check_lines(reading: _Pass) -> None:
     file, found, settings = reading.file, reading.found, reading.settings
-    model_index: dict[str, int] = {}
+    model_index: dict[LineModel, int] = {}
     number = offset = blank = 0
     while raw := file.readline(settings.max_line_bytes + 2):
         number += 1
@@ -170,15 +174,16 @@ def _check_lines(reading: _Pass) -> None:
             continue
         if not line:
             continue
-        checked = _check(reading, line, number, model_index)
-        if isinstance(checked, LineError):
-            reading.refuse(checked, lines.told_custom_id(line, settings.max_custom_id_bytes))
+        taken = _check(reading, line, number, model_index)
+        if isinstance(taken, LineError):
+            reading.refuse(taken, lines.told_custom_id(line, settings.max_custom_id_bytes))
             continue
+        checked, model = taken
         found.numbers.append(number)
         found.unnamed.append(not checked.named)
         found.offsets.append(start)
         found.lengths.append(len(raw))
-        known = reading.facts.get(reading.models.target(checked.model).queue)
+        known = reading.facts.get(reading.models.target(model.name).queue)
         found.tokens.append(token_heuristic.tokens(checked, len(line), reading.endpoint, known, settings))
         found.longest.append(token_heuristic.longest(checked, reading.endpoint, known, settings))
         hashes = beginnings(checked.prompt)
@@ -186,25 +191,38 @@ def _check_lines(reading: _Pass) -> None:
         found.beginning_counts.append(len(hashes))
         same = fingerprint(reading.endpoint, checked.body) if reading.dedup else None
         found.prints.append(int.from_bytes(same[:8]) if same else 0)
-        found.model_of.append(model_index.setdefault(checked.model, len(model_index)))
+        found.model_of.append(model_index.setdefault(model, len(model_index)))
         found.hashes += hashlib.blake2b(checked.custom_id.encode(), digest_size=16).digest()
     found.models = list(model_index)
 
 
-def _check(reading: _Pass, line: bytes, number: int, models: Mapping[str, int]) -> Checked | LineError:
-    """The line by itself, and its model; `models` are those of the lines before."""
+def _check(
+    reading: _Pass, line: bytes, number: int, models: Mapping[LineModel, int]
+) -> tuple[Checked, LineModel] | LineError:
+    """The line by itself, and its model; `models` are those of the lines before. Of an ensemble it is a member's."""
     settings = reading.settings
     checked = lines.check(line, number, reading.endpoint, settings.max_custom_id_bytes, reading.models.default)
     if isinstance(checked, LineError):
         return checked
-    if checked.model in models:
-        return checked
-    if fault := reading.models.fault(checked.model):
+    model = LineModel(checked.model)
+    if ensemble := reading.models.ensemble(checked.model):
+        try:
+            routed = reading.router.routed(ensemble, reading.endpoint, checked.body)
+        except Unroutable as error:
+            return LineError(error.code, error.message, "body", number)
+        model = LineModel(checked.model, routed.chosen)
+        if routed.body is not checked.body:
+            checked = lines.check_body(checked, reading.endpoint, routed.body, number)
+            if isinstance(checked, LineError):
+                return checked
+    if model in models:
+        return checked, model
+    if fault := reading.models.fault(model):
         return LineError(*fault, "body.model", number)
     if len(models) >= settings.max_models_per_batch:
         message = f"The file names more than {settings.max_models_per_batch} models."
         return LineError("invalid_request", message, "body.model", number)
-    return checked
+    return checked, model
 
 
 def _let_follow(found: Scan) -> None:

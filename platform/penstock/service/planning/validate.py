@@ -24,6 +24,7 @@ from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.service.limits import kept
+from penstock.service.models.pins import LineModel, pins
 from penstock.service.planning import line_models, plan, skipped
 from penstock.service.planning.derive import derive
 from penstock.service.planning.scan import Scan, scan
@@ -73,7 +74,7 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
             bad.flush()
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
-        targets = {asked: may_name.target(asked) for asked in found.models}
+        targets = {line: may_name.target(line.name) for line in found.models}
         made = plan.make(found, db.run(speeds, targets, facts, settings), settings, reorder=batch.plan)
         cuts = plan.write(path, made, blobs, key, may_name)
         failpoint("validate.planned")
@@ -108,14 +109,13 @@ def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettin
 
 
 def speeds(
-    tx: Transaction, targets: Mapping[str, ModelTarget], facts: Mapping[str, ModelFacts], settings: Settings
-) -> dict[str, plan.Speed]:
+    tx: Transaction, targets: Mapping[LineModel, ModelTarget], facts: Mapping[str, ModelFacts], settings: Settings
+) -> dict[LineModel, plan.Speed]:
     """How much work a slice of each model should be, by what lines ask."""
     queues = sorted({target.queue for target in targets.values()})
     paces = workers.paces(tx.conn, queues, gone=timedelta(seconds=settings.worker_gone_seconds))
     return {
-        asked: plan.speed(paces.get(target.queue), facts.get(target.queue), settings)
-        for asked, target in targets.items()
+        line: plan.speed(paces.get(target.queue), facts.get(target.queue), settings) for line, target in targets.items()
     }
 
 
@@ -140,13 +140,14 @@ def begin(
     cuts: list[Cut],
     settings: DispatchSettings,
     bad: SkippedLines | None = None,
-    targets: Mapping[str, ModelTarget] | None = None,
+    targets: Mapping[LineModel, ModelTarget] | None = None,
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it.
 
     `targets`: what the lines' models stand for, which the batch is pinned to; None: each for itself.
     """
-    model = found.models[0] if len(found.models) == 1 else None
+    asked = {line.asked for line in found.models}
+    model = asked.pop() if len(asked) == 1 else None
     total = len(found.numbers) + (bad.count if bad else 0)
     lane = batches.begin(
         tx.conn,
@@ -156,7 +157,7 @@ def begin(
         total=total,
         plan_key=key,
         default_model=found.default_model,
-        versions={asked: one.number for asked, one in (targets or {}).items() if one.number is not None},
+        versions=pins(targets or {}),
     )
     if lane is None:
         raise LeaseLost

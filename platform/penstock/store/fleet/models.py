@@ -6,10 +6,15 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
+from penstock.domain.api_errors import Conflict
 from penstock.domain.calls.ingress import Slo
 from penstock.domain.fleet.model import Model, ModelFacts
 
-_ADD = text("insert into models (name, source) values (:name, :source) on conflict (name) do nothing returning name")
+_ADD = text("""
+    insert into models (name, source) select :name, :source
+    where not exists (select from ensembles where name = :name and removed_at is null)
+    on conflict (name) do nothing returning name""")
+_IS_ENSEMBLE = text("select exists (select from ensembles where name = :name and removed_at is null)")
 _KNOWN = text("select name from models where name = any(cast(:names as text[]))")
 _AMONG = text("select name from models where name = any(cast(:names as text[])) and version_of is null")
 _EVERY_NAME = text("select name from models where version_of is null")
@@ -80,8 +85,13 @@ _MEASURE = text("""
 
 
 def add(conn: Connection, name: str, source: str) -> bool:
-    """Make a model known; False if it was already."""
-    return conn.execute(_ADD, {"name": name, "source": source}).first() is not None
+    """Make a model known; False if it was already. Raises Conflict (`name_taken`) for an ensemble's name."""
+    if conn.execute(_ADD, {"name": name, "source": source}).first() is not None:
+        return True
+    if conn.execute(_IS_ENSEMBLE, {"name": name}).scalar():
+        message = f"{name!r} is an ensemble's name: give the model another one."
+        raise Conflict("an ensemble", "a model", message, code="name_taken")
+    return False
 
 
 def known(conn: Connection, names: list[str]) -> set[str]:

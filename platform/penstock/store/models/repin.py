@@ -14,7 +14,7 @@ from penstock.domain.models.version import Version
 _UNSTARTED: Final = """
     s.model = :served_as and s.adapter is not distinct from cast(:adapter as text)
     and s.state in ('queued', 'ready') and s.completed + s.failed = 0
-    and s.asked is distinct from :name"""
+    and coalesce(s.member, s.asked) is distinct from :name"""
 """Nothing of it is recorded or in an engine, and its lines do not name this very version."""
 _BATCHES = text(f"""
     select distinct s.batch from slices s join batches b on b.id = s.batch
@@ -25,7 +25,7 @@ _MOVE = text(f"""
     update slices s set model = :to, adapter = :to_adapter, asked = coalesce(asked, :to_asked), state = 'queued'
     where s.batch = :batch and {_UNSTARTED} returning s.id""")
 _STAYS = text("""
-    select coalesce(array_agg(distinct coalesce(asked, :model)), '{}') from slices
+    select coalesce(array_agg(distinct coalesce(member, asked, :model)), '{}') from slices
     where batch = :batch and model = :served_as and adapter is not distinct from cast(:adapter as text)""")
 _PINNED = text("select versions from batches where id = :batch")
 _PIN = text("update batches set versions = cast(:versions as jsonb) where id = :batch")
@@ -35,7 +35,7 @@ _TAKE_OVER = text("""
     with moved as (
         update slices set model = :queue, state = 'queued'
         where model = any(cast(:queues as text[])) and state in ('queued', 'ready') and adapter is null
-          and (asked is null or asked !~ '@v[0-9]+$')
+          and coalesce(member, asked, '') !~ '@v[0-9]+$'
         returning batch)
     update batches b set versions = (
         select jsonb_object_agg(key, case when key = :model or starts_with(key, :model || '@')

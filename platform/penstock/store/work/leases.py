@@ -24,6 +24,7 @@ from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import GUILTY_DEATHS
 from penstock.store.accounts import fair_turns
 from penstock.store.accounts.fair_turns import ACCOUNT, OWNER, FairTurn
+from penstock.store.models import ensembles
 
 _NOBODY: Final[Mapping[Lane, Collection[str]]] = MappingProxyType({})
 
@@ -105,12 +106,13 @@ _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
            b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
-           s.adapter, a.digest as adapter_digest,
+           s.adapter, a.digest as adapter_digest, s.ensemble, s.member, e.version, e.definition,
            b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
     from leases l join slices s on s.id = l.slice and s.lease = l.id join batches b on b.id = s.batch
         join tenants t on t.id = s.tenant left join model_versions a on a.queue = s.adapter
+        left join ensembles e on e.id = s.ensemble
     where l.nonce = any(array(
         select case number when 0 then cast(:nonce as uuid) else cast(md5(:nonce || ':' || number) as uuid) end
         from generate_series(0, cast(:company as int)) as number))
@@ -310,6 +312,7 @@ def _claim(row: Row[Any]) -> Claim:
         reuse=Reuse(row.dedup, CacheMode(row.cache), row.cache_ttl_seconds),
         asked=row.asked,
         adapter=Adapter(row.adapter, row.adapter_digest) if row.adapter else None,
+        chosen=ensembles.chosen(row.ensemble, row.version, row.definition, row.member) if row.ensemble else None,
     )
 
 

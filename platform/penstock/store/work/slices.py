@@ -19,9 +19,9 @@ _MOST_ACCOUNTS: Final = 32
 _INSERT = text("""
     -- Lane and deadline are copied from the batch, so that a claim reads one index of one table.
     insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                        lines, first_line, last_line, tokens, inline, asked, adapter)
+                        lines, first_line, last_line, tokens, inline, asked, adapter, ensemble, member)
     select b.id, b.tenant, :model, b.lane, :lane_rank, b.deadline, 'queued', :plan_offset, :plan_bytes,
-           :lines, :first_line, :last_line, :tokens, :inline, :asked, :adapter
+           :lines, :first_line, :last_line, :tokens, :inline, :asked, :adapter, :ensemble, :member
     from batches b where b.id = :batch""")
 
 _FEED = text(f"""
@@ -143,7 +143,8 @@ _UNREADABLE = text("""
 
 
 _OF_CUT: Final = (
-    "model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens", "asked", "adapter",
+    "model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens", "asked", "adapter", "ensemble",
+    "member",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -40,6 +40,8 @@ _TYPES: Final = {
     "inline": "bytea",
     "asked": "text",
     "adapter": "text",
+    "ensemble": "bigint",
+    "member": "text",
 }
 """What comes of a job, each as an array over the jobs."""
 
@@ -60,9 +62,9 @@ _INSERT = text(f"""
         returning *),
     cut as (
         insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                            lines, first_line, last_line, tokens, inline, asked, adapter)
+                            lines, first_line, last_line, tokens, inline, asked, adapter, ensemble, member)
         select id, g.tenant, g.model, g.lane, lane_rank, made.deadline, 'queued', plan_offset, plan_bytes,
-               lines, first_line, last_line, tokens, g.inline, g.asked, g.adapter
+               lines, first_line, last_line, tokens, g.inline, g.asked, g.adapter, g.ensemble, g.member
         from given g join made using (id))
     select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{{}}' as int[]) as live_empty_lines,
            0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,
@@ -71,15 +73,21 @@ _INSERT = text(f"""
     from made""")
 
 
+def _pinned(versions: Mapping[str, int]) -> str | None:
+    return json.dumps({asked: [number] for asked, number in versions.items()}) if versions else None
+
+
 def insert(conn: Connection, jobs: Sequence[NewJob]) -> list[Batch | None]:
     """Make these jobs; None stands for one whose idempotency key its tenant has used already."""
     values = [
         {
             **to_row(job.batch),
             **vars(job.cut),
+            "ensemble": job.cut.ensemble,
+            "member": job.cut.member,
             "inline": job.inline,
             "asked_model": job.asked,
-            "versions": None if job.version is None else json.dumps({job.asked: [job.version]}),
+            "versions": _pinned(job.versions),
         }
         for job in jobs
     ]

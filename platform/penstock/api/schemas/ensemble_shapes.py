@@ -1,0 +1,84 @@
+"""What ensembles look like on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from penstock.api.schemas.shapes import unix
+from penstock.domain.ensembles.ensemble import Ensemble, MemberCounts
+
+
+class MemberShape(BaseModel):
+    """A model that may be asked in the ensemble's place."""
+
+    model: str
+    params: dict[str, Any] = Field(description="Fields that a request has there if it does not say them itself.")
+    lines: int | None = Field(description="Of batches and jobs that are kept; null in lists, as are the next four.")
+    completed_lines: int | None
+    failed_lines: int | None
+    calls: int | None = Field(description="Waiting calls, as of some seconds ago.")
+    failed_calls: int | None = Field(description="Those of them that were answered with a 4xx or 5xx.")
+
+
+class EnsembleRule(BaseModel):
+    """Which member is used when all conditions hold."""
+
+    when: dict[str, Any] | None = Field(description="Null in the last one: it always holds.")
+    use: str
+
+
+class EnsembleShape(BaseModel):
+    """One version of an ensemble: it never changes."""
+
+    id: str = Field(description="As `model` of a request names it.")
+    object: Literal["ensemble"] = "ensemble"
+    version: str = Field(pattern="^v[1-9][0-9]*$")
+    kind: Literal["route"]
+    members: list[MemberShape]
+    rules: list[EnsembleRule] = Field(description="The first one that holds counts; the last one always does.")
+    created_at: int
+    created_by: str = Field(description="The key's id, or `cli`.")
+
+
+class EnsembleList(BaseModel):
+    """All ensembles, each in the version that counts now."""
+
+    object: Literal["list"] = "list"
+    data: list[EnsembleShape]
+
+
+class DeletedEnsemble(BaseModel):
+    """Confirms that a name stands for nothing."""
+
+    id: str
+    object: Literal["ensemble"] = "ensemble"
+    deleted: bool = True
+
+
+def ensemble(one: Ensemble, counts: Mapping[str, MemberCounts] | None = None) -> EnsembleShape:
+    """A version's shape."""
+    found = one.definition
+    return EnsembleShape(
+        id=one.name,
+        version=one.label,
+        kind=found.kind.value,
+        members=[_member(one.model, one.params, counts[one.model] if counts else None) for one in found.members],
+        rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
+        created_at=unix(one.created_at),
+        created_by=one.created_by,
+    )
+
+
+def _member(model: str, params: Mapping[str, Any], counts: MemberCounts | None) -> MemberShape:
+    return MemberShape(
+        model=model,
+        params=dict(params),
+        lines=counts and counts.lines,
+        completed_lines=counts and counts.completed,
+        failed_lines=counts and counts.failed,
+        calls=counts and counts.calls,
+        failed_calls=counts and counts.failed_calls,
+    )

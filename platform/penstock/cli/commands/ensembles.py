@@ -1,0 +1,185 @@
+"""`penstock ensembles`: models that are made of several. It needs an operator's key."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
+from penstock.cli.printing import Json, listed, say, say_json, table, utc
+from penstock.cli.printing import show as print_table
+from penstock.stack.problem import Problem
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Ensembles, models that are made of several: add, look, try where requests go (needs an operator's key).",
+)
+
+Name = Annotated[str, typer.Argument(help="The ensemble.")]
+Version = Annotated[int | None, typer.Option(help="An earlier version, by its number.", min=1)]
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="A definition in YAML or JSON (docs/ensembles.md).")],
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Add an ensemble, or the next version of one that is there; batches that are planned keep theirs."""
+    with told(), connected(url, data) as client:
+        one = ask(client, "POST", "/ensembles", content=_definition(file))
+        say_json(one) if as_json else say(f"{one['id']} is {one['version']}, of {_members(one)}")
+
+
+@app.command("list")
+def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """List ensembles, each in the version that counts now."""
+    with told(), connected(url, data) as client:
+        found = ask(client, "GET", "/ensembles")
+        if as_json:
+            say_json(found)
+            return
+        rows = (
+            (one["id"], one["version"], one["kind"], _members(one), utc(one["created_at"])) for one in found["data"]
+        )
+        print_table(table(("ensemble", "version", "kind", "members", "since (UTC)"), rows))
+
+
+@app.command()
+def show(
+    name: Name, version: Version = None, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA
+) -> None:
+    """Show an ensemble: its rules in their order, and what went to each of its members."""
+    with told(), connected(url, data) as client:
+        one = _get(client, name, version)
+        if as_json:
+            say_json(one)
+            return
+        say(f"{one['id']} {one['version']}: {one['kind']}, since {utc(one['created_at'])} UTC")
+        print_table(table(("rule", "when", "use"), _rules(one)))
+        heads = ("member", "lines", "answered", "failed", "calls", "failed calls", "params")
+        counts = ("lines", "completed_lines", "failed_lines", "calls", "failed_calls")
+        print_table(table(heads, (
+            (member["model"], *(f"{member[count]:,}" for count in counts),
+             json.dumps(member["params"]) if member["params"] else "") for member in one["members"]
+        )))  # fmt: skip
+
+
+@app.command("try")
+def try_(
+    name: Name,
+    what: Annotated[str, typer.Argument(help="A text, or a JSONL file of requests.", metavar="TEXT_OR_FILE")],
+    version: Version = None,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Say to which members requests would go, and by which rule; nothing is asked of any model.
+
+    Tokens are estimated with the PENSTOCK_BYTES_PER_TOKEN of this machine.
+    """
+    with told(), connected(url, data) as client:
+        one = _get(client, name, version)
+    with told():
+        found = list(_tried(one, what))
+        if as_json:
+            say_json(listed(found))
+            return
+        by = Counter((request["rule"], request["use"]) for request in found)
+        labels = {place: when for place, when, _ in _rules(one)}
+        rows = ((use, f"{by[rule, use]:,}", str(rule), labels[str(rule)]) for rule, use in sorted(by))
+        print_table(table(("member", "requests", "rule", "when"), rows))
+
+
+@app.command()
+def remove(name: Name, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA) -> None:
+    """Let its name stand for nothing: requests that name it are refused, and what is planned goes on."""
+    with told(), connected(url, data) as client:
+        done = ask(client, "DELETE", f"/ensembles/{quote(name)}")
+        say_json(done) if as_json else say(f"{name} stands for nothing")
+
+
+def _get(client: Any, name: str, version: int | None) -> dict[str, Any]:
+    params = {} if version is None else {"version": version}
+    found: dict[str, Any] = ask(client, "GET", f"/ensembles/{quote(name)}", params=params)
+    return found
+
+
+def _definition(file: Path) -> bytes:
+    """The definition as JSON; raise Problem for what is neither YAML nor JSON."""
+    import yaml
+
+    try:
+        return json.dumps(yaml.safe_load(file.read_bytes())).encode()
+    except OSError as error:
+        raise Problem(f"{file} can't be read: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        at = f", line {where.line + 1}" if where else ""
+        raise Problem(f"{file} is no YAML or JSON{at}: {getattr(error, 'problem', None) or error}.") from None
+
+
+def _members(one: dict[str, Any]) -> str:
+    return ", ".join(member["model"] for member in one["members"])
+
+
+def _rules(one: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    from penstock.domain.ensembles.ensemble import Rule
+
+    for place, rule in enumerate(one["rules"], 1):
+        yield str(place), Rule(rule["use"], rule["when"] or {}).label, rule["use"]
+
+
+def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
+    """Where each request goes; raise Problem for what is none."""
+    from datetime import UTC, datetime
+
+    from penstock.domain.ensembles.ensemble import Ensemble, read
+    from penstock.service.models.routing import Router, Unroutable
+    from penstock.settings import load
+
+    members = [{"model": member["model"], "params": member["params"]} for member in one["members"]]
+    rules = [{name: value for name, value in rule.items() if value is not None} for rule in one["rules"]]
+    definition = read({"name": one["id"], "kind": one["kind"], "members": members, "rules": rules})
+    ensemble = Ensemble(0, int(one["version"][1:]), definition, datetime.now(UTC), "")
+    router = Router(load().bytes_per_token)
+    for place, endpoint, body, custom_id in _requests(what):
+        try:
+            routed = router.routed(ensemble, endpoint, body)
+        except Unroutable as error:
+            raise Problem(f"Request {place}: {error.message}") from None
+        yield {"line": place, "custom_id": custom_id, "use": routed.chosen.model, "rule": routed.rule + 1}
+
+
+def _requests(what: str) -> Iterator[tuple[int, str, bytes, str | None]]:
+    """Number, endpoint, body and custom_id of each: of a file's lines, or of a text as a message."""
+    import msgspec
+
+    from penstock.domain.inference_endpoints import CALLED, named
+
+    chat = "/v1/chat/completions"
+    try:
+        lines = Path(what).read_bytes().splitlines() if Path(what).is_file() else None
+    except (OSError, ValueError):  # a text that is too long for a name, say
+        lines = None
+    if lines is None:
+        yield 1, chat, msgspec.json.encode({"messages": [{"role": "user", "content": what}]}), None
+        return
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            request = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+            url, custom_id = (msgspec.json.decode(request.get(one, b"null")) for one in ("url", "custom_id"))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Problem(f"{what}, line {number}: it is no JSON object.") from None
+        endpoint = named(url) if isinstance(url, str) else chat
+        body = bytes(request.get("body", line))  # as it was written: its bytes are counted
+        yield number, endpoint if endpoint in CALLED else chat, body, custom_id

@@ -1,0 +1,177 @@
+"""`/v1/ensembles`, and calls, jobs and estimates that name one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from api.live import CHAT, arrive, chat, error, http, settle_one, upload
+from api.scripted_ingress import TOKEN, ScriptedIngress
+from e2e.live import until
+from pydantic import SecretStr
+
+from penstock.formats import input as lines
+from penstock.service.admin import keys, models, prices
+from penstock.service.core.transaction import Database
+from penstock.settings import Settings
+
+ENSEMBLES = "/v1/ensembles"
+SUPPORT: dict[str, Any] = {
+    "name": "support",
+    "kind": "route",
+    "members": [{"model": "tiny"}, {"model": "coder", "params": {"temperature": 0, "max_tokens": 5}}],
+    "rules": [{"when": {"regex": "code"}, "use": "coder"}],
+    "default": "tiny",
+}
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A quick table, and ingresses that need report only once."""
+    changed = {"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
+    return settings.model_copy(update=changed)
+
+
+@pytest.fixture
+def members(db: Database) -> None:
+    for name in ("tiny", "coder"):
+        db.run(models.add, name)
+
+
+@pytest.fixture
+def narrow(url: str, db: Database) -> Iterator[httpx.Client]:
+    """A client whose key is for the ensemble only."""
+    _, key = db.run(keys.create, "default", "narrow", models=frozenset({"support"}))
+    with http(url, key) as one:
+        yield one
+
+
+def added(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer = client.post(ENSEMBLES, json=SUPPORT | changes)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def asks(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "support", "messages": [{"role": "user", "content": text}], **more}
+
+
+def test_an_operator_adds_looks_at_and_removes_one(
+    client: httpx.Client, stranger: httpx.Client, narrow: httpx.Client, members: None
+) -> None:
+    made = added(client)
+    assert (made["id"], made["version"], made["kind"], made["members"][1]["lines"]) == ("support", "v1", "route", None)
+    assert made["rules"] == [{"when": {"regex": "code"}, "use": "coder"}, {"when": None, "use": "tiny"}]
+    assert added(client)["version"] == "v1"
+    assert added(client, default="coder", rules=[{"when": {"tools": False}, "use": "tiny"}])["version"] == "v2"
+    assert [one["version"] for one in client.get(ENSEMBLES).json()["data"]] == ["v2"]
+    shown = client.get(f"{ENSEMBLES}/support", params={"version": 1}).json()
+    assert (shown["version"], shown["members"][0]["lines"], shown["members"][0]["calls"]) == ("v1", 0, 0)
+    listed = [one["id"] for one in client.get("/v1/models").json()["data"]]
+    assert listed == ["coder", "tiny", "support"]
+    assert [one["id"] for one in narrow.get("/v1/models").json()["data"]] == ["support"]
+    assert narrow.get("/v1/models/support").json()["live_workers"] == 0
+    for method, path in (("GET", ""), ("POST", ""), ("GET", "/support"), ("DELETE", "/support")):
+        assert error(stranger.request(method, ENSEMBLES + path), 403)["code"] == "operator_only"
+    assert client.delete(f"{ENSEMBLES}/support").json()["deleted"] is True
+    for method in ("GET", "DELETE"):
+        assert error(client.request(method, f"{ENSEMBLES}/support"), 404)["code"] == "ensemble_not_found"
+
+
+def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, members: None) -> None:
+    for changes, param in (
+        ({"kind": "cascade"}, "kind"),
+        ({"members": [*SUPPORT["members"], {"model": "none"}], "default": "none",
+          "rules": [*SUPPORT["rules"], {"when": {"tools": True}, "use": "tiny"}]}, "members[2].model"),
+        ({"rules": [{"when": {"regex": "(?<"}, "use": "coder"}]}, "rules[0].when.regex"),
+        ({"max_cost": 1}, "max_cost"),
+    ):  # fmt: skip
+        assert error(client.post(ENSEMBLES, json=SUPPORT | changes), 400)["param"] == param
+    taken = {"name": "coder", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny"}
+    for raw in ("[]", "7", "{}", '"x"'):
+        error(client.post(ENSEMBLES, content=raw), 400)
+    assert error(client.post(ENSEMBLES, json=taken), 409)["code"] == "name_taken"
+    assert client.get(ENSEMBLES).json()["data"] == []
+
+
+def test_a_call_goes_to_its_member_and_its_answer_says_so(
+    client: httpx.Client, narrow: httpx.Client, db: Database, settings: Settings
+) -> None:
+    with ScriptedIngress(db, settings) as tiny, ScriptedIngress(db, settings, "coder") as coder:
+        for one, name in ((tiny, "tiny"), (coder, "coder")):
+            one.whole = json.dumps({"object": "chat.completion", "model": name, "usage": USAGE}).encode()
+        added(client)
+        until(lambda: narrow.post(CHAT, json=asks("talk")).status_code == 200, "both are known")
+        answer = narrow.post(CHAT, json=asks("some code", seed=1))
+        told = answer.json()
+        trace = told["penstock"]
+        assert told["model"] == "support"
+        [member] = trace.pop("members")
+        assert trace == {"ensemble": "support", "version": "v1", "kind": "route", "winner": "coder"}
+        assert json.loads(answer.headers["x-penstock-ensemble"]) == trace
+        assert {name: member[name] for name in ("model", "outcome", "tokens")} == {
+            "model": "coder", "outcome": "answered", "tokens": 7,
+        }  # fmt: skip
+        assert 0 <= member["ms"] < 30_000
+        sent = json.loads(coder.asked[-1][2])
+        assert (sent["model"], sent["temperature"], sent["max_tokens"], sent["seed"]) == ("coder", 0, 5, 1)
+        assert narrow.post(CHAT, json=asks("talk")).json()["penstock"]["winner"] == "tiny"
+        assert error(narrow.post(CHAT, json=asks("code", model="coder")), 403)["code"] == "model_not_allowed"
+        coder.will("stream")
+        with narrow.stream("POST", CHAT, json=asks("code", stream=True)) as stream:
+            assert json.loads(stream.headers["x-penstock-ensemble"])["winner"] == "coder"
+            assert b"[DONE]" in stream.read()
+        until(lambda: client.get(f"{ENSEMBLES}/support").json()["members"][1]["calls"] == 2, "calls are counted", 20)
+
+
+def test_a_pattern_that_explodes_is_the_calls_own_400(client: httpx.Client, members: None) -> None:
+    added(client, rules=[{"when": {"regex": "(a|aa)+$"}, "use": "coder"}])
+    slow = asks("a" * 200 + "b")
+    until(lambda: client.post(CHAT, json=slow).status_code == 400, "calls know of it")
+    began = time.monotonic()
+    assert error(client.post(CHAT, json=slow), 400)["code"] == "ensemble_rule_too_slow"
+    assert error(client.post("/v1/jobs", json={"body": slow}), 400)["code"] == "ensemble_rule_too_slow"
+    assert time.monotonic() - began < 10
+
+
+def test_a_job_of_one_member_starts_at_once_and_one_of_two_is_planned(
+    client: httpx.Client, narrow: httpx.Client, members: None, db: Database, settings: Settings
+) -> None:
+    added(client)
+    one = narrow.post("/v1/jobs", json={"requests": [{"body": asks("code")}, {"body": asks("more code")}]}).json()
+    assert (one["status"], one["model"], one["versions"]) == ("in_progress", "support", {"support": ["v1"]})
+    two = narrow.post("/v1/jobs", json={"requests": [{"body": asks("code")}, {"body": asks("talk")}]}).json()
+    assert two["status"] == "validating"
+    until(lambda: client.get(f"{ENSEMBLES}/support").json()["members"][1]["lines"] == 2, "they are counted")
+    worker = arrive(db, settings, "gpu", "coder")
+    settle_one(db, settings, worker, lambda number, custom_id: (200, b'{"usage":null}'))
+    counted = client.get(f"{ENSEMBLES}/support").json()["members"][1]
+    assert (counted["lines"], counted["completed_lines"], counted["failed_lines"]) == (2, 2, 0)
+
+
+def test_an_estimate_is_by_the_members_that_lines_go_to(
+    client: httpx.Client, narrow: httpx.Client, members: None, db: Database
+) -> None:
+    added(client)
+    for name, output in (("tiny", "1"), ("coder", "100")):
+        db.run(prices.set_price, name, input="0", cached_input="0", output=output, gpu_second="0", currency="EUR")
+    texts = ["code"] * 10 + ["talk"] * 30
+    content = b"".join(lines.write(f"q{n}", CHAT, asks(text, **_limit(text))) + b"\n" for n, text in enumerate(texts))
+    seen = narrow.post("/v1/batches/estimate", json={"input_file_id": upload(narrow, content)["id"], "endpoint": CHAT})
+    told = seen.json()
+    assert {one["model"]: one["lines"]["expected"] for one in told["models"]} == {"tiny": 30, "coder": 10}
+    assert {one["model"]: one["output_tokens"]["high"] for one in told["models"]} == {"tiny": 240, "coder": 50}
+    assert told["cost"]["tokens"]["high"] == "0.00524", "30 × 8 tokens at 1, and 10 × 5 at 100 a million"
+    other = chat() | {"model": "coder"}
+    assert error(narrow.post("/v1/batches/estimate", json={"body": other}), 403)["code"] == "model_not_allowed"
+
+
+def _limit(text: str) -> dict[str, int]:
+    """What a line says itself; the coder's limit is its params'."""
+    return {} if text == "code" else {"max_tokens": 8}

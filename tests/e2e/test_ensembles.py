@@ -1,0 +1,129 @@
+"""An ensemble of two models through a whole platform on the simulated engine: a batch, a job, calls; with its trace."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from e2e.live import PENSTOCK, Platform, chat, said, until
+
+pytestmark = pytest.mark.timeout(300)
+
+YAML = """
+name: support
+kind: route
+members:
+  - model: tiny
+  - {model: two, params: {temperature: 0}}
+rules:
+  - {when: {regex: two}, use: two}
+default: tiny
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ensemble(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A second worker beside the platform's own, and an ensemble of their two models."""
+    log = tmp_path_factory.mktemp("two") / "worker.log"
+    with log.open("wb") as output:
+        command = [PENSTOCK, "worker", "--model", "two=x", "--engine", "echo"]
+        worker = subprocess.Popen(command, env=platform.child("api").environ(), stdout=output, stderr=output)
+    try:
+        (log.parent / "support.yaml").write_text(YAML)
+        ready = "select count(*) from workers where open and model = 'two'"
+        until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
+        assert worker.poll() is None, log.read_text()
+        assert penstock(platform, "add", str(log.parent / "support.yaml")) == "support is v1, of tiny, two\n"
+        yield
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+
+
+def penstock(platform: Platform, *arguments: str) -> str:
+    command = [PENSTOCK, "ensembles", *arguments, "--data", str(platform.data), "--url", platform.url]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def member_of(n: int) -> str:
+    return "two" if n % 3 == 0 else "tiny"
+
+
+def line(n: int, text: str = "", **more: Any) -> dict[str, Any]:
+    return chat(f"{n}", f"line {n} for {member_of(n)}{text}", model="support", **more)
+
+
+def trace(winner: str, outcome: str, tokens: int, ms: int) -> dict[str, Any]:
+    member = {"model": winner, "outcome": outcome, "tokens": tokens, "ms": ms}
+    return {"ensemble": "support", "version": "v1", "kind": "route", "winner": winner, "members": [member]}
+
+
+def test_each_line_of_a_batch_is_answered_by_its_member_and_says_so(platform: Platform) -> None:
+    lines = [line(n, " [[status 422]]" * (n == 7)) for n in range(300)]
+    lines.append(line(300) | {"custom_id": "again"})
+    batch = platform.ended(platform.submit([*lines, line(300)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 301, 1)
+    answers = platform.file(batch.output_file_id)
+    assert [answer["custom_id"] for answer in answers] == [*(f"{n}" for n in range(300) if n != 7), "again", "300"]
+    for answer in answers[:-1]:
+        n = 300 if answer["custom_id"] == "again" else int(answer["custom_id"])
+        body = answer["response"]["body"]
+        assert (said(answer), body["model"]) == (f"line {n} for {member_of(n)}", "support")
+        ms = body["penstock"]["members"][0]["ms"]
+        assert body["penstock"] == trace(member_of(n), "answered", body["usage"]["total_tokens"], ms)
+        assert 0 <= ms < 60_000
+    same = answers[-1]["response"]
+    assert same["cached"], "with the member's temperature equal lines have one answer"
+    assert same["body"]["penstock"] == trace("two", "reused", same["body"]["usage"]["total_tokens"], 0)
+    [failed] = platform.file(batch.error_file_id)
+    assert failed["response"]["body"]["penstock"]["members"][0]["outcome"] == "refused"
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["versions"] == {"support": ["v1"], "tiny": ["v1"], "two": ["v1"]}
+    of_members = {answer["response"]["body"]["penstock"]["winner"] for answer in answers}
+    assert of_members == {"tiny", "two"}
+    used = platform.http.get("/usage", params={"group_by": "model", "start_time": batch.created_at}).json()
+    of = {one["model"] for bucket in used["data"] for one in bucket["results"]}
+    assert (of >= {"tiny", "two"}, "support" in of) == (True, False), "what it cost is its members'"
+
+
+def test_failed_lines_are_asked_again_of_the_member_that_they_go_to_then(platform: Platform) -> None:
+    lines = [line(n, f" [[status 503 times {3 * (n % 2)}]]") for n in range(1, 5)]
+    batch = platform.ended(platform.submit(lines).id)
+    assert batch.request_counts
+    assert batch.request_counts.failed == 2
+    again = platform.ended(platform.http.post(f"/batches/{batch.id}/retry", json={}).json()["id"])
+    won = {a["custom_id"]: a["response"]["body"]["penstock"]["winner"] for a in platform.file(again.output_file_id)}
+    assert won == {"1": "tiny", "3": "two"}
+
+
+def test_jobs_and_calls_go_by_the_same_rules_and_lines_are_counted(platform: Platform) -> None:
+    requests = [{"custom_id": f"{n}", "body": line(n)["body"]} for n in (1, 3)]
+    for sent in (requests, requests[:1]):  # two members: planned as a file; one: at once
+        job = platform.http.post("/jobs", json={"requests": sent}).json()
+        assert platform.http.get(f"/jobs/{job['id']}", params={"wait": 30}).json()["status"] == "completed"
+        ended = platform.http.get(f"/jobs/{job['id']}").json()
+        rows = ended["results"] if ended["results"] is not None else platform.file(ended["output_file_id"])
+        assert [row["response"]["body"]["penstock"]["winner"] for row in rows] == ["tiny", "two"][: len(sent)]
+    for n in (1, 3):
+        asked = line(n)["body"]
+        answer = platform.http.post("/chat/completions", json=asked)
+        body = answer.json()
+        assert (body["model"], answer.headers["x-penstock-version"]) == ("support", "v1")
+        assert body["choices"][0]["message"]["content"] == f"line {n} for {member_of(n)}"
+        ms = body["penstock"]["members"][0]["ms"]
+        assert body["penstock"] == trace(member_of(n), "answered", body["usage"]["total_tokens"], ms)
+        streamed = platform.http.post("/chat/completions", json=asked | {"stream": True})
+        assert json.loads(streamed.headers["x-penstock-ensemble"])["winner"] == member_of(n)
+        chunks = [json.loads(part[6:]) for part in streamed.text.splitlines() if part.startswith("data: {")]
+        assert {chunk["model"] for chunk in chunks} == {"support"}
+    shown = json.loads(penstock(platform, "show", "support", "--json"))["members"]
+    assert [member["model"] for member in shown] == ["tiny", "two"]
+    lines = platform.ask("select sum(lines)::int from slices where ensemble is not null")
+    assert sum(member["lines"] for member in shown) == lines
