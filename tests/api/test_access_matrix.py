@@ -37,7 +37,8 @@ OWNED = ("file_id", "upload_id", "batch_id", "endpoint_id", "eval_id")
 class Place:
     """A live API, every route of its OpenAPI page that needs a key, and the ids of one tenant's things."""
 
-    url: str
+    client: httpx.Client
+    """Without a key."""
     db: Database
     routes: list[Route]
     ids: dict[str, str]
@@ -56,7 +57,7 @@ class Place:
         path = path.replace("{version_id}", "x@v1").replace("{alias_id}", "x@canary").replace("{pool_name}", "x")
         path = path.replace("{ensemble}", "x")
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        answer = httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False)
+        answer = self.client.request(method, path, headers=headers)
         documented.check(answer)
         return answer
 
@@ -83,7 +84,8 @@ def place(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.Te
         ids["eval"] = client.post("/v1/evals", json=new).json()["id"]
         ids["run"] = client.post(f"/v1/evals/{ids['eval']}/runs", json={"model": "tiny"}).json()["id"]
         ids["endpoint"] = client.post("/v1/webhook_endpoints", json={"url": "https://93.184.215.14/x"}).json()["id"]
-        yield Place(url, Database(engine, lambda hints: None), routes, ids)
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as nobody:
+            yield Place(nobody, Database(engine, lambda hints: None), routes, ids)
     engine.dispose()
 
 
@@ -166,7 +168,7 @@ def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: p
                 assert answer.status_code not in (401, 403, 500)
             else:
                 assert error(answer, 403)["code"] == "read_only_key"
-    with http(place.url) as client:
+    with http(str(place.client.base_url)) as client:
         assert client.get(f"/v1/batches/{place.ids['batch']}").json()["status"] == "validating"
         assert client.get(f"/v1/uploads/{place.ids['upload']}").json()["status"] == "pending"
         assert client.get(f"/v1/evals/{place.ids['eval']}/runs/{place.ids['run']}").json()["status"] == "preparing"
@@ -174,7 +176,7 @@ def test_a_viewer_reads_everything_and_changes_nothing(place: Place, subtests: p
 
 def test_head_is_answered_as_get_is_without_a_body(place: Place, subtests: pytest.Subtests) -> None:
     key, few = place.key(), place.key(scopes=frozenset({Scope.FILES}))
-    with http(place.url) as client:
+    with http(str(place.client.base_url)) as client:
         assert client.head("/health/live").status_code == client.get("/health/live").status_code == 200
     for route in place.routes:
         with subtests.test(route=route):

@@ -192,8 +192,9 @@ def test_transformers_says_what_llamacpp_says_but_where_rounding_decides(
         if not tokens[place] or "\ufffd" in tokens[place]:  # half a character, which is told with the next token
             print(f"line {n}: from token {place} of {TOKENS}, in the middle of a character")
             continue
-        print(f"line {n}: from token {place} of {TOKENS}; llama.cpp's choice was {doubt(other, place):.6f} better there")
-        assert doubt(other, place) < MOST_DOUBT
+        better = doubt(other, place)
+        print(f"line {n}: from token {place} of {TOKENS}; llama.cpp's choice was {better:.6f} better there")
+        assert better < MOST_DOUBT
     assert len(parted) <= LINES // 5
 
 

@@ -144,7 +144,8 @@ async def _polls(house: House) -> None:
             for one in crowd:
                 one.cancel()
             await asyncio.gather(*crowd, return_exceptions=True)
-        await theirs.post(f"/v1/jobs/{stuck}/cancel")
+        async with theirs.post(f"/v1/jobs/{stuck}/cancel") as response:
+            response.raise_for_status()
 
 
 async def made(client: aiohttp.ClientSession, text: str) -> str:
