@@ -17,6 +17,7 @@ import openai
 import structlog
 import uvicorn
 from api import documented
+from e2e.live import TLS
 from store import as_holder
 
 from penstock.api.app import create_app
@@ -85,12 +86,12 @@ def http(url: str, key: str = KEY) -> httpx.Client:
     """A plain client with a key, which lets no answer pass that is not documented."""
     hooks: dict[str, Any] = {"response": [documented.check]}
     headers = {"authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False, event_hooks=hooks)
+    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False, event_hooks=hooks, verify=TLS)
 
 
 def sdk(url: str, key: str = KEY, **options: Any) -> openai.OpenAI:
     """OpenAI's own client, which lets no answer pass that is not documented."""
-    client = openai.DefaultHttpxClient(event_hooks={"response": [documented.check]})
+    client = openai.DefaultHttpxClient(event_hooks={"response": [documented.check]}, verify=TLS)
     return openai.OpenAI(base_url=f"{url}/v1", api_key=key, http_client=client, **options)
 
 

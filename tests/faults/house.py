@@ -368,7 +368,7 @@ def _spelled(settings: Mapping[str, str]) -> dict[str, str]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=5, trust_env=False, verify=live.TLS).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from e2e.live import CHAT, until
+from e2e.live import CHAT, TLS, until
 from faults.house import KEY, MODEL, House
 from faults.servers import PostgresServer, ValkeyServer
 
@@ -59,7 +59,7 @@ class Site:
 
         def known() -> bool:
             try:
-                pages = [httpx.get(f"{url}/metrics", trust_env=False).text for url in self.urls]
+                pages = [httpx.get(f"{url}/metrics", trust_env=False, verify=TLS).text for url in self.urls]
             except httpx.HTTPError:
                 return False
             return all(_open(page) == 3 for page in pages)
@@ -105,7 +105,7 @@ def whole(site: Site) -> None:
 def ask(url: str, text: str, key: str = KEY, **more: Any) -> httpx.Response:
     body = {"model": MODEL, "messages": [{"role": "user", "content": text}], **more}
     headers = {"authorization": f"Bearer {key}"}
-    return httpx.post(f"{url}{CHAT}", json=body, headers=headers, timeout=60, trust_env=False)
+    return httpx.post(f"{url}{CHAT}", json=body, headers=headers, timeout=60, trust_env=False, verify=TLS)
 
 
 @dataclass
@@ -318,7 +318,10 @@ def test_200_idle_streams_are_held_and_their_engines_hear_when_clients_leave(sit
 
 
 def in_flight(site: Site, count: int) -> bool:
-    return f"penstock_calls_in_flight {count}.0" in httpx.get(f"{site.house.url}/metrics", trust_env=False).text
+    return (
+        f"penstock_calls_in_flight {count}.0"
+        in httpx.get(f"{site.house.url}/metrics", trust_env=False, verify=TLS).text
+    )
 
 
 def test_a_client_that_waits_on_a_quiet_stream_is_not_given_up_and_one_that_reads_nothing_is(site: Site) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e.live import CHAT, Client, chat
+from e2e.live import CHAT, TLS, Client, chat
 from faults.house import House
 from faults.load import check
 from faults.one_of_each import arm, revive
@@ -247,7 +247,7 @@ def test_a_client_that_leaves_a_waiting_call(house: House, tenant: Client, strea
     owes_nothing(house, tenant, files=0)
     metrics = f"{house.url}/metrics"
     none = "penstock_calls_in_flight 0.0"
-    house.until(lambda: none in httpx.get(metrics, trust_env=False).text, "no call is in flight", 10)
+    house.until(lambda: none in httpx.get(metrics, trust_env=False, verify=TLS).text, "no call is in flight", 10)
 
 
 def test_a_client_that_leaves_long_polls(house: House, tenant: Client) -> None:

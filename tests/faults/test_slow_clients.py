@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from api.live import batch_of, error, upload
-from e2e.live import until
+from e2e.live import TLS, until
 from faults.house import KEY, House
 
 MIB = 1024 * 1024
@@ -72,7 +72,7 @@ def client(house: House, name: str) -> httpx.Client:
 
 def _answers(where: tuple[str, int]) -> bool:
     try:
-        return httpx.get(f"http://{where[0]}:{where[1]}/health/ready", trust_env=False).status_code == 200
+        return httpx.get(f"http://{where[0]}:{where[1]}/health/ready", trust_env=False, verify=TLS).status_code == 200
     except httpx.HTTPError:
         return False
 
