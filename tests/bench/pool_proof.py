@@ -63,9 +63,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ps-") as name:
         folder = Path(name)
         members = dict.fromkeys(pool_batches.MODELS, _ECHO) if given.echo else _models(folder)
-        found = [_run(policy, folder / policy, members) for policy in given.policies]
-    for one in found:
-        print(json.dumps(one.__dict__), flush=True)
+        found = []
+        for policy in given.policies:
+            found.append(_run(policy, folder / policy, members))
+            print(json.dumps(found[-1].__dict__), flush=True)
     if len(found) == 2:
         ours, fifo = found
         print(f"{ours.switches} switches against {fifo.switches}, {ours.seconds_lost:.0f} s against"
