@@ -187,6 +187,9 @@ def test_transformers_says_what_llamacpp_says_but_where_rounding_decides(
     print(f"{LINES - len(parted)} of {LINES} lines are equal")
     for n in parted:
         one, other = pairs[n]
+        if one.text.replace("\ufffd", "") == other.text.replace("\ufffd", ""):
+            print(f"line {n}: equal but for half characters, which llama.cpp may leave out")
+            continue
         tokens = [told["token"] for told in other.tokens]
         place = next(at for at in range(len(tokens)) if not one.text.startswith("".join(tokens[: at + 1])))
         if not tokens[place] or "\ufffd" in tokens[place]:  # half a character, which is told with the next token
