@@ -6,41 +6,25 @@ counted exactly, in the rows that record them; a call leaves no row, and must no
 
 from __future__ import annotations
 
-import structlog
-
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.api_errors import Unavailable
-from penstock.service.calls.periodic_writer import WRITE_SECONDS, PeriodicWriter
+from penstock.service.calls.call_counts import CallCounts
+from penstock.service.calls.periodic_writer import WRITE_SECONDS
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.accounts import prices, usage
-
-log = structlog.get_logger()
 
 Sums = dict[tuple[str, str], tuple[int, Usage]]
 
 
-class CallUsage(PeriodicWriter):
+class CallUsage(CallCounts[tuple[str, str], tuple[int, Usage]]):
     """One process's sums by tenant and model, on one event loop; used with `async with`, whose end writes the last."""
 
     def __init__(self, db: AsyncDatabase, write_seconds: float = WRITE_SECONDS) -> None:
-        super().__init__(write_seconds)
-        self._db = db
-        self._sums: Sums = {}
+        super().__init__(db, add, "call_usage_lost", write_seconds)
 
     def count(self, tenant: str, model: str, used: Usage) -> None:
         """One call was answered."""
-        calls, before = self._sums.get((tenant, model), (0, Usage()))
-        self._sums[tenant, model] = calls + 1, before + used
-
-    async def write(self) -> None:
-        """Write what was counted since the last time."""
-        sums, self._sums = self._sums, {}
-        if not sums:
-            return
-        try:
-            await self._db.run(add, sums)
-        except Unavailable as error:  # it may be written or not: again might be twice
-            log.warning("call_usage_lost", calls=sum(calls for calls, _ in sums.values()), error=error.message)
+        calls, before = self._counts.get((tenant, model), (0, Usage()))
+        self._counts[tenant, model] = calls + 1, before + used
 
 
 def add(tx: Transaction, sums: Sums) -> None:
