@@ -13,8 +13,8 @@ from store.world import CHAT, World
 from penstock.formats import input as lines
 from penstock.formats import plan
 from penstock.service.admin import models
-from penstock.service.models import ensembles
-from penstock.service.models.routing import TOO_SLOW
+from penstock.service.ensembles import ensembles
+from penstock.service.ensembles.routing import TOO_SLOW
 
 SUPPORT: dict[str, Any] = {
     "name": "support",

@@ -22,9 +22,9 @@ from penstock.service.calls import call_usage
 from penstock.service.control import budgets, delete, erasure
 from penstock.service.core import audit
 from penstock.service.core.transaction import Database
+from penstock.service.ensembles import ensembles
 from penstock.service.intake.retry import RetryRequest, retry
 from penstock.service.lifecycle import work
-from penstock.service.models import ensembles
 from penstock.service.webhooks import endpoints
 from penstock.settings import Settings
 

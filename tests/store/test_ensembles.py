@@ -13,8 +13,9 @@ from penstock.domain.api_errors import BadRequest, Conflict, NotFound
 from penstock.domain.models.version import Definition
 from penstock.domain.work.holder import Holder
 from penstock.service.admin import models
+from penstock.service.ensembles import ensembles
 from penstock.service.lifecycle import work
-from penstock.service.models import aliases, ensembles, repin, versions
+from penstock.service.models import aliases, repin, versions
 
 
 def definition(*members: str, name: str = "support", **more: Any) -> dict[str, Any]:

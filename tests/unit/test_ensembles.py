@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.ensembles import route
 from penstock.domain.ensembles.conditions import CONDITIONS, contains_code
-from penstock.domain.ensembles.ensemble import Rule, read
+from penstock.domain.ensembles.definition import read
+from penstock.domain.ensembles.ensemble import Rule
 from penstock.formats.routed_request import RequestFacts, with_defaults
 
 CHAT = "/v1/chat/completions"
@@ -155,7 +156,7 @@ def test_rules_behind_the_one_that_holds_and_ones_that_never_hold_change_nothing
 @pytest.mark.parametrize(
     ("changes", "param", "words"),
     [
-        ({"kind": "vote"}, "kind", "'vote' is not there yet; there is: route."),
+        ({"kind": "best_of"}, "kind", "'best_of' is not there yet; there are: route, "),
         ({"kind": "magic"}, "kind", "'magic' is no kind of ensemble"),
         ({"kind": None}, "kind", "Missing required parameter: 'kind'."),
         ({"name": ""}, "name", "1 to 200 characters"),

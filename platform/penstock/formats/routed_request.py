@@ -126,6 +126,8 @@ def with_defaults(body: bytes, endpoint: str, params: Mapping[str, Any]) -> byte
             name = field_to_limit(endpoint, name, ())
             if limited:
                 continue
+        if name == "logprobs" and endpoint == "/v1/completions":
+            value = int(value)  # there it says how many
         if name not in fields:
             added[name] = msgspec.Raw(_encode(value))
     return _encode(fields | added) if added else body

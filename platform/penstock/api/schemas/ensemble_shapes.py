@@ -65,7 +65,7 @@ def ensemble(one: Ensemble, counts: Mapping[str, MemberCounts] | None = None) ->
         id=one.name,
         version=one.label,
         kind=found.kind.value,
-        members=[_member(one.model, one.params, counts[one.model] if counts else None) for one in found.members],
+        members=[_member(one.model, one.params, counts[one.label] if counts else None) for one in found.members],
         rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
         created_at=unix(one.created_at),
         created_by=one.created_by,

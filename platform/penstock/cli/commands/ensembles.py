@@ -141,8 +141,9 @@ def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
     """Where each request goes; raise Problem for what is none."""
     from datetime import UTC, datetime
 
-    from penstock.domain.ensembles.ensemble import Ensemble, read
-    from penstock.service.models.routing import Router, Unroutable
+    from penstock.domain.ensembles.definition import read
+    from penstock.domain.ensembles.ensemble import Ensemble
+    from penstock.service.ensembles.routing import Router, Unroutable
     from penstock.settings import load
 
     members = [{"model": member["model"], "params": member["params"]} for member in one["members"]]

@@ -65,7 +65,7 @@ class Cut:
     @property
     def member(self) -> str | None:
         """As the ensemble names it."""
-        return self.chosen.model if self.chosen else None
+        return self.chosen.label if self.chosen else None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class WrittenChoice(msgspec.Struct):
     finish_reason: Any = None
     message: WrittenMessage | None = None
     text: Any = None
+    logprobs: Any = None
 
 
 class WrittenItem(msgspec.Struct):

@@ -13,7 +13,7 @@ from penstock.domain.fleet.model import Model
 from penstock.domain.models.name import check_name
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
-from penstock.service.models import ensembles
+from penstock.service.ensembles import ensembles
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.fleet import models
 

@@ -18,7 +18,7 @@ from penstock.formats.answers import call_answer
 from penstock.formats.output import usage_of
 from penstock.service.calls.poison import fingerprint
 from penstock.service.calls.reuse import Choice, choice
-from penstock.service.models.routing import Router, Unroutable
+from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.settings import Settings
 
 _LONG_BODY_BYTES: Final = 256 * 1024
@@ -107,7 +107,7 @@ async def read(given: CallRead, registry: Registry, settings: Settings) -> CallR
     What takes milliseconds of an event loop, or may with somebody's pattern, a thread does. Raises BadRequest.
     """
     ensemble = registry.ensemble(engine_body.model_of(given.raw) or "") if registry.ensembles else None
-    if len(given.raw) > _LONG_BODY_BYTES or (ensemble is not None and ensemble.definition.has_patterns):
+    if len(given.raw) > _LONG_BODY_BYTES or (ensemble is not None and ensemble.definition.patterns):
         return await asyncio.to_thread(_read, given, registry, settings)
     return _read(given, registry, settings)
 

@@ -17,8 +17,8 @@ class EnsembleCalls(CallCounts[tuple[int, str], tuple[int, int]]):
 
     def count(self, chosen: ChosenMember, *, failed: bool) -> None:
         """One call ended."""
-        calls, failures = self._counts.get((chosen.ensemble_id, chosen.model), (0, 0))
-        self._counts[chosen.ensemble_id, chosen.model] = calls + 1, failures + failed
+        calls, failures = self._counts.get((chosen.ensemble_id, chosen.label), (0, 0))
+        self._counts[chosen.ensemble_id, chosen.label] = calls + 1, failures + failed
 
 
 def _add(tx: Transaction, counts: dict[tuple[int, str], tuple[int, int]]) -> None:

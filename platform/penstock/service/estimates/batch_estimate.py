@@ -43,12 +43,12 @@ from penstock.formats.engine_body import with_model
 from penstock.service.calls import tokenize
 from penstock.service.calls.call import Calls
 from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates import eta, model_part, sample, token_heuristic
 from penstock.service.estimates.estimate_request import EstimateRequest
 from penstock.service.estimates.model_part import ModelPart
 from penstock.service.estimates.sample import Looking, Sample, Sampled
 from penstock.service.models import registry
-from penstock.service.models.routing import Router, Unroutable
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.limits import LimitSettings

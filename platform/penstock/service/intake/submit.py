@@ -26,6 +26,7 @@ from penstock.formats import plan
 from penstock.formats.input import Checked
 from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import AsyncDatabase, Transaction
+from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates import token_heuristic
 from penstock.service.intake import creation
 from penstock.service.intake.creation import attach, first, made_before
@@ -33,7 +34,6 @@ from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.intake.upload import Sealed, Upload
 from penstock.service.limits import kept
 from penstock.service.models.pins import LineModel, pins
-from penstock.service.models.routing import Router, Unroutable
 from penstock.settings import Settings
 from penstock.settings.limits import LimitSettings
 from penstock.settings.plans import PlanSettings

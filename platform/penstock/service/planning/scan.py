@@ -24,9 +24,9 @@ from penstock.formats import input as lines
 from penstock.formats.canonical import fingerprint
 from penstock.formats.input import Checked
 from penstock.formats.prefix import beginnings
+from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates import token_heuristic
 from penstock.service.models.pins import LineModel
-from penstock.service.models.routing import Router, Unroutable
 from penstock.service.planning.line_models import LineModels
 from penstock.service.planning.order import Numbers, leaders
 from penstock.settings import Settings

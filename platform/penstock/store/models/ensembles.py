@@ -13,7 +13,9 @@ from sqlalchemy import Connection, Row, text
 
 from penstock.domain.accounts.audit import Actor
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble, EnsembleDefinition, MemberCounts, read
+from penstock.domain.ensembles import ensemble
+from penstock.domain.ensembles.definition import read
+from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble, EnsembleDefinition, MemberCounts
 
 _COLUMNS: Final = "id, version, definition, created_at, actor"
 _LATEST = text(f"""
@@ -91,7 +93,7 @@ def with_member(conn: Connection, model: str) -> list[str]:
 
 def counts(conn: Connection, one: Ensemble) -> dict[str, MemberCounts]:
     """What went to each member of this version, those that nothing went to included."""
-    found = {member.model: MemberCounts() for member in one.definition.members}
+    found = {member.label: MemberCounts() for member in one.definition.members}
     calls = {row.member: (row.calls, row.failed) for row in conn.execute(_CALLS, {"ensemble": one.id})}
     lines = {row.member: row for row in conn.execute(_LINES, {"ensemble": one.id})}
     for member, row in lines.items():
@@ -114,9 +116,9 @@ def add_calls(conn: Connection, counted: Mapping[tuple[int, str], tuple[int, int
 
 
 def chosen(id: int, version: int, definition: str, member: str) -> ChosenMember:
-    """The member that a slice's lines went to."""
+    """The member that a slice's lines went to, by its label."""
     found = _read(definition)
-    return ChosenMember(id, found.name, version, found.kind, member, found.member(member).params)
+    return ensemble.chosen(id, version, found, found.member(member))
 
 
 def _ensemble(row: Row[Any]) -> Ensemble:

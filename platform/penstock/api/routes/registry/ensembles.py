@@ -14,9 +14,9 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.schemas import ensemble_shapes
 from penstock.api.schemas.ensemble_shapes import DeletedEnsemble, EnsembleList, EnsembleShape
-from penstock.domain.ensembles.ensemble import MOST_MEMBERS, MOST_RULES
-from penstock.service.models import ensembles
-from penstock.service.models.ensembles import MOST_BYTES
+from penstock.domain.ensembles.definition import MOST_MEMBERS, MOST_RULES
+from penstock.service.ensembles import ensembles
+from penstock.service.ensembles.ensembles import MOST_BYTES
 
 router = APIRouter(prefix="/v1/ensembles", tags=["models"], responses=DOCUMENTED)
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
-from penstock.domain.ensembles.ensemble import Ensemble, EnsembleDefinition, MemberCounts, read
+from penstock.domain.ensembles.definition import read
+from penstock.domain.ensembles.ensemble import Ensemble, EnsembleDefinition, MemberCounts
 from penstock.domain.models.name import check_name
 from penstock.domain.models.registry import UnknownTarget
 from penstock.domain.nesting import MOST_LEVELS, is_too_deep
 from penstock.scoring.bounded_regex import BoundedRegex
+from penstock.scoring.bounded_schema import BoundedSchema
 from penstock.service.core import audit
 from penstock.service.core.transaction import Transaction
 from penstock.service.models import registry
@@ -63,9 +65,10 @@ def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
 
 
 def _check_patterns(wanted: EnsembleDefinition) -> None:
-    for place, rule in enumerate(wanted.rules):
-        if "regex" in rule.when:
-            BoundedRegex(rule.when["regex"], f"rules[{place}].when.regex")
+    for place, pattern in wanted.patterns.items():
+        BoundedRegex(pattern, place)
+    if wanted.accept.json_schema is not None:
+        BoundedSchema(wanted.accept.json_schema, "accept.json_schema")
 
 
 def _check_members(tx: Transaction, wanted: EnsembleDefinition) -> None:

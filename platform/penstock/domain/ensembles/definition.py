@@ -1,0 +1,281 @@
+"""Definitions of ensembles: read from what an operator wrote, JSON or YAML, and checked by themselves."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, Final, TypeVar
+
+from penstock.domain.api_errors import BadRequest
+from penstock.domain.ensembles.conditions import CONDITIONS
+from penstock.domain.ensembles.ensemble import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Accept,
+    EnsembleDefinition,
+    EnsembleKind,
+    EnsembleMember,
+    Extract,
+    Normalise,
+    Rule,
+    Tie,
+)
+
+E = TypeVar("E", bound=StrEnum)
+
+MOST_MEMBERS: Final = 20
+MOST_RULES: Final = 50
+MOST_PARAMS: Final = 50
+MOST_LABELS: Final = 200
+MOST_WEIGHT: Final = 1_000_000
+MOST_SECONDS: Final = 86_400
+_NOT_PARAMS: Final = frozenset(
+    {
+        "model", "messages", "prompt", "input", "instructions", "tools", "stream", "stream_options", "background",
+        "metadata", "response_format", "text", "cache", "cache_salt", "priority", "service_tier", "request_id", "user",
+    }
+)  # fmt: skip
+"""What a request asks, or what a rule or the platform reads of it: no member changes that."""
+_PLANNED: Final = ("best_of", "combine")
+_OF_ALL: Final = {"name", "kind", "members"}
+_FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
+    EnsembleKind.ROUTE: {"rules", "default"},
+    EnsembleKind.FALLBACK: {"timeout_seconds"},
+    EnsembleKind.VOTE: {"extract", "tie", "min_responses", "on_error", "timeout_seconds"},
+    EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds"},
+}
+
+
+def read(value: Any) -> EnsembleDefinition:
+    """The definition that was written; raises BadRequest with what is wrong, and where."""
+    every = _object(value, "", _OF_ALL.union(*_FIELDS.values()))
+    name, kind = _text(every, "name", ""), _kind(_text(every, "kind", ""))
+    fields = _object(value, "", _OF_ALL | _FIELDS[kind])
+    if "@" in name:
+        raise BadRequest("An ensemble's name has no '@': aliases and versions are of models.", param="name")
+    members = _members(fields.get("members"), name, kind)
+    if kind is EnsembleKind.ROUTE:
+        return EnsembleDefinition(name, kind, members, _used_rules(fields, members))
+    return EnsembleDefinition(
+        name,
+        kind,
+        members,
+        extract=_extract(fields.get("extract", {})),
+        tie=_one_of(fields, "tie", Tie.HEAVIEST),
+        min_responses=_count(fields, "min_responses", 1, len(members)),
+        accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
+        fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
+        timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
+    )
+
+
+def _kind(kind: str) -> EnsembleKind:
+    try:
+        return EnsembleKind(kind)
+    except ValueError:
+        there = ", ".join(EnsembleKind)
+        not_yet = "is not there yet" if kind in _PLANNED else "is no kind of ensemble"
+        raise BadRequest(f"{kind[:40]!r} {not_yet}; there are: {there}.", param="kind") from None
+
+
+def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember, ...]:
+    made: list[EnsembleMember] = []
+    times: Counter[str] = Counter()
+    known = {"model", "params", "weight"} if kind is EnsembleKind.VOTE else {"model", "params"}
+    for place, one in enumerate(_list(value, "members", 2 if kind.gathers else 1, MOST_MEMBERS)):
+        at = f"members[{place}]"
+        fields = _object(one, at, known)
+        model = _text(fields, "model", at)
+        if model == name:
+            raise BadRequest("An ensemble can't be its own member.", param=f"{at}.model")
+        times[model] += 1
+        if times[model] > 1 and not kind.gathers:
+            raise BadRequest(f"The member {model!r} is there twice.", param=f"{at}.model")
+        label = model if times[model] == 1 else f"{model}#{times[model]}"
+        made.append(
+            EnsembleMember(model, _params(fields.get("params", {}), f"{at}.params"), _weight(fields, at), label)
+        )
+    return tuple(made)
+
+
+def _weight(fields: Mapping[str, Any], at: str) -> Fraction:
+    """As it was written in decimals: of 0.1, 0.2 and 0.3 the first two are as heavy as the third."""
+    weight = _number(fields, "weight", at, 1, 0, MOST_WEIGHT)
+    return Fraction(repr(weight))
+
+
+def _params(value: Any, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or len(value) > MOST_PARAMS or not all(isinstance(name, str) for name in value):
+        raise BadRequest(f"params are fields of a request with their values, {MOST_PARAMS} at most.", param=at)
+    if odd := next((name for name in value if name in _NOT_PARAMS), None):
+        raise BadRequest(f"A member can't set {odd!r}: that is the request's own.", param=f"{at}.{odd}")
+    return value
+
+
+def _extract(value: Any) -> Extract:
+    fields = _object(value, "extract", {"regex", "json", "json_schema", "normalise"})
+    ways = [name for name in ("regex", "json", "json_schema") if name in fields]
+    if len(ways) > 1:
+        raise BadRequest(f"A vote is read in one way, not by {' and '.join(ways)}.", param=f"extract.{ways[1]}")
+    normalise = _one_of(fields, "normalise", Normalise.TRIM, "extract")
+    if "regex" in fields:
+        return Extract(regex=_text(fields, "regex", "extract", 1_000), normalise=normalise)
+    if "json" in fields:
+        return Extract(json=_pointer(fields["json"], "extract.json"), normalise=normalise)
+    if "json_schema" in fields:
+        pointer, labels = _labels(fields["json_schema"])
+        return Extract(json=pointer, labels=labels, normalise=normalise)
+    return Extract(normalise=normalise)
+
+
+def _pointer(value: Any, at: str) -> str:
+    if not isinstance(value, str) or (value and not value.startswith("/")) or len(value) > 200:
+        raise BadRequest("A JSON pointer is empty or begins with '/': /label, say.", param=at)
+    return value
+
+
+def _labels(schema: Any) -> tuple[str | None, tuple[str, ...]]:
+    """Where the label stands that a schema's enum lists: all of the text, or one property of an object."""
+    at = "extract.json_schema"
+    if isinstance(schema, dict) and "enum" in schema:
+        return None, _enum(schema["enum"], f"{at}.enum")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    found = [
+        (name, one["enum"])
+        for name, one in (properties.items() if isinstance(properties, dict) else ())
+        if isinstance(one, dict) and "enum" in one
+    ]
+    if len(found) != 1:
+        message = "The schema needs an 'enum', or one property that has one: those are the labels."
+        raise BadRequest(message, param=at)
+    name, values = found[0]
+    pointer = str(name).replace("~", "~0").replace("/", "~1")
+    return f"/{pointer}", _enum(values, f"{at}.properties.{name}.enum")
+
+
+def _enum(values: Any, at: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not 2 <= len(values) <= MOST_LABELS:
+        raise BadRequest(f"An enum has 2 to {MOST_LABELS} labels.", param=at)
+    if not all(isinstance(one, str) and 0 < len(one) <= 200 for one in values) or len(set(values)) < len(values):
+        raise BadRequest("An enum's labels are different texts of 1 to 200 characters.", param=at)
+    return tuple(values)
+
+
+def _accept(every: Mapping[str, Any]) -> Accept:
+    fields = _object(every.get("accept"), "accept", {"mean_logprob_over", "regex", "json_schema"})
+    if not fields:
+        message = "A cascade says when an answer is good enough: mean_logprob_over, regex or json_schema."
+        raise BadRequest(message, param="accept")
+    schema = fields.get("json_schema")
+    if "json_schema" in fields and not isinstance(schema, dict):
+        raise BadRequest("accept.json_schema is a JSON schema.", param="accept.json_schema")
+    return Accept(
+        _number(fields, "mean_logprob_over", "accept", None, -math.inf, 0),
+        _text(fields, "regex", "accept", 1_000) if "regex" in fields else None,
+        schema,
+    )
+
+
+def _used_rules(fields: Mapping[str, Any], members: tuple[EnsembleMember, ...]) -> tuple[Rule, ...]:
+    rules = _rules(fields, {one.model for one in members})
+    used = {one.use for one in rules}
+    if unused := next((one.model for one in members if one.model not in used), None):
+        raise BadRequest(f"No rule uses the member {unused!r}.", param="rules")
+    return rules
+
+
+def _rules(fields: Mapping[str, Any], models: set[str]) -> tuple[Rule, ...]:
+    written = _list(fields["rules"], "rules", 1, MOST_RULES) if "rules" in fields else []
+    rules = [_rule(one, f"rules[{place}]", models) for place, one in enumerate(written)]
+    if "default" in fields:
+        rules.append(Rule(_used(_text(fields, "default", ""), "default", models)))
+    early = next((place for place, one in enumerate(rules[:-1]) if not one.when), None)
+    if early is not None:
+        message = "A rule without 'when' always holds: it must be the last, and without a 'default' behind it."
+        raise BadRequest(message, param=f"rules[{early}]")
+    if not rules or rules[-1].when:
+        raise BadRequest("Where no rule holds there must be a member: add a 'default'.", param="default")
+    return tuple(rules)
+
+
+def _rule(value: Any, at: str, models: set[str]) -> Rule:
+    fields = _object(value, at, {"when", "use"})
+    use = _used(_text(fields, "use", at), f"{at}.use", models)
+    if "when" not in fields:
+        return Rule(use)
+    when = _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    if not when:
+        raise BadRequest("'when' is empty: leave it out of the last rule.", param=f"{at}.when")
+    for name, wanted in when.items():
+        if not CONDITIONS[name].valid(wanted):
+            raise BadRequest(f"{name!r} takes {CONDITIONS[name].takes}.", param=f"{at}.when.{name}")
+    return Rule(use, when)
+
+
+def _used(model: str, at: str, models: set[str]) -> str:
+    if model not in models:
+        raise BadRequest(f"{model[:200]!r} is no member; there are: {', '.join(sorted(models))}.", param=at)
+    return model
+
+
+def _object(value: Any, at: str, known: set[str]) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRequest(f"{at or 'An ensemble'} must be an object.", param=at or None)
+    if odd := next((name for name in value if name not in known), None):
+        message = f"{str(odd)[:40]!r} is not known here; there are: {', '.join(sorted(known))}."
+        raise BadRequest(message, code="unknown_parameter", param=f"{at}.{odd}".removeprefix("."))
+    return value
+
+
+def _list(value: Any, at: str, least: int, most: int) -> list[Any]:
+    if not isinstance(value, list) or not least <= len(value) <= most:
+        raise BadRequest(f"{at} is a list of {least} to {most}.", param=at)
+    return value
+
+
+def _text(fields: Mapping[str, Any], name: str, at: str, most: int = 200) -> str:
+    value = fields.get(name)
+    where = _place(at, name)
+    if value is None:
+        raise BadRequest(f"Missing required parameter: '{where}'.", code="missing_required_parameter", param=where)
+    if not isinstance(value, str) or not value or len(value) > most or "\0" in value:
+        raise BadRequest(f"{where} is a text of 1 to {most} characters.", param=where)
+    return value
+
+
+def _number(fields: Mapping[str, Any], name: str, at: str, default: Any, above: float, most: float) -> Any:
+    if name not in fields:
+        return default
+    value = fields[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (above < value <= most):
+        bounds = f"above {above:g} and at most {most:,g}" if above > -math.inf else f"of {most:g} at most"
+        raise BadRequest(f"{_place(at, name)} is a number {bounds}.", param=_place(at, name))
+    return value
+
+
+def _count(fields: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    value = fields.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise BadRequest(f"{name} is a whole number from 1 to {most}, the number of members.", param=name)
+    return value
+
+
+def _one_of(fields: Mapping[str, Any], name: str, default: E, at: str = "") -> E:
+    kind = type(default)
+    return kind(_choice(fields, name, tuple(kind), at) or default)
+
+
+def _choice(fields: Mapping[str, Any], name: str, there: tuple[str, ...], at: str) -> str | None:
+    if name not in fields:
+        return None
+    value = fields[name]
+    if not isinstance(value, str) or value not in there:
+        where = _place(at, name)
+        raise BadRequest(f"{where} is one of {', '.join(there)}.", param=where)
+    return value
+
+
+def _place(at: str, name: str) -> str:
+    return f"{at}.{name}".removeprefix(".")

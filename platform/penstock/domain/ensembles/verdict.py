@@ -1,0 +1,114 @@
+"""Verdicts: what an ensemble's answer is, by what its members said; or whom to ask next. One function for all.
+
+Pure, and whatever order members answer in: they are read in their own order. A batch folds by it what a wave of members
+said, a waiting call each time that another has answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind, EnsembleMember, Tie
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one member said."""
+
+    answered: bool
+    """It gave an answer; else it failed, or could not be asked."""
+    vote: str | None = None
+    """Of a vote: its label. None: no vote is in its answer, which counts as none."""
+    accepted: bool = True
+    """Of a cascade: its answer is good enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is decided, whatever members that are still asked will say; or nothing yet."""
+
+    decided: bool = False
+    winner: int | None = None
+    """The place of the member whose answer it is; None if there is none: the request has failed."""
+    agreement: float | None = None
+    """Of a vote: what part of the weight of all votes is for the winner's label."""
+    degraded: bool = False
+    """Of a cascade: no answer was good enough, and the last one is given all the same, since later members failed."""
+    asks: tuple[int, ...] = ()
+    """Who must be asked now, beside those that were."""
+
+
+WAITS = Verdict()
+"""Those that are asked have not said enough yet."""
+
+
+def first(definition: EnsembleDefinition) -> tuple[int, ...]:
+    """The places of the members that are asked at once."""
+    return tuple(range(len(definition.members))) if definition.kind is EnsembleKind.VOTE else (0,)
+
+
+def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+    """The verdict on what was heard of members, by their places; of those that are asked and not in it nothing was."""
+    if definition.fails_with_member and any(not one.answered for one in heard.values()):
+        return Verdict(decided=True)
+    if definition.kind is EnsembleKind.VOTE:
+        return _vote(definition, heard)
+    return _in_turn(definition, heard)
+
+
+def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+    """One after the other: the first answer that is good enough; the last member's always is."""
+    last = len(definition.members) - 1
+    spare = None
+    for place in range(last + 1):
+        one = heard.get(place)
+        if one is None:
+            return Verdict(asks=(place,))
+        if one.answered and (one.accepted or place == last):
+            return Verdict(decided=True, winner=place)
+        if one.answered:
+            spare = place
+    return Verdict(decided=True, winner=spare, degraded=spare is not None)
+
+
+def _vote(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+    members = definition.members
+    votes = [(place, one.vote) for place, one in sorted(heard.items()) if one.answered and one.vote is not None]
+    still_open = [place for place in range(len(members)) if place not in heard]
+    if len(votes) + len(still_open) < definition.min_responses:
+        return Verdict(decided=True)
+    weights: dict[str, Fraction] = {}
+    for place, label in votes:
+        weights[label] = weights.get(label, Fraction(0)) + members[place].weight
+    if still_open and (definition.fails_with_member or not _is_certain(definition, votes, weights, still_open)):
+        return WAITS
+    if not votes:
+        return Verdict(decided=True)
+    most = max(weights.values())
+    label = _of_tied({one for one, weight in weights.items() if weight == most}, votes, members, definition.tie)
+    winner = next(place for place, vote in votes if vote == label)
+    return Verdict(decided=True, winner=winner, agreement=float(most / sum(weights.values())))
+
+
+def _is_certain(
+    definition: EnsembleDefinition,
+    votes: Sequence[tuple[int, str]],
+    weights: Mapping[str, Fraction],
+    still_open: Sequence[int],
+) -> bool:
+    """Whether the same label wins whatever those say that have not answered."""
+    if len(votes) < definition.min_responses:
+        return False
+    ranked = sorted(weights.values(), reverse=True)
+    second = ranked[1] if len(ranked) > 1 else Fraction(0)
+    return ranked[0] > second + sum(definition.members[place].weight for place in still_open)
+
+
+def _of_tied(tied: set[str], votes: Sequence[tuple[int, str]], members: Sequence[EnsembleMember], tie: Tie) -> str:
+    """The label that wins of those that are equally heavy; votes are in their members' order."""
+    of_tied = [(place, label) for place, label in votes if label in tied]
+    if tie is Tie.FIRST:
+        return of_tied[0][1]
+    return max(of_tied, key=lambda one: (members[one[0]].weight, -one[0]))[1]

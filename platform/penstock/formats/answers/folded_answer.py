@@ -1,0 +1,61 @@
+"""Folded answers: what an answer that was made of several says otherwise than the one that was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+
+class _Used(msgspec.Struct):
+    usage: dict[str, Any] | None = None
+
+
+_read_usage = msgspec.json.Decoder(_Used).decode
+_read = msgspec.json.Decoder().decode
+
+
+def summed_usage(bodies: Iterable[bytes]) -> dict[str, Any] | None:
+    """The sum of what answers of one endpoint say of their tokens, field by field; None if none says any."""
+    total: dict[str, Any] | None = None
+    for body in bodies:
+        try:
+            usage = _read_usage(body).usage
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        if usage is not None:
+            total = usage if total is None else _sum(total, usage)
+    return total
+
+
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(one)
+    for name, value in other.items():
+        before = found.get(name)
+        if isinstance(value, dict):
+            found[name] = _sum(before, value) if isinstance(before, dict) else value
+        elif _is_number(value):
+            found[name] = before + value if _is_number(before) else value
+        else:
+            found.setdefault(name, value)
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def without_logprobs(body: bytes) -> bytes:
+    """The answer without its choices' logprobs; what has none stays as it was written."""
+    if b'"logprobs"' not in body:
+        return body
+    try:
+        answer = _read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and "logprobs" in choice:
+            choice["logprobs"] = None
+    return msgspec.json.encode(answer)

@@ -1,0 +1,123 @@
+"""Folds: one answer made of several members', as the verdict says. The same for a line of a batch and for a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.domain.ensembles import verdict
+from penstock.domain.ensembles.ensemble import EnsembleDefinition
+from penstock.domain.ensembles.verdict import Heard, Verdict
+from penstock.formats.answers.call_answer import saying
+from penstock.formats.answers.folded_answer import summed_usage, without_logprobs
+from penstock.service.ensembles.hearing import FAILED, Hearing
+
+QUORUM: Final = "ensemble_quorum"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAnswer:
+    """What came of one member for one request."""
+
+    outcome: str
+    """`answered`, `reused`, `refused` by its engine, `failed` (no engine answered), `unavailable` (it was not asked,
+    since no worker of it was there) or `cancelled` (it could not change the result any more)."""
+    body: bytes | None = None
+    """Its answer, if it is one."""
+    code: str | None = None
+    """Why it is none."""
+    tokens: int = 0
+    ms: int = 0
+    refused_status: int | None = None
+    """The HTTP status of its engine's refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What became of a request: an answer, or an error; or, before that, whom to ask."""
+
+    verdict: Verdict
+    body: bytes | None = None
+    error: tuple[str, str] | None = None
+    """Code and message."""
+
+
+class Fold:
+    """The fold of one version of an ensemble, for one file or one call."""
+
+    def __init__(self, definition: EnsembleDefinition, version: int) -> None:
+        self._definition = definition
+        self._version = version
+        self._hearing = Hearing(definition)
+
+    def heard(self, one: MemberAnswer) -> Heard:
+        """What a member's answer says; keep it where `fold` is called again with the same."""
+        return self._hearing.heard(one.body) if one.body is not None else FAILED
+
+    def fold(
+        self,
+        answers: Mapping[int, MemberAnswer],
+        heard: Mapping[int, Heard] | None = None,
+        *,
+        keeps_logprobs: bool = False,
+    ) -> Folded:
+        """What is to be said by what came of members, by their places.
+
+        `keeps_logprobs`: the request asked for them, not only the ensemble.
+        """
+        known = heard or {}
+        said = {place: known.get(place) or self.heard(one) for place, one in answers.items()}
+        found = verdict.judge(self._definition, said)
+        if not found.decided:
+            return Folded(found)
+        if found.winner is None:
+            return Folded(found, error=self._quorum(answers, said))
+        body = answers[found.winner].body
+        assert body is not None, "a winner has answered"
+        fields: dict[str, Any] = {"penstock": self.trace(found, answers, said)}
+        usage = summed_usage(one.body for _, one in sorted(answers.items()) if one.body is not None)
+        if usage is not None:
+            fields["usage"] = usage
+        if self._definition.reads_logprobs and not keeps_logprobs:
+            body = without_logprobs(body)
+        return Folded(found, body=saying(body, fields))
+
+    def trace(self, found: Verdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> dict[str, Any]:
+        """How the answer was made, without its content: the members that were asked, in their order."""
+        assert found.winner is not None, "there is an answer"
+        members = self._definition.members
+        told: dict[str, Any] = {
+            "ensemble": self._definition.name,
+            "version": f"v{self._version}",
+            "kind": self._definition.kind.value,
+            "winner": members[found.winner].label,
+        }
+        if found.agreement is not None:
+            told["agreement"] = round(found.agreement, 4)
+        if found.degraded:
+            told["degraded"] = True
+        told["members"] = [_told(members[place].label, one, heard[place]) for place, one in sorted(answers.items())]
+        return told
+
+    def _quorum(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> tuple[str, str]:
+        """The error of a request for which too few members answered, with what each said."""
+        members = self._definition.members
+        why = [
+            f"{members[place].label}: {one.code or ('no vote' if heard[place].answered else one.outcome)}"
+            for place, one in sorted(answers.items())
+            if not heard[place].answered or (heard[place].vote is None and self._definition.min_responses)
+        ]
+        message = f"Too few members of the ensemble {self._definition.name!r} answered ({'; '.join(why)})."
+        return QUORUM, message
+
+
+def _told(label: str, one: MemberAnswer, heard: Heard) -> dict[str, Any]:
+    told: dict[str, Any] = {"model": label, "outcome": one.outcome, "tokens": one.tokens, "ms": one.ms}
+    if heard.vote is not None:
+        told["vote"] = heard.vote[:200]
+    if not heard.accepted:
+        told["accepted"] = False
+    if one.code is not None:
+        told["code"] = one.code
+    return told

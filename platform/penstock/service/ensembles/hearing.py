@@ -1,0 +1,110 @@
+"""Hearing: what a member's answer says to its ensemble: whether it is one, its vote, and if it is good enough."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind, Normalise
+from penstock.domain.ensembles.verdict import Heard
+from penstock.formats.answers import written_answer
+from penstock.formats.answers.answer_text import answer_text
+from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
+from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
+
+FAILED = Heard(answered=False)
+
+
+class Hearing:
+    """The hearing of one file's or one call's answers, by one definition.
+
+    A pattern or schema that takes too long on a text finds nothing in it: no vote, not accepted.
+    """
+
+    def __init__(self, definition: EnsembleDefinition) -> None:
+        self._definition = definition
+        extract, accept = definition.extract, definition.accept
+        self._vote_pattern = BoundedRegex(extract.regex) if extract.regex is not None else None
+        self._good_pattern = BoundedRegex(accept.regex) if accept.regex is not None else None
+        self._good_schema = BoundedSchema(accept.json_schema) if accept.json_schema is not None else None
+        self._labels = {self._normalised(one): one for one in extract.labels or ()}
+
+    def heard(self, body: bytes | None) -> Heard:
+        """What a member said; None: it has not answered."""
+        if body is None:
+            return FAILED
+        if self._definition.kind is EnsembleKind.VOTE:
+            return Heard(answered=True, vote=self._vote(answer_text(body)))
+        if self._definition.kind is EnsembleKind.CASCADE:
+            return Heard(answered=True, accepted=self._is_good(body))
+        return Heard(answered=True)
+
+    def _vote(self, text: str | None) -> str | None:
+        found = None if text is None else self._found(text)
+        if found is None:
+            return None
+        label = self._normalised(found)
+        if self._definition.extract.labels is not None:
+            return self._labels.get(label)
+        return label or None
+
+    def _found(self, text: str) -> str | None:
+        if self._vote_pattern is not None:
+            try:
+                return self._vote_pattern.find(text)
+            except PatternTooSlow:
+                return None
+        pointer = self._definition.extract.json
+        return text if pointer is None else _pointed(text, pointer)
+
+    def _normalised(self, label: str) -> str:
+        trimmed = label.strip()
+        return trimmed.casefold() if self._definition.extract.normalise is Normalise.LOWER_TRIM else trimmed
+
+    def _is_good(self, body: bytes) -> bool:
+        least = self._definition.accept.mean_logprob_over
+        if least is not None and not ((mean := mean_logprob(body)) is not None and mean > least):
+            return False
+        if self._good_pattern is None and self._good_schema is None:
+            return True
+        text = answer_text(body)
+        if text is None:
+            return False
+        try:
+            if self._good_pattern is not None and self._good_pattern.find(text) is None:
+                return False
+            return self._good_schema is None or self._good_schema.fault(text) is None
+        except (PatternTooSlow, TooComplex):
+            return False
+
+
+def _pointed(text: str, pointer: str) -> str | None:
+    """What a JSON pointer (RFC 6901) leads to in a text, as it would be written; None if it leads nowhere."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name[:9]) < len(value):
+            value = value[int(name[:9])]
+        else:
+            return None
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def mean_logprob(body: bytes) -> float | None:
+    """The mean logarithm of its tokens' probabilities, of the first choice; None if it says none."""
+    try:
+        answer = written_answer.read(body)
+    except (ValueError, RecursionError):
+        return None
+    said: Any = answer.choices[0].logprobs if answer.choices else None
+    if not isinstance(said, dict):
+        return None
+    content, listed = said.get("content"), said.get("token_logprobs")
+    each = [one.get("logprob") for one in content if isinstance(one, dict)] if isinstance(content, list) else listed
+    numbers = [one for one in each or () if isinstance(one, (int, float))]
+    return sum(numbers) / len(numbers) if numbers else None
