@@ -8,8 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from e2e.live import PENSTOCK, Platform, chat, said, until
+
+from penstock.stack import postgres
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -57,6 +60,11 @@ def add(platform: Platform, definition: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def rows_of(platform: Platform, query: str) -> list[Any]:
+    with psycopg.connect(postgres.url(platform.runtime / "postgres"), autocommit=True) as connection:
+        return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+
 def body_of(answer: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = answer["response"]["body"]
     return body
@@ -83,3 +91,53 @@ def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_member
     told = platform.http.get(f"/batches/{batch.id}").json()
     assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members did"
     assert told["versions"] == {"panel": ["v1"], "tiny": ["v1"], "deux": ["v1"]}
+
+
+def test_a_fallback_asks_the_next_member_only_for_lines_that_the_one_before_failed(platform: Platform) -> None:
+    def text(n: int) -> str:
+        return f"line {n}" + " [[status 422]]" * (n % 10 == 0) + " [[status 500 times 9]]" * (n % 10 == 1)
+
+    batch = platform.ended(platform.submit([chat(f"{n}", text(n), "safe") for n in range(100)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 80, 20)
+    for answer in platform.file(batch.output_file_id):
+        trace = body_of(answer)["penstock"]
+        assert (trace["winner"], [one["model"] for one in trace["members"]]) == ("tiny", ["tiny"])
+    for answer in platform.file(batch.error_file_id):
+        assert answer["response"] is None
+        assert answer["error"]["code"] == "ensemble_quorum"
+        said_by = "tiny: 4" if int(answer["custom_id"]) % 10 == 0 else "tiny: 5"
+        assert said_by in answer["error"]["message"], answer
+        assert "tiny#2: " in answer["error"]["message"]
+    rows = dict(rows_of(platform, f"select place, sum(lines)::int from slices where batch = '{batch.id}'"
+                              " and place is not null and completed + failed > 0 group by place"))  # fmt: skip
+    assert rows == {0: 100, 1: 20, 2: 20}
+
+
+def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(platform: Platform) -> None:
+    batch = platform.ended(
+        platform.submit([chat(f"{n}", f"{'yes' if n % 4 else 'well'} {n}", "steps") for n in range(80)]).id
+    )
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 80)
+    for n, answer in enumerate(platform.file(batch.output_file_id)):
+        trace = body_of(answer)["penstock"]
+        if n % 4:
+            assert (said(answer), trace["winner"], len(trace["members"])) == (f"yes {n}", "tiny", 1)
+        else:
+            assert (said(answer), trace["winner"]) == ("no", "deux")
+            assert [(one["model"], one.get("accepted", True)) for one in trace["members"]] == [
+                ("tiny", False),
+                ("deux", False),
+            ]
+
+
+def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:
+    requests = [
+        {"custom_id": f"{n}", "body": chat("", f"yes {n}" + f" [[status 503 times {3 * (n % 2)}]]", "panel")["body"]}
+        for n in range(4)
+    ]
+    job = platform.http.post("/jobs", json={"requests": requests}).json()
+    ended = platform.http.get(f"/jobs/{job['id']}", params={"wait": 60}).json()
+    assert ended["status"] == "completed", ended
+    print(ended)

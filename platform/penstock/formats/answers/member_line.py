@@ -76,10 +76,11 @@ def told(body: bytes) -> tuple[int, int]:
 
 
 def refusal_code(body: bytes, status: int) -> str:
-    """Why an engine refused, in a word: its error's code or type, else the HTTP status."""
+    """Why an engine refused, in a few words: the HTTP status, and its error's code or type."""
     try:
         found = _read_refusal(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return str(status)
     error = found.error or _EngineError(found.code)
-    return str(error.code or error.type or status)[:100]
+    word = error.code if isinstance(error.code, str) else error.type
+    return f"{status} {word or ''}".strip()[:100]
