@@ -130,10 +130,10 @@ class Folding:
         self, line: lines.Line, known: dict[int, MemberAnswer], members: Sequence[MemberSlice], closing: bool
     ) -> None:
         """Answer a line, give it its error, or ask further members. Of a closing batch it is answered or left."""
-        waiting = {one.place for one in members if one.waits}
+        waiting = {one.place for one in members if one.waits and not closing}
         keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
         folded = self._fold.fold(known, keeps_logprobs=keeps)
-        while folded.verdict.asks and not closing:
+        while folded.verdict.asks:
             if all(place in waiting for place in folded.verdict.asks):
                 for place in folded.verdict.asks:
                     self._picked.setdefault(place, []).append(line.number)
