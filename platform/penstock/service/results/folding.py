@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles import verdict
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
@@ -26,8 +26,7 @@ from penstock.formats.routed_request import asks_logprobs
 from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
-from penstock.service.ensembles.fold import Fold as LineFold
-from penstock.service.ensembles.fold import MemberAnswer
+from penstock.service.ensembles.fold import Fold, MemberAnswer
 from penstock.service.lifecycle import folds, work
 from penstock.settings import Settings
 from penstock.store.work import folds as rows
@@ -41,7 +40,7 @@ _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldOutcome:
     """What one fold came to: lines that have their answer or error now, and lines that later members are asked."""
 
     lines: int
@@ -51,12 +50,12 @@ class Folded:
 class Folding:
     """One claimed fold, from its members' segments to its own. `run` is called once."""
 
-    def __init__(self, db: Database, blobs: Blobs, one: Fold, settings: Settings) -> None:
+    def __init__(self, db: Database, blobs: Blobs, one: FoldClaim, settings: Settings) -> None:
         self._db = db
         self._blobs = blobs
         self._one = one
         self._settings = settings
-        self._fold = LineFold(one.definition, one.version)
+        self._fold = Fold(one.definition, one.version)
         self._first = verdict.first(one.definition)
         self._picked: dict[int, list[int]] = {}
         self._records: list[Record] = []
@@ -64,7 +63,7 @@ class Folding:
         self._recorded = 0
         self._seq = 0
 
-    def run(self) -> Folded:
+    def run(self) -> FoldOutcome:
         """Fold all lines, record them, and settle the fold or let it wait for those that it asks.
 
         Raises LeaseLost, Unavailable, NoSpace, or ValueError for bytes that can't be read.
@@ -89,7 +88,7 @@ class Folding:
             self._db.run(folds.ask, self._one, self._picked, self._settings)
         else:
             self._record(ends=True)
-        return Folded(self._recorded, sum(map(len, self._picked.values())))
+        return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
 
     def _fetch(self, pieces: Sequence[MemberSegment], path: Path) -> dict[int, _Places]:
         """Copy the members' segments to scratch: where each line of each member stands."""

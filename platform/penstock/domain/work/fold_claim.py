@@ -9,7 +9,7 @@ from penstock.domain.work.slice import Claim
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldClaim:
     """A fold in a holder's hand. Each of its members is done or gone, or waits to be asked."""
 
     claim: Claim
