@@ -15,3 +15,11 @@ class FoldClaim:
     claim: Claim
     definition: EnsembleDefinition
     version: int
+
+
+@dataclass(frozen=True)
+class FoldRead:
+    """A fold, as one reads what its members said."""
+
+    slice: int
+    definition: EnsembleDefinition
