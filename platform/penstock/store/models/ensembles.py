@@ -34,7 +34,7 @@ _REMOVE = text("""
     update ensembles set removed_at = clock_timestamp() where name = :name and removed_at is null""")
 _LINES = text("""
     select member, sum(lines)::bigint as lines, sum(completed)::bigint as completed, sum(failed)::bigint as failed
-    from slices where ensemble = :ensemble group by member""")
+    from slices where ensemble = :ensemble and member is not null group by member""")
 _CALLS = text("select member, calls, failed from ensemble_calls where ensemble = :ensemble")
 _ADD_CALLS = text("""
     insert into ensemble_calls as c (ensemble, member, calls, failed)
@@ -122,10 +122,17 @@ def chosen(id: int, version: int, definition: str, member: str) -> ChosenMember:
 
 
 def _ensemble(row: Row[Any]) -> Ensemble:
-    return Ensemble(row.id, row.version, _read(row.definition), row.created_at, row.actor)
+    definition = row.definition
+    return Ensemble(row.id, row.version, _read(definition), row.created_at, row.actor, _written(definition))
 
 
 @lru_cache(maxsize=1_000)
 def _read(definition: str) -> EnsembleDefinition:
     """What was checked when it was added; API processes read the same texts each second."""
-    return read(json.loads(definition))
+    return read(_written(definition))
+
+
+@lru_cache(maxsize=1_000)
+def _written(definition: str) -> Mapping[str, Any]:
+    found: dict[str, Any] = json.loads(definition)
+    return found
