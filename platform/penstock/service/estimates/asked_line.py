@@ -63,22 +63,19 @@ def look(
     if ensemble is None:
         kept = len(line) <= MOST_KEPT_BYTES
         return SeenLine(checked.model, (_line(endpoint, checked, checked.model, checked.body, len(line), kept),))
-    if ensemble.gathers:
-        members = [ensemble.chosen(one) for one in ensemble.definition.members]
-        asks = [(one.model, with_defaults(checked.body, endpoint, one.params)) for one in members]
-    else:
-        try:
-            routed = router.routed(ensemble, endpoint, checked.body)
-        except Unroutable as error:
-            return LineError(error.code, error.message, "body")
-        asks = [(routed.chosen.model, routed.body)]
-    kept = len(line) * len(asks) <= MOST_KEPT_BYTES
+    try:
+        routed = router.routed(ensemble, endpoint, checked.body)
+    except Unroutable as error:
+        return LineError(error.code, error.message, "body")
+    kept = len(line) * len(routed.members) <= MOST_KEPT_BYTES
     found = []
-    for model, body in asks:
-        again = lines.check_body(checked, endpoint, body, 0)
-        if isinstance(again, LineError):
-            return again
-        found.append(_line(endpoint, again, model, with_model(body, model), len(line), kept))  # its tokenizer is asked
+    for member in routed.members:
+        body = with_defaults(checked.body, endpoint, member.params)
+        asked = lines.check_body(checked, endpoint, body, 0)
+        if isinstance(asked, LineError):
+            return asked
+        body = with_model(body, member.model)  # whose tokenizer is asked
+        found.append(_line(endpoint, asked, member.model, body, len(line), kept))
     return SeenLine(checked.model, tuple(found))
 
 
