@@ -64,6 +64,15 @@ def test_fallback_and_cascade_take_their_members_in_order() -> None:
     assert [kind.gathers for kind in EnsembleKind] == [False, True, True, True]
 
 
+def test_only_a_later_member_of_a_kind_in_turn_waits_to_be_asked() -> None:
+    rules = [{"when": {"tools": True}, "use": "a"}]
+    route = {"name": "r", "kind": "route", "members": [{"model": "a"}, {"model": "b"}], "rules": rules, "default": "b"}
+    for written, later in ((route, [False, False]), (VOTE, [False] * 3), (FALLBACK, [False, True, True])):
+        found = read(written)
+        assert [chosen(1, 1, found, one).later for one in found.members] == later
+        assert [chosen(1, 1, found, one).place for one in found.members] == list(range(len(later)))
+
+
 @pytest.mark.parametrize(
     ("written", "param"),
     [
