@@ -147,8 +147,6 @@ def test_a_vote_is_decided_once_what_is_open_can_not_change_it() -> None:
     assert judge(five, two | {4: Heard(True, "b")}) == verdict.WAITS
     undecidable = judge(five, {0: FAILED, 1: FAILED, 2: Heard(True)})
     assert undecidable == EnsembleVerdict(decided=True), "three can't answer any more"
-        "three can't answer any more"
-    )
     fails = panel([1] * 3, on_error="fail")
     assert judge(fails, two) == verdict.WAITS, "the third may fail yet"
     assert judge(fails, {0: FAILED}) == EnsembleVerdict(decided=True)
