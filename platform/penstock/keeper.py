@@ -24,7 +24,7 @@ from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
 from penstock.service.evals import eval_work
-from penstock.service.lifecycle import dispatch, measure, work
+from penstock.service.lifecycle import dispatch, folds, measure, work
 from penstock.service.models import guard as model_guard
 from penstock.service.pools import wants
 from penstock.settings import Settings, connections, load
@@ -103,8 +103,13 @@ def budget(db: Database, settings: DispatchSettings) -> int:
     return budgets.look_at_all(db, settings)
 
 
-DUTIES = (reap, expire, move_on, promote, feed, hint_again, evaluate, learn, budget, guard, forget)
-_SELDOM: Final = {promote: 5, budget: 5, guard: 5, forget: 60}
+def pass_over(db: Database, settings: Settings) -> int:
+    """Go on without members of ensembles that nobody serves."""
+    return sum(db.run(folds.pass_over, one) for one in db.run(folds.absent, settings))
+
+
+DUTIES = (reap, expire, move_on, pass_over, promote, feed, hint_again, evaluate, learn, budget, guard, forget)
+_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""
 

@@ -71,23 +71,42 @@ BROKEN = {
     "nothing is open in a batch that is finalizing or has ended": """
         select s.id from slices s join batches b on b.id = s.batch
         where b.state in ('finalizing', 'completed', 'cancelled', 'expired', 'failed')
-          and s.state in ('queued', 'ready', 'running')""",
+          and s.state in ('waiting', 'queued', 'ready', 'running')""",
     "a slice is settled with all its lines, unless its batch is closing": """
         select s.id from slices s join batches b on b.id = s.batch
         where s.state = 'done' and s.completed + s.failed < s.lines and b.finish_as is null""",
     "a slice of a batch that is not closing is not dropped": """
-        select s.id from slices s join batches b on b.id = s.batch where s.state = 'dropped' and b.finish_as is null""",
+        -- A member of an ensemble is, that nobody serves or that is not needed.
+        select s.id from slices s join batches b on b.id = s.batch
+        where s.state = 'dropped' and b.finish_as is null and s.fold is null""",
+    "a fold is settled once no member of it is at work or waits": """
+        select s.id from slices s join slices f on f.id = s.fold
+        where f.state in ('running', 'done') and s.state in ('queued', 'ready', 'running')
+           or f.state = 'done' and s.state = 'waiting'""",
+    "a later member is asked those lines that were picked, and no others": """
+        select g.id from segments g join slices s on s.id = g.slice
+        where s.picked is not null
+          and (not g.lines <@ s.picked or cardinality(s.picked) <> s.lines)""",
+    "a line that is folded was answered by a member, or each that was asked has failed it": """
+        select f.id, line from slices f join segments g on g.slice = f.id, unnest(g.lines) as line
+        where f.ensemble is not null and f.member is null and not line = any(g.failed_lines)
+          and not exists (
+              select from slices s join segments m on m.slice = s.id
+              where s.fold = f.id and line = any(m.lines) and not line = any(m.failed_lines))""",
     "what is open of a batch is held if and only if it is paused": """
         select s.id from slices s join batches b on b.id = s.batch
-        where s.state in ('queued', 'ready', 'running') and b.finish_as is null and s.held <> (b.state = 'paused')""",
+        where s.state in ('waiting', 'queued', 'ready', 'running') and b.finish_as is null
+          and s.held <> (b.state = 'paused')""",
     "what is open of a batch has its lane": """
         select s.id from slices s join batches b on b.id = s.batch
-        where s.state in ('queued', 'ready', 'running') and b.finish_as is null and s.lane <> b.lane""",
+        where s.state in ('waiting', 'queued', 'ready', 'running') and b.finish_as is null and s.lane <> b.lane""",
     "an ended batch's counts and usage are frozen as its slices' sums": """
         select b.id from batches b
         left join lateral (
-            select coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
-                   coalesce(sum(s.output_tokens), 0) as output_tokens, coalesce(sum(s.empty), 0) as empty,
+            select coalesce(sum(s.completed) filter (where s.fold is null), 0) as completed,
+                   coalesce(sum(s.input_tokens), 0) as input_tokens,
+                   coalesce(sum(s.output_tokens), 0) as output_tokens,
+                   coalesce(sum(s.empty) filter (where s.fold is null), 0) as empty,
                    coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
                    coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost
             from slices s where s.batch = b.id) sums on true
@@ -98,7 +117,7 @@ BROKEN = {
                                 sums.empty, sums.gpu_microseconds, sums.token_cost, sums.gpu_cost)""",
     "a batch that is not validated has no slices, any other has its lines in slices": """
         select b.id from batches b
-        where b.total <> (select coalesce(sum(s.lines), 0) from slices s where s.batch = b.id)
+        where b.total <> (select coalesce(sum(s.lines), 0) from slices s where s.batch = b.id and s.fold is null)
            or (b.state = 'validating' and b.total > 0)""",
     "an ended batch that was planned and not failed shows each line as completed or failed": """
         select b.id from batches b
@@ -129,7 +148,7 @@ BROKEN = {
                      lead(becomes) over (partition by batch, slice order by id) is null as last
               from trail) t
         where t.was is distinct from t.before
-           or (t.was is null and t.becomes not in ('validating', 'in_progress', 'queued'))
+           or (t.was is null and t.becomes not in ('validating', 'in_progress', 'queued', 'waiting'))
            or (t.was is not null and not exists (
                select from legal_moves m
                where m.machine = case when t.slice is null then 'batch' else 'slice' end

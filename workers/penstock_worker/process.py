@@ -20,7 +20,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.api_errors import Conflict, Unavailable
 from penstock.domain.engine_trouble import EngineTrouble
-from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, EVALUATE_QUEUE, VALIDATE_QUEUE
+from penstock.domain.work.hint import ASSEMBLE_QUEUE, DELIVER_QUEUE, EVALUATE_QUEUE, FOLD_QUEUE, VALIDATE_QUEUE
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, SLICE_PLACES, SLICE_SLOTS, generate_queue, model_slug
 from penstock.model_source.definition import defined_here
@@ -49,6 +49,7 @@ from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.ingress import WorkerIngress
 from penstock_worker.io.batch_tasks import BatchTasks
 from penstock_worker.io.eval_tasks import EvalTasks
+from penstock_worker.io.fold_tasks import FoldTasks
 from penstock_worker.io.webhook_sender import WebhookSender
 from penstock_worker.pool import host_place, member_launch
 from penstock_worker.pool.host_loop import HostLoop
@@ -96,9 +97,12 @@ def io(settings: Settings) -> None:
         worker_status.register(0)
         stack.enter_context(beat)
         tasks = BatchTasks(db, Blobs(settings.blob_url), beat, holder, settings)
+        foldings = FoldTasks(db, Blobs(settings.blob_url), beat, holder, settings)
         evals = EvalTasks(db, Blobs(settings.blob_url), beat, settings)
         poller = Poller(
-            lambda: tasks.look() or evals.look(), places=connections.IO_TASKS, poll_seconds=settings.poll_seconds
+            lambda: tasks.look() or foldings.look() or evals.look(),
+            places=connections.IO_TASKS,
+            poll_seconds=settings.poll_seconds,
         )
         sender = _sender(settings, hinter)
         end = Shutdown(beat, poller, lambda: say_goodbye(db, holder, settings), also=(sender,))
@@ -113,7 +117,9 @@ def io(settings: Settings) -> None:
         stack.enter_context(Orders(db, beat, holder, worker_status, take))
         run = _heard(poller, tasks.run)
         celery_app.doers.update(validate=run, assemble=run, deliver=sender.hear, evaluate=_heard(poller, evals.run))
-        _consume("io", [DELIVER_QUEUE, VALIDATE_QUEUE, ASSEMBLE_QUEUE, EVALUATE_QUEUE], connections.IO_TASKS, end)
+        celery_app.doers.update(fold=_heard(poller, foldings.run))
+        queues = [DELIVER_QUEUE, VALIDATE_QUEUE, FOLD_QUEUE, ASSEMBLE_QUEUE, EVALUATE_QUEUE]
+        _consume("io", queues, connections.IO_TASKS, end)
 
 
 def _sender(settings: Settings, hinter: Hinter) -> WebhookSender:

@@ -108,6 +108,15 @@ def _last_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def asks_logprobs(body: bytes) -> bool:
+    """Whether a request asks how sure its tokens were."""
+    try:
+        said = _value(_read_fields(body).get("logprobs", msgspec.Raw()))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return said is not None and said is not False
+
+
 def with_defaults(body: bytes, endpoint: str, params: Mapping[str, Any]) -> bytes:
     """The body with those of a member's params that it does not say itself; all else stays as it was written.
 

@@ -55,6 +55,12 @@ def assemble(batch: str, **_: Any) -> str:
     return doers["assemble"]("assemble", batch)
 
 
+@app.task(name="penstock.fold")  # type: ignore[untyped-decorator] # Celery has no types
+def fold(batch: str, **_: Any) -> str:
+    """Make one answer of what an ensemble's members said, for lines of a batch."""
+    return doers["fold"](batch)
+
+
 @app.task(name="penstock.evaluate")  # type: ignore[untyped-decorator] # Celery has no types
 def evaluate(id: str, **_: Any) -> str:
     """Prepare or score a run of an eval, or compare two."""

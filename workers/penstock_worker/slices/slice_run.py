@@ -114,7 +114,11 @@ class SliceRun:
         if data is None:
             read = partial(self._context.blobs.range, claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
             data = self._context.insist(read, one.grip)
-        found = [lines.read(number, line) for number, line in plan.unframe(data) if number not in claim.recorded]
+        found = [
+            lines.read(number, line)
+            for number, line in plan.unframe(data)
+            if number not in claim.recorded and (claim.picked is None or number in claim.picked)
+        ]
         if claim.chosen is None or not claim.chosen.params:
             return found
         params = claim.chosen.params

@@ -36,7 +36,7 @@ class EnsembleShape(BaseModel):
     id: str = Field(description="As `model` of a request names it.")
     object: Literal["ensemble"] = "ensemble"
     version: str = Field(pattern="^v[1-9][0-9]*$")
-    kind: Literal["route"]
+    kind: Literal["route", "fallback", "vote", "cascade"]
     members: list[MemberShape]
     rules: list[EnsembleRule] = Field(description="The first one that holds counts; the last one always does.")
     created_at: int

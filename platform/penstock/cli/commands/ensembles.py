@@ -156,7 +156,7 @@ def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
             routed = router.routed(ensemble, endpoint, body)
         except Unroutable as error:
             raise Problem(f"Request {place}: {error.message}") from None
-        yield {"line": place, "custom_id": custom_id, "use": routed.chosen.model, "rule": routed.rule + 1}
+        yield {"line": place, "custom_id": custom_id, "use": routed.chosen.model, "rule": (routed.rule or 0) + 1}
 
 
 def _requests(what: str) -> Iterator[tuple[int, str, bytes, str | None]]:

@@ -122,6 +122,11 @@ class EnsembleDefinition:
     """So long a waiting call waits for a member; and a batch for a worker of one, while it has none."""
 
     @property
+    def first(self) -> tuple[int, ...]:
+        """The places of the members that are asked at once."""
+        return tuple(range(len(self.members))) if self.kind is EnsembleKind.VOTE else (0,)
+
+    @property
     def patterns(self) -> Mapping[str, str]:
         """Every regular expression, by its place in what was written: a search may take long."""
         found = {f"rules[{place}].when.regex": rule.when.get("regex") for place, rule in enumerate(self.rules)}
@@ -171,7 +176,11 @@ class Ensemble:
 def chosen(id: int, version: int, definition: EnsembleDefinition, member: EnsembleMember) -> ChosenMember:
     """What is to be known of a request that goes to this member of this version."""
     params = {"logprobs": True, **member.params} if definition.reads_logprobs else member.params
-    return ChosenMember(id, definition.name, version, definition.kind, member.model, params, member.label)
+    place = definition.members.index(member)
+    return ChosenMember(
+        id, definition.name, version, definition.kind, member.model, params, member.label, place,
+        later=place not in definition.first,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,6 +208,10 @@ class ChosenMember:
     model: str
     params: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+    place: int = 0
+    """Among the members, from 0."""
+    later: bool = False
+    """It is asked once others were, if at all."""
 
     @property
     def head(self) -> dict[str, str]:

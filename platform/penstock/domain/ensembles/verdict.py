@@ -46,7 +46,7 @@ WAITS = Verdict()
 
 def first(definition: EnsembleDefinition) -> tuple[int, ...]:
     """The places of the members that are asked at once."""
-    return tuple(range(len(definition.members))) if definition.kind is EnsembleKind.VOTE else (0,)
+    return definition.first
 
 
 def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:

@@ -11,6 +11,7 @@ VALIDATE_QUEUE: Final = "io.validate"
 ASSEMBLE_QUEUE: Final = "io.assemble"
 DELIVER_QUEUE: Final = "io.deliver"
 EVALUATE_QUEUE: Final = "io.evaluate"
+FOLD_QUEUE: Final = "io.fold"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ def validate(batch: str) -> Hint:
 def assemble(batch: str) -> Hint:
     """This batch's answers wait to be put together."""
     return Hint("penstock.assemble", ASSEMBLE_QUEUE, {"batch": batch})
+
+
+def fold(batch: str) -> Hint:
+    """Members of an ensemble have said what they were asked of some of this batch's lines."""
+    return Hint("penstock.fold", FOLD_QUEUE, {"batch": batch})
 
 
 def deliver(batch: str) -> Hint:

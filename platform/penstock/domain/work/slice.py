@@ -16,7 +16,10 @@ from penstock.domain.work.lane import Lane
 
 
 class SliceState(StrEnum):
-    """queued: in the backlog · ready: hinted · running: under a lease · done: settled · dropped: will not run."""
+    """waiting: for others of its ensemble · queued: in the backlog · ready: hinted · running: under a lease ·
+    done: settled · dropped: will not run."""
+
+    WAITING = "waiting"
 
     QUEUED = "queued"
     READY = "ready"
@@ -26,10 +29,12 @@ class SliceState(StrEnum):
 
 
 # queued → ready → running → done; back to queued by demotion, reap or release; any open one may be dropped.
+# A later member's waits before; a fold's only waits and runs, and waits again for members that it asks.
 MOVES: Final = {
+    SliceState.WAITING: {SliceState.QUEUED, SliceState.RUNNING, SliceState.DROPPED},
     SliceState.QUEUED: {SliceState.READY, SliceState.DROPPED},
     SliceState.READY: {SliceState.QUEUED, SliceState.RUNNING, SliceState.DROPPED},
-    SliceState.RUNNING: {SliceState.QUEUED, SliceState.DONE, SliceState.DROPPED},
+    SliceState.RUNNING: {SliceState.QUEUED, SliceState.WAITING, SliceState.DONE, SliceState.DROPPED},
     SliceState.DONE: set(),
     SliceState.DROPPED: set(),
 }
@@ -58,14 +63,36 @@ class Cut:
     """Of an ensemble's lines: the member that they went to."""
 
     @property
+    def members(self) -> tuple[Cut, ...]:
+        """Itself: its lines ask one model."""
+        return (self,)
+
+    @property
     def ensemble(self) -> int | None:
         """The id of the ensemble's version."""
         return self.chosen.ensemble_id if self.chosen else None
 
     @property
     def member(self) -> str | None:
-        """As the ensemble names it."""
-        return self.chosen.label if self.chosen else None
+        """The model that the ensemble names."""
+        return self.chosen.model if self.chosen else None
+
+    @property
+    def waits(self) -> bool:
+        """It is a later member's: its fold says if it is asked, and for which lines."""
+        return self.chosen is not None and self.chosen.later
+
+    @property
+    def place(self) -> int | None:
+        """The member's place in its ensemble."""
+        return self.chosen.place if self.chosen else None
+
+
+@dataclass(frozen=True)
+class FoldCut:
+    """Lines of an ensemble that gathers, as the plan cuts them: each member has a slice of the same byte range."""
+
+    members: tuple[Cut, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +130,10 @@ class Claim:
     """What they need beside their engine."""
     chosen: ChosenMember | None = None
     """Of an ensemble's lines: the member that they went to, with the fields that it adds to theirs."""
+    picked: frozenset[int] | None = None
+    """The only lines of its range that are asked; None: all."""
+    is_fold: bool = False
+    """Nothing of it is asked: it makes one answer of what members said to each line."""
 
     @property
     def account(self) -> str:

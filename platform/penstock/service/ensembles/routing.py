@@ -24,12 +24,19 @@ class Unroutable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Where a request goes, by which rule, and its body with the member's params."""
+    """Where a request goes, and its body: of a route with the member's params."""
 
-    chosen: ChosenMember
-    rule: int
-    """Its place among the ensemble's."""
+    members: tuple[ChosenMember, ...]
+    """The one that a route chose, or all that an ensemble may ask that gathers, in their order."""
+    rule: int | None
+    """Of a route: its place among the rules."""
     body: bytes
+
+    @property
+    def chosen(self) -> ChosenMember:
+        """The member that a route chose."""
+        [one] = self.members
+        return one
 
 
 class Router:
@@ -42,25 +49,31 @@ class Router:
     def __init__(self, bytes_per_token: float) -> None:
         self._bytes_per_token = bytes_per_token
         self._patterns: dict[str, BoundedRegex] = {}
-        self._chosen: dict[tuple[int, str], ChosenMember] = {}
-        """By ensemble and member's model: one of each."""
+        self._chosen: dict[tuple[int, str | None], tuple[ChosenMember, ...]] = {}
+        """By ensemble and member's model, or None for all: one of each."""
 
     def routed(self, ensemble: Ensemble, endpoint: str, body: bytes) -> Routed:
-        """Which member a body goes to; raise Unroutable where a pattern takes too long to say it."""
+        """Which member a body goes to; raise Unroutable where a pattern takes too long to say it.
+
+        Of an ensemble that gathers: all members.
+        """
+        if ensemble.gathers:
+            return Routed(self._members(ensemble, None), None, body)
         rules = ensemble.definition.rules
         try:
             rule = route.first(rules, RequestFacts(body, self._bytes_per_token, self._search))
         except PatternTooSlow:
             message = f"A pattern of the ensemble {ensemble.name!r} takes too long on this request."
             raise Unroutable(TOO_SLOW, message) from None
-        chosen = self._member(ensemble, rules[rule].use)
-        return Routed(chosen, rule, with_defaults(body, endpoint, chosen.params))
+        members = self._members(ensemble, rules[rule].use)
+        return Routed(members, rule, with_defaults(body, endpoint, members[0].params))
 
-    def _member(self, ensemble: Ensemble, model: str) -> ChosenMember:
+    def _members(self, ensemble: Ensemble, model: str | None) -> tuple[ChosenMember, ...]:
         found = self._chosen.get((ensemble.id, model))
         if found is None:
-            found = ensemble.chosen(ensemble.definition.member(model))
-            self._chosen[ensemble.id, model] = found
+            definition = ensemble.definition
+            asked = definition.members if model is None else (definition.member(model),)
+            found = self._chosen[ensemble.id, model] = tuple(ensemble.chosen(one) for one in asked)
         return found
 
     def _search(self, pattern: str, text: str) -> bool:

@@ -85,8 +85,8 @@ async def create_job(
     once: Once | None,
     settings: Settings,
 ) -> Batch:
-    """Create a job: inline and in progress at once if it is small and has one model (of an ensemble: one member), else
-    a file to be validated.
+    """Create a job: inline and in progress at once if it is small and has one model (of a route: one member), else a
+    file to be validated.
 
     An inline one shares a statement with those that come at the same time, unless it has a webhook or is made once
     only; what it must know comes from the intake, which also feeds its model afterwards.
@@ -109,10 +109,10 @@ async def create_job(
             check_model(terms.allowed_models, one.model, _param(ask, "model") or "model")
         if len({one.model for one in checked}) == 1:
             ensemble = await intake.ensemble(new, checked[0].model)
-            members: set[ChosenMember | None] = {None}
+            members: set[tuple[ChosenMember, ...]] = {()}
             if ensemble is not None:
                 checked, members = await asyncio.to_thread(_routed, ensemble, terms.endpoint, asks, checked, settings)
-            if len(members) == 1:
+            if len(members) == 1 and not (ensemble and ensemble.gathers):
                 return await _create_inline(db, intake, new, requests, checked, settings, members.pop())
     async with Upload(db, blobs, tenant, settings.max_file_bytes) as upload:
         for line in requests:
@@ -162,9 +162,9 @@ def _checked(ask: JobLine, line: bytes, endpoint: str, settings: LimitSettings) 
 
 def _routed(
     ensemble: Ensemble, endpoint: str, asks: Sequence[JobLine], checked: Sequence[Checked], settings: PlanSettings
-) -> tuple[list[Checked], set[ChosenMember | None]]:
+) -> tuple[list[Checked], set[tuple[ChosenMember, ...]]]:
     """The requests as the members get them that they go to, and which those are; raise BadRequest."""
-    router, made, members = Router(settings.bytes_per_token), [], set[ChosenMember | None]()
+    router, made, members = Router(settings.bytes_per_token), [], set[tuple[ChosenMember, ...]]()
     for ask, one in zip(asks, checked, strict=True):
         try:
             routed = router.routed(ensemble, endpoint, one.body)
@@ -174,7 +174,7 @@ def _routed(
         if isinstance(found, LineError):
             raise BadRequest(found.message, code=found.code, param=_param(ask, found.param))
         made.append(found)
-        members.add(routed.chosen)
+        members.add(routed.members)
     return made, members
 
 
@@ -189,15 +189,17 @@ async def _create_inline(
     requests: Sequence[bytes],
     checked: Sequence[Checked],
     settings: PlanSettings,
-    chosen: ChosenMember | None,
+    members: tuple[ChosenMember, ...],
 ) -> Batch:
     model = checked[0].model
+    chosen = members[0] if members else None
     target, facts = await intake.look(new, model, chosen)
     tokens = sum(
         token_heuristic.tokens(one, len(line), new.terms.endpoint, facts, settings)
         for one, line in zip(checked, requests, strict=True)
     )
     await intake.reserve(new.tenant, model, len(requests), tokens)
+    asks = LineModel(model, members)
     framed = b"".join(plan.frame(number, line) for number, line in enumerate(requests, 1))
     cut = Cut(
         model=target.queue,
@@ -211,7 +213,7 @@ async def _create_inline(
         last_line=len(requests),
         tokens=tokens,
     )
-    job = NewJob(new, cut, framed, model, pins({LineModel(model, chosen): target}))
+    job = NewJob(new, cut, framed, model, pins([asks], {asks.names[0]: target}))
     if new.terms.webhook or new.once:
         batch = await db.run(_insert_inline, job)
     else:

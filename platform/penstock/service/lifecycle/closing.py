@@ -13,7 +13,7 @@ from penstock.service.core.ids import fresh
 from penstock.service.core.transaction import Transaction
 from penstock.service.webhooks import webhook_queue
 from penstock.store.batches import batches
-from penstock.store.work import slices
+from penstock.store.work import folds, slices
 
 
 def close(tx: Transaction, batch: str, finish_as: BatchState) -> bool:
@@ -35,9 +35,12 @@ def move_on_all(tx: Transaction, ids: Sequence[str]) -> list[str]:
     for now in due:
         if now.finish_as is not None:
             slices.drop(tx.conn, now.id)  # one that was given back by a holder that had not seen the batch close
+            folds.drop(tx.conn, now.id, failed=now.finish_as is BatchState.FAILED)
     if not due:
         return []
     open_ones = slices.with_open(tx.conn, [now.id for now in due])
+    for batch in folds.due_in(tx.conn, [now.id for now in due if now.finish_as and now.id in open_ones]):
+        tx.hint(hint.fold(batch))
     due = [now for now in due if now.id not in open_ones]
     batches.finalize(tx.conn, [now.id for now in due])
     ended: dict[BatchState, list[str]] = {}

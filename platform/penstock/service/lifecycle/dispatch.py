@@ -12,7 +12,7 @@ from penstock.service.lifecycle import closing
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store.accounts import fair_turns
 from penstock.store.batches import batches
-from penstock.store.work import counts, leases, pending_batches, promotion, slices
+from penstock.store.work import counts, folds, leases, pending_batches, promotion, slices
 
 _MOST_PER_TICK = 1_000
 
@@ -44,6 +44,8 @@ def hint_again(tx: Transaction, settings: DispatchSettings) -> int:
     )
     for batch, state in pending_batches.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
         tx.hint(hint.validate(batch) if state is BatchState.VALIDATING else hint.assemble(batch))
+    for batch in folds.unhinted(tx.conn, again=again, limit=_MOST_PER_TICK):
+        tx.hint(hint.fold(batch))
     return len(tx.hints)
 
 

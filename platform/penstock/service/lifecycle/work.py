@@ -23,7 +23,7 @@ from penstock.domain.work.slice import Claim
 from penstock.formats import plan
 from penstock.formats.output import Record
 from penstock.service.core.transaction import Transaction
-from penstock.service.lifecycle import closing, dispatch
+from penstock.service.lifecycle import closing, dispatch, folds
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings
@@ -185,6 +185,7 @@ def record(tx: Transaction, answers: Sequence[SliceAnswers], ends: Sequence[Clai
     if ending:
         settled = leases.settle(tx.conn, [(claim.slice, claim.lease) for claim in ending])
         lost |= {claim.lease for claim in ending} - settled
+        folds.settled(tx, [claim for claim in ending if claim.lease in settled])
         closing.move_on_all(tx, sorted({claim.batch for claim in ending if claim.lease in settled}))
     return frozenset(lost)
 

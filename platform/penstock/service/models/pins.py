@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from penstock.domain.ensembles.ensemble import ChosenMember
@@ -10,19 +10,34 @@ from penstock.domain.models.registry import ModelTarget
 
 
 class LineModel(NamedTuple):
-    """What lines ask that are planned together: one model, or one member of an ensemble."""
+    """What lines ask that are planned together: one model, one member of an ensemble, or an ensemble that gathers."""
 
     asked: str
     """As the lines name it."""
-    chosen: ChosenMember | None = None
+    members: tuple[ChosenMember, ...] = ()
+    """Of an ensemble: the one that they go to, or all that may be asked, in their order."""
 
     @property
-    def name(self) -> str:
+    def gathers(self) -> bool:
+        """Whether one answer may take several members'."""
+        return bool(self.members) and self.members[0].kind.gathers
+
+    @property
+    def names(self) -> tuple[str, ...]:
         """What is to be resolved."""
-        return self.chosen.model if self.chosen else self.asked
+        return tuple(one.model for one in self.members) or (self.asked,)
 
 
-def pins(targets: Mapping[LineModel, ModelTarget]) -> dict[str, int]:
-    """The versions that a batch is pinned to, by what its lines ask: an ensemble's own, and its members'."""
-    found = {line.name: one.number for line, one in targets.items() if one.number is not None}
-    return found | {line.asked: line.chosen.version for line in targets if line.chosen}
+def pins(lines: Iterable[LineModel], targets: Mapping[str, ModelTarget]) -> dict[str, int]:
+    """The versions that a batch is pinned to, by what its lines ask: an ensemble's own, and its members'.
+
+    `targets`: what each of their names stands for.
+    """
+    found: dict[str, int] = {}
+    for line in lines:
+        for name in line.names:
+            if (number := targets[name].number) is not None:
+                found[name] = number
+        if line.members:
+            found[line.asked] = line.members[0].version
+    return found

@@ -55,13 +55,15 @@ class LineModels:
 
         Who may ask an ensemble needs no right to its members.
         """
-        asked, name = line.asked, line.name if self.registry is None else self.registry.name_of(line.name)
-        if not allows(self.allowed, asked):
-            return "model_not_allowed", not_allowed(asked)
-        if name not in self.known:
+        if not allows(self.allowed, line.asked):
+            return "model_not_allowed", not_allowed(line.asked)
+        return next((fault for name in line.names if (fault := self._fault(line.asked, name))), None)
+
+    def _fault(self, asked: str, name: str) -> tuple[str, str] | None:
+        if (name if self.registry is None else self.registry.name_of(name)) not in self.known:
             return "model_not_found", unknown(asked, self._some_known, self.allowed)
         try:
-            target = self.target(line.name)
+            target = self.target(name)
         except UnknownTarget as error:
             return error.code, error.message
         if target.queue in self.unpriced:

@@ -7,7 +7,7 @@ handed out in their order, too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.fleet.worker import WorkerPace
 from penstock.domain.models.registry import ModelTarget
-from penstock.domain.work.slice import Cut
+from penstock.domain.work.slice import Cut, FoldCut
 from penstock.formats import plan
 from penstock.service.models.pins import LineModel
 from penstock.service.planning import order
@@ -129,9 +129,9 @@ def cut(
         begin = end
 
 
-def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | None = None) -> list[Cut]:
+def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | None = None) -> list[Cut | FoldCut]:
     """Write the plan copy; the slices' rows, in their order. `models`: what names stand for; else each for itself."""
-    cuts: list[Cut] = []
+    cuts: list[Cut | FoldCut] = []
     numbers = np.frombuffer(made.found.numbers, dtype=np.uint32)
     tokens = np.frombuffer(made.found.tokens, dtype=np.uint32)
     with path.open("rb") as file, blobs.writer(key) as copy:
@@ -147,21 +147,32 @@ def write(path: Path, made: Plan, blobs: Blobs, key: str, models: LineModels | N
                     offset += copy.write(b"".join(pending))
                     pending, pending_bytes = [], 0
             offset += copy.write(b"".join(pending))
-            line = made.found.models[made.found.model_of[members[0]]]
-            target = models.target(line.name) if models else ModelTarget(line.asked, line.asked, None)
-            cuts.append(
-                Cut(
-                    model=target.queue,
-                    asked=line.asked if target.adapter or line.asked != target.name else None,
-                    chosen=line.chosen,
-                    adapter=target.adapter.id if target.adapter else None,
-                    plan_offset=start,
-                    plan_bytes=offset - start,
-                    lines=len(members),
-                    first_line=int(numbers[members].min()),
-                    last_line=int(numbers[members].max()),
-                    tokens=int(tokens[members].sum(dtype=np.int64)),
-                )
+            whole = Cut(
+                model="",
+                plan_offset=start,
+                plan_bytes=offset - start,
+                lines=len(members),
+                first_line=int(numbers[members].min()),
+                last_line=int(numbers[members].max()),
+                tokens=int(tokens[members].sum(dtype=np.int64)),
             )
+            cuts.append(_for(whole, made.found.models[made.found.model_of[members[0]]], models))
             begin = end
     return cuts
+
+
+def _for(whole: Cut, line: LineModel, models: LineModels | None) -> Cut | FoldCut:
+    """The cut as work of whom its lines ask."""
+    made = []
+    for name, chosen in zip(line.names, line.members or (None,), strict=True):
+        target = models.target(name) if models else ModelTarget(name, name, None)
+        made.append(
+            replace(
+                whole,
+                model=target.queue,
+                asked=line.asked if target.adapter or line.asked != target.name else None,
+                chosen=chosen,
+                adapter=target.adapter.id if target.adapter else None,
+            )
+        )
+    return FoldCut(tuple(made)) if line.gathers else made[0]

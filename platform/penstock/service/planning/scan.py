@@ -183,7 +183,7 @@ def _check_lines(reading: _Pass) -> None:
         found.unnamed.append(not checked.named)
         found.offsets.append(start)
         found.lengths.append(len(raw))
-        known = reading.facts.get(reading.models.target(model.name).queue)
+        known = reading.facts.get(reading.models.target(model.names[0]).queue)
         found.tokens.append(token_heuristic.tokens(checked, len(line), reading.endpoint, known, settings))
         found.longest.append(token_heuristic.longest(checked, reading.endpoint, known, settings))
         hashes = beginnings(checked.prompt)
@@ -210,7 +210,7 @@ def _check(
             routed = reading.router.routed(ensemble, reading.endpoint, checked.body)
         except Unroutable as error:
             return LineError(error.code, error.message, "body", number)
-        model = LineModel(checked.model, routed.chosen)
+        model = LineModel(checked.model, routed.members)
         if routed.body is not checked.body:
             checked = lines.check_body(checked, reading.endpoint, routed.body, number)
             if isinstance(checked, LineError):

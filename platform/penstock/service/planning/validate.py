@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,7 @@ from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.models.registry import ModelTarget
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, LineError
-from penstock.domain.work.slice import Cut
+from penstock.domain.work.slice import Cut, FoldCut
 from penstock.domain.work.terms import OnInvalid
 from penstock.failpoint import failpoint
 from penstock.service.core import scratch
@@ -74,8 +74,8 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
             bad.flush()
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
-        targets = {line: may_name.target(line.name) for line in found.models}
-        made = plan.make(found, db.run(speeds, targets, facts, settings), settings, reorder=batch.plan)
+        targets = {name: may_name.target(name) for line in found.models for name in line.names}
+        made = plan.make(found, db.run(speeds, found.models, targets, facts, settings), settings, reorder=batch.plan)
         cuts = plan.write(path, made, blobs, key, may_name)
         failpoint("validate.planned")
         db.run(begin, batch, lease, found, key, cuts, settings, bad, targets)
@@ -109,14 +109,19 @@ def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettin
 
 
 def speeds(
-    tx: Transaction, targets: Mapping[LineModel, ModelTarget], facts: Mapping[str, ModelFacts], settings: Settings
+    tx: Transaction,
+    models: Iterable[LineModel],
+    targets: Mapping[str, ModelTarget],
+    facts: Mapping[str, ModelFacts],
+    settings: Settings,
 ) -> dict[LineModel, plan.Speed]:
-    """How much work a slice of each model should be, by what lines ask."""
+    """How much work a slice should be, by what its lines ask: of several members that of the slowest."""
     queues = sorted({target.queue for target in targets.values()})
     paces = workers.paces(tx.conn, queues, gone=timedelta(seconds=settings.worker_gone_seconds))
-    return {
-        line: plan.speed(paces.get(target.queue), facts.get(target.queue), settings) for line, target in targets.items()
+    each = {
+        name: plan.speed(paces.get(target.queue), facts.get(target.queue), settings) for name, target in targets.items()
     }
+    return {line: min((each[name] for name in line.names), key=lambda one: one.slice_tokens) for line in models}
 
 
 def refuse(tx: Transaction, batch: str, lease: int, found: Scan, bad: SkippedLines | None = None) -> None:
@@ -137,14 +142,15 @@ def begin(
     lease: int,
     found: Scan,
     key: str,
-    cuts: list[Cut],
+    cuts: list[Cut | FoldCut],
     settings: DispatchSettings,
     bad: SkippedLines | None = None,
-    targets: Mapping[LineModel, ModelTarget] | None = None,
+    targets: Mapping[str, ModelTarget] | None = None,
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it.
 
-    `targets`: what the lines' models stand for, which the batch is pinned to; None: each for itself.
+    `targets`: what the names stand for that the lines ask, or their ensembles' members; the batch is pinned to it.
+    None: each for itself.
     """
     asked = {line.asked for line in found.models}
     model = asked.pop() if len(asked) == 1 else None
@@ -157,7 +163,7 @@ def begin(
         total=total,
         plan_key=key,
         default_model=found.default_model,
-        versions=pins(targets or {}),
+        versions=pins(found.models, targets) if targets else {},
     )
     if lane is None:
         raise LeaseLost
@@ -172,5 +178,5 @@ def begin(
     leases.shut_batch_lease(tx.conn, lease)
     if not cuts:
         closing.move_on(tx, batch.id)  # all lines are skipped
-    for queue in sorted({cut.model for cut in cuts}):
+    for queue in sorted({one.model for cut in cuts for one in cut.members if not one.waits}):
         dispatch.feed(tx, queue, settings)

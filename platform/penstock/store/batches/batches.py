@@ -34,17 +34,20 @@ _INSERT = text("""
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
-# Counts and usage of an open batch are sums over its slices; an ended batch carries its own.
+# Counts and usage of an open batch are sums over its slices; an ended batch carries its own. Counts are of the batch's
+# lines: what an ensemble's members answered is counted in their fold.
 COLUMNS = """
     select b.*, live.*, (select currency from prices limit 1) as currency,
            case when live_empty > 0 then array(
-               select line from slices s, unnest(s.empty_lines) as line where s.batch = b.id order by line limit 10)
+               select line from slices s, unnest(s.empty_lines) as line
+               where s.batch = b.id and s.fold is null order by line limit 10)
            else '{}' end as live_empty_lines"""
 FROM = """
     from batches b
     left join lateral (
-        select coalesce(sum(s.completed), 0)::int as live_completed, coalesce(sum(s.failed), 0)::int as live_failed,
-               coalesce(sum(s.empty), 0)::int as live_empty,
+        select coalesce(sum(s.completed) filter (where s.fold is null), 0)::int as live_completed,
+               coalesce(sum(s.failed) filter (where s.fold is null), 0)::int as live_failed,
+               coalesce(sum(s.empty) filter (where s.fold is null), 0)::int as live_empty,
                coalesce(sum(s.input_tokens), 0)::bigint as live_input_tokens,
                coalesce(sum(s.cached_tokens), 0)::bigint as live_cached_tokens,
                coalesce(sum(s.output_tokens), 0)::bigint as live_output_tokens,
@@ -107,15 +110,16 @@ _FINALIZE = text("""
 _END = text("""
     -- The last move: counts and usage freeze as the sums over the slices. Lines without an answer count as failed.
     with sums as (
-        select b.id, coalesce(sum(s.completed), 0) as completed, coalesce(sum(s.input_tokens), 0) as input_tokens,
+        select b.id, coalesce(sum(s.completed) filter (where s.fold is null), 0) as completed,
+               coalesce(sum(s.input_tokens), 0) as input_tokens,
                coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
                coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens,
                coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
                coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
                coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost,
-               coalesce(sum(s.empty), 0) as empty,
-               array(select line from slices e, unnest(e.empty_lines) as line where e.batch = b.id
-                     order by line limit 10) as empty_lines
+               coalesce(sum(s.empty) filter (where s.fold is null), 0) as empty,
+               array(select line from slices e, unnest(e.empty_lines) as line
+                     where e.batch = b.id and e.fold is null order by line limit 10) as empty_lines
         from batches b left join slices s on s.batch = b.id
         where b.id = any(cast(:ids as text[])) group by b.id)
     update batches b set

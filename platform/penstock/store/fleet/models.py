@@ -73,7 +73,7 @@ _MEASURE = text("""
         from due left join lateral (
             select * from slices
             where model = due.name and state = 'done' and done_at > now() - :within
-              and completed > 0 and input_tokens > 0
+              and completed > 0 and input_tokens > 0 and picked is null
             order by done_at desc limit :most) s on true
         group by due.name)
     update models m set measured_at = clock_timestamp(),

@@ -33,8 +33,12 @@ _INSERT = text(f"""
 _REMOVE = text("""
     update ensembles set removed_at = clock_timestamp() where name = :name and removed_at is null""")
 _LINES = text("""
-    select member, sum(lines)::bigint as lines, sum(completed)::bigint as completed, sum(failed)::bigint as failed
-    from slices where ensemble = :ensemble group by member""")
+    -- Of a later member those that it was asked.
+    select member, place, sum(lines)::bigint as lines, sum(completed)::bigint as completed,
+           sum(failed)::bigint as failed
+    from slices where ensemble = :ensemble and member is not null and (fold is null or state <> 'waiting')
+      and not (state = 'dropped' and released_at is null and completed + failed = 0 and fold is not null)
+    group by member, place""")
 _CALLS = text("select member, calls, failed from ensemble_calls where ensemble = :ensemble")
 _ADD_CALLS = text("""
     insert into ensemble_calls as c (ensemble, member, calls, failed)
@@ -95,9 +99,12 @@ def counts(conn: Connection, one: Ensemble) -> dict[str, MemberCounts]:
     """What went to each member of this version, those that nothing went to included."""
     found = {member.label: MemberCounts() for member in one.definition.members}
     calls = {row.member: (row.calls, row.failed) for row in conn.execute(_CALLS, {"ensemble": one.id})}
-    lines = {row.member: row for row in conn.execute(_LINES, {"ensemble": one.id})}
-    for member, row in lines.items():
-        found[member] = MemberCounts(row.lines, row.completed, row.failed)
+    for row in conn.execute(_LINES, {"ensemble": one.id}):
+        label = row.member if row.place is None else one.definition.members[row.place].label
+        before = found[label]
+        found[label] = MemberCounts(
+            before.lines + row.lines, before.completed + row.completed, before.failed + row.failed
+        )
     for member, (asked, failed) in calls.items():
         found[member] = replace(found[member], calls=asked, failed_calls=failed)
     return found
@@ -115,10 +122,15 @@ def add_calls(conn: Connection, counted: Mapping[tuple[int, str], tuple[int, int
     conn.execute(_ADD_CALLS, values)
 
 
-def chosen(id: int, version: int, definition: str, member: str) -> ChosenMember:
-    """The member that a slice's lines went to, by its label."""
+def chosen(id: int, version: int, definition: str, member: str, place: int | None) -> ChosenMember:
+    """The member that a slice's lines went to; one of before releases that know places has the model alone."""
     found = _read(definition)
-    return ensemble.chosen(id, version, found, found.member(member))
+    return ensemble.chosen(id, version, found, found.member(member) if place is None else found.members[place])
+
+
+def definition(written: str) -> EnsembleDefinition:
+    """A version's definition, as its row has it."""
+    return _read(written)
 
 
 def _ensemble(row: Row[Any]) -> Ensemble:

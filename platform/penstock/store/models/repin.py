@@ -13,7 +13,7 @@ from penstock.domain.models.version import Version
 
 _UNSTARTED: Final = """
     s.model = :served_as and s.adapter is not distinct from cast(:adapter as text)
-    and s.state in ('queued', 'ready') and s.completed + s.failed = 0
+    and s.state in ('waiting', 'queued', 'ready') and s.completed + s.failed = 0
     and coalesce(s.member, s.asked) is distinct from :name"""
 """Nothing of it is recorded or in an engine, and its lines do not name this very version."""
 _BATCHES = text(f"""
@@ -22,7 +22,8 @@ _BATCHES = text(f"""
     order by s.batch limit :limit""")
 _MOVE = text(f"""
     -- What was ready is fed, and hinted, anew.
-    update slices s set model = :to, adapter = :to_adapter, asked = coalesce(asked, :to_asked), state = 'queued'
+    update slices s set model = :to, adapter = :to_adapter, asked = coalesce(asked, :to_asked),
+                        state = case when state = 'ready' then 'queued' else state end
     where s.batch = :batch and {_UNSTARTED} returning s.id""")
 _STAYS = text("""
     select coalesce(array_agg(distinct coalesce(member, asked, :model)), '{}') from slices
@@ -33,8 +34,8 @@ _PIN = text("update batches set versions = cast(:versions as jsonb) where id = :
 _TAKE_OVER = text("""
     -- What has answers already goes on there, too: nobody else would do it.
     with moved as (
-        update slices set model = :queue, state = 'queued'
-        where model = any(cast(:queues as text[])) and state in ('queued', 'ready') and adapter is null
+        update slices set model = :queue, state = case when state = 'ready' then 'queued' else state end
+        where model = any(cast(:queues as text[])) and state in ('waiting', 'queued', 'ready') and adapter is null
           and coalesce(member, asked, '') !~ '@v[0-9]+$'
         returning batch)
     update batches b set versions = (

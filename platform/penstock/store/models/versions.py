@@ -65,7 +65,7 @@ _RETIRE = text("""
 _SERVE = text("update workers set model = :queue, model_version = :number where id = :worker")
 _OPEN_BATCHES = text("""
     select distinct batch from slices
-    where model = :served_as and state in ('queued', 'ready', 'running')
+    where model = :served_as and state in ('waiting', 'queued', 'ready', 'running')
       and (cast(:adapter as text) is null or adapter = :adapter) order by batch limit :limit""")
 _WORKERS = text("""
     select model as queue, count(*)::int as workers from workers
@@ -79,8 +79,9 @@ _OF_QUEUES = text(f"{_COLUMNS} where queue = any(cast(:queues as text[]))")
 _HANGING = text(f"{_COLUMNS} where base = :queue and state <> 'retired' order by model, number limit :limit")
 _ADOPT = text("""
     -- What waited for a name of which nobody knew yet that it is an adapter's goes to its base.
-    update slices set model = :base, adapter = :queue, asked = coalesce(asked, :queue), state = 'queued'
-    where model = :queue and state in ('queued', 'ready') and adapter is null""")
+    update slices set model = :base, adapter = :queue, asked = coalesce(asked, :queue),
+                      state = case when state = 'ready' then 'queued' else state end
+    where model = :queue and state in ('waiting', 'queued', 'ready') and adapter is null""")
 
 
 def lock_name(conn: Connection, model: str) -> bool:

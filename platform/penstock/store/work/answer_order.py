@@ -27,12 +27,12 @@ _PAGE = text("""
         select g.id, g.blob_key, g.bytes, g.completed + g.failed as lines,
                sum(g.completed + g.failed) over (order by g.id rows unbounded preceding) as upto
         from slices s join segments g on g.slice = s.id
-        where s.tenant = :tenant and s.batch = :batch),
+        where s.tenant = :tenant and s.batch = :batch and s.fold is null),
     sums as (
         select coalesce(sum(lines), 0)::int as lines, coalesce(sum(completed + failed), 0)::int as recorded,
                (select coalesce(max(upto), 0)::int from ordered) as kept,
                (select coalesce(max(upto), 0)::int from ordered where id <= :last_id) as settled
-        from slices where tenant = :tenant and batch = :batch)
+        from slices where tenant = :tenant and batch = :batch and fold is null)
     select sums.lines as all_lines, sums.recorded, sums.kept, sums.settled, part.*
     from sums left join (
         select blob_key, bytes, greatest(0, :after - (upto - lines))::int as first,
@@ -47,7 +47,7 @@ _UNANSWERED = text("""
     from (select id, plan_offset, plan_bytes, completed + failed as recorded, lines - completed - failed as missing,
                  sum(lines - completed - failed) over (order by id rows unbounded preceding) as upto
           from slices
-          where tenant = :tenant and batch = :batch and completed + failed < lines) short
+          where tenant = :tenant and batch = :batch and fold is null and completed + failed < lines) short
     where upto > :after and upto - missing < :until
     order by id""")
 

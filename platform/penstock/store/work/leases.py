@@ -16,8 +16,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from penstock.domain.adapter import Adapter
+from penstock.domain.ensembles.ensemble import ChosenMember
 from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.work.batch import BatchState
+from penstock.domain.work.fold import Fold
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.lease import BatchLease, LeaseOrder
 from penstock.domain.work.slice import Claim
@@ -25,6 +27,7 @@ from penstock.domain.work.suspicion import GUILTY_DEATHS
 from penstock.store.accounts import fair_turns
 from penstock.store.accounts.fair_turns import ACCOUNT, OWNER, FairTurn
 from penstock.store.models import ensembles
+from penstock.store.work import folds
 
 _NOBODY: Final[Mapping[Lane, Collection[str]]] = MappingProxyType({})
 
@@ -32,6 +35,9 @@ RIDES: Final = """
     (s.inline is not null and s.crashes = 0 and s.unreadable = 0
      and not exists (select from suspects p where p.slice = s.id))"""
 """A small job's slice that may share a hand: with suspects, or after its holder fell silent, it is claimed alone."""
+
+_IS_FOLD: Final = "s.ensemble is not null and s.member is null"
+"""It goes back to waiting, though its batch is closing: what its members said is its batch's all the same."""
 
 _CLAIM = text(f"""
     -- Take the best ready slice of the first account whose turn it is. Rows that others lock are passed over; of those
@@ -106,7 +112,7 @@ _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
            b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
-           s.adapter, a.digest as adapter_digest, s.ensemble, s.member, e.version, e.definition,
+           s.adapter, a.digest as adapter_digest, s.ensemble, s.member, s.place, s.picked, e.version, e.definition,
            b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
@@ -117,6 +123,17 @@ _CLAIMED = text("""
         select case number when 0 then cast(:nonce as uuid) else cast(md5(:nonce || ':' || number) as uuid) end
         from generate_series(0, cast(:company as int)) as number))
     order by l.id""")
+
+_CLAIM_FOLD = text(f"""
+    with free as (
+        select s.id, s.batch from slices s where s.batch = :batch and {folds.DUE}
+        order by s.id limit 1 for no key update of s skip locked),
+    opened as (
+        insert into leases (kind, slice, batch, holder, nonce, expires_at)
+        select 'slice', id, batch, :holder, :nonce, clock_timestamp() + :ttl from free
+        on conflict (nonce) do nothing
+        returning id, slice)
+    update slices s set state = 'running', lease = opened.id from opened where s.id = opened.slice""")
 
 _CLAIM_BATCH = text("""
     -- The same for a batch's validation or assembly: free, and in the state that the work belongs to.
@@ -170,9 +187,10 @@ _SHUT = text("""
 
 _SETTLED_BEFORE = text("select id from leases where id = any(cast(:leases as bigint[])) and closed_as = 'settled'")
 
-_GIVE_BACK = text("""
+_GIVE_BACK = text(f"""
     -- Queued again, or dropped if the batch is closing (the caller has locked it), without a penalty.
-    update slices s set state = case when b.finish_as is null then 'queued' else 'dropped' end, lease = null
+    update slices s set lease = null, state = case when {_IS_FOLD} then 'waiting' when b.finish_as is null then 'queued'
+                                              else 'dropped' end
     from leases l, batches b
     where l.id = :lease and s.id = l.slice and s.lease = l.id and s.state = 'running' and b.id = s.batch
     returning s.id""")
@@ -197,7 +215,7 @@ _LEASE = text("select batch from leases where id = :lease and closed_at is null"
 _SILENT = text("""
     select distinct batch from leases where closed_at is null and expires_at <= clock_timestamp() limit :limit""")
 
-_REAP = text("""
+_REAP = text(f"""
     -- Give back what silent holders held; the database's clock decides, and a beat that came meanwhile saves its lease:
     -- the lock on the lease's row makes this statement look again. The caller has locked the batch.
     with silent as (
@@ -205,7 +223,8 @@ _REAP = text("""
         where batch = :batch and closed_at is null and expires_at <= clock_timestamp()
         order by id for no key update),
     freed as (
-        update slices s set state = case when b.finish_as is null then 'queued' else 'dropped' end,
+        update slices s set state = case when {_IS_FOLD} then 'waiting' when b.finish_as is null then 'queued'
+                                    else 'dropped' end,
                             lease = null, crashes = s.crashes + 1
         from silent, batches b
         where s.id = silent.slice and s.lease = silent.id and s.state = 'running' and b.id = s.batch),
@@ -295,7 +314,7 @@ def _claim(row: Row[Any]) -> Claim:
         batch=row.batch,
         tenant=row.tenant,
         endpoint=row.endpoint,
-        model=row.model,
+        model=row.model or "",
         lane=LANES[row.lane_rank],
         deadline=row.deadline,
         tokens=row.tokens,
@@ -312,8 +331,25 @@ def _claim(row: Row[Any]) -> Claim:
         reuse=Reuse(row.dedup, CacheMode(row.cache), row.cache_ttl_seconds),
         asked=row.asked,
         adapter=Adapter(row.adapter, row.adapter_digest) if row.adapter else None,
-        chosen=ensembles.chosen(row.ensemble, row.version, row.definition, row.member) if row.ensemble else None,
+        chosen=_chosen(row),
+        is_fold=row.ensemble is not None and row.member is None,
+        picked=None if row.picked is None else frozenset(row.picked),
     )
+
+
+def _chosen(row: Row[Any]) -> ChosenMember | None:
+    if row.member is None:
+        return None
+    return ensembles.chosen(row.ensemble, row.version, row.definition, row.member, row.place)
+
+
+def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: timedelta) -> Fold | None:
+    """Take the batch's next fold whose members are all settled or gone; None if there is none that is free."""
+    conn.execute(_CLAIM_FOLD, {"batch": batch, "holder": holder, "nonce": nonce, "ttl": ttl})
+    row = conn.execute(_CLAIMED, {"nonce": str(nonce), "company": 0}).first()
+    if row is None:
+        return None
+    return Fold(_claim(row), ensembles.definition(row.definition), row.version)
 
 
 def claim_batch(

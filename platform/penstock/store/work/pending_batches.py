@@ -38,7 +38,7 @@ _STUCK = text("""
       and (b.finish_as is not null or b.state in ('in_progress', 'paused'))
       and not exists (select from slices s where s.batch = b.id and s.state = 'running')
       and (b.finish_as is not null
-           or not exists (select from slices s where s.batch = b.id and s.state in ('queued', 'ready')))
+           or not exists (select from slices s where s.batch = b.id and s.state in ('waiting', 'queued', 'ready')))
     order by b.deadline limit :limit""")
 
 _WAITING = text("""

@@ -78,13 +78,14 @@ _OF_JOB = text("""
     from slices s where s.batch = :job order by s.id""")
 
 _BYTES = text("""
-    select coalesce(sum(g.bytes), 0)::bigint from segments g join slices s on s.id = g.slice where s.batch = :batch""")
+    select coalesce(sum(g.bytes), 0)::bigint from segments g join slices s on s.id = g.slice
+    where s.batch = :batch and s.fold is null""")
 
 _PAGE = text("""
     -- By slice, and by acceptance within one: both in the order of an index, so a page costs its own rows.
     select g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
     from slices s join segments g on g.slice = s.id
-    where s.batch = :batch and s.id >= :slice and (s.id > :slice or g.id > :after)
+    where s.batch = :batch and s.fold is null and s.id >= :slice and (s.id > :slice or g.id > :after)
     order by s.id, g.id limit :limit""")
 
 
@@ -128,12 +129,15 @@ def of_job(conn: Connection, job: str) -> tuple[bytes, list[bytes]]:
 
 
 def bytes_of_batch(conn: Connection, batch: str) -> int:
-    """The bytes of all segments of a batch."""
+    """The bytes of all answers to a batch's lines."""
     return int(conn.execute(_BYTES, {"batch": batch}).scalar_one())
 
 
 def page(conn: Connection, batch: str, *, after: Segment | None, limit: int) -> list[Segment]:
-    """The batch's next segments, slice by slice, each slice's in the order in which they were accepted."""
+    """The batch's next segments, slice by slice, each slice's in the order in which they were accepted.
+
+    Not those of an ensemble's members: its folds have the answers.
+    """
     place = {"slice": after.slice, "after": after.id} if after else {"slice": 0, "after": 0}
     return [_segment(row) for row in conn.execute(_PAGE, place | {"batch": batch, "limit": limit})]
 

@@ -30,7 +30,7 @@ _HOLD = text("""
     update slices s set state = 'running', lease = opened.id from opened where s.id = :slice
     returning s.lease""")
 
-_COUNT = text("select coalesce(sum(lines), 0) from slices where batch = :batch and model is null")
+_COUNT = text("select coalesce(sum(lines), 0) from slices where batch = :batch and model is null and ensemble is null")
 
 
 def count(conn: Connection, batch: str) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from penstock.domain.work.lane import LANES, Lane
-from penstock.domain.work.slice import Cut
+from penstock.domain.work.slice import Cut, FoldCut
 from penstock.store.accounts.fair_turns import ACCOUNT, IN_TURN, STANDING
 
 _MOST_ACCOUNTS: Final = 32
@@ -19,10 +19,12 @@ _MOST_ACCOUNTS: Final = 32
 _INSERT = text("""
     -- Lane and deadline are copied from the batch, so that a claim reads one index of one table.
     insert into slices (batch, tenant, model, lane, lane_rank, deadline, state, plan_offset, plan_bytes,
-                        lines, first_line, last_line, tokens, inline, asked, adapter, ensemble, member)
-    select b.id, b.tenant, :model, b.lane, :lane_rank, b.deadline, 'queued', :plan_offset, :plan_bytes,
-           :lines, :first_line, :last_line, :tokens, :inline, :asked, :adapter, :ensemble, :member
+                        lines, first_line, last_line, tokens, inline, asked, adapter, ensemble, member, place, fold)
+    select b.id, b.tenant, :model, b.lane, :lane_rank, b.deadline, :state, :plan_offset, :plan_bytes,
+           :lines, :first_line, :last_line, :tokens, :inline, :asked, :adapter, :ensemble, :member, :place, :fold
     from batches b where b.id = :batch""")
+
+_INSERT_FOLD = text(f"{_INSERT.text} returning id")
 
 _FEED = text(f"""
     -- Each account's best slices of each lane are ready, a few for each live worker; what is ready and no longer among
@@ -107,18 +109,22 @@ _BACKLOG_MODELS = text("""
     select model from models""")
 
 _DROP = text("""
-    -- Closing drops what nobody runs; a slice that is claimed at this moment is seen as running after the wait.
-    update slices set state = 'dropped' where batch = :batch and state in ('queued', 'ready')""")
+    -- Closing drops what nobody runs; a slice that is claimed at this moment is seen as running after the wait. A fold
+    -- goes on with what its members said, of a paused batch too: that is for folds.py.
+    update slices set held = held and model is not null,
+                      state = case when model is null and ensemble is not null then state else 'dropped' end
+    where batch = :batch
+      and (state in ('queued', 'ready') or state = 'waiting' and (model is not null or held))""")
 
 _HOLD = text("""
     -- Pausing: nothing of the batch is fed or claimed until it resumes, and what a holder gives back meanwhile stays.
     -- Ready ones leave their lists; a slice that is claimed at this moment is seen as running after the wait.
     update slices set held = true, state = case when state = 'ready' then 'queued' else state end
-    where batch = :batch and state in ('queued', 'ready', 'running')""")
+    where batch = :batch and state in ('waiting', 'queued', 'ready', 'running')""")
 
 _UNHOLD = text("""
     update slices set held = false
-    where batch = :batch and held and state in ('queued', 'ready', 'running')""")
+    where batch = :batch and held and state in ('waiting', 'queued', 'ready', 'running')""")
 
 _MOVE = text("""
     -- A new lane or deadline: what runs keeps its hand, and goes by the new ones should it be given back. What is ready
@@ -128,11 +134,14 @@ _MOVE = text("""
         promoted = promoted and cast(:rank as smallint) is null,
         deadline = coalesce(cast(:deadline as timestamptz), deadline),
         state = case when state = 'ready' and lane_rank <> cast(:rank as smallint) then 'queued' else state end
-    where batch = :batch and state in ('queued', 'ready', 'running')""")
+    where batch = :batch and state in ('waiting', 'queued', 'ready', 'running')""")
 
 _WITH_OPEN = text("""
     select distinct batch from slices
-    where batch = any(cast(:batches as text[])) and state in ('queued', 'ready', 'running')""")
+    where batch = any(cast(:batches as text[])) and state in ('queued', 'ready', 'running')
+    union
+    select distinct batch from slices
+    where batch = any(cast(:batches as text[])) and state = 'waiting' and model is null""")
 
 _BACKLOG = text("""
     select model, lane, state, count(*)::int as slices, sum(lines)::bigint as lines, sum(tokens)::bigint as tokens
@@ -144,18 +153,33 @@ _UNREADABLE = text("""
 
 _OF_CUT: Final = (
     "model", "plan_offset", "plan_bytes", "lines", "first_line", "last_line", "tokens", "asked", "adapter", "ensemble",
-    "member",
+    "member", "place",
 )  # fmt: skip
 
 
-def insert(conn: Connection, batch: str, cuts: Iterable[Cut], lane: Lane, inline: bytes | None = None) -> None:
-    """Insert the plan's cuts as queued slices; `inline` holds the lines of an inline job."""
-    rows = [
-        {"batch": batch, "lane_rank": lane.rank, "inline": inline} | {name: getattr(cut, name) for name in _OF_CUT}
-        for cut in cuts
-    ]
+def insert(
+    conn: Connection, batch: str, cuts: Iterable[Cut | FoldCut], lane: Lane, inline: bytes | None = None
+) -> None:
+    """Insert the plan's cuts as queued slices; `inline` holds the lines of an inline job.
+
+    Of an ensemble that gathers the fold waits, and the members that it may ask later.
+    """
+    of_batch = {"batch": batch, "lane_rank": lane.rank, "inline": inline, "fold": None}
+    rows = []
+    for cut in cuts:
+        if isinstance(cut, FoldCut):
+            first = cut.members[0]
+            nobody = {"model": None, "member": None, "place": None, "asked": None, "adapter": None, "tokens": 0}
+            fold = conn.execute(_INSERT_FOLD, of_batch | _row(first) | nobody | {"state": "waiting"}).scalar_one()
+            rows += [of_batch | _row(member) | {"fold": fold} for member in cut.members]
+        else:
+            rows.append(of_batch | _row(cut))
     if rows:
         conn.execute(_INSERT, rows)
+
+
+def _row(cut: Cut) -> dict[str, object]:
+    return {name: getattr(cut, name) for name in _OF_CUT} | {"state": "waiting" if cut.waits else "queued"}
 
 
 def feed(conn: Connection, model: str, *, ahead: int, lines: int, gone: timedelta) -> list[Lane]:
@@ -213,7 +237,7 @@ def move(conn: Connection, batch: str, lane: Lane | None, deadline: datetime | N
 
 
 def with_open(conn: Connection, batches: Sequence[str]) -> set[str]:
-    """Those of the batches of which a slice is still open. They must be locked by an earlier statement."""
+    """Those of the batches of which a slice is still open, or a fold. They must be locked by an earlier statement."""
     return {row.batch for row in conn.execute(_WITH_OPEN, {"batches": list(batches)})}
 
 

@@ -22,7 +22,8 @@ _CHANGE = text("""
     where id = :id""")
 
 _OPEN_MODELS = text("""
-    select distinct model from slices where batch = :id and state in ('queued', 'ready', 'running') order by model""")
+    select distinct model from slices
+    where batch = :id and state in ('queued', 'ready', 'running') and model is not null order by model""")
 
 
 def move(conn: Connection, id: str, state: BatchState, paused_as: PauseReason | None = None) -> None:

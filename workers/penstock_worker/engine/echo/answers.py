@@ -56,6 +56,8 @@ class Voice:
 
     def speak(self, text: str, script: Script, most: object) -> tuple[str, int, str]:
         """The answer to a text: what it says, its tokens (thoughts included), and why it ends."""
+        if script.says is not None:
+            text = script.says
         wanted = script.output_tokens or self.output_tokens
         if wanted:
             text += " echo" * max(0, wanted - _tokens(text))

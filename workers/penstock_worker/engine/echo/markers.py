@@ -16,6 +16,7 @@ A marker may stand anywhere in the request's body, and several may stand togethe
 | `[[status 400]]` | that status, with an error body as vLLM's; 300 to 599 |
 | `[[status 429 times 2]]` | that status the first 2 times that this very body comes, then an answer |
 | `[[status 503 times 1 after 0.05]]` | as before, with `retry-after: 0.05` (seconds) |
+| `[[says no]]` | the answer is `no` |
 | `[[tokens 40]]` | an answer of 40 output tokens |
 | `[[think 40]]` | 40 tokens of thoughts come first; if `max_tokens` ends them, the answer is empty |
 | `[[needs 100]]` | 400 unless `max_tokens` is at least so much |
@@ -33,7 +34,8 @@ from typing import Final
 
 _MARKER: Final = re.compile(
     rb"\[\[(?:(die|hang|break|core-dies|nul|surrogate)|(sleep|tokens|think|needs) (\d+)"
-    rb"|(die|stall|break|core-dies)-after (\d+)|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?)\]\]"
+    rb"|(die|stall|break|core-dies)-after (\d+)|status ([345]\d\d)(?: times (\d+))?(?: after (\d+(?:\.\d+)?))?"
+    rb'|says ([^\[\]"\\]{1,200}))\]\]'
 )
 
 
@@ -54,6 +56,8 @@ class Script:
     times: int | None = None
     """None: every time."""
     retry_after: str | None = None
+    says: str | None = None
+    """None: what was asked."""
     output_tokens: int | None = None
     thoughts: int = 0
     needs: int = 0
@@ -71,13 +75,15 @@ def read(body: bytes) -> Script:
     if b"[[" not in body:
         return NOTHING
     found: dict[str, bool | int | float | str] = {}
-    for word, counted, count, then, after, status, times, retry_after in _MARKER.findall(body):
+    for word, counted, count, then, after, status, times, retry_after, says in _MARKER.findall(body):
         if word:
             found[_WORDS.get(word) or word.decode()] = True
         elif counted == b"sleep":
             found["sleep_seconds"] = int(count) / 1000
         elif counted in _COUNTED:
             found[_COUNTED[counted]] = int(count)
+        elif says:
+            found["says"] = says.decode()
         elif then:
             found |= {"then": then.decode(), "after": int(after)}
         else:

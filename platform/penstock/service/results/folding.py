@@ -1,0 +1,192 @@
+"""Folding: one answer for each line of a fold, made of what its members said; or whom to ask next, for which lines.
+
+Members' answers go to scratch and are read from there line by line, so memory is some bytes a line. Running it again
+from any point gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.ensembles import verdict
+from penstock.domain.work.fold import Fold
+from penstock.failpoint import failpoint
+from penstock.formats import input as lines
+from penstock.formats import output, plan
+from penstock.formats.answers import member_line
+from penstock.formats.output import NO_USAGE, Record
+from penstock.formats.routed_request import asks_logprobs
+from penstock.service.core import scratch
+from penstock.service.core.ids import blob_key
+from penstock.service.core.transaction import Database, Transaction
+from penstock.service.ensembles.fold import Fold as LineFold
+from penstock.service.ensembles.fold import MemberAnswer
+from penstock.service.lifecycle import folds, work
+from penstock.settings import Settings
+from penstock.store.work import folds as rows
+from penstock.store.work.folds import MemberSegment, MemberSlice
+
+_Places: TypeAlias = dict[int, tuple[int, int]]
+"""Where the answers to lines stand on scratch: offset and length."""
+
+_PIECE_BYTES: Final = 1 << 20
+_UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What one fold came to: lines that have their answer or error now, and lines that later members are asked."""
+
+    lines: int
+    asked: int
+
+
+class Folding:
+    """One claimed fold, from its members' segments to its own. `run` is called once."""
+
+    def __init__(self, db: Database, blobs: Blobs, one: Fold, settings: Settings) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._one = one
+        self._settings = settings
+        self._fold = LineFold(one.definition, one.version)
+        self._first = verdict.first(one.definition)
+        self._picked: dict[int, list[int]] = {}
+        self._records: list[Record] = []
+        self._bytes = 0
+        self._recorded = 0
+        self._seq = 0
+
+    def run(self) -> Folded:
+        """Fold all lines, record them, and settle the fold or let it wait for those that it asks.
+
+        Raises LeaseLost, Unavailable, NoSpace, or ValueError for bytes that can't be read.
+        """
+        claim = self._one.claim
+        members = self._db.run(_members, claim.slice)
+        closing = any(one.closing for one in members)
+        pieces = self._db.run(_segments, claim.slice)
+        scratch.check(self._settings.scratch_dir, sum(piece.bytes for _, piece in pieces))
+        with scratch.folder(self._settings.scratch_dir, "fold-") as folder:
+            path = folder / "answers"
+            found = self._fetch(pieces, path)
+            with path.open("rb") as answers:
+                for line in self._lines():
+                    known = self._known(line.number, members, found, answers.fileno())
+                    self._line(line, known, members, closing)
+                    if self._bytes >= _PIECE_BYTES:
+                        self._record()
+        failpoint("fold.folded")
+        if self._picked:
+            self._record()
+            self._db.run(folds.ask, self._one, self._picked, self._settings)
+        else:
+            self._record(ends=True)
+        return Folded(self._recorded, sum(map(len, self._picked.values())))
+
+    def _fetch(self, pieces: Sequence[MemberSegment], path: Path) -> dict[int, _Places]:
+        """Copy the members' segments to scratch: where each line of each member stands."""
+        found: dict[int, _Places] = {}
+        offset = 0
+        with path.open("wb") as answers:
+            for place, piece in pieces:
+                data = piece.data if piece.data is not None else self._blobs.read(piece.blob_key or "")
+                at = found.setdefault(place, {})
+                for number, line in plan.unframe(data):
+                    if number not in at:
+                        at[number] = offset, len(line)
+                        offset += answers.write(line)
+        return found
+
+    def _lines(self) -> Iterator[lines.Line]:
+        """The lines that have no answer yet, as they were asked."""
+        claim = self._one.claim
+        data = self._blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
+        for number, line in plan.unframe(data):
+            if number not in claim.recorded:
+                yield lines.read(number, line)
+
+    def _known(
+        self, number: int, members: Sequence[MemberSlice], found: Mapping[int, _Places], answers: int
+    ) -> dict[int, MemberAnswer]:
+        """What came of each member that was to be asked this line, by its place."""
+        known: dict[int, MemberAnswer] = {}
+        for one in members:
+            at = found.get(one.place, {}).get(number)
+            if at is not None:
+                known[one.place] = _answer(os.pread(answers, at[1], at[0]))
+            elif one.place in self._first or (one.picked is not None and number in one.picked):
+                known[one.place] = _UNAVAILABLE  # it was passed over, or its batch was closed before it was asked
+        return known
+
+    def _line(
+        self, line: lines.Line, known: dict[int, MemberAnswer], members: Sequence[MemberSlice], closing: bool
+    ) -> None:
+        """Answer a line, give it its error, or ask further members. Of a closing batch it is answered or left."""
+        waiting = {one.place for one in members if one.waits and not closing}
+        keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
+        folded = self._fold.fold(known, keeps_logprobs=keeps)
+        while folded.verdict.asks:
+            if all(place in waiting for place in folded.verdict.asks):
+                for place in folded.verdict.asks:
+                    self._picked.setdefault(place, []).append(line.number)
+                return
+            known |= {place: _UNAVAILABLE for place in folded.verdict.asks if place not in waiting}
+            folded = self._fold.fold(known, keeps_logprobs=keeps)
+        batch = self._one.claim.batch
+        if folded.body is not None:
+            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body)
+            self._keep(dataclasses.replace(record, usage=NO_USAGE))
+        elif folded.error is not None and not closing:
+            self._keep(output.ended(batch, line.number, line.custom_id, folded.error))
+
+    def _keep(self, record: Record) -> None:
+        self._records.append(record)
+        self._bytes += len(record.line)
+        self._recorded += 1
+
+    def _record(self, *, ends: bool = False) -> None:
+        """Record what is folded, and settle the fold if it `ends`; the tokens are its members'."""
+        claim = self._one.claim
+        answers = []
+        if self._records:
+            self._seq += 1
+            key = blob_key(claim.tenant, "segments")
+            one = work.SliceAnswers(claim, self._seq, self._records, key)
+            self._db.run(work.intend, key)
+            self._blobs.put(key, one.framed)
+            answers.append(one)
+        failpoint("fold.recording")
+        if (answers or ends) and claim.lease in self._db.run(work.record, answers, [claim] if ends else []):
+            raise LeaseLost
+        self._records, self._bytes = [], 0
+        failpoint("fold.recorded")
+
+
+def _members(tx: Transaction, fold: int) -> list[MemberSlice]:
+    return rows.members(tx.conn, fold)
+
+
+def _segments(tx: Transaction, fold: int) -> list[MemberSegment]:
+    return rows.segments(tx.conn, fold)
+
+
+def _answer(line: bytes) -> MemberAnswer:
+    """What an output line says of its member."""
+    found = member_line.read(line)
+    if found.response is None:
+        code = found.error.code if found.error else None
+        return MemberAnswer("failed", code=code or "unknown")
+    body, status = bytes(found.response.body), found.response.status_code
+    tokens, ms = member_line.told(body)
+    if found.answered:
+        return MemberAnswer("reused" if found.response.cached else "answered", body, tokens=tokens, ms=ms)
+    code = member_line.refusal_code(body, status)
+    return MemberAnswer("refused", code=code, tokens=tokens, ms=ms, refused_status=status)

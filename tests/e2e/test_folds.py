@@ -1,0 +1,143 @@
+"""Ensembles that gather, in batches and jobs through a whole platform on the simulated engine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from e2e.live import PENSTOCK, Platform, chat, said, until
+
+from penstock.stack import postgres
+
+pytestmark = pytest.mark.timeout(300)
+
+NO = {"script": "[[says no]]"}
+PANEL = {
+    "name": "panel",
+    "kind": "vote",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}, {"model": "tiny", "weight": 1}],
+    "extract": {"regex": "yes|no|maybe"},
+}
+SAFE = {"name": "safe", "kind": "fallback", "members": [{"model": "tiny"}, {"model": "deux"}, {"model": "tiny"}]}
+STEPS = {
+    "name": "steps",
+    "kind": "cascade",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "accept": {"regex": "^yes"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A second worker beside the platform's own, and ensembles of their two models."""
+    log = tmp_path_factory.mktemp("deux") / "worker.log"
+    with log.open("wb") as output:
+        command = [PENSTOCK, "worker", "--model", "deux=x", "--engine", "echo"]
+        worker = subprocess.Popen(command, env=platform.child("api").environ(), stdout=output, stderr=output)
+    try:
+        ready = "select count(*) from workers where open and model = 'deux'"
+        until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
+        assert worker.poll() is None, log.read_text()
+        for one in (PANEL, SAFE, STEPS):
+            add(platform, one)
+        yield
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
+
+
+def add(platform: Platform, definition: dict[str, Any]) -> None:
+    """As an operator adds it."""
+    file = platform.data / f"{definition['name']}.json"
+    file.write_text(json.dumps(definition))
+    command = [PENSTOCK, "ensembles", "add", str(file), "--data", str(platform.data), "--url", platform.url]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def rows_of(platform: Platform, query: str) -> list[Any]:
+    with psycopg.connect(postgres.url(platform.runtime / "postgres"), autocommit=True) as connection:
+        return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+def body_of(answer: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = answer["response"]["body"]
+    return body
+
+
+def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_members(platform: Platform) -> None:
+    words = ("yes", "no", "maybe")
+    batch = platform.ended(platform.submit([chat(f"{n}", f"{words[n % 3]} {n}", "panel") for n in range(400)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.total) == ("completed", 400, 400)
+    answers = platform.file(batch.output_file_id)
+    assert [answer["custom_id"] for answer in answers] == [f"{n}" for n in range(400)]
+    tokens = 0
+    for n, answer in enumerate(answers):
+        body, word = body_of(answer), words[n % 3]
+        trace = body["penstock"]
+        assert (said(answer), body["model"]) == (f"{word} {n}", "panel") if word != "no" else ("no 1", "panel")
+        assert (trace["kind"], trace["version"], trace["winner"]) == ("vote", "v1", "tiny")
+        assert trace["agreement"] == (1.0 if word == "no" else round(2 / 3, 4))
+        assert [one["model"] for one in trace["members"]] == ["tiny", "deux", "tiny#2"]
+        assert [one["vote"] for one in trace["members"]] == [word, "no", word]
+        assert body["usage"]["total_tokens"] == sum(one["tokens"] for one in trace["members"])
+        tokens += body["usage"]["total_tokens"]
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members did"
+    assert told["versions"] == {"panel": ["v1"], "tiny": ["v1"], "deux": ["v1"]}
+
+
+def test_a_fallback_asks_the_next_member_only_for_lines_that_the_one_before_failed(platform: Platform) -> None:
+    def text(n: int) -> str:
+        return f"line {n}" + " [[status 422]]" * (n % 10 == 0) + " [[status 500 times 9]]" * (n % 10 == 1)
+
+    batch = platform.ended(platform.submit([chat(f"{n}", text(n), "safe") for n in range(100)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 80, 20)
+    for answer in platform.file(batch.output_file_id):
+        trace = body_of(answer)["penstock"]
+        assert (trace["winner"], [one["model"] for one in trace["members"]]) == ("tiny", ["tiny"])
+    for answer in platform.file(batch.error_file_id):
+        assert answer["response"] is None
+        assert answer["error"]["code"] == "ensemble_quorum"
+        said_by = "tiny: 4" if int(answer["custom_id"]) % 10 == 0 else "tiny: 5"
+        assert said_by in answer["error"]["message"], answer
+        assert "tiny#2: " in answer["error"]["message"]
+    rows = dict(rows_of(platform, f"select place, sum(lines)::int from slices where batch = '{batch.id}'"
+                              " and place is not null and completed + failed > 0 group by place"))  # fmt: skip
+    assert rows == {0: 100, 1: 20, 2: 20}
+
+
+def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(platform: Platform) -> None:
+    batch = platform.ended(
+        platform.submit([chat(f"{n}", f"{'yes' if n % 4 else 'well'} {n}", "steps") for n in range(80)]).id
+    )
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 80)
+    for n, answer in enumerate(platform.file(batch.output_file_id)):
+        trace = body_of(answer)["penstock"]
+        if n % 4:
+            assert (said(answer), trace["winner"], len(trace["members"])) == (f"yes {n}", "tiny", 1)
+        else:
+            assert (said(answer), trace["winner"]) == ("no", "deux")
+            assert [(one["model"], one.get("accepted", True)) for one in trace["members"]] == [
+                ("tiny", False),
+                ("deux", False),
+            ]
+
+
+def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:
+    requests = [
+        {"custom_id": f"{n}", "body": chat("", f"yes {n}" + f" [[status 503 times {3 * (n % 2)}]]", "panel")["body"]}
+        for n in range(4)
+    ]
+    job = platform.http.post("/jobs", json={"requests": requests}).json()
+    ended = platform.http.get(f"/jobs/{job['id']}", params={"wait": 60}).json()
+    assert ended["status"] == "completed", ended
+    print(ended)

@@ -1,0 +1,315 @@
+"""Folds: what an ensemble's members said of a line becomes one answer, wave after wave, whatever befalls the batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from service.desk import Desk
+from store import as_holder
+from store.world import CHAT, World
+
+from penstock.domain.api_errors import LeaseLost
+from penstock.domain.work.fold import Fold
+from penstock.domain.work.holder import Holder
+from penstock.domain.work.lane import LANES
+from penstock.domain.work.slice import Claim
+from penstock.formats import input as lines
+from penstock.formats import output, plan
+from penstock.service.admin import models
+from penstock.service.core.ids import blob_key
+from penstock.service.core.transaction import Transaction
+from penstock.service.ensembles import ensembles
+from penstock.service.lifecycle import dispatch, folds, work
+from penstock.service.results.folding import Folding
+
+VOTE: dict[str, Any] = {
+    "name": "panel",
+    "kind": "vote",
+    "members": [{"model": "a"}, {"model": "b"}, {"model": "c"}],
+    "min_responses": 2,
+}
+FALLBACK: dict[str, Any] = {"name": "safe", "kind": "fallback", "members": [{"model": m} for m in "abc"]}
+CASCADE: dict[str, Any] = {
+    "name": "steps",
+    "kind": "cascade",
+    "members": [{"model": "a"}, {"model": "b"}],
+    "accept": {"regex": "^good"},
+}
+Says = Callable[[int], str | int | None]
+"""What a member says of a line: a text, the status of a refusal, or nothing yet."""
+
+
+class FoldDesk:
+    """A batch to an ensemble, its members' workers and the io worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.world = desk.world
+        self.workers: dict[str, Holder] = {}
+        self.io = desk.world.worker()
+
+    def batch(self, model: str, count: int = 4, **more: Any) -> str:
+        """One that is planned; the members have workers."""
+        for member in "abc":
+            self.workers.setdefault(member, self.world.worker(member))
+        sent = [
+            lines.write(f"q{n}", CHAT, {"model": model, "messages": [{"role": "user", "content": f"{n}"}], **more})
+            for n in range(1, count + 1)
+        ]
+        return self.desk.validate(b"\n".join(sent))
+
+    def claim(self, member: str) -> Claim | None:
+        """The member's next slice."""
+        return self.world.claim(self.workers[member], *LANES)
+
+    def says(self, member: str, says: Says) -> list[int]:
+        """Let a member answer its next slice, or a part of it; which lines it was asked."""
+        claim = self.claim(member)
+        assert claim is not None, f"{member} is not asked"
+        asked = self.asked(claim)
+        records = []
+        for number in asked:
+            said = says(number)
+            if said is not None:
+                status, body = (said, refusal(said)) if isinstance(said, int) else (200, answer(said))
+                records.append(output.answered(claim.batch, number, f"q{number}", status, "r", body))
+        if records:
+            key = blob_key("acme", "segments")
+            self.world.db.run(work.intend, key)
+            self.desk.blobs.put(key, work.SliceAnswers(claim, 1, records).framed)
+            self.world.db.run(as_holder.flush, claim, 1, records, key)
+        if len(records) == len(asked):
+            self.world.db.run(as_holder.settle, claim)
+        else:
+            self.world.db.run(work.release, claim.lease)
+        return asked
+
+    def asked(self, claim: Claim) -> list[int]:
+        """The lines of a claim that a worker asks."""
+        read = self.desk.blobs.range(claim.plan_key or "", claim.plan_offset, claim.plan_bytes)
+        return [
+            number
+            for number, _ in plan.unframe(read)
+            if number not in claim.recorded and (claim.picked is None or number in claim.picked)
+        ]
+
+    def due(self, batch: str) -> Fold | None:
+        """The next due fold in the io worker's hand."""
+        return self.world.db.run(folds.claim, self.io, batch, self.world.nonce(), self.world.settings)
+
+    def fold(self, batch: str) -> int:
+        """Do all due folds; how many lines are asked further."""
+        asked = 0
+        while (one := self.due(batch)) is not None:
+            asked += Folding(self.world.db, self.desk.blobs, one, self.world.settings).run().asked
+        return asked
+
+    def results(self, batch: str) -> dict[str, Any]:
+        """By custom_id: the text of the winner and its label, or the error's code."""
+        self.desk.assemble(batch)
+        self.world.check()
+        found = {}
+        for which in ("output", "error"):
+            for line in (self.desk.result(batch, which) or b"").splitlines():
+                one = json.loads(line)
+                if one["error"]:
+                    found[one["custom_id"]] = one["error"]["code"]
+                else:
+                    body = one["response"]["body"]
+                    found[one["custom_id"]] = body["choices"][0]["message"]["content"], body["penstock"]["winner"]
+        return found
+
+
+def answer(text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return json.dumps({"object": "chat.completion", "choices": [choice], "usage": USAGE}).encode()
+
+
+def refusal(status: int) -> bytes:
+    return json.dumps({"error": {"message": "no", "type": "Refused", "code": status}}).encode()
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+@pytest.fixture
+def folded(desk: Desk, world: World) -> Iterator[FoldDesk]:
+    for member in "abc":
+        world.db.run(models.add, member)
+    for one in (VOTE, FALLBACK, CASCADE):
+        world.db.run(ensembles.add, one)
+    yield FoldDesk(desk)
+    world.check()
+
+
+def test_a_batch_has_a_slice_for_each_member_and_counts_its_own_lines_alone(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("panel")
+    rows = [(row.model, row.place, row.state, row.lines) for row in world.slices(batch)]
+    assert rows == [(None, None, "waiting", 4), ("a", 0, "ready", 4), ("b", 1, "ready", 4), ("c", 2, "ready", 4)]
+    found = world.find(batch)
+    assert (found.total, found.versions) == (4, {"panel": [1]})
+    folded.says("a", str)
+    folded.says("b", str)
+    assert folded.due(batch) is None, "c has not answered"
+    assert world.find(batch).completed == 0
+    folded.says("c", lambda n: "other")
+    assert folded.fold(batch) == 0
+    found = world.find(batch)
+    assert (found.state, found.completed, found.failed) == ("finalizing", 4, 0)
+    assert found.usage.input_tokens == 4 * 3 * 3, "all members' tokens"
+    assert folded.results(batch) == {f"q{n}": (f"{n}", "a") for n in range(1, 5)}
+
+
+def test_a_vote_without_enough_answers_is_its_lines_error_with_each_members_reason(folded: FoldDesk) -> None:
+    batch = folded.batch("panel", 3)
+    folded.says("a", lambda n: 400 if n < 3 else "x")
+    folded.says("b", lambda n: 429 if n == 1 else "x")
+    folded.says("c", lambda n: 500 if n < 3 else "y")
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": "ensemble_quorum", "q3": ("x", "a")}
+
+
+def test_each_wave_asks_only_the_lines_that_need_it(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe")
+    assert [(row.place, row.state) for row in world.slices(batch)] == [
+        (None, "waiting"), (0, "ready"), (1, "waiting"), (2, "waiting"),
+    ]  # fmt: skip
+    folded.says("a", lambda n: 500 if n % 2 else "a")
+    assert folded.claim("b") is None, "nobody asked it yet"
+    assert folded.fold(batch) == 2
+    assert (world.find(batch).completed, world.find(batch).state) == (2, "in_progress")
+    assert folded.says("b", lambda n: 400 if n == 3 else "b") == [1, 3]
+    assert folded.fold(batch) == 1
+    assert folded.says("c", lambda n: 400) == [3]
+    assert folded.fold(batch) == 0
+    assert folded.results(batch) == {
+        "q1": ("b", "b"), "q2": ("a", "a"), "q3": "ensemble_quorum", "q4": ("a", "a"),
+    }  # fmt: skip
+
+
+def test_members_that_are_not_needed_are_asked_nothing(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("steps")
+    folded.says("a", lambda n: "good")
+    assert folded.fold(batch) == 0
+    assert [(row.place, row.state) for row in world.slices(batch)] == [(None, "done"), (0, "done"), (1, "dropped")]
+    assert set(folded.results(batch).values()) == {("good", "a")}
+
+
+def test_an_answer_that_was_not_good_enough_is_given_if_later_members_fail(folded: FoldDesk) -> None:
+    batch = folded.batch("steps", 2)
+    folded.says("a", lambda n: "bad")
+    assert folded.fold(batch) == 2
+    folded.says("b", lambda n: "also bad" if n == 1 else 500)
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("also bad", "b"), "q2": ("bad", "a")}
+
+
+def test_cancelling_keeps_what_is_decided_and_asks_nobody_further(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("panel", 3)
+    folded.says("a", lambda n: "x")
+    folded.says("b", lambda n: None if n == 3 else "x")
+    world.cancel(batch)
+    assert world.find(batch).state == "cancelling"
+    folded.fold(batch)
+    assert world.find(batch).state == "finalizing"
+    assert folded.results(batch) == {"q1": ("x", "a"), "q2": ("x", "a"), "q3": "batch_cancelled"}
+
+
+def test_a_batch_that_expires_between_two_waves_says_so_of_the_lines_that_wait(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe", 2)
+    folded.says("a", lambda n: 500 if n == 1 else "a")
+    folded.fold(batch)
+    assert world.expire(batch)
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": "batch_expired", "q2": ("a", "a")}
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_nobody_has_said_anything_of_is_cancelled_at_once(folded: FoldDesk, world: World, paused: bool) -> None:
+    batch = folded.batch("safe", 2)
+    if paused:
+        world.pause(batch)
+    world.cancel(batch)
+    assert world.find(batch).state == "finalizing"
+    assert set(folded.results(batch).values()) == {"batch_cancelled"}
+
+
+def test_a_paused_batch_folds_once_it_goes_on_and_a_cancelled_one_all_the_same(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("steps", 1)
+    folded.says("a", lambda n: "bad")
+    world.pause(batch)
+    assert folded.due(batch) is None
+    world.resume(batch)
+    folded.fold(batch)
+    world.pause(batch)
+    assert folded.claim("b") is None
+    world.cancel(batch)
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("bad", "a")}, "what there is"
+
+
+def test_a_fold_whose_holder_fell_silent_is_done_by_another_and_the_first_is_refused(
+    folded: FoldDesk, world: World
+) -> None:
+    batch = folded.batch("safe", 4)
+    folded.says("a", lambda n: 500 if n == 1 else "a")
+    silent = folded.due(batch)
+    assert silent is not None
+    assert folded.due(batch) is None, "it is held"
+    assert world.reap(batch) == 1
+    assert folded.fold(batch) == 1
+    with pytest.raises(LeaseLost):
+        Folding(world.db, folded.desk.blobs, silent, world.settings).run()
+    assert folded.says("b", str) == [1], "asked once"
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("1", "b")} | {f"q{n}": ("a", "a") for n in (2, 3, 4)}
+
+
+def test_a_wave_that_is_cut_twice_is_cut_once(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe", 2)
+    folded.says("a", lambda n: 500)
+    one = folded.due(batch)
+    assert one is not None
+    for _ in range(2):  # its commit was not heard the first time
+        world.db.run(folds.ask, one, {1: [1, 2]}, world.settings)
+    with pytest.raises(LeaseLost):
+        world.db.run(folds.ask, replace(one, claim=replace(one.claim, lease=one.claim.lease + 1_000)), {2: [1]},
+                     world.settings)  # fmt: skip
+    assert [(row.place, row.state, row.picked) for row in world.slices(batch)][2:] == [
+        (1, "ready", [1, 2]), (2, "waiting", None),
+    ]  # fmt: skip
+
+
+def test_a_member_that_nobody_serves_for_long_is_passed_over(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe", 3)
+    folded.says("a", lambda n: "a" if n == 1 else None)
+    assert world.db.run(folds.absent, world.settings) == []
+    world.sql("update workers set seen_at = seen_at - interval '400 s' where model = 'a'")
+    world.sql("update batches set in_progress_at = in_progress_at - interval '290 s'")
+    assert world.db.run(folds.absent, world.settings) == [], "300 s are not over"
+    world.sql("update batches set in_progress_at = in_progress_at - interval '20 s'")
+    [absent] = world.db.run(folds.absent, world.settings)
+    assert (absent.batch, absent.model) == (batch, "a")
+    assert world.db.run(folds.pass_over, absent) == 1
+    assert folded.fold(batch) == 2
+    assert folded.says("b", lambda n: "b") == [2, 3]
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("a", "a"), "q2": ("b", "b"), "q3": ("b", "b")}
+
+
+def test_hints_of_due_folds_are_repeated(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("panel")
+    for member in "abc":
+        folded.says(member, str)
+    assert world.db.run(folds.waiting) == batch
+
+    def hinted(tx: Transaction) -> list[str]:
+        dispatch.hint_again(tx, world.settings)
+        return [hint.task for hint in tx.hints]
+
+    assert world.db.run(hinted) == ["penstock.fold"]
+    assert world.db.run(hinted) == [], "it was, a moment ago"

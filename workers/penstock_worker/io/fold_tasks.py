@@ -1,0 +1,102 @@
+"""The io worker's folds: one answer made of what an ensemble's members said, each fold under a lease like a slice."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from penstock.blobs.store import Blobs
+from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
+from penstock.domain.work.fold import Fold
+from penstock.domain.work.holder import Holder
+from penstock.service.core.transaction import Database
+from penstock.service.lifecycle import folds, work
+from penstock.service.results.folding import Folded, Folding
+from penstock.settings import Settings
+from penstock_worker.runtime.beat import Beat, now
+from penstock_worker.runtime.patience import insist
+
+log = structlog.get_logger()
+R = TypeVar("R")
+
+MOST_ATTEMPTS: Final = 3
+
+
+class FoldTasks:
+    """What folds need in this process."""
+
+    def __init__(self, db: Database, blobs: Blobs, beat: Beat, holder: Holder, settings: Settings) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._beat = beat
+        self._holder = holder
+        self._settings = settings
+
+    def look(self) -> bool:
+        """Do the next fold that nobody holds, without having heard of it; say if there was one.
+
+        Raises Unavailable or NoSpace if it was put off.
+        """
+        if not self._beat.takes_work:
+            return False
+        batch = self._db.run(folds.waiting)
+        return batch is not None and self._next(batch) is not None
+
+    def run(self, batch: str) -> str:
+        """Do a batch's folds while any is due that nobody else does; a sentence for Flower says what happened."""
+        began, done = time.monotonic(), []
+        try:
+            while (folded := self._next(batch)) is not None:
+                done.append(folded)
+        except (Unavailable, NoSpace) as error:
+            log.warning("put_off", kind="fold", batch=batch, error=error.message)
+            return f"{batch} · put off: {error.message}"
+        if not done:
+            return f"{batch} · nothing to fold"
+        lines, asked = sum(one.lines for one in done), sum(one.asked for one in done)
+        further = f" · {asked} asked further" if asked else ""
+        return f"{batch} · {lines} lines{further} · {len(done)} folds · {time.monotonic() - began:.1f} s"
+
+    def _next(self, batch: str) -> Folded | None:
+        """Do one fold; None if there is none, or this worker takes no more."""
+        asked_at, nonce = now(), uuid.uuid4()
+        with self._beat.claims:
+            if not self._beat.takes_work:
+                return None
+            taken = self._insist(lambda: self._db.run(folds.claim, self._holder, batch, nonce, self._settings))
+        if taken is None:
+            return None
+        with self._beat.holding(taken.claim.lease, asked_at):
+            return self._do(taken)
+
+    def _do(self, taken: Fold) -> Folded:
+        claim = taken.claim
+        began = time.monotonic()
+        try:
+            if claim.crashes >= MOST_ATTEMPTS:
+                raise ValueError(f"{claim.crashes} holders of this fold fell silent")
+            folded = Folding(self._db, self._blobs, taken, self._settings).run()
+        except LeaseLost:
+            self._db.run(work.release, claim.lease)
+            self._db.run(work.lost, 0)
+            return Folded(0, 0)
+        except (Unavailable, NoSpace):
+            self._insist(lambda: self._db.run(work.release, claim.lease))
+            raise
+        except Exception as error:  # its bytes can't be read, or it meets a bug of ours: counted, so that it ends
+            log.error("slice_broken", batch=claim.batch, slice=claim.slice, exc_info=error)
+            self._insist(lambda: self._db.run(work.unreadable, claim))
+            return Folded(0, 0)
+        except BaseException:
+            self._db.run(work.release, claim.lease)
+            raise
+        log.info("fold", batch=claim.batch, lines=folded.lines, asked=folded.asked,
+                 seconds=round(time.monotonic() - began, 3))  # fmt: skip
+        return folded
+
+    def _insist(self, call: Callable[[], R]) -> R:
+        return insist(call, self._beat, self._settings.close_grace_seconds)
