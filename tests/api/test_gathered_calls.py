@@ -96,7 +96,7 @@ def test_a_fallback_asks_the_next_member_where_one_is_absent_refuses_or_dies(
     told = answer.json()
     assert (told["model"], told["service_tier"], told["usage"]["total_tokens"]) == ("mine", "flex", 17)
     assert came(answer) == [
-        ("nobody", "unavailable", "no_worker"), ("one", "refused", "t"), ("two", "failed", "engine_crash"),
+        ("nobody", "unavailable", "no_worker"), ("one", "refused", "422 t"), ("two", "failed", "engine_crash"),
         ("three", "answered", None),
     ]  # fmt: skip
     assert told["penstock"]["members"][3]["tokens"] == 17

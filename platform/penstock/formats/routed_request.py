@@ -137,7 +137,7 @@ def with_defaults(body: bytes, endpoint: str, params: Mapping[str, Any]) -> byte
                 continue
         if name == "logprobs" and endpoint == "/v1/completions":
             value = int(value)  # there it says how many
-        if name not in fields:
+        if name not in fields or (name == "logprobs" and not asks_logprobs(body)):  # who reads them needs them
             added[name] = msgspec.Raw(_encode(value))
     return _encode(fields | added) if added else body
 
@@ -159,19 +159,3 @@ def brings_tools(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return bool(_value(found.tools) or _value(found.functions))
-
-
-class _Logprobs(msgspec.Struct):
-    logprobs: msgspec.Raw = msgspec.Raw()
-
-
-_read_logprobs = msgspec.json.Decoder(_Logprobs).decode
-
-
-def asks_logprobs(body: bytes) -> bool:
-    """Whether a body itself asks how sure the model was of each token."""
-    try:
-        value = _value(_read_logprobs(body).logprobs)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return value is not None and value is not False

@@ -91,8 +91,7 @@ class _Gathering:
 
     async def _ask_all(self) -> None:
         """All at once, until those that have not answered can't change the result."""
-        places = verdict.first(self._definition)
-        asked = {place: await self._member(place) for place in places}
+        asked = {place: await self._member(place) for place in self._definition.first}
         tasks = {asyncio.create_task(self._whole(one)): place for place, one in asked.items()}
         waiting = set(tasks)
         try:

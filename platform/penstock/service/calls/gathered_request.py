@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock.domain.ensembles import verdict
+from penstock.domain.api_errors import BadRequest
 from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.domain.work.rank import Tier
@@ -54,7 +54,7 @@ class GatheredRequest:
     @property
     def at_once(self) -> int:
         """How many members are asked at the same time."""
-        return len(verdict.first(self.ensemble.definition))
+        return len(self.ensemble.definition.first)
 
     @property
     def sequences(self) -> int:
@@ -97,9 +97,10 @@ class GatheredRequest:
 
 
 def read(given: CallRead, ensemble: Ensemble, registry: Registry, settings: Settings) -> GatheredRequest:
-    """Read a body for an ensemble that gathers. Raises BadRequest, and Unroutable for what it can't answer."""
+    """Read a body for an ensemble that gathers. Raises BadRequest, also for what it can't answer."""
     first = _member(given, ensemble, 0, registry, settings)
-    askable.check(ensemble.definition, given.endpoint, given.raw, stream=first.stream)
+    if fault := askable.fault(ensemble.definition, given.endpoint, given.raw, stream=first.stream):
+        raise BadRequest(fault[1], code=fault[0])
     return GatheredRequest(ensemble, first, (), 0.0, given, registry, settings)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import CallTimeout, EngineCrash, PenstockError, TooMany, Unavailable
 from penstock.formats.answers import call_answer
+from penstock.formats.answers.member_line import refusal_code
 from penstock.formats.answers.stream_start import says_something
 from penstock.formats.output import NO_USAGE, usage_of
 from penstock.service.calls.call import CallAnswer, Calls
@@ -75,7 +76,7 @@ async def ask(
 def _of_answer(answer: CallAnswer) -> MemberEnd:
     body = answer.whole
     if answer.status >= 300:
-        code = _code(body or b"") or f"status_{answer.status}"
+        code = refusal_code(body or b"", answer.status)
         after = dict(answer.headers).get("retry-after", "")
         refused = MemberAnswer("refused", code=code, refused_status=answer.status)
         return MemberEnd(refused, answer.status, retry_after_seconds=int(after) if after.isdecimal() else None)

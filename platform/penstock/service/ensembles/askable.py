@@ -7,7 +7,6 @@ from typing import Final
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind
 from penstock.domain.inference_endpoints import WRITING
 from penstock.formats.routed_request import brings_tools
-from penstock.service.ensembles.routing import Unroutable
 
 WITHOUT_TOOLS: Final = "ensemble_without_tools"
 DOES_NOT_STREAM: Final = "ensemble_does_not_stream"
@@ -16,17 +15,15 @@ _READS: Final = frozenset({EnsembleKind.VOTE, EnsembleKind.CASCADE})
 """They read their members' texts before they answer."""
 
 
-def check(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream: bool) -> None:
-    """Raise Unroutable for a request that this ensemble can't answer, whatever its members say."""
+def fault(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream: bool) -> tuple[str, str] | None:
+    """The code and message for a request that this ensemble can't answer, whatever its members say; None if it can."""
     kind, name = definition.kind, definition.name
     if kind not in _READS:
-        return
+        return None
     if endpoint not in WRITING:
-        message = f"The ensemble {name!r} is a {kind}, which reads texts: it has no {endpoint}."
-        raise Unroutable(NEEDS_TEXT, message)
+        return NEEDS_TEXT, f"The ensemble {name!r} is a {kind}, which reads texts: it has no {endpoint}."
     if stream:
-        message = f"The ensemble {name!r} is a {kind}, which does not stream: send this without 'stream'."
-        raise Unroutable(DOES_NOT_STREAM, message)
+        return DOES_NOT_STREAM, f"The ensemble {name!r} is a {kind}, which does not stream: leave 'stream' out."
     if brings_tools(body):
-        message = f"The ensemble {name!r} is a {kind}, which takes no tools: a route or a fallback does."
-        raise Unroutable(WITHOUT_TOOLS, message)
+        return WITHOUT_TOOLS, f"The ensemble {name!r} is a {kind}, which takes no tools: a route or a fallback does."
+    return None
