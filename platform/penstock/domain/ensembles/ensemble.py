@@ -179,7 +179,7 @@ def chosen(id: int, version: int, definition: EnsembleDefinition, member: Ensemb
     place = definition.members.index(member)
     return ChosenMember(
         id, definition.name, version, definition.kind, member.model, params, member.label, place,
-        later=place not in definition.first,
+        later=definition.kind.gathers and place not in definition.first,
     )  # fmt: skip
 
 
