@@ -110,6 +110,19 @@ def test_a_fallback_asks_the_next_member_where_one_is_absent_refuses_or_dies(
     assert error(ask(narrow, model="one"), 403)["code"] == "model_not_allowed"
 
 
+def test_a_request_that_two_engines_died_of_is_asked_of_no_further_member(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, three = members
+    make(db, "fallback", "one", "two", "three")
+    one.will("break engine-died")
+    two.will("break engine-died")
+    answer = ask(narrow)
+    assert "two: engine_crash" in error(answer, 502)["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert not three.asked
+
+
 def test_where_no_member_answers_the_error_says_what_came_of_each_and_whose_fault_it_is(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:

@@ -37,7 +37,7 @@ from penstock.service.limits.token_rate import TokenRate
 
 router = APIRouter(tags=["calls"], responses=DOCUMENTED)
 
-Asked: TypeAlias = CallRequest | GatheredRequest
+AnyCall: TypeAlias = CallRequest | GatheredRequest
 
 _MOST_SESSION_CHARACTERS: Final = 256
 _BODY: Final[dict[str, Any]] = {
@@ -190,10 +190,10 @@ class _Client:
 class Relayed(Response):
     """One call's answer, found and passed on while its client is there."""
 
-    def __init__(self, here: Platform, ask: Asked, room: ExitStack, tokens: TokenRate, held: ExitStack) -> None:
+    def __init__(self, here: Platform, ask: AnyCall, room: ExitStack, tokens: TokenRate, held: ExitStack) -> None:
         super().__init__()
         self._here = here
-        self._ask: Asked | None = ask
+        self._ask: AnyCall | None = ask
         self._room = room
         self._tokens = tokens
         self._held = held
@@ -274,7 +274,7 @@ class Relayed(Response):
                 self._spend(used)
                 self._here.call_tally.answered(self._party, used)
 
-    def _taken(self) -> Asked:
+    def _taken(self) -> AnyCall:
         """What is asked, for whoever asks it: its body is not kept here while the answer passes."""
         assert self._ask is not None, "it is served once"
         ask, self._ask = self._ask, None

@@ -49,18 +49,29 @@ class GatheredCalls:
         what `quorum.missed` says, and CallTimeout.
         """
         async with AsyncExitStack() as stack:
-            answer = await _Gathering(self._calls, self._tally, ask, spend).answer(stack)
+            fold = await _fold(ask)
+            answer = await _Gathering(self._calls, self._tally, ask, fold, spend).answer(stack)
             del ask  # a stream may last: nobody needs the call's body any more
             yield answer
+
+
+async def _fold(ask: GatheredRequest) -> Fold:
+    """What will hear and fold the answers; a schema may take milliseconds to be made ready."""
+    definition, version = ask.ensemble.definition, ask.ensemble.version
+    if definition.accept.json_schema is not None:
+        return await asyncio.to_thread(Fold, definition, version)
+    return Fold(definition, version)
 
 
 class _Gathering:
     """One call's."""
 
-    def __init__(self, calls: Calls, tally: CallTally, ask: GatheredRequest, spend: Callable[[Usage], None]) -> None:
+    def __init__(
+        self, calls: Calls, tally: CallTally, ask: GatheredRequest, fold: Fold, spend: Callable[[Usage], None]
+    ) -> None:
         self._calls, self._tally, self._ask, self._spend = calls, tally, ask, spend
         self._definition = ask.ensemble.definition
-        self._fold = Fold(self._definition, ask.ensemble.version)
+        self._fold = fold
         self._ends: dict[int, MemberEnd] = {}
         self._heard: dict[int, Heard] = {}
 
