@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.definition import read
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleMember
-from penstock.domain.ensembles.verdict import Heard, Verdict, judge
+from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard, judge
 
 FAILED = Heard(answered=False)
 Said = dict[int, Heard]
@@ -44,13 +44,13 @@ def heard(draw: st.DrawFn, definition: EnsembleDefinition) -> Said:
     return {place: draw(_VOTES) for place in range(len(definition.members))}
 
 
-def label(found: Verdict, said: Said) -> str | None:
+def label(found: EnsembleVerdict, said: Said) -> str | None:
     """What was decided: a label, or a failure."""
     assert found.decided
     return None if found.winner is None else said[found.winner].vote
 
 
-def in_order(definition: EnsembleDefinition, said: Said, order: list[int]) -> Verdict:
+def in_order(definition: EnsembleDefinition, said: Said, order: list[int]) -> EnsembleVerdict:
     """The first verdict, where members are heard in this order."""
     known: Said = {}
     for place in order:
@@ -114,7 +114,7 @@ def test_the_heaviest_label_wins_and_a_tie_is_decided_as_written(data: st.DataOb
     full = judge(definition, said)
     votes = [(place, one.vote) for place, one in said.items() if one.vote is not None]
     if len(votes) < definition.min_responses:
-        assert full == Verdict(decided=True)
+        assert full == EnsembleVerdict(decided=True)
         return
     weight = [member.weight for member in definition.members]
     by = {name: sum(weight[place] for place, vote in votes if vote == name) for _, name in votes}
@@ -123,7 +123,7 @@ def test_the_heaviest_label_wins_and_a_tie_is_decided_as_written(data: st.DataOb
         tied = [one for one in tied if weight[one[0]] == max(weight[place] for place, _ in tied)]
     wins = tied[0][1]
     winner = next(place for place, vote in votes if vote == wins)
-    assert full == Verdict(decided=True, winner=winner, agreement=float(by[wins] / sum(by.values())))
+    assert full == EnsembleVerdict(decided=True, winner=winner, agreement=float(by[wins] / sum(by.values())))
 
 
 def test_ties_by_hand() -> None:
@@ -145,10 +145,11 @@ def test_a_vote_is_decided_once_what_is_open_can_not_change_it() -> None:
     assert judge(five, two) == verdict.WAITS
     assert judge(five, two | {4: Heard(True, "a")}).winner == 0
     assert judge(five, two | {4: Heard(True, "b")}) == verdict.WAITS
-    assert judge(five, {0: FAILED, 1: FAILED, 2: Heard(True)}) == Verdict(decided=True), "three can't answer any more"
+    undecidable = judge(five, {0: FAILED, 1: FAILED, 2: Heard(True)})
+    assert undecidable == EnsembleVerdict(decided=True), "three can't answer any more"
     fails = panel([1] * 3, on_error="fail")
     assert judge(fails, two) == verdict.WAITS, "the third may fail yet"
-    assert judge(fails, {0: FAILED}) == Verdict(decided=True)
+    assert judge(fails, {0: FAILED}) == EnsembleVerdict(decided=True)
 
 
 def turns(kind: str, members: int, fails: bool = False) -> EnsembleDefinition:
@@ -158,7 +159,7 @@ def turns(kind: str, members: int, fails: bool = False) -> EnsembleDefinition:
     return read({"name": "turns", "kind": kind, "members": [{"model": f"m{one}"} for one in range(members)], **more})
 
 
-def asked_in_turn(definition: EnsembleDefinition, said: list[Heard]) -> tuple[list[int], Verdict]:
+def asked_in_turn(definition: EnsembleDefinition, said: list[Heard]) -> tuple[list[int], EnsembleVerdict]:
     """Whom it asked, in which order, and the verdict."""
     asks, known, asked = verdict.first(definition), {}, []
     while True:
@@ -188,7 +189,7 @@ def test_fallback_and_cascade_ask_in_order_until_one_is_good_enough(kind: str, s
 
 def test_a_cascade_that_fails_with_a_member_goes_no_further() -> None:
     said = [Heard(True, accepted=False), FAILED, Heard(True)]
-    assert asked_in_turn(turns("cascade", 3, fails=True), said) == ([0, 1], Verdict(decided=True))
+    assert asked_in_turn(turns("cascade", 3, fails=True), said) == ([0, 1], EnsembleVerdict(decided=True))
     assert asked_in_turn(turns("cascade", 3), said)[1].winner == 2
 
 

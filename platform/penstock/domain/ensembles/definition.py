@@ -107,10 +107,10 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
     return tuple(made)
 
 
-def _weight(fields: Mapping[str, Any], at: str) -> Fraction:
+def _weight(fields: Mapping[str, Any], at: str) -> int | Fraction:
     """As it was written in decimals: of 0.1, 0.2 and 0.3 the first two are as heavy as the third."""
-    weight = _number(fields, "weight", at, 1, 0, MOST_WEIGHT)
-    return Fraction(repr(weight))
+    weight = Fraction(repr(_number(fields, "weight", at, 1, 0, MOST_WEIGHT)))
+    return weight.numerator if weight.denominator == 1 else weight  # whole numbers add up ten times as fast
 
 
 def _params(value: Any, at: str) -> Mapping[str, Any]:

@@ -90,7 +90,7 @@ class EnsembleMember:
     """A model, `name@alias` or `name@v3`."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Fields that a request has there if it does not say them itself."""
-    weight: Fraction = Fraction(1)
+    weight: int | Fraction = 1
     """Of its vote; exact, so that a tie is one whatever all weights are multiplied by."""
     label: str = ""
     """What it is called among the members: its model, and for the second of the same model `model#2`."""
@@ -134,7 +134,8 @@ class EnsembleDefinition:
     @property
     def first(self) -> tuple[int, ...]:
         """The places of the members that are asked at once."""
-        return tuple(range(len(self.members))) if self.kind is EnsembleKind.VOTE else (0,)
+        in_turn = self.kind in (EnsembleKind.FALLBACK, EnsembleKind.CASCADE)
+        return (0,) if in_turn else tuple(range(len(self.members)))
 
     @property
     def patterns(self) -> Mapping[str, str]:

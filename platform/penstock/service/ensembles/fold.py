@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind
-from penstock.domain.ensembles.verdict import Heard, Verdict
+from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
 from penstock.formats.answers.call_answer import saying
 from penstock.formats.answers.folded_answer import summed_usage, without_logprobs
 from penstock.formats.answers.written_answer import mended
@@ -38,7 +38,7 @@ class MemberAnswer:
 class Folded:
     """What became of a request: an answer, or an error; or, before that, whom to ask."""
 
-    verdict: Verdict
+    verdict: EnsembleVerdict
     body: bytes | None = None
     error: tuple[str, str] | None = None
     """Code and message."""
@@ -84,7 +84,9 @@ class Fold:
             body = without_logprobs(body)
         return Folded(found, body=saying(body, fields))
 
-    def trace(self, found: Verdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> dict[str, Any]:
+    def trace(
+        self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
+    ) -> dict[str, Any]:
         """How the answer was made, without its content: the members that were asked, in their order."""
         assert found.winner is not None, "there is an answer"
         members = self._definition.members
