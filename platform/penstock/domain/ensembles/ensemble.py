@@ -134,8 +134,7 @@ class EnsembleDefinition:
     @property
     def first(self) -> tuple[int, ...]:
         """The places of the members that are asked at once."""
-        in_turn = self.kind in (EnsembleKind.FALLBACK, EnsembleKind.CASCADE)
-        return (0,) if in_turn else tuple(range(len(self.members)))
+        return (0,) if self.kind.in_turn else tuple(range(len(self.members)))
 
     @property
     def patterns(self) -> Mapping[str, str]:
@@ -192,7 +191,7 @@ def chosen(id: int, version: int, definition: EnsembleDefinition, member: Ensemb
     place = definition.members.index(member)
     return ChosenMember(
         id, definition.name, version, definition.kind, member.model, params, member.label, place,
-        later=definition.kind.in_turn and place not in definition.first,
+        later=place not in definition.first,
     )  # fmt: skip
 
 
