@@ -143,3 +143,22 @@ def with_defaults(body: bytes, endpoint: str, params: Mapping[str, Any]) -> byte
         if bytes(fields.get(name, _NULL)) in (_UNSAID if name == "logprobs" else (_NULL,)):
             added[name] = msgspec.Raw(_encode(value))
     return _encode(fields | added) if added else body
+
+
+class _Tools(msgspec.Struct):
+    tools: msgspec.Raw = msgspec.Raw()
+    functions: msgspec.Raw = msgspec.Raw()
+
+
+_read_tools = msgspec.json.Decoder(_Tools).decode
+
+
+def brings_tools(body: bytes) -> bool:
+    """Whether a body has tools that the model may call, or functions, as they were called before."""
+    if b"tools" not in body and b"functions" not in body and b"\\u" not in body:
+        return False
+    try:
+        found = _read_tools(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(_value(found.tools) or _value(found.functions))
