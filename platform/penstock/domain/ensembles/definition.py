@@ -44,6 +44,7 @@ _NOT_PARAMS: Final = frozenset(
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*", re.DOTALL)
 """RFC 6901, section 3."""
 _OF_ALL: Final = {"name", "kind", "members"}
+_OF_MEMBER: Final = {"model", "params", "weight"}
 _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
     EnsembleKind.ROUTE: {"rules", "default"},
     EnsembleKind.FALLBACK: {"timeout_seconds"},
@@ -77,7 +78,7 @@ def read(value: Any) -> EnsembleDefinition:
     """The definition that was written; raises BadRequest with what is wrong, and where."""
     every = _object(value, "", _OF_ALL.union(*_FIELDS.values()))
     name, kind = _text(every, "name", ""), _kind(_text(every, "kind", ""))
-    fields = _object(value, "", _OF_ALL | _FIELDS[kind])
+    fields = _object(every, "", _OF_ALL | _FIELDS[kind])
     if "@" in name:
         raise BadRequest("An ensemble's name has no '@': aliases and versions are of models.", param="name")
     members = _members(fields.get("members"), name, kind)
@@ -109,10 +110,10 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
     made: list[EnsembleMember] = []
     times: Counter[str] = Counter()
     weighs = kind is EnsembleKind.VOTE or kind.judged
-    known = {"model", "params", "weight"} if weighs else {"model", "params"}
     for place, one in enumerate(_list(value, "members", 2 if kind.gathers else 1, MOST_MEMBERS)):
         at = f"members[{place}]"
-        fields = _object(one, at, known)
+        every = _object(one, at, _OF_MEMBER)
+        fields = every if weighs else _object(every, at, _OF_MEMBER - {"weight"})
         model = _text(fields, "model", at)
         if model == name:
             raise BadRequest("An ensemble can't be its own member.", param=f"{at}.model")
@@ -255,7 +256,8 @@ def _rule(value: Any, at: str, models: set[str]) -> Rule:
     use = _used(_text(fields, "use", at), f"{at}.use", models)
     if "when" not in fields:
         return Rule(use)
-    when = _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    when: Mapping[str, Any] = fields["when"]
     if not when:
         raise BadRequest("'when' is empty: leave it out of the last rule.", param=f"{at}.when")
     for name, wanted in when.items():
@@ -271,12 +273,13 @@ def _used(model: str, at: str, models: set[str]) -> str:
 
 
 def _object(value: Any, at: str, known: set[str]) -> Mapping[str, Any]:
+    """Its fields; a null says nothing."""
     if not isinstance(value, dict):
         raise BadRequest(f"{at or 'An ensemble'} must be an object.", param=at or None)
     if odd := next((name for name in value if name not in known), None):
         message = f"{str(odd)[:40]!r} is not known here; there are: {', '.join(sorted(known))}."
         raise BadRequest(message, code="unknown_parameter", param=f"{at}.{odd}".removeprefix("."))
-    return value
+    return {name: one for name, one in value.items() if one is not None}
 
 
 def _list(value: Any, at: str, least: int, most: int) -> list[Any]:
