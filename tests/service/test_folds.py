@@ -19,7 +19,7 @@ from penstock.domain.work.lane import LANES
 from penstock.domain.work.slice import Claim
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service.admin import models
+from penstock.service.admin import limits, models
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Transaction
 from penstock.service.ensembles import ensembles
@@ -379,3 +379,11 @@ def test_what_a_judge_is_asked_goes_with_its_batch(folded: FoldDesk, world: Worl
     assert set(folded.results(batch).values()) == {("1", "b"), ("2", "b")}, "what there is"
     world.db.run(lambda tx: sweep.delete_leftovers(tx.conn, [batch]))
     assert world.one("select count(*) from intents where blob_key = :key and doomed_at is not null", key=key) == 1
+
+
+def test_a_line_is_open_as_often_as_members_are_asked_at_once(folded: FoldDesk, world: World) -> None:
+    world.db.run(limits.change, "acme", {"queued_lines": 8})
+    batch = folded.batch("panel", 3)
+    [error] = world.find(batch).errors
+    assert (world.find(batch).state, error["code"]) == ("failed", "rate_limit_exceeded")
+    assert world.find(folded.batch("safe", 3)).state == "in_progress", "later members are asked once there is room"
