@@ -33,6 +33,8 @@ class EnsembleView:
 
     ensemble: Ensemble
     counts: Mapping[str, MemberCounts]
+    agreement: float | None = None
+    """Of a vote: how much its members agree on a line, on average."""
 
 
 def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
@@ -97,7 +99,7 @@ def view(tx: Transaction, name: str, version: int | None = None) -> EnsembleView
         found = ensembles.find(tx.conn, name, version)
     if found is None:
         raise _none(name if version is None else f"{name} v{version}")
-    return EnsembleView(found, ensembles.counts(tx.conn, found))
+    return EnsembleView(found, ensembles.counts(tx.conn, found), ensembles.agreement(tx.conn, found))
 
 
 def remove(tx: Transaction, name: str) -> None:

@@ -17,6 +17,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles import verdict
 from penstock.domain.work.fold_claim import FoldClaim
+from penstock.domain.work.slice import Claim
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
@@ -59,6 +60,7 @@ class Folding:
         self._questions: list[bytes] = []
         """The judge's, framed as lines of a plan."""
         self._records: list[Record] = []
+        self._agreements: list[float] = []
         self._bytes = 0
         self._recorded = 0
         self._seq = 0
@@ -122,6 +124,8 @@ class Folding:
             known |= {place: _UNAVAILABLE for place in folded.verdict.asks if place not in waiting}
             folded = self._fold.fold(known, keeps_logprobs=keeps)
         batch = self._one.claim.batch
+        if folded.verdict.agreement is not None:
+            self._agreements.append(folded.verdict.agreement)
         if folded.body is not None:
             record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body)
             self._keep(dataclasses.replace(record, usage=NO_USAGE))
@@ -160,10 +164,20 @@ class Folding:
             self._blobs.put(key, one.framed)
             answers.append(one)
         failpoint("fold.recording")
-        if (answers or ends) and claim.lease in self._db.run(work.record, answers, [claim] if ends else []):
-            raise LeaseLost
+        if answers or ends:
+            self._db.run(_commit, claim, answers, self._agreements if ends else None)
         self._records, self._bytes = [], 0
         failpoint("fold.recorded")
+
+
+def _commit(
+    tx: Transaction, claim: Claim, answers: Sequence[work.SliceAnswers], agreements: Sequence[float] | None
+) -> None:
+    """Record a part of a fold; with the agreements of its lines it is the last one. Raises LeaseLost."""
+    if claim.lease in work.record(tx, answers, [] if agreements is None else [claim]):
+        raise LeaseLost
+    if agreements:
+        rows.agree(tx.conn, claim.slice, agreements)
 
 
 def _members(tx: Transaction, fold: int) -> list[MemberSlice]:
