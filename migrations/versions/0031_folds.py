@@ -36,6 +36,9 @@ alter table slices
     add check (fold is null or member is not null and place is not null),
     add check (picked is null or released_at is not null and fold is not null);
 
+-- What each member said, in a file of its own, if the create asked for it.
+alter table batches add column trace boolean not null default false, add column trace_file text;
+
 insert into legal_moves values
     ('slice', 'waiting', 'queued'), ('slice', 'waiting', 'running'), ('slice', 'waiting', 'dropped'),
     ('slice', 'running', 'waiting');

@@ -13,7 +13,7 @@ from store import as_holder
 from store.world import CHAT, World
 
 from penstock.domain.api_errors import LeaseLost
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
 from penstock.domain.work.slice import Claim
@@ -97,7 +97,7 @@ class FoldDesk:
             if number not in claim.recorded and (claim.picked is None or number in claim.picked)
         ]
 
-    def due(self, batch: str) -> Fold | None:
+    def due(self, batch: str) -> FoldClaim | None:
         """The next due fold in the io worker's hand."""
         return self.world.db.run(folds.claim, self.io, batch, self.world.nonce(), self.world.settings)
 

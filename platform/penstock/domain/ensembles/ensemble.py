@@ -30,6 +30,11 @@ class EnsembleKind(StrEnum):
         """Whether one answer may take several members': each is asked for itself, and then they are folded."""
         return self is not EnsembleKind.ROUTE
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether members are asked one after the other, as long as none has given the answer."""
+        return self in (EnsembleKind.FALLBACK, EnsembleKind.CASCADE)
+
 
 class Tie(StrEnum):
     """Which of the labels wins that equally much was voted for."""
@@ -45,6 +50,11 @@ class Normalise(StrEnum):
 
     TRIM = "trim"
     LOWER_TRIM = "lower_trim"
+
+    def applied(self, label: str) -> str:
+        """The label as it is compared."""
+        trimmed = label.strip()
+        return trimmed.casefold() if self is Normalise.LOWER_TRIM else trimmed
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class EnsembleMember:
     """A model, `name@alias` or `name@v3`."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Fields that a request has there if it does not say them itself."""
-    weight: Fraction = Fraction(1)
+    weight: int | Fraction = 1
     """Of its vote; exact, so that a tie is one whatever all weights are multiplied by."""
     label: str = ""
     """What it is called among the members: its model, and for the second of the same model `model#2`."""
@@ -124,7 +134,7 @@ class EnsembleDefinition:
     @property
     def first(self) -> tuple[int, ...]:
         """The places of the members that are asked at once."""
-        return tuple(range(len(self.members))) if self.kind is EnsembleKind.VOTE else (0,)
+        return (0,) if self.kind.in_turn else tuple(range(len(self.members)))
 
     @property
     def patterns(self) -> Mapping[str, str]:
@@ -152,6 +162,8 @@ class Ensemble:
     definition: EnsembleDefinition
     created_at: datetime
     created_by: str
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """The definition as its operator wrote it."""
 
     @property
     def name(self) -> str:
@@ -175,11 +187,11 @@ class Ensemble:
 
 def chosen(id: int, version: int, definition: EnsembleDefinition, member: EnsembleMember) -> ChosenMember:
     """What is to be known of a request that goes to this member of this version."""
-    params = {"logprobs": True, **member.params} if definition.reads_logprobs else member.params
+    params = {**member.params, "logprobs": True} if definition.reads_logprobs else member.params
     place = definition.members.index(member)
     return ChosenMember(
         id, definition.name, version, definition.kind, member.model, params, member.label, place,
-        later=definition.kind.gathers and place not in definition.first,
+        later=place not in definition.first,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EnsembleVerdict:
     """What is decided, whatever members that are still asked will say; or nothing yet."""
 
     decided: bool = False
@@ -40,7 +40,7 @@ class Verdict:
     """Who must be asked now, beside those that were."""
 
 
-WAITS = Verdict()
+WAITS = EnsembleVerdict()
 """Those that are asked have not said enough yet."""
 
 
@@ -49,60 +49,60 @@ def first(definition: EnsembleDefinition) -> tuple[int, ...]:
     return definition.first
 
 
-def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     """The verdict on what was heard of members, by their places; of those that are asked and not in it nothing was."""
     if definition.fails_with_member and any(not one.answered for one in heard.values()):
-        return Verdict(decided=True)
+        return EnsembleVerdict(decided=True)
     if definition.kind is EnsembleKind.VOTE:
         return _vote(definition, heard)
     return _in_turn(definition, heard)
 
 
-def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     """One after the other: the first answer that is good enough; the last member's always is."""
     last = len(definition.members) - 1
     spare = None
     for place in range(last + 1):
         one = heard.get(place)
         if one is None:
-            return Verdict(asks=(place,))
+            return EnsembleVerdict(asks=(place,))
         if one.answered and (one.accepted or place == last):
-            return Verdict(decided=True, winner=place)
+            return EnsembleVerdict(decided=True, winner=place)
         if one.answered:
             spare = place
-    return Verdict(decided=True, winner=spare, degraded=spare is not None)
+    return EnsembleVerdict(decided=True, winner=spare, degraded=spare is not None)
 
 
-def _vote(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+def _vote(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     members = definition.members
     votes = [(place, one.vote) for place, one in sorted(heard.items()) if one.answered and one.vote is not None]
     still_open = [place for place in range(len(members)) if place not in heard]
     if len(votes) + len(still_open) < definition.min_responses:
-        return Verdict(decided=True)
-    weights: dict[str, Fraction] = {}
+        return EnsembleVerdict(decided=True)
+    weights: dict[str, int | Fraction] = {}
     for place, label in votes:
-        weights[label] = weights.get(label, Fraction(0)) + members[place].weight
+        weights[label] = weights.get(label, 0) + members[place].weight
     if still_open and (definition.fails_with_member or not _is_certain(definition, votes, weights, still_open)):
         return WAITS
     if not votes:
-        return Verdict(decided=True)
+        return EnsembleVerdict(decided=True)
     most = max(weights.values())
     label = _of_tied({one for one, weight in weights.items() if weight == most}, votes, members, definition.tie)
     winner = next(place for place, vote in votes if vote == label)
-    return Verdict(decided=True, winner=winner, agreement=float(most / sum(weights.values())))
+    return EnsembleVerdict(decided=True, winner=winner, agreement=float(most / sum(weights.values())))
 
 
 def _is_certain(
     definition: EnsembleDefinition,
     votes: Sequence[tuple[int, str]],
-    weights: Mapping[str, Fraction],
+    weights: Mapping[str, int | Fraction],
     still_open: Sequence[int],
 ) -> bool:
     """Whether the same label wins whatever those say that have not answered."""
     if len(votes) < definition.min_responses:
         return False
     ranked = sorted(weights.values(), reverse=True)
-    second = ranked[1] if len(ranked) > 1 else Fraction(0)
+    second = ranked[1] if len(ranked) > 1 else 0
     return ranked[0] > second + sum(definition.members[place].weight for place in still_open)
 
 

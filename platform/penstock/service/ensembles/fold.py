@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.domain.ensembles import verdict
-from penstock.domain.ensembles.ensemble import EnsembleDefinition
-from penstock.domain.ensembles.verdict import Heard, Verdict
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind
+from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
 from penstock.formats.answers.call_answer import saying
 from penstock.formats.answers.folded_answer import summed_usage, without_logprobs
+from penstock.formats.answers.written_answer import mended
 from penstock.service.ensembles.hearing import FAILED, Hearing
 
 QUORUM: Final = "ensemble_quorum"
@@ -37,7 +38,7 @@ class MemberAnswer:
 class Folded:
     """What became of a request: an answer, or an error; or, before that, whom to ask."""
 
-    verdict: Verdict
+    verdict: EnsembleVerdict
     body: bytes | None = None
     error: tuple[str, str] | None = None
     """Code and message."""
@@ -73,17 +74,19 @@ class Fold:
             return Folded(found)
         if found.winner is None:
             return Folded(found, error=self._quorum(answers, said))
-        body = answers[found.winner].body
-        assert body is not None, "a winner has answered"
+        bodies = {place: mended(one.body) for place, one in sorted(answers.items()) if one.body is not None}
+        body = bodies[found.winner]
         fields: dict[str, Any] = {"penstock": self.trace(found, answers, said)}
-        usage = summed_usage(one.body for _, one in sorted(answers.items()) if one.body is not None)
+        usage = summed_usage(bodies.values())
         if usage is not None:
             fields["usage"] = usage
         if self._definition.reads_logprobs and not keeps_logprobs:
             body = without_logprobs(body)
         return Folded(found, body=saying(body, fields))
 
-    def trace(self, found: Verdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> dict[str, Any]:
+    def trace(
+        self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
+    ) -> dict[str, Any]:
         """How the answer was made, without its content: the members that were asked, in their order."""
         assert found.winner is not None, "there is an answer"
         members = self._definition.members
@@ -101,15 +104,17 @@ class Fold:
         return told
 
     def _quorum(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> tuple[str, str]:
-        """The error of a request for which too few members answered, with what each said."""
-        members = self._definition.members
+        """The error of a request for which too few members answered, with what became of those that did not."""
+        members, votes = self._definition.members, self._definition.kind is EnsembleKind.VOTE
         why = [
             f"{members[place].label}: {one.code or ('no vote' if heard[place].answered else one.outcome)}"
             for place, one in sorted(answers.items())
-            if not heard[place].answered or (heard[place].vote is None and self._definition.min_responses)
+            if not heard[place].answered or (votes and heard[place].vote is None)
         ]
-        message = f"Too few members of the ensemble {self._definition.name!r} answered ({'; '.join(why)})."
-        return QUORUM, message
+        fails = self._definition.fails_with_member and any(not one.answered for one in heard.values())
+        what = "A member" if fails else "Too few members"
+        verb = "did not answer" if fails else "answered"
+        return QUORUM, f"{what} of the ensemble {self._definition.name!r} {verb} ({'; '.join(why)})."
 
 
 def _told(label: str, one: MemberAnswer, heard: Heard) -> dict[str, Any]:

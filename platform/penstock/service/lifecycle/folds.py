@@ -9,7 +9,7 @@ from uuid import UUID
 
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.work import hint
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 from penstock.service.core.transaction import Transaction
@@ -39,13 +39,13 @@ def waiting(tx: Transaction) -> str | None:
     return found[0] if found else None
 
 
-def claim(tx: Transaction, holder: Holder, batch: str, nonce: UUID, settings: LeaseSettings) -> Fold | None:
+def claim(tx: Transaction, holder: Holder, batch: str, nonce: UUID, settings: LeaseSettings) -> FoldClaim | None:
     """Take a batch's next due fold; None if there is none that nobody holds."""
     ttl = timedelta(seconds=settings.lease_seconds)
     return leases.claim_fold(tx.conn, batch, holder=holder.id, nonce=nonce, ttl=ttl)
 
 
-def ask(tx: Transaction, fold: Fold, picked: Mapping[int, Sequence[int]], settings: DispatchSettings) -> None:
+def ask(tx: Transaction, fold: FoldClaim, picked: Mapping[int, Sequence[int]], settings: DispatchSettings) -> None:
     """Let later members (by place) be asked for these lines, and the fold wait for them. May be repeated.
 
     Raises LeaseLost.

@@ -7,16 +7,14 @@ from any point gives the same bytes.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles import verdict
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
@@ -26,22 +24,19 @@ from penstock.formats.routed_request import asks_logprobs
 from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
-from penstock.service.ensembles.fold import Fold as LineFold
-from penstock.service.ensembles.fold import MemberAnswer
+from penstock.service.ensembles.fold import Fold, MemberAnswer
 from penstock.service.lifecycle import folds, work
+from penstock.service.results.member_answers import MemberAnswers, fetched
 from penstock.settings import Settings
 from penstock.store.work import folds as rows
 from penstock.store.work.folds import MemberSegment, MemberSlice
-
-_Places: TypeAlias = dict[int, tuple[int, int]]
-"""Where the answers to lines stand on scratch: offset and length."""
 
 _PIECE_BYTES: Final = 1 << 20
 _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldOutcome:
     """What one fold came to: lines that have their answer or error now, and lines that later members are asked."""
 
     lines: int
@@ -51,12 +46,12 @@ class Folded:
 class Folding:
     """One claimed fold, from its members' segments to its own. `run` is called once."""
 
-    def __init__(self, db: Database, blobs: Blobs, one: Fold, settings: Settings) -> None:
+    def __init__(self, db: Database, blobs: Blobs, one: FoldClaim, settings: Settings) -> None:
         self._db = db
         self._blobs = blobs
         self._one = one
         self._settings = settings
-        self._fold = LineFold(one.definition, one.version)
+        self._fold = Fold(one.definition, one.version)
         self._first = verdict.first(one.definition)
         self._picked: dict[int, list[int]] = {}
         self._records: list[Record] = []
@@ -64,7 +59,7 @@ class Folding:
         self._recorded = 0
         self._seq = 0
 
-    def run(self) -> Folded:
+    def run(self) -> FoldOutcome:
         """Fold all lines, record them, and settle the fold or let it wait for those that it asks.
 
         Raises LeaseLost, Unavailable, NoSpace, or ValueError for bytes that can't be read.
@@ -74,36 +69,21 @@ class Folding:
         closing = any(one.closing for one in members)
         pieces = self._db.run(_segments, claim.slice)
         scratch.check(self._settings.scratch_dir, sum(piece.bytes for _, piece in pieces))
-        with scratch.folder(self._settings.scratch_dir, "fold-") as folder:
-            path = folder / "answers"
-            found = self._fetch(pieces, path)
-            with path.open("rb") as answers:
-                for line in self._lines():
-                    known = self._known(line.number, members, found, answers.fileno())
-                    self._line(line, known, members, closing)
-                    if self._bytes >= _PIECE_BYTES:
-                        self._record()
+        with (
+            scratch.folder(self._settings.scratch_dir, "fold-") as folder,
+            fetched(pieces, self._blobs, folder / "answers") as answers,
+        ):
+            for line in self._lines():
+                self._line(line, self._known(line.number, members, answers), members, closing)
+                if self._bytes >= _PIECE_BYTES:
+                    self._record()
         failpoint("fold.folded")
         if self._picked:
             self._record()
             self._db.run(folds.ask, self._one, self._picked, self._settings)
         else:
             self._record(ends=True)
-        return Folded(self._recorded, sum(map(len, self._picked.values())))
-
-    def _fetch(self, pieces: Sequence[MemberSegment], path: Path) -> dict[int, _Places]:
-        """Copy the members' segments to scratch: where each line of each member stands."""
-        found: dict[int, _Places] = {}
-        offset = 0
-        with path.open("wb") as answers:
-            for place, piece in pieces:
-                data = piece.data if piece.data is not None else self._blobs.read(piece.blob_key or "")
-                at = found.setdefault(place, {})
-                for number, line in plan.unframe(data):
-                    if number not in at:
-                        at[number] = offset, len(line)
-                        offset += answers.write(line)
-        return found
+        return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
 
     def _lines(self) -> Iterator[lines.Line]:
         """The lines that have no answer yet, as they were asked."""
@@ -113,15 +93,12 @@ class Folding:
             if number not in claim.recorded:
                 yield lines.read(number, line)
 
-    def _known(
-        self, number: int, members: Sequence[MemberSlice], found: Mapping[int, _Places], answers: int
-    ) -> dict[int, MemberAnswer]:
+    def _known(self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers) -> dict[int, MemberAnswer]:
         """What came of each member that was to be asked this line, by its place."""
         known: dict[int, MemberAnswer] = {}
         for one in members:
-            at = found.get(one.place, {}).get(number)
-            if at is not None:
-                known[one.place] = _answer(os.pread(answers, at[1], at[0]))
+            if (said := answers.of(number, one.place)) is not None:
+                known[one.place] = _answer(said)
             elif one.place in self._first or (one.picked is not None and number in one.picked):
                 known[one.place] = _UNAVAILABLE  # it was passed over, or its batch was closed before it was asked
         return known

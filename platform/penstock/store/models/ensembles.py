@@ -134,10 +134,17 @@ def definition(written: str) -> EnsembleDefinition:
 
 
 def _ensemble(row: Row[Any]) -> Ensemble:
-    return Ensemble(row.id, row.version, _read(row.definition), row.created_at, row.actor)
+    definition = row.definition
+    return Ensemble(row.id, row.version, _read(definition), row.created_at, row.actor, _written(definition))
 
 
 @lru_cache(maxsize=1_000)
 def _read(definition: str) -> EnsembleDefinition:
     """What was checked when it was added; API processes read the same texts each second."""
-    return read(json.loads(definition))
+    return read(_written(definition))
+
+
+@lru_cache(maxsize=1_000)
+def _written(definition: str) -> Mapping[str, Any]:
+    found: dict[str, Any] = json.loads(definition)
+    return found

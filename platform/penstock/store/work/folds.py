@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, Row, text
 
 from penstock.domain.ensembles.ensemble import EnsembleDefinition
+from penstock.domain.work.fold_claim import FoldRead
 from penstock.domain.work.segment import Segment
 from penstock.store.models import ensembles
 
@@ -58,6 +59,10 @@ _MEMBERS = text("""
 _SEGMENTS = text("""
     select s.place, g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
     from slices s join segments g on g.slice = s.id where s.fold = :fold order by s.place, g.id""")
+
+_OF_BATCH = text("""
+    select s.id, e.definition from slices s join ensembles e on e.id = s.ensemble
+    where s.batch = :batch and s.model is null and s.id > :after order by s.id limit :limit""")
 
 _ASK = text("""
     -- Only its holder; and only members that nobody has asked yet.
@@ -166,6 +171,12 @@ def members(conn: Connection, fold: int) -> list[MemberSlice]:
         MemberSlice(row.place, row.model, row.waits, None if row.picked is None else frozenset(row.picked), row.closing)
         for row in rows
     ]
+
+
+def of_batch(conn: Connection, batch: str, *, after: int, limit: int) -> list[FoldRead]:
+    """A batch's folds behind this one, by id."""
+    rows = conn.execute(_OF_BATCH, {"batch": batch, "after": after, "limit": limit})
+    return [FoldRead(row.id, ensembles.definition(row.definition)) for row in rows]
 
 
 def segments(conn: Connection, fold: int) -> list[MemberSegment]:

@@ -19,7 +19,7 @@ from penstock.domain.adapter import Adapter
 from penstock.domain.ensembles.ensemble import ChosenMember
 from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.work.batch import BatchState
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.lease import BatchLease, LeaseOrder
 from penstock.domain.work.slice import Claim
@@ -343,13 +343,13 @@ def _chosen(row: Row[Any]) -> ChosenMember | None:
     return ensembles.chosen(row.ensemble, row.version, row.definition, row.member, row.place)
 
 
-def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: timedelta) -> Fold | None:
+def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: timedelta) -> FoldClaim | None:
     """Take the batch's next fold whose members are all settled or gone; None if there is none that is free."""
     conn.execute(_CLAIM_FOLD, {"batch": batch, "holder": holder, "nonce": nonce, "ttl": ttl})
     row = conn.execute(_CLAIMED, {"nonce": str(nonce), "company": 0}).first()
     if row is None:
         return None
-    return Fold(_claim(row), ensembles.definition(row.definition), row.version)
+    return FoldClaim(_claim(row), ensembles.definition(row.definition), row.version)
 
 
 def claim_batch(
