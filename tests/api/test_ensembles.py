@@ -14,6 +14,7 @@ from api.scripted_ingress import TOKEN, ScriptedIngress
 from e2e.live import until
 from pydantic import SecretStr
 
+from penstock.api.routes.registry.ensembles import CreateEnsemble
 from penstock.formats import input as lines
 from penstock.service.admin import keys, models, prices
 from penstock.service.core.transaction import Database
@@ -144,6 +145,14 @@ def test_each_kind_is_shown_as_it_was_written_and_with_its_members(client: httpx
     assert client.post(ENSEMBLES, json=PANEL | {"tie": "first"}).json()["version"] == "v2"
     listed = [(one["id"], one["kind"]) for one in client.get(ENSEMBLES).json()["data"]]
     assert listed == [("panel", "vote"), ("safe", "fallback"), ("steps", "cascade")]
+
+
+def test_what_the_page_has_as_defaults_may_be_sent(client: httpx.Client, members: None) -> None:
+    fields = CreateEnsemble.model_validate(FALLBACK).model_dump(by_alias=True)
+    assert None in fields.values()
+    answer = client.post(ENSEMBLES, json=fields)
+    assert answer.status_code == 200, answer.text
+    assert client.post(ENSEMBLES, json=FALLBACK).json()["version"] == "v1"
 
 
 def test_what_its_own_kind_can_not_be_is_a_400_that_says_where(client: httpx.Client, members: None) -> None:

@@ -106,6 +106,10 @@ def test_the_kinds_that_ask_several_say_whom_and_what_decides(penstock: Penstock
     tried = does("try", "steps", "in.jsonl")
     assert "coder if small's answer is not good enough, or there is none" in tried
     assert tried.endswith("requests: 2; of members 2 to 4")
+    (tmp_path / "tools.jsonl").write_text('{"messages": [], "tools": [{"type": "function"}]}')
+    refused = penstock("ensembles", "try", "steps", "tools.jsonl")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("penstock: Request 1: The ensemble 'steps' is a cascade, which takes no tools")
     data = json.loads(does("try", "steps", "in.jsonl", "--json"))["data"]
     assert [(one["member"], one["wave"]) for one in data[1]["asks"]] == [("small", 1), ("coder", 2)]
 

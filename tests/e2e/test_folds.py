@@ -130,6 +130,10 @@ def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(p
                 ("tiny", False),
                 ("deux", False),
             ]
+    shown = platform.http.get("/ensembles/steps").json()["members"]
+    assert [(one["label"], one["lines"], one["escalation_rate"]) for one in shown] == [
+        ("tiny", 80, None), ("deux", 20, 0.25),
+    ]  # fmt: skip
 
 
 def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:

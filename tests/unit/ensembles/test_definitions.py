@@ -107,7 +107,7 @@ def weighing(weight: Any) -> dict[str, Any]:
     ("written", "param", "words"),
     [
         *((weighing(weight), "members[1].weight", "above 0 and at most 1,000,000")
-          for weight in (0, -1, -0.0, math.nan, math.inf, 1e7, 10**400, True, "2", None)),
+          for weight in (0, -1, -0.0, math.nan, math.inf, 1e7, 10**400, True, "2")),
         *((one | {"members": [{"model": "a"}]}, "members", "2 to 20") for one in (VOTE, FALLBACK, CASCADE)),
         (VOTE | {"members": [{"model": "a"}] * 21}, "members", "2 to 20"),
         (VOTE | {"members": [{"model": "a#2"}, {"model": "a"}, {"model": "a"}]}, "members[2].model", "called 'a#2'"),
@@ -122,9 +122,9 @@ def weighing(weight: Any) -> dict[str, Any]:
         (VOTE | {"extract": {"normalise": "upper"}}, "extract.normalise", "one of trim, lower_trim"),
         (VOTE | {"extract": {"normalise": ["trim"]}}, "extract.normalise", "one of trim, lower_trim"),
         *((VOTE | {"extract": {"json": pointer}}, "extract.json", "A JSON pointer is empty or begins with '/'")
-          for pointer in ("label", "#/label", "/a~2", "/a~", "/" + "a" * 200, 7, None)),
+          for pointer in ("label", "#/label", "/a~2", "/a~", "/" + "a" * 200, 7)),
         *((VOTE | {"extract": {"json_schema": schema}}, "extract.json_schema", "needs an 'enum'")
-          for schema in (None, True, {}, [], {"properties": {"a": {}}}, {"properties": 7}, {"properties": {"a": 7}},
+          for schema in (True, {}, [], {"properties": {"a": {}}}, {"properties": 7}, {"properties": {"a": 7}},
                          {"properties": {"a": {"enum": ["x", "y"]}, "b": {"enum": ["x", "y"]}}})),
         *((VOTE | {"extract": {"json_schema": {"enum": values}}}, "extract.json_schema.enum", words)
           for values, words in ((7, "2 to 200"), (["x"], "2 to 200"), (["x"] * (MOST_LABELS + 1), "2 to 200"),
@@ -134,19 +134,20 @@ def weighing(weight: Any) -> dict[str, Any]:
          "extract.json_schema.enum", "normalised (lower_trim)"),
         (VOTE | {"extract": {"json_schema": {"properties": {"a": {"enum": []}}}}},
          "extract.json_schema.properties.a.enum", "2 to 200"),
-        *((VOTE | {"tie": tie}, "tie", "one of heaviest, first") for tie in ("judge", "", 7, None)),
+        *((VOTE | {"tie": tie}, "tie", "one of heaviest, first") for tie in ("judge", "", 7)),
         *((VOTE | {"min_responses": least}, "min_responses", "from 1 to 3")
-          for least in (0, 4, -1, 1.5, True, "2", None)),
-        *((VOTE | {"on_error": what}, "on_error", "one of skip, fail") for what in ("ignore", None, ["skip"])),
+          for least in (0, 4, -1, 1.5, True, "2")),
+        *((VOTE | {"on_error": what}, "on_error", "one of skip, fail") for what in ("ignore", ["skip"])),
         *((one | {"timeout_seconds": seconds}, "timeout_seconds", "above 0 and at most 86,400")
-          for one in (VOTE, FALLBACK, CASCADE) for seconds in (0, -1, 86_401, math.nan, math.inf, "60", None)),
+          for one in (VOTE, FALLBACK, CASCADE) for seconds in (0, -1, 86_401, math.nan, math.inf, "60")),
         (BASE | {"kind": "cascade"}, "accept", "when an answer is good enough"),
         (CASCADE | {"accept": {}}, "accept", "when an answer is good enough"),
-        (CASCADE | {"accept": None}, "accept", "must be an object"),
+        (CASCADE | {"accept": None}, "accept", "when an answer is good enough"),
+        (CASCADE | {"accept": []}, "accept", "must be an object"),
         *((CASCADE | {"accept": {"mean_logprob_over": value}}, "accept.mean_logprob_over", "a number of 0 at most")
-          for value in (0.1, math.nan, -math.inf, "-1", None, True)),
+          for value in (0.1, math.nan, -math.inf, "-1", True)),
         *((CASCADE | {"accept": {"json_schema": value}}, "accept.json_schema", "is a JSON schema")
-          for value in ("{}", None, [], True)),
+          for value in ("{}", [], True)),
         (CASCADE | {"accept": {"regex": ""}}, "accept.regex", "1 to 1000"),
     ],
 )  # fmt: skip
@@ -161,3 +162,12 @@ def test_what_can_be_no_ensemble_is_refused_with_the_place_and_the_reason(
 def test_a_definition_is_the_same_after_a_way_through_json() -> None:
     for written in (VOTE | {"extract": {"json_schema": LABELS}}, FALLBACK, CASCADE, weighing(1e-300)):
         assert read(json.loads(json.dumps(written))) == read(written)
+
+
+def test_what_the_page_says_of_fields_that_are_left_out_may_be_sent_too() -> None:
+    nothing = {"regex": None, "json": None, "json_schema": None, "normalise": "trim"}
+    assert read(VOTE | {"extract": nothing, "tie": "heaviest", "min_responses": 1, "on_error": "skip"}) == read(VOTE)
+    assert read(CASCADE | {"accept": {"regex": "^Yes", "mean_logprob_over": None}, "timeout_seconds": None}) == read(
+        CASCADE
+    )
+    assert read(VOTE | {"rules": None, "accept": None, "default": None}) == read(VOTE)

@@ -145,6 +145,7 @@ def test_a_vote_is_decided_once_what_is_open_can_not_change_it() -> None:
     assert judge(five, two) == verdict.WAITS
     assert judge(five, two | {4: Heard(True, "a")}).winner == 0
     assert judge(five, two | {4: Heard(True, "b")}) == verdict.WAITS
+    assert judge(panel([1, 1]), {1: Heard(True, "a")}) == verdict.WAITS, "the first may make it a tie, and win that"
     undecidable = judge(five, {0: FAILED, 1: FAILED, 2: Heard(True)})
     assert undecidable == EnsembleVerdict(decided=True), "three can't answer any more"
     fails = panel([1] * 3, on_error="fail")

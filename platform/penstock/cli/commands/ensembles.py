@@ -145,13 +145,13 @@ def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
     router = Router(load().bytes_per_token)
     for place, endpoint, body, custom_id in _requests(what):
         request = {"line": place, "custom_id": custom_id}
-        if ensemble.gathers:
-            yield request | {"asks": asked(found), "decides": decides(found)}
-            continue
         try:
             routed = router.routed(ensemble, endpoint, body)
         except Unroutable as error:
             raise Problem(f"Request {place}: {error.message}") from None
+        if ensemble.gathers:
+            yield request | {"asks": asked(found), "decides": decides(found)}
+            continue
         yield request | {"use": routed.chosen.model, "rule": (routed.rule or 0) + 1}
 
 

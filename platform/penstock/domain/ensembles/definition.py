@@ -19,6 +19,7 @@ from penstock.domain.ensembles.ensemble import (
     EnsembleKind,
     EnsembleMember,
     Extract,
+    Judge,
     Normalise,
     Rule,
     Tie,
@@ -42,21 +43,42 @@ _NOT_PARAMS: Final = frozenset(
 """What a request asks, or what a rule or the platform reads of it: no member changes that."""
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*", re.DOTALL)
 """RFC 6901, section 3."""
-_PLANNED: Final = ("best_of", "combine")
 _OF_ALL: Final = {"name", "kind", "members"}
+_OF_MEMBER: Final = {"model", "params", "weight"}
 _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
     EnsembleKind.ROUTE: {"rules", "default"},
     EnsembleKind.FALLBACK: {"timeout_seconds"},
     EnsembleKind.VOTE: {"extract", "tie", "min_responses", "on_error", "timeout_seconds"},
     EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds"},
+    EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds"},
+    EnsembleKind.COMBINE: {"judge", "min_responses", "on_error", "timeout_seconds"},
 }
+MOST_PROMPT: Final = 20_000
+READS_CHARS: Final = 8_000
+MOST_READS_CHARS: Final = 1_000_000
+_ASKED: Final = "\n\nThe request:\n\n{request}\n\n{answers}"
+PROMPTS: Final[Mapping[EnsembleKind, str]] = {
+    EnsembleKind.BEST_OF: (
+        "Below are a request and {count} answers to it, each under its number. Say which answer is the best one: "
+        f"reply with its number and nothing else.{_ASKED}"
+    ),
+    EnsembleKind.COMBINE: (
+        "Below are a request and {count} answers to it, some of which may be wrong. Write one answer to the request "
+        f"that takes what is best and right of them. Reply with that answer and nothing else.{_ASKED}"
+    ),
+}
+_JUDGE_PARAMS: Final[Mapping[EnsembleKind, Mapping[str, Any]]] = {
+    EnsembleKind.BEST_OF: {"temperature": 0, "max_tokens": 1_024},
+    EnsembleKind.COMBINE: {},
+}
+"""What a judge is asked with, unless its own params say otherwise."""
 
 
 def read(value: Any) -> EnsembleDefinition:
     """The definition that was written; raises BadRequest with what is wrong, and where."""
     every = _object(value, "", _OF_ALL.union(*_FIELDS.values()))
     name, kind = _text(every, "name", ""), _kind(_text(every, "kind", ""))
-    fields = _object(value, "", _OF_ALL | _FIELDS[kind])
+    fields = _object(every, "", _OF_ALL | _FIELDS[kind])
     if "@" in name:
         raise BadRequest("An ensemble's name has no '@': aliases and versions are of models.", param="name")
     members = _members(fields.get("members"), name, kind)
@@ -70,6 +92,7 @@ def read(value: Any) -> EnsembleDefinition:
         tie=_one_of(fields, "tie", Tie.HEAVIEST),
         min_responses=_count(fields, "min_responses", 1, len(members)),
         accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
+        judge=_judge(fields.get("judge"), kind, members, name) if kind.judged else None,
         fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
         timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
     )
@@ -80,17 +103,17 @@ def _kind(kind: str) -> EnsembleKind:
         return EnsembleKind(kind)
     except ValueError:
         there = ", ".join(EnsembleKind)
-        not_yet = "is not there yet" if kind in _PLANNED else "is no kind of ensemble"
-        raise BadRequest(f"{kind[:40]!r} {not_yet}; there are: {there}.", param="kind") from None
+        raise BadRequest(f"{kind[:40]!r} is no kind of ensemble; there are: {there}.", param="kind") from None
 
 
 def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember, ...]:
     made: list[EnsembleMember] = []
     times: Counter[str] = Counter()
-    known = {"model", "params", "weight"} if kind is EnsembleKind.VOTE else {"model", "params"}
+    weighs = kind is EnsembleKind.VOTE or kind.judged
     for place, one in enumerate(_list(value, "members", 2 if kind.gathers else 1, MOST_MEMBERS)):
         at = f"members[{place}]"
-        fields = _object(one, at, known)
+        every = _object(one, at, _OF_MEMBER)
+        fields = every if weighs else _object(every, at, _OF_MEMBER - {"weight"})
         model = _text(fields, "model", at)
         if model == name:
             raise BadRequest("An ensemble can't be its own member.", param=f"{at}.model")
@@ -105,6 +128,24 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
             EnsembleMember(model, _params(fields.get("params", {}), f"{at}.params"), _weight(fields, at), label)
         )
     return tuple(made)
+
+
+def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], name: str) -> Judge:
+    if value is None:
+        message = f"A {kind} needs a judge: a model that reads the answers."
+        raise BadRequest(message, code="missing_required_parameter", param="judge")
+    fields = _object(value, "judge", {"model", "prompt", "reads_chars", "params"})
+    model = _text(fields, "model", "judge")
+    if model == name:
+        raise BadRequest("An ensemble can't be its own judge.", param="judge.model")
+    prompt = _text(fields, "prompt", "judge", MOST_PROMPT) if "prompt" in fields else PROMPTS[kind]
+    if "{answers}" not in prompt:
+        raise BadRequest("A judge's prompt has '{answers}' where it reads them.", param="judge.prompt")
+    reads = _whole(fields, "reads_chars", "judge", READS_CHARS, 100, MOST_READS_CHARS)
+    params = {**_JUDGE_PARAMS[kind], **_params(fields.get("params", {}), "judge.params")}
+    labels = {one.label for one in members}
+    label = next(one for one in ("judge", *(f"judge#{n}" for n in range(2, MOST_MEMBERS + 3))) if one not in labels)
+    return Judge(EnsembleMember(model, params, label=label), prompt, reads)
 
 
 def _weight(fields: Mapping[str, Any], at: str) -> int | Fraction:
@@ -215,7 +256,8 @@ def _rule(value: Any, at: str, models: set[str]) -> Rule:
     use = _used(_text(fields, "use", at), f"{at}.use", models)
     if "when" not in fields:
         return Rule(use)
-    when = _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    when: Mapping[str, Any] = fields["when"]
     if not when:
         raise BadRequest("'when' is empty: leave it out of the last rule.", param=f"{at}.when")
     for name, wanted in when.items():
@@ -231,12 +273,13 @@ def _used(model: str, at: str, models: set[str]) -> str:
 
 
 def _object(value: Any, at: str, known: set[str]) -> Mapping[str, Any]:
+    """Its fields; a null says nothing."""
     if not isinstance(value, dict):
         raise BadRequest(f"{at or 'An ensemble'} must be an object.", param=at or None)
     if odd := next((name for name in value if name not in known), None):
         message = f"{str(odd)[:40]!r} is not known here; there are: {', '.join(sorted(known))}."
         raise BadRequest(message, code="unknown_parameter", param=f"{at}.{odd}".removeprefix("."))
-    return value
+    return {name: one for name, one in value.items() if one is not None}
 
 
 def _list(value: Any, at: str, least: int, most: int) -> list[Any]:
@@ -266,9 +309,15 @@ def _number(fields: Mapping[str, Any], name: str, at: str, default: Any, above: 
 
 
 def _count(fields: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    """Of members: no more than there are."""
+    return _whole(fields, name, "", default, 1, most)
+
+
+def _whole(fields: Mapping[str, Any], name: str, at: str, default: int, least: int, most: int) -> int:
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise BadRequest(f"{name} is a whole number from 1 to {most}, the number of members.", param=name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        where = _place(at, name)
+        raise BadRequest(f"{where} is a whole number from {least:,} to {most:,}.", param=where)
     return value
 
 

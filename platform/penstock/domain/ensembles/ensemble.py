@@ -24,6 +24,10 @@ class EnsembleKind(StrEnum):
     """All members are asked, and most decide."""
     CASCADE = "cascade"
     """The first member whose answer is good enough, from the cheapest to the dearest."""
+    BEST_OF = "best_of"
+    """All members are asked, and a judge says whose answer is best."""
+    COMBINE = "combine"
+    """All members are asked, and a judge writes one answer of theirs."""
 
     @property
     def gathers(self) -> bool:
@@ -34,6 +38,11 @@ class EnsembleKind(StrEnum):
     def in_turn(self) -> bool:
         """Whether members are asked one after the other, as long as none has given the answer."""
         return self in (EnsembleKind.FALLBACK, EnsembleKind.CASCADE)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge reads what the members said."""
+        return self in (EnsembleKind.BEST_OF, EnsembleKind.COMBINE)
 
 
 class Tie(StrEnum):
@@ -97,6 +106,18 @@ class EnsembleMember:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """A model that reads the members' answers."""
+
+    member: EnsembleMember
+    """As it is asked, behind all members."""
+    prompt: str
+    """With `{request}`, `{answers}` and `{count}` in the places of what it reads."""
+    reads_chars: int
+    """Of the request, and of all answers together: what is longer is cut."""
+
+
+@dataclass(frozen=True)
 class Rule:
     """Which member is used when all conditions hold; without any it always is."""
 
@@ -126,10 +147,17 @@ class EnsembleDefinition:
     """Of a vote: with fewer votes the request has failed."""
     accept: Accept = Accept()
     """Of a cascade."""
+    judge: Judge | None = None
+    """Of a best_of and a combine."""
     fails_with_member: bool = False
     """`on_error: fail`: one failed member is the request's failure; else it is passed over."""
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     """So long a waiting call waits for a member; and a batch for a worker of one, while it has none."""
+
+    @property
+    def asked(self) -> tuple[EnsembleMember, ...]:
+        """All that a request may ask, in their order: the members, and the judge."""
+        return (*self.members, self.judge.member) if self.judge else self.members
 
     @property
     def first(self) -> tuple[int, ...]:
@@ -150,7 +178,7 @@ class EnsembleDefinition:
 
     def member(self, label: str) -> EnsembleMember:
         """The member that is called this."""
-        return next(one for one in self.members if one.label == label)
+        return next(one for one in self.asked if one.label == label)
 
 
 @dataclass(frozen=True)
@@ -188,7 +216,7 @@ class Ensemble:
 def chosen(id: int, version: int, definition: EnsembleDefinition, member: EnsembleMember) -> ChosenMember:
     """What is to be known of a request that goes to this member of this version."""
     params = {**member.params, "logprobs": True} if definition.reads_logprobs else member.params
-    place = definition.members.index(member)
+    place = definition.asked.index(member)
     return ChosenMember(
         id, definition.name, version, definition.kind, member.model, params, member.label, place,
         later=place not in definition.first,

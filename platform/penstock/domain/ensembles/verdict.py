@@ -23,6 +23,8 @@ class Heard:
     """Of a vote: its label. None: no vote is in its answer, which counts as none."""
     accepted: bool = True
     """Of a cascade: its answer is good enough."""
+    choice: int | None = None
+    """Of a best_of's judge: the number of the answer that it finds best, from 1; None: it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class EnsembleVerdict:
     agreement: float | None = None
     """Of a vote: what part of the weight of all votes is for the winner's label."""
     degraded: bool = False
-    """Of a cascade: no answer was good enough, and the last one is given all the same, since later members failed."""
+    """Of a cascade: no answer was good enough, and the last one is given all the same, since later members failed.
+    Where a judge reads: it gave no verdict, and the heaviest member's answer is given."""
     asks: tuple[int, ...] = ()
     """Who must be asked now, beside those that were."""
 
@@ -55,6 +58,8 @@ def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Ensembl
         return EnsembleVerdict(decided=True)
     if definition.kind is EnsembleKind.VOTE:
         return _vote(definition, heard)
+    if definition.kind.judged:
+        return _judged(definition, heard)
     return _in_turn(definition, heard)
 
 
@@ -71,6 +76,36 @@ def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Ense
         if one.answered:
             spare = place
     return EnsembleVerdict(decided=True, winner=spare, degraded=spare is not None)
+
+
+def _judged(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
+    """What the judge says of the answers; of one answer alone it is not asked."""
+    places = range(len(definition.members))
+    good = readable(definition, heard)
+    still_open = sum(place not in heard for place in places)
+    if len(good) + still_open < definition.min_responses:
+        return EnsembleVerdict(decided=True)
+    if still_open:
+        return WAITS
+    if len(good) <= 1:
+        return EnsembleVerdict(decided=True, winner=good[0] if good else None)
+    judge = len(places)
+    said = heard.get(judge)
+    if said is None:
+        return EnsembleVerdict(asks=(judge,))
+    if said.answered and definition.kind is EnsembleKind.COMBINE:
+        return EnsembleVerdict(decided=True, winner=judge)
+    if said.choice is not None and 1 <= said.choice <= len(good):
+        return EnsembleVerdict(decided=True, winner=good[said.choice - 1])
+    if definition.fails_with_member:
+        return EnsembleVerdict(decided=True)
+    heaviest = max(good, key=lambda place: (definition.members[place].weight, -place))
+    return EnsembleVerdict(decided=True, winner=heaviest, degraded=True)
+
+
+def readable(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> list[int]:
+    """The places of the members whose answers a judge reads, in their order: the first is its number 1."""
+    return [place for place in range(len(definition.members)) if place in heard and heard[place].answered]
 
 
 def _vote(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:

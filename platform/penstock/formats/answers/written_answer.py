@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,8 @@ class WrittenAnswer(msgspec.Struct):
     output: list[WrittenItem] | None = None
 
 
-_HALF: Final = b"\\ud"
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""It may be half of a pair without the other, or of a whole one."""
 _read = msgspec.json.Decoder(WrittenAnswer).decode
 
 
@@ -59,7 +61,7 @@ def mended(body: bytes) -> bytes:
 
     What is no JSON, or has no such halves, stays as it was written.
     """
-    if _HALF not in body.lower():
+    if _HALF.search(body) is None:
         return body
     try:
         msgspec.json.decode(body)

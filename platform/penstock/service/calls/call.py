@@ -127,7 +127,7 @@ class Calls:
             raise ModelNotFound(error.message, code=error.code) from None
 
     async def _aimed(self, ask: GatheredRequest) -> GatheredRequest:
-        named = [member.model for member in ask.ensemble.definition.members]
+        named = [member.model for member in ask.ensemble.definition.asked]
         targets = await self._directory.targets(named, self._place(ask.first))
         return ask.aimed(targets, asyncio.get_running_loop().time())
 

@@ -2,6 +2,7 @@
 
 a fallback, a cascade    the next member is asked when the one before gave no answer, or none that is good enough
 a vote                   all are asked; once the rest can't change the winner they are aborted in their engines
+a best_of, a combine     all are asked, and then the judge, if there is something to judge
 a fallback that streams  the next member is asked until one has said something: then its stream passes as any does
 two engines died of it   no further member is asked
 """
@@ -76,8 +77,10 @@ class _Gathering:
         self._heard: dict[int, Heard] = {}
 
     async def answer(self, stack: AsyncExitStack) -> CallAnswer:
-        if self._definition.kind is EnsembleKind.VOTE:
+        if not self._definition.kind.in_turn:
             await self._ask_all()
+            if verdict.judge(self._definition, self._heard).asks:
+                await self._ask_judge()
         elif (passed := await self._ask_in_turn(stack)) is not None:
             return passed
         return await self._folded()
@@ -118,6 +121,15 @@ class _Gathering:
             place = tasks[task]
             await self._take(place, end if isinstance(end, MemberEnd) else CANCELLED, asked[place].party)
 
+    async def _ask_judge(self) -> None:
+        """What it is asked, all members have said."""
+        place = len(self._definition.members)
+        answers = {place: end.answer for place, end in self._ends.items()}
+        given = self._ask.given
+        question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers)
+        asked = await asyncio.to_thread(self._ask.member, place, question)
+        await self._take(place, await self._whole(asked), asked.party)
+
     async def _whole(self, asked: CallRequest) -> MemberEnd:
         end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds)
         assert isinstance(end, MemberEnd), "nothing is passed on"
@@ -141,13 +153,13 @@ class _Gathering:
             self._tally.answered(party, end.usage)
             self._spend(end.usage)
         self._ends[place] = end
-        self._heard[place] = await self._said(end.answer)
+        self._heard[place] = await self._said(end.answer, place)
 
-    async def _said(self, answer: MemberAnswer) -> Heard:
+    async def _said(self, answer: MemberAnswer, place: int) -> Heard:
         reads = self._definition.patterns or self._definition.accept.json_schema is not None
         if answer.body is not None and (reads or len(answer.body) > LONG_BODY_BYTES):
-            return await asyncio.to_thread(self._fold.heard, answer)
-        return self._fold.heard(answer)
+            return await asyncio.to_thread(self._fold.heard, answer, place)
+        return self._fold.heard(answer, place)
 
     async def _folded(self) -> CallAnswer:
         answers = {place: end.answer for place, end in self._ends.items()}

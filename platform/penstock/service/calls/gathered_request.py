@@ -90,9 +90,13 @@ class GatheredRequest:
         """The same, once it is known what its members stand for."""
         return replace(self, targets=targets, began=began)
 
-    def member(self, place: int) -> CallRequest:
-        """The call of one member, as if its client had asked that one. A body of a megabyte takes milliseconds."""
-        asked = self.first if place == 0 else _member(self.given, self.ensemble, place, self.registry, self.settings)
+    def member(self, place: int, question: bytes | None = None) -> CallRequest:
+        """The call of one member, as if its client had asked that one; or of the judge, with its question.
+
+        A body of a megabyte takes milliseconds.
+        """
+        given = self.given if question is None else replace(self.given, raw=question)
+        asked = self.first if place == 0 else _member(given, self.ensemble, place, self.registry, self.settings)
         return replace(asked, id=f"{asked.id}-m{place + 1}", target=self.targets[place])
 
 
@@ -105,6 +109,6 @@ def read(given: CallRead, ensemble: Ensemble, registry: Registry, settings: Sett
 
 
 def _member(given: CallRead, ensemble: Ensemble, place: int, registry: Registry, settings: Settings) -> CallRequest:
-    chosen = ensemble.chosen(ensemble.definition.members[place])
+    chosen = ensemble.chosen(ensemble.definition.asked[place])
     raw = with_defaults(given.raw, given.endpoint, chosen.params)
     return call_request.of_model(given, raw, chosen, registry, settings)

@@ -11,7 +11,7 @@ from penstock.formats.routed_request import brings_tools
 WITHOUT_TOOLS: Final = "ensemble_without_tools"
 DOES_NOT_STREAM: Final = "ensemble_does_not_stream"
 NEEDS_TEXT: Final = "ensemble_needs_text"
-_READS: Final = frozenset({EnsembleKind.VOTE, EnsembleKind.CASCADE})
+_READS: Final = frozenset(kind for kind in EnsembleKind if kind.gathers and kind is not EnsembleKind.FALLBACK)
 """They read their members' texts before they answer."""
 
 

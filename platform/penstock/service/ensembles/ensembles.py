@@ -73,8 +73,8 @@ def _check_patterns(wanted: EnsembleDefinition) -> None:
 
 def _check_members(tx: Transaction, wanted: EnsembleDefinition) -> None:
     now = registry.read(tx)
-    for place, member in enumerate(wanted.members):
-        at = f"members[{place}].model"
+    for place, member in enumerate(wanted.asked):
+        at = f"members[{place}].model" if place < len(wanted.members) else "judge.model"
         if now.ensemble(member.model) is not None:
             raise BadRequest(f"{member.model!r} is an ensemble: its members are models.", param=at)
         try:

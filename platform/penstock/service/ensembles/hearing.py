@@ -14,6 +14,7 @@ from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
 
 FAILED: Final = Heard(answered=False)
+_NUMBER: Final = re.compile(r"(?<![\d.])\d{1,4}(?![\d]|\.\d)")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -31,10 +32,12 @@ class Hearing:
         self._good_schema = BoundedSchema(accept.json_schema) if accept.json_schema is not None else None
         self._labels = {extract.normalise.applied(one): one for one in extract.labels or ()}
 
-    def heard(self, body: bytes | None) -> Heard:
-        """What a member said; None: it has not answered."""
+    def heard(self, body: bytes | None, place: int) -> Heard:
+        """What the member at this place said, or the judge behind them; None: it has not answered."""
         if body is None:
             return FAILED
+        if place == len(self._definition.members):
+            return Heard(answered=True, choice=_number(answer_text(body)))
         if self._definition.kind is EnsembleKind.VOTE:
             return Heard(answered=True, vote=self._vote(answer_text(body)))
         if self._definition.kind is EnsembleKind.CASCADE:
@@ -77,6 +80,12 @@ class Hearing:
             return self._good_schema is None or self._good_schema.fault(text) is None
         except (PatternTooSlow, TooComplex):
             return False
+
+
+def _number(text: str | None) -> int | None:
+    """The number that a judge names: the last one in its text, since some think aloud before."""
+    found = _NUMBER.findall(text or "")
+    return int(found[-1]) if found else None
 
 
 def _pointed(text: str, pointer: str) -> str | None:

@@ -75,7 +75,7 @@ class Router:
         found = self._chosen.get((ensemble.id, model))
         if found is None:
             definition = ensemble.definition
-            asked = definition.members if model is None else (definition.member(model),)
+            asked = definition.asked if model is None else (definition.member(model),)
             found = self._chosen[ensemble.id, model] = tuple(ensemble.chosen(one) for one in asked)
         return found
 

@@ -7,9 +7,11 @@ from any point gives the same bytes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
@@ -29,7 +31,7 @@ from penstock.service.lifecycle import folds, work
 from penstock.service.results.member_answers import MemberAnswers, fetched
 from penstock.settings import Settings
 from penstock.store.work import folds as rows
-from penstock.store.work.folds import MemberSegment, MemberSlice
+from penstock.store.work.folds import MemberSegment, MemberSlice, OwnPlan
 
 _PIECE_BYTES: Final = 1 << 20
 _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
@@ -54,6 +56,8 @@ class Folding:
         self._fold = Fold(one.definition, one.version)
         self._first = verdict.first(one.definition)
         self._picked: dict[int, list[int]] = {}
+        self._questions: list[bytes] = []
+        """The judge's, framed as lines of a plan."""
         self._records: list[Record] = []
         self._bytes = 0
         self._recorded = 0
@@ -80,7 +84,7 @@ class Folding:
         failpoint("fold.folded")
         if self._picked:
             self._record()
-            self._db.run(folds.ask, self._one, self._picked, self._settings)
+            self._db.run(folds.ask, self._one, self._picked, self._plans(), self._settings)
         else:
             self._record(ends=True)
         return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
@@ -113,7 +117,7 @@ class Folding:
         while folded.verdict.asks:
             if all(place in waiting for place in folded.verdict.asks):
                 for place in folded.verdict.asks:
-                    self._picked.setdefault(place, []).append(line.number)
+                    self._ask(place, line, known)
                 return
             known |= {place: _UNAVAILABLE for place in folded.verdict.asks if place not in waiting}
             folded = self._fold.fold(known, keeps_logprobs=keeps)
@@ -123,6 +127,21 @@ class Folding:
             self._keep(dataclasses.replace(record, usage=NO_USAGE))
         elif folded.error is not None and not closing:
             self._keep(output.ended(batch, line.number, line.custom_id, folded.error))
+
+    def _ask(self, place: int, line: lines.Line, known: Mapping[int, MemberAnswer]) -> None:
+        self._picked.setdefault(place, []).append(line.number)
+        if place == len(self._one.definition.members):
+            body = self._fold.question(line.url, line.body, known)
+            self._questions.append(plan.frame(line.number, lines.write(line.custom_id, line.url, msgspec.Raw(body))))
+
+    def _plans(self) -> dict[int, OwnPlan]:
+        """Write what the judge is asked."""
+        if not self._questions:
+            return {}
+        key, questions = blob_key(self._one.claim.tenant, "plans"), b"".join(self._questions)
+        self._db.run(work.intend, key)
+        self._blobs.put(key, questions)
+        return {len(self._one.definition.members): OwnPlan(key, len(questions))}
 
     def _keep(self, record: Record) -> None:
         self._records.append(record)

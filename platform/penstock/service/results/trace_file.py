@@ -30,7 +30,7 @@ def write(db: Database, blobs: Blobs, batch: Batch, folder: Path) -> Written | N
             for fold in some:
                 with fetched(db.run(_segments, fold.slice), blobs, folder / "members") as answers:
                     for place, line in answers.all():
-                        label = msgspec.json.encode(fold.definition.members[place].label)
+                        label = msgspec.json.encode(fold.definition.asked[place].label)
                         sheet.line(b'{"member":%b,%b' % (label, line.removeprefix(b"{")))
             after = some[-1].slice
     return sheet.written

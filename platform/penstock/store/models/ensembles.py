@@ -92,15 +92,15 @@ def with_member(conn: Connection, model: str) -> list[str]:
     What is planned for an older version has slices of its own.
     """
     found = latest(conn).values()
-    return sorted(one.name for one in found if any(member.model == model for member in one.definition.members))
+    return sorted(one.name for one in found if any(member.model == model for member in one.definition.asked))
 
 
 def counts(conn: Connection, one: Ensemble) -> dict[str, MemberCounts]:
     """What went to each member of this version, those that nothing went to included."""
-    found = {member.label: MemberCounts() for member in one.definition.members}
+    found = {member.label: MemberCounts() for member in one.definition.asked}
     calls = {row.member: (row.calls, row.failed) for row in conn.execute(_CALLS, {"ensemble": one.id})}
     for row in conn.execute(_LINES, {"ensemble": one.id}):
-        label = row.member if row.place is None else one.definition.members[row.place].label
+        label = row.member if row.place is None else one.definition.asked[row.place].label
         before = found[label]
         found[label] = MemberCounts(
             before.lines + row.lines, before.completed + row.completed, before.failed + row.failed
@@ -125,7 +125,7 @@ def add_calls(conn: Connection, counted: Mapping[tuple[int, str], tuple[int, int
 def chosen(id: int, version: int, definition: str, member: str, place: int | None) -> ChosenMember:
     """The member that a slice's lines went to; one of before releases that know places has the model alone."""
     found = _read(definition)
-    return ensemble.chosen(id, version, found, found.member(member) if place is None else found.members[place])
+    return ensemble.chosen(id, version, found, found.member(member) if place is None else found.asked[place])
 
 
 def definition(written: str) -> EnsembleDefinition:

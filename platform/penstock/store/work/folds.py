@@ -69,16 +69,21 @@ _ASK = text("""
     with mine as (
         select id from slices where id = :slice and state = 'running' and lease = :lease for no key update),
     given as (
-        select * from unnest(cast(:places as smallint[]), cast(:picked as text[])) as given(place, picked)),
+        select * from unnest(cast(:places as smallint[]), cast(:picked as text[]), cast(:keys as text[]),
+                             cast(:bytes as bigint[])) as given(place, picked, plan_key, plan_bytes)),
     asked as (
         update slices m set state = 'queued', picked = cast(given.picked as int[]),
             lines = cardinality(cast(given.picked as int[])), released_at = clock_timestamp(),
+            plan_key = given.plan_key, plan_bytes = coalesce(given.plan_bytes, m.plan_bytes),
+            plan_offset = case when given.plan_key is null then m.plan_offset else 0 end,
             tokens = greatest(1, m.tokens * cardinality(cast(given.picked as int[])) / m.lines)
         from given, mine where m.fold = mine.id and m.place = given.place and m.state = 'waiting'),
     back as (
         update slices s set state = 'waiting', lease = null from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
+_WITH_KEYS = text("""
+    select plan_key from slices where fold = :fold and plan_key = any(cast(:keys as text[]))""")
 _ASKED_BEFORE = text("select 1 from leases where id = :lease and closed_as = 'settled'")
 _UNASKED = text("""
     -- The fold is settled: later members are not asked any more.
@@ -125,6 +130,14 @@ class MemberSlice:
     """The lines that it was asked; None: all."""
     closing: bool
     """Its batch is, so nobody is asked any more."""
+
+
+@dataclass(frozen=True)
+class OwnPlan:
+    """A blob that holds a slice's lines alone."""
+
+    key: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -189,10 +202,12 @@ def _segment(row: Row[Any]) -> Segment:
     return Segment(row.id, row.slice, row.blob_key, data, row.bytes, row.lines, frozenset(row.failed_lines))
 
 
-def ask(conn: Connection, slice: int, lease: int, picked: Mapping[int, Sequence[int]]) -> bool:
+def ask(
+    conn: Connection, slice: int, lease: int, picked: Mapping[int, Sequence[int]], plans: Mapping[int, OwnPlan]
+) -> bool:
     """Let later members (by place) be asked for these lines, and the fold wait for them; False if its lease is lost.
 
-    May be repeated.
+    `plans`: where questions are that are not the lines themselves. May be repeated.
     """
     places = sorted(picked)
     values = {
@@ -200,10 +215,17 @@ def ask(conn: Connection, slice: int, lease: int, picked: Mapping[int, Sequence[
         "lease": lease,
         "places": places,
         "picked": ["{" + ",".join(map(str, sorted(picked[place]))) + "}" for place in places],
+        "keys": [plans[place].key if place in plans else None for place in places],
+        "bytes": [plans[place].bytes if place in plans else None for place in places],
     }
     if conn.execute(_ASK, values).first() is not None:
         return True
     return conn.execute(_ASKED_BEFORE, {"lease": lease}).first() is not None
+
+
+def named(conn: Connection, fold: int, keys: Sequence[str]) -> list[str]:
+    """Those of the blobs that a member of this fold is asked from."""
+    return list(conn.execute(_WITH_KEYS, {"fold": fold, "keys": list(keys)}).scalars())
 
 
 def unasked(conn: Connection, slices: Sequence[int]) -> None:

@@ -111,7 +111,8 @@ _COMPANY = text(f"""
 _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
-           b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
+           coalesce(s.plan_key, b.plan_key) as plan_key,
+           s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
            s.adapter, a.digest as adapter_digest, s.ensemble, s.member, s.place, s.picked, e.version, e.definition,
            b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,

@@ -27,7 +27,9 @@ class CreateMember(Asked):
 
     model: Text = Field(description="A model, `name@alias` or `name@v3`; no ensemble.", min_length=1, max_length=200)
     params: dict[str, Any] = Field({}, description="Fields that a request has there if it does not say them itself.")
-    weight: float = Field(1, description="Of a `vote`: what its vote weighs.", gt=0, le=MOST_WEIGHT)
+    weight: float | None = Field(
+        None, description="Of a `vote`: what its vote weighs, 1 unless it is said.", gt=0, le=MOST_WEIGHT
+    )
 
 
 class CreateRule(Asked):
@@ -76,23 +78,29 @@ class CreateEnsemble(Asked):
         min_length=1,
         max_length=MOST_MEMBERS,
     )
-    rules: list[CreateRule] = Field([], description="Of a `route`.", max_length=MOST_RULES)
+    rules: list[CreateRule] | None = Field(None, description="Of a `route`.", max_length=MOST_RULES)
     default: Text | None = Field(
         None, description="Of a `route`: the member where no rule holds; or a last rule without `when`."
     )
-    extract: CreateExtract = Field(CreateExtract(), description="Of a `vote`: how it is read.")
-    tie: Literal["heaviest", "first"] = Field(
-        "heaviest",
-        description="Of a `vote`: of votes that weigh the same that of the heaviest member, or of the first.",
+    extract: CreateExtract | None = Field(None, description="Of a `vote`: how it is read.")
+    tie: Literal["heaviest", "first"] | None = Field(
+        None,
+        description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), or of "
+        "the first.",
     )
-    min_responses: int = Field(1, description="Of a `vote`: with fewer votes the request has failed.", ge=1)
+    min_responses: int | None = Field(
+        None, description="Of a `vote`: with fewer votes the request has failed; 1 unless it is said.", ge=1
+    )
     accept: CreateAccept | None = Field(None, description="Of a `cascade`, which needs it.")
-    on_error: Literal["skip", "fail"] = Field(
-        "skip", description="Of a `vote` or `cascade`: a member that gives no answer is passed over, or is the failure."
+    on_error: Literal["skip", "fail"] | None = Field(
+        None,
+        description="Of a `vote` or `cascade`: a member that gives no answer is passed over (unless it is said), or is "
+        "the request's failure.",
     )
-    timeout_seconds: float = Field(
-        DEFAULT_TIMEOUT_SECONDS,
-        description="Of all but `route`: so long a call waits for a member, and a batch for a worker of one.",
+    timeout_seconds: float | None = Field(
+        None,
+        description="Of all but `route`: so long a call waits for a member, and a batch for a worker of one; "
+        f"{DEFAULT_TIMEOUT_SECONDS} unless it is said.",
         gt=0,
         le=MOST_SECONDS,
     )
