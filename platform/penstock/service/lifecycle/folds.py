@@ -12,6 +12,7 @@ from penstock.domain.work import hint
 from penstock.domain.work.fold import Fold
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
+from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
@@ -53,6 +54,7 @@ def ask(tx: Transaction, fold: Fold, picked: Mapping[int, Sequence[int]], settin
     batches.lock(tx.conn, fold.claim.batch)
     if not folds.ask(tx.conn, fold.claim.slice, fold.claim.lease, picked):
         raise LeaseLost
+    failpoint("fold.asking")
     members = folds.members(tx.conn, fold.claim.slice)
     for model in sorted({one.model for one in members if one.place in picked}):
         dispatch.feed(tx, model, settings)

@@ -87,6 +87,7 @@ class Folding:
         if self._picked:
             self._record()
             self._db.run(folds.ask, self._one, self._picked, self._settings)
+            failpoint("fold.asked")
         else:
             self._record(ends=True)
         return Folded(self._recorded, sum(map(len, self._picked.values())))
