@@ -68,7 +68,7 @@ def test_an_io_worker_that_dies_in_a_step_of_a_fold_costs_no_question(
     revive(house)
     load.is_as_its_rules_say(house)
     load.asked_once(journal)
-    assert load.folds(house).count("reaped") == (step != "fold.asked"), "what is committed is nobody's any more"
+    assert "reaped" in load.folds(house) or step == "fold.asked"  # whoever dies after its commit has left nothing
     check(house)
 
 

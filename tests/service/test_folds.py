@@ -261,7 +261,9 @@ def test_a_fold_whose_holder_fell_silent_is_done_by_another_and_the_first_is_ref
     assert silent is not None
     assert folded.due(batch) is None, "it is held"
     assert world.reap(batch) == 1
+    assert world.slices(batch)[0].crashes == 1
     assert folded.fold(batch) == 1
+    assert world.slices(batch)[0].crashes == 0, "a wave further, it may be tried as often again"
     with pytest.raises(LeaseLost):
         Folding(world.db, folded.desk.blobs, silent, world.settings).run()
     assert folded.says("b", str) == [1], "asked once"
