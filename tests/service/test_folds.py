@@ -13,6 +13,7 @@ from store import as_holder
 from store.world import CHAT, World
 
 from penstock.domain.api_errors import LeaseLost
+from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
@@ -272,7 +273,9 @@ def test_a_fold_whose_holder_fell_silent_is_done_by_another_and_the_first_is_ref
     assert silent is not None
     assert folded.due(batch) is None, "it is held"
     assert world.reap(batch) == 1
+    assert world.slices(batch)[0].crashes == 1
     assert folded.fold(batch) == 1
+    assert world.slices(batch)[0].crashes == 0, "a wave further, it may be tried as often again"
     with pytest.raises(LeaseLost):
         Folding(world.db, folded.desk.blobs, silent, world.settings).run()
     assert folded.says("b", str) == [1], "asked once"
@@ -396,3 +399,19 @@ def test_a_line_is_open_as_often_as_members_are_asked_at_once(folded: FoldDesk, 
     [error] = world.find(batch).errors
     assert (world.find(batch).state, error["code"]) == ("failed", "rate_limit_exceeded")
     assert world.find(folded.batch("safe", 3)).state == "in_progress", "later members are asked once there is room"
+
+
+def test_a_line_that_two_engines_died_of_is_not_tried_on_the_next_members(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe", 2)
+    claim = folded.claim("a")
+    assert claim is not None
+    records = [output.ended(batch, 1, "q1", CRASHED), output.answered(batch, 2, "q2", 400, "r", refusal(400))]
+    key = blob_key("acme", "segments")
+    world.db.run(work.intend, key)
+    folded.desk.blobs.put(key, work.SliceAnswers(claim, 1, records).framed)
+    world.db.run(as_holder.flush, claim, 1, records, key)
+    world.db.run(as_holder.settle, claim)
+    assert folded.fold(batch) == 1
+    assert folded.says("b", str) == [2]
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": ("2", "b")}

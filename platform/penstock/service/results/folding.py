@@ -16,6 +16,7 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles import verdict
+from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.slice import Claim
 from penstock.failpoint import failpoint
@@ -35,6 +36,8 @@ from penstock.store.work import folds as rows
 from penstock.store.work.folds import MemberSegment, MemberSlice, OwnPlan
 
 _PIECE_BYTES: Final = 1 << 20
+_CANCELLED: Final = MemberAnswer("cancelled", code="batch_closed")
+_SPARED: Final = MemberAnswer("cancelled", code=CRASHED[0])
 _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
 
 
@@ -80,13 +83,14 @@ class Folding:
             fetched(pieces, self._blobs, folder / "answers") as answers,
         ):
             for line in self._lines():
-                self._line(line, self._known(line.number, members, answers), members, closing)
+                self._line(line, self._known(line.number, members, answers, closing), members, closing)
                 if self._bytes >= _PIECE_BYTES:
                     self._record()
         failpoint("fold.folded")
         if self._picked:
             self._record()
             self._db.run(folds.ask, self._one, self._picked, self._plans(), self._settings)
+            failpoint("fold.asked")
         else:
             self._record(ends=True)
         return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
@@ -99,14 +103,16 @@ class Folding:
             if number not in claim.recorded:
                 yield lines.read(number, line)
 
-    def _known(self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers) -> dict[int, MemberAnswer]:
+    def _known(
+        self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers, closing: bool
+    ) -> dict[int, MemberAnswer]:
         """What came of each member that was to be asked this line, by its place."""
         known: dict[int, MemberAnswer] = {}
         for one in members:
             if (said := answers.of(number, one.place)) is not None:
                 known[one.place] = _answer(said)
             elif one.place in self._first or (one.picked is not None and number in one.picked):
-                known[one.place] = _UNAVAILABLE  # it was passed over, or its batch was closed before it was asked
+                known[one.place] = _CANCELLED if closing else _UNAVAILABLE  # or it was passed over
         return known
 
     def _line(
@@ -117,17 +123,21 @@ class Folding:
         keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
         folded = self._fold.fold(known, keeps_logprobs=keeps)
         while folded.verdict.asks:
-            if all(place in waiting for place in folded.verdict.asks):
+            deadly = self._one.definition.kind.in_turn and any(one.code == CRASHED[0] for one in known.values())
+            if not deadly and all(place in waiting for place in folded.verdict.asks):
                 for place in folded.verdict.asks:
                     self._ask(place, line, known)
                 return
-            known |= {place: _UNAVAILABLE for place in folded.verdict.asks if place not in waiting}
+            # A line that two engines died of is not tried on the next member's.
+            gone = _SPARED if deadly else _CANCELLED if closing else _UNAVAILABLE
+            known |= dict.fromkeys(folded.verdict.asks, gone)
             folded = self._fold.fold(known, keeps_logprobs=keeps)
         batch = self._one.claim.batch
         if folded.verdict.agreement is not None:
             self._agreements.append(folded.verdict.agreement)
         if folded.body is not None:
-            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body)
+            reused = all(one.outcome == "reused" for one in known.values() if one.body is not None)
+            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body, reused=reused)
             self._keep(dataclasses.replace(record, usage=NO_USAGE))
         elif folded.error is not None and not closing:
             self._keep(output.ended(batch, line.number, line.custom_id, folded.error))

@@ -79,7 +79,8 @@ _ASK = text("""
             tokens = greatest(1, m.tokens * cardinality(cast(given.picked as int[])) / m.lines)
         from given, mine where m.fold = mine.id and m.place = given.place and m.state = 'waiting'),
     back as (
-        update slices s set state = 'waiting', lease = null from mine where s.id = mine.id)
+        -- A wave further: what befell its holders before counts no more.
+        update slices s set state = 'waiting', lease = null, crashes = 0, unreadable = 0 from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
 _AGREE = text("""
