@@ -10,7 +10,7 @@ two engines died of it   no further member is asked
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -29,7 +29,7 @@ from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
 from penstock.service.calls.gathered_request import GatheredRequest
 from penstock.service.calls.member_call import CANCELLED, MemberEnd
-from penstock.service.ensembles.fold import Fold, MemberAnswer
+from penstock.service.ensembles.fold import Fold, Folded, MemberAnswer
 
 _MOST_DEATHS: Final = 2
 _JSON: Final = "application/json"
@@ -163,7 +163,7 @@ class _Gathering:
 
     async def _folded(self) -> CallAnswer:
         answers = {place: end.answer for place, end in self._ends.items()}
-        folded = self._fold.fold(answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs)
+        folded = await self._fold_of(answers)
         if folded.body is None:
             assert folded.error is not None, "it is decided"
             if asyncio.get_running_loop().time() >= self._ask.deadline:
@@ -175,6 +175,12 @@ class _Gathering:
         head = ensemble_header({name: value for name, value in told.items() if name != "members"})
         more = self._version(self._ask.targets[winner].version)
         return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
+
+    async def _fold_of(self, answers: Mapping[int, MemberAnswer]) -> Folded:
+        keeps = self._ask.keeps_logprobs
+        if sum(len(one.body or b"") for one in answers.values()) > LONG_BODY_BYTES:  # twenty of a megabyte: 30 ms
+            return await asyncio.to_thread(self._fold.fold, answers, self._heard, keeps_logprobs=keeps)
+        return self._fold.fold(answers, self._heard, keeps_logprobs=keeps)
 
     def _passed(self, answer: CallAnswer, asked: CallRequest) -> CallAnswer:
         assert asked.chosen is not None, "it is a member"
