@@ -112,6 +112,24 @@ def test_a_fallback_asks_the_next_member_where_one_is_absent_refuses_or_dies(
     assert error(ask(narrow, model="one"), 403)["code"] == "model_not_allowed"
 
 
+def test_what_is_no_json_is_no_answer_and_half_a_character_is_one(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, _ = members
+    make(db, "fallback", "one", "two")
+    says(one, "from one")
+    says(two, "from two")
+    whole = one.whole
+    deep = b'{"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    for body in (whole[:-5], b"hello", b"[1]", b"", whole[:-1] + b',"x":NaN}', deep):
+        one.whole = body
+        answer = ask(narrow)
+        assert (content(answer), came(answer)[0]) == ("from two", ("one", "failed", "not_json")), body[:40]
+    says(one, "half \ud83d")
+    answer = ask(narrow)
+    assert (content(answer), came(answer)) == ("half ?", [("one", "answered", None)])
+
+
 def test_a_request_that_two_engines_died_of_is_asked_of_no_further_member(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:

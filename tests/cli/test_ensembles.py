@@ -141,6 +141,10 @@ def test_an_unknown_one_and_a_bad_line_are_one_line_each(penstock: Penstock, tmp
     for words in (("show", "none"), ("try", "none", "x"), ("remove", "none")):
         done = penstock("ensembles", *words)
         assert (done.exit_code, done.stderr) == (1, "penstock: No such ensemble: 'none'.\n")
+    for words in (("show", "../models"), ("remove", "../batches/x"), ("show", ".")):
+        done = penstock("ensembles", *words)
+        assert done.exit_code == 1
+        assert done.stderr.startswith("penstock: There is nothing of this name")
     (tmp_path / "support.yaml").write_text(YAML)
     assert penstock("ensembles", "add", "support.yaml").exit_code == 0
     (tmp_path / "bad.jsonl").write_text('{"body": {}}\n[1]\n')

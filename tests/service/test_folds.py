@@ -176,6 +176,15 @@ def test_a_vote_without_enough_answers_is_its_lines_error_with_each_members_reas
     assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": "ensemble_quorum", "q3": ("x", "a")}
 
 
+def test_an_answer_with_half_a_character_is_that_lines_answer_and_no_trouble_of_its_batch(folded: FoldDesk) -> None:
+    batch = folded.batch("panel", count=2)
+    folded.says("a", lambda n: "half \ud83d" if n == 1 else "yes")
+    for member in "bc":
+        folded.says(member, lambda _: "yes")
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("yes", "b"), "q2": ("yes", "a")}
+
+
 def test_each_wave_asks_only_the_lines_that_need_it(folded: FoldDesk, world: World) -> None:
     batch = folded.batch("safe")
     assert [(row.place, row.state) for row in world.slices(batch)] == [

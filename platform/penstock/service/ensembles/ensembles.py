@@ -59,11 +59,30 @@ def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
     if ensembles.others(tx.conn, wanted.name) >= MOST_NAMES:
         raise BadRequest(f"There are {MOST_NAMES} ensembles already: remove one first.", param="name")
     now = ensembles.latest(tx.conn, [wanted.name]).get(wanted.name)
-    if now is not None and now.definition == wanted:
+    if now is not None and now.definition == wanted and _said(now.definition) == _said(wanted):
         return now
     made = ensembles.insert(tx.conn, wanted.name, definition, tx.actor)
     audit.record(tx, audit.NOBODY, "ensemble.added", made.name, version=made.label)
     return made
+
+
+def _said(definition: EnsembleDefinition) -> Any:
+    """What it has as its operator wrote it, where true is not 1."""
+    return _told_apart(
+        [
+            [member.params for member in definition.asked],
+            [rule.when for rule in definition.rules],
+            definition.accept.json_schema,
+        ]
+    )
+
+
+def _told_apart(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _told_apart(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_told_apart(one) for one in value]
+    return repr(value) if isinstance(value, bool) else value
 
 
 def _check_patterns(wanted: EnsembleDefinition) -> None:
