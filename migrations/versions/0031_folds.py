@@ -13,11 +13,16 @@ alter table slices
     add column fold bigint references slices on delete cascade,
     add column place smallint,
     add column picked int[],
-    add column released_at timestamptz;
+    add column released_at timestamptz,
+    add column plan_key text,
+    add column agreement double precision not null default 0,
+    add column agreed int not null default 0;
 comment on column slices.fold is 'of a member''s slice: the one that makes one answer of its and the others''';
 comment on column slices.place is 'the member''s place in its ensemble, from 0';
 comment on column slices.picked is 'of a later member: those lines of its range that it is asked';
 comment on column slices.released_at is 'of a later member: since when it is asked';
+comment on column slices.plan_key is 'of a judge: where its questions are; others read the plan of their batch';
+comment on column slices.agreement is 'of a vote: the sum of the agreements of as many lines as `agreed` says';
 create index slices_fold on slices (fold) where fold is not null;
 create index slices_gathering on slices (batch) where state = 'waiting' and model is null;
 
@@ -34,7 +39,11 @@ alter table slices
     add check (ensemble is not null or member is null),
     add check (member is null or model is not null),
     add check (fold is null or member is not null and place is not null),
-    add check (picked is null or released_at is not null and fold is not null);
+    add check (picked is null or released_at is not null and fold is not null),
+    add check (plan_key is null or picked is not null);
+
+-- What each member said, in a file of its own, if the create asked for it.
+alter table batches add column trace boolean not null default false, add column trace_file text;
 
 insert into legal_moves values
     ('slice', 'waiting', 'queued'), ('slice', 'waiting', 'running'), ('slice', 'waiting', 'dropped'),

@@ -14,10 +14,12 @@ from api.scripted_ingress import TOKEN, ScriptedIngress
 from e2e.live import until
 from pydantic import SecretStr
 
+from penstock.api.routes.registry.ensembles import CreateEnsemble
 from penstock.formats import input as lines
 from penstock.service.admin import keys, models, prices
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
+from penstock.store.models import ensembles
 
 ENSEMBLES = "/v1/ensembles"
 SUPPORT: dict[str, Any] = {
@@ -86,7 +88,8 @@ def test_an_operator_adds_looks_at_and_removes_one(
 
 def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, members: None) -> None:
     for changes, param in (
-        ({"kind": "cascade"}, "kind"),
+        ({"kind": "best"}, "kind"),
+        ({"kind": "vote"}, "rules"),
         ({"members": [*SUPPORT["members"], {"model": "none"}], "default": "none",
           "rules": [*SUPPORT["rules"], {"when": {"tools": True}, "use": "tiny"}]}, "members[2].model"),
         ({"rules": [{"when": {"regex": "(?<"}, "use": "coder"}]}, "rules[0].when.regex"),
@@ -98,6 +101,95 @@ def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, 
         error(client.post(ENSEMBLES, content=raw), 400)
     assert error(client.post(ENSEMBLES, json=taken), 409)["code"] == "name_taken"
     assert client.get(ENSEMBLES).json()["data"] == []
+
+
+PANEL: dict[str, Any] = {
+    "name": "panel",
+    "kind": "vote",
+    "members": [
+        {"model": "tiny", "weight": 2},
+        {"model": "tiny", "params": {"seed": 2}},
+        {"model": "coder", "weight": 0.5},
+    ],
+    "extract": {"json_schema": {"enum": ["yes", "no"]}, "normalise": "lower_trim"},
+    "min_responses": 2,
+}
+CASCADE: dict[str, Any] = {
+    "name": "steps",
+    "kind": "cascade",
+    "members": [{"model": "tiny"}, {"model": "coder"}],
+    "accept": {"mean_logprob_over": -0.4},
+}
+FALLBACK: dict[str, Any] = {"name": "safe", "kind": "fallback", "members": CASCADE["members"]}
+
+
+def test_each_kind_is_shown_as_it_was_written_and_with_its_members(client: httpx.Client, members: None) -> None:
+    for written in (PANEL, CASCADE, FALLBACK):
+        answer = client.post(ENSEMBLES, json=written)
+        assert answer.status_code == 200, answer.text
+        made = answer.json()
+        assert (made["kind"], made["version"], made["rules"], made["definition"]) == (
+            written["kind"],
+            "v1",
+            [],
+            written,
+        )
+        again = client.post(ENSEMBLES, json=written).json()
+        assert again["version"] == "v1", "the same again is no version"
+        assert client.get(f"{ENSEMBLES}/{written['name']}").json() | {"members": []} == made | {"members": []}
+    shown = client.get(f"{ENSEMBLES}/panel").json()["members"]
+    assert [(one["label"], one["model"], one["weight"]) for one in shown] == [
+        ("tiny", "tiny", 2), ("tiny#2", "tiny", 1), ("coder", "coder", 0.5),
+    ]  # fmt: skip
+    assert [one["weight"] for one in client.get(f"{ENSEMBLES}/safe").json()["members"]] == [None, None]
+    assert client.post(ENSEMBLES, json=PANEL | {"tie": "first"}).json()["version"] == "v2"
+    listed = [(one["id"], one["kind"]) for one in client.get(ENSEMBLES).json()["data"]]
+    assert listed == [("panel", "vote"), ("safe", "fallback"), ("steps", "cascade")]
+
+
+def test_what_the_page_has_as_defaults_may_be_sent(client: httpx.Client, members: None) -> None:
+    fields = CreateEnsemble.model_validate(FALLBACK).model_dump(by_alias=True)
+    assert None in fields.values()
+    answer = client.post(ENSEMBLES, json=fields)
+    assert answer.status_code == 200, answer.text
+    assert client.post(ENSEMBLES, json=FALLBACK).json()["version"] == "v1"
+
+
+def test_what_its_own_kind_can_not_be_is_a_400_that_says_where(client: httpx.Client, members: None) -> None:
+    for written, param in (
+        (PANEL | {"extract": {"regex": "(?<"}}, "extract.regex"),
+        (PANEL | {"extract": {"json_schema": {}}}, "extract.json_schema"),
+        (PANEL | {"members": [{"model": "tiny"}, {"model": "none", "weight": 2}]}, "members[1].model"),
+        (PANEL | {"members": [{"model": "tiny"}, {"model": "tiny", "weight": 0}]}, "members[1].weight"),
+        (CASCADE | {"accept": {"regex": "(?<"}}, "accept.regex"),
+        (CASCADE | {"accept": {"json_schema": {"type": 7}}}, "accept.json_schema"),
+        (CASCADE | {"tie": "first"}, "tie"),
+        (FALLBACK | {"timeout_seconds": 0}, "timeout_seconds"),
+    ):
+        assert error(client.post(ENSEMBLES, json=written), 400)["param"] == param
+    client.post(ENSEMBLES, json=FALLBACK)
+    nested = PANEL | {"members": [{"model": "tiny"}, {"model": "safe"}]}
+    assert error(client.post(ENSEMBLES, json=nested), 400)["param"] == "members[1].model"
+
+
+def went(db: Database, client: httpx.Client, name: str, calls: dict[str, int]) -> dict[str, Any]:
+    """The ensemble, after so many calls went to each member."""
+    with db.engine.begin() as conn:
+        one = ensembles.latest(conn, [name])[name]
+        ensembles.add_calls(conn, {(one.id, label): (count, 0) for label, count in calls.items()})
+    shown: dict[str, Any] = client.get(f"{ENSEMBLES}/{name}").json()
+    return shown
+
+
+def test_how_often_one_was_not_enough_is_measured(client: httpx.Client, members: None, db: Database) -> None:
+    for written in (PANEL, CASCADE):
+        client.post(ENSEMBLES, json=written)
+    shown = client.get(f"{ENSEMBLES}/steps").json()
+    assert [one["escalation_rate"] for one in shown["members"]] == [None, None], "nothing was asked yet"
+    shown = went(db, client, "steps", {"tiny": 80, "coder": 20})
+    assert [one["escalation_rate"] for one in shown["members"]] == [None, 0.25]
+    shown = went(db, client, "panel", {"tiny": 80, "tiny#2": 80, "coder": 20})
+    assert [one["escalation_rate"] for one in shown["members"]] == [None] * 3, "a vote asks all"
 
 
 def test_a_call_goes_to_its_member_and_its_answer_says_so(
@@ -175,3 +267,45 @@ def test_an_estimate_is_by_the_members_that_lines_go_to(
 def _limit(text: str) -> dict[str, int]:
     """What a line says itself; the coder's limit is its params'."""
     return {} if text == "code" else {"max_tokens": 8}
+
+
+def estimated(client: httpx.Client, name: str, count: int = 20) -> dict[str, Any]:
+    body = asks("talk", max_tokens=8) | {"model": name}
+    content = b"".join(lines.write(f"q{n}", CHAT, body) + b"\n" for n in range(count))
+    answer = client.post(
+        "/v1/batches/estimate", json={"input_file_id": upload(client, content)["id"], "endpoint": CHAT}
+    )
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def member_lines(told: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
+    return {one["model"]: tuple(one["lines"][name] for name in ("low", "expected", "high")) for one in told["models"]}
+
+
+def test_an_estimate_of_a_vote_is_the_sum_of_all_members(client: httpx.Client, members: None, db: Database) -> None:
+    client.post(ENSEMBLES, json=PANEL | {"members": [*PANEL["members"][:2], {"model": "coder", "params": {"n": 2}}]})
+    for name, output in (("tiny", "1"), ("coder", "100")):
+        db.run(prices.set_price, name, input="0", cached_input="0", output=output, gpu_second="0", currency="EUR")
+    told = estimated(client, "panel")
+    assert told["lines"]["count"] == 20, "a caller's line is one"
+    assert member_lines(told) == {"tiny": (40, 40, 40), "coder": (20, 20, 20)}
+    assert {one["model"]: one["output_tokens"]["high"] for one in told["models"]} == {"tiny": 320, "coder": 320}
+    assert told["output_tokens"]["high"] == 640
+    assert told["cost"]["tokens"]["high"] == "0.03232", "40 × 8 tokens at 1, and 20 × 2 × 8 at 100 a million"
+
+
+def test_an_estimate_of_turns_is_by_what_went_to_each_member_before(
+    client: httpx.Client, members: None, db: Database
+) -> None:
+    for written in (CASCADE, FALLBACK):
+        client.post(ENSEMBLES, json=written)
+    assert member_lines(estimated(client, "safe")) == {"tiny": (20, 20, 20)}, "nobody fell back so far"
+    unknown = estimated(client, "steps")
+    assert member_lines(unknown) == {"tiny": (20, 20, 20), "coder": (0, 10, 20)}
+    assert unknown["output_tokens"]["expected"] == 20 * 8 + 10 * 8
+    for name in ("steps", "safe"):
+        went(db, client, name, {"tiny": 400, "coder": 100})
+        low, expected, high = member_lines(estimated(client, name))["coder"]
+        assert (expected, 4 <= low < 5, 5 < high <= 6) == (5, True, True)

@@ -33,13 +33,13 @@ from penstock.stack import up as stack
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-def write_lines(path: Path, count: int) -> None:
+def write_lines(path: Path, count: int, model: str = "tiny") -> None:
     """Chat requests of about 500 bytes each."""
     filler = "water runs through the gate and turns the wheel, " * 6
     with path.open("wb") as file:
         for number in range(count):
             body = {
-                "model": "tiny",
+                "model": model,
                 "max_tokens": 16,
                 "temperature": 0,
                 "messages": [{"role": "user", "content": f"{number}: {filler}"}],
@@ -98,10 +98,10 @@ class Database:
         return int(left)
 
 
-def measure(running: stack.Running, count: int, folder: Path) -> dict[str, object]:
+def measure(running: stack.Running, count: int, folder: Path, model: str = "tiny") -> dict[str, object]:
     """Send one batch through and take its times; raise if a line is missing, doubled or out of order."""
     path = folder / "input.jsonl"
-    write_lines(path, count)
+    write_lines(path, count, model)
     client = openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=120)
     began = time.monotonic()
     with path.open("rb") as file:

@@ -57,12 +57,73 @@ def test_one_is_added_shown_tried_and_removed(penstock: Penstock, tmp_path: Path
     assert does("remove", "support") == "support stands for nothing"
 
 
+VOTE = """
+name: panel
+kind: vote
+members:
+  - {model: small, weight: 1, params: {seed: 1}}
+  - {model: small, weight: 1, params: {seed: 2}}
+  - {model: coder, weight: 2.5}
+extract: {regex: '(?m)^Answer: (.+)$', normalise: lower_trim}
+min_responses: 2
+"""
+CASCADE = """
+name: steps
+kind: cascade
+members: [{model: small}, {model: coder}]
+accept: {mean_logprob_over: -0.4, json_schema: {type: object}}
+on_error: fail
+timeout_seconds: 60
+"""
+FALLBACK = "{name: safe, kind: fallback, members: [{model: small}, {model: coder@stable}]}"
+
+
+def test_the_kinds_that_ask_several_say_whom_and_what_decides(penstock: Penstock, tmp_path: Path) -> None:
+    def does(*words: str) -> str:
+        done = penstock("ensembles", *words)
+        assert done.exit_code == 0, (words, done.output)
+        return " ".join(done.stdout.split())
+
+    for name, written in (("panel", VOTE), ("steps", CASCADE), ("safe", FALLBACK)):
+        (tmp_path / f"{name}.yaml").write_text(written)
+        does("add", f"{name}.yaml")
+    assert "panel v1 vote small, small#2, coder" in does("list")
+    shown = does("show", "panel")
+    assert "the answer is the first one with the vote that weighs most; of votes that weigh the same the one" in shown
+    assert "extract regex (?m)^Answer: (.+)$, lower_trim tie heaviest min_responses 2 on_error skip" in shown
+    assert "member weight lines answered failed calls failed calls params" in shown
+    assert 'small#2 1 0 0 0 0 0 {"seed": 2} coder 2.5 0 0 0 0 0' in shown
+    shown = does("show", "steps")
+    assert 'accept mean_logprob_over -0.4 and json_schema {"type": "object"} on_error fail timeout_seconds 60' in shown
+    assert "calls failed calls escalation params small 0 0 0 0 0 coder 0 0 0 0 0" in shown
+    assert "timeout_seconds 300 member lines" in does("show", "safe")
+    assert does("try", "panel", "hello") == (
+        "member is asked small at once small#2 at once coder at once the answer is the first one with the vote that "
+        "weighs most; of votes that weigh the same the one with the heaviest member requests: 1; of members 3"
+    )
+    assert "coder@stable if small does not answer the answer is that of the first" in does("try", "safe", "hello")
+    (tmp_path / "in.jsonl").write_text('{"messages": []}\n{"messages": []}\n')
+    tried = does("try", "steps", "in.jsonl")
+    assert "coder if small's answer is not good enough, or there is none" in tried
+    assert tried.endswith("requests: 2; of members 2 to 4")
+    (tmp_path / "tools.jsonl").write_text('{"messages": [], "tools": [{"type": "function"}]}')
+    refused = penstock("ensembles", "try", "steps", "tools.jsonl")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("penstock: Request 1: The ensemble 'steps' is a cascade, which takes no tools")
+    data = json.loads(does("try", "steps", "in.jsonl", "--json"))["data"]
+    assert [(one["member"], one["wave"]) for one in data[1]["asks"]] == [("small", 1), ("coder", 2)]
+
+
 @pytest.mark.parametrize(
     ("written", "told"),
     [
         ("name: [", "support.yaml is no YAML or JSON, line 1"),
         ("!!python/object/apply:os.system ['true']", "support.yaml is no YAML or JSON"),
-        (YAML.replace("route", "vote"), "'vote' is not there yet; there is: route."),
+        (
+            YAML.replace("route", "blend"),
+            "'blend' is no kind of ensemble; there are: route, fallback, vote, cascade, best_of, combine.",
+        ),
+        (YAML.replace("route", "vote"), "'rules' is not known here"),
         (YAML.replace("default: small", "default: 2026-11-30"), "support.yaml is no YAML or JSON"),
         ("", "An ensemble must be an object."),
         (None, "support.yaml can't be read: No such file or directory."),

@@ -91,6 +91,8 @@ def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_member
     told = platform.http.get(f"/batches/{batch.id}").json()
     assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members did"
     assert told["versions"] == {"panel": ["v1"], "tiny": ["v1"], "deux": ["v1"]}
+    shown = platform.http.get("/ensembles/panel").json()
+    assert shown["agreement"] == pytest.approx((133 + 267 * 2 / 3) / 400, abs=1e-3)
 
 
 def test_a_fallback_asks_the_next_member_only_for_lines_that_the_one_before_failed(platform: Platform) -> None:
@@ -130,6 +132,10 @@ def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(p
                 ("tiny", False),
                 ("deux", False),
             ]
+    shown = platform.http.get("/ensembles/steps").json()["members"]
+    assert [(one["label"], one["lines"], one["escalation_rate"]) for one in shown] == [
+        ("tiny", 80, None), ("deux", 20, 0.25),
+    ]  # fmt: skip
 
 
 def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:

@@ -13,18 +13,20 @@ from store import as_holder
 from store.world import CHAT, World
 
 from penstock.domain.api_errors import LeaseLost
-from penstock.domain.work.fold import Fold
+from penstock.domain.line_errors import CRASHED
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
 from penstock.domain.work.slice import Claim
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service.admin import models
+from penstock.service.admin import limits, models
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Transaction
 from penstock.service.ensembles import ensembles
 from penstock.service.lifecycle import dispatch, folds, work
 from penstock.service.results.folding import Folding
+from penstock.store import sweep
 
 VOTE: dict[str, Any] = {
     "name": "panel",
@@ -64,6 +66,7 @@ class FoldDesk:
 
     def claim(self, member: str) -> Claim | None:
         """The member's next slice."""
+        self.world.db.run(dispatch.feed, member, self.world.settings)
         return self.world.claim(self.workers[member], *LANES)
 
     def says(self, member: str, says: Says) -> list[int]:
@@ -97,7 +100,7 @@ class FoldDesk:
             if number not in claim.recorded and (claim.picked is None or number in claim.picked)
         ]
 
-    def due(self, batch: str) -> Fold | None:
+    def due(self, batch: str) -> FoldClaim | None:
         """The next due fold in the io worker's hand."""
         return self.world.db.run(folds.claim, self.io, batch, self.world.nonce(), self.world.settings)
 
@@ -277,9 +280,9 @@ def test_a_wave_that_is_cut_twice_is_cut_once(folded: FoldDesk, world: World) ->
     one = folded.due(batch)
     assert one is not None
     for _ in range(2):  # its commit was not heard the first time
-        world.db.run(folds.ask, one, {1: [1, 2]}, world.settings)
+        world.db.run(folds.ask, one, {1: [1, 2]}, {}, world.settings)
     with pytest.raises(LeaseLost):
-        world.db.run(folds.ask, replace(one, claim=replace(one.claim, lease=one.claim.lease + 1_000)), {2: [1]},
+        world.db.run(folds.ask, replace(one, claim=replace(one.claim, lease=one.claim.lease + 1_000)), {2: [1]}, {},
                      world.settings)  # fmt: skip
     assert [(row.place, row.state, row.picked) for row in world.slices(batch)][2:] == [
         (1, "ready", [1, 2]), (2, "waiting", None),
@@ -315,3 +318,91 @@ def test_hints_of_due_folds_are_repeated(folded: FoldDesk, world: World) -> None
 
     assert world.db.run(hinted) == ["penstock.fold"]
     assert world.db.run(hinted) == [], "it was, a moment ago"
+
+
+BEST: dict[str, Any] = {
+    "name": "best",
+    "kind": "best_of",
+    "members": [{"model": "a"}, {"model": "b", "weight": 2}],
+    "judge": {"model": "c", "prompt": "Of {count} answers to\n{request}\n{answers}\nwhich?", "reads_chars": 100},
+}
+
+
+def test_a_judge_reads_what_members_said_and_its_choice_wins(folded: FoldDesk, world: World) -> None:
+    world.db.run(ensembles.add, BEST)
+    batch = folded.batch("best", 4)
+    assert [(row.model, row.place, row.state) for row in world.slices(batch)][1:] == [
+        ("a", 0, "ready"), ("b", 1, "ready"), ("c", 2, "waiting"),
+    ]  # fmt: skip
+    folded.says("a", lambda n: 500 if n == 4 else f"a{n} {{count}}")
+    folded.says("b", lambda n: f"b{n}" + "x" * 200)
+    assert folded.fold(batch) == 3, "of one answer alone there is nothing to judge"
+    claim = folded.claim("c")
+    assert claim is not None
+    assert claim.chosen
+    assert (claim.chosen.model, claim.chosen.params) == ("c", {"temperature": 0, "max_tokens": 1_024})
+    [first, *_] = [line for _, line in plan.unframe(folded.desk.blobs.read(claim.plan_key or ""))]
+    asked = json.loads(first)["body"]["messages"][0]["content"]
+    assert asked == f"Of 2 answers to\nuser: 1\nAnswer 1:\na1 {{count}}\n\nAnswer 2:\nb1{'x' * 44} […]\nwhich?"
+    assert json.loads(first)["body"]["model"] == "best"
+    world.reap(batch)
+    folded.says("c", {1: "1", 2: "I say 2.", 3: "neither of them"}.get)
+    folded.fold(batch)
+    assert world.find(batch).usage.input_tokens == (3 + 4 + 3) * 3, "the judge's tokens, too"
+    won = {key: (text[:2], label) for key, (text, label) in folded.results(batch).items()}
+    assert won == {"q1": ("a1", "a"), "q2": ("b2", "b"), "q3": ("b3", "b"), "q4": ("b4", "b")}
+
+
+def test_a_judge_that_writes_the_answer_is_asked_as_the_request_would_be(folded: FoldDesk, world: World) -> None:
+    world.db.run(ensembles.add, BEST | {"name": "mix", "kind": "combine"})
+    batch = folded.batch("mix", 2, max_tokens=7, stop=["."])
+    folded.says("a", lambda n: "one")
+    folded.says("b", lambda n: "two")
+    assert folded.fold(batch) == 2
+    claim = folded.claim("c")
+    assert claim is not None
+    [first, *_] = [line for _, line in plan.unframe(folded.desk.blobs.read(claim.plan_key or ""))]
+    body = json.loads(first)["body"]
+    assert (body["max_tokens"], body["stop"], len(body["messages"])) == (7, ["."], 1)
+    world.reap(batch)
+    folded.says("c", lambda n: "three" if n == 1 else 500)
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("three", "judge"), "q2": ("two", "b")}, "else the heaviest's"
+
+
+def test_what_a_judge_is_asked_goes_with_its_batch(folded: FoldDesk, world: World) -> None:
+    world.db.run(ensembles.add, BEST)
+    batch = folded.batch("best", 2)
+    folded.says("a", str)
+    folded.says("b", str)
+    folded.fold(batch)
+    [key] = [row.plan_key for row in world.slices(batch) if row.plan_key]
+    world.cancel(batch)
+    folded.fold(batch)
+    assert set(folded.results(batch).values()) == {("1", "b"), ("2", "b")}, "what there is"
+    world.db.run(lambda tx: sweep.delete_leftovers(tx.conn, [batch]))
+    assert world.one("select count(*) from intents where blob_key = :key and doomed_at is not null", key=key) == 1
+
+
+def test_a_line_is_open_as_often_as_members_are_asked_at_once(folded: FoldDesk, world: World) -> None:
+    world.db.run(limits.change, "acme", {"queued_lines": 8})
+    batch = folded.batch("panel", 3)
+    [error] = world.find(batch).errors
+    assert (world.find(batch).state, error["code"]) == ("failed", "rate_limit_exceeded")
+    assert world.find(folded.batch("safe", 3)).state == "in_progress", "later members are asked once there is room"
+
+
+def test_a_line_that_two_engines_died_of_is_not_tried_on_the_next_members(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe", 2)
+    claim = folded.claim("a")
+    assert claim is not None
+    records = [output.ended(batch, 1, "q1", CRASHED), output.answered(batch, 2, "q2", 400, "r", refusal(400))]
+    key = blob_key("acme", "segments")
+    world.db.run(work.intend, key)
+    folded.desk.blobs.put(key, work.SliceAnswers(claim, 1, records).framed)
+    world.db.run(as_holder.flush, claim, 1, records, key)
+    world.db.run(as_holder.settle, claim)
+    assert folded.fold(batch) == 1
+    assert folded.says("b", str) == [2]
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": ("2", "b")}

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from penstock.domain.api_errors import LeaseLost
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.formats import output
 from penstock.formats.output import NO_USAGE, Record
@@ -42,7 +42,7 @@ def add(tx: Transaction, kind: str, *models: str) -> Any:
     return ensembles.add(tx, definition(kind, *models))
 
 
-def claim(tx: Transaction, holder: Holder, batch: str, settings: Settings) -> Fold | None:
+def claim(tx: Transaction, holder: Holder, batch: str, settings: Settings) -> FoldClaim | None:
     """Take the batch's next due fold."""
     return folds.claim(tx, holder, batch, uuid.uuid4(), settings)
 
@@ -55,7 +55,7 @@ class Decided:
     picked: dict[int, list[int]]
 
 
-def decide(tx: Transaction, one: Fold) -> Decided:
+def decide(tx: Transaction, one: FoldClaim) -> Decided:
     """By what its members recorded; a line that nobody answered and nobody else can is failed, or left if it closes."""
     batch, records = one.claim.batch, []
     picked: dict[int, list[int]] = {}
@@ -73,13 +73,13 @@ def record(batch: str, line: int, *, failed: bool = False) -> Record:
     return replace(made, usage=NO_USAGE)
 
 
-def keep(tx: Transaction, one: Fold, records: list[Record], seq: int) -> None:
+def keep(tx: Transaction, one: FoldClaim, records: list[Record], seq: int) -> None:
     """Record what is decided; raise LeaseLost."""
     if records and work.record(tx, [work.SliceAnswers(one.claim, seq, records)], []):
         raise LeaseLost
 
 
-def fold(tx: Transaction, one: Fold, settings: Settings, seq: int = 1_000) -> Decided:
+def fold(tx: Transaction, one: FoldClaim, settings: Settings, seq: int = 1_000) -> Decided:
     """All of it in one transaction: record what is decided, and ask further or settle; raise LeaseLost."""
     batches.lock(tx.conn, one.claim.batch)  # before the slice: both are locked in this order everywhere
     decided = decide(tx, one)
@@ -88,9 +88,9 @@ def fold(tx: Transaction, one: Fold, settings: Settings, seq: int = 1_000) -> De
     return decided
 
 
-def end(tx: Transaction, one: Fold, decided: Decided, settings: Settings) -> None:
+def end(tx: Transaction, one: FoldClaim, decided: Decided, settings: Settings) -> None:
     """Ask further or settle; raise LeaseLost."""
     if decided.picked:
-        folds.ask(tx, one, decided.picked, settings)
+        folds.ask(tx, one, decided.picked, {}, settings)
     elif work.record(tx, [], [one.claim]):
         raise LeaseLost

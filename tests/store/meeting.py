@@ -18,7 +18,7 @@ from store.world import MODEL, World, records, remaining
 
 from penstock.domain.api_errors import Conflict, LeaseLost
 from penstock.domain.work.batch import BatchState, LineError
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.slack import Outlook
 from penstock.service.control import cancel, steer
@@ -78,7 +78,7 @@ ASSEMBLY: dict[str, Move] = {
     "take": lambda tx, w, a, s: work.claim_batch(tx, w.keeper, s.batch, "assemble", uuid.uuid4(), w.settings),
 }
 FOLD: dict[str, Move] = {
-    "ask": lambda tx, w, a, s: folds.ask(tx, the_fold(s), {1: [2]}, w.settings),
+    "ask": lambda tx, w, a, s: folds.ask(tx, the_fold(s), {1: [2]}, {}, w.settings),
     "fold": lambda tx, w, a, s: as_folder.fold(tx, the_fold(s), w.settings),
     "record fold": lambda tx, w, a, s: as_folder.keep(tx, the_fold(s), [as_folder.record(s.batch, 1)], 7),
     "settle fold": lambda tx, w, a, s: as_holder.settle(tx, s.claim),
@@ -101,7 +101,7 @@ MOVES: dict[str, dict[str, Move]] = {
 REFUSED = Scan(errors=[LineError("invalid_request", "no", None, 1)], error_count=1)
 
 
-def the_fold(scene: Scene) -> Fold:
+def the_fold(scene: Scene) -> FoldClaim:
     """The one that is in a hand."""
     assert scene.fold is not None
     return scene.fold

@@ -12,7 +12,6 @@ from uuid import UUID
 from store.world import remaining
 
 from penstock.domain.work.batch import Batch
-from penstock.domain.work.fold import Fold
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 
@@ -67,7 +66,7 @@ class Task(Held):
 class Folding(Held):
     """A lease of a fold, with what was decided under it."""
 
-    fold: Fold = None  # type: ignore[assignment]
+    fold: FoldClaim = None  # type: ignore[assignment]
     asked: dict[int, list[int]] | None = None
     """Later members that were asked for lines, if they were."""
     settled: bool = False

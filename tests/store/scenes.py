@@ -16,7 +16,7 @@ from store import as_folder, as_holder
 from store.world import MODEL, World, remaining
 
 from penstock.domain.work.batch import Batch
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 from penstock.service.lifecycle import work
@@ -85,7 +85,7 @@ class Scene:
     found: Batch | None = None
     tasks: tuple[int, ...] = ()
     """Leases of a validation or assembly, the present one last."""
-    fold: Fold | None = None
+    fold: FoldClaim | None = None
     """That is in an io worker's hand."""
 
     @property

@@ -276,7 +276,7 @@ def test_nothing_is_planned_for_a_version_that_was_retired_while_its_file_was_re
     started(world, FIRST, "r1"), started(world, FIRST, "r2")
     batch = world.validating()
     found, lease = world.claim_batch(batch, "validate")
-    targets = {LineModel("chat@v2"): read(world).resolve("chat@v2", 0)}
+    targets = {"chat@v2": read(world).resolve("chat@v2", 0)}
     world.db.run(versions.retire, "chat@v2")
 
     def begin(tx: Transaction) -> None:

@@ -55,6 +55,8 @@ def test_the_first_rule_that_holds_counts_and_else_the_default() -> None:
     last = {"rules": [*GOOD["rules"], {"use": "small"}]}
     without_default = {name: value for name, value in (GOOD | last).items() if name != "default"}
     assert read(without_default) == read(GOOD), "a last rule without `when` says the same"
+    nulls = {"default": None, "extract": None, "rules": [*GOOD["rules"], {"when": None, "use": "small"}]}
+    assert read(GOOD | nulls) == read(GOOD), "a null says nothing"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_rules_behind_the_one_that_holds_and_ones_that_never_hold_change_nothing
         ({"members": [*GOOD["members"], {"model": "idle"}]}, "rules", "No rule uses the member 'idle'."),
         ({"rules": [{"when": {"tools": True}, "use": "nobody"}]}, "rules[0].use", "'nobody' is no member"),
         ({"default": "nobody"}, "default", "'nobody' is no member"),
-        ({"default": None}, "default", "Missing required parameter"),
+        ({"default": None}, "default", "add a 'default'"),
         ({"rules": [{"use": "small"}]}, "rules[0]", "must be the last"),
         ({"rules": [{"when": {}, "use": "small"}]}, "rules[0].when", "'when' is empty"),
         ({"rules": [{"when": {"moon": 1}, "use": "small"}]}, "rules[0].when.moon", "'moon' is not known here"),

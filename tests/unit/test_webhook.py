@@ -19,9 +19,9 @@ from penstock.domain.webhook import (
     BATCH_EVENT_TYPES,
     EVENT_TYPES,
     LONGEST_RETRY_AFTER_SECONDS,
+    AttemptVerdict,
     DeliveryState,
     Due,
-    Verdict,
     check_secret,
     judge,
     receiver_of,
@@ -64,11 +64,11 @@ def test_the_schedule_is_ten_attempts_over_three_days() -> None:
 def test_every_answer_has_one_consequence(status: int | None, asked: float | None, tries: int, chance: float) -> None:
     verdict = judge(status, asked, tries, WAITS, chance)
     if status is not None and 200 <= status < 300:
-        assert verdict == Verdict(DeliveryState.DELIVERED)
+        assert verdict == AttemptVerdict(DeliveryState.DELIVERED)
     elif status == 410:
-        assert verdict == Verdict(DeliveryState.FAILED, gone=True)
+        assert verdict == AttemptVerdict(DeliveryState.FAILED, gone=True)
     elif tries >= len(WAITS):
-        assert verdict == Verdict(DeliveryState.FAILED)
+        assert verdict == AttemptVerdict(DeliveryState.FAILED)
     else:
         least = WAITS[tries]
         if status in (429, 503) and asked is not None:

@@ -47,8 +47,10 @@ from penstock.domain.api_errors import Unavailable
 from penstock.service.admin import keys
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
+from penstock.service.calls.call_tally import CallTally
 from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.ensemble_calls import EnsembleCalls
+from penstock.service.calls.gathered_call import GatheredCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
@@ -133,6 +135,8 @@ def create_app(settings: Settings) -> FastAPI:
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
                 blobs = Blobs(settings.blob_url)
+                waiting = Calls(directory, client, Poison(db, directory, settings), settings, cache, wakes=wakes)
+                tally = CallTally(directory, call_usage, version_calls, ensemble_calls)
                 app.state.platform = Platform(
                     db=db,
                     blobs=blobs,
@@ -145,10 +149,9 @@ def create_app(settings: Settings) -> FastAPI:
                     intake=intake,
                     completion_waiter=completion_waiter,
                     directory=directory,
-                    calls=Calls(directory, client, Poison(db, directory, settings), settings, cache, wakes=wakes),
-                    call_usage=call_usage,
-                    version_calls=version_calls,
-                    ensemble_calls=ensemble_calls,
+                    calls=waiting,
+                    gathered_calls=GatheredCalls(waiting, tally),
+                    call_tally=tally,
                     outbound=outbound,
                 )
                 yield

@@ -12,10 +12,9 @@ from penstock.blobs.readiness import BlobReadiness
 from penstock.blobs.store import Blobs
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
-from penstock.service.calls.call_usage import CallUsage
-from penstock.service.calls.ensemble_calls import EnsembleCalls
+from penstock.service.calls.call_tally import CallTally
+from penstock.service.calls.gathered_call import GatheredCalls
 from penstock.service.calls.key_uses import KeyUses
-from penstock.service.calls.version_calls import VersionCalls
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
@@ -41,9 +40,8 @@ class Platform:
     completion_waiter: CompletionWaiter
     directory: WorkerDirectory
     calls: Calls
-    call_usage: CallUsage
-    version_calls: VersionCalls
-    ensemble_calls: EnsembleCalls
+    gathered_calls: GatheredCalls
+    call_tally: CallTally
     outbound: Outbound
 
 

@@ -73,6 +73,7 @@ def _facts(one: dict[str, Any]) -> dict[str, Any]:
         "retries": ", ".join(one["children"] or ()) or None,
         "merged output": one["merged_output_file_id"],
         "merged errors": one["merged_error_file_id"],
+        "trace": one["trace_file_id"],
     }
 
 

@@ -16,6 +16,7 @@
     ├── NoSuchRange         416  a file has no such bytes
     ├── TooMany             429  the tenant has as much open as its limit allows
     ├── EngineCrash         500  the engine died with the call in it, and the call may be why
+    ├── BadGateway          502  those that were asked gave no answer that is one
     ├── Unavailable         503  a server behind us is away; try again
     ├── CallTimeout         504  the call took longer than a call may
     ├── NoSpace             507  the disk is full
@@ -194,6 +195,14 @@ class QuotaSpent(PenstockError):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class BadGateway(PenstockError):
+    """Those that were asked gave no answer that could be used."""
+
+    status = 502
+    type = "server_error"
+    code = "bad_gateway"
 
 
 class Unavailable(PenstockError):

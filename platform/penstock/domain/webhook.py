@@ -128,7 +128,7 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AttemptVerdict:
     """What follows from an attempt."""
 
     state: DeliveryState
@@ -140,21 +140,21 @@ class Verdict:
 
 def judge(
     status: int | None, retry_after_seconds: float | None, tries: int, waits_seconds: Sequence[float], chance: float
-) -> Verdict:
+) -> AttemptVerdict:
     """What follows from the attempt number `tries` of a schedule: the waits before each attempt, the first included.
 
     2xx is delivered, 410 the end; all else, redirects included, is tried again while the schedule has attempts left.
     """
     if status is not None and 200 <= status < 300:
-        return Verdict(DeliveryState.DELIVERED)
+        return AttemptVerdict(DeliveryState.DELIVERED)
     if status == GONE:
-        return Verdict(DeliveryState.FAILED, gone=True)
+        return AttemptVerdict(DeliveryState.FAILED, gone=True)
     if tries >= len(waits_seconds):
-        return Verdict(DeliveryState.FAILED)
+        return AttemptVerdict(DeliveryState.FAILED)
     wait = waits_seconds[tries] * (1 + JITTER * chance)
     if status in OBEYED and retry_after_seconds is not None:
         wait = max(wait, min(retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS))
-    return Verdict(DeliveryState.PENDING, wait)
+    return AttemptVerdict(DeliveryState.PENDING, wait)
 
 
 def retry_after(header: str | None, now: datetime) -> float | None:

@@ -12,6 +12,8 @@ from penstock.domain.inference_endpoints import TOKEN_LIMITS, field_to_limit, to
 from penstock.formats.prefix import PromptFields
 
 _NULL: Final = b"null"
+_UNSAID: Final = (_NULL, b"false")
+"""Logprobs are no member's default but an ensemble's own need: an answer is folded without them."""
 _MOST_TEXT: Final = 1_000_000
 """Characters of a last message that are read; the rest is not looked at."""
 
@@ -120,7 +122,8 @@ def asks_logprobs(body: bytes) -> bool:
 def with_defaults(body: bytes, endpoint: str, params: Mapping[str, Any]) -> bytes:
     """The body with those of a member's params that it does not say itself; all else stays as it was written.
 
-    A limit on tokens that it has by any of its names is its own. A body that is no object stays as it is.
+    A null says nothing. A limit on tokens that it has by any of its names is its own. A body that is no object stays as
+    it is.
     """
     if not params:
         return body
@@ -137,6 +140,25 @@ def with_defaults(body: bytes, endpoint: str, params: Mapping[str, Any]) -> byte
                 continue
         if name == "logprobs" and endpoint == "/v1/completions":
             value = int(value)  # there it says how many
-        if name not in fields:
+        if bytes(fields.get(name, _NULL)) in (_UNSAID if name == "logprobs" else (_NULL,)):
             added[name] = msgspec.Raw(_encode(value))
     return _encode(fields | added) if added else body
+
+
+class _Tools(msgspec.Struct):
+    tools: msgspec.Raw = msgspec.Raw()
+    functions: msgspec.Raw = msgspec.Raw()
+
+
+_read_tools = msgspec.json.Decoder(_Tools).decode
+
+
+def brings_tools(body: bytes) -> bool:
+    """Whether a body has tools that the model may call, or functions, as they were called before."""
+    if b"tools" not in body and b"functions" not in body and b"\\u" not in body:
+        return False
+    try:
+        found = _read_tools(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(_value(found.tools) or _value(found.functions))

@@ -21,13 +21,14 @@ _CHILD = text("select id from batches where tenant = :tenant and parent = :id or
 _FILES = text("""
     -- Rows of files go and their blobs are due for deletion in one step.
     with ended as (
-        select tenant, kind, inline, input_file, output_file, error_file, merged_output_file, merged_error_file
+        select tenant, kind, inline, input_file, output_file, error_file, merged_output_file, merged_error_file,
+               trace_file
         from batches
         where id = any(cast(:batches as text[]))),
     gone as (
         delete from files f using ended e
         where f.tenant = e.tenant and (
-            f.id in (e.output_file, e.error_file, e.merged_output_file, e.merged_error_file)
+            f.id in (e.output_file, e.error_file, e.merged_output_file, e.merged_error_file, e.trace_file)
             or (e.kind = 'job' and not e.inline and f.id = e.input_file))
         returning f.blob_key, f.bytes),
     doomed as (

@@ -124,6 +124,9 @@ _DOOM_PLANS = text("""
     insert into intents (blob_key, doomed_at)
     select plan_key, clock_timestamp() from batches
     where id = any(cast(:batches as text[])) and plan_key is not null
+    union all
+    select plan_key, clock_timestamp() from slices
+    where batch = any(cast(:batches as text[])) and plan_key is not null
     on conflict (blob_key) do nothing""")
 
 _DELETE_LEFTOVERS = text("delete from leftovers where batch = any(cast(:batches as text[]))")

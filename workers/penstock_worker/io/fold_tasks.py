@@ -11,11 +11,11 @@ import structlog
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import folds, work
-from penstock.service.results.folding import Folded, Folding
+from penstock.service.results.folding import Folding, FoldOutcome
 from penstock.settings import Settings
 from penstock_worker.runtime.beat import Beat, now
 from penstock_worker.runtime.patience import insist
@@ -61,7 +61,7 @@ class FoldTasks:
         further = f" · {asked} asked further" if asked else ""
         return f"{batch} · {lines} lines{further} · {len(done)} folds · {time.monotonic() - began:.1f} s"
 
-    def _next(self, batch: str) -> Folded | None:
+    def _next(self, batch: str) -> FoldOutcome | None:
         """Do one fold; None if there is none, or this worker takes no more."""
         asked_at, nonce = now(), uuid.uuid4()
         with self._beat.claims:
@@ -73,7 +73,7 @@ class FoldTasks:
         with self._beat.holding(taken.claim.lease, asked_at):
             return self._do(taken)
 
-    def _do(self, taken: Fold) -> Folded:
+    def _do(self, taken: FoldClaim) -> FoldOutcome:
         claim = taken.claim
         began = time.monotonic()
         try:
@@ -83,14 +83,14 @@ class FoldTasks:
         except LeaseLost:
             self._db.run(work.release, claim.lease)
             self._db.run(work.lost, 0)
-            return Folded(0, 0)
+            return FoldOutcome(0, 0)
         except (Unavailable, NoSpace):
             self._insist(lambda: self._db.run(work.release, claim.lease))
             raise
         except Exception as error:  # its bytes can't be read, or it meets a bug of ours: counted, so that it ends
             log.error("slice_broken", batch=claim.batch, slice=claim.slice, exc_info=error)
             self._insist(lambda: self._db.run(work.unreadable, claim))
-            return Folded(0, 0)
+            return FoldOutcome(0, 0)
         except BaseException:
             self._db.run(work.release, claim.lease)
             raise

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack, aclosing
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
+from typing import Any, Final, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
@@ -22,6 +22,7 @@ from penstock.api.http.request_middleware import CLIENT_LEFT
 from penstock.api.http.request_turns import RequestTurn
 from penstock.api.platform import Here, Platform
 from penstock.domain.accounts.access import Budget
+from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import PenstockError
 from penstock.domain.inference_endpoints import CALLED, InferenceEndpoint
 from penstock.domain.limits.limit import LimitName
@@ -30,10 +31,13 @@ from penstock.service.calls.call import CallAnswer
 from penstock.service.calls.call_attempt import Broken
 from penstock.service.calls.call_metrics import CALL_SECONDS, CALL_TTFT_SECONDS, CALLS
 from penstock.service.calls.call_request import CallRequest
+from penstock.service.calls.gathered_request import GatheredRequest
 from penstock.service.limits import budget
 from penstock.service.limits.token_rate import TokenRate
 
 router = APIRouter(tags=["calls"], responses=DOCUMENTED)
+
+AnyCall: TypeAlias = CallRequest | GatheredRequest
 
 _MOST_SESSION_CHARACTERS: Final = 256
 _BODY: Final[dict[str, Any]] = {
@@ -100,7 +104,8 @@ _STREAMED: Final[dict[int | str, dict[str, Any]]] = {
             "x-penstock-ensemble": {
                 "schema": {"type": "string"},
                 "description": "Of an ensemble: JSON with `ensemble`, `version`, `kind` and `winner`, the member that "
-                "answered. What is no stream says it in its `penstock` too, with the member's tokens and time.",
+                "answered, and of a vote its `agreement`. What is no stream says it in its `penstock` too, with the "
+                "members that were asked, their tokens and times.",
             },
             "x-penstock-cache": {
                 "schema": {"type": "string", "enum": ["hit", "miss"]},
@@ -134,14 +139,18 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         stack.enter_context(here.limiter.held(access, LimitName.CALLS))
         stack.enter_context(CALLS.track_inprogress())
         room = stack.enter_context(ExitStack())
-        raw = await body.read_into(request, here.settings.max_json_bytes, room.enter_context(here.room.held(tenant)))
+        held = room.enter_context(here.room.held(tenant))
+        raw = await body.read_into(request, here.settings.max_json_bytes, held)
         cache = request.headers.get("x-penstock-cache")
         id, allowed = request.scope["penstock.request_id"], allowed_models(request)
         ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, allowed)
+        here.room.grow(held, len(raw) * ask.at_once)
         stack.enter_context(here.limiter.held(access, LimitName.SEQUENCES, ask.sequences))
-        if access.budget is not Budget.NONE and not here.directory.priced(ask.target.queue):
+        if access.budget is not Budget.NONE and not all(map(here.directory.priced, ask.queues)):
             raise budget.no_price(ask.model)
-        tokens = stack.enter_context(TokenRate(here.limiter, access, len(raw) / here.settings.bytes_per_token))
+        tokens = stack.enter_context(
+            TokenRate(here.limiter, access, ask.at_once * len(raw) / here.settings.bytes_per_token)
+        )
         await tokens.take()
         return Relayed(here, ask, room, tokens, stack.pop_all())
 
@@ -181,19 +190,19 @@ class _Client:
 class Relayed(Response):
     """One call's answer, found and passed on while its client is there."""
 
-    def __init__(self, here: Platform, ask: CallRequest, room: ExitStack, tokens: TokenRate, held: ExitStack) -> None:
+    def __init__(self, here: Platform, ask: AnyCall, room: ExitStack, tokens: TokenRate, held: ExitStack) -> None:
         super().__init__()
         self._here = here
-        self._ask: CallRequest | None = ask
+        self._ask: AnyCall | None = ask
         self._room = room
         self._tokens = tokens
         self._held = held
         self._tier = ask.tier.value
         self._endpoint = ask.endpoint
-        self._whose = ask.tenant, ask.target.queue
-        self._counted_as = ask.target.adapter.id if ask.target.adapter else ask.target.queue
-        self._version = {} if ask.target.version is None else {"x-penstock-version": ask.target.version}
-        self._chosen, self._ensemble_head = ask.chosen, dict(ask.head)
+        self._party = ask.party
+        self._version = {"x-penstock-version": ask.party.version} if ask.party and ask.party.version else {}
+        self._ensemble_head = dict(ask.head)
+        self._spent = Usage()
         self._status = 0
         self._began = time.perf_counter()
         self._first_seconds = 0.0
@@ -221,26 +230,29 @@ class Relayed(Response):
             status = str(CLIENT_LEFT) if self._status == CLIENT_LEFT else f"{self._status // 100}xx"
             seconds = time.perf_counter() - self._began
             CALL_SECONDS.labels(self._endpoint, self._tier, status).observe(seconds)
-            if self._version:
-                self._count_version()
-            if self._chosen is not None and self._status != CLIENT_LEFT:
-                self._here.ensemble_calls.count(self._chosen, failed=self._status >= 400)
-
-    def _count_version(self) -> None:
-        """For the guard of aliases; a client that leaves says nothing of its version."""
-        if self._status != CLIENT_LEFT:
-            promised = self._here.directory.promised_seconds(self._whose[1])
-            slow = promised is not None and self._first_seconds > promised
-            self._here.version_calls.count(self._counted_as, failed=self._status >= 500, slow=slow)
+            if self._party is not None and self._status != CLIENT_LEFT:
+                self._here.call_tally.ended(self._party, self._status, self._first_seconds)
 
     async def _serve(self, send: Send, client: _Client, turn: RequestTurn) -> None:
-        async with self._here.calls.begin(self._taken()) as answer:
+        async with self._begun() as answer:
             self._room.close()
             await turn.enter()  # so that many answers at once come one after the other, too
             await self._pass_on(answer, send, client)
 
+    def _begun(self) -> AbstractAsyncContextManager[CallAnswer]:
+        ask = self._taken()
+        if isinstance(ask, GatheredRequest):
+            return self._here.gathered_calls.begin(ask, self._spend)
+        return self._here.calls.begin(ask)
+
+    def _spend(self, used: Usage) -> None:
+        """An answer of one model took this."""
+        self._spent += used
+        self._tokens.used(self._spent)
+
     async def _pass_on(self, answer: CallAnswer, send: Send, client: _Client) -> None:
         told = answer.whole or b""
+        self._party = answer.party or self._party
         try:
             self._status = answer.status
             await send({"type": "http.response.start", "status": answer.status, "headers": self._head(answer)})
@@ -257,12 +269,12 @@ class Relayed(Response):
         except Broken:
             client.ignore()  # without the body's end: uvicorn cuts the connection, and so the client knows
         finally:
-            if answer.status < 300 and self._endpoint != "/tokenize":
+            if self._party is not None and answer.status < 300 and self._endpoint != "/tokenize":
                 used = usage_of(told, reused=answer.reused)
-                self._tokens.used(used)
-                self._here.call_usage.count(*self._whose, used)
+                self._spend(used)
+                self._here.call_tally.answered(self._party, used)
 
-    def _taken(self) -> CallRequest:
+    def _taken(self) -> AnyCall:
         """What is asked, for whoever asks it: its body is not kept here while the answer passes."""
         assert self._ask is not None, "it is served once"
         ask, self._ask = self._ask, None

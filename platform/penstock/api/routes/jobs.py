@@ -73,6 +73,7 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     plan: msgspec.Raw = msgspec.Raw()
     cache: msgspec.Raw = msgspec.Raw()
     on_invalid: msgspec.Raw = msgspec.Raw()
+    trace: msgspec.Raw = msgspec.Raw()
     webhook: msgspec.Raw = msgspec.Raw()
 
 
@@ -87,6 +88,7 @@ _SMALL = (
     "plan",
     "cache",
     "on_invalid",
+    "trace",
     "webhook",
 )
 _MAX_SMALL_BYTES = 64 * 1024

@@ -8,19 +8,29 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import unix
-from penstock.domain.ensembles.ensemble import Ensemble, MemberCounts
+from penstock.domain.ensembles import escalation
+from penstock.domain.ensembles.ensemble import Ensemble, EnsembleKind, EnsembleMember, MemberCounts
 
 
 class MemberShape(BaseModel):
     """A model that may be asked in the ensemble's place."""
 
+    label: str = Field(description="What it is called among the members: its model, or `model#2` for its second time.")
     model: str
     params: dict[str, Any] = Field(description="Fields that a request has there if it does not say them itself.")
-    lines: int | None = Field(description="Of batches and jobs that are kept; null in lists, as are the next four.")
+    weight: float | None = Field(description="Of its vote; null in kinds that do not vote.")
+    lines: int | None = Field(
+        description="Of batches and jobs that are kept; null in lists, as are the next four. A line that several "
+        "members are asked counts at each."
+    )
     completed_lines: int | None
     failed_lines: int | None
     calls: int | None = Field(description="Waiting calls, as of some seconds ago.")
     failed_calls: int | None = Field(description="Those of them that were answered with a 4xx or 5xx.")
+    escalation_rate: float | None = Field(
+        description="Of `fallback` and `cascade`: what part of the lines and calls that the first member had came to "
+        "this one. Null of the first, in lists, and while the first had none."
+    )
 
 
 class EnsembleRule(BaseModel):
@@ -36,9 +46,18 @@ class EnsembleShape(BaseModel):
     id: str = Field(description="As `model` of a request names it.")
     object: Literal["ensemble"] = "ensemble"
     version: str = Field(pattern="^v[1-9][0-9]*$")
-    kind: Literal["route", "fallback", "vote", "cascade"]
+    kind: EnsembleKind
     members: list[MemberShape]
-    rules: list[EnsembleRule] = Field(description="The first one that holds counts; the last one always does.")
+    rules: list[EnsembleRule] = Field(
+        description="Of a `route`: the first one that holds counts; the last one always does."
+    )
+    definition: dict[str, Any] = Field(
+        description="As it was written: what its kind alone has (`extract`, `tie`, `accept` and so on) stands here."
+    )
+    agreement: float | None = Field(
+        description="Of a `vote`: what part of the votes' weight is for the label that wins, on average over lines of "
+        "batches and jobs that are kept; null where nothing was voted on, and in lists."
+    )
     created_at: int
     created_by: str = Field(description="The key's id, or `cli`.")
 
@@ -58,27 +77,38 @@ class DeletedEnsemble(BaseModel):
     deleted: bool = True
 
 
-def ensemble(one: Ensemble, counts: Mapping[str, MemberCounts] | None = None) -> EnsembleShape:
+def ensemble(
+    one: Ensemble, counts: Mapping[str, MemberCounts] | None = None, agreement: float | None = None
+) -> EnsembleShape:
     """A version's shape."""
     found = one.definition
+    rates = escalation.rates(found, counts) if counts else {}
     return EnsembleShape(
         id=one.name,
         version=one.label,
-        kind=found.kind.value,
-        members=[_member(one.model, one.params, counts[one.label] if counts else None) for one in found.members],
+        kind=found.kind,
+        members=[
+            _member(member, found.kind, counts[member.label] if counts else None, rates.get(member.label))
+            for member in found.members
+        ],
         rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
+        definition=dict(one.written),
+        agreement=agreement,
         created_at=unix(one.created_at),
         created_by=one.created_by,
     )
 
 
-def _member(model: str, params: Mapping[str, Any], counts: MemberCounts | None) -> MemberShape:
+def _member(one: EnsembleMember, kind: EnsembleKind, counts: MemberCounts | None, rate: float | None) -> MemberShape:
     return MemberShape(
-        model=model,
-        params=dict(params),
+        label=one.label,
+        model=one.model,
+        params=dict(one.params),
+        weight=float(one.weight) if kind is EnsembleKind.VOTE else None,
         lines=counts and counts.lines,
         completed_lines=counts and counts.completed,
         failed_lines=counts and counts.failed,
         calls=counts and counts.calls,
         failed_calls=counts and counts.failed_calls,
+        escalation_rate=rate,
     )

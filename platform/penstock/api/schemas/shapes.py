@@ -180,6 +180,9 @@ class _Common(BaseModel):
         "among them, in the order of that input."
     )
     merged_error_file_id: str | None = Field(description="The lines of those that have no answer yet.")
+    trace_file_id: str | None = Field(
+        description="What each member of an ensemble said, if it was made with `trace` and has ended."
+    )
     dedup: bool = Field(description="Whether equal lines that have one answer are asked once.")
     plan: bool = Field(description="Whether lines are asked in the order that costs the engine least, not the file's.")
     on_invalid: Literal["fail", "skip"] = Field(description="What it does about lines that validation refuses.")
@@ -315,6 +318,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "children": None if view.children is None else list(view.children),
         "merged_output_file_id": one.merged_output_file,
         "merged_error_file_id": one.merged_error_file,
+        "trace_file_id": one.trace_file,
         "dedup": one.dedup,
         "plan": one.plan,
         "on_invalid": one.on_invalid.value,

@@ -71,6 +71,11 @@ class Create(Asked):
         "stand in the error file with the code, `param` and `line` of their error. What is wrong with the whole file "
         "(`empty_file`, `too_many_tasks`, a limit) fails it in any case.",
     )
+    trace: bool = Field(
+        False,
+        description="What each member of an ensemble said to each line goes to a file of its own (`trace_file_id`), in "
+        "the order of the work. Lines of plain models are not in it.",
+    )
     webhook: BatchWebhook | None = Field(None, description="Where its events go, beside your webhook endpoints.")
 
     def terms(self, webhook: WebhookRequest | None = None, allowed_models: frozenset[str] | None = None) -> Terms:
@@ -87,6 +92,7 @@ class Create(Asked):
             cache=CacheMode(self.cache.mode) if self.cache else None,
             cache_ttl_seconds=self.cache.ttl_seconds if self.cache else None,
             on_invalid=OnInvalid(self.on_invalid),
+            trace=self.trace,
             webhook=webhook,
             allowed_models=allowed_models,
         )

@@ -37,6 +37,7 @@ def submit(
     on_invalid: Annotated[
         OnInvalid, typer.Option(help="A line that can't be asked fails the batch, or goes to the error file.")
     ] = OnInvalid.FAIL,
+    trace: Annotated[bool, typer.Option("--trace", help="Keep what each member of an ensemble said, too.")] = False,
     wait: Wait = False,
     fail_on_errors: FailOnErrors = False,
     as_json: Json = False,
@@ -48,7 +49,8 @@ def submit(
         asks = endpoint or first_url(file, skipping=on_invalid is OnInvalid.SKIP)
         asked = {"endpoint": asks, "completion_window": window, "lane": str(lane)}
         asked |= {"on_invalid": str(on_invalid)} | ({"model": model} if model else {})
-        batch = ask(client, "POST", "/batches", json=asked | {"input_file_id": upload(client, file)})
+        more = {"input_file_id": upload(client, file), "trace": trace}
+        batch = ask(client, "POST", "/batches", json={**asked, **more})
         made(PatientClient(client, known=True), batch, wait, fail_on_errors, as_json)
 
 

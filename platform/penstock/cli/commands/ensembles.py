@@ -12,6 +12,7 @@ from urllib.parse import quote
 import typer
 
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
+from penstock.cli.ensemble_page import asked, decides, definition, members, print_ensemble, rules
 from penstock.cli.printing import Json, listed, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
 from penstock.stack.problem import Problem
@@ -35,7 +36,7 @@ def add(
     """Add an ensemble, or the next version of one that is there; batches that are planned keep theirs."""
     with told(), connected(url, data) as client:
         one = ask(client, "POST", "/ensembles", content=_definition(file))
-        say_json(one) if as_json else say(f"{one['id']} is {one['version']}, of {_members(one)}")
+        say_json(one) if as_json else say(f"{one['id']} is {one['version']}, of {members(one)}")
 
 
 @app.command("list")
@@ -46,9 +47,7 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
         if as_json:
             say_json(found)
             return
-        rows = (
-            (one["id"], one["version"], one["kind"], _members(one), utc(one["created_at"])) for one in found["data"]
-        )
+        rows = ((one["id"], one["version"], one["kind"], members(one), utc(one["created_at"])) for one in found["data"])
         print_table(table(("ensemble", "version", "kind", "members", "since (UTC)"), rows))
 
 
@@ -56,20 +55,14 @@ def list_(as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DA
 def show(
     name: Name, version: Version = None, as_json: Json = False, url: Url = DEFAULT_URL, data: Data = DEFAULT_DATA
 ) -> None:
-    """Show an ensemble: its rules in their order, and what went to each of its members."""
+    """Show an ensemble: its rules, what went to each of its members, and how often one was not enough."""
     with told(), connected(url, data) as client:
         one = _get(client, name, version)
         if as_json:
             say_json(one)
             return
         say(f"{one['id']} {one['version']}: {one['kind']}, since {utc(one['created_at'])} UTC")
-        print_table(table(("rule", "when", "use"), _rules(one)))
-        heads = ("member", "lines", "answered", "failed", "calls", "failed calls", "params")
-        counts = ("lines", "completed_lines", "failed_lines", "calls", "failed_calls")
-        print_table(table(heads, (
-            (member["model"], *(f"{member[count]:,}" for count in counts),
-             json.dumps(member["params"]) if member["params"] else "") for member in one["members"]
-        )))  # fmt: skip
+        print_ensemble(one)
 
 
 @app.command("try")
@@ -83,6 +76,7 @@ def try_(
 ) -> None:
     """Say to which members requests would go, and by which rule; nothing is asked of any model.
 
+    Of a kind that asks several members: whom, when, and what decides; that is the same for every request.
     Tokens are estimated with the PENSTOCK_BYTES_PER_TOKEN of this machine.
     """
     with told(), connected(url, data) as client:
@@ -92,8 +86,11 @@ def try_(
         if as_json:
             say_json(listed(found))
             return
+        if definition(one).kind.gathers:
+            _print_asked(one, len(found))
+            return
         by = Counter((request["rule"], request["use"]) for request in found)
-        labels = {place: when for place, when, _ in _rules(one)}
+        labels = {place: when for place, when, _ in rules(one)}
         rows = ((use, f"{by[rule, use]:,}", str(rule), labels[str(rule)]) for rule, use in sorted(by))
         print_table(table(("member", "requests", "rule", "when"), rows))
 
@@ -126,37 +123,36 @@ def _definition(file: Path) -> bytes:
         raise Problem(f"{file} is no YAML or JSON{at}: {getattr(error, 'problem', None) or error}.") from None
 
 
-def _members(one: dict[str, Any]) -> str:
-    return ", ".join(member["model"] for member in one["members"])
-
-
-def _rules(one: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    from penstock.domain.ensembles.ensemble import Rule
-
-    for place, rule in enumerate(one["rules"], 1):
-        yield str(place), Rule(rule["use"], rule["when"] or {}).label, rule["use"]
+def _print_asked(one: dict[str, Any], requests: int) -> None:
+    found = definition(one)
+    rows = ((member["member"], member["when"]) for member in asked(found))
+    print_table(table(("member", "is asked"), rows))
+    say(f"the answer is {decides(found)}")
+    most = f"{requests * len(found.members):,}"
+    say(f"requests: {requests:,}; of members {most if not found.kind.in_turn else f'{requests:,} to {most}'}")
 
 
 def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
-    """Where each request goes; raise Problem for what is none."""
+    """Where each request goes, or whom it is asked; raise Problem for what is none."""
     from datetime import UTC, datetime
 
-    from penstock.domain.ensembles.definition import read
     from penstock.domain.ensembles.ensemble import Ensemble
     from penstock.service.ensembles.routing import Router, Unroutable
     from penstock.settings import load
 
-    members = [{"model": member["model"], "params": member["params"]} for member in one["members"]]
-    rules = [{name: value for name, value in rule.items() if value is not None} for rule in one["rules"]]
-    definition = read({"name": one["id"], "kind": one["kind"], "members": members, "rules": rules})
-    ensemble = Ensemble(0, int(one["version"][1:]), definition, datetime.now(UTC), "")
+    found = definition(one)
+    ensemble = Ensemble(0, int(one["version"][1:]), found, datetime.now(UTC), "")
     router = Router(load().bytes_per_token)
     for place, endpoint, body, custom_id in _requests(what):
+        request = {"line": place, "custom_id": custom_id}
         try:
             routed = router.routed(ensemble, endpoint, body)
         except Unroutable as error:
             raise Problem(f"Request {place}: {error.message}") from None
-        yield {"line": place, "custom_id": custom_id, "use": routed.chosen.model, "rule": (routed.rule or 0) + 1}
+        if ensemble.gathers:
+            yield request | {"asks": asked(found), "decides": decides(found)}
+            continue
+        yield request | {"use": routed.chosen.model, "rule": (routed.rule or 0) + 1}
 
 
 def _requests(what: str) -> Iterator[tuple[int, str, bytes, str | None]]:

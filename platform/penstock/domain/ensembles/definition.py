@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,6 +19,7 @@ from penstock.domain.ensembles.ensemble import (
     EnsembleKind,
     EnsembleMember,
     Extract,
+    Judge,
     Normalise,
     Rule,
     Tie,
@@ -35,24 +37,48 @@ _NOT_PARAMS: Final = frozenset(
     {
         "model", "messages", "prompt", "input", "instructions", "tools", "stream", "stream_options", "background",
         "metadata", "response_format", "text", "cache", "cache_salt", "priority", "service_tier", "request_id", "user",
+        "logprobs",
     }
 )  # fmt: skip
 """What a request asks, or what a rule or the platform reads of it: no member changes that."""
-_PLANNED: Final = ("best_of", "combine")
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*", re.DOTALL)
+"""RFC 6901, section 3."""
 _OF_ALL: Final = {"name", "kind", "members"}
+_OF_MEMBER: Final = {"model", "params", "weight"}
 _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
     EnsembleKind.ROUTE: {"rules", "default"},
     EnsembleKind.FALLBACK: {"timeout_seconds"},
     EnsembleKind.VOTE: {"extract", "tie", "min_responses", "on_error", "timeout_seconds"},
     EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds"},
+    EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds"},
+    EnsembleKind.COMBINE: {"judge", "min_responses", "on_error", "timeout_seconds"},
 }
+MOST_PROMPT: Final = 20_000
+READS_CHARS: Final = 8_000
+MOST_READS_CHARS: Final = 1_000_000
+_ASKED: Final = "\n\nThe request:\n\n{request}\n\n{answers}"
+PROMPTS: Final[Mapping[EnsembleKind, str]] = {
+    EnsembleKind.BEST_OF: (
+        "Below are a request and {count} answers to it, each under its number. Say which answer is the best one: "
+        f"reply with its number and nothing else.{_ASKED}"
+    ),
+    EnsembleKind.COMBINE: (
+        "Below are a request and {count} answers to it, some of which may be wrong. Write one answer to the request "
+        f"that takes what is best and right of them. Reply with that answer and nothing else.{_ASKED}"
+    ),
+}
+_JUDGE_PARAMS: Final[Mapping[EnsembleKind, Mapping[str, Any]]] = {
+    EnsembleKind.BEST_OF: {"temperature": 0, "max_tokens": 1_024},
+    EnsembleKind.COMBINE: {},
+}
+"""What a judge is asked with, unless its own params say otherwise."""
 
 
 def read(value: Any) -> EnsembleDefinition:
     """The definition that was written; raises BadRequest with what is wrong, and where."""
     every = _object(value, "", _OF_ALL.union(*_FIELDS.values()))
     name, kind = _text(every, "name", ""), _kind(_text(every, "kind", ""))
-    fields = _object(value, "", _OF_ALL | _FIELDS[kind])
+    fields = _object(every, "", _OF_ALL | _FIELDS[kind])
     if "@" in name:
         raise BadRequest("An ensemble's name has no '@': aliases and versions are of models.", param="name")
     members = _members(fields.get("members"), name, kind)
@@ -66,6 +92,7 @@ def read(value: Any) -> EnsembleDefinition:
         tie=_one_of(fields, "tie", Tie.HEAVIEST),
         min_responses=_count(fields, "min_responses", 1, len(members)),
         accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
+        judge=_judge(fields.get("judge"), kind, members, name) if kind.judged else None,
         fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
         timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
     )
@@ -76,17 +103,17 @@ def _kind(kind: str) -> EnsembleKind:
         return EnsembleKind(kind)
     except ValueError:
         there = ", ".join(EnsembleKind)
-        not_yet = "is not there yet" if kind in _PLANNED else "is no kind of ensemble"
-        raise BadRequest(f"{kind[:40]!r} {not_yet}; there are: {there}.", param="kind") from None
+        raise BadRequest(f"{kind[:40]!r} is no kind of ensemble; there are: {there}.", param="kind") from None
 
 
 def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember, ...]:
     made: list[EnsembleMember] = []
     times: Counter[str] = Counter()
-    known = {"model", "params", "weight"} if kind is EnsembleKind.VOTE else {"model", "params"}
+    weighs = kind is EnsembleKind.VOTE or kind.judged
     for place, one in enumerate(_list(value, "members", 2 if kind.gathers else 1, MOST_MEMBERS)):
         at = f"members[{place}]"
-        fields = _object(one, at, known)
+        every = _object(one, at, _OF_MEMBER)
+        fields = every if weighs else _object(every, at, _OF_MEMBER - {"weight"})
         model = _text(fields, "model", at)
         if model == name:
             raise BadRequest("An ensemble can't be its own member.", param=f"{at}.model")
@@ -94,16 +121,37 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
         if times[model] > 1 and not kind.gathers:
             raise BadRequest(f"The member {model!r} is there twice.", param=f"{at}.model")
         label = model if times[model] == 1 else f"{model}#{times[model]}"
+        if label in {member.label for member in made}:
+            message = f"Two members would be called {label!r}: name one of them with its alias or version."
+            raise BadRequest(message, param=f"{at}.model")
         made.append(
             EnsembleMember(model, _params(fields.get("params", {}), f"{at}.params"), _weight(fields, at), label)
         )
     return tuple(made)
 
 
-def _weight(fields: Mapping[str, Any], at: str) -> Fraction:
+def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], name: str) -> Judge:
+    if value is None:
+        message = f"A {kind} needs a judge: a model that reads the answers."
+        raise BadRequest(message, code="missing_required_parameter", param="judge")
+    fields = _object(value, "judge", {"model", "prompt", "reads_chars", "params"})
+    model = _text(fields, "model", "judge")
+    if model == name:
+        raise BadRequest("An ensemble can't be its own judge.", param="judge.model")
+    prompt = _text(fields, "prompt", "judge", MOST_PROMPT) if "prompt" in fields else PROMPTS[kind]
+    if "{answers}" not in prompt:
+        raise BadRequest("A judge's prompt has '{answers}' where it reads them.", param="judge.prompt")
+    reads = _whole(fields, "reads_chars", "judge", READS_CHARS, 100, MOST_READS_CHARS)
+    params = {**_JUDGE_PARAMS[kind], **_params(fields.get("params", {}), "judge.params")}
+    labels = {one.label for one in members}
+    label = next(one for one in ("judge", *(f"judge#{n}" for n in range(2, MOST_MEMBERS + 3))) if one not in labels)
+    return Judge(EnsembleMember(model, params, label=label), prompt, reads)
+
+
+def _weight(fields: Mapping[str, Any], at: str) -> int | Fraction:
     """As it was written in decimals: of 0.1, 0.2 and 0.3 the first two are as heavy as the third."""
-    weight = _number(fields, "weight", at, 1, 0, MOST_WEIGHT)
-    return Fraction(repr(weight))
+    weight = Fraction(repr(_number(fields, "weight", at, 1, 0, MOST_WEIGHT)))
+    return weight.numerator if weight.denominator == 1 else weight  # whole numbers add up ten times as fast
 
 
 def _params(value: Any, at: str) -> Mapping[str, Any]:
@@ -125,22 +173,23 @@ def _extract(value: Any) -> Extract:
     if "json" in fields:
         return Extract(json=_pointer(fields["json"], "extract.json"), normalise=normalise)
     if "json_schema" in fields:
-        pointer, labels = _labels(fields["json_schema"])
+        pointer, labels = _labels(fields["json_schema"], normalise)
         return Extract(json=pointer, labels=labels, normalise=normalise)
     return Extract(normalise=normalise)
 
 
 def _pointer(value: Any, at: str) -> str:
-    if not isinstance(value, str) or (value and not value.startswith("/")) or len(value) > 200:
-        raise BadRequest("A JSON pointer is empty or begins with '/': /label, say.", param=at)
+    if not isinstance(value, str) or len(value) > 200 or not _POINTER.fullmatch(value):
+        message = "A JSON pointer is empty or begins with '/' (/label, say); '~' is written ~0 in it, '/' in a name ~1."
+        raise BadRequest(message, param=at)
     return value
 
 
-def _labels(schema: Any) -> tuple[str | None, tuple[str, ...]]:
+def _labels(schema: Any, normalise: Normalise) -> tuple[str | None, tuple[str, ...]]:
     """Where the label stands that a schema's enum lists: all of the text, or one property of an object."""
     at = "extract.json_schema"
     if isinstance(schema, dict) and "enum" in schema:
-        return None, _enum(schema["enum"], f"{at}.enum")
+        return None, _enum(schema["enum"], f"{at}.enum", normalise)
     properties = schema.get("properties") if isinstance(schema, dict) else None
     found = [
         (name, one["enum"])
@@ -152,19 +201,21 @@ def _labels(schema: Any) -> tuple[str | None, tuple[str, ...]]:
         raise BadRequest(message, param=at)
     name, values = found[0]
     pointer = str(name).replace("~", "~0").replace("/", "~1")
-    return f"/{pointer}", _enum(values, f"{at}.properties.{name}.enum")
+    return f"/{pointer}", _enum(values, f"{at}.properties.{name}.enum", normalise)
 
 
-def _enum(values: Any, at: str) -> tuple[str, ...]:
+def _enum(values: Any, at: str, normalise: Normalise) -> tuple[str, ...]:
     if not isinstance(values, list) or not 2 <= len(values) <= MOST_LABELS:
         raise BadRequest(f"An enum has 2 to {MOST_LABELS} labels.", param=at)
-    if not all(isinstance(one, str) and 0 < len(one) <= 200 for one in values) or len(set(values)) < len(values):
-        raise BadRequest("An enum's labels are different texts of 1 to 200 characters.", param=at)
+    if not all(isinstance(one, str) and one.strip() and len(one) <= 200 for one in values):
+        raise BadRequest("An enum's labels are texts of 1 to 200 characters.", param=at)
+    if len({normalise.applied(one) for one in values}) < len(values):
+        raise BadRequest(f"Two labels of the enum are the same once they are normalised ({normalise}).", param=at)
     return tuple(values)
 
 
 def _accept(every: Mapping[str, Any]) -> Accept:
-    fields = _object(every.get("accept"), "accept", {"mean_logprob_over", "regex", "json_schema"})
+    fields = _object(every.get("accept", {}), "accept", {"mean_logprob_over", "regex", "json_schema"})
     if not fields:
         message = "A cascade says when an answer is good enough: mean_logprob_over, regex or json_schema."
         raise BadRequest(message, param="accept")
@@ -205,7 +256,8 @@ def _rule(value: Any, at: str, models: set[str]) -> Rule:
     use = _used(_text(fields, "use", at), f"{at}.use", models)
     if "when" not in fields:
         return Rule(use)
-    when = _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    _object(fields["when"], f"{at}.when", set(CONDITIONS))
+    when: Mapping[str, Any] = fields["when"]
     if not when:
         raise BadRequest("'when' is empty: leave it out of the last rule.", param=f"{at}.when")
     for name, wanted in when.items():
@@ -221,12 +273,13 @@ def _used(model: str, at: str, models: set[str]) -> str:
 
 
 def _object(value: Any, at: str, known: set[str]) -> Mapping[str, Any]:
+    """Its fields; a null says nothing."""
     if not isinstance(value, dict):
         raise BadRequest(f"{at or 'An ensemble'} must be an object.", param=at or None)
     if odd := next((name for name in value if name not in known), None):
         message = f"{str(odd)[:40]!r} is not known here; there are: {', '.join(sorted(known))}."
         raise BadRequest(message, code="unknown_parameter", param=f"{at}.{odd}".removeprefix("."))
-    return value
+    return {name: one for name, one in value.items() if one is not None}
 
 
 def _list(value: Any, at: str, least: int, most: int) -> list[Any]:
@@ -250,15 +303,21 @@ def _number(fields: Mapping[str, Any], name: str, at: str, default: Any, above: 
         return default
     value = fields[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (above < value <= most):
-        bounds = f"above {above:g} and at most {most:,g}" if above > -math.inf else f"of {most:g} at most"
+        bounds = f"above {above:g} and at most {most:,}" if above > -math.inf else f"of {most:g} at most"
         raise BadRequest(f"{_place(at, name)} is a number {bounds}.", param=_place(at, name))
     return value
 
 
 def _count(fields: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    """Of members: no more than there are."""
+    return _whole(fields, name, "", default, 1, most)
+
+
+def _whole(fields: Mapping[str, Any], name: str, at: str, default: int, least: int, most: int) -> int:
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise BadRequest(f"{name} is a whole number from 1 to {most}, the number of members.", param=name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        where = _place(at, name)
+        raise BadRequest(f"{where} is a whole number from {least:,} to {most:,}.", param=where)
     return value
 
 

@@ -24,11 +24,25 @@ class EnsembleKind(StrEnum):
     """All members are asked, and most decide."""
     CASCADE = "cascade"
     """The first member whose answer is good enough, from the cheapest to the dearest."""
+    BEST_OF = "best_of"
+    """All members are asked, and a judge says whose answer is best."""
+    COMBINE = "combine"
+    """All members are asked, and a judge writes one answer of theirs."""
 
     @property
     def gathers(self) -> bool:
         """Whether one answer may take several members': each is asked for itself, and then they are folded."""
         return self is not EnsembleKind.ROUTE
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether members are asked one after the other, as long as none has given the answer."""
+        return self in (EnsembleKind.FALLBACK, EnsembleKind.CASCADE)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge reads what the members said."""
+        return self in (EnsembleKind.BEST_OF, EnsembleKind.COMBINE)
 
 
 class Tie(StrEnum):
@@ -45,6 +59,11 @@ class Normalise(StrEnum):
 
     TRIM = "trim"
     LOWER_TRIM = "lower_trim"
+
+    def applied(self, label: str) -> str:
+        """The label as it is compared."""
+        trimmed = label.strip()
+        return trimmed.casefold() if self is Normalise.LOWER_TRIM else trimmed
 
 
 @dataclass(frozen=True)
@@ -80,10 +99,22 @@ class EnsembleMember:
     """A model, `name@alias` or `name@v3`."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Fields that a request has there if it does not say them itself."""
-    weight: Fraction = Fraction(1)
+    weight: int | Fraction = 1
     """Of its vote; exact, so that a tie is one whatever all weights are multiplied by."""
     label: str = ""
     """What it is called among the members: its model, and for the second of the same model `model#2`."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model that reads the members' answers."""
+
+    member: EnsembleMember
+    """As it is asked, behind all members."""
+    prompt: str
+    """With `{request}`, `{answers}` and `{count}` in the places of what it reads."""
+    reads_chars: int
+    """Of the request, and of all answers together: what is longer is cut."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +147,22 @@ class EnsembleDefinition:
     """Of a vote: with fewer votes the request has failed."""
     accept: Accept = Accept()
     """Of a cascade."""
+    judge: Judge | None = None
+    """Of a best_of and a combine."""
     fails_with_member: bool = False
     """`on_error: fail`: one failed member is the request's failure; else it is passed over."""
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     """So long a waiting call waits for a member; and a batch for a worker of one, while it has none."""
 
     @property
+    def asked(self) -> tuple[EnsembleMember, ...]:
+        """All that a request may ask, in their order: the members, and the judge."""
+        return (*self.members, self.judge.member) if self.judge else self.members
+
+    @property
     def first(self) -> tuple[int, ...]:
         """The places of the members that are asked at once."""
-        return tuple(range(len(self.members))) if self.kind is EnsembleKind.VOTE else (0,)
+        return (0,) if self.kind.in_turn else tuple(range(len(self.members)))
 
     @property
     def patterns(self) -> Mapping[str, str]:
@@ -140,7 +178,7 @@ class EnsembleDefinition:
 
     def member(self, label: str) -> EnsembleMember:
         """The member that is called this."""
-        return next(one for one in self.members if one.label == label)
+        return next(one for one in self.asked if one.label == label)
 
 
 @dataclass(frozen=True)
@@ -152,6 +190,8 @@ class Ensemble:
     definition: EnsembleDefinition
     created_at: datetime
     created_by: str
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """The definition as its operator wrote it."""
 
     @property
     def name(self) -> str:
@@ -175,8 +215,8 @@ class Ensemble:
 
 def chosen(id: int, version: int, definition: EnsembleDefinition, member: EnsembleMember) -> ChosenMember:
     """What is to be known of a request that goes to this member of this version."""
-    params = {"logprobs": True, **member.params} if definition.reads_logprobs else member.params
-    place = definition.members.index(member)
+    params = {**member.params, "logprobs": True} if definition.reads_logprobs else member.params
+    place = definition.asked.index(member)
     return ChosenMember(
         id, definition.name, version, definition.kind, member.model, params, member.label, place,
         later=place not in definition.first,
@@ -224,9 +264,12 @@ class ChosenMember:
         }
 
     def trace(self, outcome: str, tokens: int, seconds: float) -> dict[str, Any]:
-        """What an answer says of how it was made: `outcome` is `answered`, `reused` or `refused`."""
-        member = {"model": self.model, "outcome": outcome, "tokens": tokens, "ms": round(seconds * 1_000)}
-        return {**self.head, "members": [member]}
+        """What an answer says of how it was made: `outcome` is `answered`, `reused` or `refused`.
+
+        One that is to be folded says only what its member did: who wins is for the fold to say.
+        """
+        member = {"model": self.label, "outcome": outcome, "tokens": tokens, "ms": round(seconds * 1_000)}
+        return {**({} if self.kind.gathers else self.head), "members": [member]}
 
 
 def _said(value: Any) -> str:

@@ -23,10 +23,12 @@ class Heard:
     """Of a vote: its label. None: no vote is in its answer, which counts as none."""
     accepted: bool = True
     """Of a cascade: its answer is good enough."""
+    choice: int | None = None
+    """Of a best_of's judge: the number of the answer that it finds best, from 1; None: it names none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EnsembleVerdict:
     """What is decided, whatever members that are still asked will say; or nothing yet."""
 
     decided: bool = False
@@ -35,12 +37,13 @@ class Verdict:
     agreement: float | None = None
     """Of a vote: what part of the weight of all votes is for the winner's label."""
     degraded: bool = False
-    """Of a cascade: no answer was good enough, and the last one is given all the same, since later members failed."""
+    """Of a cascade: no answer was good enough, and the last one is given all the same, since later members failed.
+    Where a judge reads: it gave no verdict, and the heaviest member's answer is given."""
     asks: tuple[int, ...] = ()
     """Who must be asked now, beside those that were."""
 
 
-WAITS = Verdict()
+WAITS = EnsembleVerdict()
 """Those that are asked have not said enough yet."""
 
 
@@ -49,60 +52,92 @@ def first(definition: EnsembleDefinition) -> tuple[int, ...]:
     return definition.first
 
 
-def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     """The verdict on what was heard of members, by their places; of those that are asked and not in it nothing was."""
     if definition.fails_with_member and any(not one.answered for one in heard.values()):
-        return Verdict(decided=True)
+        return EnsembleVerdict(decided=True)
     if definition.kind is EnsembleKind.VOTE:
         return _vote(definition, heard)
+    if definition.kind.judged:
+        return _judged(definition, heard)
     return _in_turn(definition, heard)
 
 
-def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     """One after the other: the first answer that is good enough; the last member's always is."""
     last = len(definition.members) - 1
     spare = None
     for place in range(last + 1):
         one = heard.get(place)
         if one is None:
-            return Verdict(asks=(place,))
+            return EnsembleVerdict(asks=(place,))
         if one.answered and (one.accepted or place == last):
-            return Verdict(decided=True, winner=place)
+            return EnsembleVerdict(decided=True, winner=place)
         if one.answered:
             spare = place
-    return Verdict(decided=True, winner=spare, degraded=spare is not None)
+    return EnsembleVerdict(decided=True, winner=spare, degraded=spare is not None)
 
 
-def _vote(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Verdict:
+def _judged(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
+    """What the judge says of the answers; of one answer alone it is not asked."""
+    places = range(len(definition.members))
+    good = readable(definition, heard)
+    still_open = sum(place not in heard for place in places)
+    if len(good) + still_open < definition.min_responses:
+        return EnsembleVerdict(decided=True)
+    if still_open:
+        return WAITS
+    if len(good) <= 1:
+        return EnsembleVerdict(decided=True, winner=good[0] if good else None)
+    judge = len(places)
+    said = heard.get(judge)
+    if said is None:
+        return EnsembleVerdict(asks=(judge,))
+    if said.answered and definition.kind is EnsembleKind.COMBINE:
+        return EnsembleVerdict(decided=True, winner=judge)
+    if said.choice is not None and 1 <= said.choice <= len(good):
+        return EnsembleVerdict(decided=True, winner=good[said.choice - 1])
+    if definition.fails_with_member:
+        return EnsembleVerdict(decided=True)
+    heaviest = max(good, key=lambda place: (definition.members[place].weight, -place))
+    return EnsembleVerdict(decided=True, winner=heaviest, degraded=True)
+
+
+def readable(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> list[int]:
+    """The places of the members whose answers a judge reads, in their order: the first is its number 1."""
+    return [place for place in range(len(definition.members)) if place in heard and heard[place].answered]
+
+
+def _vote(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     members = definition.members
     votes = [(place, one.vote) for place, one in sorted(heard.items()) if one.answered and one.vote is not None]
     still_open = [place for place in range(len(members)) if place not in heard]
     if len(votes) + len(still_open) < definition.min_responses:
-        return Verdict(decided=True)
-    weights: dict[str, Fraction] = {}
+        return EnsembleVerdict(decided=True)
+    weights: dict[str, int | Fraction] = {}
     for place, label in votes:
-        weights[label] = weights.get(label, Fraction(0)) + members[place].weight
+        weights[label] = weights.get(label, 0) + members[place].weight
     if still_open and (definition.fails_with_member or not _is_certain(definition, votes, weights, still_open)):
         return WAITS
     if not votes:
-        return Verdict(decided=True)
+        return EnsembleVerdict(decided=True)
     most = max(weights.values())
     label = _of_tied({one for one, weight in weights.items() if weight == most}, votes, members, definition.tie)
     winner = next(place for place, vote in votes if vote == label)
-    return Verdict(decided=True, winner=winner, agreement=float(most / sum(weights.values())))
+    return EnsembleVerdict(decided=True, winner=winner, agreement=float(most / sum(weights.values())))
 
 
 def _is_certain(
     definition: EnsembleDefinition,
     votes: Sequence[tuple[int, str]],
-    weights: Mapping[str, Fraction],
+    weights: Mapping[str, int | Fraction],
     still_open: Sequence[int],
 ) -> bool:
     """Whether the same label wins whatever those say that have not answered."""
     if len(votes) < definition.min_responses:
         return False
     ranked = sorted(weights.values(), reverse=True)
-    second = ranked[1] if len(ranked) > 1 else Fraction(0)
+    second = ranked[1] if len(ranked) > 1 else 0
     return ranked[0] > second + sum(definition.members[place].weight for place in still_open)
 
 

@@ -84,6 +84,7 @@ class BatchEnd:
     error_file: str | None = None
     merged_output_file: str | None = None
     merged_error_file: str | None = None
+    trace_file: str | None = None
     errors: Sequence[LineError] = ()
     """The first of them."""
     error_count: int = 0
@@ -120,6 +121,7 @@ class Batch:
     input_key: str | None = None
     output_file: str | None = None
     error_file: str | None = None
+    trace_file: str | None = None
     output_expires_seconds: int | None = None
     plan_key: str | None = None
     total: int = 0
@@ -132,6 +134,8 @@ class Batch:
     """Lines are asked in the order that costs the engine least; else in file order."""
     on_invalid: OnInvalid = OnInvalid.FAIL
     """What it does about lines that validation refuses."""
+    trace: bool = False
+    """What each member of an ensemble said goes to a file of its own."""
     default_model: str | None = None
     """What lines ask that name no model."""
     versions: Mapping[str, Sequence[int]] | None = None

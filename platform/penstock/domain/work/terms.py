@@ -37,6 +37,8 @@ class Terms:
     cache: CacheMode | None = None
     """None: what the tenant has chosen."""
     on_invalid: OnInvalid = OnInvalid.FAIL
+    trace: bool = False
+    """What each member of an ensemble said goes to a file of its own."""
     default_model: str | None = None
     """What lines ask that name no model."""
     cache_ttl_seconds: int | None = None

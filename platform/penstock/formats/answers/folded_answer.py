@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,7 +13,9 @@ class _Used(msgspec.Struct):
 
 
 _read_usage = msgspec.json.Decoder(_Used).decode
-_read = msgspec.json.Decoder().decode
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_read_choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_NULL: Final = msgspec.Raw(b"null")
 
 
 def summed_usage(bodies: Iterable[bytes]) -> dict[str, Any] | None:
@@ -47,15 +49,15 @@ def _is_number(value: Any) -> bool:
 
 
 def without_logprobs(body: bytes) -> bytes:
-    """The answer without its choices' logprobs; what has none stays as it was written."""
+    """The answer without its choices' logprobs; all else stays as it was written."""
     if b'"logprobs"' not in body:
         return body
     try:
-        answer = _read(body)
+        answer = _read_fields(body)
+        choices = _read_choices(answer.get("choices", b"[]"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and "logprobs" in choice:
-            choice["logprobs"] = None
-    return msgspec.json.encode(answer)
+    for choice in choices:
+        if "logprobs" in choice:
+            choice["logprobs"] = _NULL
+    return msgspec.json.encode(answer | {"choices": msgspec.Raw(msgspec.json.encode(choices))})

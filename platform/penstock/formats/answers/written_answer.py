@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
@@ -40,6 +41,8 @@ class WrittenAnswer(msgspec.Struct):
     output: list[WrittenItem] | None = None
 
 
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""It may be half of a pair without the other, or of a whole one."""
 _read = msgspec.json.Decoder(WrittenAnswer).decode
 
 
@@ -51,6 +54,23 @@ def read(body: bytes) -> WrittenAnswer:
         raise
     except msgspec.DecodeError:  # half a surrogate pair, which models do answer
         return msgspec.convert(_mended(json.loads(body)), WrittenAnswer)
+
+
+def mended(body: bytes) -> bytes:
+    """The body, each half of a surrogate pair in it a replacement character: JSON that any reader takes.
+
+    What is no JSON, or has no such halves, stays as it was written.
+    """
+    if _HALF.search(body) is None:
+        return body
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            return json.dumps(_mended(json.loads(body)), ensure_ascii=False, separators=(",", ":")).encode()
+        except (ValueError, RecursionError):
+            return body
+    return body
 
 
 def _mended(value: Any) -> Any:

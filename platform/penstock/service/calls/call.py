@@ -35,10 +35,12 @@ from penstock.domain.models.registry import UnknownTarget
 from penstock.domain.reuse import CacheMode
 from penstock.formats.answers import call_answer, engine_error
 from penstock.formats.answers.call_answer import Events
-from penstock.service.calls import call_refusals, call_request
+from penstock.service.calls import call_reading, call_refusals
 from penstock.service.calls.call_attempt import DEATHS, Broken, CallAttempt, CallHead, NotTaken
 from penstock.service.calls.call_metrics import OFFERED_AGAIN
 from penstock.service.calls.call_request import CallRead, CallRequest
+from penstock.service.calls.call_tally import Party
+from penstock.service.calls.gathered_request import GatheredRequest
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.wake_waits import WakeWaits
 from penstock.service.calls.worker_directory import WorkerDirectory
@@ -65,6 +67,8 @@ class CallAnswer:
     """Raises Broken where it can't say in the answer itself that it broke off."""
     reused: bool = False
     """It was in the shared cache: no worker was asked."""
+    party: Party | None = None
+    """Of a stream of an ensemble that gathers: the member whose it is, who is counted at its end."""
 
 
 class Calls:
@@ -97,7 +101,7 @@ class Calls:
         session: str | None,
         cache: str | None = None,
         allowed_models: frozenset[str] | None = None,
-    ) -> CallRequest:
+    ) -> CallRequest | GatheredRequest:
         """Read a call's body; `cache` is its header's word about that.
 
         Raises BadRequest, Forbidden for a model that is not allowed, ModelNotFound for an unknown one (or an unknown
@@ -105,20 +109,32 @@ class Calls:
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
         given = CallRead(id, tenant, endpoint, raw, session, deadline, cache, self._directory.caches(tenant))
-        ask = await call_request.read(given, self._directory.registry, self._settings)
+        ask = await call_reading.read(given, self._directory.registry, self._settings)
         check_model(allowed_models, ask.model)
+        if isinstance(ask, GatheredRequest):
+            return await self._aimed(ask)
         if not await self._directory.knows(ask.named) and self._directory.registry.name_of(ask.named) == ask.named:
             named = (*self._directory.registry.names, *self._directory.registry.ensembles)
             raise ModelNotFound(unknown(ask.model, named, allowed_models))
         if ask.chosen is None and self._directory.registry.ensemble(ask.model):  # it was added at this moment
-            ask = await call_request.read(given, self._directory.registry, self._settings)
-        # Whoever has a session stays with one version while its alias stands as it does; others are parted by chance.
-        place = self._chance.random() * WHOLE if ask.caller is None else place_of(ask.caller)
+            ask = await call_reading.read(given, self._directory.registry, self._settings)
+            if isinstance(ask, GatheredRequest):
+                return await self._aimed(ask)
         try:
-            target = await self._directory.target(ask.named, place)
+            target = await self._directory.target(ask.named, self._place(ask))
             return replace(ask, target=target, began=asyncio.get_running_loop().time())
         except UnknownTarget as error:
             raise ModelNotFound(error.message, code=error.code) from None
+
+    async def _aimed(self, ask: GatheredRequest) -> GatheredRequest:
+        named = [member.model for member in ask.ensemble.definition.asked]
+        targets = await self._directory.targets(named, self._place(ask.first))
+        return ask.aimed(targets, asyncio.get_running_loop().time())
+
+    def _place(self, ask: CallRequest) -> float:
+        """Whoever has a session stays with one version while its alias stands as it does; others are parted by
+        chance."""
+        return self._chance.random() * WHOLE if ask.caller is None else place_of(ask.caller)
 
     def lacks(self, model: str, lack: EngineLack) -> bool:
         """Whether no engine of this model can do this."""

@@ -20,4 +20,9 @@ CALLS = Gauge("penstock_calls_in_flight", "Waiting calls in this process.")
 OFFERED_AGAIN = Counter(
     "penstock_call_retries", "Calls that were offered to another worker, by what became of the try before.", ["reason"]
 )
+MEMBERS = Counter(
+    "penstock_ensemble_member_calls",
+    "Members of ensembles that waiting calls asked, by the ensemble's kind and what came of each.",
+    ["kind", "outcome"],
+)
 POISON = Counter("penstock_calls_refused_poison", "Calls refused because engines died of the same body lately.")

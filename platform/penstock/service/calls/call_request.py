@@ -1,11 +1,12 @@
-"""Call requests: a waiting call's body, read once: what an engine gets of it, and what routing needs to know."""
+"""Call requests: a waiting call's body as one model's engine gets it, and what routing needs to know of it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.calls import affinity
@@ -16,13 +17,10 @@ from penstock.domain.work.rank import TIERS, Tier
 from penstock.formats import canonical, engine_body
 from penstock.formats.answers import call_answer
 from penstock.formats.output import usage_of
+from penstock.service.calls.call_tally import Party
 from penstock.service.calls.poison import fingerprint
 from penstock.service.calls.reuse import Choice, choice
-from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.settings import Settings
-
-_LONG_BODY_BYTES: Final = 256 * 1024
-"""Reading and hashing a longer body holds an event loop up for milliseconds: a thread does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,8 @@ class CallRequest:
     tier: Tier
     sequences: int
     """How many texts its engine works on at once for it."""
+    stream: bool
+    """The client asks for a stream."""
     says_tier: bool
     """The client named a tier, and reads in the answer which one it got."""
     key: bytes | None
@@ -72,13 +72,32 @@ class CallRequest:
 
     @property
     def head(self) -> tuple[tuple[str, str], ...]:
-        """Headers that say which member of which ensemble answers; of streams nothing else does."""
-        return (("x-penstock-ensemble", json.dumps(self.chosen.head, separators=(",", ":"))),) if self.chosen else ()
+        """Headers that say which member of which ensemble answers; of streams nothing else does.
+
+        Where answers are gathered, whoever gathers them says it.
+        """
+        return (ensemble_header(self.chosen.head),) if self.chosen and not self.chosen.kind.gathers else ()
+
+    @property
+    def party(self) -> Party:
+        """Whom it is counted for."""
+        queue, adapter = self.target.queue, self.target.adapter
+        return Party(self.tenant, queue, adapter.id if adapter else queue, self.target.version, self.chosen)
+
+    @property
+    def at_once(self) -> int:
+        """How many models are asked at the same time."""
+        return 1
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Whose workers may be asked."""
+        return (self.target.queue,)
 
     def saying(self, whole: bytes, outcome: str) -> bytes:
-        """A whole answer as its client reads it; one of an ensemble also says how it was made."""
+        """A whole answer as its client reads it; one that an ensemble routed also says how it was made."""
         said = self.said
-        if self.chosen is not None:
+        if self.chosen is not None and not self.chosen.kind.gathers:
             seconds = asyncio.get_running_loop().time() - self.began
             tokens = usage_of(whole).total_tokens
             said["penstock"] = self.chosen.trace(outcome, tokens, 0.0 if outcome == "reused" else seconds)
@@ -101,32 +120,26 @@ class CallRead:
     tenant_caches: bool
 
 
-async def read(given: CallRead, registry: Registry, settings: Settings) -> CallRequest:
-    """Read a body; of an ensemble, as the member gets it that its rules say. Its target is not resolved yet.
+def ensemble_header(told: Mapping[str, Any]) -> tuple[str, str]:
+    """What a head says of how its answer was made."""
+    return "x-penstock-ensemble", json.dumps(told, separators=(",", ":"))
 
-    What takes milliseconds of an event loop, or may with somebody's pattern, a thread does. Raises BadRequest.
+
+def of_model(
+    given: CallRead, raw: bytes, chosen: ChosenMember | None, registry: Registry, settings: Settings
+) -> CallRequest:
+    """Read a body as the model gets it that it names, or as a member of an ensemble does, whose params are in `raw`.
+
+    Its target is not resolved yet. Raises BadRequest.
     """
-    ensemble = registry.ensemble(engine_body.model_of(given.raw) or "") if registry.ensembles else None
-    if len(given.raw) > _LONG_BODY_BYTES or (ensemble is not None and ensemble.definition.patterns):
-        return await asyncio.to_thread(_read, given, registry, settings)
-    return _read(given, registry, settings)
 
+    def name_of(asked: str) -> str:
+        return registry.name_of(chosen.model if chosen else asked)
 
-def _read(given: CallRead, registry: Registry, settings: Settings) -> CallRequest:
-    chosen, raw = None, given.raw
     try:
-        if registry.ensembles and (ensemble := registry.ensemble(engine_body.model_of(raw) or "")):
-            routed = Router(settings.bytes_per_token).routed(ensemble, given.endpoint, raw)
-            chosen, raw = routed.chosen, routed.body
-
-        def name_of(asked: str) -> str:
-            return registry.name_of(chosen.model if chosen else asked)
-
         call = engine_body.for_call(raw, given.endpoint, given.tenant, settings.isolate_prefix_caches, name_of)
     except ValueError as error:
         raise BadRequest(str(error)) from None
-    except Unroutable as error:
-        raise BadRequest(error.message, code=error.code) from None
     if not call.model:
         message = "Missing required parameter: 'model'."
         raise BadRequest(message, code="missing_required_parameter", param="model")
@@ -145,6 +158,7 @@ def _read(given: CallRead, registry: Registry, settings: Settings) -> CallReques
         body=call.body,
         tier=tier,
         sequences=call.sequences,
+        stream=call.stream,
         says_tier=call.tier is not None,
         key=affinity.key(given.tenant, named, given.session, call.user, call.prefix),
         caller=affinity.key(given.tenant, name_of(call.model), given.session, call.user, b""),

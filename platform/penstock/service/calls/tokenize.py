@@ -15,6 +15,7 @@ from penstock.formats.prompt import Prompt
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_attempt import Broken
 from penstock.service.calls.call_request import CallRequest
+from penstock.service.calls.gathered_request import GatheredRequest
 
 ENDPOINT: Final = "/tokenize"
 _AT_ONCE: Final = 8
@@ -60,6 +61,8 @@ async def _ask(calls: Calls, id: str, tenant: str, raw: bytes) -> int | None:
     Raises NoEndpoint where no engine of the model has a tokenizer.
     """
     ask = await calls.read(id, tenant, ENDPOINT, raw, None)
+    if isinstance(ask, GatheredRequest):
+        ask = ask.member(0)
     if calls.lacks(ask.model, EngineLack.TOKENIZER):
         raise NoEndpoint
     return await _counted(calls, ask)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -23,7 +23,7 @@ from penstock.domain.calls import routing
 from penstock.domain.calls.breaker import CLOSED, Breaker
 from penstock.domain.calls.ingress import Ingress
 from penstock.domain.engines.profile import EngineLack
-from penstock.domain.models.registry import ModelTarget, Registry
+from penstock.domain.models.registry import ModelTarget, Registry, UnknownTarget
 from penstock.service.calls import ingresses
 from penstock.service.calls.ingresses import RoutingTable
 from penstock.service.core.transaction import AsyncDatabase
@@ -174,6 +174,27 @@ class WorkerDirectory:
             return target
         await self._look_again()
         return self._served(asked, place)
+
+    async def targets(self, asked: Sequence[str], place: float) -> tuple[ModelTarget, ...]:
+        """What the members of an ensemble stand for; a name that is none any more stands for itself, unserved.
+
+        One that nobody serves is nothing to wait for while another is served: only where none is, the table is looked
+        at once more.
+        """
+        found = self._all_served(asked, place)
+        if not any(target.queue in self._of_name for target in found):
+            await self._look_again()
+            found = self._all_served(asked, place)
+        return found
+
+    def _all_served(self, asked: Sequence[str], place: float) -> tuple[ModelTarget, ...]:
+        def target(one: str) -> ModelTarget:
+            try:
+                return self._served(one, place)
+            except UnknownTarget:
+                return ModelTarget(one, one, None)
+
+        return tuple(map(target, asked))
 
     async def _look_again(self) -> None:
         """Read a table that is younger than this call, unless the database is away; five times a second at most."""

@@ -33,6 +33,8 @@ class EnsembleView:
 
     ensemble: Ensemble
     counts: Mapping[str, MemberCounts]
+    agreement: float | None = None
+    """Of a vote: how much its members agree on a line, on average."""
 
 
 def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
@@ -73,8 +75,8 @@ def _check_patterns(wanted: EnsembleDefinition) -> None:
 
 def _check_members(tx: Transaction, wanted: EnsembleDefinition) -> None:
     now = registry.read(tx)
-    for place, member in enumerate(wanted.members):
-        at = f"members[{place}].model"
+    for place, member in enumerate(wanted.asked):
+        at = f"members[{place}].model" if place < len(wanted.members) else "judge.model"
         if now.ensemble(member.model) is not None:
             raise BadRequest(f"{member.model!r} is an ensemble: its members are models.", param=at)
         try:
@@ -97,7 +99,7 @@ def view(tx: Transaction, name: str, version: int | None = None) -> EnsembleView
         found = ensembles.find(tx.conn, name, version)
     if found is None:
         raise _none(name if version is None else f"{name} v{version}")
-    return EnsembleView(found, ensembles.counts(tx.conn, found))
+    return EnsembleView(found, ensembles.counts(tx.conn, found), ensembles.agreement(tx.conn, found))
 
 
 def remove(tx: Transaction, name: str) -> None:

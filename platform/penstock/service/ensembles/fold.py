@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.domain.ensembles import verdict
-from penstock.domain.ensembles.ensemble import EnsembleDefinition
-from penstock.domain.ensembles.verdict import Heard, Verdict
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind
+from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
+from penstock.formats.answers.answer_text import answer_text
 from penstock.formats.answers.call_answer import saying
 from penstock.formats.answers.folded_answer import summed_usage, without_logprobs
+from penstock.formats.answers.written_answer import mended
+from penstock.service.ensembles import judging
 from penstock.service.ensembles.hearing import FAILED, Hearing
 
 QUORUM: Final = "ensemble_quorum"
@@ -37,7 +40,7 @@ class MemberAnswer:
 class Folded:
     """What became of a request: an answer, or an error; or, before that, whom to ask."""
 
-    verdict: Verdict
+    verdict: EnsembleVerdict
     body: bytes | None = None
     error: tuple[str, str] | None = None
     """Code and message."""
@@ -51,9 +54,15 @@ class Fold:
         self._version = version
         self._hearing = Hearing(definition)
 
-    def heard(self, one: MemberAnswer) -> Heard:
-        """What a member's answer says; keep it where `fold` is called again with the same."""
-        return self._hearing.heard(one.body) if one.body is not None else FAILED
+    def heard(self, one: MemberAnswer, place: int) -> Heard:
+        """What an answer says of the member at this place; keep it where `fold` is called again with the same."""
+        return self._hearing.heard(one.body, place) if one.body is not None else FAILED
+
+    def question(self, endpoint: str, body: bytes, answers: Mapping[int, MemberAnswer]) -> bytes:
+        """What the judge is asked of a request's body, once all members have been heard."""
+        heard = {place: Heard(one.body is not None) for place, one in answers.items()}
+        texts = [answer_text(answers[place].body or b"") or "" for place in verdict.readable(self._definition, heard)]
+        return judging.question(self._definition, endpoint, body, texts)
 
     def fold(
         self,
@@ -67,26 +76,28 @@ class Fold:
         `keeps_logprobs`: the request asked for them, not only the ensemble.
         """
         known = heard or {}
-        said = {place: known.get(place) or self.heard(one) for place, one in answers.items()}
+        said = {place: known.get(place) or self.heard(one, place) for place, one in answers.items()}
         found = verdict.judge(self._definition, said)
         if not found.decided:
             return Folded(found)
         if found.winner is None:
             return Folded(found, error=self._quorum(answers, said))
-        body = answers[found.winner].body
-        assert body is not None, "a winner has answered"
+        bodies = {place: mended(one.body) for place, one in sorted(answers.items()) if one.body is not None}
+        body = bodies[found.winner]
         fields: dict[str, Any] = {"penstock": self.trace(found, answers, said)}
-        usage = summed_usage(one.body for _, one in sorted(answers.items()) if one.body is not None)
+        usage = summed_usage(bodies.values())
         if usage is not None:
             fields["usage"] = usage
         if self._definition.reads_logprobs and not keeps_logprobs:
             body = without_logprobs(body)
         return Folded(found, body=saying(body, fields))
 
-    def trace(self, found: Verdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> dict[str, Any]:
+    def trace(
+        self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
+    ) -> dict[str, Any]:
         """How the answer was made, without its content: the members that were asked, in their order."""
         assert found.winner is not None, "there is an answer"
-        members = self._definition.members
+        members = self._definition.asked
         told: dict[str, Any] = {
             "ensemble": self._definition.name,
             "version": f"v{self._version}",
@@ -97,25 +108,31 @@ class Fold:
             told["agreement"] = round(found.agreement, 4)
         if found.degraded:
             told["degraded"] = True
-        told["members"] = [_told(members[place].label, one, heard[place]) for place, one in sorted(answers.items())]
-        return told
+        each = {place: _told(members[place].label, one, heard[place]) for place, one in sorted(answers.items())}
+        judge = each.pop(len(self._definition.members), None)
+        told["members"] = list(each.values())
+        return told if judge is None else told | {"judge": judge}
 
     def _quorum(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> tuple[str, str]:
-        """The error of a request for which too few members answered, with what each said."""
-        members = self._definition.members
+        """The error of a request for which too few members answered, with what became of those that did not."""
+        members, votes = self._definition.asked, self._definition.kind is EnsembleKind.VOTE
         why = [
             f"{members[place].label}: {one.code or ('no vote' if heard[place].answered else one.outcome)}"
             for place, one in sorted(answers.items())
-            if not heard[place].answered or (heard[place].vote is None and self._definition.min_responses)
+            if not heard[place].answered or (votes and heard[place].vote is None)
         ]
-        message = f"Too few members of the ensemble {self._definition.name!r} answered ({'; '.join(why)})."
-        return QUORUM, message
+        fails = self._definition.fails_with_member and any(not one.answered for one in heard.values())
+        what = "A member" if fails else "Too few members"
+        verb = "did not answer" if fails else "answered"
+        return QUORUM, f"{what} of the ensemble {self._definition.name!r} {verb} ({'; '.join(why)})."
 
 
 def _told(label: str, one: MemberAnswer, heard: Heard) -> dict[str, Any]:
     told: dict[str, Any] = {"model": label, "outcome": one.outcome, "tokens": one.tokens, "ms": one.ms}
     if heard.vote is not None:
         told["vote"] = heard.vote[:200]
+    if heard.choice is not None:
+        told["choice"] = heard.choice
     if not heard.accepted:
         told["accepted"] = False
     if one.code is not None:

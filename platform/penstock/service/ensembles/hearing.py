@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
-from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind, Normalise
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind
 from penstock.domain.ensembles.verdict import Heard
 from penstock.formats.answers import written_answer
 from penstock.formats.answers.answer_text import answer_text
 from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
 
-FAILED = Heard(answered=False)
+FAILED: Final = Heard(answered=False)
+_NUMBER: Final = re.compile(r"(?<![\d.])\d{1,4}(?![\d]|\.\d)")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Hearing:
@@ -27,12 +30,14 @@ class Hearing:
         self._vote_pattern = BoundedRegex(extract.regex) if extract.regex is not None else None
         self._good_pattern = BoundedRegex(accept.regex) if accept.regex is not None else None
         self._good_schema = BoundedSchema(accept.json_schema) if accept.json_schema is not None else None
-        self._labels = {self._normalised(one): one for one in extract.labels or ()}
+        self._labels = {extract.normalise.applied(one): one for one in extract.labels or ()}
 
-    def heard(self, body: bytes | None) -> Heard:
-        """What a member said; None: it has not answered."""
+    def heard(self, body: bytes | None, place: int) -> Heard:
+        """What the member at this place said, or the judge behind them; None: it has not answered."""
         if body is None:
             return FAILED
+        if place == len(self._definition.members):
+            return Heard(answered=True, choice=_number(answer_text(body)))
         if self._definition.kind is EnsembleKind.VOTE:
             return Heard(answered=True, vote=self._vote(answer_text(body)))
         if self._definition.kind is EnsembleKind.CASCADE:
@@ -43,10 +48,9 @@ class Hearing:
         found = None if text is None else self._found(text)
         if found is None:
             return None
-        label = self._normalised(found)
-        if self._definition.extract.labels is not None:
-            return self._labels.get(label)
-        return label or None
+        extract = self._definition.extract
+        label = extract.normalise.applied(found)
+        return (label or None) if extract.labels is None else self._labels.get(label)
 
     def _found(self, text: str) -> str | None:
         if self._vote_pattern is not None:
@@ -54,12 +58,12 @@ class Hearing:
                 return self._vote_pattern.find(text)
             except PatternTooSlow:
                 return None
-        pointer = self._definition.extract.json
-        return text if pointer is None else _pointed(text, pointer)
-
-    def _normalised(self, label: str) -> str:
-        trimmed = label.strip()
-        return trimmed.casefold() if self._definition.extract.normalise is Normalise.LOWER_TRIM else trimmed
+        extract = self._definition.extract
+        if extract.json is not None:
+            return _pointed(text, extract.json)
+        if extract.labels is not None:  # an engine that is held to an enum writes it as JSON, with quotes
+            return _pointed(text, "") or text
+        return text
 
     def _is_good(self, body: bytes) -> bool:
         least = self._definition.accept.mean_logprob_over
@@ -78,21 +82,33 @@ class Hearing:
             return False
 
 
+def _number(text: str | None) -> int | None:
+    """The number that a judge names: the last one in its text, since some think aloud before."""
+    found = _NUMBER.findall(text or "")
+    return int(found[-1]) if found else None
+
+
 def _pointed(text: str, pointer: str) -> str | None:
-    """What a JSON pointer (RFC 6901) leads to in a text, as it would be written; None if it leads nowhere."""
+    """What a JSON pointer (RFC 6901) leads to in a text, as it would be written; None if that is nothing or null."""
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and name.isdecimal() and int(name[:9]) < len(value):
-            value = value[int(name[:9])]
-        else:
+        for part in pointer.split("/")[1:]:
+            value = _part(value, part.replace("~1", "/").replace("~0", "~"))
+        if value is None:
             return None
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        found = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    except (LookupError, ValueError, RecursionError):
+        return None
+    return found.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+
+
+def _part(value: Any, name: str) -> Any:
+    """What an object or a list has there; raise LookupError if nothing."""
+    if isinstance(value, list) and _INDEX.fullmatch(name):
+        return value[int(name)]
+    if isinstance(value, dict):
+        return value[name]
+    raise LookupError
 
 
 def mean_logprob(body: bytes) -> float | None:
@@ -104,7 +120,11 @@ def mean_logprob(body: bytes) -> float | None:
     said: Any = answer.choices[0].logprobs if answer.choices else None
     if not isinstance(said, dict):
         return None
-    content, listed = said.get("content"), said.get("token_logprobs")
-    each = [one.get("logprob") for one in content if isinstance(one, dict)] if isinstance(content, list) else listed
-    numbers = [one for one in each or () if isinstance(one, (int, float))]
-    return sum(numbers) / len(numbers) if numbers else None
+    content, each = said.get("content"), said.get("token_logprobs")
+    if isinstance(content, list):
+        each = [one.get("logprob") for one in content if isinstance(one, dict)]
+    numbers = [one for one in each if isinstance(one, (int, float))] if isinstance(each, list) else []
+    try:
+        return sum(numbers) / len(numbers) if numbers else None
+    except OverflowError:  # a whole number that no float holds
+        return None

@@ -1,4 +1,4 @@
-"""Routing: which member of an ensemble a request goes to, and the request as that member is asked it."""
+"""Routing: which members of an ensemble a request goes to, and the request as that member is asked it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from penstock.domain.ensembles import route
 from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble
 from penstock.formats.routed_request import RequestFacts, with_defaults
 from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
+from penstock.service.ensembles import askable
 
 TOO_SLOW: Final = "ensemble_rule_too_slow"
 
@@ -55,9 +56,11 @@ class Router:
     def routed(self, ensemble: Ensemble, endpoint: str, body: bytes) -> Routed:
         """Which member a body goes to; raise Unroutable where a pattern takes too long to say it.
 
-        Of an ensemble that gathers: all members.
+        Of an ensemble that gathers: all members; raise Unroutable for what its kind can't answer.
         """
         if ensemble.gathers:
+            if fault := askable.fault(ensemble.definition, endpoint, body, stream=False):
+                raise Unroutable(*fault)
             return Routed(self._members(ensemble, None), None, body)
         rules = ensemble.definition.rules
         try:
@@ -72,7 +75,7 @@ class Router:
         found = self._chosen.get((ensemble.id, model))
         if found is None:
             definition = ensemble.definition
-            asked = definition.members if model is None else (definition.member(model),)
+            asked = definition.asked if model is None else (definition.member(model),)
             found = self._chosen[ensemble.id, model] = tuple(ensemble.chosen(one) for one in asked)
         return found
 

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -32,26 +32,24 @@ from penstock.domain.accounts.eta import OpenWork, Unknown
 from penstock.domain.accounts.price import Price
 from penstock.domain.api_errors import BadRequest, Unreadable
 from penstock.domain.ensembles.ensemble import Ensemble
+from penstock.domain.ensembles.escalation import ALWAYS, Reached, reached
 from penstock.domain.file import BATCH
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.inference_endpoints import BATCHED, COMPUTING
 from penstock.domain.work.batch import LineError, parse_window
 from penstock.domain.work.terms import OnInvalid
-from penstock.formats import input as lines
-from penstock.formats import prompt
-from penstock.formats.engine_body import with_model
 from penstock.service.calls import tokenize
 from penstock.service.calls.call import Calls
 from penstock.service.core.transaction import AsyncDatabase, Transaction
-from penstock.service.ensembles.routing import Router, Unroutable
+from penstock.service.ensembles.routing import Router
 from penstock.service.estimates import eta, model_part, sample, token_heuristic
+from penstock.service.estimates.asked_line import AskedLine, SeenLine, look
 from penstock.service.estimates.estimate_request import EstimateRequest
 from penstock.service.estimates.model_part import ModelPart
 from penstock.service.estimates.sample import Looking, Sample, Sampled
 from penstock.service.models import registry
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
-from penstock.settings.limits import LimitSettings
 from penstock.store.accounts import prices
 from penstock.store.batches import files
 from penstock.store.fleet import models
@@ -87,27 +85,7 @@ class BatchEstimate:
     output_basis: OutputBasis
 
 
-@dataclass(frozen=True)
-class _Line:
-    """What was seen in a sampled line that a batch may hold; equal ones are one line that was met twice."""
-
-    custom_id: str
-    asked: str
-    """As it names it."""
-    model: str
-    """What it is a part of: its model, or the ensemble's member that it goes to."""
-    bytes: int
-    body_bytes: int
-    most: int | None
-    """How many tokens an answer may have, if it says so."""
-    answers: int
-    least: int
-    fills: bool
-    prompt: prompt.Prompt | None
-    """None where nobody can be asked about it, and of a line that is too long to be kept."""
-
-
-_Sample = Sample[_Line | LineError]
+_Sample = Sample[SeenLine | LineError]
 
 
 @dataclass(frozen=True)
@@ -117,20 +95,29 @@ class _Known:
     sample: _Sample
     works: Collection[str]
     """The models that there are."""
-    counted: Mapping[_Line, int]
+    counted: Mapping[AskedLine, int]
     """Tokens, as an engine's tokenizer counted them, of lines that it could be asked about."""
     facts: Mapping[str, ModelFacts]
     endpoint: str
     allowed: frozenset[str] | None
     settings: Settings
+    reached: Mapping[str, Sequence[Reached]]
+    """Of ensembles that gather: how much each member is asked."""
 
-    def good(self, one: Sampled[_Line | LineError]) -> _Line | None:
+    def good(self, one: Sampled[SeenLine | LineError]) -> SeenLine | None:
         """What was seen there, if a batch may hold it."""
-        return one.seen if isinstance(one.seen, _Line) and _may(one.seen, self.works, self.allowed) else None
+        return one.seen if isinstance(one.seen, SeenLine) and _may(one.seen, self.works, self.allowed) else None
+
+    def asks(self, one: Sampled[SeenLine | LineError]) -> Iterator[tuple[AskedLine, Reached]]:
+        """The lines that members would be asked of this one, and how much; those that never would are none."""
+        seen = self.good(one)
+        if seen is not None:
+            parts = self.reached.get(seen.asked, (ALWAYS,))
+            yield from (part for part in zip(seen.lines, parts, strict=True) if part[1].high)
 
     @cached_property
-    def lines(self) -> list[_Line]:
-        return [line for one in self.sample.lines if (line := self.good(one))]
+    def lines(self) -> list[AskedLine]:
+        return [line for one in self.sample.lines for line, _ in self.asks(one)]
 
     @property
     def names(self) -> set[str]:
@@ -157,23 +144,26 @@ async def estimate(
     if wanted.endpoint not in BATCHED:
         raise BadRequest(f"endpoint must be one of {', '.join(BATCHED)}.", param="endpoint")
     window = parse_window(wanted.completion_window, settings.max_window_seconds)
-    found = await _sample(db, blobs, wanted, settings)
-    looked = [one.seen for one in found.lines if isinstance(one.seen, _Line)]
+    made = await db.autocommit(lambda tx: ensembles.latest(tx.conn))
+    found = await _sample(db, blobs, wanted, made, settings)
+    looked = [one.seen for one in found.lines if isinstance(one.seen, SeenLine)]
     if wanted.on_invalid is OnInvalid.FAIL:
-        for line in looked:
-            check_model(wanted.allowed_models, line.asked, "body.model")
-    names = {line.model for line in looked if allows(wanted.allowed_models, line.asked)}
-    told = await db.autocommit(_ask, wanted, names, window, settings)
+        for seen in looked:
+            check_model(wanted.allowed_models, seen.asked, "body.model")
+    allowed = [seen for seen in looked if allows(wanted.allowed_models, seen.asked)]
+    names = {line.model for seen in allowed for line in seen.lines}
+    gathers = [one for name in {seen.asked for seen in allowed} if (one := made.get(name)) and one.gathers]
+    told = await db.autocommit(_ask, wanted, names, gathers, window, settings)
     works = told.works
-    good = [line for line in looked if _may(line, works, wanted.allowed_models)]
+    good = [seen for seen in looked if _may(seen, works, wanted.allowed_models)]
     error = next((one.seen for one in found.lines if isinstance(one.seen, LineError)), None)
     if error is None and len(good) < len(looked):
-        name = next(line.asked for line in looked if not _may(line, works, wanted.allowed_models))
+        name = next(seen.asked for seen in looked if not _may(seen, works, wanted.allowed_models))
         error = LineError("model_not_found", unknown(name, told.some_models, wanted.allowed_models), "body.model")
         if not allows(wanted.allowed_models, name):
             error = LineError("model_not_allowed", not_allowed(name), "body.model")
-    counted = await _count(calls, call_id, wanted.tenant, good)
-    known = _Known(found, works, counted, told.facts, wanted.endpoint, wanted.allowed_models, settings)
+    counted = await _count(calls, call_id, wanted.tenant, [line for seen in good for line in seen.lines])
+    known = _Known(found, works, counted, told.facts, wanted.endpoint, wanted.allowed_models, settings, told.reached)
     parts = _by_model(known)
     seconds, reason = model_part.seconds(parts, works, settings)
     return BatchEstimate(
@@ -195,17 +185,18 @@ async def estimate(
     )
 
 
-def _may(line: _Line, works: Collection[str], allowed: frozenset[str] | None) -> bool:
-    return line.model in works and allows(allowed, line.asked)
+def _may(seen: SeenLine, works: Collection[str], allowed: frozenset[str] | None) -> bool:
+    return allows(allowed, seen.asked) and all(line.model in works for line in seen.lines)
 
 
-async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, settings: Settings) -> _Sample:
+async def _sample(
+    db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, made: Mapping[str, Ensemble], settings: Settings
+) -> _Sample:
     default = wanted.default_model
     if default is None and wanted.input_file is not None:
         default = only_one(await db.autocommit(lambda tx: models.every_name(tx.conn)), wanted.allowed_models)
-    made = await db.autocommit(lambda tx: ensembles.latest(tx.conn))
     looking = Looking(
-        functools.partial(_look, wanted.endpoint, settings, default, made, Router(settings.bytes_per_token)),
+        functools.partial(look, wanted.endpoint, settings, default, made, Router(settings.bytes_per_token)),
         settings.max_line_bytes,
     )
     if wanted.input_file is None:
@@ -223,48 +214,6 @@ async def _sample(db: AsyncDatabase, blobs: Blobs, wanted: EstimateRequest, sett
         raise BadRequest("The file was deleted at this moment.", param="input_file_id") from None
 
 
-def _look(
-    endpoint: str,
-    settings: LimitSettings,
-    default_model: str | None,
-    made: Mapping[str, Ensemble],
-    router: Router,
-    line: bytes | None,
-) -> _Line | LineError:
-    """What a line asks for, or why validation would refuse it; `made` are the ensembles that there are."""
-    if line is None:
-        return LineError("invalid_request", lines.too_long(settings.max_line_bytes))
-    checked = lines.check(line, 0, endpoint, settings.max_custom_id_bytes, default_model)
-    if isinstance(checked, LineError):
-        return checked
-    asked = model = checked.model
-    body = checked.body
-    if ensemble := made.get(asked):
-        try:
-            routed = router.routed(ensemble, endpoint, body)
-        except Unroutable as error:
-            return LineError(error.code, error.message, "body")
-        checked = lines.check_body(checked, endpoint, routed.body, 0)
-        if isinstance(checked, LineError):
-            return checked
-        model = routed.chosen.model
-        body = with_model(routed.body, model)  # whose tokenizer is asked
-    least, fills = prompt.extras(body)
-    kept = len(line) <= sample.MOST_KEPT_BYTES
-    return _Line(
-        custom_id=checked.custom_id,
-        asked=asked,
-        model=model,
-        bytes=len(line) + 1,
-        body_bytes=len(body),
-        most=checked.max_output_tokens,
-        answers=checked.answers,
-        least=least,
-        fills=fills,
-        prompt=prompt.of(endpoint, body) if kept else None,
-    )
-
-
 @dataclass(frozen=True)
 class _Told:
     """What the database says of the models that lines name."""
@@ -276,10 +225,17 @@ class _Told:
     """Microseconds."""
     some_models: Sequence[str]
     """A few that there are, of those that the key may ask."""
+    reached: Mapping[str, Sequence[Reached]]
+    """Of ensembles that gather: how much each member is asked."""
 
 
 def _ask(
-    tx: Transaction, wanted: EstimateRequest, names: set[str], window: timedelta, settings: DispatchSettings
+    tx: Transaction,
+    wanted: EstimateRequest,
+    names: set[str],
+    gathers: Sequence[Ensemble],
+    window: timedelta,
+    settings: DispatchSettings,
 ) -> _Told:
     queues = registry.heaviest(tx, names)
     named = sorted(set(queues.values()))
@@ -292,10 +248,11 @@ def _ask(
         return {asked: found[queue] for asked, queue in queues.items() if queue in found}
 
     facts = models.facts(tx.conn, named)
-    return _Told(by_asked(works), by_asked(facts), by_asked(valid), by_asked(per_token), some)
+    much = {one.name: reached(one.definition, ensembles.counts(tx.conn, one)) for one in gathers}
+    return _Told(by_asked(works), by_asked(facts), by_asked(valid), by_asked(per_token), some, much)
 
 
-async def _count(calls: Calls, call_id: str, tenant: str, good: Sequence[_Line]) -> dict[_Line, int]:
+async def _count(calls: Calls, call_id: str, tenant: str, good: Sequence[AskedLine]) -> dict[AskedLine, int]:
     asked = [line for line in dict.fromkeys(good) if line.prompt is not None]
     counted = await tokenize.count(calls, call_id, tenant, [line.prompt for line in asked], TOKENIZE_SECONDS)
     return {line: tokens for line, tokens in zip(asked, counted, strict=True) if tokens is not None}
@@ -310,17 +267,18 @@ def _add_up(known: _Known, model: str) -> ModelPart:
     per_byte = _tokens_per_byte(known, model)
     parts = []
     for one in known.sample.lines:
-        line = known.good(one)
-        if line is not None and line.model == model:
-            parts.append(ModelPart(exactly(1.0), _asked(known, line, per_byte), _answered(known, line)))
-        else:
-            parts.append(ModelPart())
+        asks = ((line, much) for line, much in known.asks(one) if line.model == model)
+        parts.append(sum((_part(known, line, per_byte).times(much) for line, much in asks), ModelPart()))
     weights, whole = [one.weight for one in known.sample.lines], known.sample.whole
     return ModelPart(
         total(weights, [part.lines for part in parts], whole),
         total(weights, [part.input_tokens for part in parts], whole),
         total(weights, [part.output_tokens for part in parts], whole),
     )
+
+
+def _part(known: _Known, line: AskedLine, per_byte: float | None) -> ModelPart:
+    return ModelPart(exactly(1.0), _asked(known, line, per_byte), _answered(known, line))
 
 
 def _tokens_per_byte(known: _Known, model: str) -> float | None:
@@ -332,7 +290,7 @@ def _tokens_per_byte(known: _Known, model: str) -> float | None:
     return 1 / measured if measured else None
 
 
-def _asked(known: _Known, line: _Line, per_byte: float | None) -> Spread:
+def _asked(known: _Known, line: AskedLine, per_byte: float | None) -> Spread:
     counted = known.counted.get(line)
     if counted is not None:
         return exactly(counted)
@@ -346,7 +304,7 @@ def _roughly(tokens: float, basis: InputBasis) -> Spread:
     return Spread(tokens * few, tokens, tokens * many)
 
 
-def _answered(known: _Known, line: _Line) -> Spread:
+def _answered(known: _Known, line: AskedLine) -> Spread:
     facts, most = known.facts.get(line.model), line.most
     expected = token_heuristic.answer_tokens(most, known.endpoint, facts, known.settings)
     if known.endpoint in COMPUTING:

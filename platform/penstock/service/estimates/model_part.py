@@ -10,6 +10,7 @@ from penstock.domain.accounts.batch_estimate import NOTHING, Spread
 from penstock.domain.accounts.eta import FASTER, SLOWER, OpenWork, Span, Unknown, span
 from penstock.domain.accounts.price import Price
 from penstock.domain.accounts.tokens import Usage
+from penstock.domain.ensembles.escalation import Reached
 from penstock.settings.lines import LineSettings
 
 
@@ -27,6 +28,14 @@ class ModelPart:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
         )
+
+    def times(self, much: Reached) -> ModelPart:
+        """Of lines that are asked only so much of the time."""
+
+        def part(one: Spread) -> Spread:
+            return Spread(one.low * much.low, one.expected * much.expected, one.high * much.high)
+
+        return ModelPart(part(self.lines), part(self.input_tokens), part(self.output_tokens))
 
 
 def token_cost(parts: Mapping[str, ModelPart], valid: Mapping[str, Price]) -> tuple[int, int, int] | None:

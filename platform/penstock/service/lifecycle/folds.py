@@ -9,7 +9,7 @@ from uuid import UUID
 
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.work import hint
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 from penstock.failpoint import failpoint
@@ -18,7 +18,7 @@ from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
 from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings
-from penstock.store.batches import batches
+from penstock.store.batches import batches, files
 from penstock.store.work import folds, leases
 
 _MOST_PER_TICK: Final = 1_000
@@ -40,20 +40,30 @@ def waiting(tx: Transaction) -> str | None:
     return found[0] if found else None
 
 
-def claim(tx: Transaction, holder: Holder, batch: str, nonce: UUID, settings: LeaseSettings) -> Fold | None:
+def claim(tx: Transaction, holder: Holder, batch: str, nonce: UUID, settings: LeaseSettings) -> FoldClaim | None:
     """Take a batch's next due fold; None if there is none that nobody holds."""
     ttl = timedelta(seconds=settings.lease_seconds)
     return leases.claim_fold(tx.conn, batch, holder=holder.id, nonce=nonce, ttl=ttl)
 
 
-def ask(tx: Transaction, fold: Fold, picked: Mapping[int, Sequence[int]], settings: DispatchSettings) -> None:
-    """Let later members (by place) be asked for these lines, and the fold wait for them. May be repeated.
+def ask(
+    tx: Transaction,
+    fold: FoldClaim,
+    picked: Mapping[int, Sequence[int]],
+    plans: Mapping[int, folds.OwnPlan],
+    settings: DispatchSettings,
+) -> None:
+    """Let later members (by place) be asked for these lines, and the fold wait for them.
 
-    Raises LeaseLost.
+    `plans`: where a judge's questions are, which become a part of the plan here. Raises LeaseLost.
     """
     batches.lock(tx.conn, fold.claim.batch)
-    if not folds.ask(tx.conn, fold.claim.slice, fold.claim.lease, picked):
+    if not folds.ask(tx.conn, fold.claim.slice, fold.claim.lease, picked, plans):
         raise LeaseLost
+    # Of a batch that was closed meanwhile nobody is asked: its questions stay intents, and are swept.
+    kept = folds.named(tx.conn, fold.claim.slice, [one.key for one in plans.values()]) if plans else []
+    if kept and not files.published(tx.conn, kept):
+        raise LeaseLost  # the blob was given up meanwhile: whoever takes the fold next writes another
     failpoint("fold.asking")
     members = folds.members(tx.conn, fold.claim.slice)
     for model in sorted({one.model for one in members if one.place in picked}):

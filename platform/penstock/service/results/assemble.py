@@ -29,6 +29,7 @@ from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key, fresh
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing
+from penstock.service.results import trace_file
 from penstock.service.results.merge import merge
 from penstock.service.results.result_file import Written, publish
 from penstock.settings.servers import ServerSettings
@@ -104,8 +105,9 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Ser
             output_file = write(db, blobs, batch, answers, index, "output")
             error_file = write(db, blobs, batch, answers, index, "error")
             merged = merge(db, blobs, batch, everything(answers, index))
+        trace = trace_file.write(db, blobs, batch, folder) if batch.trace else None
     failpoint("assemble.written")
-    db.run(commit, batch, lease, finish_as, output_file, error_file, *merged)
+    db.run(commit, batch, lease, finish_as, output_file, error_file, *merged, trace)
     return Assembled(
         batch.id, finish_as, output_file.lines if output_file else 0, error_file.lines if error_file else 0
     )
@@ -196,13 +198,14 @@ def commit(
     error_file: Written | None,
     merged_output: Written | None = None,
     merged_error: Written | None = None,
+    trace: Written | None = None,
 ) -> None:
     """Make the files visible and end the batch in one step, if the lease is still the batch's own."""
     batches.lock(tx.conn, batch.id)
     if not batches.holds(tx.conn, batch.id, lease, BatchState.FINALIZING):
         raise LeaseLost
     life = None if batch.output_expires_seconds is None else timedelta(seconds=batch.output_expires_seconds)
-    for written in (output_file, error_file, merged_output, merged_error):
+    for written in (output_file, error_file, merged_output, merged_error, trace):
         if written is not None:
             publish(tx, batch.tenant, written, purpose="batch_output", ttl=life)
     ending = BatchEnd(
@@ -211,6 +214,7 @@ def commit(
         error_file=error_file.id if error_file else None,
         merged_output_file=merged_output.id if merged_output else None,
         merged_error_file=merged_error.id if merged_error else None,
+        trace_file=trace.id if trace else None,
     )
     closing.end(tx, [batch.id], ending)
     leases.shut_batch_lease(tx.conn, lease)

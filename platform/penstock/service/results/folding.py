@@ -7,16 +7,18 @@ from any point gives the same bytes.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
+
+import msgspec
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles import verdict
-from penstock.domain.work.fold import Fold
+from penstock.domain.line_errors import CRASHED
+from penstock.domain.work.fold_claim import FoldClaim
+from penstock.domain.work.slice import Claim
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
@@ -26,22 +28,21 @@ from penstock.formats.routed_request import asks_logprobs
 from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
-from penstock.service.ensembles.fold import Fold as LineFold
-from penstock.service.ensembles.fold import MemberAnswer
+from penstock.service.ensembles.fold import Fold, MemberAnswer
 from penstock.service.lifecycle import folds, work
+from penstock.service.results.member_answers import MemberAnswers, fetched
 from penstock.settings import Settings
 from penstock.store.work import folds as rows
-from penstock.store.work.folds import MemberSegment, MemberSlice
-
-_Places: TypeAlias = dict[int, tuple[int, int]]
-"""Where the answers to lines stand on scratch: offset and length."""
+from penstock.store.work.folds import MemberSegment, MemberSlice, OwnPlan
 
 _PIECE_BYTES: Final = 1 << 20
+_CANCELLED: Final = MemberAnswer("cancelled", code="batch_closed")
+_SPARED: Final = MemberAnswer("cancelled", code=CRASHED[0])
 _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldOutcome:
     """What one fold came to: lines that have their answer or error now, and lines that later members are asked."""
 
     lines: int
@@ -51,20 +52,23 @@ class Folded:
 class Folding:
     """One claimed fold, from its members' segments to its own. `run` is called once."""
 
-    def __init__(self, db: Database, blobs: Blobs, one: Fold, settings: Settings) -> None:
+    def __init__(self, db: Database, blobs: Blobs, one: FoldClaim, settings: Settings) -> None:
         self._db = db
         self._blobs = blobs
         self._one = one
         self._settings = settings
-        self._fold = LineFold(one.definition, one.version)
+        self._fold = Fold(one.definition, one.version)
         self._first = verdict.first(one.definition)
         self._picked: dict[int, list[int]] = {}
+        self._questions: list[bytes] = []
+        """The judge's, framed as lines of a plan."""
         self._records: list[Record] = []
+        self._agreements: list[float] = []
         self._bytes = 0
         self._recorded = 0
         self._seq = 0
 
-    def run(self) -> Folded:
+    def run(self) -> FoldOutcome:
         """Fold all lines, record them, and settle the fold or let it wait for those that it asks.
 
         Raises LeaseLost, Unavailable, NoSpace, or ValueError for bytes that can't be read.
@@ -74,37 +78,22 @@ class Folding:
         closing = any(one.closing for one in members)
         pieces = self._db.run(_segments, claim.slice)
         scratch.check(self._settings.scratch_dir, sum(piece.bytes for _, piece in pieces))
-        with scratch.folder(self._settings.scratch_dir, "fold-") as folder:
-            path = folder / "answers"
-            found = self._fetch(pieces, path)
-            with path.open("rb") as answers:
-                for line in self._lines():
-                    known = self._known(line.number, members, found, answers.fileno())
-                    self._line(line, known, members, closing)
-                    if self._bytes >= _PIECE_BYTES:
-                        self._record()
+        with (
+            scratch.folder(self._settings.scratch_dir, "fold-") as folder,
+            fetched(pieces, self._blobs, folder / "answers") as answers,
+        ):
+            for line in self._lines():
+                self._line(line, self._known(line.number, members, answers, closing), members, closing)
+                if self._bytes >= _PIECE_BYTES:
+                    self._record()
         failpoint("fold.folded")
         if self._picked:
             self._record()
-            self._db.run(folds.ask, self._one, self._picked, self._settings)
+            self._db.run(folds.ask, self._one, self._picked, self._plans(), self._settings)
             failpoint("fold.asked")
         else:
             self._record(ends=True)
-        return Folded(self._recorded, sum(map(len, self._picked.values())))
-
-    def _fetch(self, pieces: Sequence[MemberSegment], path: Path) -> dict[int, _Places]:
-        """Copy the members' segments to scratch: where each line of each member stands."""
-        found: dict[int, _Places] = {}
-        offset = 0
-        with path.open("wb") as answers:
-            for place, piece in pieces:
-                data = piece.data if piece.data is not None else self._blobs.read(piece.blob_key or "")
-                at = found.setdefault(place, {})
-                for number, line in plan.unframe(data):
-                    if number not in at:
-                        at[number] = offset, len(line)
-                        offset += answers.write(line)
-        return found
+        return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
 
     def _lines(self) -> Iterator[lines.Line]:
         """The lines that have no answer yet, as they were asked."""
@@ -115,16 +104,15 @@ class Folding:
                 yield lines.read(number, line)
 
     def _known(
-        self, number: int, members: Sequence[MemberSlice], found: Mapping[int, _Places], answers: int
+        self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers, closing: bool
     ) -> dict[int, MemberAnswer]:
         """What came of each member that was to be asked this line, by its place."""
         known: dict[int, MemberAnswer] = {}
         for one in members:
-            at = found.get(one.place, {}).get(number)
-            if at is not None:
-                known[one.place] = _answer(os.pread(answers, at[1], at[0]))
+            if (said := answers.of(number, one.place)) is not None:
+                known[one.place] = _answer(said)
             elif one.place in self._first or (one.picked is not None and number in one.picked):
-                known[one.place] = _UNAVAILABLE  # it was passed over, or its batch was closed before it was asked
+                known[one.place] = _CANCELLED if closing else _UNAVAILABLE  # or it was passed over
         return known
 
     def _line(
@@ -135,18 +123,39 @@ class Folding:
         keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
         folded = self._fold.fold(known, keeps_logprobs=keeps)
         while folded.verdict.asks:
-            if all(place in waiting for place in folded.verdict.asks):
+            deadly = self._one.definition.kind.in_turn and any(one.code == CRASHED[0] for one in known.values())
+            if not deadly and all(place in waiting for place in folded.verdict.asks):
                 for place in folded.verdict.asks:
-                    self._picked.setdefault(place, []).append(line.number)
+                    self._ask(place, line, known)
                 return
-            known |= {place: _UNAVAILABLE for place in folded.verdict.asks if place not in waiting}
+            # A line that two engines died of is not tried on the next member's.
+            gone = _SPARED if deadly else _CANCELLED if closing else _UNAVAILABLE
+            known |= dict.fromkeys(folded.verdict.asks, gone)
             folded = self._fold.fold(known, keeps_logprobs=keeps)
         batch = self._one.claim.batch
+        if folded.verdict.agreement is not None:
+            self._agreements.append(folded.verdict.agreement)
         if folded.body is not None:
-            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body)
+            reused = all(one.outcome == "reused" for one in known.values() if one.body is not None)
+            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body, reused=reused)
             self._keep(dataclasses.replace(record, usage=NO_USAGE))
         elif folded.error is not None and not closing:
             self._keep(output.ended(batch, line.number, line.custom_id, folded.error))
+
+    def _ask(self, place: int, line: lines.Line, known: Mapping[int, MemberAnswer]) -> None:
+        self._picked.setdefault(place, []).append(line.number)
+        if place == len(self._one.definition.members):
+            body = self._fold.question(line.url, line.body, known)
+            self._questions.append(plan.frame(line.number, lines.write(line.custom_id, line.url, msgspec.Raw(body))))
+
+    def _plans(self) -> dict[int, OwnPlan]:
+        """Write what the judge is asked."""
+        if not self._questions:
+            return {}
+        key, questions = blob_key(self._one.claim.tenant, "plans"), b"".join(self._questions)
+        self._db.run(work.intend, key)
+        self._blobs.put(key, questions)
+        return {len(self._one.definition.members): OwnPlan(key, len(questions))}
 
     def _keep(self, record: Record) -> None:
         self._records.append(record)
@@ -165,10 +174,20 @@ class Folding:
             self._blobs.put(key, one.framed)
             answers.append(one)
         failpoint("fold.recording")
-        if (answers or ends) and claim.lease in self._db.run(work.record, answers, [claim] if ends else []):
-            raise LeaseLost
+        if answers or ends:
+            self._db.run(_commit, claim, answers, self._agreements if ends else None)
         self._records, self._bytes = [], 0
         failpoint("fold.recorded")
+
+
+def _commit(
+    tx: Transaction, claim: Claim, answers: Sequence[work.SliceAnswers], agreements: Sequence[float] | None
+) -> None:
+    """Record a part of a fold; with the agreements of its lines it is the last one. Raises LeaseLost."""
+    if claim.lease in work.record(tx, answers, [] if agreements is None else [claim]):
+        raise LeaseLost
+    if agreements:
+        rows.agree(tx.conn, claim.slice, agreements)
 
 
 def _members(tx: Transaction, fold: int) -> list[MemberSlice]:

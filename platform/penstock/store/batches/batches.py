@@ -26,11 +26,11 @@ _INSERT = text("""
     insert into batches (id, tenant, kind, inline, state, endpoint, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, idempotency_key, fingerprint, dedup, plan,
                          cache, cache_ttl_seconds, parent, root, repeats, reads, allowed_models, on_invalid,
-                         default_model)
+                         default_model, trace)
     values (:id, :tenant, :kind, false, 'validating', :endpoint, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :idempotency_key, :fingerprint,
             :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]),
-            cast(:allowed_models as text[]), :on_invalid, :default_model)
+            cast(:allowed_models as text[]), :on_invalid, :default_model, :trace)
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
@@ -136,6 +136,7 @@ _END = text("""
         gpu_microseconds = sums.gpu_microseconds, token_cost = sums.token_cost, gpu_cost = sums.gpu_cost,
         output_file = :output_file, error_file = :error_file,
         merged_output_file = :merged_output_file, merged_error_file = :merged_error_file,
+        trace_file = :trace_file,
         errors = cast(:errors as jsonb), error_count = :error_count
     from sums where b.id = sums.id
     returning b.id""")

@@ -40,6 +40,9 @@ _LINES = text("""
       and not (state = 'dropped' and released_at is null and completed + failed = 0 and fold is not null)
     group by member, place""")
 _CALLS = text("select member, calls, failed from ensemble_calls where ensemble = :ensemble")
+_AGREEMENT = text("""
+    select (sum(agreement) / nullif(sum(agreed), 0))::float8 from slices
+    where ensemble = :ensemble and member is null""")
 _ADD_CALLS = text("""
     insert into ensemble_calls as c (ensemble, member, calls, failed)
     select * from unnest(cast(:ensembles as bigint[]), cast(:members as text[]),
@@ -92,21 +95,27 @@ def with_member(conn: Connection, model: str) -> list[str]:
     What is planned for an older version has slices of its own.
     """
     found = latest(conn).values()
-    return sorted(one.name for one in found if any(member.model == model for member in one.definition.members))
+    return sorted(one.name for one in found if any(member.model == model for member in one.definition.asked))
 
 
 def counts(conn: Connection, one: Ensemble) -> dict[str, MemberCounts]:
     """What went to each member of this version, those that nothing went to included."""
-    found = {member.label: MemberCounts() for member in one.definition.members}
+    found = {member.label: MemberCounts() for member in one.definition.asked}
     calls = {row.member: (row.calls, row.failed) for row in conn.execute(_CALLS, {"ensemble": one.id})}
     for row in conn.execute(_LINES, {"ensemble": one.id}):
-        label = row.member if row.place is None else one.definition.members[row.place].label
+        label = row.member if row.place is None else one.definition.asked[row.place].label
         before = found[label]
         found[label] = MemberCounts(
             before.lines + row.lines, before.completed + row.completed, before.failed + row.failed
         )
     for member, (asked, failed) in calls.items():
         found[member] = replace(found[member], calls=asked, failed_calls=failed)
+    return found
+
+
+def agreement(conn: Connection, one: Ensemble) -> float | None:
+    """How much the members of a vote agree on a line, on average; None where nothing was voted on."""
+    found: float | None = conn.execute(_AGREEMENT, {"ensemble": one.id}).scalar_one()
     return found
 
 
@@ -125,7 +134,7 @@ def add_calls(conn: Connection, counted: Mapping[tuple[int, str], tuple[int, int
 def chosen(id: int, version: int, definition: str, member: str, place: int | None) -> ChosenMember:
     """The member that a slice's lines went to; one of before releases that know places has the model alone."""
     found = _read(definition)
-    return ensemble.chosen(id, version, found, found.member(member) if place is None else found.members[place])
+    return ensemble.chosen(id, version, found, found.member(member) if place is None else found.asked[place])
 
 
 def definition(written: str) -> EnsembleDefinition:
@@ -134,10 +143,17 @@ def definition(written: str) -> EnsembleDefinition:
 
 
 def _ensemble(row: Row[Any]) -> Ensemble:
-    return Ensemble(row.id, row.version, _read(row.definition), row.created_at, row.actor)
+    definition = row.definition
+    return Ensemble(row.id, row.version, _read(definition), row.created_at, row.actor, _written(definition))
 
 
 @lru_cache(maxsize=1_000)
 def _read(definition: str) -> EnsembleDefinition:
     """What was checked when it was added; API processes read the same texts each second."""
-    return read(json.loads(definition))
+    return read(_written(definition))
+
+
+@lru_cache(maxsize=1_000)
+def _written(definition: str) -> Mapping[str, Any]:
+    found: dict[str, Any] = json.loads(definition)
+    return found

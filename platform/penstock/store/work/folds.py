@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import Connection, Row, text
 
 from penstock.domain.ensembles.ensemble import EnsembleDefinition
+from penstock.domain.work.fold_claim import FoldRead
 from penstock.domain.work.segment import Segment
 from penstock.store.models import ensembles
 
@@ -59,15 +60,22 @@ _SEGMENTS = text("""
     select s.place, g.id, g.slice, g.blob_key, g.data, g.bytes, g.lines, g.failed_lines
     from slices s join segments g on g.slice = s.id where s.fold = :fold order by s.place, g.id""")
 
+_OF_BATCH = text("""
+    select s.id, e.definition from slices s join ensembles e on e.id = s.ensemble
+    where s.batch = :batch and s.model is null and s.id > :after order by s.id limit :limit""")
+
 _ASK = text("""
     -- Only its holder; and only members that nobody has asked yet.
     with mine as (
         select id from slices where id = :slice and state = 'running' and lease = :lease for no key update),
     given as (
-        select * from unnest(cast(:places as smallint[]), cast(:picked as text[])) as given(place, picked)),
+        select * from unnest(cast(:places as smallint[]), cast(:picked as text[]), cast(:keys as text[]),
+                             cast(:bytes as bigint[])) as given(place, picked, plan_key, plan_bytes)),
     asked as (
         update slices m set state = 'queued', picked = cast(given.picked as int[]),
             lines = cardinality(cast(given.picked as int[])), released_at = clock_timestamp(),
+            plan_key = given.plan_key, plan_bytes = coalesce(given.plan_bytes, m.plan_bytes),
+            plan_offset = case when given.plan_key is null then m.plan_offset else 0 end,
             tokens = greatest(1, m.tokens * cardinality(cast(given.picked as int[])) / m.lines)
         from given, mine where m.fold = mine.id and m.place = given.place and m.state = 'waiting'),
     back as (
@@ -75,6 +83,10 @@ _ASK = text("""
         update slices s set state = 'waiting', lease = null, crashes = 0, unreadable = 0 from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
+_AGREE = text("""
+    update slices set agreement = :agreement, agreed = :agreed where id = :slice and agreed = 0""")
+_WITH_KEYS = text("""
+    select plan_key from slices where fold = :fold and plan_key = any(cast(:keys as text[]))""")
 _ASKED_BEFORE = text("select 1 from leases where id = :lease and closed_as = 'settled'")
 _UNASKED = text("""
     -- The fold is settled: later members are not asked any more.
@@ -124,6 +136,14 @@ class MemberSlice:
 
 
 @dataclass(frozen=True)
+class OwnPlan:
+    """A blob that holds a slice's lines alone."""
+
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Absence:
     """Members' slices of a batch that nobody serves."""
 
@@ -169,6 +189,12 @@ def members(conn: Connection, fold: int) -> list[MemberSlice]:
     ]
 
 
+def of_batch(conn: Connection, batch: str, *, after: int, limit: int) -> list[FoldRead]:
+    """A batch's folds behind this one, by id."""
+    rows = conn.execute(_OF_BATCH, {"batch": batch, "after": after, "limit": limit})
+    return [FoldRead(row.id, ensembles.definition(row.definition)) for row in rows]
+
+
 def segments(conn: Connection, fold: int) -> list[MemberSegment]:
     """What the members of a fold have recorded: each segment with its member's place, in the order of acceptance."""
     return [(row.place, _segment(row)) for row in conn.execute(_SEGMENTS, {"fold": fold})]
@@ -179,10 +205,12 @@ def _segment(row: Row[Any]) -> Segment:
     return Segment(row.id, row.slice, row.blob_key, data, row.bytes, row.lines, frozenset(row.failed_lines))
 
 
-def ask(conn: Connection, slice: int, lease: int, picked: Mapping[int, Sequence[int]]) -> bool:
+def ask(
+    conn: Connection, slice: int, lease: int, picked: Mapping[int, Sequence[int]], plans: Mapping[int, OwnPlan]
+) -> bool:
     """Let later members (by place) be asked for these lines, and the fold wait for them; False if its lease is lost.
 
-    May be repeated.
+    `plans`: where questions are that are not the lines themselves. May be repeated.
     """
     places = sorted(picked)
     values = {
@@ -190,10 +218,22 @@ def ask(conn: Connection, slice: int, lease: int, picked: Mapping[int, Sequence[
         "lease": lease,
         "places": places,
         "picked": ["{" + ",".join(map(str, sorted(picked[place]))) + "}" for place in places],
+        "keys": [plans[place].key if place in plans else None for place in places],
+        "bytes": [plans[place].bytes if place in plans else None for place in places],
     }
     if conn.execute(_ASK, values).first() is not None:
         return True
     return conn.execute(_ASKED_BEFORE, {"lease": lease}).first() is not None
+
+
+def agree(conn: Connection, slice: int, agreements: Sequence[float]) -> None:
+    """Note how much the members of a vote agreed on each line of a fold; once."""
+    conn.execute(_AGREE, {"slice": slice, "agreement": sum(agreements), "agreed": len(agreements)})
+
+
+def named(conn: Connection, fold: int, keys: Sequence[str]) -> list[str]:
+    """Those of the blobs that a member of this fold is asked from."""
+    return list(conn.execute(_WITH_KEYS, {"fold": fold, "keys": list(keys)}).scalars())
 
 
 def unasked(conn: Connection, slices: Sequence[int]) -> None:

@@ -19,7 +19,7 @@ from penstock.domain.adapter import Adapter
 from penstock.domain.ensembles.ensemble import ChosenMember
 from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.work.batch import BatchState
-from penstock.domain.work.fold import Fold
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.lease import BatchLease, LeaseOrder
 from penstock.domain.work.slice import Claim
@@ -111,7 +111,8 @@ _COMPANY = text(f"""
 _CLAIMED = text("""
     -- A statement of its own: one combined with the claim would read segments from before the wait for the lock.
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
-           b.plan_key, s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
+           coalesce(s.plan_key, b.plan_key) as plan_key,
+           s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
            s.adapter, a.digest as adapter_digest, s.ensemble, s.member, s.place, s.picked, e.version, e.definition,
            b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
@@ -343,13 +344,13 @@ def _chosen(row: Row[Any]) -> ChosenMember | None:
     return ensembles.chosen(row.ensemble, row.version, row.definition, row.member, row.place)
 
 
-def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: timedelta) -> Fold | None:
+def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: timedelta) -> FoldClaim | None:
     """Take the batch's next fold whose members are all settled or gone; None if there is none that is free."""
     conn.execute(_CLAIM_FOLD, {"batch": batch, "holder": holder, "nonce": nonce, "ttl": ttl})
     row = conn.execute(_CLAIMED, {"nonce": str(nonce), "company": 0}).first()
     if row is None:
         return None
-    return Fold(_claim(row), ensembles.definition(row.definition), row.version)
+    return FoldClaim(_claim(row), ensembles.definition(row.definition), row.version)
 
 
 def claim_batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -14,7 +14,8 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.schemas import ensemble_shapes
 from penstock.api.schemas.ensemble_shapes import DeletedEnsemble, EnsembleList, EnsembleShape
-from penstock.domain.ensembles.definition import MOST_MEMBERS, MOST_RULES
+from penstock.domain.ensembles.definition import MOST_MEMBERS, MOST_RULES, MOST_SECONDS, MOST_WEIGHT
+from penstock.domain.ensembles.ensemble import DEFAULT_TIMEOUT_SECONDS
 from penstock.service.ensembles import ensembles
 from penstock.service.ensembles.ensembles import MOST_BYTES
 
@@ -26,6 +27,9 @@ class CreateMember(Asked):
 
     model: Text = Field(description="A model, `name@alias` or `name@v3`; no ensemble.", min_length=1, max_length=200)
     params: dict[str, Any] = Field({}, description="Fields that a request has there if it does not say them itself.")
+    weight: float | None = Field(
+        None, description="Of a `vote`: what its vote weighs, 1 unless it is said.", gt=0, le=MOST_WEIGHT
+    )
 
 
 class CreateRule(Asked):
@@ -40,14 +44,66 @@ class CreateRule(Asked):
     use: Text = Field(description="A member, by its `model`.")
 
 
+class CreateExtract(Asked):
+    """How a vote is read of a member's text: in one of these ways, or the whole text is the vote."""
+
+    regex: Text | None = Field(None, description="Its first match, of that the first group.", max_length=1_000)
+    json_: Text | None = Field(None, alias="json", description="A JSON pointer into the text, which is JSON: `/label`.")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="Its `enum`, or that of its one property that has one, are the only votes that count."
+    )
+    normalise: Literal["trim", "lower_trim"] = Field(
+        "trim", description="What is done to votes before they are compared."
+    )
+
+
+class CreateAccept(Asked):
+    """When an answer is good enough: all that is said must hold."""
+
+    mean_logprob_over: float | None = Field(None, description="Of its tokens, in nats; chat and completions.", le=0)
+    regex: Text | None = Field(None, description="Found in its text.", max_length=1_000)
+    json_schema: dict[str, Any] | None = Field(None, description="Its text is JSON that this allows.")
+
+
 class CreateEnsemble(Asked):
     """What an ensemble is made of, or its next version."""
 
     name: Text = Field(description="As `model` of requests names it; no model's name.", min_length=1, max_length=200)
-    kind: Text = Field(description="`route`: each request goes to the member that the first rule says which holds.")
-    members: list[CreateMember] = Field(min_length=1, max_length=MOST_MEMBERS)
-    rules: list[CreateRule] = Field([], max_length=MOST_RULES)
-    default: Text | None = Field(None, description="The member where no rule holds; or a last rule without `when`.")
+    kind: Literal["route", "fallback", "vote", "cascade"] = Field(
+        description="`route`: each request goes to one member, by rules. `fallback`: the first member that answers. "
+        "`vote`: all are asked, and most decide. `cascade`: the first answer that is good enough."
+    )
+    members: list[CreateMember] = Field(
+        description="In their order. Two at least, and a model may be there several times, in all kinds but `route`.",
+        min_length=1,
+        max_length=MOST_MEMBERS,
+    )
+    rules: list[CreateRule] | None = Field(None, description="Of a `route`.", max_length=MOST_RULES)
+    default: Text | None = Field(
+        None, description="Of a `route`: the member where no rule holds; or a last rule without `when`."
+    )
+    extract: CreateExtract | None = Field(None, description="Of a `vote`: how it is read.")
+    tie: Literal["heaviest", "first"] | None = Field(
+        None,
+        description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), or of "
+        "the first.",
+    )
+    min_responses: int | None = Field(
+        None, description="Of a `vote`: with fewer votes the request has failed; 1 unless it is said.", ge=1
+    )
+    accept: CreateAccept | None = Field(None, description="Of a `cascade`, which needs it.")
+    on_error: Literal["skip", "fail"] | None = Field(
+        None,
+        description="Of a `vote` or `cascade`: a member that gives no answer is passed over (unless it is said), or is "
+        "the request's failure.",
+    )
+    timeout_seconds: float | None = Field(
+        None,
+        description="Of all but `route`: so long a call waits for a member, and a batch for a worker of one; "
+        f"{DEFAULT_TIMEOUT_SECONDS} unless it is said.",
+        gt=0,
+        le=MOST_SECONDS,
+    )
 
 
 BODIES: Final = (CreateEnsemble,)
@@ -76,7 +132,7 @@ async def create_ensemble(request: Request, operator: Operator, here: Acting) ->
 async def get_ensemble(ensemble: str, operator: Operator, here: Here, version: Version = None) -> EnsembleShape:
     """One version, and what went to each of its members; the name may hold slashes. For operators."""
     view = await here.db.autocommit(ensembles.view, ensemble, version)
-    return ensemble_shapes.ensemble(view.ensemble, view.counts)
+    return ensemble_shapes.ensemble(view.ensemble, view.counts, view.agreement)
 
 
 @router.delete("/{ensemble:path}", summary="Remove an ensemble")

@@ -9,9 +9,17 @@ from penstock.domain.work.slice import Claim
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldClaim:
     """A fold in a holder's hand. Each of its members is done or gone, or waits to be asked."""
 
     claim: Claim
     definition: EnsembleDefinition
     version: int
+
+
+@dataclass(frozen=True)
+class FoldRead:
+    """A fold, as one reads what its members said."""
+
+    slice: int
+    definition: EnsembleDefinition

@@ -1,0 +1,57 @@
+"""Transcripts: a request's texts as one text, for a model that reads it; and a request that asks about such a text."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from penstock.domain.inference_endpoints import CALLED, PromptKind
+
+_read = msgspec.json.Decoder(dict[str, Any]).decode
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+_OF_A_PROMPT: Final = frozenset(
+    {
+        "messages", "prompt", "input", "instructions", "previous_response_id", "n", "best_of", "echo", "suffix",
+        "stream", "stream_options", "seed", "add_generation_prompt", "continue_final_message",
+    }
+)  # fmt: skip
+"""What another prompt has no use for."""
+
+
+def transcript(body: bytes) -> str:
+    """What a request says: its instructions, and each message under its role; a prompt alone is itself."""
+    try:
+        fields = _read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    said = [f"system: {fields['instructions']}"] if isinstance(fields.get("instructions"), str) else []
+    found = next((fields[name] for name in ("messages", "prompt", "input") if fields.get(name)), "")
+    for one in found if isinstance(found, list) else [found]:
+        text = _text(one.get("content") if isinstance(one, dict) else one)
+        role = one.get("role") if isinstance(one, dict) else None
+        said.append(f"{role}: {text}" if isinstance(role, str) else text)
+    return "\n".join(said)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def with_prompt(endpoint: str, body: bytes, prompt: str, model: str) -> bytes:
+    """A body like this one that asks this prompt of this model, and wants one answer. `endpoint` is one that writes."""
+    try:
+        fields = _read_fields(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        fields = {}
+    kept: dict[str, Any] = {name: value for name, value in fields.items() if name not in _OF_A_PROMPT}
+    kind = CALLED[endpoint].prompt
+    asked: Any = [{"role": "user", "content": prompt}] if kind is PromptKind.MESSAGES else prompt
+    name = "input" if kind is PromptKind.RESPONSE else "messages" if kind is PromptKind.MESSAGES else "prompt"
+    written: bytes = _encode({**kept, "model": model, name: asked})
+    return written

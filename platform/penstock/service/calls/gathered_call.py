@@ -1,0 +1,185 @@
+"""Gathered calls: a waiting call to an ensemble asks its members, one after the other or all at once, and folds them.
+
+a fallback, a cascade    the next member is asked when the one before gave no answer, or none that is good enough
+a vote                   all are asked; once the rest can't change the winner they are aborted in their engines
+a best_of, a combine     all are asked, and then the judge, if there is something to judge
+a fallback that streams  the next member is asked until one has said something: then its stream passes as any does
+two engines died of it   no further member is asked
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from penstock.domain.accounts.tokens import Usage
+from penstock.domain.api_errors import CallTimeout
+from penstock.domain.ensembles import verdict
+from penstock.domain.ensembles.ensemble import EnsembleKind
+from penstock.domain.ensembles.verdict import Heard
+from penstock.domain.inference_endpoints import BATCHED
+from penstock.service.calls import member_call, quorum
+from penstock.service.calls.call import CallAnswer, Calls
+from penstock.service.calls.call_metrics import MEMBERS
+from penstock.service.calls.call_reading import LONG_BODY_BYTES
+from penstock.service.calls.call_request import CallRequest, ensemble_header
+from penstock.service.calls.call_tally import CallTally, Party
+from penstock.service.calls.gathered_request import GatheredRequest
+from penstock.service.calls.member_call import CANCELLED, MemberEnd
+from penstock.service.ensembles.fold import Fold, MemberAnswer
+
+_MOST_DEATHS: Final = 2
+_JSON: Final = "application/json"
+
+
+class GatheredCalls:
+    """Those of one process, on one event loop."""
+
+    def __init__(self, calls: Calls, tally: CallTally) -> None:
+        self._calls = calls
+        self._tally = tally
+
+    @asynccontextmanager
+    async def begin(self, ask: GatheredRequest, spend: Callable[[Usage], None]) -> AsyncIterator[CallAnswer]:
+        """An answer, or one that has begun; whoever was asked hears when nobody listens any more.
+
+        `spend` hears what each member's answer took, but for one that is passed on: its party is in the answer. Raises
+        what `quorum.missed` says, and CallTimeout.
+        """
+        async with AsyncExitStack() as stack:
+            fold = await _fold(ask)
+            answer = await _Gathering(self._calls, self._tally, ask, fold, spend).answer(stack)
+            del ask  # a stream may last: nobody needs the call's body any more
+            yield answer
+
+
+async def _fold(ask: GatheredRequest) -> Fold:
+    """What will hear and fold the answers; a schema may take milliseconds to be made ready."""
+    definition, version = ask.ensemble.definition, ask.ensemble.version
+    if definition.accept.json_schema is not None:
+        return await asyncio.to_thread(Fold, definition, version)
+    return Fold(definition, version)
+
+
+class _Gathering:
+    """One call's."""
+
+    def __init__(
+        self, calls: Calls, tally: CallTally, ask: GatheredRequest, fold: Fold, spend: Callable[[Usage], None]
+    ) -> None:
+        self._calls, self._tally, self._ask, self._spend = calls, tally, ask, spend
+        self._definition = ask.ensemble.definition
+        self._fold = fold
+        self._ends: dict[int, MemberEnd] = {}
+        self._heard: dict[int, Heard] = {}
+
+    async def answer(self, stack: AsyncExitStack) -> CallAnswer:
+        if not self._definition.kind.in_turn:
+            await self._ask_all()
+            if verdict.judge(self._definition, self._heard).asks:
+                await self._ask_judge()
+        elif (passed := await self._ask_in_turn(stack)) is not None:
+            return passed
+        return await self._folded()
+
+    # Asking.
+
+    async def _ask_in_turn(self, stack: AsyncExitStack) -> CallAnswer | None:
+        """One after the other until it is decided; an answer that is passed on is the call's."""
+        opened = stack if self._definition.kind is EnsembleKind.FALLBACK else None
+        while not (found := verdict.judge(self._definition, self._heard)).decided:
+            (place,) = found.asks
+            asked = await self._member(place)
+            end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, opened)
+            if isinstance(end, CallAnswer):
+                MEMBERS.labels(self._definition.kind.value, "answered").inc()
+                return self._passed(end, asked)
+            await self._take(place, end, asked.party)
+            if sum(one.deaths for one in self._ends.values()) >= _MOST_DEATHS:
+                for other in range(place + 1, len(self._definition.members)):
+                    self._ends[other], self._heard[other] = CANCELLED, Heard(answered=False)
+        return None
+
+    async def _ask_all(self) -> None:
+        """All at once, until those that have not answered can't change the result."""
+        asked = {place: await self._member(place) for place in self._definition.first}
+        tasks = {asyncio.create_task(self._whole(one)): place for place, one in asked.items()}
+        waiting = set(tasks)
+        try:
+            while waiting and not verdict.judge(self._definition, self._heard).decided:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    await self._take(tasks[task], task.result(), asked[tasks[task]].party)
+        finally:
+            for task in waiting:
+                task.cancel()
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+        for task, end in zip(waiting, ended, strict=True):  # one may have answered just then
+            place = tasks[task]
+            await self._take(place, end if isinstance(end, MemberEnd) else CANCELLED, asked[place].party)
+
+    async def _ask_judge(self) -> None:
+        """What it is asked, all members have said."""
+        place = len(self._definition.members)
+        answers = {place: end.answer for place, end in self._ends.items()}
+        given = self._ask.given
+        question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers)
+        asked = await asyncio.to_thread(self._ask.member, place, question)
+        await self._take(place, await self._whole(asked), asked.party)
+
+    async def _whole(self, asked: CallRequest) -> MemberEnd:
+        end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds)
+        assert isinstance(end, MemberEnd), "nothing is passed on"
+        return end
+
+    async def _member(self, place: int) -> CallRequest:
+        if len(self._ask.given.raw) > LONG_BODY_BYTES:
+            return await asyncio.to_thread(self._ask.member, place)
+        return self._ask.member(place)
+
+    # What came of it.
+
+    async def _take(self, place: int, end: MemberEnd, party: Party) -> None:
+        """Hear what a member said, and count it."""
+        MEMBERS.labels(self._definition.kind.value, end.answer.outcome).inc()
+        if end is CANCELLED:
+            self._tally.cancelled(party)
+        else:
+            self._tally.ended(party, end.status, end.answer.ms / 1_000)
+        if end.answer.body is not None and self._ask.endpoint in BATCHED:  # of a tokenizer nothing is counted
+            self._tally.answered(party, end.usage)
+            self._spend(end.usage)
+        self._ends[place] = end
+        self._heard[place] = await self._said(end.answer, place)
+
+    async def _said(self, answer: MemberAnswer, place: int) -> Heard:
+        reads = self._definition.patterns or self._definition.accept.json_schema is not None
+        if answer.body is not None and (reads or len(answer.body) > LONG_BODY_BYTES):
+            return await asyncio.to_thread(self._fold.heard, answer, place)
+        return self._fold.heard(answer, place)
+
+    async def _folded(self) -> CallAnswer:
+        answers = {place: end.answer for place, end in self._ends.items()}
+        folded = self._fold.fold(answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs)
+        if folded.body is None:
+            assert folded.error is not None, "it is decided"
+            if asyncio.get_running_loop().time() >= self._ask.deadline:
+                raise CallTimeout
+            raise quorum.missed(folded.error[1], self._ends.values())
+        winner = folded.verdict.winner
+        assert winner is not None, "it has a body"
+        told = self._fold.trace(folded.verdict, answers, self._heard)
+        head = ensemble_header({name: value for name, value in told.items() if name != "members"})
+        more = self._version(self._ask.targets[winner].version)
+        return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
+
+    def _passed(self, answer: CallAnswer, asked: CallRequest) -> CallAnswer:
+        assert asked.chosen is not None, "it is a member"
+        more = (*self._version(asked.target.version), ensemble_header(asked.chosen.head))
+        return replace(answer, headers=(*answer.headers, *more), party=asked.party)
+
+    def _version(self, version: str | None) -> tuple[tuple[str, str], ...]:
+        return () if version is None else (("x-penstock-version", version),)

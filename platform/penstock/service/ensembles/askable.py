@@ -1,0 +1,29 @@
+"""Askable: which requests an ensemble can answer at all, by its kind: of a line and of a call alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind
+from penstock.domain.inference_endpoints import WRITING
+from penstock.formats.routed_request import brings_tools
+
+WITHOUT_TOOLS: Final = "ensemble_without_tools"
+DOES_NOT_STREAM: Final = "ensemble_does_not_stream"
+NEEDS_TEXT: Final = "ensemble_needs_text"
+_READS: Final = frozenset(kind for kind in EnsembleKind if kind.gathers and kind is not EnsembleKind.FALLBACK)
+"""They read their members' texts before they answer."""
+
+
+def fault(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream: bool) -> tuple[str, str] | None:
+    """The code and message for a request that this ensemble can't answer, whatever its members say; None if it can."""
+    kind, name = definition.kind, definition.name
+    if kind not in _READS:
+        return None
+    if endpoint not in WRITING:
+        return NEEDS_TEXT, f"The ensemble {name!r} is a {kind}, which reads texts: it has no {endpoint}."
+    if stream:
+        return DOES_NOT_STREAM, f"The ensemble {name!r} is a {kind}, which does not stream: leave 'stream' out."
+    if brings_tools(body):
+        return WITHOUT_TOOLS, f"The ensemble {name!r} is a {kind}, which takes no tools: a route or a fallback does."
+    return None
