@@ -88,7 +88,8 @@ def test_an_operator_adds_looks_at_and_removes_one(
 
 def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, members: None) -> None:
     for changes, param in (
-        ({"kind": "best_of"}, "kind"),
+        ({"kind": "magic"}, "kind"),
+        ({"kind": "best_of"}, "rules"),
         ({"kind": "vote"}, "rules"),
         ({"members": [*SUPPORT["members"], {"model": "none"}], "default": "none",
           "rules": [*SUPPORT["rules"], {"when": {"tools": True}, "use": "tiny"}]}, "members[2].model"),

@@ -119,7 +119,10 @@ def test_the_kinds_that_ask_several_say_whom_and_what_decides(penstock: Penstock
     [
         ("name: [", "support.yaml is no YAML or JSON, line 1"),
         ("!!python/object/apply:os.system ['true']", "support.yaml is no YAML or JSON"),
-        (YAML.replace("route", "combine"), "'combine' is not there yet; there are: route, fallback, vote, cascade."),
+        (
+            YAML.replace("route", "mix"),
+            "'mix' is no kind of ensemble; there are: route, fallback, vote, cascade, best_of, com",
+        ),
         (YAML.replace("route", "vote"), "'rules' is not known here"),
         (YAML.replace("default: small", "default: 2026-11-30"), "support.yaml is no YAML or JSON"),
         ("", "An ensemble must be an object."),
