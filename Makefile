@@ -50,8 +50,8 @@ INTERLEAVINGS ?= 10000
 tune-proof: install ## `penstock tune` on the real vLLM with a planted bad default: the winner is a fifth faster at least (some ten minutes)
 	@$(BIN)/python -m pytest -s -m engines --timeout 3600 tests/worker/tuning
 
-faults: install ## Let a nemesis strike under load, then check the history (SECONDS=600 SEED=1 INTERLEAVINGS=10000, POOL=1: two hosts of a pool)
-	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED) $(if $(POOL),--pool)
+faults: install ## Let a nemesis strike under load, then check the history (SECONDS=600 SEED=1 INTERLEAVINGS=10000, POOL=1: two hosts of a pool, ENSEMBLES=1: ensembles among the load)
+	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED) $(if $(POOL),--pool) $(if $(ENSEMBLES),--ensembles)
 	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) $(BIN)/python -m pytest -q --timeout 3600 \
 		tests/store/test_interleavings.py
 

@@ -14,12 +14,15 @@ alter table slices
     add column place smallint,
     add column picked int[],
     add column released_at timestamptz,
-    add column plan_key text;
+    add column plan_key text,
+    add column agreement double precision not null default 0,
+    add column agreed int not null default 0;
 comment on column slices.fold is 'of a member''s slice: the one that makes one answer of its and the others''';
 comment on column slices.place is 'the member''s place in its ensemble, from 0';
 comment on column slices.picked is 'of a later member: those lines of its range that it is asked';
 comment on column slices.released_at is 'of a later member: since when it is asked';
 comment on column slices.plan_key is 'of a judge: where its questions are; others read the plan of their batch';
+comment on column slices.agreement is 'of a vote: the sum of the agreements of as many lines as `agreed` says';
 create index slices_fold on slices (fold) where fold is not null;
 create index slices_gathering on slices (batch) where state = 'waiting' and model is null;
 

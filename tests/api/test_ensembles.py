@@ -71,6 +71,12 @@ def test_an_operator_adds_looks_at_and_removes_one(
     assert (made["id"], made["version"], made["kind"], made["members"][1]["lines"]) == ("support", "v1", "route", None)
     assert made["rules"] == [{"when": {"regex": "code"}, "use": "coder"}, {"when": None, "use": "tiny"}]
     assert added(client)["version"] == "v1"
+    versions = [
+        added(client, name="odd", rules=None, members=[{"model": "tiny", "params": {"echo": one}}])["version"]
+        for one in (1, 1.0, True, True)
+    ]
+    assert versions == ["v1", "v1", "v2", "v2"], "true is not 1"
+    client.delete(f"{ENSEMBLES}/odd")
     assert added(client, default="coder", rules=[{"when": {"tools": False}, "use": "tiny"}])["version"] == "v2"
     assert [one["version"] for one in client.get(ENSEMBLES).json()["data"]] == ["v2"]
     shown = client.get(f"{ENSEMBLES}/support", params={"version": 1}).json()
@@ -98,6 +104,8 @@ def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, 
     ):  # fmt: skip
         assert error(client.post(ENSEMBLES, json=SUPPORT | changes), 400)["param"] == param
     taken = {"name": "coder", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny"}
+    for name in ("..", "a/./b"):
+        error(client.post(ENSEMBLES, json=SUPPORT | {"name": name}), 400)  # no client could ask for it
     for raw in ("[]", "7", "{}", '"x"'):
         error(client.post(ENSEMBLES, content=raw), 400)
     assert error(client.post(ENSEMBLES, json=taken), 409)["code"] == "name_taken"

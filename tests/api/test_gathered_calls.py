@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -37,21 +37,21 @@ def members(db: Database, settings: Settings) -> Iterator[list[ScriptedIngress]]
     """Three models, each with one worker, and a model that has none."""
     db.run(models.add, "nobody")
     with ExitStack() as stack:
-        yield [stack.enter_context(ScriptedIngress(db, settings, name)) for name in NAMES]
+        yield [stack.enter_context(ScriptedIngress(db, settings, name, revision="r")) for name in NAMES]
 
 
 @pytest.fixture
 def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[httpx.Client]:
-    """A client whose key is for ensembles that are called `mine…` only."""
-    _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine"}))
+    """A client whose key is for two ensembles only."""
+    _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine", "ours"}))
     with http(url, key) as one:
         yield one
 
 
-def make(db: Database, kind: str, *asked: str | dict[str, Any], **more: Any) -> None:
-    """An ensemble that is called `mine`: its first version, or its next."""
+def make(db: Database, kind: str, *asked: str | dict[str, Any], name: str = "mine", **more: Any) -> None:
+    """An ensemble: its first version, or its next."""
     listed = [{"model": one} if isinstance(one, str) else one for one in asked]
-    db.run(ensembles.add, {"name": "mine", "kind": kind, "members": listed, **more})
+    db.run(ensembles.add, {"name": name, "kind": kind, "members": listed, **more})
 
 
 def says(one: ScriptedIngress, text: str, tokens: int = 4, **more: Any) -> None:
@@ -106,8 +106,28 @@ def test_a_fallback_asks_the_next_member_where_one_is_absent_refuses_or_dies(
     sent = json.loads(one.asked[0][2])
     assert (sent["model"], sent["seed"]) == ("one", 3)
     says(one, "from one")
+    kept = {"temperature": 0, "cache": {"mode": "on"}}
+    until(lambda: came(ask(narrow, **kept))[1] == ("one", "reused", None), "what is in the cache is asked of nobody")
     assert [content(ask(narrow)), len(three.asked)] == ["from one", 1], "who comes first is asked first"
     assert error(ask(narrow, model="one"), 403)["code"] == "model_not_allowed"
+
+
+def test_what_is_no_json_is_no_answer_and_half_a_character_is_one(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, _ = members
+    make(db, "fallback", "one", "two")
+    says(one, "from one")
+    says(two, "from two")
+    whole = one.whole
+    deep = b'{"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    for body in (whole[:-5], b"hello", b"[1]", b"", whole[:-1] + b',"x":NaN}', deep):
+        one.whole = body
+        answer = ask(narrow)
+        assert (content(answer), came(answer)[0]) == ("from two", ("one", "failed", "not_json")), body[:40]
+    says(one, "half \ud83d")
+    answer = ask(narrow)
+    assert (content(answer), came(answer)) == ("half ?", [("one", "answered", None)])
 
 
 def test_a_request_that_two_engines_died_of_is_asked_of_no_further_member(
@@ -149,21 +169,18 @@ def test_a_vote_is_decided_by_most_and_who_can_not_change_it_is_aborted(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:
     one, two, three = members
-    make(db, "vote", "one", "two", "three", extract={"normalise": "lower_trim"}, min_responses=3)
+    trims = {"normalise": "lower_trim"}
+    make(db, "vote", *NAMES, extract=trims, min_responses=3, name="ours")  # it hears all of them
+    make(db, "vote", *NAMES, extract=trims, min_responses=2)
     says(one, "no")
     says(two, "Yes ")
     says(three, "yes")
-    answer = ask(narrow)
+    answer = ask(narrow, model="ours")
     assert content(answer) == "Yes ", "the first of those that won, as it was written"
     trace = answer.json()["penstock"]
     assert (trace["winner"], trace["agreement"]) == ("two", 0.6667)
     assert [member["vote"] for member in trace["members"]] == ["no", "yes", "yes"]
     assert answer.json()["usage"] == {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
-    make(db, "vote", "one", "two", "three", extract={"normalise": "lower_trim"}, min_responses=2)
-    one.usual = "full"  # so that both others are needed, and nobody is aborted yet
-    until(lambda: ask(narrow).json().get("penstock", {}).get("version") == "v2", "the second version is known")
-    assert one.left == 0
-    one.usual = "answer"
     one.will("wait")
     answer = ask(narrow)
     assert content(answer) == "Yes "
@@ -343,10 +360,10 @@ def test_each_member_is_counted_for_itself_and_limits_count_the_sum(
     db.run(limits.change, "narrow", {"tokens_per_minute": 600})
     make(db, "vote", "one", "two", "three", min_responses=2)
     refuses(one, 400)
-    says(two, "same", tokens=200)
-    says(three, "same", tokens=300)
+    says(two, "a tie", tokens=200)
+    says(three, "another", tokens=300)
     with serving(settings) as url, http(url, key) as client:
-        assert content(ask(client)) == "same"
+        assert content(ask(client)) == "a tie"
         found = client.get("/v1/limits").json()["data"]
         used = next(row["used"] for row in found if row["name"] == "tokens_per_minute")
         assert 300 < used <= 520, "ten a second flow back"
@@ -380,18 +397,42 @@ def test_a_judge_is_counted_as_the_members_are(
     }  # fmt: skip
 
 
+def test_a_member_has_its_own_time_and_all_together_have_the_calls(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database, settings: Settings
+) -> None:
+    one, two, three = members
+    says(one, "a")
+    says(two, "b")
+    one.usual = three.usual = "wait"
+    make(db, "fallback", "one", "two", timeout_seconds=0.5)
+    answer = ask(narrow)
+    assert came(answer) == [("one", "failed", "call_timeout"), ("two", "answered", None)]
+    until(lambda: one.left == 1, "its worker heard that nobody listens")
+    make(db, "fallback", "one", "three")
+    _, key = db.run(keys.create, "narrow", "other")
+    with serving(settings.model_copy(update={"call_seconds": 1.0})) as url, http(url, key) as hasty:
+        assert error(ask(hasty), 504)["code"] == "call_timeout"
+        one.usual = "answer"
+        make(db, "vote", *NAMES)
+        until(lambda: _tied(ask(hasty)), "the next version is known, and decided by those that answered in time")
+
+
+def _tied(answer: httpx.Response) -> bool:
+    """Whether it is of the vote, whose third member has not answered."""
+    trace = answer.json().get("penstock", {})
+    return trace.get("agreement") == 0.5 and came(answer)[2] == ("three", "failed", "call_timeout")
+
+
 def test_a_client_that_leaves_ends_what_its_members_do(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:
     make(db, "vote", *NAMES)
     for member in members:
         member.will("wait")
-    asked = threading.Thread(target=_leave, args=(narrow, members))
-    asked.start()
-    asked.join(20)
+    body = json.dumps({"model": "mine", **chat()})
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: {narrow.headers['authorization']}\r\n"
+    with socket.create_connection((narrow.base_url.host, narrow.base_url.port or 80)) as leaving:
+        leaving.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        until(lambda: all(member.asked for member in members), "all are asked")
+        assert not any(member.left for member in members)
     until(lambda: [member.left for member in members] == [1, 1, 1], "all heard of it")
-
-
-def _leave(client: httpx.Client, members: list[ScriptedIngress]) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        client.post(CHAT, json={"model": "mine", **chat()}, timeout=1.0)

@@ -150,8 +150,8 @@ def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path
         ("name: [", "support.yaml is no YAML or JSON, line 1"),
         ("!!python/object/apply:os.system ['true']", "support.yaml is no YAML or JSON"),
         (
-            YAML.replace("route", "mix"),
-            "'mix' is no kind of ensemble; there are: route, fallback, vote, cascade, best_of, com",
+            YAML.replace("route", "blend"),
+            "'blend' is no kind of ensemble; there are: route, fallback, vote, cascade, best_of, combine.",
         ),
         (YAML.replace("route", "vote"), "'rules' is not known here"),
         (YAML.replace("default: small", "default: 2026-11-30"), "support.yaml is no YAML or JSON"),
@@ -171,6 +171,10 @@ def test_an_unknown_one_and_a_bad_line_are_one_line_each(penstock: Penstock, tmp
     for words in (("show", "none"), ("try", "none", "x"), ("remove", "none")):
         done = penstock("ensembles", *words)
         assert (done.exit_code, done.stderr) == (1, "penstock: No such ensemble: 'none'.\n")
+    for words in (("show", "../models"), ("remove", "../batches/x"), ("show", ".")):
+        done = penstock("ensembles", *words)
+        assert done.exit_code == 1
+        assert done.stderr.startswith("penstock: There is nothing of this name")
     (tmp_path / "support.yaml").write_text(YAML)
     assert penstock("ensembles", "add", "support.yaml").exit_code == 0
     (tmp_path / "bad.jsonl").write_text('{"body": {}}\n[1]\n')

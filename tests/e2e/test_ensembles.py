@@ -135,10 +135,10 @@ def test_jobs_and_calls_go_by_the_same_rules_and_lines_are_counted(platform: Pla
     assert sum(member["lines"] for member in shown) == lines
 
 
-def made(platform: Platform, kind: str, *members: dict[str, Any], **more: Any) -> None:
+def made(platform: Platform, name: str, kind: str, *members: dict[str, Any], **more: Any) -> None:
     db = Database(sync_engine(postgres.url(platform.runtime / "postgres"), connections=1), lambda _: None)
     try:
-        db.run(ensembles.add, {"name": f"a-{kind}", "kind": kind, "members": list(members), **more})
+        db.run(ensembles.add, {"name": name, "kind": kind, "members": list(members), **more})
     finally:
         db.close()
 
@@ -152,9 +152,10 @@ def aborted(platform: Platform) -> float:
 
 
 def test_a_members_work_that_can_not_change_a_vote_any_more_is_aborted_in_its_engine(platform: Platform) -> None:
-    made(platform, "vote", {"model": "tiny", "params": {"played": "[[hang]]"}}, {"model": "two"}, {"model": "tiny"})
+    hangs = {"model": "tiny", "params": {"played": "[[hang]]"}}
+    made(platform, "panel", "vote", hangs, {"model": "two"}, {"model": "tiny"})
     before = aborted(platform)
-    asked = chat("", "which one?", model="a-vote")["body"]
+    asked = chat("", "which one?", model="panel")["body"]
     body = until(lambda: _answered(platform, asked), "the ensemble is known")
     assert body["choices"][0]["message"]["content"] == "which one?"
     outcomes = [(member["model"], member["outcome"]) for member in body["penstock"]["members"]]
@@ -162,17 +163,35 @@ def test_a_members_work_that_can_not_change_a_vote_any_more_is_aborted_in_its_en
     until(lambda: aborted(platform) == before + 1, "the engine hears of it")
 
 
+def test_every_endpoint_falls_back_streamed_or_not_and_texts_are_voted_on(platform: Platform) -> None:
+    odd, broken = ({"model": "two", "params": {"played": how}} for how in ("[[nul]]", "[[status 500]]"))
+    made(platform, "jury", "vote", odd, {"model": "tiny"}, {"model": "two"}, min_responses=3)
+    made(platform, "spare", "fallback", broken, {"model": "tiny"})
+    pair = {"text_1": "a", "text_2": ["b"], "query": "a", "documents": ["b"]}
+    for path in ("completions", "responses", "embeddings", "score", "rerank"):
+        asked = {"prompt": "a", "input": "a", "model": "spare"} | (pair if path in ("score", "rerank") else {})
+        body = until(lambda path=path, asked=asked: _answered(platform, asked, path), "the ensemble is known")
+        assert (body["model"], body["penstock"]["winner"]) == ("spare", "tiny")
+    for path, text in (("completions", '"text":"a"'), ("responses", '"delta":"a"')):
+        asked = {"prompt": "a", "input": "a", "model": "spare", "stream": True}
+        streamed = platform.http.post(f"/{path}", json=asked)
+        assert json.loads(streamed.headers["x-penstock-ensemble"])["winner"] == "tiny"
+        assert text in streamed.text
+        trace = platform.http.post(f"/{path}", json=asked | {"model": "jury", "stream": False}).json()["penstock"]
+        assert (trace["winner"], [member["vote"] for member in trace["members"]]) == ("tiny", ["a\0", "a", "a"])
+
+
 def test_a_fallback_whose_first_engine_dies_in_the_midst_of_a_call_is_answered_by_the_next(platform: Platform) -> None:
-    made(platform, "fallback", {"model": "two", "params": {"played": "[[die]]"}}, {"model": "tiny"})
-    asked = chat("", "still there?", model="a-fallback")["body"]
+    made(platform, "heir", "fallback", {"model": "two", "params": {"played": "[[die]]"}}, {"model": "tiny"})
+    asked = chat("", "still there?", model="heir")["body"]
     body = until(lambda: _answered(platform, asked), "the ensemble is known")
     first, second = body["penstock"]["members"]
     assert (first["model"], first["outcome"], first["code"]) == ("two", "failed", "engine_crash")
     assert (second["outcome"], body["choices"][0]["message"]["content"]) == ("answered", "still there?")
 
 
-def _answered(platform: Platform, asked: dict[str, Any]) -> dict[str, Any] | None:
-    answer = platform.http.post("/chat/completions", json=asked)
+def _answered(platform: Platform, asked: dict[str, Any], path: str = "chat/completions") -> dict[str, Any] | None:
+    answer = platform.http.post(f"/{path}", json=asked)
     assert answer.status_code in (200, 404), answer.text
     found: dict[str, Any] = answer.json()
     return found if answer.status_code == 200 else None

@@ -8,11 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from e2e.live import PENSTOCK, Platform, chat, said, until
-
-from penstock.stack import postgres
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -72,11 +69,6 @@ def add(platform: Platform, definition: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def rows_of(platform: Platform, query: str) -> list[Any]:
-    with psycopg.connect(postgres.url(platform.runtime / "postgres"), autocommit=True) as connection:
-        return connection.execute(query).fetchall()  # type: ignore[arg-type]
-
-
 def body_of(answer: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = answer["response"]["body"]
     return body
@@ -103,6 +95,8 @@ def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_member
     told = platform.http.get(f"/batches/{batch.id}").json()
     assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members did"
     assert told["versions"] == {"panel": ["v1"], "tiny": ["v1"], "deux": ["v1"]}
+    shown = platform.http.get("/ensembles/panel").json()
+    assert shown["agreement"] == pytest.approx((133 + 267 * 2 / 3) / 400, abs=1e-3)
 
 
 def test_a_fallback_asks_the_next_member_only_for_lines_that_the_one_before_failed(platform: Platform) -> None:
@@ -121,7 +115,7 @@ def test_a_fallback_asks_the_next_member_only_for_lines_that_the_one_before_fail
         said_by = "tiny: 4" if int(answer["custom_id"]) % 10 == 0 else "tiny: 5"
         assert said_by in answer["error"]["message"], answer
         assert "tiny#2: " in answer["error"]["message"]
-    rows = dict(rows_of(platform, f"select place, sum(lines)::int from slices where batch = '{batch.id}'"
+    rows = dict(platform.rows(f"select place, sum(lines)::int from slices where batch = '{batch.id}'"
                               " and place is not null and completed + failed > 0 group by place"))  # fmt: skip
     assert rows == {0: 100, 1: 20, 2: 20}
 

@@ -23,6 +23,9 @@ from uuid import UUID
 import openai
 import psycopg
 from e2e.live import Client, said
+from faults import panel_history
+from faults.panel_history import Spoken
+from faults.panels import Panel
 from store import invariants
 
 _REFUSED: Final = re.compile(r"\[\[status (\d+)\]\]")
@@ -38,6 +41,8 @@ class Line:
 
     custom_id: str
     text: str
+    panel: Panel | None = None
+    """The ensemble that it asks."""
 
     @property
     def poison(self) -> bool:
@@ -49,6 +54,11 @@ class Line:
         """The status with which the engine refuses it, if it does."""
         found = _REFUSED.search(self.text)
         return int(found[1]) if found else None
+
+    @property
+    def questions(self) -> int:
+        """How many it takes, if nothing fails."""
+        return len(self.panel.asked(self.text)) if self.panel else 1
 
 
 @dataclass
@@ -80,9 +90,9 @@ class Verdict:
     doubled: int = 0
     asked: int = 0
     recomputed: int = 0
-    """Questions beyond the first of each line."""
+    """Questions beyond those that each line takes."""
     deadliest: int = 0
-    """Engines that the worst poison line met."""
+    """Engines that the worst poison line met, with one member of its ensemble if it asks one."""
 
     def broken(self, sentences: Iterable[str]) -> None:
         """Add breaches; of one kind only the first few are spelled out."""
@@ -103,7 +113,7 @@ def judge(
     verdict = Verdict()
     with psycopg.connect(database_url, autocommit=True) as database:
         for one in accepted:
-            verdict.broken(_judge_one(one, clients[one.tenant], database, verdict))
+            verdict.broken(judge_one(one, clients[one.tenant], database, blobs, verdict))
         for tenant, client in clients.items():
             verdict.broken(strangers(tenant, client, accepted))
             verdict.broken(bills(tenant, client))
@@ -112,15 +122,21 @@ def judge(
         verdict.broken(blobs_that_must_not_be(database, blobs))
     if journal is not None:
         times = asked(journal, accepted)
-        verdict.asked, verdict.recomputed = times.total(), times.total() - len(times)
-        verdict.deadliest = max((count for text, count in times.items() if Line("", text).poison), default=0)
+        needs = {_noted(line): line.questions for one in accepted for line in one.lines}
+        verdict.asked = times.total()
+        verdict.recomputed = sum(max(0, count - needs[text]) for text, count in times.items())
+        deaths = (-(-count // needs[text]) for text, count in times.items() if Line("", text).poison)
+        verdict.deadliest = max(deaths, default=0)
     return verdict
 
 
 # I1, I2: each line once, with its own answer; counts and usage add up.
 
 
-def _judge_one(one: Accepted, client: Client, database: psycopg.Connection[Any], verdict: Verdict) -> list[str]:
+def judge_one(
+    one: Accepted, client: Client, database: psycopg.Connection[Any], blobs: Path, verdict: Verdict
+) -> list[str]:
+    """Where one batch or job that has ended is not what was accepted; counted in the verdict."""
     answer = client.http.get(f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}")
     if answer.status_code != 200:
         verdict.lost += len(one.lines)
@@ -147,7 +163,11 @@ def _judge_one(one: Accepted, client: Client, database: psycopg.Connection[Any],
         counts = shown["request_counts"]
         return wrong + ([f"{one.id} was never planned and counts {counts}"] if any(counts.values()) else [])
     wrong += _judge_lines(one, state, written, verdict)
-    return wrong + _judge_sums(one, shown, written, _price(database))
+    members: Spoken = {}
+    if any(line.panel for line in one.lines):
+        members = panel_history.spoken(database, blobs, one.id, wrong)
+        wrong += panel_history.judge(one.id, state, one.lines, written, members)
+    return wrong + _judge_sums(one, shown, written, members, _price(database))
 
 
 def _good(line: Mapping[str, Any]) -> bool:
@@ -199,7 +219,7 @@ def _end_of(line: Mapping[str, Any]) -> str:
 
 
 def _may_end(sent: Line, state: str, line: Mapping[str, Any], ended: str) -> bool:
-    if ended == UNANSWERED.get(state):
+    if ended == UNANSWERED.get(state) or sent.panel:  # those are judged with their members
         return True
     if sent.poison:
         return ended == "engine_crash"
@@ -249,19 +269,27 @@ def bills(tenant: str, client: Client) -> list[str]:
 
 
 def _judge_sums(
-    one: Accepted, shown: Mapping[str, Any], written: Sequence[Any], price: tuple[Decimal, Decimal, Decimal]
+    one: Accepted,
+    shown: Mapping[str, Any],
+    written: Sequence[Any],
+    members: Spoken,
+    price: tuple[Decimal, Decimal, Decimal],
 ) -> list[str]:
+    """A line of an ensemble used and cost what its members did, whatever it came to."""
     wrong = []
+    panels = {line.custom_id for line in one.lines if line.panel}
+    answers = [line for line in written if line["custom_id"] not in panels and _good(line)]
+    answers += [line for of_line in members.values() for line in of_line.values() if _good(line)]
     good = sum(_good(line) for line in written)
     counts = {"total": len(one.lines), "completed": good, "failed": len(written) - good}
     if shown["request_counts"] != counts:
         wrong.append(f"{one.id} counts {shown['request_counts']} and its files hold {counts}")
-    usages = [line["response"]["body"]["usage"] for line in written if _good(line)]
+    usages = [line["response"]["body"]["usage"] for line in answers]
     spent = (sum(usage["prompt_tokens"] for usage in usages), sum(usage["completion_tokens"] for usage in usages))
     told = shown["usage"] or {"input_tokens": 0, "output_tokens": 0}
     if (told["input_tokens"], told["output_tokens"]) != spent:
         wrong.append(f"{one.id} was billed {told} and its answers used {spent}")
-    cost = _cost([line for line in written if _good(line)], price)
+    cost = _cost(answers, price)
     if Decimal(shown["cost"]["tokens"] if shown["cost"] else 0) != cost:
         wrong.append(f"{one.id} was charged {shown['cost']} and its answers cost {cost}")
     return wrong
@@ -316,6 +344,12 @@ MUST_NOT_BE = {
     "a trail does not begin at its birth": """
         select t.batch, t.slice, t.becomes from trail t join batches b on b.id = t.batch
         where t.was is null and t.becomes <> case
+            when t.slice in (
+                -- Folds, and members that are asked once others were.
+                select s.id from slices s join ensembles e on e.id = s.ensemble
+                where s.member is null
+                   or s.place > 0 and cast(e.definition as json) ->> 'kind' in ('fallback', 'cascade')
+            ) then 'waiting'
             when t.slice is not null then 'queued' when b.inline then 'in_progress' else 'validating' end""",
     "something of a batch moved or was recorded after its end": """
         select ended.batch, ended.becomes, later.slice, later.becomes as then
@@ -334,6 +368,7 @@ MUST_NOT_BE = {
     "a batch has not ended": """
         select id, state from batches where state not in ('completed', 'cancelled', 'expired', 'failed')""",
     "a lease is open, and everything has ended": "select id, kind, batch from leases where closed_at is null",
+    **panel_history.MUST_NOT_BE,
 }
 
 
@@ -384,9 +419,13 @@ def leftovers(database_url: str, blobs: Path, scratch: Path) -> list[str]:
 
 def asked(journal: Path, accepted: Sequence[Accepted]) -> Counter[str]:
     """How often engines were asked each line that was accepted, by the beginning of its text."""
-    known = {line.text[:_NOTED_CHARACTERS].replace("\t", " ") for one in accepted for line in one.lines}
+    known = {_noted(line) for one in accepted for line in one.lines}
     noted = (entry.split("\t", 2)[2] for entry in journal.read_text().splitlines()) if journal.exists() else ()
     return Counter(text for text in noted if text in known)
+
+
+def _noted(line: Line) -> str:
+    return line.text[:_NOTED_CHARACTERS].replace("\t", " ")
 
 
 _RECOVERY = """

@@ -65,6 +65,10 @@ KINDS: Final = {
 }
 """How often each kind is drawn, in parts of all."""
 
+OF_FOLDS: Final = {"kill io in a fold": 16, "stop io past its lease": 8, "hints doubled": 8}
+"""Where there are ensembles."""
+_STEPS_OF_FOLDS: Final = ("fold.folded", "fold.recording", "fold.recorded", "fold.asking", "fold.asked")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -122,6 +126,7 @@ class Nemesis:
         self._told_to_end: dict[str, float] = {}
         self._stopped: dict[str, int] = {}
         self._killed: set[int] = set()
+        self._armed: dict[str, str] = {}
         self._hinter = Hinter(self.valkey.url, 1.0)
 
     # One turn, and the end.
@@ -148,6 +153,8 @@ class Nemesis:
         for _, undo in sorted(self._due, key=lambda item: item[0]):
             undo()
         self._due.clear()
+        for name in set(self._armed):
+            self._disarm(name)
         end = time.monotonic() + seconds
         while self._told_to_end or any(not self.house.lives(name) for name in self.house.residents):
             assert time.monotonic() < end, f"the house does not come back\n{self.house.tell()}"
@@ -173,7 +180,10 @@ class Nemesis:
                 del self._restarts_at[name]
                 self._told_to_end.pop(name, None)
                 self._stopped.pop(name, None)
-                self.house.start(name)
+                point = self._armed.get(name)
+                self.house.start(name, **({"failpoints": point} if point else {}))
+                if point:
+                    self._killed.add(self.house.pid(name))
                 self._note(f"{name} started", self.house.pid(name))
 
     # Faults. Each says whether there was something to strike.
@@ -212,11 +222,27 @@ class Nemesis:
         if what == "engine":
             name = self._victim("gpu", fault)
             return name is not None and self.house.kill_engine(name)
+        if what == "io in a fold":
+            return self._arm(self._victim("io", fault), fault)
         name = self._victim(what, fault)
         if name is None:
             return False
         self._kill(name)
         return True
+
+    def _arm(self, name: str | None, fault: Fault) -> bool:
+        """Kill it, and let the next one die in a step of its folds."""
+        if name is None or name in self._armed:
+            return False
+        self._armed[name] = f"{_STEPS_OF_FOLDS[fault.victim % len(_STEPS_OF_FOLDS)]}=kill@{1 + fault.victim % 4}"
+        self._kill(name)
+        self._later(20 + fault.seconds, lambda: self._disarm(name))
+        return True
+
+    def _disarm(self, name: str) -> None:
+        """Its next start is an ordinary one; one that never came to its step is killed where it is."""
+        if self._armed.pop(name, None) and self.house.lives(name):
+            self._kill(name)
 
     def _kill(self, name: str) -> None:
         holders, at = self._holders(name), time.time()
@@ -313,9 +339,10 @@ class Nemesis:
             except psycopg.Error:
                 return False
             hints = [hint.generate(model, lane) for model in self.models for lane in LANES] * 5
-            hints += [say(id) for (id,) in open_ for say in (hint.validate, hint.assemble)]
+            hints += [say(id) for (id,) in open_ for say in (hint.validate, hint.assemble, hint.fold)]
         else:
             hints = [hint.validate("batch_of_nobody"), hint.assemble("batch_of_nobody"), hint.validate("")]
+            hints += [hint.fold("batch_of_nobody"), hint.fold("")]
             hints += [hint.Hint("penstock.generate", hint.generate(self.models[0], LANES[0]).queue, {"model": "x"})]
         random.Random(fault.victim).shuffle(hints)
         self._hinter.say(hints)

@@ -1,6 +1,6 @@
 """`make faults`: a house under load, a nemesis for so many seconds, then the history checker. Exit 0 only if all holds.
 
-python -m faults.run --seconds 600 --seed 1 [--pool]
+python -m faults.run --seconds 600 --seed 1 [--pool] [--ensembles]
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from faults.traffic import ABSENT, Tenant
 
 from penstock.service.admin import models, prices
 from penstock.service.core.transaction import Database
+from penstock.service.ensembles import ensembles
 from penstock.store.engine import sync_engine
 
 TENANTS: Final = ("default", "other")
@@ -117,6 +118,8 @@ def built(
         for model in scene.models:
             db.run(models.add, model)
             db.run(prices.set_price, model, input="0.15", cached_input="0.015", output="0.6", gpu_second="0.0008")
+        for panel in scene.panels:
+            db.run(ensembles.add, panel.definition)
         db.close()
         house = stack.enter_context(
             House(
@@ -148,7 +151,9 @@ def run(scene: Scene, seconds: float, seed: int, poison: bool, folder: Path, tel
     with built(scene, folder, journal) as (house, postgres, valkey, networks):
         tell("the house stands")
         nemesis = scene.nemesis(house, postgres, valkey, networks, seed, scene.kinds, scene.models)
-        tenants = [Tenant(name, house.url, house.key_of(name), seed, poison, scene.models) for name in TENANTS]
+        tenants = [
+            Tenant(name, house.url, house.key_of(name), seed, poison, scene.models, scene.panels) for name in TENANTS
+        ]
         for tenant in tenants:
             tenant.start()
         try:
@@ -248,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pool", action="store_true", help="two hosts of one pool, whose four versions take turns")
+    parser.add_argument("--ensembles", action="store_true", help="a vote, a fallback and a cascade among what is asked")
     parser.add_argument("--no-poison", action="store_true", help="no line that kills its engine")
     parser.add_argument("--keep", action="store_true", help="keep logs, database and blobs")
     parser.add_argument("--out", type=Path, default=Path("data"))
@@ -264,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.chmod(0o755)  # the database server is an ordinary user where we are root
     keep = given.keep
     try:
-        done = run(POOL if given.pool else PLAIN, given.seconds, given.seed, not given.no_poison, folder, tell)
+        scene = POOL if given.pool else PLAIN
+        scene = scene.with_panels if given.ensembles else scene
+        done = run(scene, given.seconds, given.seed, not given.no_poison, folder, tell)
         keep |= not done.passed
     except BaseException:
         keep = True
@@ -275,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     given.out.mkdir(parents=True, exist_ok=True)
-    name = f"faults-pool-{given.seed}" if given.pool else f"faults-{given.seed}"
+    name = "-".join(["faults", *["pool"] * given.pool, *["ensembles"] * given.ensembles, str(given.seed)])
     (given.out / f"{name}.json").write_text(json.dumps(done.json(), indent=2) + "\n")
     for breach in done.verdict.breaches:
         print(f"BREACH: {breach}")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from faults import pool_ends
 from faults.house import MODEL, House
 from faults.house_pool import HousePool
-from faults.nemesis import KINDS, LEASE_SECONDS, Nemesis
+from faults.nemesis import KINDS, LEASE_SECONDS, OF_FOLDS, Nemesis
+from faults.panels import Panel, panels
 from faults.pool_nemesis import POOL_KINDS, PoolNemesis
 
 _ENGINE: Final = ("--latency-ms=150", "--jitter=0.5", "--max-num-seqs=16")
@@ -58,6 +59,13 @@ class Scene:
     """End what is the scene's own, once all is checked; what is wrong then."""
     notes: Callable[[House], Counter[str]] = field(default=lambda house: Counter())
     """What else happened, for people."""
+    panels: tuple[Panel, ...] = ()
+    """Ensembles that are there beside the models."""
+
+    @property
+    def with_panels(self) -> Scene:
+        """The same, with ensembles of its models; io workers, which fold, are struck more."""
+        return replace(self, panels=panels(self.models), kinds={**self.kinds, **OF_FOLDS})
 
 
 def _gpu_workers(journal: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from e2e.live import CHAT, chat
 from faults import history
 from faults.history import Accepted, Line, Verdict
 from faults.house import MODEL, House
+from faults.panel_load import PanelLoad
 
 from penstock.service.admin import models, prices
 from penstock.service.core.transaction import Database
@@ -50,19 +51,19 @@ class Past:
 
     @property
     def names(self) -> dict[str, str]:
-        """For statements: a batch, a job of another tenant."""
-        return {"batch": self.batch, "job": self.accepted[2].id}
+        """For statements: a batch, a job of another tenant, a batch of ensembles."""
+        return {"batch": self.batch, "job": self.accepted[2].id, "panels": self.accepted[3].id}
 
-    def file(self, which: str) -> tuple[str, Path]:
+    def file(self, which: str, batch: str) -> tuple[str, Path]:
         """The id and the bytes of its output or error file."""
         ((id, key),) = self.house.rows(
-            f"select f.id, f.blob_key from batches b join files f on f.id = b.{which}_file where b.id = %s", self.batch
+            f"select f.id, f.blob_key from batches b join files f on f.id = b.{which}_file where b.id = %s", batch
         )
         return id, self.house.blobs / key
 
-    def rewrite(self, which: str, change: Callable[[list[Any]], list[Any]]) -> None:
+    def rewrite(self, which: str, change: Callable[[list[Any]], list[Any]], batch: str = "") -> None:
         """Change the lines of its output or error file."""
-        id, path = self.file(which)
+        id, path = self.file(which, batch or self.batch)
         lines = change([json.loads(line) for line in path.read_text().splitlines()])
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self.sql("update files set bytes = %s where id = %s", path.stat().st_size, id)
@@ -90,7 +91,7 @@ def house(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def whole(house: House) -> list[Accepted]:
-    """Two batches, one of them cancelled midway, and a job of another tenant; then only the API is left."""
+    """Three batches, one cancelled midway, one of ensembles, and another tenant's job; then only the API is left."""
     ours, theirs = house.client_of("default"), house.client_of("other")
     lines = [Line(f"a{n}", f"first {n} {'[[status 400]]' if n % 10 == 3 else ''}") for n in range(60)]
     slow = [Line(f"b{n}", f"second {n} {'[[sleep 20000]]' if n > 30 else ''}") for n in range(60)]
@@ -103,6 +104,8 @@ def whole(house: House) -> list[Accepted]:
     third = theirs.http.post("/jobs", json=body).json()["id"]
     ours.watched(second, lambda batch: bool(batch.request_counts and batch.request_counts.completed), "answers")
     ours.sdk.batches.cancel(second)
+    panels = PanelLoad.submit(house, "fourth", 60)
+    ours.ended(panels.id)
     ours.ended(first)
     ours.ended(second)
     house.until(lambda: theirs.http.get(f"/jobs/{third}").json()["status"] == "completed", "the job has ended")
@@ -117,6 +120,7 @@ def whole(house: House) -> list[Accepted]:
         Accepted("default", "batch", first, lines),
         Accepted("default", "batch", second, slow, cancelled=True),
         Accepted("other", "job", third, job),
+        Accepted("default", "batch", panels.id, panels.lines),
     ]
 
 
@@ -139,9 +143,9 @@ def past(house: House, whole: list[Accepted]) -> Iterator[Past]:
 def test_a_history_without_faults_has_no_breach(past: Past) -> None:
     verdict = past.judge()
     assert verdict.breaches == []
-    assert verdict.batches == {"completed": 2, "cancelled": 1}
-    assert (verdict.accepted, verdict.lost, verdict.doubled, verdict.recomputed) == (123, 0, 0, 0)
-    assert verdict.answered + sum(verdict.failed.values()) == 123
+    assert verdict.batches == {"completed": 3, "cancelled": 1}
+    assert (verdict.accepted, verdict.lost, verdict.doubled, verdict.recomputed) == (183, 0, 0, 0)
+    assert verdict.answered + sum(verdict.failed.values()) == 183
     assert verdict.failed["400"] == 6
     assert verdict.failed["batch_cancelled"] > 0
     assert history.leftovers(past.house.database_url, past.house.blobs, past.house.scratch) == []
@@ -199,6 +203,51 @@ IN_ROWS = {
     ),
     "a lease that is open": ("a lease is open", "update leases set closed_at = null, closed_as = null"),
     "a batch that never ends": ("has not ended", "update batches set state = 'finalizing' where id = %(batch)s"),
+    "a wave that was cut twice": (
+        "its wave was cut twice",
+        "insert into trail (batch, slice, was, becomes)"
+        " select batch, slice, was, becomes from trail where was = 'waiting' and becomes = 'queued'",
+    ),
+    "a fold that ran while its member did": (
+        "a fold ran while a member of its was at work",
+        "delete from trail where was = 'running' and becomes = 'done'"
+        " and slice in (select id from slices where place = 1)",
+    ),
+    "a member that went on after its fold was settled": (
+        "a member moved after its fold was settled",
+        "insert into trail (batch, slice, was, becomes)"
+        " select batch, id, 'queued', 'ready' from slices where place = 2",
+    ),
+    "a member's answer that came too late": (
+        "answered a line that was folded already",
+        "update segments set created_at = created_at + interval '1 h'"
+        " where slice in (select id from slices where place = 1)",
+    ),
+    "a member that answered before it was asked": (
+        "answered before it was asked",
+        "update slices set released_at = released_at + interval '1 h' where picked is not null",
+    ),
+    "a member that nobody asked": (
+        "was never asked, and answered",
+        "update slices set picked = null, released_at = null where picked is not null",
+    ),
+    "a later member that did not wait": (
+        "a trail does not begin at its birth",
+        "update trail set becomes = 'queued' where was is null and becomes = 'waiting'"
+        " and slice in (select id from slices where place = 1)",
+    ),
+    "a member's answer that is gone": (
+        "was asked of .* and needs",
+        "delete from segments where slice in (select id from slices where place = 1)",
+    ),
+    "a line that was asked of members that it did not need": (
+        "was asked of .* and needs .* at most",
+        "update slices set place = 2 where place = 1 and picked is not null",
+    ),
+    "a bill without the members": (
+        "was billed",
+        "update batches set input_tokens = input_tokens / 2 where id = %(panels)s",
+    ),
     "a blob that is gone": (
         "is not there, and a row names it",
         "update segments set blob_key = 'x' where id = (select min(id) from segments where data is null)",
@@ -254,6 +303,59 @@ def test_it_sees_what_is_planted_in_files(past: Past, planted: str) -> None:
     assert seen(past, meaning)
 
 
+# What is planted in answers of ensembles: how one of them changes.
+Answer = dict[str, Any]
+
+
+def other_winner(answer: Answer) -> None:
+    answer["penstock"]["winner"] = "tiny#3"
+
+
+def one_tells_more(answer: Answer) -> None:
+    answer["penstock"]["members"][0]["tokens"] += 1
+
+
+def one_is_missing(answer: Answer) -> None:
+    del answer["penstock"]["members"][-1]
+
+
+def less_used(answer: Answer) -> None:
+    answer["usage"]["prompt_tokens"] -= 1
+
+
+def another_text(answer: Answer) -> None:
+    answer["choices"][0]["message"]["content"] += "?"
+
+
+@pytest.mark.parametrize(
+    ("change", "meaning"),
+    [
+        (other_winner, "has the trace .* and its verdict is"),
+        (one_tells_more, "says of member 0"),
+        (one_is_missing, "tells of members"),
+        (less_used, "used .* and its members"),
+        (another_text, "says 'line 0 of fourth please\\?'"),
+    ],
+)
+def test_it_sees_an_ensembles_answer_that_is_not_its_members(
+    past: Past, change: Callable[[Answer], None], meaning: str
+) -> None:
+    def changed(lines: Lines) -> Lines:
+        change(lines[0]["response"]["body"])
+        return lines
+
+    past.rewrite("output", changed, past.accepted[3].id)
+    assert seen(past, f"fourth-0 of .* {meaning}")
+
+
+def test_it_sees_an_ensembles_line_that_failed_though_it_has_a_verdict(past: Past) -> None:
+    def quorum(line: Answer) -> Answer:
+        return line | {"response": None, "error": {"code": "ensemble_quorum", "message": ""}}
+
+    past.rewrite("output", lambda lines: [quorum(lines[0]), *lines[1:]], past.accepted[3].id)
+    assert seen(past, "fourth-0 of .* has an answer of member 0")
+
+
 def seen(past: Past, meaning: str) -> list[str]:
     breaches = past.judge().breaches
     assert any(re.search(meaning, breach) for breach in breaches), breaches
@@ -269,7 +371,7 @@ def test_lost_and_doubled_lines_are_counted_and_only_a_few_spelled_out(past: Pas
 
 
 def test_it_sees_what_was_sent_otherwise_than_it_ended(past: Past) -> None:
-    first, second, _ = past.accepted
+    first, second, *_ = past.accepted
     second.cancelled = False
     assert seen(past, f"{second.id} ended as cancelled, which nobody asked for")
     first.lines = [*first.lines[:5], Line("a5", "first 5 [[die]]"), *first.lines[6:]]

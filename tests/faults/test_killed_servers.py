@@ -15,6 +15,7 @@ from e2e.live import CHAT, chat, jsonl
 from faults.house import House
 from faults.load import Load, check, requests
 from faults.one_of_each import arm, revive
+from faults.panel_load import PanelLoad
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -246,3 +247,17 @@ def test_a_keeper_that_dies_while_it_reaps_has_freed_nothing_and_the_next_one_fr
     load.has_each_answer_once(house)
     reaped = house.rows("select crashes from slices where batch = %s and crashes > 0", load.id)
     assert reaped == [(1,)] * held
+
+
+def test_io_workers_that_die_while_a_fold_is_recorded_and_while_it_asks_further_cost_no_question(
+    house: House, journal: Path
+) -> None:
+    arm(house, "io-1", "fold.recorded=kill")
+    load = PanelLoad.submit(house, "gathered", 30)
+    dies(house, "io-1")
+    arm(house, "io-1", "fold.asking=kill")
+    dies(house, "io-1")
+    revive(house)
+    load.is_as_its_rules_say(house)
+    load.asked_once(journal)
+    assert load.folds(house).count("reaped") >= 2

@@ -18,6 +18,7 @@ import httpx
 from e2e.live import CHAT, ENDED, chat, jsonl
 from faults.history import Accepted, Line
 from faults.house import MODEL
+from faults.panels import Panel
 
 LANES: Final = ("priority", "standard", "standard", "flex")
 ABSENT: Final = "absent"
@@ -40,6 +41,8 @@ class Tenant:
     poison: bool
     models: Sequence[str] = (MODEL,)
     """What its batches and jobs ask for, each for one of them."""
+    panels: Sequence[Panel] = ()
+    """Ensembles that they may ask for instead; a batch may ask for several."""
     most_open_lines: int = 3_000
     accepted: list[Accepted] = field(default_factory=list)
     """In the order of acceptance; read by others once it is there."""
@@ -105,9 +108,9 @@ class Tenant:
         count = self._chance.choice((1, 30, 200, 200, 700, 1_500))
         lines = self._lines(f"{self.name} batch {number}", count)
         model = self._model()
-        asked = [chat(line.custom_id, line.text, model) for line in lines]
+        asked = [_asked(line, model) for line in lines]
         hurried = self._chance.random() < 0.08
-        if hurried:
+        if hurried and not any(line.panel for line in lines):
             for one in asked[-2:]:
                 one["body"]["model"] = ABSENT
         name = f"{self.name}-{number}"
@@ -120,9 +123,9 @@ class Tenant:
 
     def _job(self) -> None:
         number = self._next()
-        lines = self._lines(f"{self.name} job {number}", self._chance.choice((1, 3, 20, 60)))
-        model = self._model()
-        requests = [{"custom_id": line.custom_id, "body": chat("", line.text, model)["body"]} for line in lines]
+        lines = self._lines(f"{self.name} job {number}", self._chance.choice((1, 3, 20, 60)), mixed=False)
+        model = lines[0].panel.name if lines[0].panel else self._model()
+        requests = [{"custom_id": line.custom_id, "body": _asked(line, model)["body"]} for line in lines]
         body = {"model": model, "endpoint": CHAT, "requests": requests} | self._lane()
         self._accept(self._send(f"job-{self.name}-{number}", "/jobs", json=body), "job", lines, False)
 
@@ -149,16 +152,28 @@ class Tenant:
     def _lane(self) -> dict[str, str]:
         return {"lane": self._chance.choice(LANES)}
 
-    def _lines(self, name: str, count: int) -> list[Line]:
+    def _lines(self, name: str, count: int, *, mixed: bool = True) -> list[Line]:
+        asked = self._asks(mixed)
         refused = self._chance.random() < 0.3
-        lines = [
-            Line(f"{name} {n}", f"{name} line {n} {'[[status 400]]' if refused and n % 10 == 3 else 'please'}")
-            for n in range(count)
-        ]
+        lines = []
+        for n in range(count):
+            panel = asked[n % len(asked)]
+            word = panel.words[n // len(asked) % len(panel.words)] if panel else "please"
+            end = "[[status 400]]" if refused and n % 10 == 3 else word
+            lines.append(Line(f"{name} {n}", f"{name} line {n} {end}", panel))
         if self.poison and self._chance.random() < 0.06:
             at = self._chance.randrange(count)
-            lines[at] = Line(f"{name} {at}", f"{name} line {at} [[die]]")
+            lines[at] = Line(f"{name} {at}", f"{name} line {at} [[die]]", lines[at].panel)
         return lines
+
+    def _asks(self, mixed: bool) -> Sequence[Panel | None]:
+        """What lines ask for, in turn; None: a model."""
+        if not self.panels:
+            return [None]
+        draw = self._chance.random()
+        if draw < 0.6:
+            return [self._chance.choice(self.panels)]
+        return [None, *self.panels] if mixed and draw < 0.75 else [None]
 
     def _accept(self, made: dict[str, Any], kind: str, lines: list[Line], hurried: bool) -> None:
         one = Accepted(self.name, kind, made["id"], lines, hurried=hurried)
@@ -182,3 +197,9 @@ class Tenant:
             self.repeated += 1
             time.sleep(self._chance.uniform(0.05, 0.4))
         raise Broken(f"{what} was never answered")
+
+
+def _asked(line: Line, model: str) -> dict[str, Any]:
+    """The request of a line that asks its ensemble, or this model."""
+    more = line.panel.body(line.text) if line.panel else {}
+    return chat(line.custom_id, line.text, line.panel.name if line.panel else model, **more)

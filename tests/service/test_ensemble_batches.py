@@ -119,3 +119,13 @@ def test_what_params_make_of_a_line_is_checked_as_if_it_had_said_so(desk: Desk, 
     assert desk.errors(request("a", "support", body={"model": "support", "stream": True})) == [
         ("invalid_request", "body.stream", 1)
     ]
+
+
+def test_a_line_that_a_vote_can_not_answer_is_refused_for_what_it_asks(desk: Desk, world: World) -> None:
+    members = [{"model": "tiny"}, {"model": "coder"}]
+    world.db.run(ensembles.add, {"name": "panel", "kind": "vote", "members": members})
+    for asked in ({"tools": [{"type": "function"}]}, {"functions": [{"name": "f"}]}):
+        assert desk.errors(line(1, "code", "panel", **asked)) == [("ensemble_without_tools", "body", 1)]
+    world.db.run(ensembles.add, {"name": "spare", "kind": "fallback", "members": members})
+    batch = desk.validate(line(1, "code", "spare", tools=[{"type": "function"}]))
+    assert world.find(batch).state == "in_progress"

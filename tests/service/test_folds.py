@@ -13,13 +13,14 @@ from store import as_holder
 from store.world import CHAT, World
 
 from penstock.domain.api_errors import LeaseLost
+from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES
 from penstock.domain.work.slice import Claim
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service.admin import models
+from penstock.service.admin import limits, models
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Transaction
 from penstock.service.ensembles import ensembles
@@ -175,6 +176,15 @@ def test_a_vote_without_enough_answers_is_its_lines_error_with_each_members_reas
     assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": "ensemble_quorum", "q3": ("x", "a")}
 
 
+def test_an_answer_with_half_a_character_is_that_lines_answer_and_no_trouble_of_its_batch(folded: FoldDesk) -> None:
+    batch = folded.batch("panel", count=2)
+    folded.says("a", lambda n: "half \ud83d" if n == 1 else "yes")
+    for member in "bc":
+        folded.says(member, lambda _: "yes")
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("yes", "b"), "q2": ("yes", "a")}
+
+
 def test_each_wave_asks_only_the_lines_that_need_it(folded: FoldDesk, world: World) -> None:
     batch = folded.batch("safe")
     assert [(row.place, row.state) for row in world.slices(batch)] == [
@@ -263,7 +273,9 @@ def test_a_fold_whose_holder_fell_silent_is_done_by_another_and_the_first_is_ref
     assert silent is not None
     assert folded.due(batch) is None, "it is held"
     assert world.reap(batch) == 1
+    assert world.slices(batch)[0].crashes == 1
     assert folded.fold(batch) == 1
+    assert world.slices(batch)[0].crashes == 0, "a wave further, it may be tried as often again"
     with pytest.raises(LeaseLost):
         Folding(world.db, folded.desk.blobs, silent, world.settings).run()
     assert folded.says("b", str) == [1], "asked once"
@@ -379,3 +391,27 @@ def test_what_a_judge_is_asked_goes_with_its_batch(folded: FoldDesk, world: Worl
     assert set(folded.results(batch).values()) == {("1", "b"), ("2", "b")}, "what there is"
     world.db.run(lambda tx: sweep.delete_leftovers(tx.conn, [batch]))
     assert world.one("select count(*) from intents where blob_key = :key and doomed_at is not null", key=key) == 1
+
+
+def test_a_line_is_open_as_often_as_members_are_asked_at_once(folded: FoldDesk, world: World) -> None:
+    world.db.run(limits.change, "acme", {"queued_lines": 8})
+    batch = folded.batch("panel", 3)
+    [error] = world.find(batch).errors
+    assert (world.find(batch).state, error["code"]) == ("failed", "rate_limit_exceeded")
+    assert world.find(folded.batch("safe", 3)).state == "in_progress", "later members are asked once there is room"
+
+
+def test_a_line_that_two_engines_died_of_is_not_tried_on_the_next_members(folded: FoldDesk, world: World) -> None:
+    batch = folded.batch("safe", 2)
+    claim = folded.claim("a")
+    assert claim is not None
+    records = [output.ended(batch, 1, "q1", CRASHED), output.answered(batch, 2, "q2", 400, "r", refusal(400))]
+    key = blob_key("acme", "segments")
+    world.db.run(work.intend, key)
+    folded.desk.blobs.put(key, work.SliceAnswers(claim, 1, records).framed)
+    world.db.run(as_holder.flush, claim, 1, records, key)
+    world.db.run(as_holder.settle, claim)
+    assert folded.fold(batch) == 1
+    assert folded.says("b", str) == [2]
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": ("2", "b")}

@@ -91,6 +91,15 @@ class Life(RuleBasedStateMachine):
         self.end_validation(self.model.tasks[-1], sizes, 0)
 
     @precondition(lambda self: len(self.batches) < MOST_BATCHES)
+    @rule(kind=st.sampled_from(["vote", "fallback"]), sizes=st.lists(st.integers(1, 3), min_size=1, max_size=2))
+    def submit_to_an_ensemble(self, kind: str, sizes: list[int]) -> None:
+        self.submit(Lane.STANDARD)
+        self.take_task("validate", self.batches[-1])
+        task = self.model.tasks[-1]
+        self.run(self.world.begin_folds, task.found, task.lease, sizes, kind)
+        self.model.lose(task)
+
+    @precondition(lambda self: len(self.batches) < MOST_BATCHES)
     @rule(size=st.integers(1, 4))
     def submit_inline(self, size: int) -> None:
         self.batches.append(self.world.job(size))

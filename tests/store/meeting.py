@@ -11,22 +11,24 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import text
-from store import as_holder, invariants
+from store import as_folder, as_holder, invariants
 from store.scenes import Scene, Scenes
 from store.steps import Stage
 from store.world import MODEL, World, records, remaining
 
 from penstock.domain.api_errors import Conflict, LeaseLost
 from penstock.domain.work.batch import BatchState, LineError
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.lane import LANES, Lane
 from penstock.domain.work.slack import Outlook
 from penstock.service.control import cancel, steer
 from penstock.service.core.transaction import Transaction
-from penstock.service.lifecycle import dispatch, work
+from penstock.service.lifecycle import dispatch, folds, work
 from penstock.service.planning import validate
 from penstock.service.planning.scan import Scan
 from penstock.service.results import assemble
 from penstock.store.batches import batches
+from penstock.store.work.folds import Absence
 
 Move = Callable[[Transaction, World, Scenes, Scene], Any]
 
@@ -75,12 +77,34 @@ ASSEMBLY: dict[str, Move] = {
     "commit late": lambda tx, w, a, s: assemble.commit(tx, s.found, s.tasks[0], BatchState.COMPLETED, None, None),
     "take": lambda tx, w, a, s: work.claim_batch(tx, w.keeper, s.batch, "assemble", uuid.uuid4(), w.settings),
 }
+FOLD: dict[str, Move] = {
+    "ask": lambda tx, w, a, s: folds.ask(tx, the_fold(s), {1: [2]}, {}, w.settings),
+    "fold": lambda tx, w, a, s: as_folder.fold(tx, the_fold(s), w.settings),
+    "record fold": lambda tx, w, a, s: as_folder.keep(tx, the_fold(s), [as_folder.record(s.batch, 1)], 7),
+    "settle fold": lambda tx, w, a, s: as_holder.settle(tx, s.claim),
+    "release": lambda tx, w, a, s: work.release(tx, s.claim.lease),
+    "unreadable": lambda tx, w, a, s: work.unreadable(tx, s.claim),
+    "beat": lambda tx, w, a, s: work.beat(tx, w.keeper, [s.claim.lease], w.settings),
+    "beat without": lambda tx, w, a, s: work.beat(tx, w.keeper, [], w.settings),
+    "take fold": lambda tx, w, a, s: as_folder.claim(tx, w.keeper, s.batch, w.settings),
+    "pass over": lambda tx, w, a, s: folds.pass_over(tx, Absence(s.batch, MODEL, the_fold(s).definition, 1_000.0)),
+    "claim": lambda tx, w, a, s: work.claim(tx, a.other, list(LANES), uuid.uuid4(), w.settings, None, 8),
+    "feed": lambda tx, w, a, s: dispatch.feed(tx, MODEL, w.settings),
+    "promote": lambda tx, w, a, s: dispatch.put(tx, outlook(s.batch), True, w.settings),
+}
 MOVES: dict[str, dict[str, Move]] = {
+    "folding": ANYWHERE | FOLD,
     "running": ANYWHERE | SLICE,
     "validating": ANYWHERE | TASK | VALIDATION,
     "finalizing": ANYWHERE | TASK | ASSEMBLY,
 }
 REFUSED = Scan(errors=[LineError("invalid_request", "no", None, 1)], error_count=1)
+
+
+def the_fold(scene: Scene) -> FoldClaim:
+    """The one that is in a hand."""
+    assert scene.fold is not None
+    return scene.fold
 
 
 def kind(scene: Scene) -> str:
@@ -157,6 +181,11 @@ def agree(scene: Scene, done: list[tuple[str, Any]], lapsed: bool, look: psycopg
     charged = look.execute("select max(deaths) from suspects where slice = any(%s)", [[c.slice for c in scene.claims]])
     if "trial" not in dict(done):
         assert charged.fetchone() in [(None,), (1,)], "one death is charged twice"
+    if scene.kind == "folding":
+        asked = look.execute("select count(*) from trail where batch = %s and was = 'waiting' and becomes = 'queued'",
+                             [scene.batch], prepare=True).fetchone()  # fmt: skip
+        assert asked in [(0,), (1,)], "its wave is cut twice"
+        assert not (reaped and any(name in ("ask", "fold", "settle fold") for name, _ in well)), "a zombie folded"
     claims = [claim for name, result in well if name == "claim" for claim in result]
     assert len({claim.slice for claim in claims}) == len(claims), "claimed twice"
     assert state
@@ -166,9 +195,9 @@ LAST = ("begin", "begin late", "refuse", "give up", "commit", "commit late")
 
 
 def lines(look: psycopg.Connection, batch: str) -> list[list[int]]:
-    """The lines of each of a batch's segments, in the order of their acceptance."""
-    query = "select g.lines from segments g join slices s on s.id = g.slice where s.batch = %s order by g.id"
-    return [row[0] for row in look.execute(query, [batch], prepare=True)]
+    """The lines of each of a batch's segments, in the order of their acceptance; of an ensemble's those folded."""
+    query = "select g.lines from segments g join slices s on s.id = g.slice where s.batch = %s and s.fold is null"
+    return [row[0] for row in look.execute(f"{query} order by g.id".encode(), [batch], prepare=True)]
 
 
 def drain(tx: Transaction, world: World, scenes: Scenes, scene: Scene) -> str:
@@ -197,6 +226,8 @@ def drain(tx: Transaction, world: World, scenes: Scenes, scene: Scene) -> str:
             if left := remaining(claim):
                 as_holder.flush(tx, claim, 1, records(claim, *left), None)
             as_holder.settle(tx, claim)
+        while one := as_folder.claim(tx, world.keeper, scene.batch, world.settings):
+            as_folder.fold(tx, one, world.settings)
     raise AssertionError("it does not end")
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from store.world import remaining
 
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 
@@ -62,6 +63,17 @@ class Task(Held):
     kind: str = ""
 
 
+@dataclass
+class Folding(Held):
+    """A lease of a fold, with what was decided under it."""
+
+    fold: FoldClaim = None  # type: ignore[assignment]
+    asked: dict[int, list[int]] | None = None
+    """Later members that were asked for lines, if they were."""
+    settled: bool = False
+    seq: int = 0
+
+
 class Model:
     """All leases that were ever opened, and the lines that were recorded under them."""
 
@@ -71,6 +83,7 @@ class Model:
         self.helpers: list[Person] = []
         self.slices: list[Slice] = []
         self.tasks: list[Task] = []
+        self.folds: list[Folding] = []
         self.recorded: dict[int, dict[int, bool]] = {}
         self.suspects: dict[tuple[int, int], tuple[int, int | None]] = {}
 
@@ -80,8 +93,8 @@ class Model:
 
     @property
     def held(self) -> list[Held]:
-        """Leases of both kinds."""
-        return [*self.slices, *self.tasks]
+        """Leases of all kinds."""
+        return [*self.slices, *self.tasks, *self.folds]
 
     def current(self) -> set[int]:
         """Leases that count."""
@@ -97,7 +110,11 @@ class Model:
 
     def record(self, held: Slice, lines: tuple[int, ...], failed: bool) -> None:
         """Lines were recorded: each once, whoever sends it."""
-        known = self.recorded.setdefault(held.claim.slice, {})
+        self.add(held.claim.slice, lines, failed)
+
+    def add(self, slice: int, lines: tuple[int, ...], failed: bool) -> None:
+        """The same, by the slice."""
+        known = self.recorded.setdefault(slice, {})
         assert not known.keys() & set(lines), "a line is recorded twice"
         known.update(dict.fromkeys(lines, failed))
 
@@ -121,6 +138,7 @@ class Model:
         """Only these leases are still known, and these slices' segments and suspects are gone."""
         self.slices = [held for held in self.slices if held.lease in kept and held.claim.slice not in swept]
         self.tasks = [task for task in self.tasks if task.lease in kept]
+        self.folds = [one for one in self.folds if one.lease in kept and one.fold.claim.slice not in swept]
         self.recorded = {slice: lines for slice, lines in self.recorded.items() if slice not in swept}
         self.suspects = {at: known for at, known in self.suspects.items() if at[0] not in swept}
 

@@ -12,9 +12,11 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from store.world import MODEL, World
+from store import as_folder, as_holder
+from store.world import MODEL, World, remaining
 
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 from penstock.service.lifecycle import work
@@ -35,11 +37,13 @@ begin
     insert into file_sums (tenant, files, bytes) select tenant, 1, bytes
     from files where id = (select input_file from batches where id = copy);  -- as its trigger does, which sleeps here
     insert into slices overriding system value select (jsonb_populate_record(s, jsonb_build_object(
-        'id', s.id + shift, 'batch', copy, 'lease', s.lease + shift, 'model', as_model))).*
+        'id', s.id + shift, 'batch', copy, 'lease', s.lease + shift, 'fold', s.fold + shift,
+        'model', case when s.model is null then null else as_model end))).*
     from slices s where batch = proto;
     insert into leases overriding system value select (jsonb_populate_record(l, jsonb_build_object(
         'id', l.id + shift, 'batch', copy, 'slice', l.slice + shift, 'nonce', gen_random_uuid(),
-        'holder', case l.kind when 'slice' then as_holder else as_keeper end,
+        'holder', case when l.kind = 'slice' and (select s.model is not null from slices s where s.id = l.slice)
+                  then as_holder else as_keeper end,
         'opened_at', clock_timestamp(), 'expires_at', expires))).*
     from leases l where batch = proto;
     insert into segments overriding system value select (jsonb_populate_record(g, jsonb_build_object(
@@ -81,6 +85,8 @@ class Scene:
     found: Batch | None = None
     tasks: tuple[int, ...] = ()
     """Leases of a validation or assembly, the present one last."""
+    fold: FoldClaim | None = None
+    """That is in an io worker's hand."""
 
     @property
     def claim(self) -> Claim:
@@ -109,6 +115,8 @@ class Scenes:
         for whole, rest, inline in itertools.product((False, True), ("none", "ready", "queued"), (False, True)):
             if not inline or rest == "none":
                 self._running(whole, rest, inline)
+        for whole in (False, True):
+            self._folding(whole)
         for late in (False, True):
             self._task("validating", late)
             self._task("finalizing", late)
@@ -126,6 +134,20 @@ class Scenes:
         name = f"running {'whole' if whole else 'half'}, {'inline' if inline else rest}"
         self._add(Scene(name, batch, "running", (claim,)))
 
+    def _folding(self, whole: bool) -> None:
+        """A fallback's first member answered one line of two, or both, and their fold is in a hand."""
+        world = self.world
+        batch = world.validating()
+        world.db.run(world.begin_folds, *world.claim_batch(batch, "validate"), (2,), "fallback")
+        claim = world.claimed(self.holder)
+        assert len(remaining(claim)) == 2
+        world.flush(claim, 1, 1)
+        world.flush(claim, 2, 2, failed=not whole)
+        world.db.run(as_holder.settle, claim)
+        fold = world.db.run(as_folder.claim, world.keeper, batch, world.settings)
+        assert fold is not None
+        self._add(Scene(f"folding {'whole' if whole else 'half'}", batch, "folding", (fold.claim,), fold=fold))
+
     def _task(self, kind: str, again: bool) -> None:
         """A batch is being validated or assembled, for the first or (the first holder fell silent) the second time."""
         world, what = self.world, "validate" if kind == "validating" else "assemble"
@@ -141,7 +163,9 @@ class Scenes:
 
     def _add(self, scene: Scene) -> None:
         """Keep a scene to copy, hidden from claims and beats."""
-        self.world.sql("update slices set model = 'hidden' where batch = :batch", batch=scene.batch)
+        self.world.sql(
+            "update slices set model = 'hidden' where batch = :batch and model is not null", batch=scene.batch
+        )
         self.world.sql("update leases set holder = :nobody where batch = :batch", batch=scene.batch, nobody=UUID(int=0))
         self.protos[scene.name] = scene
 
@@ -155,13 +179,15 @@ class Scenes:
             clock_timestamp() {"-" if overdue else "+"} interval '1 h')"""
         holders = (self.holder.id, self.world.keeper.id)
         self.look.execute(copy.encode(), [proto.batch, batch, shift, MODEL, *holders])
+        claims = tuple(
+            dataclasses.replace(claim, batch=batch, slice=claim.slice + shift, lease=claim.lease + shift)
+            for claim in proto.claims
+        )
         return dataclasses.replace(
             proto,
             batch=batch,
-            claims=tuple(
-                dataclasses.replace(claim, batch=batch, slice=claim.slice + shift, lease=claim.lease + shift)
-                for claim in proto.claims
-            ),
+            claims=claims,
+            fold=proto.fold and dataclasses.replace(proto.fold, claim=claims[0]),
             found=proto.found and dataclasses.replace(proto.found, id=batch),
             tasks=tuple(task + shift for task in proto.tasks),
         )

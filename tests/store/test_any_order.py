@@ -15,19 +15,27 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import get_state_machine_test, invariant, precondition, rule
 from sqlalchemy import text
-from store import as_holder, invariants
+from store import as_folder, as_holder, invariants
 from store.life import Life, part, pick, some
-from store.model import Slice
-from store.world import World, records
+from store.model import Folding, Slice
+from store.world import MODEL, World, records
 
 from penstock.domain.accounts.account import accounts
+from penstock.domain.ensembles.definition import read
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.lane import LANES, Lane
 from penstock.service.core.transaction import Transaction
-from penstock.service.lifecycle import dispatch, work
+from penstock.service.lifecycle import dispatch, folds, work
 from penstock.store.accounts.fair_turns import ACCOUNT
 from penstock.store.batches import files
+from penstock.store.work.folds import Absence
 
+DUE = """
+    select exists (
+        select from slices s where s.batch = :batch and s.ensemble is not null and s.member is null
+          and s.state = 'waiting' and not s.held
+          and not exists (select from slices m where m.fold = s.id and m.state in ('queued', 'ready', 'running')))"""
+NOBODY = read(as_folder.definition("fallback", MODEL, MODEL))
 ENDED = ["completed", "cancelled", "expired", "failed"]
 
 
@@ -169,6 +177,49 @@ class Lives(Life):
         for one in whole:
             one.settled, one.current = True, False
 
+    @precondition(lambda self: self.batches)
+    @rule(which=pick, next=st.booleans())
+    def take_fold(self, which: int, next: bool) -> None:
+        """Claim a fold whose members are all settled or gone."""
+        batch = (self.run(folds.waiting) if next else None) or self.of(which)
+        due = self.world.one(DUE, batch=batch)
+        one = self.run(as_folder.claim, self.world.keeper, batch, self.settings)
+        assert (one is not None) == due
+        if one:
+            held = Folding(one.claim.lease, self.world.keeper, self.model.now(), uuid.uuid4(), batch, fold=one)
+            self.model.folds.append(held)
+            assert one.claim.recorded == self.model.recorded.get(one.claim.slice, {}).keys()
+
+    @precondition(lambda self: self.model.folds)
+    @rule(which=pick, bits=some, ends=st.booleans())
+    def fold(self, which: int, bits: int, ends: bool) -> None:
+        """Record some of what is decided, or all of it, and ask later members or settle."""
+        held = self.any(self.model.folds, which)
+        if held.asked is not None or held.settled:
+            with self.lost_unless(True):  # its commit was not heard
+                self.run(as_folder.end, held.fold, as_folder.Decided([], held.asked or {}), self.settings)
+            return
+        decided = self.run(as_folder.decide, held.fold)
+        kept = decided.records if ends else part(decided.records, bits)
+        if kept:
+            held.seq += 1
+            with self.lost_unless(held.current):
+                self.run(as_folder.keep, held.fold, kept, held.seq)
+            if held.current:
+                for one in kept:
+                    self.model.add(held.fold.claim.slice, (one.number,), one.failed)
+        if ends:
+            with self.lost_unless(held.current):
+                self.run(as_folder.end, held.fold, decided, self.settings)
+            if held.current:
+                held.asked, held.settled, held.current = decided.picked, not decided.picked, False
+
+    @precondition(lambda self: self.batches)
+    @rule(which=pick)
+    def pass_over(self, which: int) -> None:
+        """Nobody serves its members for long."""
+        self.run(folds.pass_over, Absence(self.of(which), MODEL, NOBODY, 1_000.0))
+
     def flushable(self) -> list[Slice]:
         """Leases under which something is left to send."""
         return [held for held in self.model.slices if held.left]
@@ -251,10 +302,11 @@ class Lives(Life):
         assert len(after) == found.total or found.state is not BatchState.COMPLETED
 
     def lines(self, batch: str) -> list[tuple[int, int, bool]]:
-        """Slice, number and failure of each recorded line of a batch."""
+        """Slice, number and failure of each recorded line of a batch; of an ensemble's those that are folded."""
         rows = self.world.rows(
             "select g.slice, line, line = any(g.failed_lines) as failed"
-            " from segments g join slices s on s.id = g.slice, unnest(g.lines) as line where s.batch = :batch",
+            " from segments g join slices s on s.id = g.slice, unnest(g.lines) as line"
+            " where s.batch = :batch and s.fold is null",
             batch=batch,
         )
         return [(row.slice, row.line, row.failed) for row in rows]

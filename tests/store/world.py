@@ -6,17 +6,18 @@ import asyncio
 import uuid
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from sqlalchemy import text
-from store import as_holder, invariants
+from store import as_folder, as_holder, invariants
 
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.hint import Hint
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import LANES, Lane
-from penstock.domain.work.slice import Claim, Cut
+from penstock.domain.work.slice import Claim, Cut, FoldCut
 from penstock.domain.work.terms import Terms
 from penstock.formats import output
 from penstock.formats.output import Record
@@ -121,14 +122,21 @@ class World:
 
     def begin(self, tx: Transaction, found: Batch, lease: int, sizes: Sequence[int], model: str = MODEL) -> None:
         """Validation's commit, of a plan with slices of so many lines."""
-        cuts, first = [], 1
-        for size in sizes:
-            cuts.append(Cut(model, first * 100, size * 100, size, first, first + size - 1, size * 10))
-            first += size
-        scanned = Scan(numbers=array("I", range(1, first)), models=[LineModel(model)])
+        self._begin(tx, found, lease, _cuts(sizes, model), model)
+
+    def begin_folds(self, tx: Transaction, found: Batch, lease: int, sizes: Sequence[int], kind: str) -> None:
+        """The same of lines that ask an ensemble of three members, all one model."""
+        ensemble = as_folder.add(tx, kind, MODEL, MODEL, MODEL)
+        chosen = [ensemble.chosen(member) for member in ensemble.definition.members]
+        cuts = [FoldCut(tuple(replace(cut, chosen=one) for one in chosen)) for cut in _cuts(sizes, MODEL)]
+        self._begin(tx, found, lease, cuts, MODEL)
+
+    def _begin(self, tx: Transaction, found: Batch, lease: int, cuts: Sequence[Cut | FoldCut], model: str) -> None:
+        lines = sum(cut.members[0].lines for cut in cuts)
+        scanned = Scan(numbers=array("I", range(1, lines + 1)), models=[LineModel(model)])
         key = f"{found.tenant}/plans/{uuid.uuid4().hex}"
         files.intend(tx.conn, key)
-        validate.begin(tx, found, lease, scanned, key, cuts, self.settings)
+        validate.begin(tx, found, lease, scanned, key, list(cuts), self.settings)
 
     def batch(
         self,
@@ -262,10 +270,14 @@ class World:
                 self.db.run(self.begin, *self.claim_batch(batch, "validate"), (2,))
             elif found.state is BatchState.FINALIZING:
                 self.assemble(batch)
-            for model in sorted({row.model for row in self.slices(batch) if row.state not in ("done", "dropped")}):
+            for model in sorted(
+                {row.model for row in self.slices(batch) if row.state in ("queued", "ready", "running")} - {None}
+            ):
                 helper = self.worker(model)
                 while claim := self.claim(helper):
                     self.finish(claim)
+            while one := self.db.run(as_folder.claim, self.keeper, batch, self.settings):
+                self.db.run(as_folder.fold, one, self.settings)
         raise AssertionError(f"{batch} does not end: {self.find(batch)} {self.states(batch)}")
 
     # The clock.
@@ -333,7 +345,17 @@ class World:
 
 def remaining(claim: Claim) -> list[int]:
     """The lines of a claim that nobody recorded yet."""
-    return [n for n in range(claim.first_line, claim.last_line + 1) if n not in claim.recorded]
+    asked = range(claim.first_line, claim.last_line + 1) if claim.picked is None else sorted(claim.picked)
+    return [n for n in asked if n not in claim.recorded]
+
+
+def _cuts(sizes: Sequence[int], model: str) -> list[Cut]:
+    """One after the other, of so many lines."""
+    cuts, first = [], 1
+    for size in sizes:
+        cuts.append(Cut(model, first * 100, size * 100, size, first, first + size - 1, size * 10))
+        first += size
+    return cuts
 
 
 def records(claim: Claim, *numbers: int, failed: bool = False) -> list[Record]:

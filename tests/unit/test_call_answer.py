@@ -49,6 +49,15 @@ def test_the_tier_is_set_and_all_else_stays_as_it_was_written() -> None:
     assert call_answer.saying(b"no JSON", {"service_tier": "flex"}) == b"no JSON"
 
 
+def test_half_a_character_becomes_a_replacement_and_what_is_nested_too_deeply_stays() -> None:
+    half = b'{"model":"x","text":"a\\ud800","n":1}'
+    assert json.loads(call_answer.saying(half, {"model": "mine"})) == {"model": "mine", "text": "a?", "n": 1}
+    deep = b'{"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    assert call_answer.saying(deep, {"model": "mine"}) == deep
+    event = b'data: {"object":"chat.completion.chunk","x":%b}\n\n' % deep
+    assert call_answer.events_saying(event, {"model": "mine"}) == event
+
+
 def test_each_event_carries_the_tier_and_a_responses_event_carries_it_inside() -> None:
     chunks = b'data: {"object":"chat.completion.chunk","x":1.0}\n\ndata: [DONE]\n\n'
     assert call_answer.events_saying(chunks, {"service_tier": "priority"}) == (

@@ -107,7 +107,12 @@ def _base(url: str) -> httpx.URL:
 
 
 def ask(client: httpx.Client, method: str, path: str, **more: Any) -> Any:
-    """Call the API; the JSON of its answer. Raises Problem with the API's own words if it refuses."""
+    """Call the API; the JSON of its answer. Raises Problem with the API's own words if it refuses.
+
+    And for a path of which a client would leave out parts: an id or name like `../files/x` is nothing's.
+    """
+    if not {".", ".."}.isdisjoint(path.split("/")):
+        raise Problem(f"There is nothing of this name: no part of one between slashes is '.' or '..' ({path}).")
     return read(client.request(method, path, **more))
 
 

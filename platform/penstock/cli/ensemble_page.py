@@ -27,6 +27,8 @@ def print_ensemble(one: dict[str, Any]) -> None:
     if found.kind.gathers:
         say(f"the answer is {decides(found)}")
         show(table(("term", "is"), terms(found)))
+        if one["agreement"] is not None:
+            say(f"members agree to {one['agreement']:.1%} on a line")
     else:
         show(table(("rule", "when", "use"), rules(one)))
     weighs, in_turn = found.kind == "vote" or found.kind.judged, found.kind.in_turn

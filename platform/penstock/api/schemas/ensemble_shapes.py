@@ -62,6 +62,10 @@ class EnsembleShape(BaseModel):
     definition: dict[str, Any] = Field(
         description="As it was written: what its kind alone has (`extract`, `tie`, `accept` and so on) stands here."
     )
+    agreement: float | None = Field(
+        description="Of a `vote`: what part of the votes' weight is for the label that wins, on average over lines of "
+        "batches and jobs that are kept; null where nothing was voted on, and in lists."
+    )
     created_at: int
     created_by: str = Field(description="The key's id, or `cli`.")
 
@@ -81,7 +85,9 @@ class DeletedEnsemble(BaseModel):
     deleted: bool = True
 
 
-def ensemble(one: Ensemble, counts: Mapping[str, MemberCounts] | None = None) -> EnsembleShape:
+def ensemble(
+    one: Ensemble, counts: Mapping[str, MemberCounts] | None = None, agreement: float | None = None
+) -> EnsembleShape:
     """A version's shape."""
     found = one.definition
     rates = escalation.rates(found, counts) if counts else {}
@@ -98,6 +104,7 @@ def ensemble(one: Ensemble, counts: Mapping[str, MemberCounts] | None = None) ->
         judge=shape(found.judge.member, weighs=False) if found.judge else None,
         rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
         definition=dict(one.written),
+        agreement=agreement,
         created_at=unix(one.created_at),
         created_by=one.created_by,
     )

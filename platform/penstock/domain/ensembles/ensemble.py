@@ -265,9 +265,12 @@ class ChosenMember:
         }
 
     def trace(self, outcome: str, tokens: int, seconds: float) -> dict[str, Any]:
-        """What an answer says of how it was made: `outcome` is `answered`, `reused` or `refused`."""
-        member = {"model": self.model, "outcome": outcome, "tokens": tokens, "ms": round(seconds * 1_000)}
-        return {**self.head, "members": [member]}
+        """What an answer says of how it was made: `outcome` is `answered`, `reused` or `refused`.
+
+        One that is to be folded says only what its member did: who wins is for the fold to say.
+        """
+        member = {"model": self.label, "outcome": outcome, "tokens": tokens, "ms": round(seconds * 1_000)}
+        return {**({} if self.kind.gathers else self.head), "members": [member]}
 
 
 def _said(value: Any) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.domain.inference_endpoints import WRITING
 from penstock.formats.answers.engine_error import reshaped
+from penstock.formats.answers.written_answer import mended
 
 EVENT_STREAM: Final = "text/event-stream"
 MOST_HELD_BYTES: Final = 1024 * 1024
@@ -70,12 +71,28 @@ def has_tier(endpoint: str) -> bool:
 
 
 def saying(body: bytes, said: Mapping[str, Any]) -> bytes:
-    """A JSON object with these fields set, `model` only where it has one; all others stay as they were written."""
+    """A JSON object with these fields set, `model` only where it has one; all others stay as they were written.
+
+    But for half a surrogate pair, which becomes a replacement character. What is no JSON object stays as it is.
+    """
     try:
-        fields = _read_fields(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        fields = fields_of(body)
+    except ValueError:
         return body
     return msgspec.json.encode(fields | {name: value for name, value in said.items() if _has(fields, name)})
+
+
+def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """A JSON object's fields, as they were written; raises ValueError for what is none."""
+    try:
+        return _read_fields(body)
+    except RecursionError:
+        raise ValueError("It is nested too deeply.") from None
+    except ValueError:  # half a surrogate pair, which models do answer
+        try:
+            return _read_fields(mended(body))
+        except RecursionError:
+            raise ValueError("It is nested too deeply.") from None
 
 
 def _has(fields: Mapping[str, object], name: str) -> bool:
@@ -86,7 +103,7 @@ def events_saying(events: bytes, said: Mapping[str, Any]) -> bytes:
     """The same for each event of a stream; the events of a response carry it inside."""
 
     def say(data: bytes) -> bytes:
-        fields = _read_fields(data)
+        fields = fields_of(data)
         if "object" in fields:
             return saying(data, said)
         if "response" in fields:
@@ -117,6 +134,6 @@ def _each(events: bytes, change: Callable[[bytes], bytes]) -> bytes:
         if line.startswith(b"data: {"):
             try:
                 lines[index] = b"data: " + change(line[6:])
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except ValueError:
                 continue  # not ours to judge
     return b"\n".join(lines)

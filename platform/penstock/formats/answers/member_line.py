@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from penstock.formats.answers.written_answer import mended
+
 
 class _Response(msgspec.Struct):
     status_code: int
@@ -60,9 +62,22 @@ _read_refusal = msgspec.json.Decoder(_Refusal).decode
 _NOTHING: Final = _Member()
 
 
+_UNREADABLE: Final = MemberLine("", error=_Error("not_json"))
+
+
 def read(line: bytes) -> MemberLine:
-    """An output line that this platform wrote."""
-    return _read(line)
+    """An output line that this platform wrote; an answer that can't be read is none (`not_json`).
+
+    Half a surrogate pair is read as a replacement character. One answer is never the trouble of its whole file.
+    """
+    try:
+        return _read(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _read(mended(line))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _UNREADABLE
 
 
 def told(body: bytes) -> tuple[int, int]:

@@ -82,7 +82,9 @@ def _of_answer(answer: CallAnswer) -> MemberEnd:
         return MemberEnd(refused, answer.status, retry_after_seconds=int(after) if after.isdecimal() else None)
     if body is None:
         return MemberEnd(MemberAnswer("failed", code="answer_too_large"), 502)
-    if not body.lstrip().startswith(b"{"):
+    try:
+        call_answer.fields_of(body)
+    except ValueError:
         return MemberEnd(MemberAnswer("failed", code="not_json"), 502)
     used = usage_of(body, reused=answer.reused)
     outcome = "reused" if answer.reused else "answered"

@@ -33,6 +33,8 @@ class EnsembleView:
 
     ensemble: Ensemble
     counts: Mapping[str, MemberCounts]
+    agreement: float | None = None
+    """Of a vote: how much its members agree on a line, on average."""
 
 
 def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
@@ -57,11 +59,30 @@ def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
     if ensembles.others(tx.conn, wanted.name) >= MOST_NAMES:
         raise BadRequest(f"There are {MOST_NAMES} ensembles already: remove one first.", param="name")
     now = ensembles.latest(tx.conn, [wanted.name]).get(wanted.name)
-    if now is not None and now.definition == wanted:
+    if now is not None and now.definition == wanted and _said(now.definition) == _said(wanted):
         return now
     made = ensembles.insert(tx.conn, wanted.name, definition, tx.actor)
     audit.record(tx, audit.NOBODY, "ensemble.added", made.name, version=made.label)
     return made
+
+
+def _said(definition: EnsembleDefinition) -> Any:
+    """What it has as its operator wrote it, where true is not 1."""
+    return _told_apart(
+        [
+            [member.params for member in definition.asked],
+            [rule.when for rule in definition.rules],
+            definition.accept.json_schema,
+        ]
+    )
+
+
+def _told_apart(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _told_apart(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_told_apart(one) for one in value]
+    return repr(value) if isinstance(value, bool) else value
 
 
 def _check_patterns(wanted: EnsembleDefinition) -> None:
@@ -97,7 +118,7 @@ def view(tx: Transaction, name: str, version: int | None = None) -> EnsembleView
         found = ensembles.find(tx.conn, name, version)
     if found is None:
         raise _none(name if version is None else f"{name} v{version}")
-    return EnsembleView(found, ensembles.counts(tx.conn, found))
+    return EnsembleView(found, ensembles.counts(tx.conn, found), ensembles.agreement(tx.conn, found))
 
 
 def remove(tx: Transaction, name: str) -> None:

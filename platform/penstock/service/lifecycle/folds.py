@@ -12,6 +12,7 @@ from penstock.domain.work import hint
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
+from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch
 from penstock.settings import Settings
@@ -63,6 +64,7 @@ def ask(
     kept = folds.named(tx.conn, fold.claim.slice, [one.key for one in plans.values()]) if plans else []
     if kept and not files.published(tx.conn, kept):
         raise LeaseLost  # the blob was given up meanwhile: whoever takes the fold next writes another
+    failpoint("fold.asking")
     members = folds.members(tx.conn, fold.claim.slice)
     for model in sorted({one.model for one in members if one.place in picked}):
         dispatch.feed(tx, model, settings)

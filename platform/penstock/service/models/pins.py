@@ -23,6 +23,11 @@ class LineModel(NamedTuple):
         return bool(self.members) and self.members[0].kind.gathers
 
     @property
+    def at_once(self) -> int:
+        """How many members are asked each line at once."""
+        return sum(not one.later for one in self.members) or 1
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What is to be resolved."""
         return tuple(one.model for one in self.members) or (self.asked,)

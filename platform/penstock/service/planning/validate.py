@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from penstock.blobs.store import Blobs
@@ -95,11 +96,15 @@ def spooled(blobs: Blobs, key: str, folder: Path) -> Iterator[Path]:
 
 
 def check_limit(tx: Transaction, tenant: str, found: Scan, settings: LimitSettings) -> None:
-    """Refuse the file if the tenant would have too many lines or estimated tokens open.
+    """Refuse the file if the tenant would have too many lines or estimated tokens open, each as often as it is asked.
 
     Raises LeaseLost if the tenant is being erased: its batches are closed.
     """
-    more = {LimitName.QUEUED_LINES: len(found.numbers), LimitName.QUEUED_TOKENS: sum(found.tokens)}
+    at_once = np.array([line.at_once for line in found.models], dtype=np.int64)[
+        np.frombuffer(found.model_of, np.uint16)
+    ]
+    tokens = np.frombuffer(found.tokens, np.uint32)
+    more = {LimitName.QUEUED_LINES: int(at_once.sum()), LimitName.QUEUED_TOKENS: int((at_once * tokens).sum())}
     try:
         kept.check(tx, tenant, more, settings)
     except Unauthorized:

@@ -16,7 +16,9 @@ import msgspec
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles import verdict
+from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
+from penstock.domain.work.slice import Claim
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
@@ -34,6 +36,8 @@ from penstock.store.work import folds as rows
 from penstock.store.work.folds import MemberSegment, MemberSlice, OwnPlan
 
 _PIECE_BYTES: Final = 1 << 20
+_CANCELLED: Final = MemberAnswer("cancelled", code="batch_closed")
+_SPARED: Final = MemberAnswer("cancelled", code=CRASHED[0])
 _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
 
 
@@ -59,6 +63,7 @@ class Folding:
         self._questions: list[bytes] = []
         """The judge's, framed as lines of a plan."""
         self._records: list[Record] = []
+        self._agreements: list[float] = []
         self._bytes = 0
         self._recorded = 0
         self._seq = 0
@@ -78,13 +83,14 @@ class Folding:
             fetched(pieces, self._blobs, folder / "answers") as answers,
         ):
             for line in self._lines():
-                self._line(line, self._known(line.number, members, answers), members, closing)
+                self._line(line, self._known(line.number, members, answers, closing), members, closing)
                 if self._bytes >= _PIECE_BYTES:
                     self._record()
         failpoint("fold.folded")
         if self._picked:
             self._record()
             self._db.run(folds.ask, self._one, self._picked, self._plans(), self._settings)
+            failpoint("fold.asked")
         else:
             self._record(ends=True)
         return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
@@ -97,14 +103,16 @@ class Folding:
             if number not in claim.recorded:
                 yield lines.read(number, line)
 
-    def _known(self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers) -> dict[int, MemberAnswer]:
+    def _known(
+        self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers, closing: bool
+    ) -> dict[int, MemberAnswer]:
         """What came of each member that was to be asked this line, by its place."""
         known: dict[int, MemberAnswer] = {}
         for one in members:
             if (said := answers.of(number, one.place)) is not None:
                 known[one.place] = _answer(said)
             elif one.place in self._first or (one.picked is not None and number in one.picked):
-                known[one.place] = _UNAVAILABLE  # it was passed over, or its batch was closed before it was asked
+                known[one.place] = _CANCELLED if closing else _UNAVAILABLE  # or it was passed over
         return known
 
     def _line(
@@ -115,15 +123,21 @@ class Folding:
         keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
         folded = self._fold.fold(known, keeps_logprobs=keeps)
         while folded.verdict.asks:
-            if all(place in waiting for place in folded.verdict.asks):
+            deadly = self._one.definition.kind.in_turn and any(one.code == CRASHED[0] for one in known.values())
+            if not deadly and all(place in waiting for place in folded.verdict.asks):
                 for place in folded.verdict.asks:
                     self._ask(place, line, known)
                 return
-            known |= {place: _UNAVAILABLE for place in folded.verdict.asks if place not in waiting}
+            # A line that two engines died of is not tried on the next member's.
+            gone = _SPARED if deadly else _CANCELLED if closing else _UNAVAILABLE
+            known |= dict.fromkeys(folded.verdict.asks, gone)
             folded = self._fold.fold(known, keeps_logprobs=keeps)
         batch = self._one.claim.batch
+        if folded.verdict.agreement is not None:
+            self._agreements.append(folded.verdict.agreement)
         if folded.body is not None:
-            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body)
+            reused = all(one.outcome == "reused" for one in known.values() if one.body is not None)
+            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body, reused=reused)
             self._keep(dataclasses.replace(record, usage=NO_USAGE))
         elif folded.error is not None and not closing:
             self._keep(output.ended(batch, line.number, line.custom_id, folded.error))
@@ -160,10 +174,20 @@ class Folding:
             self._blobs.put(key, one.framed)
             answers.append(one)
         failpoint("fold.recording")
-        if (answers or ends) and claim.lease in self._db.run(work.record, answers, [claim] if ends else []):
-            raise LeaseLost
+        if answers or ends:
+            self._db.run(_commit, claim, answers, self._agreements if ends else None)
         self._records, self._bytes = [], 0
         failpoint("fold.recorded")
+
+
+def _commit(
+    tx: Transaction, claim: Claim, answers: Sequence[work.SliceAnswers], agreements: Sequence[float] | None
+) -> None:
+    """Record a part of a fold; with the agreements of its lines it is the last one. Raises LeaseLost."""
+    if claim.lease in work.record(tx, answers, [] if agreements is None else [claim]):
+        raise LeaseLost
+    if agreements:
+        rows.agree(tx.conn, claim.slice, agreements)
 
 
 def _members(tx: Transaction, fold: int) -> list[MemberSlice]:

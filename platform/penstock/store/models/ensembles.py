@@ -40,6 +40,9 @@ _LINES = text("""
       and not (state = 'dropped' and released_at is null and completed + failed = 0 and fold is not null)
     group by member, place""")
 _CALLS = text("select member, calls, failed from ensemble_calls where ensemble = :ensemble")
+_AGREEMENT = text("""
+    select (sum(agreement) / nullif(sum(agreed), 0))::float8 from slices
+    where ensemble = :ensemble and member is null""")
 _ADD_CALLS = text("""
     insert into ensemble_calls as c (ensemble, member, calls, failed)
     select * from unnest(cast(:ensembles as bigint[]), cast(:members as text[]),
@@ -107,6 +110,12 @@ def counts(conn: Connection, one: Ensemble) -> dict[str, MemberCounts]:
         )
     for member, (asked, failed) in calls.items():
         found[member] = replace(found[member], calls=asked, failed_calls=failed)
+    return found
+
+
+def agreement(conn: Connection, one: Ensemble) -> float | None:
+    """How much the members of a vote agree on a line, on average; None where nothing was voted on."""
+    found: float | None = conn.execute(_AGREEMENT, {"ensemble": one.id}).scalar_one()
     return found
 
 

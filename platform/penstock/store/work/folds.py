@@ -79,9 +79,12 @@ _ASK = text("""
             tokens = greatest(1, m.tokens * cardinality(cast(given.picked as int[])) / m.lines)
         from given, mine where m.fold = mine.id and m.place = given.place and m.state = 'waiting'),
     back as (
-        update slices s set state = 'waiting', lease = null from mine where s.id = mine.id)
+        -- A wave further: what befell its holders before counts no more.
+        update slices s set state = 'waiting', lease = null, crashes = 0, unreadable = 0 from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
+_AGREE = text("""
+    update slices set agreement = :agreement, agreed = :agreed where id = :slice and agreed = 0""")
 _WITH_KEYS = text("""
     select plan_key from slices where fold = :fold and plan_key = any(cast(:keys as text[]))""")
 _ASKED_BEFORE = text("select 1 from leases where id = :lease and closed_as = 'settled'")
@@ -221,6 +224,11 @@ def ask(
     if conn.execute(_ASK, values).first() is not None:
         return True
     return conn.execute(_ASKED_BEFORE, {"lease": lease}).first() is not None
+
+
+def agree(conn: Connection, slice: int, agreements: Sequence[float]) -> None:
+    """Note how much the members of a vote agreed on each line of a fold; once."""
+    conn.execute(_AGREE, {"slice": slice, "agreement": sum(agreements), "agreed": len(agreements)})
 
 
 def named(conn: Connection, fold: int, keys: Sequence[str]) -> list[str]:

@@ -171,7 +171,7 @@ async def create_ensemble(request: Request, operator: Operator, here: Acting) ->
 async def get_ensemble(ensemble: str, operator: Operator, here: Here, version: Version = None) -> EnsembleShape:
     """One version, and what went to each of its members; the name may hold slashes. For operators."""
     view = await here.db.autocommit(ensembles.view, ensemble, version)
-    return ensemble_shapes.ensemble(view.ensemble, view.counts)
+    return ensemble_shapes.ensemble(view.ensemble, view.counts, view.agreement)
 
 
 @router.delete("/{ensemble:path}", summary="Remove an ensemble")
