@@ -7,10 +7,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import httpx
 import pytest
+from api.gathered import ask, content, make, refuses, says
 from api.live import CHAT, chat, error, http, serving
 from api.scripted_ingress import EVENTS, TOKEN, ScriptedIngress, said
 from e2e.live import until
@@ -22,6 +22,7 @@ from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
 
 NAMES = ("one", "two", "three")
+JUDGE = {"judge": {"model": "three"}}
 ROLE = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 
 
@@ -46,36 +47,6 @@ def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[h
     _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine", "ours"}))
     with http(url, key) as one:
         yield one
-
-
-def make(db: Database, kind: str, *asked: str | dict[str, Any], name: str = "mine", **more: Any) -> None:
-    """An ensemble: its first version, or its next."""
-    listed = [{"model": one} if isinstance(one, str) else one for one in asked]
-    db.run(ensembles.add, {"name": name, "kind": kind, "members": listed, **more})
-
-
-def says(one: ScriptedIngress, text: str, tokens: int = 4, **more: Any) -> None:
-    """What a member answers from now on."""
-    message = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", **more}
-    answer = {"object": "chat.completion", "model": "x", "choices": [choice], "usage": usage}
-    one.whole, one.status = json.dumps(answer).encode(), 200
-
-
-def refuses(one: ScriptedIngress, status: int) -> None:
-    one.whole = json.dumps({"error": {"message": "no", "type": "t", "param": None, "code": status}}).encode()
-    one.status = status
-
-
-def ask(client: httpx.Client, text: str = "hello", **more: Any) -> httpx.Response:
-    return client.post(CHAT, json={"model": "mine", **chat(text), **more})
-
-
-def content(answer: httpx.Response) -> str:
-    assert answer.status_code == 200, answer.text
-    found: str = answer.json()["choices"][0]["message"]["content"]
-    return found
 
 
 def came(answer: httpx.Response) -> list[tuple[str, str, str | None]]:
@@ -241,75 +212,6 @@ def accepted(answer: httpx.Response) -> list[bool]:
     return [member.get("accepted", True) for member in answer.json()["penstock"]["members"]]
 
 
-JUDGE = {"model": "three", "prompt": "{request}|{answers}", "params": {"seed": 9}}
-
-
-def verdict(answer: httpx.Response) -> tuple[str, str, str, int | None, bool]:
-    """The text, whose it is, what came of the judge and which it named, and whether that was none."""
-    text, told = content(answer), answer.json()["penstock"]
-    judge = told["judge"]
-    return text, told["winner"], judge.get("code", judge["outcome"]), judge.get("choice"), told.get("degraded", False)
-
-
-def test_a_judge_names_the_best_answer_and_without_its_verdict_the_heaviest_is_given(
-    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
-) -> None:
-    one, two, three = members
-    make(db, "best_of", "one", {"model": "two", "weight": 2}, judge=JUDGE)
-    says(one, "first")
-    says(two, "second")
-    says(three, "It is 1.", tokens=2)
-    answer = ask(narrow, "hi", max_tokens=3, stop=["x"], service_tier="flex")
-    assert verdict(answer) == ("first", "one", "answered", 1, False)
-    told = answer.json()
-    assert (told["service_tier"], told["usage"]["total_tokens"]) == ("flex", 14 + 14 + 12), "the judge's tokens, too"
-    assert told["penstock"]["judge"]["tokens"] == 12
-    head = {"ensemble": "mine", "version": "v1", "kind": "best_of", "winner": "one"}
-    assert json.loads(answer.headers["x-penstock-ensemble"]) == head
-    sent = json.loads(three.asked[0][2])
-    text = "user: hi|Answer 1:\nfirst\n\nAnswer 2:\nsecond"
-    assert sent["messages"] == [{"role": "user", "content": text}]
-    assert (sent["model"], sent["seed"], sent["max_tokens"], sent["temperature"]) == ("three", 9, 1_024, 0)
-    assert "stop" not in sent
-    for named, won in (("2", ("second", "two", "answered", 2, False)), ("3", ("second", "two", "answered", 3, True)),
-                       ("neither", ("second", "two", "answered", None, True))):  # fmt: skip
-        says(three, named)
-        assert verdict(ask(narrow)) == won
-    refuses(three, 422)
-    assert verdict(ask(narrow)) == ("second", "two", "422 t", None, True)
-    three.usual = "full"
-    assert verdict(ask(narrow)) == ("second", "two", "workers_busy", None, True)
-    refuses(two, 422)
-    asked, answer = len(three.asked), ask(narrow)
-    assert (content(answer), answer.json()["penstock"].get("judge"), len(three.asked)) == ("first", None, asked)
-    refuses(one, 422)
-    assert error(ask(narrow), 400)["message"].endswith("answered (one: 422 t; two: 422 t).")
-
-
-def test_what_a_judge_writes_is_the_answer_and_without_it_there_may_be_none(
-    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
-) -> None:
-    one, two, three = members
-    make(db, "combine", "one", "two", judge=JUDGE)
-    says(one, "first")
-    says(two, "second")
-    says(three, "both 12", tokens=2)
-    answer = ask(narrow, max_tokens=3, stop=["x"], n=1)
-    assert verdict(answer) == ("both 12", "judge", "answered", None, False)
-    assert answer.headers["x-penstock-worker"] == str(three.worker)[:8]
-    assert answer.json()["model"] == "mine"
-    sent = json.loads(three.asked[0][2])
-    assert (sent["seed"], sent["max_tokens"], sent["stop"], "n" in sent) == (9, 3, ["x"], False)
-    says(three, " ")
-    assert verdict(ask(narrow)) == ("first", "one", "answered", None, True), "nothing is no answer"
-    make(db, "combine", "one", "two", judge=JUDGE | {"model": "nobody"}, on_error="fail")
-    until(lambda: "judge: no_worker" in ask(narrow).text, "the second version is known")
-    found = error(ask(narrow), 502)
-    assert (found["code"], found["message"]) == (
-        "ensemble_quorum", "A member of the ensemble 'mine' did not answer (judge: no_worker).",
-    )  # fmt: skip
-
-
 def test_a_fallback_streams_and_breaks_over_until_a_member_has_said_something(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +242,11 @@ def test_what_kinds_that_read_texts_can_not_answer_is_refused_before_anybody_is_
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:
     tool = {"type": "function", "function": {"name": "f"}}
-    for kind, more in (("vote", {}), ("cascade", {"accept": {"regex": "a"}}), ("best_of", {"judge": JUDGE})):
+    for kind, more in (
+        ("vote", {}),
+        ("cascade", {"accept": {"regex": "a"}}),
+        ("best_of", {"judge": {"model": "three"}}),
+    ):
         make(db, kind, "one", "two", **more)
         until(lambda kind=kind: kind in error(ask(narrow, stream=True), 400)["message"], "it is known")
         assert error(ask(narrow, stream=True), 400)["code"] == "ensemble_does_not_stream"
@@ -404,23 +310,6 @@ def _tied(answer: httpx.Response) -> bool:
     """Whether it is of the vote, whose third member has not answered."""
     trace = answer.json().get("penstock", {})
     return trace.get("agreement") == 0.5 and came(answer)[2] == ("three", "failed", "call_timeout")
-
-
-def test_a_judge_is_counted_as_the_members_are(
-    members: list[ScriptedIngress], db: Database, settings: Settings
-) -> None:
-    _, key = db.run(keys.create, "narrow", "narrow")
-    make(db, "best_of", "one", "two", judge=JUDGE)
-    for member in members:
-        says(member, "2")
-    with serving(settings) as url, http(url, key) as client:
-        assert verdict(ask(client))[1] == "two"
-        refuses(members[2], 500)
-        assert verdict(ask(client))[1] == "one"
-    counts = db.run(ensembles.view, "mine", None).counts  # written at the server's end
-    assert {label: (found.calls, found.failed_calls) for label, found in counts.items()} == {
-        "one": (2, 0), "two": (2, 0), "judge": (2, 1),
-    }  # fmt: skip
 
 
 def test_a_client_that_leaves_ends_what_its_members_do(
