@@ -1,4 +1,4 @@
-"""Waiting calls to ensembles with a judge: a best_of and a combine of two models, and a third that reads their answers."""
+"""Waiting calls to ensembles with a judge: a best_of and a combine of two models, and a third that reads them."""
 
 from __future__ import annotations
 
