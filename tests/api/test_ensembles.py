@@ -94,7 +94,8 @@ def test_an_operator_adds_looks_at_and_removes_one(
 
 def test_what_can_be_no_ensemble_is_a_400_that_says_where(client: httpx.Client, members: None) -> None:
     for changes, param in (
-        ({"kind": "best"}, "kind"),
+        ({"kind": "magic"}, "kind"),
+        ({"kind": "best_of"}, "rules"),
         ({"kind": "vote"}, "rules"),
         ({"members": [*SUPPORT["members"], {"model": "none"}], "default": "none",
           "rules": [*SUPPORT["rules"], {"when": {"tools": True}, "use": "tiny"}]}, "members[2].model"),
@@ -129,10 +130,19 @@ CASCADE: dict[str, Any] = {
     "accept": {"mean_logprob_over": -0.4},
 }
 FALLBACK: dict[str, Any] = {"name": "safe", "kind": "fallback", "members": CASCADE["members"]}
+BEST: dict[str, Any] = {
+    "name": "best",
+    "kind": "best_of",
+    "members": [{"model": "tiny", "weight": 2}, {"model": "tiny"}],
+    "judge": {"model": "coder", "reads_chars": 100},
+}
+
+
+NO_COUNTS: dict[str, Any] = {"members": [], "judge": None}
 
 
 def test_each_kind_is_shown_as_it_was_written_and_with_its_members(client: httpx.Client, members: None) -> None:
-    for written in (PANEL, CASCADE, FALLBACK):
+    for written in (PANEL, CASCADE, FALLBACK, BEST):
         answer = client.post(ENSEMBLES, json=written)
         assert answer.status_code == 200, answer.text
         made = answer.json()
@@ -144,15 +154,22 @@ def test_each_kind_is_shown_as_it_was_written_and_with_its_members(client: httpx
         )
         again = client.post(ENSEMBLES, json=written).json()
         assert again["version"] == "v1", "the same again is no version"
-        assert client.get(f"{ENSEMBLES}/{written['name']}").json() | {"members": []} == made | {"members": []}
+        assert client.get(f"{ENSEMBLES}/{written['name']}").json() | NO_COUNTS == made | NO_COUNTS
     shown = client.get(f"{ENSEMBLES}/panel").json()["members"]
     assert [(one["label"], one["model"], one["weight"]) for one in shown] == [
         ("tiny", "tiny", 2), ("tiny#2", "tiny", 1), ("coder", "coder", 0.5),
     ]  # fmt: skip
     assert [one["weight"] for one in client.get(f"{ENSEMBLES}/safe").json()["members"]] == [None, None]
+    best = client.get(f"{ENSEMBLES}/best").json()
+    assert [one["weight"] for one in best["members"]] == [2, 1]
+    assert {name: best["judge"][name] for name in ("label", "model", "params", "weight", "lines", "calls")} == {
+        "label": "judge", "model": "coder", "params": {"temperature": 0, "max_tokens": 1024}, "weight": None,
+        "lines": 0, "calls": 0,
+    }  # fmt: skip
+    assert client.get(f"{ENSEMBLES}/panel").json()["judge"] is None
     assert client.post(ENSEMBLES, json=PANEL | {"tie": "first"}).json()["version"] == "v2"
     listed = [(one["id"], one["kind"]) for one in client.get(ENSEMBLES).json()["data"]]
-    assert listed == [("panel", "vote"), ("safe", "fallback"), ("steps", "cascade")]
+    assert listed == [("best", "best_of"), ("panel", "vote"), ("safe", "fallback"), ("steps", "cascade")]
 
 
 def test_what_the_page_has_as_defaults_may_be_sent(client: httpx.Client, members: None) -> None:
@@ -173,11 +190,14 @@ def test_what_its_own_kind_can_not_be_is_a_400_that_says_where(client: httpx.Cli
         (CASCADE | {"accept": {"json_schema": {"type": 7}}}, "accept.json_schema"),
         (CASCADE | {"tie": "first"}, "tie"),
         (FALLBACK | {"timeout_seconds": 0}, "timeout_seconds"),
+        (BEST | {"judge": {"model": "none"}}, "judge.model"),
+        (BEST | {"judge": {"model": "coder", "prompt": "Which?"}}, "judge.prompt"),
     ):
         assert error(client.post(ENSEMBLES, json=written), 400)["param"] == param
     client.post(ENSEMBLES, json=FALLBACK)
     nested = PANEL | {"members": [{"model": "tiny"}, {"model": "safe"}]}
     assert error(client.post(ENSEMBLES, json=nested), 400)["param"] == "members[1].model"
+    assert error(client.post(ENSEMBLES, json=BEST | {"judge": {"model": "safe"}}), 400)["param"] == "judge.model"
 
 
 def went(db: Database, client: httpx.Client, name: str, calls: dict[str, int]) -> dict[str, Any]:
@@ -302,6 +322,21 @@ def test_an_estimate_of_a_vote_is_the_sum_of_all_members(client: httpx.Client, m
     assert {one["model"]: one["output_tokens"]["high"] for one in told["models"]} == {"tiny": 320, "coder": 320}
     assert told["output_tokens"]["high"] == 640
     assert told["cost"]["tokens"]["high"] == "0.03232", "40 × 8 tokens at 1, and 20 × 2 × 8 at 100 a million"
+
+
+def test_an_estimate_of_what_a_judge_reads_has_the_request_and_the_answers_and_a_short_verdict(
+    client: httpx.Client, members: None
+) -> None:
+    for kind in ("best_of", "combine"):
+        client.post(ENSEMBLES, json=BEST | {"name": kind, "kind": kind})
+    found = {kind: {one["model"]: one for one in estimated(client, kind)["models"]} for kind in ("best_of", "combine")}
+    for told in found.values():
+        assert [told[name]["lines"]["expected"] for name in ("tiny", "coder")] == [40, 20]
+        read = told["coder"]["input_tokens"]
+        assert read["expected"] > 20 * (16 + 2 * told["tiny"]["input_tokens"]["expected"] / 40), "two answers of 8"
+        assert read["high"] - read["expected"] < 20 * 100, "it reads no more of them than it was told"
+    assert [found[kind]["coder"]["output_tokens"]["expected"] for kind in found] == [20 * 8, 20 * 8]
+    assert [found[kind]["coder"]["output_tokens"]["high"] for kind in found] == [20 * 1024, 20 * 8]
 
 
 def test_an_estimate_of_turns_is_by_what_went_to_each_member_before(

@@ -1,4 +1,4 @@
-"""Waiting calls to ensembles that gather: a fallback, a vote, a cascade, of three models on scripted ingresses."""
+"""Waiting calls to ensembles that gather: of three models on scripted ingresses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import httpx
 import pytest
+from api.gathered import ask, content, make, refuses, says
 from api.live import CHAT, chat, error, http, serving
 from api.scripted_ingress import EVENTS, TOKEN, ScriptedIngress, said
 from e2e.live import until
@@ -22,6 +22,7 @@ from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
 
 NAMES = ("one", "two", "three")
+JUDGE = {"judge": {"model": "three"}}
 ROLE = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 
 
@@ -46,36 +47,6 @@ def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[h
     _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine", "ours"}))
     with http(url, key) as one:
         yield one
-
-
-def make(db: Database, kind: str, *asked: str | dict[str, Any], name: str = "mine", **more: Any) -> None:
-    """An ensemble: its first version, or its next."""
-    listed = [{"model": one} if isinstance(one, str) else one for one in asked]
-    db.run(ensembles.add, {"name": name, "kind": kind, "members": listed, **more})
-
-
-def says(one: ScriptedIngress, text: str, tokens: int = 4, **more: Any) -> None:
-    """What a member answers from now on."""
-    message = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", **more}
-    answer = {"object": "chat.completion", "model": "x", "choices": [choice], "usage": usage}
-    one.whole, one.status = json.dumps(answer).encode(), 200
-
-
-def refuses(one: ScriptedIngress, status: int) -> None:
-    one.whole = json.dumps({"error": {"message": "no", "type": "t", "param": None, "code": status}}).encode()
-    one.status = status
-
-
-def ask(client: httpx.Client, text: str = "hello", **more: Any) -> httpx.Response:
-    return client.post(CHAT, json={"model": "mine", **chat(text), **more})
-
-
-def content(answer: httpx.Response) -> str:
-    assert answer.status_code == 200, answer.text
-    found: str = answer.json()["choices"][0]["message"]["content"]
-    return found
 
 
 def came(answer: httpx.Response) -> list[tuple[str, str, str | None]]:
@@ -267,11 +238,15 @@ def test_a_fallback_streams_and_breaks_over_until_a_member_has_said_something(
     assert error(ask(narrow, stream=True), 400)["code"] == "ensemble_quorum"
 
 
-def test_what_a_vote_or_a_cascade_can_not_answer_is_refused_before_anybody_is_asked(
+def test_what_kinds_that_read_texts_can_not_answer_is_refused_before_anybody_is_asked(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:
     tool = {"type": "function", "function": {"name": "f"}}
-    for kind, more in (("vote", {}), ("cascade", {"accept": {"regex": "a"}})):
+    for kind, more in (
+        ("vote", {}),
+        ("cascade", {"accept": {"regex": "a"}}),
+        ("best_of", {"judge": {"model": "three"}}),
+    ):
         make(db, kind, "one", "two", **more)
         until(lambda kind=kind: kind in error(ask(narrow, stream=True), 400)["message"], "it is known")
         assert error(ask(narrow, stream=True), 400)["code"] == "ensemble_does_not_stream"

@@ -75,6 +75,12 @@ accept: {mean_logprob_over: -0.4, json_schema: {type: object}}
 on_error: fail
 timeout_seconds: 60
 """
+BEST = """
+name: best
+kind: best_of
+members: [{model: small}, {model: small, weight: 2, params: {seed: 2}}]
+judge: {model: coder, prompt: "{request} {answers} Which?", reads_chars: 2000}
+"""
 FALLBACK = "{name: safe, kind: fallback, members: [{model: small}, {model: coder@stable}]}"
 
 
@@ -112,6 +118,30 @@ def test_the_kinds_that_ask_several_say_whom_and_what_decides(penstock: Penstock
     assert refused.stderr.startswith("penstock: Request 1: The ensemble 'steps' is a cascade, which takes no tools")
     data = json.loads(does("try", "steps", "in.jsonl", "--json"))["data"]
     assert [(one["member"], one["wave"]) for one in data[1]["asks"]] == [("small", 1), ("coder", 2)]
+
+
+def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path) -> None:
+    def does(*words: str) -> str:
+        done = penstock("ensembles", *words)
+        assert done.exit_code == 0, (words, done.output)
+        return " ".join(done.stdout.split())
+
+    (tmp_path / "best.yaml").write_text(BEST)
+    assert does("add", "best.yaml") == "best is v1, of small, small#2, judge: coder"
+    assert "best v1 best_of small, small#2, judge: coder" in does("list")
+    shown = does("show", "best")
+    assert "the answer is the one that the judge names; where it gives no verdict the heaviest member's" in shown
+    assert "prompt {request} {answers} Which? reads_chars 2,000 min_responses 1 on_error skip" in shown
+    assert "member weight lines" in shown
+    assert 'small#2 2 0 0 0 0 0 {"seed": 2} judge: coder 0 0 0 0 0 {"temperature": 0, "max_tokens": 1024}' in shown
+    tried = does("try", "best", "hello")
+    assert "small#2 at once judge once all have, if two or more answered the answer is the one" in tried
+    assert tried.endswith("requests: 1; of members 2, of the judge 1 at most")
+    (tmp_path / "mix.yaml").write_text(BEST.replace("best_of", "combine").replace("best", "mix") + "on_error: fail")
+    does("add", "mix.yaml")
+    assert "what the judge writes of them; where it gives no verdict the request has failed;" in does("show", "mix")
+    data = json.loads(does("try", "mix", "hello", "--json"))["data"]
+    assert [(one["model"], one["wave"]) for one in data[0]["asks"]] == [("small", 1), ("small", 1), ("coder", 2)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import httpx
 import openai
 import psutil
-import psycopg
+from e2e.glance import Glance
 from openai.types import Batch
 
 from penstock.domain.work.lane import model_slug
@@ -117,17 +117,20 @@ class Platform(Client):
     url: str
     flower_url: str
     environment: Mapping[str, str]
+    glance: Glance
 
     def sql(self, statement: str, *values: Any) -> None:
         """Change something behind the platform's back."""
-        with psycopg.connect(postgres.url(self.runtime / "postgres"), autocommit=True) as connection:
-            connection.execute(statement, values)  # type: ignore[arg-type]
+        self.glance.rows(statement, *values)
 
     def ask(self, query: str, *values: Any) -> Any:
         """One value from the database."""
-        with psycopg.connect(postgres.url(self.runtime / "postgres"), autocommit=True) as connection:
-            row = connection.execute(query, values).fetchone()  # type: ignore[arg-type]
-            return row[0] if row else None
+        rows = self.rows(query, *values)
+        return rows[0][0] if rows else None
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Rows from the database."""
+        return self.glance.rows(query, *values)
 
     def child(self, name: str) -> psutil.Process:
         """The child that writes this log; Celery changes its own command line."""
@@ -166,9 +169,9 @@ def up(data: Path, *flags: str, ready_seconds: float = 180.0, **settings: str) -
         key = (data / "key").read_text().strip()
         runtime = layouts.runtime_folder(layouts.at(data), environment)
         with client(url, key) as ours:
-            yield Platform(
-                ours.sdk, ours.http, process, data, runtime, url, f"http://127.0.0.1:{flower_port}", environment
-            )
+            flower_url = f"http://127.0.0.1:{flower_port}"
+            with closing(Glance(postgres.url(runtime / "postgres"))) as glance:
+                yield Platform(ours.sdk, ours.http, process, data, runtime, url, flower_url, environment, glance)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(90)

@@ -8,11 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from e2e.live import PENSTOCK, Platform, chat, said, until
-
-from penstock.stack import postgres
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,6 +27,18 @@ STEPS = {
     "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
     "accept": {"regex": "^yes"},
 }
+BEST = {
+    "name": "best",
+    "kind": "best_of",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "judge": {"model": "deux", "params": {"script": "[[says 2]]"}},
+}
+MIX = {
+    "name": "mix",
+    "kind": "combine",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "judge": {"model": "tiny", "prompt": "{count}|{request}|{answers}"},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +52,7 @@ def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> I
         ready = "select count(*) from workers where open and model = 'deux'"
         until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
         assert worker.poll() is None, log.read_text()
-        for one in (PANEL, SAFE, STEPS):
+        for one in (PANEL, SAFE, STEPS, BEST, MIX):
             add(platform, one)
         yield
     finally:
@@ -58,11 +67,6 @@ def add(platform: Platform, definition: dict[str, Any]) -> None:
     command = [PENSTOCK, "ensembles", "add", str(file), "--data", str(platform.data), "--url", platform.url]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
     assert done.returncode == 0, done.stderr
-
-
-def rows_of(platform: Platform, query: str) -> list[Any]:
-    with psycopg.connect(postgres.url(platform.runtime / "postgres"), autocommit=True) as connection:
-        return connection.execute(query).fetchall()  # type: ignore[arg-type]
 
 
 def body_of(answer: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +115,7 @@ def test_a_fallback_asks_the_next_member_only_for_lines_that_the_one_before_fail
         said_by = "tiny: 4" if int(answer["custom_id"]) % 10 == 0 else "tiny: 5"
         assert said_by in answer["error"]["message"], answer
         assert "tiny#2: " in answer["error"]["message"]
-    rows = dict(rows_of(platform, f"select place, sum(lines)::int from slices where batch = '{batch.id}'"
+    rows = dict(platform.rows(f"select place, sum(lines)::int from slices where batch = '{batch.id}'"
                               " and place is not null and completed + failed > 0 group by place"))  # fmt: skip
     assert rows == {0: 100, 1: 20, 2: 20}
 
@@ -136,6 +140,38 @@ def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(p
     assert [(one["label"], one["lines"], one["escalation_rate"]) for one in shown] == [
         ("tiny", 80, None), ("deux", 20, 0.25),
     ]  # fmt: skip
+
+
+def test_a_judge_names_the_best_answer_of_each_line_that_several_members_answered(platform: Platform) -> None:
+    def text(n: int) -> str:
+        return f"line {n}" + " [[status 422]]" * (n % 10 == 0)
+
+    batch = platform.ended(platform.submit([chat(f"{n}", text(n), "best") for n in range(60)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", 54, 6)
+    tokens = 0
+    for answer in platform.file(batch.output_file_id):
+        body = body_of(answer)
+        trace = body["penstock"]
+        assert (said(answer), trace["winner"], trace["judge"]["choice"]) == ("no", "deux", 2)
+        assert "degraded" not in trace
+        assert body["usage"]["total_tokens"] == sum(one["tokens"] for one in [*trace["members"], trace["judge"]])
+        tokens += body["usage"]["total_tokens"]
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members and its judge did"
+    judge = platform.http.get("/ensembles/best").json()["judge"]
+    assert (judge["model"], judge["lines"], judge["completed_lines"]) == ("deux", 54, 54)
+
+
+def test_what_a_judge_writes_of_the_answers_is_each_lines_answer(platform: Platform) -> None:
+    batch = platform.ended(platform.submit([chat(f"{n}", f"line {n}", "mix") for n in range(20)]).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 20)
+    for n, answer in enumerate(platform.file(batch.output_file_id)):
+        assert said(answer) == f"2|user: line {n}|Answer 1:\nline {n}\n\nAnswer 2:\nno"
+        body = body_of(answer)
+        assert (body["model"], body["penstock"]["winner"]) == ("mix", "judge")
+        assert [one["model"] for one in body["penstock"]["members"]] == ["tiny", "deux"]
 
 
 def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:

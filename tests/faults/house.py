@@ -29,8 +29,8 @@ from uuid import UUID
 
 import httpx
 import psutil
-import psycopg
 from e2e import live
+from e2e.glance import Glance
 from e2e.live import Client
 from faults import fork_server
 from faults.fork_server import Forked
@@ -99,6 +99,7 @@ class House:
         `environment` is what all processes are told beside their settings. Hosts of a pool are `host-1` and so on.
         """
         self.database_url = database_url
+        self._glance = Glance(database_url)
         self.folder = folder
         self.blobs = folder / "blobs"
         self.logs = folder / "logs"
@@ -177,6 +178,7 @@ class House:
 
     def _end(self) -> None:
         self._stack.close()
+        self._glance.close()
         for name in self.residents:
             self.kill(name)
         try:
@@ -324,13 +326,11 @@ class House:
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """Rows from the database."""
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
-            return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+        return self._glance.rows(query, *values)
 
     def sql(self, statement: str, *values: Any) -> None:
         """Change something behind the platform's back."""
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
-            connection.execute(statement, values)  # type: ignore[arg-type]
+        self._glance.rows(statement, *values)
 
     def run(self, use_case: Callable[..., R], *arguments: Any) -> R:
         """One use case of the platform in a transaction of its own, as the command line runs it."""

@@ -12,6 +12,7 @@ from uuid import UUID
 from store.world import remaining
 
 from penstock.domain.work.batch import Batch
+from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.slice import Claim
 

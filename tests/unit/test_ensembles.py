@@ -158,8 +158,8 @@ def test_rules_behind_the_one_that_holds_and_ones_that_never_hold_change_nothing
 @pytest.mark.parametrize(
     ("changes", "param", "words"),
     [
-        ({"kind": "best_of"}, "kind", "'best_of' is not there yet; there are: route, "),
-        ({"kind": "magic"}, "kind", "'magic' is no kind of ensemble"),
+        ({"kind": "magic"}, "kind", "'magic' is no kind of ensemble; there are: route, fallback, vote, "),
+        ({"judge": {"model": "small"}}, "judge", "'judge' is not known here"),
         ({"kind": None}, "kind", "Missing required parameter: 'kind'."),
         ({"name": ""}, "name", "1 to 200 characters"),
         ({"name": "a@b"}, "name", "has no '@'"),

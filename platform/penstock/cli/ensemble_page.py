@@ -31,14 +31,22 @@ def print_ensemble(one: dict[str, Any]) -> None:
             say(f"members agree to {one['agreement']:.1%} on a line")
     else:
         show(table(("rule", "when", "use"), rules(one)))
-    votes, in_turn = found.kind == "vote", found.kind.in_turn
-    heads = ["member", *(["weight"] if votes else []), "lines", "answered", "failed", "calls", "failed calls"]
+    weighs, in_turn = found.kind == "vote" or found.kind.judged, found.kind.in_turn
+    heads = ["member", *(["weight"] if weighs else []), "lines", "answered", "failed", "calls", "failed calls"]
     heads += [*(["escalation"] if in_turn else []), "params"]
-    show(table(heads, (_member(member, votes, in_turn) for member in one["members"])))
+    show(table(heads, (_member(member, weighs, in_turn) for member in _all(one))))
 
 
-def _member(one: dict[str, Any], votes: bool, in_turn: bool) -> list[str]:
-    row = [one["label"], *([f"{one['weight']:g}"] if votes else []), *(f"{one[count]:,}" for count in _COUNTS)]
+def _all(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """The members, and behind them the judge under its model's name, too."""
+    members: list[dict[str, Any]] = one["members"]
+    judge = one["judge"]
+    return members + ([judge | {"label": f"{judge['label']}: {judge['model']}"}] if judge else [])
+
+
+def _member(one: dict[str, Any], weighs: bool, in_turn: bool) -> list[str]:
+    weight = "" if one["weight"] is None else f"{one['weight']:g}"
+    row = [one["label"], *([weight] if weighs else []), *(f"{one[count]:,}" for count in _COUNTS)]
     if in_turn:
         rate = one["escalation_rate"]
         row.append("" if rate is None else f"{rate:.1%}")
@@ -46,8 +54,8 @@ def _member(one: dict[str, Any], votes: bool, in_turn: bool) -> list[str]:
 
 
 def members(one: dict[str, Any]) -> str:
-    """In their order, for a line of a list."""
-    return ", ".join(member["label"] for member in one["members"])
+    """In their order, and the judge, for a line of a list."""
+    return ", ".join(member["label"] for member in _all(one))
 
 
 def rules(one: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -69,6 +77,10 @@ def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
         if extract.labels is not None:
             yield "labels", ", ".join(extract.labels)
         yield "tie", found.tie.value
+    if found.judge:
+        yield "prompt", found.judge.prompt
+        yield "reads_chars", f"{found.judge.reads_chars:,}"
+    if found.kind == "vote" or found.kind.judged:
         yield "min_responses", str(found.min_responses)
     if found.kind == "cascade":
         yield "accept", _accepted(found)
@@ -82,6 +94,10 @@ def decides(found: EnsembleDefinition) -> str:
     if found.kind == "vote":
         tie = "the one with the heaviest member" if found.tie == "heaviest" else "the first member's"
         return f"the first one with the vote that weighs most; of votes that weigh the same {tie}"
+    if found.judge:
+        verdict = "the one that the judge names" if found.kind == "best_of" else "what the judge writes of them"
+        spare = "the request has failed" if found.fails_with_member else "the heaviest member's, of several the first"
+        return f"{verdict}; where it gives no verdict {spare}; of one answer alone that"
     if found.kind == "cascade":
         return "the first one that is good enough; the last member's always is"
     return "that of the first member that answers"
@@ -91,7 +107,7 @@ def asked(found: EnsembleDefinition) -> list[dict[str, Any]]:
     """Whom a request is asked, in which wave, and when."""
     why = "'s answer is not good enough, or there is none" if found.kind == "cascade" else " does not answer"
     before = [None, *found.members] if found.kind.in_turn else [None] * len(found.members)
-    return [
+    listed = [
         {
             "member": one.label,
             "model": one.model,
@@ -100,6 +116,11 @@ def asked(found: EnsembleDefinition) -> list[dict[str, Any]]:
         }
         for place, (one, last) in enumerate(zip(found.members, before, strict=False))
     ]
+    if found.judge:
+        judge = found.judge.member
+        when = "once all have, if two or more answered"
+        listed.append({"member": judge.label, "model": judge.model, "wave": 2, "when": when})
+    return listed
 
 
 def _accepted(found: EnsembleDefinition) -> str:

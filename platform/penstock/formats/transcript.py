@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.inference_endpoints import CALLED, PromptKind
+from penstock.formats.answers.written_answer import mended
 
 _read = msgspec.json.Decoder(dict[str, Any]).decode
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -18,12 +19,14 @@ _OF_A_PROMPT: Final = frozenset(
     }
 )  # fmt: skip
 """What another prompt has no use for."""
+_OF_THE_CALLER: Final = ("service_tier", "cache", "cache_salt", "user")
+"""What the platform reads: for whom it is, how urgent, and with whom its answer and its beginning may be shared."""
 
 
 def transcript(body: bytes) -> str:
     """What a request says: its instructions, and each message under its role; a prompt alone is itself."""
     try:
-        fields = _read(body)
+        fields = _read(mended(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     said = [f"system: {fields['instructions']}"] if isinstance(fields.get("instructions"), str) else []
@@ -43,13 +46,18 @@ def _text(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def with_prompt(endpoint: str, body: bytes, prompt: str, model: str) -> bytes:
-    """A body like this one that asks this prompt of this model, and wants one answer. `endpoint` is one that writes."""
+def with_prompt(endpoint: str, body: bytes, prompt: str, model: str, *, bare: bool = False) -> bytes:
+    """A body like this one that asks this prompt of this model, and wants one answer. `endpoint` is one that writes.
+
+    `bare`: of the body it keeps only what the platform reads, and none of what the answer is to be like.
+    """
     try:
         fields = _read_fields(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         fields = {}
-    kept: dict[str, Any] = {name: value for name, value in fields.items() if name not in _OF_A_PROMPT}
+    kept: dict[str, Any] = {
+        name: value for name, value in fields.items() if (name in _OF_THE_CALLER if bare else name not in _OF_A_PROMPT)
+    }
     kind = CALLED[endpoint].prompt
     asked: Any = [{"role": "user", "content": prompt}] if kind is PromptKind.MESSAGES else prompt
     name = "input" if kind is PromptKind.RESPONSE else "messages" if kind is PromptKind.MESSAGES else "prompt"

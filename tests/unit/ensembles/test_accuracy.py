@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import re
 
 import pytest
 
@@ -57,3 +58,30 @@ def test_a_vote_of_independent_members_is_right_as_often_as_the_formula_says(wei
 
 def test_weights_by_log_odds_are_right_more_often_than_equal_ones() -> None:
     assert by_formula(log_odds()) > by_formula([1.0] * 5)
+
+
+_JUDGED = 1_000
+_GOOD_JUDGE = 0.9
+
+
+def test_the_best_of_independent_members_is_right_as_often_as_its_judge_finds_a_right_one() -> None:
+    members = [{"model": f"m{place}"} for place in range(len(RIGHT))]
+    fold = Fold(read({"name": "best", "kind": "best_of", "members": members, "judge": {"model": "big"}}), 1)
+    chance, request = random.Random(20), b'{"messages":[{"role":"user","content":"Which is it?"}]}'
+    answers = {label: answer(label) for label in ("yes", "no")}
+    right = 0
+    for _ in range(_JUDGED):
+        truth, lie = chance.sample(("yes", "no"), 2)
+        said = {place: MemberAnswer("answered", answers[truth if chance.random() < p else lie])
+                for place, p in enumerate(RIGHT)}  # fmt: skip
+        question = json.loads(fold.question("/v1/chat/completions", request, said))["messages"][0]["content"]
+        numbers = {label: number for number, label in re.findall(r"Answer (\d+):\nI think.\nAnswer: (\w+)", question)}
+        named = numbers.get(truth if chance.random() < _GOOD_JUDGE else lie) or next(iter(numbers.values()))
+        choice = json.dumps({"choices": [{"message": {"content": f"It is answer {named}."}}]}).encode()
+        made = fold.fold(said | {len(RIGHT): MemberAnswer("answered", choice)}).body
+        assert made is not None
+        right += json.loads(made)["choices"][0]["message"]["content"].endswith(truth)
+    every, none = math.prod(RIGHT), math.prod(1 - p for p in RIGHT)
+    expected = every + _GOOD_JUDGE * (1 - every - none)
+    assert abs(right / _JUDGED - expected) < _ERRORS * math.sqrt(expected * (1 - expected) / _JUDGED)
+    assert expected > by_formula(log_odds()), "a good judge knows more than most of the members"

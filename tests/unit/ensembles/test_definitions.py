@@ -61,7 +61,7 @@ def test_fallback_and_cascade_take_their_members_in_order() -> None:
     assert chosen(1, 2, found, member).head == {
         "ensemble": "panel", "version": "v2", "kind": "cascade", "winner": "small#2",
     }  # fmt: skip
-    assert [kind.gathers for kind in EnsembleKind] == [False, True, True, True]
+    assert [kind for kind in EnsembleKind if not kind.gathers] == [EnsembleKind.ROUTE]
 
 
 def test_only_a_later_member_of_a_kind_in_turn_waits_to_be_asked() -> None:

@@ -13,6 +13,8 @@ from penstock.domain.ensembles.escalation import ALWAYS, NEVER, Reached, rates, 
 
 def definition(kind: str) -> EnsembleDefinition:
     more: dict[str, Any] = {"accept": {"regex": "x"}} if kind == "cascade" else {}
+    if kind == "best_of":
+        more = {"judge": {"model": "b"}}
     return read({"name": "e", "kind": kind, "members": [{"model": "a"}, {"model": "a"}, {"model": "b"}], **more})
 
 
@@ -32,6 +34,7 @@ def test_a_rate_is_what_came_to_a_member_over_what_came_to_the_first() -> None:
 
 def test_what_nobody_measured_is_what_the_kind_makes_likely() -> None:
     assert reached(definition("vote"), {}) == (ALWAYS, ALWAYS, ALWAYS)
+    assert reached(definition("best_of"), {}) == (ALWAYS,) * 4, "the judge, too"
     assert reached(definition("fallback"), {}) == (ALWAYS, NEVER, NEVER)
     assert reached(definition("cascade"), {}) == (ALWAYS, Reached(0, 0.5, 1), Reached(0, 0.25, 1))
 

@@ -70,7 +70,7 @@ def test_members_that_gave_no_answer_stand_in_the_trace_and_cost_nothing() -> No
 def test_until_it_is_decided_there_is_no_answer_and_what_was_heard_once_is_not_read_again() -> None:
     one = fold("vote")
     first = answered("yes")
-    heard = {0: one.heard(first)}
+    heard = {0: one.heard(first, 0)}
     assert one.fold({0: first}, heard) == Folded(one.fold({0: first}).verdict)
     worn = MemberAnswer("answered", b'{"choices":[]}')
     assert told(one.fold({0: worn, 1: answered("yes")}, heard | {1: heard[0]}))["penstock"]["agreement"] == 1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.domain.ensembles.definition import read
+from penstock.domain.ensembles.verdict import Heard
 from penstock.scoring.bounded_regex import MOST_TIMEOUTS
 from penstock.service.ensembles.hearing import FAILED, Hearing, mean_logprob
 
@@ -66,13 +67,17 @@ PROPERTY = {"json_schema": {"properties": {"label": {"enum": ["yes", "no"]}}}}
     ],
 )  # fmt: skip
 def test_a_vote_is_read_as_the_definition_says(extract: dict[str, Any], text: str, vote: str | None) -> None:
-    said = voting(**extract).heard(chat(text))
+    said = voting(**extract).heard(chat(text), 0)
     assert (said.answered, said.vote) == (True, vote)
     json.dumps(said.vote, ensure_ascii=False).encode()
 
 
 def test_it_is_the_text_of_each_endpoint_and_what_has_none_has_no_vote() -> None:
-    hears = voting().heard
+    hearing = voting()
+
+    def hears(body: bytes | None) -> Heard:
+        return hearing.heard(body, 1)
+
     assert hears(b'{"choices":[{"text":" a"},{"text":"b"}]}').vote == "a"
     assert hears(chat([{"type": "text", "text": "a"}])).vote == "a"
     assert hears(b'{"output":[{"type":"message","content":[{"type":"output_text","text":"a"}]}]}').vote == "a"
@@ -83,16 +88,16 @@ def test_it_is_the_text_of_each_endpoint_and_what_has_none_has_no_vote() -> None
 
 def test_a_pattern_that_takes_too_long_finds_no_vote_and_accepts_nothing() -> None:
     slow = "a" * 200 + "b"
-    assert voting(regex="(a|aa)+$").heard(chat(slow)).vote is None
-    assert not accepting(regex="(a|aa)+$").heard(chat(slow)).accepted
-    assert not accepting(json_schema={"pattern": "(a|aa)+$"}).heard(chat(f'"{slow}"')).accepted
+    assert voting(regex="(a|aa)+$").heard(chat(slow), 0).vote is None
+    assert not accepting(regex="(a|aa)+$").heard(chat(slow), 0).accepted
+    assert not accepting(json_schema={"pattern": "(a|aa)+$"}).heard(chat(f'"{slow}"'), 0).accepted
 
 
 def test_a_pattern_that_was_too_slow_too_often_is_not_tried_any_more() -> None:
     hearing = voting(regex="(a|aa)+$")
     assert hearing._vote_pattern
     hearing._vote_pattern._timeouts = MOST_TIMEOUTS
-    assert hearing.heard(chat("aa")).vote is None
+    assert hearing.heard(chat("aa"), 0).vote is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_a_pattern_that_was_too_slow_too_often_is_not_tried_any_more() -> None:
     ],
 )  # fmt: skip
 def test_an_answer_is_good_enough_if_all_holds_that_is_said(accept: dict[str, Any], good: bytes, bad: bytes) -> None:
-    assert [accepting(**accept).heard(body).accepted for body in (good, bad)] == [True, False]
+    assert [accepting(**accept).heard(body, 1).accepted for body in (good, bad)] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -141,5 +146,5 @@ def test_odd_answers_have_no_mean_either() -> None:
 
 def test_a_fallback_takes_whatever_is_an_answer() -> None:
     hearing = Hearing(read({"name": "e", "kind": "fallback", "members": MEMBERS}))
-    assert hearing.heard(b'{"data":[]}').accepted
-    assert hearing.heard(None) == FAILED
+    assert hearing.heard(b'{"data":[]}', 0).accepted
+    assert hearing.heard(None, 1) == FAILED

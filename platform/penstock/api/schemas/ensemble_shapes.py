@@ -13,12 +13,16 @@ from penstock.domain.ensembles.ensemble import Ensemble, EnsembleKind, EnsembleM
 
 
 class MemberShape(BaseModel):
-    """A model that may be asked in the ensemble's place."""
+    """A model that may be asked in the ensemble's place, or that reads what those said."""
 
-    label: str = Field(description="What it is called among the members: its model, or `model#2` for its second time.")
+    label: str = Field(
+        description="What it is called among the members: its model, or `model#2` for its second time; `judge`."
+    )
     model: str
     params: dict[str, Any] = Field(description="Fields that a request has there if it does not say them itself.")
-    weight: float | None = Field(description="Of its vote; null in kinds that do not vote.")
+    weight: float | None = Field(
+        description="Of its vote, or of its answer where a judge gives no verdict; null in other kinds, and of a judge."
+    )
     lines: int | None = Field(
         description="Of batches and jobs that are kept; null in lists, as are the next four. A line that several "
         "members are asked counts at each."
@@ -48,6 +52,10 @@ class EnsembleShape(BaseModel):
     version: str = Field(pattern="^v[1-9][0-9]*$")
     kind: EnsembleKind
     members: list[MemberShape]
+    judge: MemberShape | None = Field(
+        description="Of `best_of` and `combine`: who reads the members' answers. Its prompt stands in `definition`, if "
+        "one was written."
+    )
     rules: list[EnsembleRule] = Field(
         description="Of a `route`: the first one that holds counts; the last one always does."
     )
@@ -83,14 +91,17 @@ def ensemble(
     """A version's shape."""
     found = one.definition
     rates = escalation.rates(found, counts) if counts else {}
+    weighs = found.kind is EnsembleKind.VOTE or found.kind.judged
+
+    def shape(member: EnsembleMember, *, weighs: bool) -> MemberShape:
+        return _member(member, weighs, counts[member.label] if counts else None, rates.get(member.label))
+
     return EnsembleShape(
         id=one.name,
         version=one.label,
         kind=found.kind,
-        members=[
-            _member(member, found.kind, counts[member.label] if counts else None, rates.get(member.label))
-            for member in found.members
-        ],
+        members=[shape(member, weighs=weighs) for member in found.members],
+        judge=shape(found.judge.member, weighs=False) if found.judge else None,
         rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
         definition=dict(one.written),
         agreement=agreement,
@@ -99,12 +110,12 @@ def ensemble(
     )
 
 
-def _member(one: EnsembleMember, kind: EnsembleKind, counts: MemberCounts | None, rate: float | None) -> MemberShape:
+def _member(one: EnsembleMember, weighs: bool, counts: MemberCounts | None, rate: float | None) -> MemberShape:
     return MemberShape(
         label=one.label,
         model=one.model,
         params=dict(one.params),
-        weight=float(one.weight) if kind is EnsembleKind.VOTE else None,
+        weight=float(one.weight) if weighs else None,
         lines=counts and counts.lines,
         completed_lines=counts and counts.completed,
         failed_lines=counts and counts.failed,

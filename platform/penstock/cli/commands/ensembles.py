@@ -129,7 +129,8 @@ def _print_asked(one: dict[str, Any], requests: int) -> None:
     print_table(table(("member", "is asked"), rows))
     say(f"the answer is {decides(found)}")
     most = f"{requests * len(found.members):,}"
-    say(f"requests: {requests:,}; of members {most if not found.kind.in_turn else f'{requests:,} to {most}'}")
+    judged = f", of the judge {requests:,} at most" if found.judge else ""
+    say(f"requests: {requests:,}; of members {most if not found.kind.in_turn else f'{requests:,} to {most}'}{judged}")
 
 
 def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:

@@ -55,6 +55,7 @@ _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
 }
 MOST_PROMPT: Final = 20_000
 READS_CHARS: Final = 8_000
+LEAST_READS_CHARS: Final = 100
 MOST_READS_CHARS: Final = 1_000_000
 _ASKED: Final = "\n\nThe request:\n\n{request}\n\n{answers}"
 PROMPTS: Final[Mapping[EnsembleKind, str]] = {
@@ -141,7 +142,7 @@ def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], 
     prompt = _text(fields, "prompt", "judge", MOST_PROMPT) if "prompt" in fields else PROMPTS[kind]
     if "{answers}" not in prompt:
         raise BadRequest("A judge's prompt has '{answers}' where it reads them.", param="judge.prompt")
-    reads = _whole(fields, "reads_chars", "judge", READS_CHARS, 100, MOST_READS_CHARS)
+    reads = _whole(fields, "reads_chars", "judge", READS_CHARS, LEAST_READS_CHARS, MOST_READS_CHARS)
     params = {**_JUDGE_PARAMS[kind], **_params(fields.get("params", {}), "judge.params")}
     labels = {one.label for one in members}
     label = next(one for one in ("judge", *(f"judge#{n}" for n in range(2, MOST_MEMBERS + 3))) if one not in labels)

@@ -100,7 +100,8 @@ class EnsembleMember:
     params: Mapping[str, Any] = field(default_factory=dict)
     """Fields that a request has there if it does not say them itself."""
     weight: int | Fraction = 1
-    """Of its vote; exact, so that a tie is one whatever all weights are multiplied by."""
+    """Of its vote, or of its answer where a judge gives no verdict. Exact, so that a tie is one
+    whatever all weights are multiplied by."""
     label: str = ""
     """What it is called among the members: its model, and for the second of the same model `model#2`."""
 
@@ -144,7 +145,7 @@ class EnsembleDefinition:
     tie: Tie = Tie.HEAVIEST
     """Of a vote."""
     min_responses: int = 1
-    """Of a vote: with fewer votes the request has failed."""
+    """Of a vote, a best_of and a combine: with fewer votes, or answers, the request has failed."""
     accept: Accept = Accept()
     """Of a cascade."""
     judge: Judge | None = None

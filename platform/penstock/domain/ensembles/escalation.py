@@ -41,12 +41,12 @@ def rates(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) ->
 
 
 def reached(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:
-    """How much each member will be asked, by what was measured, or by what the kind makes likely.
+    """How much each member will be asked, and behind them the judge: by what was measured, or by what is likely.
 
-    Of a vote each member is always asked. While nothing is known, a fallback's first member answers all, and half of
-    what a cascade asks of one goes on to the next.
+    Of a vote each member is always asked, and a judge where there is one. While nothing is known, a fallback's first
+    member answers all, and half of what a cascade asks of one goes on to the next.
     """
-    members, kind = definition.members, definition.kind
+    members, kind = definition.asked, definition.kind
     if not kind.in_turn:
         return tuple(ALWAYS for _ in members)
     asked = _asked(counts, members[0].label)

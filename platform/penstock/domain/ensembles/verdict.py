@@ -22,7 +22,7 @@ class Heard:
     vote: str | None = None
     """Of a vote: its label. None: no vote is in its answer, which counts as none."""
     accepted: bool = True
-    """Of a cascade: its answer is good enough."""
+    """Of a cascade: its answer is good enough. Of a combine's judge: it wrote one at all."""
     choice: int | None = None
     """Of a best_of's judge: the number of the answer that it finds best, from 1; None: it names none."""
 
@@ -93,7 +93,7 @@ def _judged(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Ensem
     said = heard.get(judge)
     if said is None:
         return EnsembleVerdict(asks=(judge,))
-    if said.answered and definition.kind is EnsembleKind.COMBINE:
+    if said.answered and said.accepted and definition.kind is EnsembleKind.COMBINE:
         return EnsembleVerdict(decided=True, winner=judge)
     if said.choice is not None and 1 <= said.choice <= len(good):
         return EnsembleVerdict(decided=True, winner=good[said.choice - 1])

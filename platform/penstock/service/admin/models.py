@@ -53,7 +53,7 @@ def page(tx: Transaction, settings: DispatchSettings) -> list[Model]:
 
 def _as_model(one: Ensemble, models: Mapping[str, Model]) -> Model:
     """As many live workers as the member has that has fewest: with none, that one's lines wait."""
-    names = (member.model for member in one.definition.members)
+    names = (member.model for member in one.definition.asked)
     found = [models.get(name) or models.get(name.rpartition("@")[0]) for name in names]
     members = [member for member in found if member is not None]
     return Model(

@@ -172,7 +172,7 @@ class _Gathering:
         winner = folded.verdict.winner
         assert winner is not None, "it has a body"
         told = self._fold.trace(folded.verdict, answers, self._heard)
-        head = ensemble_header({name: value for name, value in told.items() if name != "members"})
+        head = ensemble_header({name: value for name, value in told.items() if name not in ("members", "judge")})
         more = self._version(self._ask.targets[winner].version)
         return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
 

@@ -122,6 +122,8 @@ class Fold:
             if not heard[place].answered or (votes and heard[place].vote is None)
         ]
         fails = self._definition.fails_with_member and any(not one.answered for one in heard.values())
+        if not fails and heard.keys() - range(len(self._definition.members)):
+            return QUORUM, f"The judge of the ensemble {self._definition.name!r} gave no verdict."
         what = "A member" if fails else "Too few members"
         verb = "did not answer" if fails else "answered"
         return QUORUM, f"{what} of the ensemble {self._definition.name!r} {verb} ({'; '.join(why)})."

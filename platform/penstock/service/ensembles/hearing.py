@@ -37,12 +37,17 @@ class Hearing:
         if body is None:
             return FAILED
         if place == len(self._definition.members):
-            return Heard(answered=True, choice=_number(answer_text(body)))
+            return self._judged(answer_text(body) or "")
         if self._definition.kind is EnsembleKind.VOTE:
             return Heard(answered=True, vote=self._vote(answer_text(body)))
         if self._definition.kind is EnsembleKind.CASCADE:
             return Heard(answered=True, accepted=self._is_good(body))
         return Heard(answered=True)
+
+    def _judged(self, text: str) -> Heard:
+        if self._definition.kind is EnsembleKind.BEST_OF:
+            return Heard(answered=True, choice=_number(text))
+        return Heard(answered=True, accepted=bool(text.strip()))
 
     def _vote(self, text: str | None) -> str | None:
         found = None if text is None else self._found(text)
@@ -82,16 +87,16 @@ class Hearing:
             return False
 
 
-def _number(text: str | None) -> int | None:
+def _number(text: str) -> int | None:
     """The number that a judge names: the last one in its text, since some think aloud before."""
-    found = _NUMBER.findall(text or "")
+    found = _NUMBER.findall(text)
     return int(found[-1]) if found else None
 
 
 def _pointed(text: str, pointer: str) -> str | None:
     """What a JSON pointer (RFC 6901) leads to in a text, as it would be written; None if that is nothing or null."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
         for part in pointer.split("/")[1:]:
             value = _part(value, part.replace("~1", "/").replace("~0", "~"))
         if value is None:
@@ -109,6 +114,11 @@ def _part(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return value[name]
     raise LookupError
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities are no JSON, whatever Python reads."""
+    raise ValueError(constant)
 
 
 def mean_logprob(body: bytes) -> float | None:

@@ -29,7 +29,8 @@ def question(definition: EnsembleDefinition, endpoint: str, body: bytes, answers
         "count": str(len(answers)),
     }
     prompt = _filled(judge.prompt, told)
-    return with_prompt(endpoint, body if definition.kind is EnsembleKind.COMBINE else b"{}", prompt, definition.name)
+    bare = definition.kind is EnsembleKind.BEST_OF
+    return with_prompt(endpoint, body, prompt, definition.name, bare=bare)
 
 
 def _filled(prompt: str, told: Mapping[str, str]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from penstock.domain.ensembles.ensemble import Ensemble
+from penstock.domain.ensembles.ensemble import ChosenMember, Ensemble, EnsembleKind
 from penstock.domain.work.batch import LineError
 from penstock.formats import input as lines
 from penstock.formats import prompt
 from penstock.formats.engine_body import with_model
 from penstock.formats.input import Checked
 from penstock.formats.routed_request import with_defaults
+from penstock.service.ensembles import judging
 from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates.sample import MOST_KEPT_BYTES
 from penstock.settings.limits import LimitSettings
@@ -33,6 +34,12 @@ class AskedLine:
     fills: bool
     prompt: prompt.Prompt | None
     """None where nobody can be asked about it, and of a line that is too long to be kept."""
+    reads: tuple[AskedLine, ...] = ()
+    """Of a judge: the lines whose answers it reads, too: what else it is asked is in its body."""
+    reads_chars: int = 0
+    """Of all those answers together at most."""
+    names: bool = False
+    """Of a judge: its answer is a number."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class SeenLine:
     asked: str
     """What it names."""
     lines: tuple[AskedLine, ...]
-    """As each model would be asked it: one, or each member of an ensemble that gathers, in their order."""
+    """As each model would be asked it: one; or each member of an ensemble that gathers, in order, and its judge."""
 
 
 def look(
@@ -68,15 +75,27 @@ def look(
     except Unroutable as error:
         return LineError(error.code, error.message, "body")
     kept = len(line) * len(routed.members) <= MOST_KEPT_BYTES
-    found = []
+    found: list[AskedLine] = []
     for member in routed.members:
-        body = with_defaults(checked.body, endpoint, member.params)
+        body = with_defaults(_body(ensemble, member, endpoint, checked.body), endpoint, member.params)
         asked = lines.check_body(checked, endpoint, body, 0)
         if isinstance(asked, LineError):
             return asked
         body = with_model(body, member.model)  # whose tokenizer is asked
-        found.append(_line(endpoint, asked, member.model, body, len(line), kept))
+        judge = ensemble.definition.judge
+        if judge is None or member.place < len(ensemble.definition.members):
+            found.append(_line(endpoint, asked, member.model, body, len(line), kept))
+            continue
+        one = _line(endpoint, asked, member.model, body, len(body), kept and len(body) <= MOST_KEPT_BYTES)
+        names = ensemble.definition.kind is EnsembleKind.BEST_OF
+        found.append(replace(one, reads=tuple(found), reads_chars=judge.reads_chars, names=names))
     return SeenLine(checked.model, tuple(found))
+
+
+def _body(ensemble: Ensemble, member: ChosenMember, endpoint: str, body: bytes) -> bytes:
+    """What a member is asked; a judge the same with answers that are empty yet."""
+    members = len(ensemble.definition.members)
+    return body if member.place < members else judging.question(ensemble.definition, endpoint, body, [""] * members)
 
 
 def _line(endpoint: str, checked: Checked, model: str, body: bytes, line_bytes: int, kept: bool) -> AskedLine:

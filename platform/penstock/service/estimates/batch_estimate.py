@@ -10,7 +10,7 @@ import functools
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Final, TypeVar
@@ -59,6 +59,8 @@ V = TypeVar("V")
 
 TOKENIZE_SECONDS: Final = 5.0
 _NO_FACTS: Final = ModelFacts()
+VERDICT_TOKENS: Final = 8.0
+"""What a judge is expected to need for a number; a choice. It may be as long as its limit."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def _add_up(known: _Known, model: str) -> ModelPart:
 
 
 def _part(known: _Known, line: AskedLine, per_byte: float | None) -> ModelPart:
-    return ModelPart(exactly(1.0), _asked(known, line, per_byte), _answered(known, line))
+    return ModelPart(exactly(1.0), _asked(known, line, per_byte) + _read(known, line, per_byte), _answered(known, line))
 
 
 def _tokens_per_byte(known: _Known, model: str) -> float | None:
@@ -299,6 +301,15 @@ def _asked(known: _Known, line: AskedLine, per_byte: float | None) -> Spread:
     return _roughly(line.bytes * per_byte, "measured")
 
 
+def _read(known: _Known, line: AskedLine, per_byte: float | None) -> Spread:
+    """What a judge reads of answers: the first choice of each, all of them cut at so many characters."""
+    if not line.reads:
+        return NOTHING
+    found = sum((_answered(known, replace(one, answers=1)) for one in line.reads), NOTHING)
+    most = line.reads_chars * min(1.0, per_byte or 1 / known.settings.bytes_per_token)
+    return Spread(min(found.low, most), min(found.expected, most), min(found.high, float(line.reads_chars)))
+
+
 def _roughly(tokens: float, basis: InputBasis) -> Spread:
     few, many = INPUT_SLACK[basis]
     return Spread(tokens * few, tokens, tokens * many)
@@ -310,6 +321,8 @@ def _answered(known: _Known, line: AskedLine) -> Spread:
     if known.endpoint in COMPUTING:
         return NOTHING
     measured = facts is not None and facts.output_tokens is not None
+    if line.names:
+        expected, measured = min(expected, VERDICT_TOKENS), False
     return output_tokens(AnswerTokens(expected, most, line.least, line.fills, line.answers, measured))
 
 

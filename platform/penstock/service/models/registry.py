@@ -27,9 +27,9 @@ def read(tx: Transaction, names: Collection[str] | None = None) -> Registry:
 
 
 def of(tx: Transaction, asked: str) -> Registry:
-    """What must be known to say what one request's model stands for; of an ensemble, what its members do."""
+    """What must be known to say what one request's model stands for; of an ensemble, what its members and judge do."""
     found = ensembles.latest(tx.conn, [asked])
-    members = [member.model for one in found.values() for member in one.definition.members]
+    members = [member.model for one in found.values() for member in one.definition.asked]
     every = [asked, *members]
     names = models.names_among(tx.conn, [*every, *(one.rpartition("@")[0] for one in every)])
     numbered: dict[str, dict[int, Numbered]] = {}

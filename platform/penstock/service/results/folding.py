@@ -209,4 +209,6 @@ def _answer(line: bytes) -> MemberAnswer:
     if found.answered:
         return MemberAnswer("reused" if found.response.cached else "answered", body, tokens=tokens, ms=ms)
     code = member_line.refusal_code(body, status)
+    if code == member_line.NOT_JSON:
+        return MemberAnswer("failed", code="not_json", ms=ms)  # as in a call: that was no engine's word
     return MemberAnswer("refused", code=code, tokens=tokens, ms=ms, refused_status=status)

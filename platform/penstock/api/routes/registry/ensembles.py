@@ -14,7 +14,16 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.schemas import ensemble_shapes
 from penstock.api.schemas.ensemble_shapes import DeletedEnsemble, EnsembleList, EnsembleShape
-from penstock.domain.ensembles.definition import MOST_MEMBERS, MOST_RULES, MOST_SECONDS, MOST_WEIGHT
+from penstock.domain.ensembles.definition import (
+    LEAST_READS_CHARS,
+    MOST_MEMBERS,
+    MOST_PROMPT,
+    MOST_READS_CHARS,
+    MOST_RULES,
+    MOST_SECONDS,
+    MOST_WEIGHT,
+    READS_CHARS,
+)
 from penstock.domain.ensembles.ensemble import DEFAULT_TIMEOUT_SECONDS
 from penstock.service.ensembles import ensembles
 from penstock.service.ensembles.ensembles import MOST_BYTES
@@ -28,7 +37,11 @@ class CreateMember(Asked):
     model: Text = Field(description="A model, `name@alias` or `name@v3`; no ensemble.", min_length=1, max_length=200)
     params: dict[str, Any] = Field({}, description="Fields that a request has there if it does not say them itself.")
     weight: float | None = Field(
-        None, description="Of a `vote`: what its vote weighs, 1 unless it is said.", gt=0, le=MOST_WEIGHT
+        None,
+        description="Of a `vote`, `best_of` or `combine`: what its vote weighs, or its answer where the judge gives no "
+        "verdict; 1 unless it is said.",
+        gt=0,
+        le=MOST_WEIGHT,
     )
 
 
@@ -65,13 +78,35 @@ class CreateAccept(Asked):
     json_schema: dict[str, Any] | None = Field(None, description="Its text is JSON that this allows.")
 
 
+class CreateJudge(Asked):
+    """The model that reads the members' answers."""
+
+    model: Text = Field(description="A model, `name@alias` or `name@v3`; no ensemble.", min_length=1, max_length=200)
+    params: dict[str, Any] = Field(
+        {}, description="Fields of what it is asked. Of a `best_of` `temperature` 0 and `max_tokens` 1024 unless said."
+    )
+    prompt: Text | None = Field(
+        None,
+        description="With `{answers}`, and `{request}` and `{count}` if it likes, in the places of what it reads.",
+        max_length=MOST_PROMPT,
+    )
+    reads_chars: int | None = Field(
+        None,
+        description="Of the request, and of all answers together: what is longer is cut. "
+        f"{READS_CHARS:,} unless it is said.",
+        ge=LEAST_READS_CHARS,
+        le=MOST_READS_CHARS,
+    )
+
+
 class CreateEnsemble(Asked):
     """What an ensemble is made of, or its next version."""
 
     name: Text = Field(description="As `model` of requests names it; no model's name.", min_length=1, max_length=200)
-    kind: Literal["route", "fallback", "vote", "cascade"] = Field(
+    kind: Literal["route", "fallback", "vote", "cascade", "best_of", "combine"] = Field(
         description="`route`: each request goes to one member, by rules. `fallback`: the first member that answers. "
-        "`vote`: all are asked, and most decide. `cascade`: the first answer that is good enough."
+        "`vote`: all are asked, and most decide. `cascade`: the first answer that is good enough. `best_of`: all are "
+        "asked, and a judge names the best. `combine`: all are asked, and a judge writes one answer of theirs."
     )
     members: list[CreateMember] = Field(
         description="In their order. Two at least, and a model may be there several times, in all kinds but `route`.",
@@ -88,14 +123,18 @@ class CreateEnsemble(Asked):
         description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), or of "
         "the first.",
     )
+    judge: CreateJudge | None = Field(None, description="Of a `best_of` or `combine`, which need it.")
     min_responses: int | None = Field(
-        None, description="Of a `vote`: with fewer votes the request has failed; 1 unless it is said.", ge=1
+        None,
+        description="Of a `vote`, `best_of` or `combine`: with fewer votes, or answers, the request has failed; 1 "
+        "unless it is said.",
+        ge=1,
     )
     accept: CreateAccept | None = Field(None, description="Of a `cascade`, which needs it.")
     on_error: Literal["skip", "fail"] | None = Field(
         None,
-        description="Of a `vote` or `cascade`: a member that gives no answer is passed over (unless it is said), or is "
-        "the request's failure.",
+        description="Of all but `route` and `fallback`: a member that gives no answer is passed over (unless it is "
+        "said), or is the request's failure; so is a judge without a verdict.",
     )
     timeout_seconds: float | None = Field(
         None,

@@ -1,0 +1,128 @@
+"""Waiting calls to ensembles with a judge: a best_of and a combine of two models, and a third that reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from api.gathered import ask, content, make, refuses, says
+from api.live import error, http, serving
+from api.scripted_ingress import TOKEN, ScriptedIngress
+from e2e.live import until
+from pydantic import SecretStr
+
+from penstock.service.admin import keys, models
+from penstock.service.core.transaction import Database
+from penstock.service.ensembles import ensembles
+from penstock.settings import Settings
+
+JUDGE = {"model": "three", "prompt": "{request}|{answers}", "params": {"seed": 9}}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A quick table, and ingresses that need pulse only once."""
+    changed = {"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
+    return settings.model_copy(update=changed)
+
+
+@pytest.fixture
+def members(db: Database, settings: Settings) -> Iterator[list[ScriptedIngress]]:
+    """Two members and the judge, each with one worker, and a model that has none."""
+    db.run(models.add, "nobody")
+    with ExitStack() as stack:
+        yield [stack.enter_context(ScriptedIngress(db, settings, name)) for name in ("one", "two", "three")]
+
+
+@pytest.fixture
+def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[httpx.Client]:
+    """A client whose key is for the ensemble only."""
+    _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine"}))
+    with http(url, key) as one:
+        yield one
+
+
+def verdict(answer: httpx.Response) -> tuple[str, str, str, int | None, bool]:
+    """The text, whose it is, what came of the judge and which it named, and whether that was none."""
+    text, told = content(answer), answer.json()["penstock"]
+    judge = told["judge"]
+    return text, told["winner"], judge.get("code", judge["outcome"]), judge.get("choice"), told.get("degraded", False)
+
+
+def test_a_judge_names_the_best_answer_and_without_its_verdict_the_heaviest_is_given(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, three = members
+    make(db, "best_of", "one", {"model": "two", "weight": 2}, judge=JUDGE)
+    says(one, "first")
+    says(two, "second")
+    says(three, "It is 1.", tokens=2)
+    answer = ask(narrow, "hi", max_tokens=3, stop=["x"], service_tier="flex")
+    assert verdict(answer) == ("first", "one", "answered", 1, False)
+    told = answer.json()
+    assert (told["service_tier"], told["usage"]["total_tokens"]) == ("flex", 14 + 14 + 12), "the judge's tokens, too"
+    assert told["penstock"]["judge"]["tokens"] == 12
+    head = {"ensemble": "mine", "version": "v1", "kind": "best_of", "winner": "one"}
+    assert json.loads(answer.headers["x-penstock-ensemble"]) == head
+    sent = json.loads(three.asked[0][2])
+    text = "user: hi|Answer 1:\nfirst\n\nAnswer 2:\nsecond"
+    assert sent["messages"] == [{"role": "user", "content": text}]
+    assert (sent["model"], sent["seed"], sent["max_tokens"], sent["temperature"]) == ("three", 9, 1_024, 0)
+    assert "stop" not in sent
+    for named, won in (("2", ("second", "two", "answered", 2, False)), ("3", ("second", "two", "answered", 3, True)),
+                       ("neither", ("second", "two", "answered", None, True))):  # fmt: skip
+        says(three, named)
+        assert verdict(ask(narrow)) == won
+    refuses(three, 422)
+    assert verdict(ask(narrow)) == ("second", "two", "422 t", None, True)
+    three.usual = "full"
+    assert verdict(ask(narrow)) == ("second", "two", "workers_busy", None, True)
+    refuses(two, 422)
+    asked, answer = len(three.asked), ask(narrow)
+    assert (content(answer), answer.json()["penstock"].get("judge"), len(three.asked)) == ("first", None, asked)
+    refuses(one, 422)
+    assert error(ask(narrow), 400)["message"].endswith("answered (one: 422 t; two: 422 t).")
+
+
+def test_what_a_judge_writes_is_the_answer_and_without_it_there_may_be_none(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, three = members
+    make(db, "combine", "one", "two", judge=JUDGE)
+    says(one, "first")
+    says(two, "second")
+    says(three, "both 12", tokens=2)
+    answer = ask(narrow, max_tokens=3, stop=["x"], n=1)
+    assert verdict(answer) == ("both 12", "judge", "answered", None, False)
+    assert answer.headers["x-penstock-worker"] == str(three.worker)[:8]
+    assert answer.json()["model"] == "mine"
+    sent = json.loads(three.asked[0][2])
+    assert (sent["seed"], sent["max_tokens"], sent["stop"], "n" in sent) == (9, 3, ["x"], False)
+    says(three, " ")
+    assert verdict(ask(narrow)) == ("first", "one", "answered", None, True), "nothing is no answer"
+    make(db, "combine", "one", "two", judge=JUDGE | {"model": "nobody"}, on_error="fail")
+    until(lambda: "judge: no_worker" in ask(narrow).text, "the second version is known")
+    found = error(ask(narrow), 502)
+    assert (found["code"], found["message"]) == (
+        "ensemble_quorum", "A member of the ensemble 'mine' did not answer (judge: no_worker).",
+    )  # fmt: skip
+
+
+def test_a_judge_is_counted_as_the_members_are(
+    members: list[ScriptedIngress], db: Database, settings: Settings
+) -> None:
+    _, key = db.run(keys.create, "narrow", "narrow")
+    make(db, "best_of", "one", "two", judge=JUDGE)
+    for member in members:
+        says(member, "2")
+    with serving(settings) as url, http(url, key) as client:
+        assert verdict(ask(client))[1] == "two"
+        refuses(members[2], 500)
+        assert verdict(ask(client))[1] == "one"
+    counts = db.run(ensembles.view, "mine", None).counts  # written at the server's end
+    assert {label: (found.calls, found.failed_calls) for label, found in counts.items()} == {
+        "one": (2, 0), "two": (2, 0), "judge": (2, 1),
+    }  # fmt: skip
