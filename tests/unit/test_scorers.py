@@ -12,7 +12,7 @@ from penstock.domain.api_errors import BadRequest
 from penstock.domain.evals.scorer import Normalisation, Scorer, ScorerKind
 from penstock.formats import references
 from penstock.formats.answers.answer_text import answer_text, embeddings
-from penstock.scoring import bounded_regex, scorers
+from penstock.scoring import bounded_regex, bounded_schema, scorers
 from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
 from penstock.scoring.score import Score
@@ -134,6 +134,18 @@ def test_references_to_references_end_after_so_many_steps() -> None:
         BoundedSchema({"$ref": "#"}).fault("1")
     with pytest.raises(TooComplex):
         BoundedSchema({}).fault("[" * 100_000)
+
+
+def test_a_schema_that_explodes_too_often_is_not_tried_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_schema, "MOST_STEPS", 50)
+    schema = BoundedSchema({"items": {"type": "integer"}})
+    many = json.dumps([1] * 100)
+    for _ in range(bounded_schema.MOST_EXPLOSIONS):
+        assert schema.fault("[1]") is None
+        with pytest.raises(TooComplex):
+            schema.fault(many)
+    with pytest.raises(TooComplex):
+        schema.fault("[1]")
 
 
 def test_nearness_is_the_cosine_in_thousandths() -> None:

@@ -16,7 +16,9 @@ from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 
 MOST_BYTES: Final = 64 * 1024
 MOST_STEPS: Final = 100_000
-"""For one answer: some tenths of a second."""
+"""For one answer: up to a second."""
+MOST_EXPLOSIONS: Final = 10
+"""After so many answers that took all steps the schema is not tried any more, as a pattern is not that is too slow."""
 _NOT_READ: Final = ("patternProperties", "$dynamicRef", "$recursiveRef")
 
 
@@ -51,6 +53,7 @@ class BoundedSchema:
         except (jsonschema.SchemaError, RecursionError) as error:
             why = getattr(error, "message", "it is too deep")
             raise BadRequest(f"The schema is none: {why[:200]}.", param=param) from None
+        self._explosions = 0
         own: dict[str, Callable[..., Any]] = {"pattern": self._pattern, "uniqueItems": _unique}
         keywords = {name: self._counted(own.get(name, check)) for name, check in base.VALIDATORS.items()}
         self._validator = jsonschema.validators.extend(base, keywords)(schema, registry=Registry())
@@ -65,6 +68,8 @@ class BoundedSchema:
             return "it is no JSON"
         except RecursionError:
             raise TooComplex from None
+        if self._explosions >= MOST_EXPLOSIONS:
+            raise TooComplex
         self._steps = 0
         try:
             error = next(self._validator.iter_errors(value), None)
@@ -100,6 +105,7 @@ class BoundedSchema:
         def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
             self._steps += 1
             if self._steps > MOST_STEPS:
+                self._explosions += 1
                 raise TooComplex
             yield from check(validator, value, instance, schema) or ()
 
