@@ -10,13 +10,14 @@ two engines died of it   no further member is asked
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.api_errors import CallTimeout
+from penstock.domain.api_errors import BadGateway, CallTimeout
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.ensembles.verdict import Heard
@@ -29,7 +30,7 @@ from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
 from penstock.service.calls.gathered_request import GatheredRequest
 from penstock.service.calls.member_call import CANCELLED, MemberEnd
-from penstock.service.ensembles.fold import Fold, MemberAnswer
+from penstock.service.ensembles.fold import MISMATCH, Fold, MemberAnswer
 
 _MOST_DEATHS: Final = 2
 _JSON: Final = "application/json"
@@ -163,9 +164,14 @@ class _Gathering:
 
     async def _folded(self) -> CallAnswer:
         answers = {place: end.answer for place, end in self._ends.items()}
-        folded = self._fold.fold(answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs)
+        fold = functools.partial(
+            self._fold.fold, answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs, endpoint=self._ask.endpoint
+        )
+        folded = fold() if self._definition.method is None else await asyncio.to_thread(fold)  # vectors may be many
         if folded.body is None:
             assert folded.error is not None, "it is decided"
+            if folded.error[0] == MISMATCH:
+                raise BadGateway(folded.error[1], code=MISMATCH)
             if asyncio.get_running_loop().time() >= self._ask.deadline:
                 raise CallTimeout
             raise quorum.missed(folded.error[1], self._ends.values())
@@ -173,7 +179,7 @@ class _Gathering:
         assert winner is not None, "it has a body"
         told = self._fold.trace(folded.verdict, answers, self._heard)
         head = ensemble_header({name: value for name, value in told.items() if name not in ("members", "judge")})
-        more = self._version(self._ask.targets[winner].version)
+        more = self._version(self._ask.targets[winner].version) if self._definition.method is None else ()
         return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
 
     def _passed(self, answer: CallAnswer, asked: CallRequest) -> CallAnswer:
