@@ -15,6 +15,7 @@ alter table slices
     add column picked int[],
     add column released_at timestamptz,
     add column plan_key text,
+    add column due boolean not null default false,
     add column agreement double precision not null default 0,
     add column agreed int not null default 0;
 comment on column slices.fold is 'of a member''s slice: the one that makes one answer of its and the others''';
@@ -24,6 +25,8 @@ comment on column slices.released_at is 'of a later member: since when it is ask
 comment on column slices.plan_key is 'of a judge: where its questions are; others read the plan of their batch';
 comment on column slices.agreement is 'of a vote: the sum of the agreements of as many lines as `agreed` says';
 create index slices_fold on slices (fold) where fold is not null;
+comment on column slices.due is 'of a fold: no member of it is at work, since the transaction that ended the last one';
+create index slices_due on slices (batch, id) where due and state = 'waiting';
 create index slices_gathering on slices (batch) where state = 'waiting' and model is null;
 
 -- The slice of a fold asks no model, and reads the plan all the same; it has no member.

@@ -144,6 +144,8 @@ def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(p
                 ("tiny", False),
                 ("deux", False),
             ]
+    counted = "select value::int from counts where name = %s"
+    until(lambda: platform.ask(counted, "ensemble_lines_escalated/steps") == 20, "it is counted for metrics")
     shown = platform.http.get("/ensembles/steps").json()["members"]
     assert [(one["label"], one["lines"], one["escalation_rate"]) for one in shown] == [
         ("tiny", 80, None), ("deux", 20, 0.25),

@@ -141,7 +141,7 @@ def _answer(
         elif place in members:
             right = one["outcome"] in ("refused", "failed") and one["tokens"] == 0
         else:
-            right = one["outcome"] == "unavailable" and one["tokens"] == 0 and state != "completed"
+            right = one["outcome"] in ("cancelled", "unavailable") and one["tokens"] == 0 and state != "completed"
         if not right:
             wrong.append(f"says of member {place}: {one}")
     if not members.keys() <= told.keys() or len(told) != len(trace["members"]):

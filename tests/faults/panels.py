@@ -102,6 +102,8 @@ class Panel:
     def asked(self, text: str) -> range:
         """The members that are asked a line, if nobody cuts it short."""
         found = self.verdict(text)
+        if self.kind != "vote" and "[[die]]" in text:
+            return range(1)  # a line that two engines died of is not tried on the next member's
         if self.kind == "vote" or found is None or found.degraded:
             return range(len(self.seats))
         return range(found.winner + 1)

@@ -242,7 +242,7 @@ IN_ROWS = {
     ),
     "a line that was asked of members that it did not need": (
         "was asked of .* and needs .* at most",
-        "update slices set place = 2 where place = 1 and picked is not null",
+        "update slices set place = 3 - place where picked is not null",
     ),
     "a bill without the members": (
         "was billed",

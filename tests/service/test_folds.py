@@ -13,6 +13,7 @@ from store import as_holder
 from store.world import CHAT, World
 
 from penstock.domain.api_errors import LeaseLost
+from penstock.domain.limits.limit import LimitName
 from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.holder import Holder
@@ -20,13 +21,15 @@ from penstock.domain.work.lane import LANES
 from penstock.domain.work.slice import Claim
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service.admin import limits, models
+from penstock.service.admin import health, limits, models
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Transaction
 from penstock.service.ensembles import ensembles
 from penstock.service.lifecycle import dispatch, folds, work
 from penstock.service.results.folding import Folding
+from penstock.service.views import batch_view
 from penstock.store import sweep
+from penstock.store.accounts import limits as kept
 
 VOTE: dict[str, Any] = {
     "name": "panel",
@@ -415,3 +418,20 @@ def test_a_line_that_two_engines_died_of_is_not_tried_on_the_next_members(folded
     assert folded.says("b", str) == [2]
     folded.fold(batch)
     assert folded.results(batch) == {"q1": "ensemble_quorum", "q2": ("2", "b")}
+
+
+def test_a_fold_in_hand_is_no_models_work(folded: FoldDesk, world: World) -> None:
+    """Of a batch that asks an ensemble and a model, whose workers are all away."""
+    folded.workers = {member: world.worker(member) for member in "abc"}
+    asked = ["safe", "b"]
+    batch = folded.desk.validate(
+        b"\n".join(lines.write(f"q{n}", CHAT, {"model": model, "messages": []}) for n, model in enumerate(asked, 1))
+    )
+    folded.says("a", lambda n: "a")
+    assert folded.due(batch) is not None
+    world.sql("update workers set seen_at = seen_at - interval '400 s'")
+    expected = world.db.run(batch_view.view, "acme", "batch", batch, world.settings).expected
+    assert expected is not None
+    assert expected.reason == "no_worker"
+    assert {model for model, *_ in world.db.run(health.gauges, world.settings).backlog} == {"b"}
+    assert world.db.run(lambda tx: kept.used(tx.conn, "acme", LimitName.QUEUED_LINES)) == 1

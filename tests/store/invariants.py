@@ -79,6 +79,11 @@ BROKEN = {
         -- A member of an ensemble is, that nobody serves or that is not needed.
         select s.id from slices s join batches b on b.id = s.batch
         where s.state = 'dropped' and b.finish_as is null and s.fold is null""",
+    "a fold that waits is due if and only if no member of it is at work": """
+        select f.id, f.due from slices f
+        where f.ensemble is not null and f.member is null and f.state = 'waiting'
+          and f.due = exists (
+              select from slices s where s.fold = f.id and s.state in ('queued', 'ready', 'running'))""",
     "a fold is settled once no member of it is at work or waits": """
         select s.id from slices s join slices f on f.id = s.fold
         where f.state in ('running', 'done') and s.state in ('queued', 'ready', 'running')

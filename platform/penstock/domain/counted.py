@@ -30,9 +30,18 @@ COUNTED: Final = {
     "pool_member_killed": "Members of pools that were killed, since they did not end in time.",
     "pool_start_failed": "Starts and wakes in pools that failed, and were tried again or given up.",
     "pool_sleep_failed": "Engines in pools that did not fall asleep as they should, and were ended.",
+    "ensemble_lines": "Lines of batches and jobs that an ensemble that gathers gave an answer or an error.",
+    "ensemble_lines_failed": "Of these: those that it gave an error.",
+    "ensemble_lines_escalated": "Lines that a later member of such an ensemble, or its judge, was asked.",
     "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
 }
 """Every name that may be counted, and what it means."""
 
-LABELLED: Final = {"pool_switches": "reason", "pool_switch_seconds": "reason"}
+LABELLED: Final = {
+    "pool_switches": "reason",
+    "pool_switch_seconds": "reason",
+    "ensemble_lines": "ensemble",
+    "ensemble_lines_failed": "ensemble",
+    "ensemble_lines_escalated": "ensemble",
+}
 """Of those that are counted apart, `NAME/VALUE`, the label that the value is of."""

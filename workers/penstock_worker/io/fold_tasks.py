@@ -83,17 +83,20 @@ class FoldTasks:
         except LeaseLost:
             self._db.run(work.release, claim.lease)
             self._db.run(work.lost, 0)
-            return FoldOutcome(0, 0)
+            return FoldOutcome()
         except (Unavailable, NoSpace):
             self._insist(lambda: self._db.run(work.release, claim.lease))
             raise
         except Exception as error:  # its bytes can't be read, or it meets a bug of ours: counted, so that it ends
             log.error("slice_broken", batch=claim.batch, slice=claim.slice, exc_info=error)
             self._insist(lambda: self._db.run(work.unreadable, claim))
-            return FoldOutcome(0, 0)
+            return FoldOutcome()
         except BaseException:
             self._db.run(work.release, claim.lease)
             raise
+        for name, by in (("", folded.lines), ("_failed", folded.failed), ("_escalated", folded.asked)):
+            if by:
+                self._db.run(work.count, f"ensemble_lines{name}/{taken.definition.name}", by)
         log.info("fold", batch=claim.batch, lines=folded.lines, asked=folded.asked,
                  seconds=round(time.monotonic() - began, 3))  # fmt: skip
         return folded

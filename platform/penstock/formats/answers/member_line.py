@@ -62,6 +62,8 @@ _read_refusal = msgspec.json.Decoder(_Refusal).decode
 _NOTHING: Final = _Member()
 
 
+NOT_JSON: Final = "502 not_json"
+"""The `refusal_code` of an answer that was no JSON object; see formats/output.py."""
 _UNREADABLE: Final = MemberLine("", error=_Error("not_json"))
 
 

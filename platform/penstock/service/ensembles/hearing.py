@@ -96,7 +96,7 @@ def _number(text: str) -> int | None:
 def _pointed(text: str, pointer: str) -> str | None:
     """What a JSON pointer (RFC 6901) leads to in a text, as it would be written; None if that is nothing or null."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
         for part in pointer.split("/")[1:]:
             value = _part(value, part.replace("~1", "/").replace("~0", "~"))
         if value is None:
@@ -114,6 +114,11 @@ def _part(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return value[name]
     raise LookupError
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities are no JSON, whatever Python reads."""
+    raise ValueError(constant)
 
 
 def mean_logprob(body: bytes) -> float | None:

@@ -28,7 +28,7 @@ def settled(tx: Transaction, claims: Sequence[Claim]) -> None:
     """Hint the folds that are due since these slices are settled; of a fold itself nobody else is asked any more."""
     of_members = [one.slice for one in claims if one.chosen is not None and one.chosen.kind.gathers]
     if of_members:
-        for batch in folds.due_of(tx.conn, of_members):
+        for batch in folds.ended(tx.conn, of_members):
             tx.hint(hint.fold(batch))
     if own := [one.slice for one in claims if one.is_fold]:
         folds.unasked(tx.conn, own)
@@ -83,6 +83,7 @@ def pass_over(tx: Transaction, one: folds.Absence) -> int:
     if not batches.try_lock(tx.conn, one.batch):
         return 0
     gone = folds.pass_over(tx.conn, one.batch, one.model)
+    folds.ended_in(tx.conn, one.batch)
     for batch in folds.due_in(tx.conn, [one.batch]):
         tx.hint(hint.fold(batch))
     return gone

@@ -45,8 +45,10 @@ _UNAVAILABLE: Final = MemberAnswer("unavailable", code="no_worker")
 class FoldOutcome:
     """What one fold came to: lines that have their answer or error now, and lines that later members are asked."""
 
-    lines: int
-    asked: int
+    lines: int = 0
+    failed: int = 0
+    """Of these."""
+    asked: int = 0
 
 
 class Folding:
@@ -65,7 +67,7 @@ class Folding:
         self._records: list[Record] = []
         self._agreements: list[float] = []
         self._bytes = 0
-        self._recorded = 0
+        self._recorded = self._failed = 0
         self._seq = 0
 
     def run(self) -> FoldOutcome:
@@ -93,7 +95,7 @@ class Folding:
             failpoint("fold.asked")
         else:
             self._record(ends=True)
-        return FoldOutcome(self._recorded, sum(map(len, self._picked.values())))
+        return FoldOutcome(self._recorded, self._failed, sum(map(len, self._picked.values())))
 
     def _lines(self) -> Iterator[lines.Line]:
         """The lines that have no answer yet, as they were asked."""
@@ -161,6 +163,7 @@ class Folding:
         self._records.append(record)
         self._bytes += len(record.line)
         self._recorded += 1
+        self._failed += record.failed
 
     def _record(self, *, ends: bool = False) -> None:
         """Record what is folded, and settle the fold if it `ends`; the tokens are its members'."""
@@ -209,4 +212,6 @@ def _answer(line: bytes) -> MemberAnswer:
     if found.answered:
         return MemberAnswer("reused" if found.response.cached else "answered", body, tokens=tokens, ms=ms)
     code = member_line.refusal_code(body, status)
+    if code == member_line.NOT_JSON:
+        return MemberAnswer("failed", code="not_json", ms=ms)  # as in a call: that was no engine's word
     return MemberAnswer("refused", code=code, tokens=tokens, ms=ms, refused_status=status)

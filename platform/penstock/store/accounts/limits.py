@@ -25,7 +25,8 @@ _OPEN_BATCHES: Final = """
     select count(*) from batches
     where tenant = :tenant and state in ('validating', 'in_progress', 'paused', 'cancelling', 'finalizing')"""
 """The states as the index `batches_unfinished` has them: of a year's batches only those are looked at."""
-_OPEN: Final = "from slices where tenant = :tenant and state in ('queued', 'ready', 'running')"
+_OPEN: Final = "from slices where tenant = :tenant and state in ('queued', 'ready', 'running') and model is not null"
+"""A fold's lines are its members'."""
 _USED: Final = {
     LimitName.OPEN_BATCHES: text(_OPEN_BATCHES),
     LimitName.QUEUED_LINES: text(f"select coalesce(sum(lines), 0)::bigint {_OPEN}"),

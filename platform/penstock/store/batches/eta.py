@@ -22,7 +22,7 @@ _LIVE = f"""    cross join lateral (
 _OWN = text(f"""
     -- For each model of a batch: what is left by estimate, how right the estimates of its own slices were, and how fast
     -- the model's live workers are; one that has not measured itself yet counts as the mean of the others, and where
-    -- none has, all count as `penstock tune` measured such machines.
+    -- none has, all count as `penstock tune` measured such machines. A fold is no model's work.
     select own.*, m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
     from (select tenant from batches where id = :batch) b join tenants t on t.id = b.tenant
     cross join (
@@ -36,7 +36,7 @@ _OWN = text(f"""
                 as settled_tokens,
             coalesce(sum(s.tokens::float8 * (s.completed + s.failed) / s.lines), 0) as recorded_estimate,
             sum(s.input_tokens + s.output_tokens)::float8 as recorded_tokens
-        from slices s where s.batch = :batch group by s.model) own
+        from slices s where s.batch = :batch and s.model is not null group by s.model) own
     left join models m on m.name = own.model
 {_LIVE.format(model="own.model")}
     where own.left_lines > 0

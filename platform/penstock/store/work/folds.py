@@ -1,7 +1,8 @@
 """Folds: the slices that make one answer of what an ensemble's members said; due when no member of theirs is at work.
 
 A fold waits, is claimed, and is done; or it lets later members be asked for some of its lines, and waits again. All of
-that is under its lease, so no line is asked of a member twice.
+that is under its lease, so no line is asked of a member twice. Whoever ends a member's slice has locked its batch, so
+that the last one's transaction knows itself, and marks the fold: nobody looks for due folds among all that wait.
 """
 
 from __future__ import annotations
@@ -20,37 +21,36 @@ from penstock.store.models import ensembles
 
 _AT_WORK: Final = """
     exists (select from slices m where m.fold = s.id and m.state in ('queued', 'ready', 'running'))"""
-DUE: Final = f"""
-    s.state = 'waiting' and s.model is null and not s.held and not {_AT_WORK}"""
+DUE: Final = "s.due and s.state = 'waiting' and not s.held"
 """A fold `s` that may be claimed."""
 
-_DUE_OF = text(f"""
-    -- Batches of which a fold became due with these slices.
-    select distinct s.batch from slices s
-    where s.id in (select fold from slices where id = any(cast(:slices as bigint[])) and fold is not null) and {DUE}""")
+_END_OF = text(f"""
+    update slices s set due = true
+    where s.id in (select fold from slices where id = any(cast(:slices as bigint[])) and fold is not null)
+      and s.state = 'waiting' and not s.due and not {_AT_WORK}
+    returning s.batch""")
+_END_IN = text(f"""
+    update slices s set due = true
+    where s.batch = :batch and s.state = 'waiting' and s.model is null and not s.due and not {_AT_WORK}""")
 _DUE_IN = text(f"""
-    select b.id from unnest(cast(:batches as text[])) as b(id)
-    where exists (select from slices s where s.batch = b.id and {DUE})""")
+    select distinct s.batch from slices s where s.batch = any(cast(:batches as text[])) and {DUE}""")
 _SOME_DUE = text(f"""
-    select b.id from batches b
-    where b.state in ('in_progress', 'paused', 'cancelling')
-      and exists (select from slices s where s.batch = b.id and {DUE})
+    select b.id from batches b where b.id in (select s.batch from slices s where {DUE})
     order by b.deadline limit :limit""")
 _UNHINTED = text(f"""
     -- Those of which nobody was told lately.
     update batches set hinted_at = clock_timestamp()
     where id in (
         select b.id from batches b
-        where b.state in ('in_progress', 'paused', 'cancelling')
+        where b.id in (select s.batch from slices s where {DUE})
           and (b.hinted_at is null or b.hinted_at < clock_timestamp() - :again)
-          and exists (select from slices s where s.batch = b.id and {DUE})
         order by b.deadline limit :limit for no key update skip locked)
     returning id""")
 
-_DROP = text(f"""
+_DROP = text("""
     -- Of a closing batch: folds of which no member has said anything, or that can't be made.
     update slices s set state = 'dropped'
-    where s.batch = :batch and s.state = 'waiting' and s.model is null and not {_AT_WORK}
+    where s.batch = :batch and s.state = 'waiting' and s.due
       and (:failed or not exists (select from slices m where m.fold = s.id and m.completed + m.failed > 0))""")
 
 _MEMBERS = text("""
@@ -80,7 +80,8 @@ _ASK = text("""
         from given, mine where m.fold = mine.id and m.place = given.place and m.state = 'waiting'),
     back as (
         -- A wave further: what befell its holders before counts no more.
-        update slices s set state = 'waiting', lease = null, crashes = 0, unreadable = 0 from mine where s.id = mine.id)
+        update slices s set state = 'waiting', lease = null, crashes = 0, unreadable = 0, due = false
+        from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
 _AGREE = text("""
@@ -100,7 +101,9 @@ _WAITS = text("""
            extract(epoch from clock_timestamp() - greatest(
                max(coalesce(s.released_at, b.in_progress_at)),
                (select max(w.seen_at) from workers w where w.kind = 'gpu' and w.model = s.model)))::float8 as seconds
-    from slices s join batches b on b.id = s.batch join ensembles e on e.id = s.ensemble
+    from (select distinct batch from slices where state = 'waiting' and model is null) gathering
+    join batches b on b.id = gathering.batch join slices s on s.batch = b.id
+    join ensembles e on e.id = s.ensemble
     where s.fold is not null and s.state in ('queued', 'ready') and not s.held
       and b.state = 'in_progress' and b.finish_as is null
       and not exists (
@@ -153,16 +156,19 @@ class Absence:
     seconds: float
 
 
-def due_of(conn: Connection, slices: Sequence[int]) -> list[str]:
-    """Batches of which a fold became due since these slices of members are settled."""
-    return list(conn.execute(_DUE_OF, {"slices": list(slices)}).scalars())
+def ended(conn: Connection, slices: Sequence[int]) -> list[str]:
+    """Mark the folds that are due since these slices of members are settled; their batches, which are locked."""
+    return sorted(set(conn.execute(_END_OF, {"slices": list(slices)}).scalars()))
+
+
+def ended_in(conn: Connection, batch: str) -> int:
+    """Mark the folds of a locked batch that are due, whatever ended their members; how many there are new."""
+    return conn.execute(_END_IN, {"batch": batch}).rowcount
 
 
 def due_in(conn: Connection, batches: Sequence[str]) -> list[str]:
     """Those of the batches that have a due fold."""
-    if not batches:
-        return []
-    return list(conn.execute(_DUE_IN, {"batches": list(batches)}).scalars())
+    return list(conn.execute(_DUE_IN, {"batches": list(batches)}).scalars()) if batches else []
 
 
 def some_due(conn: Connection, *, limit: int) -> list[str]:

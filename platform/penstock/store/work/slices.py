@@ -145,7 +145,7 @@ _WITH_OPEN = text("""
 
 _BACKLOG = text("""
     select model, lane, state, count(*)::int as slices, sum(lines)::bigint as lines, sum(tokens)::bigint as tokens
-    from slices where state in ('queued', 'ready', 'running') group by 1, 2, 3""")
+    from slices where state in ('queued', 'ready', 'running') and model is not null group by 1, 2, 3""")
 
 _UNREADABLE = text("""
     update slices set unreadable = unreadable + 1 where id = :id and lease = :lease returning unreadable""")
