@@ -20,6 +20,7 @@ from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
 
 JUDGE = {"model": "three", "prompt": "{request}|{answers}", "params": {"seed": 9}}
+USAGE = {"prompt_tokens": 3, "total_tokens": 3}
 
 
 @pytest.fixture
@@ -109,6 +110,36 @@ def test_what_a_judge_writes_is_the_answer_and_without_it_there_may_be_none(
     assert (found["code"], found["message"]) == (
         "ensemble_quorum", "A member of the ensemble 'mine' did not answer (judge: no_worker).",
     )  # fmt: skip
+
+
+def test_vectors_and_ranks_are_made_one_without_a_judge(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    def answers(one: ScriptedIngress, **more: object) -> None:
+        one.whole, one.status = json.dumps({"object": "list", "model": "x", "usage": USAGE, **more}).encode(), 200
+
+    one, two, _ = members
+    make(db, "combine", {"model": "one", "weight": 3}, {"model": "two", "weight": 4}, method="mean")
+    answers(one, data=[{"index": 0, "embedding": [1.0, 0.0]}])
+    answers(two, data=[{"index": 0, "embedding": [0.0, 1.0]}])
+    answer = narrow.post("/v1/embeddings", json={"model": "mine", "input": "a"})
+    told = answer.json()
+    assert told["data"][0]["embedding"] == pytest.approx([0.6, 0.8])
+    assert (told["model"], told["usage"]["total_tokens"]) == ("mine", 6)
+    assert [one["outcome"] for one in told["penstock"]["members"]] == ["answered", "answered"]
+    head = {"ensemble": "mine", "version": "v1", "kind": "combine"}
+    assert json.loads(answer.headers["x-penstock-ensemble"]) == head
+    answers(two, data=[{"index": 0, "embedding": [0.0, 1.0, 0.0]}])
+    found = error(narrow.post("/v1/embeddings", json={"model": "mine", "input": "a"}), 502)
+    assert (found["code"], "2 and 3 dimensions" in found["message"]) == ("ensemble_mismatch", True)
+    answers(one, results=[{"index": 1, "relevance_score": 9.0}, {"index": 0, "relevance_score": 3.0}])
+    answers(two, results=[{"index": 0, "relevance_score": 0.75}, {"index": 1, "relevance_score": 0.5}])
+    asked = {"model": "mine", "query": "q", "documents": ["a", "b"]}
+    told = narrow.post("/v1/rerank", json=asked).json()
+    scores = [(one["index"], one["relevance_score"]) for one in told["results"]]
+    assert scores == [(1, pytest.approx(29 / 7)), (0, pytest.approx(12 / 7))]
+    assert error(narrow.post("/v1/rerank", json=asked | {"top_n": 1}), 400)["code"] == "ensemble_without_top_n"
+    assert error(ask(narrow), 400)["code"] == "ensemble_needs_numbers"
 
 
 def test_a_judge_is_counted_as_the_members_are(

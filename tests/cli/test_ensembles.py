@@ -140,6 +140,12 @@ def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path
     (tmp_path / "mix.yaml").write_text(BEST.replace("best_of", "combine").replace("best", "mix") + "on_error: fail")
     does("add", "mix.yaml")
     assert "what the judge writes of them; where it gives no verdict the request has failed;" in does("show", "mix")
+    (tmp_path / "sum.yaml").write_text(
+        "{name: sum, kind: combine, method: mean, members: [{model: small}, {model: coder, weight: 2}]}"
+    )
+    does("add", "sum.yaml")
+    shown = does("show", "sum")
+    assert "the answer is made of all members' numbers, by their weights term is method mean min_responses 1" in shown
     data = json.loads(does("try", "mix", "hello", "--json"))["data"]
     assert [(one["model"], one["wave"]) for one in data[0]["asks"]] == [("small", 1), ("small", 1), ("coder", 2)]
 

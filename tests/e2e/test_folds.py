@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +41,12 @@ MIX = {
     "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
     "judge": {"model": "tiny", "prompt": "{count}|{request}|{answers}"},
 }
+FUSE = {
+    "name": "fuse",
+    "kind": "combine",
+    "members": [{"model": "tiny"}, {"model": "deux", "weight": 2}],
+    "method": "reciprocal_rank",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +60,7 @@ def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> I
         ready = "select count(*) from workers where open and model = 'deux'"
         until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
         assert worker.poll() is None, log.read_text()
-        for one in (PANEL, SAFE, STEPS, BEST, MIX):
+        for one in (PANEL, SAFE, STEPS, BEST, MIX, FUSE, FUSE | {"name": "mean", "method": "mean"}):
             add(platform, one)
         yield
     finally:
@@ -174,6 +182,32 @@ def test_what_a_judge_writes_of_the_answers_is_each_lines_answer(platform: Platf
         body = body_of(answer)
         assert (body["model"], body["penstock"]["winner"]) == ("mix", "judge")
         assert [one["model"] for one in body["penstock"]["members"]] == ["tiny", "deux"]
+
+
+def test_vectors_and_ranks_of_each_line_are_made_one(platform: Platform) -> None:
+    """Both members are of the same engine, so that what is made of them is what each says."""
+
+    def asks(n: int, model: str, **body: Any) -> dict[str, Any]:
+        return {"custom_id": f"{n}", "method": "POST", "url": "/v1/embeddings", "body": {"model": model, **body}}
+
+    vectors = [asks(n, ("mean", "tiny")[n % 2], input=f"text {n // 2}", encoding_format="base64") for n in range(20)]
+    batch = platform.ended(platform.submit(vectors, endpoint="/v1/embeddings").id)
+    answers = [body_of(one) for one in platform.file(batch.output_file_id)]
+    assert len(answers) == 20
+    for mean, alone in zip(answers[::2], answers[1::2], strict=True):
+        assert _floats(mean) == pytest.approx(_floats(alone), abs=1e-6), "echo's are of length 1"
+        assert [one["model"] for one in mean["penstock"]["members"]] == ["tiny", "deux"]
+    ranked = asks(0, "fuse", query="red fox", documents=["blue sea", "red fox", "red sea"]) | {"url": "/v1/rerank"}
+    batch = platform.ended(platform.submit([ranked], endpoint="/v1/rerank").id)
+    [fused] = platform.file(batch.output_file_id)
+    found = [one["relevance_score"] for one in body_of(fused)["results"]]
+    assert found == pytest.approx([1 / 61, 1 / 62, 1 / 63])
+    assert body_of(fused)["results"][0]["document"]["text"] == "red fox"
+
+
+def _floats(answer: dict[str, Any]) -> tuple[float, ...]:
+    raw = base64.b64decode(answer["data"][0]["embedding"])
+    return struct.unpack(f"<{len(raw) // 4}f", raw)
 
 
 def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:

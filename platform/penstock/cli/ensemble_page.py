@@ -77,6 +77,8 @@ def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
         if extract.labels is not None:
             yield "labels", ", ".join(extract.labels)
         yield "tie", found.tie.value
+    if found.method:
+        yield "method", found.method.value
     if found.judge:
         yield "prompt", found.judge.prompt
         yield "reads_chars", f"{found.judge.reads_chars:,}"
@@ -94,6 +96,8 @@ def decides(found: EnsembleDefinition) -> str:
     if found.kind == "vote":
         tie = "the one with the heaviest member" if found.tie == "heaviest" else "the first member's"
         return f"the first one with the vote that weighs most; of votes that weigh the same {tie}"
+    if found.method:
+        return "made of all members' numbers, by their weights"
     if found.judge:
         verdict = "the one that the judge names" if found.kind == "best_of" else "what the judge writes of them"
         spare = "the request has failed" if found.fails_with_member else "the heaviest member's, of several the first"

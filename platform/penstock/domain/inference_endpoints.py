@@ -20,6 +20,14 @@ class PromptKind(StrEnum):
     RESPONSE = "response"
 
 
+class NumberKind(StrEnum):
+    """What an answer is that is numbers."""
+
+    VECTORS = "vectors"
+    SCORES = "scores"
+    RANKS = "ranks"
+
+
 @dataclass(frozen=True)
 class InferenceEndpoint:
     """One row."""
@@ -35,6 +43,8 @@ class InferenceEndpoint:
     writes: bool = False
     """Its answer is text that the model writes: it draws unless told otherwise, may be streamed, has a service tier
     and output tokens. Else an answer is what the input makes it."""
+    numbers: NumberKind | None = None
+    """Its answer is these."""
     token_limits: tuple[str, ...] = ()
     """The fields that say how many tokens an answer may have; of several the first one counts, as in vLLM."""
     salted: bool = True
@@ -51,14 +61,19 @@ TABLE: Final = (
         PromptKind.PROMPT, writes=True, token_limits=("max_tokens",),
     ),
     InferenceEndpoint(
-        "/v1/embeddings", "Embed texts", "OpenAI's embeddings, where the model has them.", PromptKind.INPUT
+        "/v1/embeddings", "Embed texts", "OpenAI's embeddings, where the model has them.", PromptKind.INPUT,
+        numbers=NumberKind.VECTORS,
     ),
     InferenceEndpoint(
         "/v1/responses", "Answer an input", "OpenAI's responses, streamed or not, without `background`.",
         PromptKind.RESPONSE, writes=True, token_limits=("max_output_tokens",),
     ),
-    InferenceEndpoint("/v1/score", "Score pairs of texts", "vLLM's scores, where the model has them."),
-    InferenceEndpoint("/v1/rerank", "Rank documents", "vLLM's rerank, where the model has it."),
+    InferenceEndpoint(
+        "/v1/score", "Score pairs of texts", "vLLM's scores, where the model has them.", numbers=NumberKind.SCORES
+    ),
+    InferenceEndpoint(
+        "/v1/rerank", "Rank documents", "vLLM's rerank, where the model has it.", numbers=NumberKind.RANKS
+    ),
     InferenceEndpoint("/tokenize", "Split a text into tokens", "vLLM's tokenizer.", batched=False, salted=False),
 )  # fmt: skip
 

@@ -162,3 +162,18 @@ def brings_tools(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return bool(_value(found.tools) or _value(found.functions))
+
+
+class _Cut(msgspec.Struct):
+    top_n: Any = None
+
+
+_read_cut = msgspec.json.Decoder(_Cut).decode
+
+
+def cuts_ranks(body: bytes) -> bool:
+    """Whether a body wants only the first few of its documents back."""
+    try:
+        return bool(_read_cut(body).top_n)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False

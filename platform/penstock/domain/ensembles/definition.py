@@ -20,6 +20,7 @@ from penstock.domain.ensembles.ensemble import (
     EnsembleMember,
     Extract,
     Judge,
+    Method,
     Normalise,
     Rule,
     Tie,
@@ -51,7 +52,7 @@ _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
     EnsembleKind.VOTE: {"extract", "tie", "min_responses", "on_error", "timeout_seconds"},
     EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds"},
     EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds"},
-    EnsembleKind.COMBINE: {"judge", "min_responses", "on_error", "timeout_seconds"},
+    EnsembleKind.COMBINE: {"judge", "method", "min_responses", "on_error", "timeout_seconds"},
 }
 MOST_PROMPT: Final = 20_000
 READS_CHARS: Final = 8_000
@@ -93,7 +94,8 @@ def read(value: Any) -> EnsembleDefinition:
         tie=_one_of(fields, "tie", Tie.HEAVIEST),
         min_responses=_count(fields, "min_responses", 1, len(members)),
         accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
-        judge=_judge(fields.get("judge"), kind, members, name) if kind.judged else None,
+        judge=_judge(fields.get("judge"), kind, members, name) if kind.judged and "method" not in fields else None,
+        method=_method(fields) if "method" in fields else None,
         fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
         timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
     )
@@ -131,9 +133,16 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
     return tuple(made)
 
 
+def _method(fields: Mapping[str, Any]) -> Method:
+    if "judge" in fields:
+        raise BadRequest("A combine has a judge, for texts, or a method, for numbers; not both.", param="method")
+    return _one_of(fields, "method", Method.MEAN)
+
+
 def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], name: str) -> Judge:
     if value is None:
-        message = f"A {kind} needs a judge: a model that reads the answers."
+        other = "" if kind is EnsembleKind.BEST_OF else " Of embeddings, scores and ranks it needs a method instead."
+        message = f"A {kind} needs a judge: a model that reads the answers.{other}"
         raise BadRequest(message, code="missing_required_parameter", param="judge")
     fields = _object(value, "judge", {"model", "prompt", "reads_chars", "params"})
     model = _text(fields, "model", "judge")

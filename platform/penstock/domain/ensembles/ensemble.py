@@ -27,7 +27,7 @@ class EnsembleKind(StrEnum):
     BEST_OF = "best_of"
     """All members are asked, and a judge says whose answer is best."""
     COMBINE = "combine"
-    """All members are asked, and a judge writes one answer of theirs."""
+    """All members are asked, and a judge writes one answer of theirs; or vectors, scores or ranks are made one."""
 
     @property
     def gathers(self) -> bool:
@@ -41,7 +41,7 @@ class EnsembleKind(StrEnum):
 
     @property
     def judged(self) -> bool:
-        """Whether a judge reads what the members said."""
+        """Whether all members are heard before a judge reads what they said, or their numbers are made one."""
         return self in (EnsembleKind.BEST_OF, EnsembleKind.COMBINE)
 
 
@@ -52,6 +52,15 @@ class Tie(StrEnum):
     """The one that has the heaviest member; of several the first."""
     FIRST = "first"
     """The one whose first member comes first."""
+
+
+class Method(StrEnum):
+    """How a combine without a judge makes one number of its members'."""
+
+    MEAN = "mean"
+    """Weighted; of vectors with length 1."""
+    RECIPROCAL_RANK = "reciprocal_rank"
+    """The weighted mean of one over the rank, so that scores of different scales go together."""
 
 
 class Normalise(StrEnum):
@@ -149,7 +158,9 @@ class EnsembleDefinition:
     accept: Accept = Accept()
     """Of a cascade."""
     judge: Judge | None = None
-    """Of a best_of and a combine."""
+    """Of a best_of, and of a combine that has no method."""
+    method: Method | None = None
+    """Of a combine that has no judge: of numbers."""
     fails_with_member: bool = False
     """`on_error: fail`: one failed member is the request's failure; else it is passed over."""
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS

@@ -33,7 +33,8 @@ class EnsembleVerdict:
 
     decided: bool = False
     winner: int | None = None
-    """The place of the member whose answer it is; None if there is none: the request has failed."""
+    """The place of the member whose answer it is, of numbers that are made one of the first; None if there is none: the
+    request has failed."""
     agreement: float | None = None
     """Of a vote: what part of the weight of all votes is for the winner's label."""
     degraded: bool = False
@@ -79,7 +80,7 @@ def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Ense
 
 
 def _judged(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
-    """What the judge says of the answers; of one answer alone it is not asked."""
+    """What the judge says of the answers; of one answer alone it is not asked. Of numbers all are the answer."""
     places = range(len(definition.members))
     good = readable(definition, heard)
     still_open = sum(place not in heard for place in places)
@@ -87,7 +88,7 @@ def _judged(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Ensem
         return EnsembleVerdict(decided=True)
     if still_open:
         return WAITS
-    if len(good) <= 1:
+    if len(good) <= 1 or definition.method:
         return EnsembleVerdict(decided=True, winner=good[0] if good else None)
     judge = len(places)
     said = heard.get(judge)

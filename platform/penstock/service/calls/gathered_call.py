@@ -10,13 +10,14 @@ two engines died of it   no further member is asked
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.api_errors import CallTimeout
+from penstock.domain.api_errors import BadGateway, CallTimeout
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.ensembles.verdict import Heard
@@ -29,7 +30,7 @@ from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
 from penstock.service.calls.gathered_request import GatheredRequest
 from penstock.service.calls.member_call import CANCELLED, MemberEnd
-from penstock.service.ensembles.fold import Fold, Folded, MemberAnswer
+from penstock.service.ensembles.fold import MISMATCH, Fold, Folded, MemberAnswer
 
 _MOST_DEATHS: Final = 2
 _JSON: Final = "application/json"
@@ -166,6 +167,8 @@ class _Gathering:
         folded = await self._fold_of(answers)
         if folded.body is None:
             assert folded.error is not None, "it is decided"
+            if folded.error[0] == MISMATCH:
+                raise BadGateway(folded.error[1], code=MISMATCH)
             if asyncio.get_running_loop().time() >= self._ask.deadline:
                 raise CallTimeout
             raise quorum.missed(folded.error[1], self._ends.values())
@@ -173,14 +176,15 @@ class _Gathering:
         assert winner is not None, "it has a body"
         told = self._fold.trace(folded.verdict, answers, self._heard)
         head = ensemble_header({name: value for name, value in told.items() if name not in ("members", "judge")})
-        more = self._version(self._ask.targets[winner].version)
+        more = self._version(self._ask.targets[winner].version) if self._definition.method is None else ()
         return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
 
     async def _fold_of(self, answers: Mapping[int, MemberAnswer]) -> Folded:
-        keeps = self._ask.keeps_logprobs
-        if sum(len(one.body or b"") for one in answers.values()) > LONG_BODY_BYTES:  # twenty of a megabyte: 30 ms
-            return await asyncio.to_thread(self._fold.fold, answers, self._heard, keeps_logprobs=keeps)
-        return self._fold.fold(answers, self._heard, keeps_logprobs=keeps)
+        fold = functools.partial(
+            self._fold.fold, answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs, endpoint=self._ask.endpoint
+        )
+        long = sum(len(one.body or b"") for one in answers.values()) > LONG_BODY_BYTES  # twenty of a megabyte: 30 ms
+        return await asyncio.to_thread(fold) if long or self._definition.method is not None else fold()
 
     def _passed(self, answer: CallAnswer, asked: CallRequest) -> CallAnswer:
         assert asked.chosen is not None, "it is a member"

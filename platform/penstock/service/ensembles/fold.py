@@ -12,11 +12,13 @@ from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
 from penstock.formats.answers.answer_text import answer_text
 from penstock.formats.answers.call_answer import saying
 from penstock.formats.answers.folded_answer import summed_usage, without_logprobs
+from penstock.formats.answers.mixed_answer import mixed_answer
 from penstock.formats.answers.written_answer import mended
 from penstock.service.ensembles import judging
 from penstock.service.ensembles.hearing import FAILED, Hearing
 
 QUORUM: Final = "ensemble_quorum"
+MISMATCH: Final = "ensemble_mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,11 @@ class Fold:
         heard: Mapping[int, Heard] | None = None,
         *,
         keeps_logprobs: bool = False,
+        endpoint: str = "",
     ) -> Folded:
         """What is to be said by what came of members, by their places.
 
-        `keeps_logprobs`: the request asked for them, not only the ensemble.
+        `keeps_logprobs`: the request asked for them, not only the ensemble. `endpoint` says where numbers are.
         """
         known = heard or {}
         said = {place: known.get(place) or self.heard(one, place) for place, one in answers.items()}
@@ -84,6 +87,13 @@ class Fold:
             return Folded(found, error=self._quorum(answers, said))
         bodies = {place: mended(one.body) for place, one in sorted(answers.items()) if one.body is not None}
         body = bodies[found.winner]
+        if (method := self._definition.method) is not None:
+            weights = [self._definition.members[place].weight for place in bodies]
+            try:
+                body = mixed_answer(endpoint, method, weights, list(bodies.values()))
+            except ValueError as error:
+                name = self._definition.name
+                return Folded(found, error=(MISMATCH, f"Answers of the ensemble {name!r} don't go together: {error}."))
         fields: dict[str, Any] = {"penstock": self.trace(found, answers, said)}
         usage = summed_usage(bodies.values())
         if usage is not None:
@@ -102,8 +112,9 @@ class Fold:
             "ensemble": self._definition.name,
             "version": f"v{self._version}",
             "kind": self._definition.kind.value,
-            "winner": members[found.winner].label,
         }
+        if self._definition.method is None:
+            told["winner"] = members[found.winner].label
         if found.agreement is not None:
             told["agreement"] = round(found.agreement, 4)
         if found.degraded:

@@ -123,7 +123,7 @@ class Folding:
         """Answer a line, give it its error, or ask further members. Of a closing batch it is answered or left."""
         waiting = {one.place for one in members if one.waits and not closing}
         keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
-        folded = self._fold.fold(known, keeps_logprobs=keeps)
+        folded = self._fold.fold(known, keeps_logprobs=keeps, endpoint=line.url)
         while folded.verdict.asks:
             deadly = self._one.definition.kind.in_turn and any(one.code == CRASHED[0] for one in known.values())
             if not deadly and all(place in waiting for place in folded.verdict.asks):
@@ -133,7 +133,7 @@ class Folding:
             # A line that two engines died of is not tried on the next member's.
             gone = _SPARED if deadly else _CANCELLED if closing else _UNAVAILABLE
             known |= dict.fromkeys(folded.verdict.asks, gone)
-            folded = self._fold.fold(known, keeps_logprobs=keeps)
+            folded = self._fold.fold(known, keeps_logprobs=keeps, endpoint=line.url)
         batch = self._one.claim.batch
         if folded.verdict.agreement is not None:
             self._agreements.append(folded.verdict.agreement)

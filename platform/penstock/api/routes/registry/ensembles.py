@@ -123,7 +123,10 @@ class CreateEnsemble(Asked):
         description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), or of "
         "the first.",
     )
-    judge: CreateJudge | None = Field(None, description="Of a `best_of` or `combine`, which need it.")
+    judge: CreateJudge | None = Field(None, description="Of a `best_of`, or of a `combine` of texts: needed.")
+    method: Literal["mean", "reciprocal_rank"] | None = Field(
+        None, description="Of a `combine` without a judge: of embeddings (`mean`), scores and ranks (either)."
+    )
     min_responses: int | None = Field(
         None,
         description="Of a `vote`, `best_of` or `combine`: with fewer votes, or answers, the request has failed; 1 "
