@@ -29,7 +29,7 @@ from penstock.settings.dispatch import DispatchSettings
 from penstock.settings.leases import LeaseSettings
 from penstock.store.batches import batches, files
 from penstock.store.fleet import models, orders, workers
-from penstock.store.work import counts, leases, pending_batches, segments, slices, suspects
+from penstock.store.work import batch_leases, counts, leases, pending_batches, segments, slices, suspects
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def claim_batch(
     """Take a batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
     state = BatchState.VALIDATING if kind == "validate" else BatchState.FINALIZING
     ttl = timedelta(seconds=settings.lease_seconds)
-    lease = leases.claim_batch(tx.conn, batch, kind, state, holder=holder.id, nonce=nonce, ttl=ttl)
+    lease = batch_leases.claim(tx.conn, batch, kind, state, holder=holder.id, nonce=nonce, ttl=ttl)
     found = batches.find(tx.conn, batch)
     return (found, lease) if lease and found else None
 
@@ -274,7 +274,7 @@ def put_off(tx: Transaction, lease: int) -> None:
     batch = leases.batch_of(tx.conn, lease)
     if batch is not None:
         batches.lock(tx.conn, batch)
-        leases.put_off_batch(tx.conn, lease)
+        batch_leases.put_off(tx.conn, lease)
 
 
 def give_up(tx: Transaction, batch: str, lease: int) -> None:
@@ -285,4 +285,4 @@ def give_up(tx: Transaction, batch: str, lease: int) -> None:
         raise LeaseLost
     error = LineError("internal_error", f"The batch could not be worked on while {now.state}; see the logs.")
     closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=[error], error_count=1))
-    leases.shut_batch_lease(tx.conn, lease)
+    batch_leases.settle(tx.conn, lease)

@@ -19,7 +19,7 @@ from penstock.service.results import results
 from penstock.service.results.result_file import ResultFile, Written, publish
 from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, retries
-from penstock.store.work import leases
+from penstock.store.work import batch_leases
 
 NOTHING = LineError("nothing_to_retry", "No line of the parent is what this retry asks for.")
 
@@ -72,4 +72,4 @@ def _refuse(tx: Transaction, batch: str, lease: int) -> None:
     if not batches.holds(tx.conn, batch, lease, BatchState.VALIDATING):
         raise LeaseLost
     closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=[NOTHING], error_count=1))
-    leases.shut_batch_lease(tx.conn, lease)
+    batch_leases.settle(tx.conn, lease)

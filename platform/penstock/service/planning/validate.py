@@ -36,7 +36,7 @@ from penstock.settings.limits import LimitSettings
 from penstock.store.batches import batches, files
 from penstock.store.fleet import models, workers
 from penstock.store.models import versions
-from penstock.store.work import leases, slices
+from penstock.store.work import batch_leases, slices
 
 log = structlog.get_logger()
 
@@ -138,7 +138,7 @@ def refuse(tx: Transaction, batch: str, lease: int, found: Scan, bad: SkippedLin
     closing.end(tx, [batch], BatchEnd(BatchState.FAILED, errors=errors, error_count=found.error_count))
     if bad is not None:
         skipped.give_up(tx, bad)
-    leases.shut_batch_lease(tx.conn, lease)
+    batch_leases.settle(tx.conn, lease)
 
 
 def begin(
@@ -180,7 +180,7 @@ def begin(
         skipped.record(tx, batch.id, lane, lease, bad)
     if not files.published(tx.conn, [key]):
         raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
-    leases.shut_batch_lease(tx.conn, lease)
+    batch_leases.settle(tx.conn, lease)
     if not cuts:
         closing.move_on(tx, batch.id)  # all lines are skipped
     for queue in sorted({one.model for cut in cuts for one in cut.members if not one.waits}):

@@ -34,7 +34,7 @@ from penstock.service.results.merge import merge
 from penstock.service.results.result_file import Written, publish
 from penstock.settings.servers import ServerSettings
 from penstock.store.batches import batches, files
-from penstock.store.work import leases, segments
+from penstock.store.work import batch_leases, segments
 
 log = structlog.get_logger()
 
@@ -217,4 +217,4 @@ def commit(
         trace_file=trace.id if trace else None,
     )
     closing.end(tx, [batch.id], ending)
-    leases.shut_batch_lease(tx.conn, lease)
+    batch_leases.settle(tx.conn, lease)

@@ -1,4 +1,4 @@
-"""Leases: who may write results for a slice, and until when. Validation and assembly of a batch use the same.
+"""Leases: who may write results for a slice, and until when. Those of whole batches are in batch_leases.py.
 
 A lease's id only ever grows: it is the fencing token. A slice is running if and only if it names its lease.
 Only the database's clock decides. Every statement may be repeated with the same key: claims by nonce, settles by lease.
@@ -21,7 +21,7 @@ from penstock.domain.reuse import CacheMode, Reuse
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.lane import LANES, Lane
-from penstock.domain.work.lease import BatchLease, LeaseOrder
+from penstock.domain.work.lease import LeaseOrder
 from penstock.domain.work.slice import Claim
 from penstock.domain.work.suspicion import GUILTY_DEATHS
 from penstock.store.accounts import fair_turns
@@ -136,23 +136,6 @@ _CLAIM_FOLD = text(f"""
         returning id, slice)
     update slices s set state = 'running', lease = opened.id from opened where s.id = opened.slice""")
 
-_CLAIM_BATCH = text("""
-    -- The same for a batch's validation or assembly: free, and in the state that the work belongs to.
-    with free as (
-        select id from batches
-        where id = :batch and state = :state and lease is null
-        for no key update skip locked),
-    opened as (
-        insert into leases (kind, batch, holder, nonce, expires_at)
-        select :kind, id, :holder, :nonce, clock_timestamp() + :ttl from free
-        on conflict (nonce) do nothing
-        returning id, batch)
-    update batches b set lease = opened.id, attempts = b.attempts + 1 from opened where b.id = opened.batch""")
-
-_CLAIMED_BATCH = text("""
-    select l.id as lease, b.attempts from leases l join batches b on b.id = l.batch and b.lease = l.id
-    where l.nonce = :nonce""")
-
 _BEAT = text("""
     -- One statement for each process: what it names lives on; what it holds unnamed since before its last beat
     -- was forgotten (a claim whose answer was lost, a dead thread).
@@ -199,12 +182,6 @@ _GIVE_BACK = text(f"""
 _GIVE_BACK_BATCH = text("""
     update batches b set lease = null, hinted_at = null from leases l
     where l.id = :lease and b.id = l.batch and b.lease = l.id""")
-
-_PUT_OFF_BATCH = text("""
-    -- Free again, to be hinted a while later; what a server that was away or a full disk kept from its end was no
-    -- attempt that counts.
-    update batches b set lease = null, hinted_at = clock_timestamp(), attempts = b.attempts - 1 from leases l
-    where l.id = :lease and l.closed_at is null and b.id = l.batch and b.lease = l.id""")
 
 _UNTRIED = text("""
     update suspects set trial = null
@@ -353,16 +330,6 @@ def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: 
     return FoldClaim(_claim(row), ensembles.definition(row.definition), row.version)
 
 
-def claim_batch(
-    conn: Connection, batch: str, kind: str, state: BatchState, *, holder: UUID, nonce: UUID, ttl: timedelta
-) -> BatchLease | None:
-    """Take the batch's validation (`validate`) or assembly (`assemble`); None if it is not free or not due."""
-    values = {"batch": batch, "kind": kind, "state": state, "holder": holder, "nonce": nonce, "ttl": ttl}
-    conn.execute(_CLAIM_BATCH, values)
-    row = conn.execute(_CLAIMED_BATCH, {"nonce": nonce}).first()
-    return BatchLease(row.lease, row.attempts) if row else None
-
-
 def beat(conn: Connection, held: list[int], *, holder: UUID, ttl: timedelta) -> list[LeaseOrder]:
     """Prolong the leases that are named. A named lease that is missing from the answer is lost."""
     rows = conn.execute(_BEAT, {"held": held, "holder": holder, "ttl": ttl})
@@ -381,9 +348,9 @@ def settle(conn: Connection, held: Sequence[tuple[int, int]]) -> set[int]:
     return settled
 
 
-def shut_batch_lease(conn: Connection, lease: int) -> None:
-    """Close a validate or assemble lease whose work is committed in this transaction."""
-    conn.execute(_SHUT, {"lease": lease, "how": "settled"})
+def shut(conn: Connection, lease: int, how: str) -> None:
+    """Close an open lease: `settled`, if its work is committed in this transaction, `released` or `forgotten`."""
+    conn.execute(_SHUT, {"lease": lease, "how": how})
 
 
 def batch_of(conn: Connection, lease: int) -> str | None:
@@ -397,13 +364,7 @@ def give_back(conn: Connection, lease: int, how: str) -> None:
     conn.execute(_GIVE_BACK, {"lease": lease})
     conn.execute(_GIVE_BACK_BATCH, {"lease": lease})
     conn.execute(_UNTRIED, {"lease": lease})
-    conn.execute(_SHUT, {"lease": lease, "how": how})
-
-
-def put_off_batch(conn: Connection, lease: int) -> None:
-    """Free a batch whose validation or assembly could not go on now; nothing happens if the lease is closed."""
-    conn.execute(_PUT_OFF_BATCH, {"lease": lease})
-    conn.execute(_SHUT, {"lease": lease, "how": "released"})
+    shut(conn, lease, how)
 
 
 def silent_batches(conn: Connection, *, limit: int) -> list[str]:
