@@ -99,4 +99,6 @@ def failpoint(name: str) -> None:
     if armed.action == "sleep":
         time.sleep(armed.seconds)
     else:
-        os.kill(os.getpid(), signal.SIGKILL if armed.action == "kill" else signal.SIGSTOP)
+        # To this very thread: one that is sent to the process is taken by its first thread, and until that has a core
+        # this one goes on. What it means is for the whole process all the same.
+        signal.pthread_kill(threading.get_ident(), signal.SIGKILL if armed.action == "kill" else signal.SIGSTOP)

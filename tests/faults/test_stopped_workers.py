@@ -81,6 +81,17 @@ def frozen(*processes: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
+@contextmanager
+def alone(house: House, name: str) -> Iterator[None]:
+    """Only this gpu worker counts as ready meanwhile: one that stands still does not, nor one that was killed."""
+    others = [id for (id,) in house.rows("select id from workers where kind = 'gpu' and id <> %s", house.holder(name))]
+    house.sql("update workers set state = 'drained' where id = any(%s)", others)
+    try:
+        yield
+    finally:
+        house.sql("update workers set state = 'ready' where id = any(%s)", others)
+
+
 @pytest.mark.parametrize("point", ["slice.flushing=stop@2", "segment.written=stop@2", "slice.settling=stop"])
 def test_a_worker_that_slept_past_its_lease_writes_nothing_while_another_has_its_slice(
     house: House, journal: Path, point: str
@@ -93,7 +104,11 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_while_another_has_its
     settling = point.startswith("slice.settling")  # nothing is left to ask: whoever has the slice settles it
     with frozen(house.engine("gpu-2")[-1].pid):  # so that the other worker keeps the slice in hand until we have looked
         with frozen(house.pid("gpu-2")):
-            load = Load.submit(house, f"zombie-{point.partition('=')[0].replace('.', '-')}", 30)
+            name = f"zombie-{point.partition('=')[0].replace('.', '-')}"
+            with alone(house, "gpu-1"):  # for two workers it would be cut into several slices
+                load = Load.submit(house, name, 30)
+                slices = "select count(*) from slices where batch = %s"
+                house.until(lambda: house.ask(slices, load.id) == 1, "it is planned as one slice")
             house.until(lambda: zombie.status() == psutil.STATUS_STOPPED, "gpu-1 is frozen")
             lease = house.ask(load_lease, load.id)
         house.until(lambda: house.ask(load_lease, load.id) != lease, "its slice was reaped")
