@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(300)
 
 NO = {"script": "[[says no]]"}
 PANEL = {
-    "name": "panel",
+    "name": "jury",
     "kind": "vote",
     "members": [{"model": "tiny"}, {"model": "deux", "params": NO}, {"model": "tiny", "weight": 1}],
     "extract": {"regex": "yes|no|maybe"},
@@ -84,7 +84,7 @@ def body_of(answer: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_members(platform: Platform) -> None:
     words = ("yes", "no", "maybe")
-    batch = platform.ended(platform.submit([chat(f"{n}", f"{words[n % 3]} {n}", "panel") for n in range(400)]).id)
+    batch = platform.ended(platform.submit([chat(f"{n}", f"{words[n % 3]} {n}", "jury") for n in range(400)]).id)
     assert batch.request_counts
     assert (batch.status, batch.request_counts.completed, batch.request_counts.total) == ("completed", 400, 400)
     answers = platform.file(batch.output_file_id)
@@ -93,7 +93,7 @@ def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_member
     for n, answer in enumerate(answers):
         body, word = body_of(answer), words[n % 3]
         trace = body["penstock"]
-        assert (said(answer), body["model"]) == (f"{word} {n}", "panel") if word != "no" else ("no 1", "panel")
+        assert (said(answer), body["model"]) == (f"{word} {n}", "jury") if word != "no" else ("no 1", "jury")
         assert (trace["kind"], trace["version"], trace["winner"]) == ("vote", "v1", "tiny")
         assert trace["agreement"] == (1.0 if word == "no" else round(2 / 3, 4))
         assert [one["model"] for one in trace["members"]] == ["tiny", "deux", "tiny#2"]
@@ -102,8 +102,8 @@ def test_a_vote_has_one_line_for_each_of_the_callers_and_the_usage_of_all_member
         tokens += body["usage"]["total_tokens"]
     told = platform.http.get(f"/batches/{batch.id}").json()
     assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members did"
-    assert told["versions"] == {"panel": ["v1"], "tiny": ["v1"], "deux": ["v1"]}
-    shown = platform.http.get("/ensembles/panel").json()
+    assert told["versions"] == {"jury": ["v1"], "tiny": ["v1"], "deux": ["v1"]}
+    shown = platform.http.get("/ensembles/jury").json()
     assert shown["agreement"] == pytest.approx((133 + 267 * 2 / 3) / 400, abs=1e-3)
 
 
@@ -212,7 +212,7 @@ def _floats(answer: dict[str, Any]) -> tuple[float, ...]:
 
 def test_a_job_gathers_and_failed_lines_are_asked_again_of_all(platform: Platform) -> None:
     requests = [
-        {"custom_id": f"{n}", "body": chat("", f"yes {n}" + f" [[status 503 times {3 * (n % 2)}]]", "panel")["body"]}
+        {"custom_id": f"{n}", "body": chat("", f"yes {n}" + f" [[status 503 times {3 * (n % 2)}]]", "jury")["body"]}
         for n in range(4)
     ]
     job = platform.http.post("/jobs", json={"requests": requests}).json()

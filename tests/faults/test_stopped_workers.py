@@ -122,7 +122,9 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_while_another_has_its
     load.has_each_answer_once(house)
     again = load.asked_again(journal)
     assert set(again.values()) <= {2}
-    assert counted(house)["answers_dropped"] - before["answers_dropped"] == len(again)
+    # What had come back when it was frozen, and was not recorded, is dropped and counted. What its engine answered
+    # since then it never took: how much that is depends on how busy the machine is.
+    assert int(not settling) <= counted(house)["answers_dropped"] - before["answers_dropped"] <= len(again)
 
 
 def waits_for_nobody(house: House, load: Load) -> bool:
