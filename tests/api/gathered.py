@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
-from api.live import CHAT, chat
-from api.scripted_ingress import ScriptedIngress
+from api.live import CHAT, chat, http
+from api.scripted_ingress import TOKEN, ScriptedIngress
+from pydantic import SecretStr
 
+from penstock.service.admin import keys, models
 from penstock.service.core.transaction import Database
 from penstock.service.ensembles import ensembles
+from penstock.settings import Settings
+
+NAMES = ("one", "two", "three")
+
+
+def quick(settings: Settings) -> Settings:
+    """A quick table, and ingresses that need pulse only once."""
+    changed = {"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
+    return settings.model_copy(update=changed)
+
+
+@contextmanager
+def ingresses(db: Database, settings: Settings, **more: Any) -> Iterator[list[ScriptedIngress]]:
+    """Three models, each with one worker, and a model that has none."""
+    db.run(models.add, "nobody")
+    with ExitStack() as stack:
+        yield [stack.enter_context(ScriptedIngress(db, settings, name, **more)) for name in NAMES]
+
+
+@contextmanager
+def limited(db: Database, url: str, *names: str) -> Iterator[httpx.Client]:
+    """A client whose key is for these ensembles only."""
+    _, key = db.run(keys.create, "narrow", "narrow", models=frozenset(names))
+    with http(url, key) as one:
+        yield one
 
 
 def make(db: Database, kind: str, *asked: str | dict[str, Any], name: str = "mine", **more: Any) -> None:

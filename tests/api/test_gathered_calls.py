@@ -6,46 +6,39 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import httpx
 import pytest
-from api.gathered import ask, content, make, refuses, says
+from api.gathered import NAMES, ask, content, ingresses, limited, make, quick, refuses, says
 from api.live import CHAT, chat, error, http, serving
-from api.scripted_ingress import EVENTS, TOKEN, ScriptedIngress, said
+from api.scripted_ingress import EVENTS, ScriptedIngress, said
 from e2e.live import until
-from pydantic import SecretStr
 
-from penstock.service.admin import keys, limits, models
+from penstock.service.admin import keys, limits
 from penstock.service.core.transaction import Database
 from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
 
-NAMES = ("one", "two", "three")
 JUDGE = {"judge": {"model": "three"}}
 ROLE = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A quick table, and ingresses that need pulse only once."""
-    changed = {"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
-    return settings.model_copy(update=changed)
+    return quick(settings)
 
 
 @pytest.fixture
 def members(db: Database, settings: Settings) -> Iterator[list[ScriptedIngress]]:
     """Three models, each with one worker, and a model that has none."""
-    db.run(models.add, "nobody")
-    with ExitStack() as stack:
-        yield [stack.enter_context(ScriptedIngress(db, settings, name, revision="r")) for name in NAMES]
+    with ingresses(db, settings, revision="r") as found:
+        yield found
 
 
 @pytest.fixture
 def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[httpx.Client]:
-    """A client whose key is for two ensembles only."""
-    _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine", "ours"}))
-    with http(url, key) as one:
+    """A client whose key is for the ensembles only."""
+    with limited(db, url, "mine", "ours") as one:
         yield one
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import httpx
 import pytest
-from api.gathered import ask, content, make, refuses, says
+from api.gathered import ask, content, ingresses, limited, make, quick, refuses, says
 from api.live import error, http, serving
-from api.scripted_ingress import TOKEN, ScriptedIngress
+from api.scripted_ingress import ScriptedIngress
 from e2e.live import until
-from pydantic import SecretStr
 
-from penstock.service.admin import keys, models
+from penstock.service.admin import keys
 from penstock.service.core.transaction import Database
 from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
@@ -25,24 +23,20 @@ USAGE = {"prompt_tokens": 3, "total_tokens": 3}
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A quick table, and ingresses that need pulse only once."""
-    changed = {"ingress_token": SecretStr(TOKEN), "ingress_gone_seconds": 600.0, "load_report_seconds": 0.2}
-    return settings.model_copy(update=changed)
+    return quick(settings)
 
 
 @pytest.fixture
 def members(db: Database, settings: Settings) -> Iterator[list[ScriptedIngress]]:
     """Two members and the judge, each with one worker, and a model that has none."""
-    db.run(models.add, "nobody")
-    with ExitStack() as stack:
-        yield [stack.enter_context(ScriptedIngress(db, settings, name)) for name in ("one", "two", "three")]
+    with ingresses(db, settings) as found:
+        yield found
 
 
 @pytest.fixture
 def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[httpx.Client]:
-    """A client whose key is for the ensemble only."""
-    _, key = db.run(keys.create, "narrow", "narrow", models=frozenset({"mine"}))
-    with http(url, key) as one:
+    """A client whose key is for the ensembles only."""
+    with limited(db, url, "mine") as one:
         yield one
 
 

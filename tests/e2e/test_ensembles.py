@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from e2e.live import PENSTOCK, Platform, chat, said, until
-
-from penstock.service.core.transaction import Database
-from penstock.service.ensembles import ensembles
-from penstock.stack import postgres
-from penstock.store.engine import sync_engine
+from e2e.ensembles import add, penstock, worker
+from e2e.live import Platform, chat, said, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,27 +28,11 @@ default: tiny
 @pytest.fixture(scope="module", autouse=True)
 def ensemble(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second worker beside the platform's own, and an ensemble of their two models."""
-    log = tmp_path_factory.mktemp("two") / "worker.log"
-    with log.open("wb") as output:
-        command = [PENSTOCK, "worker", "--model", "two=x", "--engine", "echo"]
-        worker = subprocess.Popen(command, env=platform.child("api").environ(), stdout=output, stderr=output)
-    try:
-        (log.parent / "support.yaml").write_text(YAML)
-        ready = "select count(*) from workers where open and model = 'two'"
-        until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
-        assert worker.poll() is None, log.read_text()
-        assert penstock(platform, "add", str(log.parent / "support.yaml")) == "support is v1, of tiny, two\n"
+    folder = tmp_path_factory.mktemp("two")
+    with worker(platform, "two=x", folder / "worker.log", "--engine", "echo"):
+        (folder / "support.yaml").write_text(YAML)
+        assert penstock(platform, "add", str(folder / "support.yaml")) == "support is v1, of tiny, two\n"
         yield
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(60)
-
-
-def penstock(platform: Platform, *arguments: str) -> str:
-    command = [PENSTOCK, "ensembles", *arguments, "--data", str(platform.data), "--url", platform.url]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def member_of(n: int) -> str:
@@ -137,11 +115,7 @@ def test_jobs_and_calls_go_by_the_same_rules_and_lines_are_counted(platform: Pla
 
 
 def made(platform: Platform, name: str, kind: str, *members: dict[str, Any], **more: Any) -> None:
-    db = Database(sync_engine(postgres.url(platform.runtime / "postgres"), connections=1), lambda _: None)
-    try:
-        db.run(ensembles.add, {"name": name, "kind": kind, "members": list(members), **more})
-    finally:
-        db.close()
+    add(platform, {"name": name, "kind": kind, "members": list(members), **more})
 
 
 def aborted(platform: Platform) -> float:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
-import signal
 import struct
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from e2e.live import PENSTOCK, Platform, chat, said, until
+from e2e.ensembles import add, worker
+from e2e.live import Platform, chat, said, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -52,29 +50,10 @@ FUSE = {
 @pytest.fixture(scope="module", autouse=True)
 def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second worker beside the platform's own, and ensembles of their two models."""
-    log = tmp_path_factory.mktemp("deux") / "worker.log"
-    with log.open("wb") as output:
-        command = [PENSTOCK, "worker", "--model", "deux=x", "--engine", "echo"]
-        worker = subprocess.Popen(command, env=platform.child("api").environ(), stdout=output, stderr=output)
-    try:
-        ready = "select count(*) from workers where open and model = 'deux'"
-        until(lambda: platform.ask(ready) or worker.poll() is not None, log.read_text)
-        assert worker.poll() is None, log.read_text()
+    with worker(platform, "deux=x", tmp_path_factory.mktemp("deux") / "worker.log", "--engine", "echo"):
         for one in (PANEL, SAFE, STEPS, BEST, MIX, FUSE, FUSE | {"name": "mean", "method": "mean"}):
             add(platform, one)
         yield
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(60)
-
-
-def add(platform: Platform, definition: dict[str, Any]) -> None:
-    """As an operator adds it."""
-    file = platform.data / f"{definition['name']}.json"
-    file.write_text(json.dumps(definition))
-    command = [PENSTOCK, "ensembles", "add", str(file), "--data", str(platform.data), "--url", platform.url]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def body_of(answer: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,7 @@ cascade escalates just the lines whose own answer, asked before without it, is n
 
 from __future__ import annotations
 
-import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from e2e.live import PENSTOCK, Platform, chat, until, up
+from e2e.ensembles import add, worker
+from e2e.live import Platform, chat, until, up
 
 pytestmark = [pytest.mark.vllm, pytest.mark.engines, pytest.mark.timeout(1_200)]
 
@@ -61,27 +60,9 @@ def two(vllm: Platform, short_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of a second model."""
     folder = short_dir / "two"
     subprocess.run([sys.executable, "-c", _TWO, folder], check=True, capture_output=True)
-    command = [PENSTOCK, "worker", "--model", f"two={folder}", *(f"--engine-arg={one}" for one in ENGINE)]
-    log = short_dir / "two.log"
-    with log.open("wb") as output:
-        worker = subprocess.Popen(command, env=vllm.child("api").environ(), stdout=output, stderr=output)
-    try:
-        ready = "select count(*) from workers where open and model = 'two'"
-        until(lambda: vllm.ask(ready) or worker.poll() is not None, log.read_text, 300)
-        assert worker.poll() is None, log.read_text()[-3_000:]
-        yield worker
-    finally:
-        if worker.poll() is None:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(60)
-
-
-def add(platform: Platform, definition: dict[str, Any]) -> None:
-    file = platform.data / f"{definition['name']}.json"
-    file.write_text(json.dumps(definition))
-    command = [PENSTOCK, "ensembles", "add", str(file), "--data", str(platform.data), "--url", platform.url]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(platform.environment), check=False)
-    assert done.returncode == 0, done.stderr
+    flags = [f"--engine-arg={one}" for one in ENGINE]
+    with worker(vllm, f"two={folder}", short_dir / "two.log", *flags, seconds=300) as process:
+        yield process
 
 
 def prompt(n: int) -> str:

@@ -162,7 +162,7 @@ def turns(kind: str, members: int, fails: bool = False) -> EnsembleDefinition:
 
 def asked_in_turn(definition: EnsembleDefinition, said: list[Heard]) -> tuple[list[int], EnsembleVerdict]:
     """Whom it asked, in which order, and the verdict."""
-    asks, known, asked = verdict.first(definition), {}, []
+    asks, known, asked = definition.first, {}, []
     while True:
         [place] = asks
         asked.append(place)
@@ -195,5 +195,5 @@ def test_a_cascade_that_fails_with_a_member_goes_no_further() -> None:
 
 
 def test_a_vote_asks_all_at_once_and_the_others_one() -> None:
-    assert verdict.first(panel([1, 1, 1])) == (0, 1, 2)
-    assert verdict.first(turns("fallback", 3)) == verdict.first(turns("cascade", 3)) == (0,)
+    assert panel([1, 1, 1]).first == (0, 1, 2)
+    assert turns("fallback", 3).first == turns("cascade", 3).first == (0,)

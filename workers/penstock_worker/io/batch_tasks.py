@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from typing import TypeVar
 
 import structlog
 
-from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
 from penstock.domain.work.batch import Batch
-from penstock.domain.work.holder import Holder
 from penstock.domain.work.lease import BatchLease
-from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
 from penstock.service.planning.validate import validate
 from penstock.service.results.assemble import assemble
-from penstock.settings import Settings
-from penstock_worker.runtime.beat import Beat, now
-from penstock_worker.runtime.patience import insist
+from penstock_worker.io.lease_tasks import MOST_ATTEMPTS, LeaseTasks
+from penstock_worker.runtime.beat import now
 
 log = structlog.get_logger()
-R = TypeVar("R")
-
-MOST_ATTEMPTS = 3
 
 
-class BatchTasks:
+class BatchTasks(LeaseTasks):
     """What validation and assembly need in this process."""
-
-    def __init__(self, db: Database, blobs: Blobs, beat: Beat, holder: Holder, settings: Settings) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._beat = beat
-        self._holder = holder
-        self._settings = settings
 
     def look(self) -> bool:
         """Validate or assemble the next batch that nobody holds, without having heard of it; say if there was one.
@@ -97,6 +81,3 @@ class BatchTasks:
             return f"{done.lines} lines · {done.slices} slices" + (f" · {done.skipped} skipped" if done.skipped else "")
         ended = assemble(self._db, self._blobs, found, lease.lease, self._settings)
         return f"{ended.state} · {ended.answered} answered · {ended.failed} failed"
-
-    def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self._beat, self._settings.close_grace_seconds)

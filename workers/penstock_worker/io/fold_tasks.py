@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from typing import Final, TypeVar
 
 import structlog
 
-from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost, NoSpace, Unavailable
 from penstock.domain.work.fold_claim import FoldClaim
-from penstock.domain.work.holder import Holder
-from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import folds, work
 from penstock.service.results.folding import Folding, FoldOutcome
-from penstock.settings import Settings
-from penstock_worker.runtime.beat import Beat, now
-from penstock_worker.runtime.patience import insist
+from penstock_worker.io.lease_tasks import MOST_ATTEMPTS, LeaseTasks
+from penstock_worker.runtime.beat import now
 
 log = structlog.get_logger()
-R = TypeVar("R")
-
-MOST_ATTEMPTS: Final = 3
 
 
-class FoldTasks:
+class FoldTasks(LeaseTasks):
     """What folds need in this process."""
-
-    def __init__(self, db: Database, blobs: Blobs, beat: Beat, holder: Holder, settings: Settings) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._beat = beat
-        self._holder = holder
-        self._settings = settings
 
     def look(self) -> bool:
         """Do the next fold that nobody holds, without having heard of it; say if there was one.
@@ -91,7 +75,7 @@ class FoldTasks:
             log.error("slice_broken", batch=claim.batch, slice=claim.slice, exc_info=error)
             self._insist(lambda: self._db.run(work.unreadable, claim))
             return FoldOutcome()
-        except BaseException:
+        except BaseException:  # the process is told to end: whoever is next need not wait for the lease
             self._db.run(work.release, claim.lease)
             raise
         for name, by in (("", folded.lines), ("_failed", folded.failed), ("_escalated", folded.asked)):
@@ -100,6 +84,3 @@ class FoldTasks:
         log.info("fold", batch=claim.batch, lines=folded.lines, asked=folded.asked,
                  seconds=round(time.monotonic() - began, 3))  # fmt: skip
         return folded
-
-    def _insist(self, call: Callable[[], R]) -> R:
-        return insist(call, self._beat, self._settings.close_grace_seconds)

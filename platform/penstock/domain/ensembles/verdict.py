@@ -48,11 +48,6 @@ WAITS = EnsembleVerdict()
 """Those that are asked have not said enough yet."""
 
 
-def first(definition: EnsembleDefinition) -> tuple[int, ...]:
-    """The places of the members that are asked at once."""
-    return definition.first
-
-
 def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
     """The verdict on what was heard of members, by their places; of those that are asked and not in it nothing was."""
     if definition.fails_with_member and any(not one.answered for one in heard.values()):

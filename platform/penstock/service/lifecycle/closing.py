@@ -35,8 +35,9 @@ def move_on_all(tx: Transaction, ids: Sequence[str]) -> list[str]:
     for now in due:
         if now.finish_as is not None:
             slices.drop(tx.conn, now.id)  # one that was given back by a holder that had not seen the batch close
-            folds.ended_in(tx.conn, now.id)
-            folds.drop(tx.conn, now.id, failed=now.finish_as is BatchState.FAILED)
+            if not now.inline:  # a small job asks one model
+                folds.ended_in(tx.conn, now.id)
+                folds.drop(tx.conn, now.id, failed=now.finish_as is BatchState.FAILED)
     if not due:
         return []
     open_ones = slices.with_open(tx.conn, [now.id for now in due])

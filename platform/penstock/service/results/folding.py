@@ -15,7 +15,6 @@ import msgspec
 
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
-from penstock.domain.ensembles import verdict
 from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.slice import Claim
@@ -60,7 +59,6 @@ class Folding:
         self._one = one
         self._settings = settings
         self._fold = Fold(one.definition, one.version)
-        self._first = verdict.first(one.definition)
         self._picked: dict[int, list[int]] = {}
         self._questions: list[bytes] = []
         """The judge's, framed as lines of a plan."""
@@ -113,7 +111,7 @@ class Folding:
         for one in members:
             if (said := answers.of(number, one.place)) is not None:
                 known[one.place] = _answer(said)
-            elif one.place in self._first or (one.picked is not None and number in one.picked):
+            elif one.place in self._one.definition.first or (one.picked is not None and number in one.picked):
                 known[one.place] = _CANCELLED if closing else _UNAVAILABLE  # or it was passed over
         return known
 
