@@ -167,6 +167,8 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trouble", one["trouble"]
     yield "process", f"{one['pid']} on {one['host']}" + (f", region {one['region']}" if one["region"] else "")
     yield "version", one["version"]
+    if one["device"]:
+        yield "device", one["device"]
     yield "started", f"{utc(one['started_at'])} UTC"
     yield "last seen", f"{duration(one['last_seen_seconds'])} ago"
     load = one["load"]
@@ -176,3 +178,27 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "engine", f"{load['lines']:,} lines of {load['budget']:,} now and {one['slots']:,} at most"
         yield "calls inside", f"{load['calls']:,}"
         yield "speed", f"{load['tokens_per_second']:,.0f} tokens/s"
+    if one["engine_slots"]:
+        yield from _of_engine(one["engine_slots"], one["waiting"], one["engine_now"])
+
+
+def _of_engine(slots: dict[str, Any], waiting: dict[str, int], now: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The engine's slots, who waits for one, and what it says of itself."""
+    taken = [("calls", slots["calls"]), *((f"lines of lane {lane}", count) for lane, count in slots["lines"].items())]
+    rest = [("free", slots["free"]), ("closed", slots["closed"]), ("kept for calls", slots["reserved"])]
+    parts = ", ".join(f"{count:,} {name}" for name, count in [*taken, *rest] if count)
+    yield "slots", f"{slots['total']:,}: {parts}"
+    if slots["closed_because"]:
+        yield "closed because", slots["closed_because"]
+    yield "waiting", ", ".join(f"{count:,} {name}" for name, count in waiting.items() if count) or "nobody"
+    if now["kv_usage"] is not None:
+        thrown = f", {now['preemptions']:,} preemptions" if now["preemptions"] is not None else ""
+        yield "KV cache", f"{now['kv_usage']:.0%} in use{thrown}"
+    if now["prefix_hit_rate"] is not None:
+        yield "prefix cache", f"{now['prefix_hit_rate']:.0%} of the prompt tokens were there"
+    if now["output_tokens_per_second"] is not None:
+        read, made = now["input_tokens_per_second"], now["output_tokens_per_second"]
+        yield "last minute", f"{read:,.0f} tokens/s read, {made:,.0f} made"
+    if now["ttft"]["calls"]:
+        met = now["ttft"]
+        yield "first tokens", f"p50 {met['p50_ms']:,.0f} ms, p95 {met['p95_ms']:,.0f} ms of {met['calls']:,} calls"
