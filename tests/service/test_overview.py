@@ -22,6 +22,7 @@ from penstock.service.admin.overview import ModelOverview
 from penstock.service.calls import ingresses
 from penstock.service.lifecycle import dispatch, work
 from penstock.store.fleet import models
+from penstock.store.work import samples as stored
 
 TTFT = [0] * BUCKETS
 TTFT[bucket(0.2)] = 20
@@ -152,6 +153,18 @@ def test_several_keepers_write_a_sample_once(world: World) -> None:
     assert "sample" in keeper.DUTIES[-1].__name__
 
 
+def test_what_was_recorded_counts_in_the_ten_seconds_before_one_tick(world: World) -> None:
+    world.batch(4)
+    world.flush(world.claimed(world.worker()), 1, 1, 2, 3)
+    [at] = world.rows("update segments set created_at = clock_timestamp() - interval '1 h' returning created_at as at")
+
+    def lines(seconds: float) -> dict[tuple[str, str], int]:
+        found = world.db.run(lambda tx: stored.flow(tx.conn, at[0] + timedelta(seconds=seconds)))
+        return {(one.model, one.lane): one.lines for one in found}
+
+    assert [lines(10 * tick + 3) for tick in (-1, 0, 1)] == [{}, {(MODEL, "standard"): 3}, {}]
+
+
 def planted(world: World, ticks: int, step: int = 10) -> datetime:
     """Ticks up to now, in which the model's backlog in tokens counts up from 1."""
     world.sql(f"""
@@ -202,7 +215,7 @@ def test_a_chart_is_never_more_than_its_points_and_says_which_step_fits(world: W
 def test_minutes_are_made_of_ticks_and_what_is_old_goes(world: World, settings: Any) -> None:
     end = planted(world, 6)
     world.sql("update samples set at = at - interval '60 s'")
-    world.db.run(lambda tx: samples.samples.write(tx.conn, end - timedelta(seconds=60), []))
+    world.db.run(lambda tx: stored.write(tx.conn, end - timedelta(seconds=60), []))
     [minute] = world.rows("select * from samples where step = 60 and model = 'tiny'")
     assert (minute.backlog_tokens, minute.ttft_p95_ms) == (3.5, 6)
     world.sql("update samples set at = at - interval '2 days'")

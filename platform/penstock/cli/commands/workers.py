@@ -30,7 +30,7 @@ _MOST: Final = 10_000
 _SHORT: Final = 8
 """Characters of an id in the list."""
 _HEADS: Final = (
-    "id", "kind", "model", "state", "host", "pid", "last seen", "leases", "lines", "calls", "tok/s", "version",
+    "id", "kind", "model", "state", "host", "pid", "last seen", "leases", "lines", "calls", "slots", "tok/s", "version",
 )  # fmt: skip
 
 Id = Annotated[str, typer.Argument(help="Its id, or as much of its beginning as no other has.", metavar="ID")]
@@ -132,7 +132,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     load = one["load"] or {}
-    of_engine = ("lines", "calls", "tokens_per_second")
+    is_gpu = bool(load) and one["kind"] == "gpu"
     return (
         one["id"][:_SHORT],
         one["kind"],
@@ -142,9 +142,19 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         str(one["pid"]),
         f"{duration(one['last_seen_seconds'])} ago",
         str(load["leases"]) if load and one["kind"] != "keeper" else "",
-        *(f"{load[what]:,.0f}" if load and one["kind"] == "gpu" else "" for what in of_engine),
+        *(f"{load[what]:,}" if is_gpu else "" for what in ("lines", "calls")),
+        _slots(one["engine_slots"]),
+        f"{load['tokens_per_second']:,.0f}" if is_gpu else "",
         one["version"],
     )
+
+
+def _slots(slots: dict[str, Any] | None) -> str:
+    """Those that somebody holds, of all; and those that are closed to lines: `40/128, 60 closed`."""
+    if slots is None:
+        return ""
+    closed = f", {slots['closed']:,} closed" if slots["closed"] else ""
+    return f"{slots['calls'] + sum(slots['lines'].values()):,}/{slots['total']:,}{closed}"
 
 
 def _state(one: dict[str, Any]) -> str:

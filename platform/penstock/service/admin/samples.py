@@ -109,6 +109,7 @@ def chart(
     fine = since >= now - samples.STEPS[10] and (step % 60 != 0 or until - since <= _FINE)
     source = 10 if fine else 60
     step = -(-step // source) * source
+    until = max(_cut(until, source), since + timedelta(seconds=source))
     width = timedelta(seconds=step)
     since = _cut(since, step)
     buckets = -(-(until - since) // width)
