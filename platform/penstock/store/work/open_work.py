@@ -15,7 +15,7 @@ _LEFT = "s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines"
 
 _OPEN = text(f"""
     -- Open slices are read once (slices_open; 100,000 of 2,000 batches: 0.4 s on busy cores), then everything goes by
-    -- batch, model and lane. It is late if the tokens before it and its own, by lane and deadline, take the model's
+    -- batch, model and lane. One is late if the tokens before it and its own, by lane and deadline, take the model's
     -- live workers longer than its deadline; one of them that has not measured itself counts as the mean of the others,
     -- as in batches/eta.py.
     with open as materialized (
