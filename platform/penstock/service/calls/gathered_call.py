@@ -20,11 +20,11 @@ from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadGateway, CallTimeout
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
-from penstock.domain.ensembles.verdict import Heard
+from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
 from penstock.domain.inference_endpoints import BATCHED
 from penstock.service.calls import member_call, quorum
 from penstock.service.calls.call import CallAnswer, Calls
-from penstock.service.calls.call_metrics import MEMBERS
+from penstock.service.calls.call_metrics import MEMBERS, VOTE_AGREEMENT, VOTES_TIED
 from penstock.service.calls.call_reading import LONG_BODY_BYTES
 from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
@@ -80,7 +80,7 @@ class _Gathering:
     async def answer(self, stack: AsyncExitStack) -> CallAnswer:
         if not self._definition.kind.in_turn:
             await self._ask_all()
-            if verdict.judge(self._definition, self._heard).asks:
+            if self._judged().asks:
                 await self._ask_judge()
         elif (passed := await self._ask_in_turn(stack)) is not None:
             return passed
@@ -91,7 +91,7 @@ class _Gathering:
     async def _ask_in_turn(self, stack: AsyncExitStack) -> CallAnswer | None:
         """One after the other until it is decided; an answer that is passed on is the call's."""
         opened = stack if self._definition.kind is EnsembleKind.FALLBACK else None
-        while not (found := verdict.judge(self._definition, self._heard)).decided:
+        while not (found := self._judged()).decided:
             (place,) = found.asks
             asked = await self._member(place)
             end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, opened)
@@ -110,7 +110,7 @@ class _Gathering:
         tasks = {asyncio.create_task(self._whole(one)): place for place, one in asked.items()}
         waiting = set(tasks)
         try:
-            while waiting and not verdict.judge(self._definition, self._heard).decided:
+            while waiting and not self._judged().decided:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     await self._take(tasks[task], task.result(), asked[tasks[task]].party)
@@ -122,12 +122,15 @@ class _Gathering:
             place = tasks[task]
             await self._take(place, end if isinstance(end, MemberEnd) else CANCELLED, asked[place].party)
 
+    def _judged(self) -> EnsembleVerdict:
+        return verdict.judge(self._definition, self._heard, sum(end.answer.cost for end in self._ends.values()))
+
     async def _ask_judge(self) -> None:
         """What it is asked, all members have said."""
         place = len(self._definition.members)
         answers = {place: end.answer for place, end in self._ends.items()}
         given = self._ask.given
-        question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers)
+        question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers, self._heard)
         asked = await asyncio.to_thread(self._ask.member, place, question)
         await self._take(place, await self._whole(asked), asked.party)
 
@@ -153,6 +156,8 @@ class _Gathering:
         if end.answer.body is not None and self._ask.endpoint in BATCHED:  # of a tokenizer nothing is counted
             self._tally.answered(party, end.usage)
             self._spend(end.usage)
+            if self._definition.max_cost is not None:
+                end = replace(end, answer=replace(end.answer, cost=self._tally.cost(party, end.usage)))
         self._ends[place] = end
         self._heard[place] = await self._said(end.answer, place)
 
@@ -174,6 +179,9 @@ class _Gathering:
             raise quorum.missed(folded.error[1], self._ends.values())
         winner = folded.verdict.winner
         assert winner is not None, "it has a body"
+        if folded.verdict.agreement is not None:
+            VOTE_AGREEMENT.observe(folded.verdict.agreement)
+            VOTES_TIED.inc(folded.verdict.tied)
         told = self._fold.trace(folded.verdict, answers, self._heard)
         head = ensemble_header({name: value for name, value in told.items() if name not in ("members", "judge")})
         more = self._version(self._ask.targets[winner].version) if self._definition.method is None else ()
@@ -181,8 +189,9 @@ class _Gathering:
 
     async def _fold_of(self, answers: Mapping[int, MemberAnswer]) -> Folded:
         fold = functools.partial(
-            self._fold.fold, answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs, endpoint=self._ask.endpoint
-        )
+            self._fold.fold, answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs, endpoint=self._ask.endpoint,
+            top_n=self._ask.top_n if self._definition.ranks_all else None,
+        )  # fmt: skip
         long = sum(len(one.body or b"") for one in answers.values()) > LONG_BODY_BYTES  # twenty of a megabyte: 30 ms
         return await asyncio.to_thread(fold) if long or self._definition.method is not None else fold()
 

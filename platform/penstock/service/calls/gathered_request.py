@@ -9,7 +9,7 @@ from penstock.domain.api_errors import BadRequest
 from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.domain.work.rank import Tier
-from penstock.formats.routed_request import asks_logprobs, with_defaults
+from penstock.formats.routed_request import as_asked, asks_logprobs, top_n
 from penstock.service.calls import call_request
 from penstock.service.calls.call_request import CallRead, CallRequest
 from penstock.service.ensembles import askable
@@ -72,6 +72,11 @@ class GatheredRequest:
         return asks_logprobs(self.given.raw)
 
     @property
+    def top_n(self) -> int | None:
+        """How many of a ranking its client wants; None: all."""
+        return top_n(self.given.raw)
+
+    @property
     def told(self) -> dict[str, Any]:
         """What is known of its answer before there is one."""
         kind, name = self.ensemble.definition.kind, self.ensemble.name
@@ -110,5 +115,5 @@ def read(given: CallRead, ensemble: Ensemble, registry: Registry, settings: Sett
 
 def _member(given: CallRead, ensemble: Ensemble, place: int, registry: Registry, settings: Settings) -> CallRequest:
     chosen = ensemble.chosen(ensemble.definition.asked[place])
-    raw = with_defaults(given.raw, given.endpoint, chosen.params)
+    raw = as_asked(given.raw, given.endpoint, chosen)
     return call_request.of_model(given, raw, chosen, registry, settings)

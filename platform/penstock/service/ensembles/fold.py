@@ -36,6 +36,8 @@ class MemberAnswer:
     ms: int = 0
     refused_status: int | None = None
     """The HTTP status of its engine's refusal."""
+    cost: int = 0
+    """Of its tokens, in picounits; counted only where the ensemble has a `max_cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,16 @@ class Fold:
         """What an answer says of the member at this place; keep it where `fold` is called again with the same."""
         return self._hearing.heard(one.body, place) if one.body is not None else FAILED
 
-    def question(self, endpoint: str, body: bytes, answers: Mapping[int, MemberAnswer]) -> bytes:
+    def question(
+        self,
+        endpoint: str,
+        body: bytes,
+        answers: Mapping[int, MemberAnswer],
+        heard: Mapping[int, Heard] | None = None,
+    ) -> bytes:
         """What the judge is asked of a request's body, once all members have been heard."""
-        heard = {place: Heard(one.body is not None) for place, one in answers.items()}
-        texts = [answer_text(answers[place].body or b"") or "" for place in verdict.readable(self._definition, heard)]
+        said = self._said(answers, heard)
+        texts = [answer_text(answers[place].body or b"") or "" for place in verdict.readable(self._definition, said)]
         return judging.question(self._definition, endpoint, body, texts)
 
     def fold(
@@ -73,24 +81,25 @@ class Fold:
         *,
         keeps_logprobs: bool = False,
         endpoint: str = "",
+        top_n: int | None = None,
     ) -> Folded:
         """What is to be said by what came of members, by their places.
 
-        `keeps_logprobs`: the request asked for them, not only the ensemble. `endpoint` says where numbers are.
+        `keeps_logprobs`: the request asked for them, not only the ensemble. `endpoint` says where numbers are, and
+        `top_n` how many of a ranking are wanted; None: all.
         """
-        known = heard or {}
-        said = {place: known.get(place) or self.heard(one, place) for place, one in answers.items()}
-        found = verdict.judge(self._definition, said)
+        said = self._said(answers, heard)
+        found = verdict.judge(self._definition, said, sum(one.cost for one in answers.values()))
         if not found.decided:
             return Folded(found)
         if found.winner is None:
-            return Folded(found, error=self._quorum(answers, said))
+            return Folded(found, error=self._quorum(found, answers, said))
         bodies = {place: mended(one.body) for place, one in sorted(answers.items()) if one.body is not None}
         body = bodies[found.winner]
         if (method := self._definition.method) is not None:
             weights = [self._definition.members[place].weight for place in bodies]
             try:
-                body = mixed_answer(endpoint, method, weights, list(bodies.values()))
+                body = mixed_answer(endpoint, method, weights, list(bodies.values()), top_n)
             except ValueError as error:
                 name = self._definition.name
                 return Folded(found, error=(MISMATCH, f"Answers of the ensemble {name!r} don't go together: {error}."))
@@ -101,6 +110,10 @@ class Fold:
         if self._definition.reads_logprobs and not keeps_logprobs:
             body = without_logprobs(body)
         return Folded(found, body=saying(body, fields))
+
+    def _said(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard] | None) -> dict[int, Heard]:
+        known = heard or {}
+        return {place: known.get(place) or self.heard(one, place) for place, one in answers.items()}
 
     def trace(
         self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
@@ -119,12 +132,16 @@ class Fold:
             told["agreement"] = round(found.agreement, 4)
         if found.degraded:
             told["degraded"] = True
+        if found.stopped:
+            told["stopped"] = "max_cost"
         each = {place: _told(members[place].label, one, heard[place]) for place, one in sorted(answers.items())}
         judge = each.pop(len(self._definition.members), None)
         told["members"] = list(each.values())
         return told if judge is None else told | {"judge": judge}
 
-    def _quorum(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> tuple[str, str]:
+    def _quorum(
+        self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
+    ) -> tuple[str, str]:
         """The error of a request for which too few members answered, with what became of those that did not."""
         members, votes = self._definition.asked, self._definition.kind is EnsembleKind.VOTE
         why = [
@@ -136,7 +153,7 @@ class Fold:
         if not fails and heard.keys() - range(len(self._definition.members)):
             return QUORUM, f"The judge of the ensemble {self._definition.name!r} gave no verdict."
         what = "A member" if fails else "Too few members"
-        verb = "did not answer" if fails else "answered"
+        verb = "did not answer" if fails else "answered before max_cost stopped it" if found.stopped else "answered"
         return QUORUM, f"{what} of the ensemble {self._definition.name!r} {verb} ({'; '.join(why)})."
 
 

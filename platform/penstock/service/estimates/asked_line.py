@@ -11,7 +11,7 @@ from penstock.formats import input as lines
 from penstock.formats import prompt
 from penstock.formats.engine_body import with_model
 from penstock.formats.input import Checked
-from penstock.formats.routed_request import with_defaults
+from penstock.formats.routed_request import as_asked
 from penstock.service.ensembles import judging
 from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates.sample import MOST_KEPT_BYTES
@@ -77,7 +77,7 @@ def look(
     kept = len(line) * len(routed.members) <= MOST_KEPT_BYTES
     found: list[AskedLine] = []
     for member in routed.members:
-        body = with_defaults(_body(ensemble, member, endpoint, checked.body), endpoint, member.params)
+        body = as_asked(_body(ensemble, member, endpoint, checked.body), endpoint, member)
         asked = lines.check_body(checked, endpoint, body, 0)
         if isinstance(asked, LineError):
             return asked
@@ -87,7 +87,7 @@ def look(
             found.append(_line(endpoint, asked, member.model, body, len(line), kept))
             continue
         one = _line(endpoint, asked, member.model, body, len(body), kept and len(body) <= MOST_KEPT_BYTES)
-        names = ensemble.definition.kind is EnsembleKind.BEST_OF
+        names = ensemble.definition.kind is not EnsembleKind.COMBINE
         found.append(replace(one, reads=tuple(found), reads_chars=judge.reads_chars, names=names))
     return SeenLine(checked.model, tuple(found))
 
