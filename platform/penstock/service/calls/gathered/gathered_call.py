@@ -22,14 +22,14 @@ from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.ensembles.verdict import Heard
 from penstock.domain.inference_endpoints import BATCHED
-from penstock.service.calls import member_call, quorum
 from penstock.service.calls.call import CallAnswer, Calls
 from penstock.service.calls.call_metrics import MEMBERS
 from penstock.service.calls.call_reading import LONG_BODY_BYTES
 from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
+from penstock.service.calls.gathered import member_call, quorum
+from penstock.service.calls.gathered.member_call import CANCELLED, MemberEnd
 from penstock.service.calls.gathered_request import GatheredRequest
-from penstock.service.calls.member_call import CANCELLED, MemberEnd
 from penstock.service.ensembles.fold import MISMATCH, Fold, Folded, MemberAnswer
 
 _MOST_DEATHS: Final = 2
