@@ -59,7 +59,7 @@ class Router:
         Of an ensemble that gathers: all members; raise Unroutable for what its kind can't answer.
         """
         if ensemble.gathers:
-            if fault := askable.fault(ensemble.definition, endpoint, body, stream=False):
+            if fault := askable.fault(ensemble.definition, endpoint, body):
                 raise Unroutable(*fault)
             return Routed(self._members(ensemble, None), None, body)
         rules = ensemble.definition.rules

@@ -4,6 +4,7 @@ a fallback, a cascade    the next member is asked when the one before gave no an
 a vote                   all are asked; once the rest can't change the winner they are aborted in their engines
 a best_of, a combine     all are asked, and then the judge, if there is something to judge
 a fallback that streams  the next member is asked until one has said something: then its stream passes as any does
+another kind that does   its members are asked for whole texts; its answer comes as last_stage says
 two engines died of it   no further member is asked
 """
 
@@ -22,18 +23,20 @@ from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
 from penstock.domain.inference_endpoints import BATCHED
-from penstock.service.calls import member_call, quorum
+from penstock.formats.answers.folded_answer import summed_usage
 from penstock.service.calls.call import CallAnswer, Calls
 from penstock.service.calls.call_metrics import MEMBERS, VOTE_AGREEMENT, VOTES_TIED
 from penstock.service.calls.call_reading import LONG_BODY_BYTES
 from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
+from penstock.service.calls.gathered import last_stage, member_call, quorum
+from penstock.service.calls.gathered.member_call import CANCELLED, MemberEnd, PassedOn
 from penstock.service.calls.gathered_request import GatheredRequest
-from penstock.service.calls.member_call import CANCELLED, MemberEnd
 from penstock.service.ensembles.fold import MISMATCH, Fold, Folded, MemberAnswer
 
 _MOST_DEATHS: Final = 2
 _JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream; charset=utf-8"
 
 
 class GatheredCalls:
@@ -80,24 +83,29 @@ class _Gathering:
     async def answer(self, stack: AsyncExitStack) -> CallAnswer:
         if not self._definition.kind.in_turn:
             await self._ask_all()
-            if self._judged().asks:
-                await self._ask_judge()
-        elif (passed := await self._ask_in_turn(stack)) is not None:
-            return passed
-        return await self._folded()
+            asks_judge = bool(self._judged().asks)
+            passed = await self._ask_judge(stack) if asks_judge else None
+        else:
+            passed = await self._ask_in_turn(stack)
+        return passed or await self._folded()
 
     # Asking.
 
     async def _ask_in_turn(self, stack: AsyncExitStack) -> CallAnswer | None:
         """One after the other until it is decided; an answer that is passed on is the call's."""
-        opened = stack if self._definition.kind is EnsembleKind.FALLBACK else None
+        passing = PassedOn(stack) if self._definition.kind is EnsembleKind.FALLBACK else None
+        last = len(self._definition.members) - 1
         while not (found := self._judged()).decided:
             (place,) = found.asks
+            if self._ask.streams and place == last:  # its answer is taken, whatever it says
+                if (passed := await self._ask_live(place, None, PassedOn(stack, only_streams=True))) is not None:
+                    return passed
+                continue
             asked = await self._member(place)
-            end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, opened)
+            end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, passing)
             if isinstance(end, CallAnswer):
                 MEMBERS.labels(self._definition.kind.value, "answered").inc()
-                return self._passed(end, asked)
+                return replace(self._passed(end, asked), party=asked.party)
             await self._take(place, end, asked.party)
             if sum(one.deaths for one in self._ends.values()) >= _MOST_DEATHS:
                 for other in range(place + 1, len(self._definition.members)):
@@ -125,14 +133,34 @@ class _Gathering:
     def _judged(self) -> EnsembleVerdict:
         return verdict.judge(self._definition, self._heard, sum(end.answer.cost for end in self._ends.values()))
 
-    async def _ask_judge(self) -> None:
-        """What it is asked, all members have said."""
+    async def _ask_judge(self, stack: AsyncExitStack) -> CallAnswer | None:
+        """What it is asked, all members have said; what it writes for a stream is passed on."""
         place = len(self._definition.members)
         answers = {place: end.answer for place, end in self._ends.items()}
         given = self._ask.given
         question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers, self._heard)
+        if self._ask.streams and self._definition.kind is EnsembleKind.COMBINE:
+            return await self._ask_live(place, question, PassedOn(stack, only_streams=True, needs_text=True))
         asked = await asyncio.to_thread(self._ask.member, place, question)
         await self._take(place, await self._whole(asked), asked.party)
+        return None
+
+    async def _ask_live(self, place: int, question: bytes | None, passing: PassedOn) -> CallAnswer | None:
+        """Whoever writes the answer: it is passed on as it comes, counted at its end; None: it was heard as others."""
+        began = asyncio.get_running_loop().time()
+        asked = await asyncio.to_thread(self._ask.member, place, question, live=True)
+        end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, passing)
+        if isinstance(end, MemberEnd):
+            await self._take(place, end, asked.party)
+            return None
+        assert end.pieces is not None, "it comes in pieces"
+        MEMBERS.labels(self._definition.kind.value, "answered").inc()
+        before = summed_usage(one.answer.body for one in self._ends.values() if one.answer.body is not None)
+        ended = functools.partial(
+            _ended, self._tally, self._spend, asked.party, asyncio.get_running_loop().time() - began
+        )
+        pieces = last_stage.passed(end.pieces, before, ended, wants_usage=self._ask.wants_usage)
+        return replace(self._passed(end, asked), pieces=pieces)
 
     async def _whole(self, asked: CallRequest) -> MemberEnd:
         end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds)
@@ -185,7 +213,11 @@ class _Gathering:
         told = self._fold.trace(folded.verdict, answers, self._heard)
         head = ensemble_header({name: value for name, value in told.items() if name not in ("members", "judge")})
         more = self._version(self._ask.targets[winner].version) if self._definition.method is None else ()
-        return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
+        headers = (*self._ends[winner].headers, *more, head)
+        if not self._ask.streams:
+            return CallAnswer(200, _JSON, headers, folded.body)
+        pieces = await last_stage.cut(folded.body, self._ask.endpoint, wants_usage=self._ask.wants_usage)
+        return CallAnswer(200, _EVENTS, headers, None, pieces)
 
     async def _fold_of(self, answers: Mapping[int, MemberAnswer]) -> Folded:
         fold = functools.partial(
@@ -198,7 +230,17 @@ class _Gathering:
     def _passed(self, answer: CallAnswer, asked: CallRequest) -> CallAnswer:
         assert asked.chosen is not None, "it is a member"
         more = (*self._version(asked.target.version), ensemble_header(asked.chosen.head))
-        return replace(answer, headers=(*answer.headers, *more), party=asked.party)
+        return replace(answer, headers=(*answer.headers, *more))
 
     def _version(self, version: str | None) -> tuple[tuple[str, str], ...]:
         return () if version is None else (("x-penstock-version", version),)
+
+
+def _ended(
+    tally: CallTally, spend: Callable[[Usage], None], party: Party, first_seconds: float, used: Usage, whole: bool
+) -> None:
+    """Count a stream that was passed on, as any stream is counted."""
+    if whole:
+        tally.ended(party, 200, first_seconds)
+    tally.answered(party, used)
+    spend(used)
