@@ -75,8 +75,8 @@ def test_members_rank_all_documents_and_the_answer_has_the_first_few_that_are_wa
     for odd in (b'{"top_n":0}', b'{"top_n":-1}', b'{"top_n":true}', b'{"top_n":"2"}', b'{"top_n":null}', b"[", b"{}"):
         assert (top_n(odd), as_asked(odd, RERANK, member)) == (None, odd), "what its engine makes of that, it says"
     answers = {place: MemberAnswer("answered", body(RERANK, *scores)) for place, scores in enumerate([(1, 3, 2)] * 2)}
-    for wanted, places in ((1, [1]), (2, [1, 2]), (9, [1, 2, 0]), (None, [1, 2, 0])):
-        made = Fold(definition, 1).fold(answers, endpoint=RERANK, top_n=wanted).body
+    for wanted, places in ((1, [1]), (2, [1, 2]), (9, [1, 2, 0]), (0, [1, 2, 0])):
+        made = Fold(definition, 1).fold(answers, endpoint=RERANK, request=b'{"top_n":%d}' % wanted).body
         assert made is not None
         found = json.loads(made)
         assert [one["index"] for one in found["results"]] == places

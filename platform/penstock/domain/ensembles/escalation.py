@@ -57,11 +57,13 @@ def _seldom(definition: EnsembleDefinition, place: int) -> bool:
 def reached(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:
     """How much each member will be asked, and behind them the judge: by what was measured, or by what is likely.
 
-    Where all are asked at once each always is, and so is a judge, unless it decides ties or may cost too much. While
-    nothing is known, a fallback's first member answers all, half of what a cascade asks of one goes on to the next, and
-    half of a vote is tied.
+    Where all are asked at once each always is, and so is a judge, unless it decides ties or may cost too much, and a
+    route's classifier. While nothing is known, a fallback's first member answers all, half of what a cascade asks of
+    one goes on to the next, and half of a vote is tied.
     """
     members, kind = definition.asked, definition.kind
+    if definition.classifier is not None:
+        return (*_routed(definition, counts), ALWAYS)
     asked = _asked(counts, members[0].label)
 
     def much(place: int, label: str) -> Reached:
@@ -76,6 +78,15 @@ def reached(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) 
         return Reached(0.0, UNMEASURED_TIES if kind is EnsembleKind.VOTE else 1.0, 1.0)
 
     return tuple(much(place, one.label) for place, one in enumerate(members))
+
+
+def _routed(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:
+    """How much each member of a route is asked, by what part of all its requests came to it; else all the same."""
+    members = definition.members
+    whole = sum(_asked(counts, one.label) for one in members)
+    if whole:
+        return tuple(_measured(_asked(counts, one.label), whole) for one in members)
+    return tuple(ALWAYS if len(members) == 1 else Reached(0.0, 1 / len(members), 1.0) for _ in members)
 
 
 def _asked(counts: Mapping[str, MemberCounts], label: str) -> int:

@@ -9,11 +9,11 @@ from penstock.domain.api_errors import BadRequest
 from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.domain.work.rank import Tier
-from penstock.formats.routed_request import as_asked, asks_logprobs, top_n
+from penstock.formats.routed_request import asks_logprobs
 from penstock.formats.stream_request import wants_usage, with_stream, without_stream
 from penstock.service.calls import call_request
 from penstock.service.calls.call_request import CallRead, CallRequest
-from penstock.service.ensembles import askable
+from penstock.service.ensembles import askable, classifying
 from penstock.settings import Settings
 
 
@@ -77,11 +77,6 @@ class GatheredRequest:
         return asks_logprobs(self.given.raw)
 
     @property
-    def top_n(self) -> int | None:
-        """How many of a ranking its client wants; None: all."""
-        return top_n(self.given.raw)
-
-    @property
     def told(self) -> dict[str, Any]:
         """What is known of its answer before there is one."""
         kind, name = self.ensemble.definition.kind, self.ensemble.name
@@ -131,6 +126,5 @@ def _member(
 ) -> CallRequest:
     member = ensemble.definition.asked[place]
     chosen = ensemble.chosen(member)  # nobody asks how sure an answer is that is taken in any case
-    asked = replace(chosen, params=member.params) if live else chosen
-    raw = as_asked(given.raw, given.endpoint, asked)
+    raw = classifying.asked(replace(chosen, params=member.params) if live else chosen, given.endpoint, given.raw)
     return call_request.of_model(given, raw, chosen, registry, settings)
