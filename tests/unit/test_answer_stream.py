@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_worker.engine.echo import stream as echo
 
 from penstock.formats.answers.answer_stream import answer_events
+from penstock_worker.engine.echo import stream as echo
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
