@@ -344,4 +344,6 @@ class ChosenMember:
 def _said(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
