@@ -45,13 +45,24 @@ FUSE = {
     "members": [{"model": "tiny"}, {"model": "deux", "weight": 2}],
     "method": "reciprocal_rank",
 }
+DESK = {
+    "name": "desk",
+    "kind": "route",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "classifier": {"model": "deux", "labels": ["easy", "hard"], "prompt": "{request}"},
+    "rules": [
+        {"when": {"language": ["de"]}, "use": "tiny"},
+        {"when": {"label": "hard"}, "use": "deux"},
+    ],
+    "default": "tiny",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second worker beside the platform's own, and ensembles of their two models."""
     with worker(platform, "deux=x", tmp_path_factory.mktemp("deux") / "worker.log", "--engine", "echo"):
-        for one in (PANEL, SAFE, STEPS, BEST, MIX, FUSE, FUSE | {"name": "mean", "method": "mean"}):
+        for one in (PANEL, SAFE, STEPS, BEST, MIX, DESK, FUSE, FUSE | {"name": "mean", "method": "mean"}):
             add(platform, one)
         yield
 
@@ -161,6 +172,36 @@ def test_what_a_judge_writes_of_the_answers_is_each_lines_answer(platform: Platf
         body = body_of(answer)
         assert (body["model"], body["penstock"]["winner"]) == ("mix", "judge")
         assert [one["model"] for one in body["penstock"]["members"]] == ["tiny", "deux"]
+
+
+def test_a_classifier_says_of_each_line_that_needs_it_which_member_is_asked(platform: Platform) -> None:
+    german = "Wo ist denn nur meine Rechnung vom letzten Monat geblieben"
+
+    def text(n: int) -> str:
+        return f"{german} {n}" if n % 10 == 0 else f"{('hard', 'easy', 'odd')[n % 3]} line {n}"
+
+    file = [chat(f"{n}", text(n), "desk") for n in range(60)]
+    batch = platform.ended(platform.submit(file, trace=True).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 60)
+    tokens = 0
+    for answer in platform.file(batch.output_file_id):
+        n, body = int(answer["custom_id"]), body_of(answer)
+        trace = body["penstock"]
+        tokens += body["usage"]["total_tokens"]
+        if n % 10 == 0:
+            assert (said(answer), trace["winner"], "classifier" in trace) == (text(n), "tiny", False)
+            continue
+        expected = ("no", "deux", "hard") if n % 3 == 0 else (text(n), "tiny", "easy" if n % 3 == 1 else None)
+        assert (said(answer), trace["winner"], trace["classifier"].get("label")) == expected
+        assert (body["model"], trace.get("degraded", False)) == ("desk", n % 3 == 2)
+        assert body["usage"]["total_tokens"] == trace["classifier"]["tokens"] + trace["members"][0]["tokens"]
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members and its classifier did"
+    members = [one["member"] for one in platform.file(told["trace_file_id"])]
+    assert {name: members.count(name) for name in members} == {"classifier": 54, "deux": 18, "tiny": 36}
+    shown = platform.http.get("/ensembles/desk").json()
+    assert [one["lines"] for one in [*shown["members"], shown["classifier"]]] == [42, 18, 54]
 
 
 def test_vectors_and_ranks_of_each_line_are_made_one(platform: Platform) -> None:

@@ -31,6 +31,8 @@ def print_ensemble(one: dict[str, Any]) -> None:
             say(f"members agree to {one['agreement']:.1%} on a line")
     else:
         show(table(("rule", "when", "use"), rules(one)))
+        if found.classifier:
+            show(table(("term", "is"), classifier_terms(found)))
     weighs, in_turn = found.kind == "vote" or found.kind.judged, found.kind.in_turn
     heads = ["member", *(["weight"] if weighs else []), "lines", "answered", "failed", "calls", "failed calls"]
     heads += [*(["escalation"] if in_turn else []), "params"]
@@ -38,10 +40,10 @@ def print_ensemble(one: dict[str, Any]) -> None:
 
 
 def _all(one: dict[str, Any]) -> list[dict[str, Any]]:
-    """The members, and behind them the judge under its model's name, too."""
+    """The members, and behind them the judge or the classifier under its model's name, too."""
     members: list[dict[str, Any]] = one["members"]
-    judge = one["judge"]
-    return members + ([judge | {"label": f"{judge['label']}: {judge['model']}"}] if judge else [])
+    reader = one["judge"] or one["classifier"]
+    return members + ([reader | {"label": f"{reader['label']}: {reader['model']}"}] if reader else [])
 
 
 def _member(one: dict[str, Any], weighs: bool, in_turn: bool) -> list[str]:
@@ -54,7 +56,7 @@ def _member(one: dict[str, Any], weighs: bool, in_turn: bool) -> list[str]:
 
 
 def members(one: dict[str, Any]) -> str:
-    """In their order, and the judge, for a line of a list."""
+    """In their order, and the judge or classifier, for a line of a list."""
     return ", ".join(member["label"] for member in _all(one))
 
 
@@ -64,6 +66,16 @@ def rules(one: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
     for place, rule in enumerate(one["rules"], 1):
         yield str(place), Rule(rule["use"], rule["when"] or {}).label, rule["use"]
+
+
+def classifier_terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
+    """Of a route: how its classifier is asked."""
+    assert found.classifier is not None, "it has one"
+    yield "labels", ", ".join(found.classifier.labels)
+    yield "prompt", found.classifier.prompt
+    yield "reads_chars", f"{found.classifier.reads_chars:,}"
+    yield "on_error", "fail" if found.fails_with_member else "skip"
+    yield "timeout_seconds", f"{found.timeout_seconds:g}"
 
 
 def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import EllipsisType
 from typing import Any, Final
 
 import msgspec
 
+from penstock.domain.ensembles.conditions import LabelUnknown
 from penstock.domain.inference_endpoints import TOKEN_LIMITS, field_to_limit, token_limits
 from penstock.formats.prefix import PromptFields
 
@@ -37,10 +39,21 @@ class RequestFacts:
     What is misshapen is as if it were not there: whether it is a request is for the engine to say.
     """
 
-    def __init__(self, body: bytes, bytes_per_token: float, search: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        bytes_per_token: float,
+        search: Callable[[str, str], bool],
+        language: Callable[[str], str | None] = lambda _: None,
+        label: str | EllipsisType | None = ...,
+    ) -> None:
+        """`search` looks for a pattern, `language` says a text's. `label`: the classifier's; `...` if it was not
+        asked."""
         self._raw = body
         self._bytes_per_token = bytes_per_token
         self._search = search
+        self._language = language
+        self._label = label
 
     @cached_property
     def _body(self) -> _Body:
@@ -65,6 +78,28 @@ class RequestFacts:
                 return _last_text(_value(raw))[:_MOST_TEXT]
         return ""
 
+    @cached_property
+    def last_of_user(self) -> str:
+        """The text of the last message whose role is `user`; the last one's if there is none."""
+        for raw in (self._body.messages, self._body.input):
+            said = _value(raw)
+            mine = [one for one in said if _of(one, "role") == "user"] if isinstance(said, list) else []
+            if mine:
+                return _last_text(mine)[:_MOST_TEXT]
+        return self.last
+
+    @cached_property
+    def language(self) -> str | None:
+        """Of that text."""
+        return self._language(self.last_of_user)
+
+    @property
+    def label(self) -> str | None:
+        """What its classifier said. Raises LabelUnknown."""
+        if isinstance(self._label, EllipsisType):
+            raise LabelUnknown
+        return self._label
+
     @property
     def tools(self) -> bool:
         """Whether it brings any."""
@@ -86,6 +121,11 @@ class RequestFacts:
     def matches(self, pattern: str) -> bool:
         """Whether the pattern is found in its last message."""
         return self._search(pattern, self.last)
+
+
+def last_of_user(body: bytes) -> str:
+    """The text of a body's last user message."""
+    return RequestFacts(body, 1.0, lambda _, __: False).last_of_user
 
 
 def _value(raw: msgspec.Raw) -> Any:

@@ -16,7 +16,8 @@ class MemberShape(BaseModel):
     """A model that may be asked in the ensemble's place, or that reads what those said."""
 
     label: str = Field(
-        description="What it is called among the members: its model, or `model#2` for its second time; `judge`."
+        description="What it is called among the members: its model, or `model#2` for its second time; `judge`, "
+        "`classifier`."
     )
     model: str
     params: dict[str, Any] = Field(description="Fields that a request has there if it does not say them itself.")
@@ -55,6 +56,9 @@ class EnsembleShape(BaseModel):
     judge: MemberShape | None = Field(
         description="Of `best_of` and `combine`: who reads the members' answers. Its prompt stands in `definition`, if "
         "one was written."
+    )
+    classifier: MemberShape | None = Field(
+        description="Of a `route`, if a rule reads a label: who says it. Its labels stand in `definition`."
     )
     rules: list[EnsembleRule] = Field(
         description="Of a `route`: the first one that holds counts; the last one always does."
@@ -102,6 +106,7 @@ def ensemble(
         kind=found.kind,
         members=[shape(member, weighs=weighs) for member in found.members],
         judge=shape(found.judge.member, weighs=False) if found.judge else None,
+        classifier=shape(found.classifier.member, weighs=False) if found.classifier else None,
         rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
         definition=dict(one.written),
         agreement=agreement,

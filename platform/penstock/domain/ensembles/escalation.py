@@ -43,10 +43,12 @@ def rates(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) ->
 def reached(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:
     """How much each member will be asked, and behind them the judge: by what was measured, or by what is likely.
 
-    Of a vote each member is always asked, and a judge where there is one. While nothing is known, a fallback's first
-    member answers all, and half of what a cascade asks of one goes on to the next.
+    Of a vote each member is always asked, and a judge where there is one; of a route its classifier. While nothing is
+    known, a fallback's first member answers all, and half of what a cascade asks of one goes on to the next.
     """
     members, kind = definition.asked, definition.kind
+    if definition.classifier is not None:
+        return (*_routed(definition, counts), ALWAYS)
     if not kind.in_turn:
         return tuple(ALWAYS for _ in members)
     asked = _asked(counts, members[0].label)
@@ -55,6 +57,15 @@ def reached(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) 
     if kind is EnsembleKind.FALLBACK:
         return (ALWAYS, *(NEVER for _ in members[1:]))
     return (ALWAYS, *(Reached(0.0, UNMEASURED_CASCADE**place, 1.0) for place in range(1, len(members))))
+
+
+def _routed(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:
+    """How much each member of a route is asked, by what part of all its requests came to it; else all the same."""
+    members = definition.members
+    whole = sum(_asked(counts, one.label) for one in members)
+    if whole:
+        return tuple(_measured(_asked(counts, one.label), whole) for one in members)
+    return tuple(ALWAYS if len(members) == 1 else Reached(0.0, 1 / len(members), 1.0) for _ in members)
 
 
 def _asked(counts: Mapping[str, MemberCounts], label: str) -> int:

@@ -25,6 +25,10 @@ class Heard:
     """Of a cascade: its answer is good enough. Of a combine's judge: it wrote one at all."""
     choice: int | None = None
     """Of a best_of's judge: the number of the answer that it finds best, from 1; None: it names none."""
+    label: str | None = None
+    """Of a classifier: what it says of the request. None: nothing that it may say."""
+    leads: int | None = None
+    """Of a classifier: the place of the member that the rules choose by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class EnsembleVerdict:
     """Of a vote: what part of the weight of all votes is for the winner's label."""
     degraded: bool = False
     """Of a cascade: no answer was good enough, and the last one is given all the same, since later members failed.
-    Where a judge reads: it gave no verdict, and the heaviest member's answer is given."""
+    Where a judge reads: it gave no verdict, and the heaviest member's answer is given. Of a route: its classifier gave
+    no label, and the rules chose without one."""
     asks: tuple[int, ...] = ()
     """Who must be asked now, beside those that were."""
 
@@ -56,7 +61,26 @@ def judge(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> Ensembl
         return _vote(definition, heard)
     if definition.kind.judged:
         return _judged(definition, heard)
+    if definition.kind is EnsembleKind.ROUTE:
+        return _routed(definition, heard)
     return _in_turn(definition, heard)
+
+
+def _routed(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:
+    """The classifier is asked, and then the member that the rules choose by its label; without one the rules that need
+    none choose."""
+    classifier = len(definition.members)
+    said = heard.get(classifier)
+    if said is None:
+        return EnsembleVerdict(asks=(classifier,))
+    degraded = said.label is None
+    if said.leads is None or (degraded and definition.fails_with_member):
+        return EnsembleVerdict(decided=True)
+    one = heard.get(said.leads)
+    if one is None:
+        return EnsembleVerdict(asks=(said.leads,), degraded=degraded)
+    winner = said.leads if one.answered else None
+    return EnsembleVerdict(decided=True, winner=winner, degraded=degraded and winner is not None)
 
 
 def _in_turn(definition: EnsembleDefinition, heard: Mapping[int, Heard]) -> EnsembleVerdict:

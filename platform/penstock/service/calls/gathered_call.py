@@ -2,6 +2,7 @@
 
 a fallback, a cascade    the next member is asked when the one before gave no answer, or none that is good enough
 a vote                   all are asked; once the rest can't change the winner they are aborted in their engines
+a route with labels      its classifier is asked, and then the member that the rules choose; its stream passes as any
 a best_of, a combine     all are asked, and then the judge, if there is something to judge
 a fallback that streams  the next member is asked until one has said something: then its stream passes as any does
 two engines died of it   no further member is asked
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.api_errors import BadGateway, CallTimeout
+from penstock.domain.api_errors import BadGateway, BadRequest, CallTimeout
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.ensembles.verdict import Heard
@@ -31,8 +33,11 @@ from penstock.service.calls.call_tally import CallTally, Party
 from penstock.service.calls.gathered_request import GatheredRequest
 from penstock.service.calls.member_call import CANCELLED, MemberEnd
 from penstock.service.ensembles.fold import MISMATCH, Fold, Folded, MemberAnswer
+from penstock.service.ensembles.routing import Unroutable
 
 _MOST_DEATHS: Final = 2
+_IN_BODY: Final = ("members", "judge", "classifier")
+"""What a trace says that its head does not."""
 _JSON: Final = "application/json"
 
 
@@ -52,7 +57,10 @@ class GatheredCalls:
         """
         async with AsyncExitStack() as stack:
             fold = await _fold(ask)
-            answer = await _Gathering(self._calls, self._tally, ask, fold, spend).answer(stack)
+            try:
+                answer = await _Gathering(self._calls, self._tally, ask, fold, spend).answer(stack)
+            except Unroutable as error:
+                raise BadRequest(error.message, code=error.code) from None
             del ask  # a stream may last: nobody needs the call's body any more
             yield answer
 
@@ -62,7 +70,7 @@ async def _fold(ask: GatheredRequest) -> Fold:
     definition, version = ask.ensemble.definition, ask.ensemble.version
     if definition.accept.json_schema is not None:
         return await asyncio.to_thread(Fold, definition, version)
-    return Fold(definition, version)
+    return Fold(definition, version, ask.settings.bytes_per_token)
 
 
 class _Gathering:
@@ -78,7 +86,7 @@ class _Gathering:
         self._heard: dict[int, Heard] = {}
 
     async def answer(self, stack: AsyncExitStack) -> CallAnswer:
-        if not self._definition.kind.in_turn:
+        if not self._definition.in_turn:
             await self._ask_all()
             if verdict.judge(self._definition, self._heard).asks:
                 await self._ask_judge()
@@ -90,19 +98,26 @@ class _Gathering:
 
     async def _ask_in_turn(self, stack: AsyncExitStack) -> CallAnswer | None:
         """One after the other until it is decided; an answer that is passed on is the call's."""
-        opened = stack if self._definition.kind is EnsembleKind.FALLBACK else None
+        members, kind = len(self._definition.members), self._definition.kind
+        streams = kind in (EnsembleKind.FALLBACK, EnsembleKind.ROUTE)
         while not (found := verdict.judge(self._definition, self._heard)).decided:
             (place,) = found.asks
             asked = await self._member(place)
-            end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, opened)
+            opened = stack if streams and place < members else None
+            end = await member_call.ask(self._calls, asked, self._seconds(place), opened)
             if isinstance(end, CallAnswer):
-                MEMBERS.labels(self._definition.kind.value, "answered").inc()
-                return self._passed(end, asked)
+                MEMBERS.labels(kind.value, "answered").inc()
+                return self._passed(end, asked, degraded=found.degraded)
             await self._take(place, end, asked.party)
             if sum(one.deaths for one in self._ends.values()) >= _MOST_DEATHS:
-                for other in range(place + 1, len(self._definition.members)):
+                for other in set(range(members)) - self._ends.keys():
                     self._ends[other], self._heard[other] = CANCELLED, Heard(answered=False)
         return None
+
+    def _seconds(self, place: int) -> float:
+        """How long a member is waited for: the one that a route chose, as long as any call."""
+        routed = self._definition.classifier is not None and place < len(self._definition.members)
+        return math.inf if routed else self._definition.timeout_seconds
 
     async def _ask_all(self) -> None:
         """All at once, until those that have not answered can't change the result."""
@@ -157,10 +172,13 @@ class _Gathering:
         self._heard[place] = await self._said(end.answer, place)
 
     async def _said(self, answer: MemberAnswer, place: int) -> Heard:
-        reads = self._definition.patterns or self._definition.accept.json_schema is not None
-        if answer.body is not None and (reads or len(answer.body) > LONG_BODY_BYTES):
-            return await asyncio.to_thread(self._fold.heard, answer, place)
-        return self._fold.heard(answer, place)
+        raw = self._ask.given.raw
+        classified = self._definition.classifier is not None and place == len(self._definition.members)
+        reads = self._definition.looks_long or self._definition.accept.json_schema is not None
+        long = len(answer.body or b"") > LONG_BODY_BYTES or (classified and len(raw) > LONG_BODY_BYTES)
+        if (answer.body is not None or classified) and (reads or long):
+            return await asyncio.to_thread(self._fold.heard, answer, place, raw)
+        return self._fold.heard(answer, place, raw)
 
     async def _folded(self) -> CallAnswer:
         answers = {place: end.answer for place, end in self._ends.items()}
@@ -171,13 +189,18 @@ class _Gathering:
                 raise BadGateway(folded.error[1], code=MISMATCH)
             if asyncio.get_running_loop().time() >= self._ask.deadline:
                 raise CallTimeout
-            raise quorum.missed(folded.error[1], self._ends.values())
+            raise quorum.missed(folded.error[1], self._blamed())
         winner = folded.verdict.winner
         assert winner is not None, "it has a body"
         told = self._fold.trace(folded.verdict, answers, self._heard)
-        head = ensemble_header({name: value for name, value in told.items() if name not in ("members", "judge")})
+        head = ensemble_header({name: value for name, value in told.items() if name not in _IN_BODY})
         more = self._version(self._ask.targets[winner].version) if self._definition.method is None else ()
         return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
+
+    def _blamed(self) -> list[MemberEnd]:
+        """Of a route those that failed: its classifier's answer is none of a member."""
+        routes = self._definition.classifier is not None
+        return [end for place, end in self._ends.items() if not routes or not self._heard[place].answered]
 
     async def _fold_of(self, answers: Mapping[int, MemberAnswer]) -> Folded:
         fold = functools.partial(
@@ -186,9 +209,10 @@ class _Gathering:
         long = sum(len(one.body or b"") for one in answers.values()) > LONG_BODY_BYTES  # twenty of a megabyte: 30 ms
         return await asyncio.to_thread(fold) if long or self._definition.method is not None else fold()
 
-    def _passed(self, answer: CallAnswer, asked: CallRequest) -> CallAnswer:
+    def _passed(self, answer: CallAnswer, asked: CallRequest, *, degraded: bool) -> CallAnswer:
         assert asked.chosen is not None, "it is a member"
-        more = (*self._version(asked.target.version), ensemble_header(asked.chosen.head))
+        told = asked.chosen.head | ({"degraded": True} if degraded else {})
+        more = (*self._version(asked.target.version), ensemble_header(told))
         return replace(answer, headers=(*answer.headers, *more), party=asked.party)
 
     def _version(self, version: str | None) -> tuple[tuple[str, str], ...]:

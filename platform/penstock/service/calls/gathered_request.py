@@ -9,10 +9,10 @@ from penstock.domain.api_errors import BadRequest
 from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.domain.work.rank import Tier
-from penstock.formats.routed_request import asks_logprobs, with_defaults
+from penstock.formats.routed_request import asks_logprobs
 from penstock.service.calls import call_request
 from penstock.service.calls.call_request import CallRead, CallRequest
-from penstock.service.ensembles import askable
+from penstock.service.ensembles import askable, classifying
 from penstock.settings import Settings
 
 
@@ -110,5 +110,5 @@ def read(given: CallRead, ensemble: Ensemble, registry: Registry, settings: Sett
 
 def _member(given: CallRead, ensemble: Ensemble, place: int, registry: Registry, settings: Settings) -> CallRequest:
     chosen = ensemble.chosen(ensemble.definition.asked[place])
-    raw = with_defaults(given.raw, given.endpoint, chosen.params)
+    raw = classifying.asked(chosen, given.endpoint, given.raw)
     return call_request.of_model(given, raw, chosen, registry, settings)

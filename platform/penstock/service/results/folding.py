@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -28,6 +29,7 @@ from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.ensembles.fold import Fold, MemberAnswer
+from penstock.service.ensembles.routing import Unroutable
 from penstock.service.lifecycle import folds, work
 from penstock.service.results.member_answers import MemberAnswers, fetched
 from penstock.settings import Settings
@@ -58,7 +60,7 @@ class Folding:
         self._blobs = blobs
         self._one = one
         self._settings = settings
-        self._fold = Fold(one.definition, one.version)
+        self._fold = Fold(one.definition, one.version, settings.bytes_per_token)
         self._picked: dict[int, list[int]] = {}
         self._questions: list[bytes] = []
         """The judge's, framed as lines of a plan."""
@@ -83,7 +85,12 @@ class Folding:
             fetched(pieces, self._blobs, folder / "answers") as answers,
         ):
             for line in self._lines():
-                self._line(line, self._known(line.number, members, answers, closing), members, closing)
+                known = self._known(line.number, members, answers, closing)
+                try:
+                    self._line(line, known, members, closing)
+                except Unroutable as error:  # a pattern of rules that are read once there is a label
+                    fault = (error.code, error.message)
+                    self._keep(output.ended(claim.batch, line.number, line.custom_id, fault))
                 if self._bytes >= _PIECE_BYTES:
                     self._record()
         failpoint("fold.folded")
@@ -121,9 +128,10 @@ class Folding:
         """Answer a line, give it its error, or ask further members. Of a closing batch it is answered or left."""
         waiting = {one.place for one in members if one.waits and not closing}
         keeps = self._one.definition.reads_logprobs and asks_logprobs(line.body)
-        folded = self._fold.fold(known, keeps_logprobs=keeps, endpoint=line.url)
+        fold = partial(self._fold.fold, keeps_logprobs=keeps, endpoint=line.url, request=line.body)
+        folded = fold(known)
         while folded.verdict.asks:
-            deadly = self._one.definition.kind.in_turn and any(one.code == CRASHED[0] for one in known.values())
+            deadly = self._one.definition.in_turn and any(one.code == CRASHED[0] for one in known.values())
             if not deadly and all(place in waiting for place in folded.verdict.asks):
                 for place in folded.verdict.asks:
                     self._ask(place, line, known)
@@ -131,7 +139,7 @@ class Folding:
             # A line that two engines died of is not tried on the next member's.
             gone = _SPARED if deadly else _CANCELLED if closing else _UNAVAILABLE
             known |= dict.fromkeys(folded.verdict.asks, gone)
-            folded = self._fold.fold(known, keeps_logprobs=keeps, endpoint=line.url)
+            folded = fold(known)
         batch = self._one.claim.batch
         if folded.verdict.agreement is not None:
             self._agreements.append(folded.verdict.agreement)
@@ -144,7 +152,7 @@ class Folding:
 
     def _ask(self, place: int, line: lines.Line, known: Mapping[int, MemberAnswer]) -> None:
         self._picked.setdefault(place, []).append(line.number)
-        if place == len(self._one.definition.members):
+        if place == len(self._one.definition.members) and self._one.definition.judge is not None:
             body = self._fold.question(line.url, line.body, known)
             self._questions.append(plan.frame(line.number, lines.write(line.custom_id, line.url, msgspec.Raw(body))))
 

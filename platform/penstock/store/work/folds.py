@@ -94,7 +94,11 @@ _UNASKED = text("""
     update slices set state = 'dropped'
     where fold = any(cast(:slices as bigint[])) and state = 'waiting'""")
 
-_WAITS = text("""
+_REPLACEABLE: Final = """
+    -- Of a route nobody answers in the place of the member that its rules chose: only its classifier is passed over,
+    -- which is asked all lines.
+    (s.picked is null or cast(e.definition as json) ->> 'kind' <> 'route')"""
+_WAITS = text(f"""
     -- Members' slices that wait while nobody serves their model, by batch and model, with how long that is so. A pool
     -- that may serve it wakes it in its time.
     select s.batch, s.model, e.definition,
@@ -104,7 +108,7 @@ _WAITS = text("""
     from (select distinct batch from slices where state = 'waiting' and model is null) gathering
     join batches b on b.id = gathering.batch join slices s on s.batch = b.id
     join ensembles e on e.id = s.ensemble
-    where s.fold is not null and s.state in ('queued', 'ready') and not s.held
+    where s.fold is not null and s.state in ('queued', 'ready') and not s.held and {_REPLACEABLE}
       and b.state = 'in_progress' and b.finish_as is null
       and not exists (
           select from workers w where w.kind = 'gpu' and w.model = s.model and w.state = 'ready'
@@ -115,9 +119,10 @@ _WAITS = text("""
             and h.seen_at > clock_timestamp() - :gone)
     group by s.batch, s.model, e.id, e.definition
     order by s.batch, s.model limit :limit""")
-_PASS_OVER = text("""
-    update slices set state = 'dropped'
-    where batch = :batch and model = :model and fold is not null and state in ('queued', 'ready') and not held""")
+_PASS_OVER = text(f"""
+    update slices s set state = 'dropped' from ensembles e
+    where s.batch = :batch and s.model = :model and s.fold is not null and s.state in ('queued', 'ready') and not s.held
+      and e.id = s.ensemble and {_REPLACEABLE}""")
 
 
 MemberSegment: TypeAlias = tuple[int, Segment]
