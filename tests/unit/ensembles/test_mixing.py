@@ -53,7 +53,7 @@ def test_all_that_answered_are_the_answer() -> None:
 
 def test_it_answers_what_has_numbers_and_no_part_of_a_ranking() -> None:
     def fault(method: str, endpoint: str, body: bytes = b"{}") -> str | None:
-        found = askable.fault(read(MIX | {"method": method}), endpoint, body, stream=False)
+        found = askable.fault(read(MIX | {"method": method}), endpoint, body)
         return None if found is None else found[0]
 
     assert [fault("mean", one) for one in (EMBED, SCORE, RERANK)] == [None] * 3

@@ -9,7 +9,6 @@ from penstock.domain.inference_endpoints import CALLED, TABLE, WRITING, NumberKi
 from penstock.formats.routed_request import brings_tools, cuts_ranks
 
 WITHOUT_TOOLS: Final = "ensemble_without_tools"
-DOES_NOT_STREAM: Final = "ensemble_does_not_stream"
 NEEDS_TEXT: Final = "ensemble_needs_text"
 NEEDS_NUMBERS: Final = "ensemble_needs_numbers"
 WITHOUT_TOP_N: Final = "ensemble_without_top_n"
@@ -18,7 +17,12 @@ _READS: Final = frozenset(kind for kind in EnsembleKind if kind.gathers and kind
 """They read their members' texts before they answer."""
 
 
-def fault(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream: bool) -> tuple[str, str] | None:
+def reads_texts(definition: EnsembleDefinition) -> bool:
+    """Whether its members are asked for whole texts, whatever its request says of a stream."""
+    return definition.kind in _READS and definition.method is None
+
+
+def fault(definition: EnsembleDefinition, endpoint: str, body: bytes) -> tuple[str, str] | None:
     """The code and message for a request that this ensemble can't answer, whatever its members say; None if it can."""
     kind, name = definition.kind, definition.name
     if definition.classifier is not None and endpoint not in WRITING:
@@ -29,8 +33,6 @@ def fault(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream:
         return _of_numbers(definition.method, name, endpoint, body)
     if endpoint not in WRITING:
         return NEEDS_TEXT, f"The ensemble {name!r} is a {kind}, which reads texts: it has no {endpoint}."
-    if stream:
-        return DOES_NOT_STREAM, f"The ensemble {name!r} is a {kind}, which does not stream: leave 'stream' out."
     if brings_tools(body):
         return WITHOUT_TOOLS, f"The ensemble {name!r} is a {kind}, which takes no tools: a route or a fallback does."
     return None

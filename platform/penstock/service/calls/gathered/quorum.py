@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from penstock.domain.api_errors import BadGateway, BadRequest, PenstockError, TooMany, Unavailable
-from penstock.service.calls.member_call import MemberEnd
+from penstock.service.calls.gathered.member_call import MemberEnd
 from penstock.service.ensembles.fold import QUORUM
 
 _NOT_THE_REQUESTS: Final = frozenset({401, 403, 408, 429})
