@@ -125,6 +125,8 @@ def _member(
     given: CallRead, ensemble: Ensemble, place: int, registry: Registry, settings: Settings, live: bool = False
 ) -> CallRequest:
     member = ensemble.definition.asked[place]
-    chosen = ensemble.chosen(member)  # nobody asks how sure an answer is that is taken in any case
-    raw = classifying.asked(replace(chosen, params=member.params) if live else chosen, given.endpoint, given.raw)
+    chosen = ensemble.chosen(member)
+    if live:  # nobody asks how sure an answer is that is taken in any case
+        chosen = replace(chosen, params=member.params)
+    raw = classifying.asked(chosen, given.endpoint, given.raw)
     return call_request.of_model(given, raw, chosen, registry, settings)

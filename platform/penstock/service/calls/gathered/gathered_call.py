@@ -102,7 +102,7 @@ class _Gathering:
     async def _ask_in_turn(self, stack: AsyncExitStack) -> CallAnswer | None:
         """One after the other until it is decided; an answer that is passed on is the call's."""
         members, kind = len(self._definition.members), self._definition.kind
-        passes = kind in (EnsembleKind.FALLBACK, EnsembleKind.ROUTE)
+        passing = PassedOn(stack) if kind in (EnsembleKind.FALLBACK, EnsembleKind.ROUTE) else None
         while not (found := self._judged()).decided:
             (place,) = found.asks
             if self._ask.streams and place == members - 1:  # its answer is taken, whatever it says
@@ -110,8 +110,8 @@ class _Gathering:
                     return passed
                 continue
             asked = await self._member(place)
-            passing = PassedOn(stack) if passes and place < members else None
-            end = await member_call.ask(self._calls, asked, self._seconds(place), passing)
+            opened = passing if place < members else None
+            end = await member_call.ask(self._calls, asked, self._seconds(place), opened)
             if isinstance(end, CallAnswer):
                 MEMBERS.labels(kind.value, "answered").inc()
                 return replace(self._passed(end, asked, degraded=found.degraded), party=asked.party)
