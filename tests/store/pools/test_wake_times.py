@@ -15,7 +15,7 @@ from penstock.domain.work.lane import Lane
 from penstock.domain.work.waiting import WhyWaiting
 from penstock.service.admin import health
 from penstock.service.calls import ingresses
-from penstock.service.estimates import eta, outlook
+from penstock.service.estimates import eta
 from penstock.service.pools import pools, residents
 from penstock.service.pools.pools import WantedMember
 from penstock.service.views import batch_view

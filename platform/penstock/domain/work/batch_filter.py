@@ -1,4 +1,4 @@
-"""A batch filter: which of a tenant's batches (or jobs) a list or a bulk action is about; all that is given must hold."""
+"""A batch filter: which batches or jobs a list or a bulk action is about; all that is given must hold."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ WINDOW_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Pace:
+class BatchSpeed:
     """A second: lines that ended, answered or failed, and tokens of answers."""
 
     lines: float
@@ -34,10 +34,10 @@ class BatchPace:
         while now - self._seen[0][0] > WINDOW_SECONDS:
             self._seen.popleft()
 
-    def now(self) -> Pace | None:
+    def now(self) -> BatchSpeed | None:
         """How fast it is; None until it was seen twice."""
         (began, lines_then, tokens_then), (now, lines, tokens) = self._seen[0], self._seen[-1]
         seconds = now - began
         if seconds <= 0:
             return None
-        return Pace((lines - lines_then) / seconds, (tokens - tokens_then) / seconds)
+        return BatchSpeed((lines - lines_then) / seconds, (tokens - tokens_then) / seconds)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 
 def left(total: int, completed: int, failed: int) -> int:
     """How many lines have no end yet."""
@@ -39,19 +37,8 @@ def many(tokens: float) -> str:
     return f"{tokens / 1e3:.0f} k" if tokens >= 10_000 else f"{round(tokens):,}"
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """When it is expected to be done, and between when, in Unix seconds; and whether that is in time."""
-
-    expected: float
-    earliest: float
-    latest: float
-    in_time: bool
-
-    def sentence(self, now: float) -> str:
-        """`3 min 20 s left (2 min 5 s to 6 min 40 s)`, and whether that is too late."""
-        likely, least, most = (
-            duration(max(0.0, at - now)) for at in (self.expected, self.earliest, self.latest)
-        )
-        late = "" if self.in_time else ", after its deadline"
-        return f"{likely} left ({least} to {most}{late})"
+def outlook(expected: float, earliest: float, latest: float, now: float, *, in_time: bool) -> str:
+    """`3 min 20 s left (2 min 5 s to 6 min 40 s)`, and whether that is too late; all in Unix seconds."""
+    likely, least, most = (duration(max(0.0, at - now)) for at in (expected, earliest, latest))
+    late = "" if in_time else ", after its deadline"
+    return f"{likely} left ({least} to {most}{late})"

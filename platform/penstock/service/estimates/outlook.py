@@ -18,13 +18,13 @@ from penstock.service.estimates.eta import waking
 from penstock.service.pools import wake_times
 from penstock.settings import Settings
 from penstock.store.batches import outlooks
-from penstock.store.batches.outlooks import AskedModel, BatchesSeen, OpenWorkRow, Own
+from penstock.store.batches.outlooks import AskedModel, BatchesSeen, OpenWorkRow, OwnWork
 
 _MOST_NAMED: Final = 10
 
 
 @dataclass(frozen=True)
-class Outlook:
+class BatchOutlook:
     """Why a batch waits, if it does, and when it is expected, while it is in progress."""
 
     waiting: WhyWaiting | None = None
@@ -35,7 +35,7 @@ class Outlook:
 class _ModelOutlook:
     """One model of a batch: what is known of it, and the work before the batch."""
 
-    own: Own
+    own: OwnWork
     model: AskedModel
     work: OpenWork
     asleep: Asleep | None
@@ -43,15 +43,15 @@ class _ModelOutlook:
     """Tokens in each more urgent lane, by rank."""
 
 
-def of(tx: Transaction, batch: Batch, settings: Settings) -> Outlook:
+def of(tx: Transaction, batch: Batch, settings: Settings) -> BatchOutlook:
     """One batch's."""
     if batch.ended:
-        return Outlook()
+        return BatchOutlook()
     gone = timedelta(seconds=settings.worker_gone_seconds)
-    return of_all(tx, outlooks.of(tx.conn, [batch.id], gone=gone), settings).get(batch.id, Outlook())
+    return of_all(tx, outlooks.of(tx.conn, [batch.id], gone=gone), settings).get(batch.id, BatchOutlook())
 
 
-def of_all(tx: Transaction, seen: BatchesSeen, settings: Settings) -> dict[str, Outlook]:
+def of_all(tx: Transaction, seen: BatchesSeen, settings: Settings) -> dict[str, BatchOutlook]:
     """Those of all that were seen, by id. A pool is asked, in a few statements, where a version has no live worker."""
     unserved = {one.model for one in seen.models.values() if not one.workers and one.pooled}
     asleep = wake_times.asleep(tx, unserved, settings) if unserved else {}
@@ -67,24 +67,26 @@ def _outlook(
     work: Mapping[str, list[OpenWorkRow]],
     asleep: Mapping[str, Asleep],
     settings: Settings,
-) -> Outlook:
+) -> BatchOutlook:
     if batch.ended:
-        return Outlook()
+        return BatchOutlook()
     if batch.state in (BatchState.VALIDATING, BatchState.FINALIZING):
-        return Outlook(None if seen.has_io_worker else WhyWaiting("no_io_worker"))
+        return BatchOutlook(None if seen.has_io_worker else WhyWaiting("no_io_worker"))
     if batch.finish_as is not None or batch.state not in (BatchState.IN_PROGRESS, BatchState.PAUSED):
-        return Outlook()
+        return BatchOutlook()
     models = [
         _model_outlook(batch, own, seen.models[own.model], work.get(own.model, ()), asleep.get(own.model))
         for own in seen.own.get(batch.id, ())
     ]
     if batch.state is BatchState.PAUSED:
         why = WhyWaiting("budget" if batch.paused_as is PauseReason.BUDGET else "paused")
-        return Outlook(why, Expectation(reason="paused") if models else None)
-    return Outlook(_waiting(batch, models), _expected(batch, models, seen, settings))
+        return BatchOutlook(why, Expectation(reason="paused") if models else None)
+    return BatchOutlook(_waiting(batch, models), _expected(batch, models, seen, settings))
 
 
-def _expected(batch: Batch, models: Sequence[_ModelOutlook], seen: BatchesSeen, settings: Settings) -> Expectation | None:
+def _expected(
+    batch: Batch, models: Sequence[_ModelOutlook], seen: BatchesSeen, settings: Settings
+) -> Expectation | None:
     if not models or seen.now is None:
         return None
     if not all(one.model.workers or one.asleep for one in models):
@@ -130,7 +132,7 @@ def _behind(one: _ModelOutlook) -> WhyWaiting | None:
 
 
 def _model_outlook(
-    batch: Batch, own: Own, model: AskedModel, rows: Iterable[OpenWorkRow], asleep: Asleep | None
+    batch: Batch, own: OwnWork, model: AskedModel, rows: Iterable[OpenWorkRow], asleep: Asleep | None
 ) -> _ModelOutlook:
     """Estimates become tokens: others' by what the model taught, the batch's by its own slices as soon as one ended.
 
@@ -167,7 +169,7 @@ def _rest(tokens: float, own: float = 0.0) -> float:
     return rest if rest > 0.5 else 0.0
 
 
-def _own_scale(own: Own, model: AskedModel) -> float:
+def _own_scale(own: OwnWork, model: AskedModel) -> float:
     """Real over estimated tokens: of the batch's settled slices, else of its model's, else of its answers so far."""
     if own.settled_estimate and own.settled_tokens:
         return own.settled_tokens / own.settled_estimate

@@ -50,14 +50,15 @@ def _page(by_state: bool, *given: str) -> TextClause:
 
 @functools.cache
 def _ids(by_state: bool, *given: str) -> TextClause:
-    which = _which(by_state, *given)
-    return text(f"select b.id from batches b {which if not by_state else which + ' order by b.created_at desc, b.id desc'}")
+    ordered = " order by b.created_at desc, b.id desc" if by_state else ""
+    return text(f"select b.id from batches b {_which(by_state, *given)}{ordered}")
 
 
 _WATCHED = outlooks.statement("""
     -- What callers watch, in one look: batches by key, and of some tenants the newest few that are open.
     where b.id = any(array(
-        select b.id from unnest(cast(:tenants as text[]), cast(:kinds as text[]), cast(:ids as text[])) as k(tenant, kind, id)
+        select b.id
+        from unnest(cast(:tenants as text[]), cast(:kinds as text[]), cast(:ids as text[])) as k(tenant, kind, id)
         join batches b on b.id = k.id and b.tenant = k.tenant and b.kind = k.kind
         union
         select newest.id
@@ -69,8 +70,8 @@ _WATCHED = outlooks.statement("""
             order by found.created_at desc, found.id desc limit :each) newest))""")
 
 _TOTALS = text("""
-    -- Open ones all, ended ones the newest so many of each state, of some days: what it costs doesn't grow with history.
-    select counted.state, counted.lane, count(*)::int as count,
+    -- Open ones all, ended ones the newest so many of each state, of some days: so its cost doesn't grow with history.
+    select counted.state, counted.lane, count(*)::int as number,
            (sum(count(*)) over (partition by counted.state))::int as of_state
     from unnest(cast(:states as text[])) as asked(state) cross join lateral (
         select b.state, b.lane from batches b
@@ -118,7 +119,9 @@ def page(
     return outlooks.look(conn, _page(*names), values, gone=gone, outlook=True)
 
 
-def ids(conn: Connection, tenant: str, *, kind: str, chosen: BatchFilter, after: ListPlace | None, limit: int) -> list[str]:
+def ids(
+    conn: Connection, tenant: str, *, kind: str, chosen: BatchFilter, after: ListPlace | None, limit: int
+) -> list[str]:
     """Their ids alone."""
     names, values = _given(chosen)
     values |= {"tenant": tenant, "kind": kind, "limit": limit} | cursors.values(after)
@@ -148,7 +151,7 @@ def watched(
 
 
 def totals(conn: Connection, tenant: str, *, kind: str, since: timedelta, most: int) -> list[BatchTotal]:
-    """How many there are by state and lane: of open ones all, of ended ones the newest `most` of `since` in each state."""
+    """How many there are by state and lane: open ones all, of ended ones the newest `most` of each state."""
     values = {
         "tenant": tenant,
         "kind": kind,
@@ -158,7 +161,7 @@ def totals(conn: Connection, tenant: str, *, kind: str, since: timedelta, most: 
         "most": most + 1,
     }
     return [
-        BatchTotal(state, Lane(row.lane), row.count, capped=state in TERMINAL and row.of_state > most)
+        BatchTotal(state, Lane(row.lane), row.number, capped=state in TERMINAL and row.of_state > most)
         for row in conn.execute(_TOTALS, values)
         for state in [BatchState(row.state)]
     ]

@@ -30,8 +30,8 @@ def statement(which: str) -> TextClause:
     asked as materialized (
         select id, tenant, deadline, array_position(array['priority', 'standard', 'flex'], lane) - 1 as rank
         from seen where :outlook and state in ('in_progress', 'paused') and finish_as is null),
-    -- For each model of a batch: what is left by estimate, and how right the estimates of its own slices were. A fold is
-    -- no model's work.
+    -- For each model of a batch: what is left by estimate, and how right the estimates of its own slices were. A fold
+    -- is no model's work.
     own as materialized (
         select a.id as batch, a.tenant, a.deadline, a.rank, s.model,
             coalesce(sum({_LEFT}) filter (where s.state in ('queued', 'ready', 'running')), 0) as left_tokens,
@@ -117,7 +117,7 @@ _OF = statement("where b.id = any(cast(:ids as text[]))")
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnWork:
     """What is left of a batch for one model, by estimate, and what is known about such estimates."""
 
     model: str
@@ -177,7 +177,7 @@ class BatchesSeen:
     """Batches, newest first, and what was looked up with them."""
 
     batches: list[Batch]
-    own: Mapping[str, list[Own]]
+    own: Mapping[str, list[OwnWork]]
     """By batch; of those in progress that have something left."""
     models: Mapping[str, AskedModel]
     work: Sequence[OpenWorkRow]
@@ -186,14 +186,16 @@ class BatchesSeen:
     """The database's clock; None without a batch."""
 
 
-def look(conn: Connection, which: TextClause, values: Mapping[str, Any], *, gone: timedelta, outlook: bool) -> BatchesSeen:
+def look(
+    conn: Connection, which: TextClause, values: Mapping[str, Any], *, gone: timedelta, outlook: bool
+) -> BatchesSeen:
     """Run a `statement`."""
     rows = conn.execute(which, {**values, "gone": gone, "outlook": outlook}).all()
     models = next((row.models_asked for row in rows if row.models_asked), ())
     work = next((row.open_work for row in rows if row.open_work), ())
     return BatchesSeen(
         [batches.of_row(row) for row in rows],
-        {row.id: [_of(Own, one) for one in row.own] for row in rows if row.own},
+        {row.id: [_of(OwnWork, one) for one in row.own] for row in rows if row.own},
         {one["model"]: _of(AskedModel, one) for one in models},
         [_of(OpenWorkRow, one) for one in work],
         bool(rows) and rows[0].has_io_worker,
