@@ -161,3 +161,41 @@ def test_totals_count_open_ones_all_and_ended_ones_that_are_new_enough(place: Pl
     assert counted() == still_open | {("completed", "standard"): 1, ("failed", "priority"): 1}
     assert place.stranger.get("/v1/batches/totals").json()["data"] == []
     assert place.client.get("/v1/jobs/totals").json()["object"] == "job.totals"
+
+
+def test_many_are_paused_resumed_and_cancelled_each_with_its_outcome(place: Place) -> None:
+    """Last here: of five batches two are open to steering, and one of them is paused."""
+
+    def done(act: str, who: httpx.Client = place.client, **asked: Any) -> list[tuple[str, str, str | None]]:
+        answer = who.post(f"/v1/batches/{act}", json=asked)
+        assert answer.status_code == 200, answer.text
+        return [(one["id"], one["outcome"], one["status"]) for one in answer.json()["data"]]
+
+    completed, paused, _, flex, standard = place.batches
+    assert done("cancel", place.stranger, ids=[standard]) == [(standard, "failed", None)]
+    assert done("cancel", place.stranger, filter={}) == []
+    assert done("resume", ids=[paused, completed, paused, "none"]) == [
+        (paused, "done", "completed"),  # it has no line
+        (completed, "failed", None),
+        ("none", "failed", None),
+    ]
+    assert done("pause", filter={"lane": "flex"}) == [(flex, "failed", None), (paused, "failed", None)]
+    [one] = [one for one in place.client.get("/v1/batches").json()["data"] if one["id"] == standard]
+    assert one["status"] == "validating"
+    for _ in range(2):  # the same answer twice
+        [(id, outcome, status)] = done("cancel", ids=[standard])
+        assert (id, outcome) == (standard, "done")
+        assert status in ("cancelling", "cancelled")
+    for wrong in (
+        {},
+        {"ids": []},
+        {"ids": [flex], "filter": {}},
+        {"filter": {"status": ["done"]}},
+        {"ids": ["x"] * 1001},
+    ):
+        error(place.client.post("/v1/batches/cancel", json=wrong), 400)
+    told = place.client.get(f"/v1/batches/{standard}/timeline").json()["data"]
+    assert told[0]["event"] == "state"
+    assert told[0]["details"]["to"] == "validating"
+    assert "batch.cancelled" in [entry["event"] for entry in told]
+    error(place.stranger.get(f"/v1/batches/{standard}/timeline"), 404)

@@ -227,6 +227,16 @@ def job(view: BatchView) -> JobShape:
     return JobShape(**_common(view))
 
 
+def is_paused(one: Batch) -> bool:
+    """Whether nothing of it is started."""
+    return one.state is BatchState.PAUSED
+
+
+def status(one: Batch) -> str:
+    """Its state as OpenAI's clients know it: they know no pause."""
+    return str(BatchState.IN_PROGRESS if is_paused(one) else one.state)
+
+
 def page(data: Sequence[T], limit: int, of: type[T], empty: str | None = None) -> Page[T]:
     """A page from one more object than it may hold; `empty` stands for the ids of an empty one."""
     shown = list(data[:limit])
@@ -258,7 +268,7 @@ def _versions(pinned: Mapping[str, Sequence[int]] | None) -> dict[str, list[str]
 
 def _common(view: BatchView) -> dict[str, Any]:
     one = view.batch
-    paused = one.state is BatchState.PAUSED
+    paused = is_paused(one)
     errors = [BatchErrorShape(**error) for error in one.errors]
     return {
         "id": one.id,
@@ -268,7 +278,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "errors": BatchErrors(data=errors, total=one.error_count) if errors else None,
         "input_file_id": one.input_file,
         "completion_window": one.completion_window,
-        "status": str(BatchState.IN_PROGRESS if paused else one.state),  # OpenAI's clients know no pause
+        "status": status(one),
         "output_file_id": one.output_file,
         "error_file_id": one.error_file,
         "created_at": unix(one.created_at),
