@@ -59,7 +59,8 @@ class Connection(HttpToolsProtocol):
         """The process is about to stop: an answer that has no end of its own soon is told so."""
         super().shutdown()
         if self.cycle is not None and not self.cycle.response_complete:
-            for end in self.cycle.scope.get(ENDLESS, ()):
+            scope: dict[str, Any] = dict(self.cycle.scope)
+            for end in scope.get(ENDLESS, ()):
                 end()
 
     def make_room(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from penstock.domain.api_errors import NotFound
 from penstock.domain.work.batch import Batch, BatchKey
@@ -161,9 +161,12 @@ class BatchWatch:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._looking
-        for topic in (*self._batches.values(), *self._pages.values()):
+        for topic in self._topics():
             for one in topic.watchers:
                 one.leave()
+
+    def _topics(self) -> list[_Topic[Any]]:
+        return [*self._batches.values(), *self._pages.values()]
 
     async def _look_while_any_watches(self) -> None:
         while self._batches or self._pages:
@@ -183,7 +186,7 @@ class BatchWatch:
             self._tell(keys, pages, self._taken_in(views, outlook))
 
     def _fail(self, error: Exception) -> None:
-        for topic in (*self._batches.values(), *self._pages.values()):
+        for topic in self._topics():
             if topic.latest is None:
                 for one in topic.watchers:
                     one.fail(error)
