@@ -78,6 +78,7 @@ def async_client(url: str, key: str = KEY) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False, limits=limits)
 
 
+@pytest.mark.slow
 def test_all_who_watch_cost_one_statement_a_second_and_each_hears_the_end(
     client: httpx.Client, url: str, db: Database, model: str
 ) -> None:
