@@ -18,8 +18,10 @@ from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
-from penstock.api.schemas import shapes
+from penstock.api.schemas import batch_filters, batch_totals, shapes
 from penstock.api.schemas.answer_page import ANSWER_PAGE, Cursor, LineLimit
+from penstock.api.schemas.batch_filters import Chosen
+from penstock.api.schemas.batch_totals import TotalsShape
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
@@ -27,7 +29,7 @@ from penstock.domain.limits.limit import LimitName
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
 from penstock.service.results import answer_page
-from penstock.service.views import batch_view
+from penstock.service.views import batch_list, batch_view
 from penstock.service.views.batch_view import BatchView
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
@@ -70,11 +72,21 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, repeats: Re
     return shapes.batch(view)
 
 
-@router.get("", summary="List batches")
-async def list_batches(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[BatchShape]:
-    """Your batches, newest first."""
-    found = await here.db.autocommit(batch_view.page, tenant, "batch", after=after, limit=limit + 1)
-    return shapes.page([shapes.batch(BatchView(one)) for one in found], limit, BatchShape)
+@router.get("", summary="List batches", openapi_extra=batch_filters.DOCUMENTED)
+async def list_batches(
+    tenant: Tenant, here: Here, chosen: Chosen, after: After = None, limit: Limit = 20
+) -> Page[BatchShape]:
+    """Your batches, newest first: all, or those of which all that is given is so."""
+    found = await here.db.autocommit(
+        batch_list.page, tenant, "batch", here.settings, chosen=chosen, after=after, limit=limit + 1
+    )
+    return shapes.page([shapes.batch(one) for one in found], limit, BatchShape)
+
+
+@router.get("/totals", summary="Count batches")
+async def get_batch_totals(tenant: Tenant, here: Here) -> TotalsShape:
+    """How many batches you have, by status and lane."""
+    return batch_totals.totals(await here.db.autocommit(batch_list.totals, tenant, "batch"), "batch")
 
 
 @router.get("/{batch_id}", summary="Look at a batch")
