@@ -29,6 +29,7 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
+    lines,
     pools,
     retry,
     steering,
@@ -175,7 +176,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, ensembles, limits,
+        calls, files, uploads, estimate, batches, jobs, lines, evals, models, model_versions, model_aliases, ensembles, limits,
         usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
