@@ -17,7 +17,7 @@ create table slice_errors (
     message text not null,
     primary key (slice, status, code)
 );
-comment on table slice_errors is 'until the end of its batch: so many lines of a slice failed with this status and code';
+comment on table slice_errors is 'while its batch runs: so many lines of a slice failed with this status and code';
 comment on column slice_errors.status is 'the engine''s; 0 if it said nothing';
 comment on column slice_errors.message is 'of the first of them';
 

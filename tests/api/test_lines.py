@@ -69,7 +69,7 @@ def groups(client: httpx.Client, batch: str) -> list[tuple[int | None, str, int,
 
 def answered(desk: Desk, batch: str, slices: int = 99) -> None:
     """Lines 3 and 8 are refused in one way, 4 in another."""
-    bodies: Mapping[int, bytes] = {n: ANSWER for n in range(1, 11)} | {3: REFUSED, 8: REFUSED, 4: OTHER}
+    bodies: Mapping[int, bytes] = dict.fromkeys(range(1, 11), ANSWER) | {3: REFUSED, 8: REFUSED, 4: OTHER}
     desk.answer(batch, failed=FAILED, bodies=bodies, slices=slices)
 
 
@@ -123,6 +123,10 @@ def test_lines_of_an_ended_batch_come_from_its_files(acme: httpx.Client, desk: D
         (None, "batch_cancelled", 3, 8, "This line was not answered before the batch was cancelled."),
         (400, "BadRequestError", 1, 3, "too long"),
     ]
+    child = acme.post(f"/v1/batches/{batch}/retry", json={"lines": {"groups": ["400:BadRequestError"]}}).json()["id"]
+    desk.validate_it(child)
+    assert [custom_id for _, custom_id, *_ in lines(acme, child)] == ["q3"], "the group, and no other refusal"
+    assert acme.get(f"/v1/batches/{child}/lines").json()["parent_batch_id"] == batch
     told = acme.get(f"/v1/batches/{batch}/errors").json()
     assert (told["failed"], told["counted"], told["parent_batch_id"]) == (5, 5, None)
 
@@ -144,7 +148,11 @@ def test_a_line_shows_its_request_beside_its_response_and_long_ones_are_cut(acme
 def test_skipped_lines_are_failed_lines_and_found_by_their_custom_id(acme: httpx.Client, desk: Desk) -> None:
     batch = desk.validate(b"\n".join([request("a"), request("b", method="GET"), request("a")]), on_invalid="skip")
     desk.answer(batch)
-    seen = [(1, "a", "answered", None), (2, "b", "failed", "invalid_request"), (3, "a", "failed", "duplicate_custom_id")]
+    seen = [
+        (1, "a", "answered", None),
+        (2, "b", "failed", "invalid_request"),
+        (3, "a", "failed", "duplicate_custom_id"),
+    ]
     for _ in range(2):
         assert lines(acme, batch) == seen
         assert [one[0] for one in lines(acme, batch, custom_id="a")] == [1, 3]
@@ -219,7 +227,8 @@ def test_a_small_job_has_lines_too(acme: httpx.Client) -> None:
     job = acme.post("/v1/jobs", json={"requests": asked, "model": "tiny"}).json()["id"]
     page = acme.get(f"/v1/jobs/{job}/lines", params={"include": "request", "limit": 1}).json()
     assert [(one["custom_id"], one["state"]) for one in page["data"]] == [("a", "open")]
-    assert page["has_more"] and page["data"][0]["request"]["text"].startswith("{")
+    assert page["has_more"]
+    assert page["data"][0]["request"]["text"].startswith("{")
     acme.post(f"/v1/jobs/{job}/cancel").raise_for_status()
     ended = acme.get(f"/v1/jobs/{job}/lines", params={"code": "batch_cancelled", "after": page["next_after"]}).json()
     assert [(one["custom_id"], one["code"]) for one in ended["data"]] == [("b", "batch_cancelled")]

@@ -176,8 +176,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, lines, evals, models, model_versions, model_aliases, ensembles, limits,
-        usage, webhooks, deliveries, admin, workers, pools,
+        calls, files, uploads, estimate, batches, jobs, lines, evals, models, model_versions, model_aliases, ensembles,
+        limits, usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.include_router(room.router)

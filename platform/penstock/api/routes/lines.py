@@ -11,7 +11,15 @@ from penstock.api.http.errors import DOCUMENTED, ErrorEnvelope
 from penstock.api.platform import Here, Platform
 from penstock.api.schemas import line_shapes
 from penstock.api.schemas.line_shapes import (
-    MOST_WITH_TEXT, Code, CustomId, ErrorGroups, Include, LineAfter, LineLimit, LineList, StatusCode,
+    MOST_WITH_TEXT,
+    Code,
+    CustomId,
+    ErrorGroups,
+    Include,
+    LineAfter,
+    LineLimit,
+    LineList,
+    StatusCode,
 )  # fmt: skip
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.work.line_query import LineQuery, LineState

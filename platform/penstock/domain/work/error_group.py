@@ -19,6 +19,11 @@ class Failure:
     code: str
     message: str
 
+    @property
+    def group_id(self) -> str:
+        """The name of its group: `<status>:<code>`, with `-` for no status."""
+        return f"{self.status or '-'}:{self.code}"
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:

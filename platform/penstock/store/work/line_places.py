@@ -31,9 +31,7 @@ _SELECT: Final = """
 _ALL = text(_SELECT.format(lines="g.lines", where="n.line > :after and n.line <= :until"))
 _FAILED = text(_SELECT.format(lines="g.failed_lines", where="g.failed > 0 and n.line > :after and n.line <= :until"))
 _ANSWERED = text(
-    _SELECT.format(
-        lines="g.lines", where="n.line > :after and n.line <= :until and not n.line = any(g.failed_lines)"
-    )
+    _SELECT.format(lines="g.lines", where="n.line > :after and n.line <= :until and not n.line = any(g.failed_lines)")
 )
 _THESE = text(_SELECT.format(lines="g.lines", where="n.line = any(cast(:numbers as int[]))"))
 _LAST = text("""
@@ -43,7 +41,7 @@ _LAST = text("""
 def recorded(
     conn: Connection, tenant: str, batch: str, *, after: int, until: int, limit: int, failed: bool | None = None
 ) -> list[LinePlace]:
-    """The next recorded lines behind `after`, up to `until`, by number: all of them, or only failed or answered ones."""
+    """The next recorded lines behind `after`, up to `until`, by number: all, or only failed or answered ones."""
     statement = _ALL if failed is None else _FAILED if failed else _ANSWERED
     values = {"tenant": tenant, "batch": batch, "after": after, "until": until, "limit": limit}
     return [LinePlace(**row._mapping) for row in conn.execute(statement, values)]

@@ -25,7 +25,8 @@ _FLUSH = text("""
              input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines,
              gpu_microseconds, errors)),
     held as (
-        select s.id, s.model, s.fold is null and s.inline is null as tells_errors from slices s join given g on g.slice = s.id
+        select s.id, s.model, s.fold is null and s.inline is null as tells_errors
+        from slices s join given g on g.slice = s.id
         where s.id = any(cast(:slices as bigint[])) and s.state = 'running' and s.lease = g.lease
         order by s.id for no key update of s),
     taken as (
