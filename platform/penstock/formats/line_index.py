@@ -1,7 +1,8 @@
 """Line index: where the lines of a file are, in a small blob beside it that is read in parts.
 
 A mark stands at each few hundred lines, with the groups of errors that follow it. Of a result file each line's number
-is there, too; of an input each custom_id's hash, in order. Layout: head, groups (JSON), marks, fences, numbers, ids.
+is there, too, of an error file its group; of an input each custom_id's hash, in order. Layout: head, groups (JSON),
+marks, fences, numbers, places of groups, ids.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Marks:
         self._most_bytes = bytes
         self._numbers, self._firsts = array("I"), array("I")
         self._offsets, self._groups = array("Q"), array("Q")
+        self._places = array("B")
         self._count = self._first = self._offset = 0
 
     def line(self, number: int, offset: int) -> None:
@@ -71,6 +73,7 @@ class Marks:
     def group(self, place: int) -> None:
         """The line that came last is of this group."""
         self._groups[-1] |= 1 << place
+        self._places.append(place)
 
     def blob(
         self, size_bytes: int, *, numbers: array[int] | None = None, groups: Sequence[ErrorGroup] = (),
@@ -85,7 +88,8 @@ class Marks:
         head = _HEAD.pack(_MAGIC, size_bytes, len(words), len(marks), len(numbered), len(ids))
         fences = np.ascontiguousarray(ids["hash"][::_FENCE_EVERY])
         return b"".join(
-            (head, words, marks.tobytes(), fences.tobytes(), np.asarray(numbered, dtype="<u4").tobytes(), ids.tobytes())
+            (head, words, marks.tobytes(), fences.tobytes(), np.asarray(numbered, dtype="<u4").tobytes())
+            + (self._places.tobytes(), ids.tobytes())
         )
 
 
@@ -99,6 +103,16 @@ class Head:
     marks: int
     lines: int
     ids: int
+
+    @property
+    def places_at(self) -> int:
+        """Where the places of the lines' groups begin."""
+        return self.front_end + 4 * self.lines
+
+    @property
+    def ids_at(self) -> int:
+        """Where the ids begin: only an index with groups has places of them."""
+        return self.places_at + (self.lines if self.groups_bytes > len(b"[]") else 0)
 
     @property
     def fences(self) -> int:
@@ -167,13 +181,17 @@ class Front:
         """Where in the index the numbers of its lines are."""
         return self.head.front_end + 4 * block.first, self.head.front_end + 4 * block.stop
 
+    def places_of(self, block: Block) -> tuple[int, int]:
+        """Where in the index the places of its lines' groups are, a byte each."""
+        return self.head.places_at + block.first, self.head.places_at + block.stop
+
     def ids_at(self, custom_id: str) -> tuple[int, int]:
         """Where in the index a custom_id is, if it is there."""
         hash = np.uint64(_hash(custom_id))
         low = max(0, int(np.searchsorted(self._fences, hash, side="left")) - 1)
         high = int(np.searchsorted(self._fences, hash, side="right"))
         low, high = low * _FENCE_EVERY, min(high, low + _MOST_FENCES_READ) * _FENCE_EVERY
-        at = self.head.front_end + 4 * self.head.lines
+        at = self.head.ids_at
         return at + low * _ID.itemsize, at + min(max(low, high), self.head.ids) * _ID.itemsize
 
 

@@ -173,7 +173,7 @@ def groups(errors: Errors) -> ErrorGroups:
     """The shape of all groups."""
     data = [
         ErrorGroupShape(
-            id=f"{one.status or '-'}:{one.code}",
+            id=one.group_id,
             status_code=one.status or None,
             code=one.code,
             count=one.lines,

@@ -11,6 +11,11 @@ MOST_GROUPS: Final = 64
 OTHER: Final = "other"
 
 
+def group_id(status: int, code: str) -> str:
+    """The name of a group: `<status>:<code>`, with `-` for no status."""
+    return f"{status or '-'}:{code}"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why one line failed. `status` is the engine's, 0 if it said nothing."""
@@ -21,8 +26,8 @@ class Failure:
 
     @property
     def group_id(self) -> str:
-        """The name of its group: `<status>:<code>`, with `-` for no status."""
-        return f"{self.status or '-'}:{self.code}"
+        """The name of its group."""
+        return group_id(self.status, self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,11 @@ class ErrorGroup:
     lines: int
     first_line: int
     message: str
+
+    @property
+    def group_id(self) -> str:
+        """Its name."""
+        return group_id(self.status, self.code)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, as a row keeps them."""

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.api_errors import LeaseLost, TooMany, Unauthorized
+from penstock.domain.api_errors import LeaseLost, TooMany, TooSlow, Unauthorized
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.models.registry import ModelTarget
@@ -192,7 +192,10 @@ def begin(
     if not files.published(tx.conn, [key]):
         raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
     if index_key is not None and batch.input_file is not None:
-        files.index(tx.conn, batch.tenant, batch.input_file, index_key)
+        try:
+            files.index(tx.conn, batch.tenant, batch.input_file, index_key)
+        except TooSlow:
+            raise LeaseLost from None  # as with the plan
     batch_leases.settle(tx.conn, lease)
     if not cuts:
         closing.move_on(tx, batch.id)  # all lines are skipped

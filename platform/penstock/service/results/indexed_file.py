@@ -54,31 +54,42 @@ class IndexedFile:
         return cls(blobs, file, Front(head, await blobs.part(file.index_key, HEAD_BYTES, head.front_end)))
 
     async def lines(self, after: int, budget: ReadBudget, mask: int | None = None) -> AsyncIterator[NumberedLine]:
-        """The lines behind this number, in order; with a mask, only from where lines of such groups are."""
+        """The lines behind this number, in order; with a mask, only those of such groups, of an error file."""
         place = self.front.next_with(max(0, self.front.place(after)), mask)
+        at_once = 1
         while place is not None:
-            block = self.front.block(place)
-            if not budget.take(block.end - block.start):
-                yield max(after + 1, block.number), None
+            places: list[int] = []
+            while place is not None and len(places) < at_once:
+                block = self.front.block(place)
+                if not budget.take(block.end - block.start):
+                    break
+                places.append(place)
+                place = self.front.next_with(place + 1, mask)
+            for lines in await asyncio.gather(*[self._block(one, mask) for one in places]):
+                for number, line in lines:
+                    if number > after:
+                        yield number, line
+            if place is not None and len(places) < at_once:
+                yield max(after + 1, self.front.block(place).number), None
                 return
-            for number, line in await self._block(place):
-                if number > after:
-                    yield number, line
-            place = self.front.next_with(place + 1, mask)
+            at_once = min(2 * at_once, _READS_AT_ONCE)
 
     async def find(self, number: int) -> bytes | None:
         """One line; None if it is in another file, or nowhere."""
         place = self.front.place(number)
         return None if place < 0 else dict(await self._block(place)).get(number)
 
-    async def _block(self, place: int) -> Sequence[tuple[int, bytes]]:
-        block = self.front.block(place)
-        start, end = self.front.numbers_at(block)
-        numbers, data = await asyncio.gather(
-            self._blobs.part(self._file.index_key or "", start, end),
+    async def _block(self, place: int, mask: int | None = None) -> Sequence[tuple[int, bytes]]:
+        block, key = self.front.block(place), self._file.index_key or ""
+        numbers, data, groups = await asyncio.gather(
+            self._blobs.part(key, *self.front.numbers_at(block)),
             self._blobs.part(self._file.blob_key, block.start, block.end),
+            self._blobs.part(key, *(self.front.places_of(block) if mask is not None else (0, 0))),
         )
-        return list(zip(line_index.read_numbers(numbers), data.split(b"\n"), strict=False))
+        lines = zip(line_index.read_numbers(numbers), data.split(b"\n"), strict=False)
+        if mask is None:
+            return list(lines)
+        return [line for line, group in zip(lines, groups, strict=False) if mask >> group & 1]
 
     async def numbers_of(self, custom_id: str) -> list[int]:
         """The lines of an input that may have this custom_id, in order."""

@@ -83,7 +83,8 @@ async def _of_files(
     if numbers is not None:
         found = [(number, await one.find(number)) for number in numbers for one in opened]
         return _ended([(number, line) for number, line in found if line is not None and _takes(query, line)], query)
-    budget, lines = ReadBudget(PAGE_BYTES), []
+    budget = ReadBudget(PAGE_BYTES)
+    lines: list[NumberedLine] = []
     masks = [_mask(one, query) for one in opened]
     async for number, line in merged(
         *[one.lines(query.after, budget, mask) for one, mask in zip(opened, masks, strict=True)]
