@@ -87,10 +87,9 @@ class Marks:
         numbered = array("I") if numbers is None else numbers
         head = _HEAD.pack(_MAGIC, size_bytes, len(words), len(marks), len(numbered), len(ids))
         fences = np.ascontiguousarray(ids["hash"][::_FENCE_EVERY])
-        return b"".join(
-            (head, words, marks.tobytes(), fences.tobytes(), np.asarray(numbered, dtype="<u4").tobytes())
-            + (self._places.tobytes(), ids.tobytes())
-        )
+        numbers_part = np.asarray(numbered, dtype="<u4").tobytes()
+        front = head, words, marks.tobytes(), fences.tobytes()
+        return b"".join((*front, numbers_part, self._places.tobytes(), ids.tobytes()))
 
 
 @dataclass(frozen=True)

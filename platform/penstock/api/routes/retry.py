@@ -47,7 +47,7 @@ class Chosen(Asked):
     )
     groups: list[Annotated[Text, StringConstraints(max_length=110)]] | None = Field(
         None,
-        description="Lines of these groups, by their `id` in the list of errors: `400:BadRequestError`, …; not `other`.",
+        description="Lines of these groups, by their `id` in the list of errors: `400:BadRequestError`; not `other`.",
         max_length=100,
     )
     answered: Literal["empty", "truncated"] | None = Field(
