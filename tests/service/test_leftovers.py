@@ -88,7 +88,7 @@ def test_pieces_of_an_ended_batch_go_and_its_files_stay(desk: Desk, world: World
     assert once(desk) == {"pieces": 3, "doomed_blobs": 4}
     assert world.rows("select * from segments") == []
     assert blobs(settings) == named(world)
-    assert len(blobs(settings)) == 2  # the input file and the output file
+    assert len(blobs(settings)) == 4  # the input file and the output file, each with its index
     assert desk.result(batch, "output")
     assert world.find(batch) == before
     assert counted(world) == {"segment_swept": 3, "blob_swept": 4}
@@ -338,7 +338,8 @@ def test_after_a_life_with_failures_a_sweep_leaves_files_only(desk: Desk, world:
     desk.assemble(twice)
     while once(desk):
         pass
-    assert blobs(settings) == {row.blob_key for row in world.rows("select blob_key from files")}
+    kept = world.rows("select blob_key, index_key from files")
+    assert blobs(settings) == {key for row in kept for key in row if key is not None}
     assert world.rows("select * from intents") == []
     for line in (desk.result(twice, "output") or b"").splitlines():
         assert output.parse(line)["custom_id"]

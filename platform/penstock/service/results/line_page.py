@@ -80,7 +80,7 @@ async def page(
     wanted = [number for number, _ in found.lines] if request and not batch.inline else unread
     if wanted and (source := await line_source.input_file(db, blobs, batch)) is not None:
         try:
-            asked = asked | await source.inputs(wanted)
+            asked = {**asked, **await source.inputs(wanted)}
         except Unreadable:
             asked = dict(asked)  # its file is being deleted
     seen = [_seen(number, line, asked, response) for number, line in found.lines if not _is_blank(number, line, asked)]
