@@ -141,7 +141,7 @@ bench-map: install ## A CSV and a Parquet file through `penstock map` on the sim
 bench-evals: install ## Whether comparisons of evals are right as often as they say, on the real vLLM; then a million lines (ARGS="--parts scale --lines 100000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.evals $(ARGS)
 
-bench-lines: install ## How long a page of a batch's lines takes: a million lines, 40,000 failed, on the simulated engine (LINES="100000")
+bench-lines: install ## How long a page of a batch's lines takes: a million lines, 40,000 failed (LINES="100000" ARGS="--engine --repeats 5")
 	@PYTHONPATH=tests $(BIN)/python -m bench.line_pages --lines $(or $(LINES),1000000) $(ARGS)
 
 bench-ensembles: install ## What folding costs: member lines/s of a vote of three against plain lines/s, on the simulated engine (ARGS="--lines 20000")
