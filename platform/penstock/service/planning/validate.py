@@ -193,7 +193,8 @@ def begin(
         raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
     if index_key is not None and batch.input_file is not None:
         try:
-            files.index(tx.conn, batch.tenant, batch.input_file, index_key)
+            if not files.index(tx.conn, batch.tenant, batch.input_file, index_key):
+                files.doom(tx.conn, [index_key])
         except TooSlow:
             raise LeaseLost from None  # as with the plan
     batch_leases.settle(tx.conn, lease)

@@ -148,7 +148,7 @@ def some(conn: Connection, tenant: str, ids: list[str]) -> dict[str, File]:
 
 
 def index(conn: Connection, tenant: str, id: str, key: str) -> bool:
-    """Name the index of a file; False if it has one, or is gone: then this one is left to the sweep.
+    """Name the index of a file; False if it has one, or is gone: then this one is to go.
 
     Raises TooSlow if its blob was given up meanwhile.
     """
