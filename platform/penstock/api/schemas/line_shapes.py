@@ -8,7 +8,7 @@ from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from penstock.api.schemas.answer_page import digits
-from penstock.service.results.line_page import MOST_TEXT_BYTES, Errors, LinePage, SeenLine, Text
+from penstock.service.results.line_page import MOST_TEXT_BYTES, Errors, LinePage, ShownLine, Text
 
 MOST_LINES: Final = 1_000
 MOST_WITH_TEXT: Final = 100
@@ -64,7 +64,7 @@ class LineText(BaseModel):
     cut: bool = Field(description="Whether more of it is left out.")
 
 
-class LineShape(BaseModel):
+class BatchLineShape(BaseModel):
     """One line of a batch or job, and what came of it by now."""
 
     id: str = Field(description="`line_` and its number.")
@@ -85,7 +85,7 @@ class LineList(BaseModel):
     """Lines in the order of the input."""
 
     object: Literal["list"] = "list"
-    data: list[LineShape]
+    data: list[BatchLineShape]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -134,8 +134,8 @@ def _text(one: Text | None) -> LineText | None:
     return None if one is None else LineText(text=one.text, cut=one.cut)
 
 
-def _line(one: SeenLine) -> LineShape:
-    return LineShape(
+def _line(one: ShownLine) -> BatchLineShape:
+    return BatchLineShape(
         id=f"line_{one.number}",
         line=one.number,
         custom_id=one.custom_id,

@@ -37,7 +37,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class SeenLine:
+class ShownLine:
     """One line."""
 
     number: int
@@ -56,7 +56,7 @@ class LinePage:
     """Lines of a batch, and behind which number more may come."""
 
     batch: Batch
-    lines: Sequence[SeenLine]
+    lines: Sequence[ShownLine]
     next_after: int | None
 
 
@@ -147,7 +147,7 @@ async def _found(
     return batch, asked, FoundLines(shown, shown[-1][0] if len(behind) > len(shown) else None)
 
 
-def _wants(query: LineQuery, one: SeenLine) -> bool:
+def _wants(query: LineQuery, one: ShownLine) -> bool:
     if query.custom_id is not None and one.custom_id != query.custom_id:
         return False
     if query.state is not None and one.state is not query.state:
@@ -173,14 +173,14 @@ def _is_blank(number: int, line: bytes | None, asked: Mapping[int, bytes]) -> bo
     return line is None and number in asked and not lines.tidy(asked[number], number)
 
 
-def _seen(number: int, line: bytes | None, asked: Mapping[int, bytes], response: bool) -> SeenLine:
+def _seen(number: int, line: bytes | None, asked: Mapping[int, bytes], response: bool) -> ShownLine:
     if line is None:
         raw = lines.tidy(asked.get(number, b""), number)
-        return SeenLine(number, lines.told_custom_id(raw, _MOST_CUSTOM_ID_BYTES) if raw else None, LineState.OPEN)
+        return ShownLine(number, lines.told_custom_id(raw, _MOST_CUSTOM_ID_BYTES) if raw else None, LineState.OPEN)
     told = told_line.read(line)
     state = LineState.ANSWERED if told.failure is None else LineState.FAILED
     shown = _text(told.body) if response and told.status is not None else None
-    return SeenLine(
+    return ShownLine(
         number, told.custom_id, state, told.status, told.failure, told.usage, told.finish_reason, response=shown
     )
 
