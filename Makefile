@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -140,6 +140,9 @@ bench-map: install ## A CSV and a Parquet file through `penstock map` on the sim
 
 bench-evals: install ## Whether comparisons of evals are right as often as they say, on the real vLLM; then a million lines (ARGS="--parts scale --lines 100000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.evals $(ARGS)
+
+bench-lines: install ## How long a page of a batch's lines takes: a million lines, 40,000 failed (LINES="100000" ARGS="--engine --repeats 5")
+	@PYTHONPATH=tests $(BIN)/python -m bench.line_pages --lines $(or $(LINES),1000000) $(ARGS)
 
 bench-ensembles: install ## What folding costs: member lines/s of a vote of three against plain lines/s, on the simulated engine (ARGS="--lines 20000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.ensembles $(ARGS)

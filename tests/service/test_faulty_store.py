@@ -250,6 +250,7 @@ def named(world: World) -> set[str]:
     """Keys that a row names."""
     return {row.key for row in world.rows("""
         select blob_key as key from files union all select blob_key from segments where blob_key is not null
+        union all select index_key from files where index_key is not null
         union all select plan_key from batches where plan_key is not null
         union all select blob_key from intents""")}  # fmt: skip
 

@@ -28,6 +28,7 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
+    lines,
     pools,
     retry,
     steering,
@@ -179,7 +180,7 @@ def create_api(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, evals, models, model_versions,
+        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, lines, evals, models, model_versions,
         model_aliases, ensembles, limits, usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
