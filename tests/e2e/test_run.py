@@ -140,13 +140,17 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path
     assert "is whole since an earlier call" in run(folder, *arguments[4:], status=3)
 
 
+@pytest.mark.parametrize(
+    ("limit", "many"),
+    [("calls_at_once=2", 60), pytest.param("requests_per_minute=300", 330, marks=pytest.mark.slow)],  # a minute's wait
+)
 def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its_limits(
-    platform: Platform, short_dir: Path
+    platform: Platform, short_dir: Path, limit: str, many: int
 ) -> None:
-    folder, many = short_dir / "elsewhere", 330
+    folder, tenant = short_dir / f"elsewhere-{many}", f"far-{many}"
     folder.mkdir()
-    made = operate(platform, "keys", "create", "far", "--tenant", "far")
-    operate(platform, "limits", "set", "far", "requests_per_minute=300")
+    made = operate(platform, "keys", "create", tenant, "--tenant", tenant)
+    operate(platform, "limits", "set", tenant, limit)
     (folder / "key").write_text(made)
     key = {"PENSTOCK_ENGINE_KEY_FILE": str(folder / "key")}
     asked = write(folder, [chat(f"e-{n}", f"line {n}.") for n in range(many)])
