@@ -142,7 +142,7 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path
 
 @pytest.mark.parametrize(
     ("limit", "many"),
-    [("calls_at_once=2", 60), pytest.param("requests_per_minute=300", 330, marks=pytest.mark.slow)],  # a minute's wait
+    [("calls_at_once=8", 40), pytest.param("requests_per_minute=300", 330, marks=pytest.mark.slow)],  # a minute's wait
 )
 def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its_limits(
     platform: Platform, short_dir: Path, limit: str, many: int

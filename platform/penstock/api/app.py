@@ -179,7 +179,7 @@ def create_app(settings: Settings) -> FastAPI:
         usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
-        app.include_router(room.router)
+        app.router.routes += room.router.routes  # as they stand: include_router would make each of them anew
     errors.install(app)
     app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose, told=auth.told)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
