@@ -47,7 +47,7 @@ from penstock.service.calls.call import Calls
 from penstock.service.calls.call_tally import CallTally
 from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.ensemble_calls import EnsembleCalls
-from penstock.service.calls.gathered_call import GatheredCalls
+from penstock.service.calls.gathered.gathered_call import GatheredCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
