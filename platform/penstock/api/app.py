@@ -184,7 +184,7 @@ def create_api(settings: Settings) -> FastAPI:
         model_aliases, ensembles, limits, usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
-        app.include_router(room.router)
+        app.router.routes += room.router.routes  # as they stand: include_router would make each of them anew
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
     return app
