@@ -33,7 +33,12 @@ class MenuEntry:
 
 SUBMIT: Final = (MenuEntry("Batches", "/batches", also=("/jobs",)),)
 """For everybody: what is their tenant's."""
-OPERATE: Final[tuple[MenuEntry, ...]] = ()
+OPERATE: Final = (
+    MenuEntry("Overview", "/overview"),
+    MenuEntry("Workers", "/workers"),
+    MenuEntry("Models and pools", "/models", also=("/pools",)),
+    MenuEntry("Lanes", "/lanes"),
+)
 """For operators: what is over all tenants."""
 
 

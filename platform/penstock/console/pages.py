@@ -10,13 +10,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import penstock
-from penstock.console import assets, batch_words, navigation, words
+from penstock.console import assets, batch_words, fleet_words, navigation, words
 from penstock.console.session import Visitor
 
 _FILTERS: Final = (
     batch_words.shown_status, batch_words.left, batch_words.expected_short, batch_words.total_cost,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
     words.visible,
+    fleet_words.version_name, fleet_words.model_name, fleet_words.ago, fleet_words.hours,
+    fleet_words.switched, fleet_words.why_switched, fleet_words.unkept,
 )  # fmt: skip
 
 
