@@ -34,6 +34,8 @@ LARGE: Final = EngineReport(
     output_tokens_per_second=1830.5, ttft=(0,) * 22 + (40, 6) + (0,) * 26,
 )  # fmt: skip
 SMALL: Final = EngineReport(slots=12, most_lines=8, calls=1, lines={"standard": 3}, waiting={})
+_BACK: Final = text("""
+    update samples set at = at - make_interval(secs => :seconds) where at = (select max(at) from samples)""")
 
 
 @contextmanager
@@ -101,7 +103,8 @@ class Fleet:
             ttft = (0,) * (18 + number % 7) + (40, 6) + (0,) * (30 - number % 7)
             self.pulse(EngineReport(**vars(LARGE) | {"lines": lines, "ttft": ttft, "calls": number % 9}))
             self.db.run(samples.take, self.settings)
-            self.db.run(lambda tx: tx.conn.execute(text("update samples set at = at - interval '10 s'")))
+            back = {"seconds": 10 * (ticks - 1 - number)}
+            self.db.run(lambda tx, back=back: tx.conn.execute(_BACK, back))
         self.pulse(LARGE)
 
     def second_version(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import structlog
@@ -43,6 +43,7 @@ class _LivePage:
         self._latest: bytes | None = None
         self._viewers: set[Watching[bytes]] = set()
         self.is_over = False
+        self._left = asyncio.Event()
         self._task = asyncio.create_task(self._go())
 
     def enter(self) -> Watching[bytes]:
@@ -56,11 +57,11 @@ class _LivePage:
         """Whether nobody is left."""
         self._viewers.discard(viewer)
         if not self._viewers:
-            self._task.cancel()
+            self._left.set()  # a look that goes on ends by itself: cut off in the midst it would cost its connection
         return not self._viewers
 
     async def _go(self) -> None:
-        while True:
+        while not self._left.is_set():
             began, pause = self._clock(), LOOK_SECONDS
             try:
                 self._tell(event(await self._look()))
@@ -73,7 +74,8 @@ class _LivePage:
             except Exception as error:  # viewers have what was seen before, and the next look comes
                 log.warning("live_look_failed", error=repr(error)[:300])
                 pause = _FAILED_SECONDS
-            await asyncio.sleep(max(0.0, began + pause - self._clock()))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), max(0.0, began + pause - self._clock()))
 
     def _tell(self, news: bytes, *, last: bool = False) -> None:
         if news != self._latest:

@@ -12,7 +12,7 @@ from penstock.console import words
 
 WIDTH: Final = 420
 HEIGHT: Final = 170
-_LEFT: Final = 44
+_LEFT: Final = 52
 _RIGHT: Final = 8
 _TOP: Final = 8
 _BOTTOM: Final = 22

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import GrantedApi
-from penstock.console.live_stream import Streamed
 from penstock.console.navigation import BASE
+from penstock.console.platform_stream import Streamed
 from penstock.console.session import LoggedInOperator
 from penstock.console.time_chart import TimeChart, time_chart
 
@@ -44,7 +44,9 @@ async def overview(
     model: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """The overview with its charts, of all models or one."""
-    now, charts = await asyncio.gather(_now(visitor.api), _charts(visitor.api, span, model))
+    now, found = await asyncio.gather(_now(visitor.api), _samples(visitor.api, span, model))
+    promised = next((one["promised_ttft_p95_ms"] for one in now["seen"]["models"] if one["model"] == model), None)
+    charts = _charts(found, promised)
     values = now | {"live": live != "off", "span": span, "spans": list(_SECONDS), "charted": model, "charts": charts}
     return pages.page(request, visitor, "overview.html", **values)
 
@@ -61,17 +63,27 @@ async def _now(api: GrantedApi) -> dict[str, Any]:
     return {"seen": seen, "most_hours": max(hours, default=None)}
 
 
-async def _charts(api: GrantedApi, span: Span, model: str) -> list[TimeChart]:
-    """The charts; what they show is asked in two questions, each of so many series as one may have."""
+async def _samples(api: GrantedApi, span: Span, model: str) -> list[dict[str, Any]]:
+    """What the charts show, in two questions: a question is of so many series at most."""
     until = int(time.time())
     query: dict[str, Any] = {"since": until - _SECONDS[span], "step": _SECONDS[span] // _POINTS}
     asked = [api.get("/v1/admin/samples", query | {"series": series, "model": model or None}) for series in _SERIES]
-    found = await asyncio.gather(*asked)
+    return await asyncio.gather(*asked)
+
+
+def _charts(found: list[dict[str, Any]], promised: float | None) -> list[TimeChart]:
+    """The charts; `promised` is the charted model's time to first token, in ms."""
     times = found[0]["times"]
     by_name: dict[str, list[float | None]] = {one["series"]: one["values"] for part in found for one in part["data"]}
     nothing: list[float | None] = [None] * len(times)
     return [
-        time_chart(title, unit, times, [(name, _fitting(by_name.get(key, nothing), len(times))) for key, name in lines])
+        time_chart(
+            title,
+            unit,
+            times,
+            [(name, _fitting(by_name.get(key, nothing), len(times))) for key, name in lines],
+            promised if unit == "ms" else None,
+        )
         for title, unit, lines in _CHARTS
     ]
 

@@ -31,7 +31,7 @@ Values = Callable[[GrantedApi], Awaitable[dict[str, Any]]]
 """Asks the API for what a template names."""
 
 
-class LiveStream:
+class PlatformStream:
     """What an operator's request for a stream needs; it counts as one of `waits_at_once` as long as it is open."""
 
     def __init__(self, request: Request, visitor: Visitor, context: ConsoleContext) -> None:
@@ -91,10 +91,10 @@ async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def _stream(request: Request, visitor: LoggedInOperator, context: Context) -> AsyncIterator[LiveStream]:
+async def _stream(request: Request, visitor: LoggedInOperator, context: Context) -> AsyncIterator[PlatformStream]:
     with context.limiter.held(visitor.access, LimitName.WAITS):
-        yield LiveStream(request, visitor, context)
+        yield PlatformStream(request, visitor, context)
 
 
-Streamed = Annotated[LiveStream, Depends(_stream)]
+Streamed = Annotated[PlatformStream, Depends(_stream)]
 """An operator watches a page."""
