@@ -11,8 +11,13 @@ _NAMED = """
     select blob_key from files
     union select blob_key from upload_parts
     union select blob_key from segments where blob_key is not null
-    union select plan_key from batches where plan_key is not null
-    union select plan_key from slices where plan_key is not null
+    union
+    -- The plan of a batch, and what its judges are asked: until a sweep has taken up what it left.
+    select plan.key from batches b
+    join lateral (select b.plan_key union all select plan_key from slices where batch = b.id) plan(key)
+      on plan.key is not null
+    where b.state not in ('completed', 'cancelled', 'expired', 'failed')
+       or exists (select from leftovers l where l.batch = b.id)
     union select input_key from batches where input_key is not null"""
 _NEEDED = """
     select blob_key from files union select blob_key from upload_parts

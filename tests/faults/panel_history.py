@@ -42,6 +42,9 @@ LATER: Final = """
      or s.place >= json_array_length(cast(e.definition as json) -> 'members'))"""
 """A member `s` of `e` that is asked once others were: of some kinds all but the first, and a judge."""
 MUST_NOT_BE: Final = {
+    "what a judge is asked is a part of the plan, and intended still": """
+        select i.blob_key from intents i join slices s on s.plan_key = i.blob_key join batches b on b.id = s.batch
+        where i.doomed_at is null or b.state not in ('completed', 'cancelled', 'expired', 'failed')""",
     "a later member was asked twice: its wave was cut twice": """
         select slice, count(*) from trail where was = 'waiting' and becomes = 'queued' and slice is not null
         group by 1 having count(*) > 1""",

@@ -103,6 +103,10 @@ IN_ROWS = {
         "was asked of .* and needs",
         "delete from segments where slice in (select id from slices where place = 3)",
     ),
+    "questions of a judge that nobody published": (
+        "is a part of the plan, and intended still",
+        "insert into intents (blob_key) select plan_key from slices where plan_key is not null",
+    ),
     "a bill without the members": (
         "was billed",
         "update batches set input_tokens = input_tokens / 2 where id = %(panels)s",

@@ -104,15 +104,17 @@ class Tenant:
             self._resume(item[1])
         if self.open and self._chance.random() < 0.5:
             self._look(self._chance.choice(list(self.open.values())))
+        if self.open and self._chance.random() < 0.05:
+            self._pause(self._chance.choice(list(self.open.values())))
         if sum(len(one.lines) for one in self.open.values()) > self.most_open_lines:
             return
         draw = self._chance.random()
         if draw < 0.55:
             self._batch()
-        elif draw < 0.85:
+        elif draw < 0.90:
             self._job()
         elif self.open:
-            (self._pause if draw < 0.91 else self._cancel)(self._chance.choice(list(self.open.values())))
+            self._cancel(self._chance.choice(list(self.open.values())))
 
     # What a client does.
 
