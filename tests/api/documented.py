@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from api import contract
 from jsonschema import Draft202012Validator
 
-from penstock.api.app import create_app
+from penstock.api.app import create_api
 from penstock.settings import Settings
 
 # What a browser reads, and the page itself: they are no part of the API that the page describes.
@@ -91,7 +91,7 @@ def _closed(schema: Any) -> Any:
 def ours() -> Page:
     """The page that the API itself shows."""
     settings = Settings(database_url="postgresql://nowhere/none", redis_url="redis://nowhere", blob_url="memory:///")
-    page = create_app(settings).openapi()
+    page = create_api(settings).openapi()
     return Page(page["paths"], _closed(page["components"]))
 
 

@@ -20,8 +20,8 @@ from api import documented
 from e2e.live import TLS
 from store import as_holder
 
-from penstock.api.app import create_app
 from penstock.api.http import connection
+from penstock.app import create_app
 from penstock.domain.engines.profile import EngineProfile
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane

@@ -339,6 +339,18 @@ def test_an_estimate_of_what_a_judge_reads_has_the_request_and_the_answers_and_a
     assert [found[kind]["coder"]["output_tokens"]["high"] for kind in found] == [20 * 1024, 20 * 8]
 
 
+def test_an_estimate_of_a_judge_that_decides_ties_is_by_how_many_there_were(
+    client: httpx.Client, members: None, db: Database
+) -> None:
+    two = [{"model": "tiny"}, {"model": "tiny", "params": {"seed": 2}}]
+    client.post(ENSEMBLES, json={"name": "duel", "kind": "vote", "members": two, "tie": "judge",
+                                 "judge": {"model": "coder"}})  # fmt: skip
+    assert member_lines(estimated(client, "duel")) == {"tiny": (40, 40, 40), "coder": (0, 10, 20)}
+    went(db, client, "duel", {"tiny": 400, "tiny#2": 400, "judge": 100})
+    low, expected, high = member_lines(estimated(client, "duel"))["coder"]
+    assert (expected, 4 <= low < 5, 5 < high <= 6) == (5, True, True)
+
+
 def test_an_estimate_of_turns_is_by_what_went_to_each_member_before(
     client: httpx.Client, members: None, db: Database
 ) -> None:
@@ -352,3 +364,25 @@ def test_an_estimate_of_turns_is_by_what_went_to_each_member_before(
         went(db, client, name, {"tiny": 400, "coder": 100})
         low, expected, high = member_lines(estimated(client, name))["coder"]
         assert (expected, 4 <= low < 5, 5 < high <= 6) == (5, True, True)
+
+
+def test_an_estimate_of_a_route_by_labels_has_the_classifier_and_a_part_of_each_member(
+    client: httpx.Client, members: None, db: Database
+) -> None:
+    ways = [{"when": {"tools": True}, "use": "tiny"}, {"when": {"label": "b"}, "use": "coder"}]
+    classifier = {"model": "coder", "labels": ["a", "b"]}
+    both = {"kind": "route", "members": [{"model": "tiny"}, {"model": "coder"}], "default": "tiny"}
+    made = client.post(ENSEMBLES, json=both | {"name": "desk", "rules": ways, "classifier": classifier})
+    assert (made.status_code, made.json()["classifier"]["label"]) == (200, "classifier"), made.text
+    unknown = estimated(client, "desk")
+    assert member_lines(unknown) == {"tiny": (0, 10, 20), "coder": (20, 30, 40)}
+    told = {one["model"]: one["output_tokens"] for one in unknown["models"]}
+    assert told["coder"]["expected"] == 20 * 8 + 10 * 8, "a label, and half of the answers"
+    assert told["coder"]["high"] == 20 * 1024 + 20 * 8
+    went(db, client, "desk", {"tiny": 300, "coder": 100})
+    low, expected, high = member_lines(estimated(client, "desk"))["coder"]
+    assert (expected, 20 + 4 <= low < 25, 25 < high <= 26) == (25, True, True)
+    wrong = both | {"name": "desk", "rules": ways, "classifier": {"model": "desk", "labels": ["b"]}}
+    assert error(client.post(ENSEMBLES, json=wrong), 400)["param"] == "classifier.model"
+    wrong["classifier"] = {"model": "nobody", "labels": ["b"]}
+    assert error(client.post(ENSEMBLES, json=wrong), 400)["param"] == "classifier.model"

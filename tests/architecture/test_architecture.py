@@ -14,7 +14,7 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from penstock.api.app import create_app
+from penstock.api.app import create_api
 from penstock.domain.inference_endpoints import CALLED
 from penstock.settings import Settings
 
@@ -28,7 +28,13 @@ HOMES = {
     "celery": ["penstock/wire/hints.py", "penstock_worker/runtime/celery_app.py"],
     "kombu": ["penstock/wire/hints.py", "penstock_worker/runtime/celery_app.py"],
     "fastapi": ["penstock/api/", "penstock/console/"],
-    "starlette": ["penstock/api/", "penstock/console/", "penstock_worker/engine/vllm/direct_handler.py"],
+    "jinja2": ["penstock/console/pages.py", "penstock/cli/tables/prompt_template.py"],
+    "starlette": [
+        "penstock/app.py",
+        "penstock/api/",
+        "penstock/console/",
+        "penstock_worker/engine/vllm/direct_handler.py",
+    ],
     "cryptography": ["penstock/service/webhooks/secret_keys.py"],
     "obstore": ["penstock/blobs/"],
     "flower": ["penstock_worker/runtime/flower_server.py"],
@@ -100,7 +106,7 @@ def test_no_request_pays_for_a_thread() -> None:
         for one in dependant.dependencies:
             yield from all_of(one)
 
-    routes = [route for route in create_app(Settings()).routes if isinstance(route, APIRoute)]
+    routes = [route for route in create_api(Settings()).routes if isinstance(route, APIRoute)]
     parts = [(route.path, one) for route in routes for one in all_of(route.dependant)]
     assert len(parts) > len(routes) > 20
     slow = [(path, one.call) for path, one in parts if not (one.is_coroutine_callable or one.is_async_gen_callable)]

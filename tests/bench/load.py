@@ -144,11 +144,11 @@ async def ask(session: aiohttp.ClientSession, size: Size, body: dict[str, Any]) 
 
 
 Bodies = Iterator[tuple[Size, dict[str, Any]]]
-Asker = Callable[[aiohttp.ClientSession, Size, dict[str, Any]], Awaitable[Call]]
+GrantedApi = Callable[[aiohttp.ClientSession, Size, dict[str, Any]], Awaitable[Call]]
 
 
 async def closed_loop(
-    session: aiohttp.ClientSession, callers: int, bodies: Bodies, how: Asker = ask, done: list[Call] | None = None
+    session: aiohttp.ClientSession, callers: int, bodies: Bodies, how: GrantedApi = ask, done: list[Call] | None = None
 ) -> list[Call]:
     """So many callers, each asking again as soon as it was answered, until there are no more bodies.
 

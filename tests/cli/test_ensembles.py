@@ -146,6 +146,13 @@ def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path
     does("add", "sum.yaml")
     shown = does("show", "sum")
     assert "the answer is made of all members' numbers, by their weights term is method mean min_responses 1" in shown
+    (tmp_path / "tied.yaml").write_text(VOTE + "tie: judge\njudge: {model: coder}\nmax_cost: 0.02\n")
+    does("add", "tied.yaml")
+    shown = does("show", "panel")
+    assert "of votes that weigh the same the one that the judge names; where it gives no verdict the one with" in shown
+    assert "min_responses 2 on_error skip timeout_seconds 300 max_cost 0.02 member weight lines" in shown
+    assert "calls failed calls escalation params small 1 0 0 0 0 0" in shown
+    assert "judge once all have, if votes are tied the answer" in does("try", "panel", "hello")
     data = json.loads(does("try", "mix", "hello", "--json"))["data"]
     assert [(one["model"], one["wave"]) for one in data[0]["asks"]] == [("small", 1), ("small", 1), ("coder", 2)]
 
@@ -154,6 +161,9 @@ def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path
     ("written", "told"),
     [
         ("name: [", "support.yaml is no YAML or JSON, line 1"),
+        (YAML + "kind: vote\n", f"support.yaml, line {YAML.count(chr(10)) + 1}: the key 'kind' is there twice."),
+        (VOTE.replace("weight: 2.5", "weight: 2, weight: 3"), "support.yaml, line 7: the key 'weight' is there twice."),
+        (VOTE + "tie: judge", "A vote with 'tie: judge' needs a judge"),
         ("!!python/object/apply:os.system ['true']", "support.yaml is no YAML or JSON"),
         (
             YAML.replace("route", "blend"),
@@ -186,3 +196,41 @@ def test_an_unknown_one_and_a_bad_line_are_one_line_each(penstock: Penstock, tmp
     (tmp_path / "bad.jsonl").write_text('{"body": {}}\n[1]\n')
     done = penstock("ensembles", "try", "support", "bad.jsonl")
     assert (done.exit_code, done.stderr) == (1, "penstock: bad.jsonl, line 2: it is no JSON object.\n")
+
+
+DESK = """
+name: desk
+kind: route
+members: [{model: small}, {model: coder}]
+classifier: {model: small, labels: [billing, code], prompt: "{labels}: {request}"}
+rules:
+  - {when: {language: [de, fr]}, use: small}
+  - {when: {label: code, tools: false}, use: coder}
+default: small
+"""
+
+
+def test_one_with_a_classifier_is_shown_and_tried_without_asking_it(penstock: Penstock, tmp_path: Path) -> None:
+    def does(*words: str) -> str:
+        done = penstock("ensembles", *words)
+        assert done.exit_code == 0, (words, done.output)
+        return " ".join(done.stdout.split())
+
+    (tmp_path / "desk.yaml").write_text(DESK)
+    assert does("add", "desk.yaml") == "desk is v1, of small, coder, classifier: small"
+    shown = does("show", "desk")
+    assert "1 language de, fr small 2 label code and tools false coder 3 otherwise small" in shown
+    assert "labels billing, code prompt {labels}: {request} reads_chars 4,000 on_error skip" in shown
+    assert 'classifier: small 0 0 0 0 0 {"temperature": 0, "max_tokens": 1024}' in shown
+    texts = ("Wo ist meine Rechnung vom letzten Monat?", "Where is my bill?", "And mine?")
+    bodies = [{"messages": [{"role": "user", "content": text}]} for text in texts]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, bodies)))
+    assert does("try", "desk", "in.jsonl").endswith(
+        "small 1 1 language de, fr by its label 2 the classifier says billing: small; code: coder; else: small"
+    )
+    [german, other, _] = json.loads(does("try", "desk", "in.jsonl", "--json"))["data"]
+    assert (german["use"], german["rule"]) == ("small", 1)
+    assert (other["use"], other["by_label"]) == (None, {"billing": "small", "code": "coder", "else": "small"})
+    (tmp_path / "bad.yaml").write_text(DESK.replace("label: code", "label: cook"))
+    refused = penstock("ensembles", "add", "bad.yaml")
+    assert (refused.exit_code, "'cook' is no label; there are: billing, code" in refused.stderr) == (1, True)

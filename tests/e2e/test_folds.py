@@ -39,11 +39,30 @@ MIX = {
     "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
     "judge": {"model": "tiny", "prompt": "{count}|{request}|{answers}"},
 }
+DUEL = {
+    "name": "duel",
+    "kind": "vote",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "extract": {"regex": "yes|no"},
+    "tie": "judge",
+    "judge": {"model": "deux", "params": {"script": "[[says 2]]"}},
+}
 FUSE = {
     "name": "fuse",
     "kind": "combine",
     "members": [{"model": "tiny"}, {"model": "deux", "weight": 2}],
     "method": "reciprocal_rank",
+}
+DESK = {
+    "name": "desk",
+    "kind": "route",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "classifier": {"model": "deux", "labels": ["easy", "hard"], "prompt": "{request}"},
+    "rules": [
+        {"when": {"language": ["de"]}, "use": "tiny"},
+        {"when": {"label": "hard"}, "use": "deux"},
+    ],
+    "default": "tiny",
 }
 
 
@@ -51,7 +70,7 @@ FUSE = {
 def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second worker beside the platform's own, and ensembles of their two models."""
     with worker(platform, "deux=x", tmp_path_factory.mktemp("deux") / "worker.log", "--engine", "echo"):
-        for one in (PANEL, SAFE, STEPS, BEST, MIX, FUSE, FUSE | {"name": "mean", "method": "mean"}):
+        for one in (PANEL, SAFE, STEPS, BEST, MIX, DUEL, DESK, FUSE, FUSE | {"name": "mean", "method": "mean"}):
             add(platform, one)
         yield
 
@@ -152,6 +171,34 @@ def test_a_judge_names_the_best_answer_of_each_line_that_several_members_answere
     assert (judge["model"], judge["lines"], judge["completed_lines"]) == ("deux", 54, 54)
 
 
+def test_a_judge_decides_the_ties_of_a_vote_which_are_counted(platform: Platform) -> None:
+    batch = platform.ended(
+        platform.submit([chat(f"{n}", f"{'no' if n % 4 else 'yes'} {n}", "duel") for n in range(80)]).id
+    )
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 80)
+    tokens = 0
+    for n, answer in enumerate(platform.file(batch.output_file_id)):
+        body = body_of(answer)
+        trace = body["penstock"]
+        if n % 4:
+            assert (said(answer), trace["agreement"], "judge" in trace) == (f"no {n}", 1.0, False)
+        else:
+            assert (said(answer), trace["winner"], trace["agreement"]) == ("no", "deux", 0.5)
+            assert (trace["judge"]["choice"], "degraded" in trace) == (2, False)
+        asked = [*trace["members"], *([trace["judge"]] if "judge" in trace else [])]
+        assert body["usage"]["total_tokens"] == sum(one["tokens"] for one in asked)
+        tokens += body["usage"]["total_tokens"]
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members and its judge did"
+    shown = platform.http.get("/ensembles/duel").json()
+    judge = shown["judge"]
+    assert (shown["agreement"], judge["lines"], judge["escalation_rate"]) == (0.875, 20, 0.25)
+    counted = "select value::int from counts where name = %s"
+    for name, count in (("", 80), ("_tied", 20), ("_agreement_thousandths", 70_000)):
+        until(lambda name=name, count=count: platform.ask(counted, f"ensemble_votes{name}/duel") == count, name)
+
+
 def test_what_a_judge_writes_of_the_answers_is_each_lines_answer(platform: Platform) -> None:
     batch = platform.ended(platform.submit([chat(f"{n}", f"line {n}", "mix") for n in range(20)]).id)
     assert batch.request_counts
@@ -161,6 +208,36 @@ def test_what_a_judge_writes_of_the_answers_is_each_lines_answer(platform: Platf
         body = body_of(answer)
         assert (body["model"], body["penstock"]["winner"]) == ("mix", "judge")
         assert [one["model"] for one in body["penstock"]["members"]] == ["tiny", "deux"]
+
+
+def test_a_classifier_says_of_each_line_that_needs_it_which_member_is_asked(platform: Platform) -> None:
+    german = "Wo ist denn nur meine Rechnung vom letzten Monat geblieben"
+
+    def text(n: int) -> str:
+        return f"{german} {n}" if n % 10 == 0 else f"{('hard', 'easy', 'odd')[n % 3]} line {n}"
+
+    file = [chat(f"{n}", text(n), "desk") for n in range(60)]
+    batch = platform.ended(platform.submit(file, trace=True).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 60)
+    tokens = 0
+    for answer in platform.file(batch.output_file_id):
+        n, body = int(answer["custom_id"]), body_of(answer)
+        trace = body["penstock"]
+        tokens += body["usage"]["total_tokens"]
+        if n % 10 == 0:
+            assert (said(answer), trace["winner"], "classifier" in trace) == (text(n), "tiny", False)
+            continue
+        expected = ("no", "deux", "hard") if n % 3 == 0 else (text(n), "tiny", "easy" if n % 3 == 1 else None)
+        assert (said(answer), trace["winner"], trace["classifier"].get("label")) == expected
+        assert (body["model"], trace.get("degraded", False)) == ("desk", n % 3 == 2)
+        assert body["usage"]["total_tokens"] == trace["classifier"]["tokens"] + trace["members"][0]["tokens"]
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members and its classifier did"
+    members = [one["member"] for one in platform.file(told["trace_file_id"])]
+    assert {name: members.count(name) for name in members} == {"classifier": 54, "deux": 18, "tiny": 36}
+    shown = platform.http.get("/ensembles/desk").json()
+    assert [one["lines"] for one in [*shown["members"], shown["classifier"]]] == [42, 18, 54]
 
 
 def test_vectors_and_ranks_of_each_line_are_made_one(platform: Platform) -> None:
@@ -182,6 +259,11 @@ def test_vectors_and_ranks_of_each_line_are_made_one(platform: Platform) -> None
     found = [one["relevance_score"] for one in body_of(fused)["results"]]
     assert found == pytest.approx([1 / 61, 1 / 62, 1 / 63])
     assert body_of(fused)["results"][0]["document"]["text"] == "red fox"
+    ranked["body"]["top_n"] = 2
+    batch = platform.ended(platform.submit([ranked], endpoint="/v1/rerank").id)
+    [cut] = platform.file(batch.output_file_id)
+    assert body_of(cut)["results"] == body_of(fused)["results"][:2]
+    assert body_of(cut)["usage"] == body_of(fused)["usage"], "members ranked all"
 
 
 def _floats(answer: dict[str, Any]) -> tuple[float, ...]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 MODULES: Final = (
-    "penstock.api.app",
+    "penstock.app",
     "penstock.cli.commands.servers",
     "penstock.keeper",
     "penstock.store.revision",

@@ -16,6 +16,7 @@ from penstock.domain.ensembles.conditions import CONDITIONS, contains_code
 from penstock.domain.ensembles.definition import read
 from penstock.domain.ensembles.ensemble import Rule
 from penstock.formats.routed_request import RequestFacts, with_defaults
+from penstock.scoring.language import language
 
 CHAT = "/v1/chat/completions"
 GOOD: dict[str, Any] = {
@@ -35,7 +36,9 @@ def body(content: str = "hello", /, **more: Any) -> bytes:
 
 
 def facts(raw: bytes) -> RequestFacts:
-    return RequestFacts(raw, 4.0, lambda pattern, text: re.search(pattern, text) is not None)
+    """Its classifier says its `metadata.topic`."""
+    topic = RequestFacts(raw, 4.0, lambda _, __: False).metadata.get("topic")
+    return RequestFacts(raw, 4.0, lambda pattern, text: re.search(pattern, text) is not None, language, topic)
 
 
 def goes_to(raw: bytes, **changes: Any) -> str:
@@ -45,7 +48,8 @@ def goes_to(raw: bytes, **changes: Any) -> str:
 def only(**when: Any) -> dict[str, Any]:
     """A definition with one rule."""
     members = [{"model": "small"}, {"model": "yes"}]
-    return {"members": members, "rules": [{"when": when, "use": "yes"}]}
+    more = {"classifier": {"model": "small", "labels": ["billing", "code"]}} if "label" in when else {}
+    return {"members": members, "rules": [{"when": when, "use": "yes"}], **more}
 
 
 def test_the_first_rule_that_holds_counts_and_else_the_default() -> None:
@@ -75,6 +79,10 @@ def test_the_first_rule_that_holds_counts_and_else_the_default() -> None:
          body(metadata={"team": "a"})),
         ({"regex": "(?i)refund"}, body("A REFUND, please"), body("no")),
         ({"regex": "x", "tools": True}, body("x", tools=[{}]), body("x")),
+        ({"language": ["de", "fr"]}, body("Wo ist meine Rechnung vom letzten Monat?"),
+         body("Where is my invoice from last month?")),
+        ({"language": ["de"]}, body("Danke schön für die schnelle Hilfe!"), body("Hallo")),
+        ({"label": "code"}, body(metadata={"topic": "code"}), body(metadata={"topic": "billing"})),
     ],
 )  # fmt: skip
 def test_each_condition_holds_of_what_it_says(when: dict[str, Any], holds: bytes, does_not: bytes) -> None:
@@ -104,7 +112,7 @@ def test_the_last_message_is_read_whatever_kind_of_request_it_is() -> None:
        st.sampled_from(["messages", "prompt", "input", "tools", "response_format", "text", "metadata"]))  # fmt: skip
 def test_a_body_that_is_misshapen_goes_somewhere_too_for_the_engine_to_refuse(value: Any, name: str) -> None:
     every = {name: True if name in ("contains_code", "tools") else 1 for name in CONDITIONS}
-    every |= {"response_format": "text", "metadata": {"a": "b"}, "regex": "x"}
+    every |= {"response_format": "text", "metadata": {"a": "b"}, "regex": "x", "language": ["en"], "label": "code"}
     for condition, wanted in every.items():
         assert goes_to(json.dumps({name: value}).encode(), **only(**{condition: wanted})) in ("yes", "small")
 
@@ -115,7 +123,7 @@ _BODIES = st.builds(
     _TEXTS,
     st.sampled_from([None, [{"type": "function"}]]),
     st.sampled_from([None, {"type": "json_object"}]),
-    st.sampled_from([None, {"team": "a"}]),
+    st.sampled_from([None, {"team": "a"}, {"topic": "code"}]),
 )
 _WHEN = st.dictionaries(st.sampled_from(sorted(CONDITIONS)), st.none(), min_size=1, max_size=3).flatmap(
     lambda names: st.fixed_dictionaries({name: _VALUES[name] for name in names})
@@ -128,6 +136,8 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "response_format": st.sampled_from(["text", "json_object"]),
     "metadata": st.just({"team": "a"}),
     "regex": st.sampled_from(["refund", "^x", "$"]),
+    "language": st.sampled_from([["en"], ["de", "fr"]]),
+    "label": st.sampled_from(["billing", "code"]),
 }
 _RULES = st.lists(st.builds(Rule, st.sampled_from("abc"), _WHEN), max_size=6).map(lambda rules: [*rules, Rule("a")])
 
@@ -179,6 +189,8 @@ def test_rules_behind_the_one_that_holds_and_ones_that_never_hold_change_nothing
         ({"rules": [{"when": {}, "use": "small"}]}, "rules[0].when", "'when' is empty"),
         ({"rules": [{"when": {"moon": 1}, "use": "small"}]}, "rules[0].when.moon", "'moon' is not known here"),
         ({"rules": {"when": {}}}, "rules", "1 to 50"),
+        *(({"rules": [{"when": {"language": value}, "use": "small"}]}, "rules[0].when.language", "ISO 639-1 codes")
+          for value in ("de", [], ["german"], ["xx"], [1], [["de"]], ["de"] * 51)),
         *(({"rules": [{"when": {name: None}, "use": "small"}]}, f"rules[0].when.{name}", f"{name!r} takes ")
           for name in CONDITIONS),
         ({"rules": [{"when": {"prompt_tokens_over": -1}, "use": "small"}]}, "rules[0].when.prompt_tokens_over", ""),

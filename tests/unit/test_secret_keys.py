@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from penstock.api.app import create_app
+from penstock.app import create_app
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.webhook import secret_of
 from penstock.service.webhooks import secret_keys

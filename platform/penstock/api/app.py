@@ -1,4 +1,4 @@
-"""The HTTP application: routes over services, and the one place where it gets its database, blobs and hints."""
+"""The API: routes over services, and the one place where it gets its database, blobs and hints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 import penstock
-from penstock.api import auth
 from penstock.api.http import errors
 from penstock.api.http.body import Room
-from penstock.api.http.request_middleware import RequestMiddleware
-from penstock.api.http.request_turns import RequestTurns
 from penstock.api.platform import Platform
 from penstock.api.routes import (
     admin,
@@ -50,7 +47,7 @@ from penstock.service.calls.call import Calls
 from penstock.service.calls.call_tally import CallTally
 from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.ensemble_calls import EnsembleCalls
-from penstock.service.calls.gathered_call import GatheredCalls
+from penstock.service.calls.gathered.gathered_call import GatheredCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
@@ -103,8 +100,8 @@ _BODIES = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application; its connections open when it starts and close when it stops."""
+def create_api(settings: Settings) -> FastAPI:
+    """Make the API; its connections open when it starts and close when it stops."""
     secret_keys.of(settings)  # a wrong key ends the start, and no request
 
     @asynccontextmanager
@@ -181,7 +178,6 @@ def create_app(settings: Settings) -> FastAPI:
     ):  # fmt: skip
         app.include_router(room.router)
     errors.install(app)
-    app.add_middleware(RequestMiddleware, turns=RequestTurns(settings.api_turns), whose=auth.whose, told=auth.told)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
     return app
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -18,6 +18,10 @@ from penstock.domain.limits.limit import LimitName
 from penstock.service.admin import keys
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer sk-penstock-…`.")
+
+GRANTED: Final = "penstock.granted"
+"""In the scope of a request that was made inside this process: what its maker may do at this moment, an `Access`. No
+client can say it: what comes over a connection has no such thing."""
 
 Given = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
@@ -72,11 +76,18 @@ def allowed_models(request: Request) -> frozenset[str] | None:
 
 
 async def _known(request: Request, given: Given) -> str:
+    granted: Access | None = request.scope.get(GRANTED)
+    if granted is not None:
+        granted.check(request.method, request.url.path)
+        request.scope["penstock.access"] = granted
+        return granted.tenant
     return await known(request, given.credentials if given else "")
 
 
 async def _access(request: Request, here: Here, given: Given) -> Access:
     await _known(request, given)  # so that wrong keys cost no connection
+    if GRANTED in request.scope:
+        return access_of(request)
     return await here.db.autocommit(keys.access_of, given.credentials if given else "")
 
 

@@ -31,30 +31,33 @@ def print_ensemble(one: dict[str, Any]) -> None:
             say(f"members agree to {one['agreement']:.1%} on a line")
     else:
         show(table(("rule", "when", "use"), rules(one)))
-    weighs, in_turn = found.kind == "vote" or found.kind.judged, found.kind.in_turn
+        if found.classifier:
+            show(table(("term", "is"), classifier_terms(found)))
+    weighs = found.kind == "vote" or found.kind.judged
+    seldom = found.kind.in_turn or (found.judge is not None and (found.kind == "vote" or found.max_cost is not None))
     heads = ["member", *(["weight"] if weighs else []), "lines", "answered", "failed", "calls", "failed calls"]
-    heads += [*(["escalation"] if in_turn else []), "params"]
-    show(table(heads, (_member(member, weighs, in_turn) for member in _all(one))))
+    heads += [*(["escalation"] if seldom else []), "params"]
+    show(table(heads, (_member(member, weighs, seldom) for member in _all(one))))
 
 
 def _all(one: dict[str, Any]) -> list[dict[str, Any]]:
-    """The members, and behind them the judge under its model's name, too."""
+    """The members, and behind them the judge or the classifier under its model's name, too."""
     members: list[dict[str, Any]] = one["members"]
-    judge = one["judge"]
-    return members + ([judge | {"label": f"{judge['label']}: {judge['model']}"}] if judge else [])
+    reader = one["judge"] or one["classifier"]
+    return members + ([reader | {"label": f"{reader['label']}: {reader['model']}"}] if reader else [])
 
 
-def _member(one: dict[str, Any], weighs: bool, in_turn: bool) -> list[str]:
+def _member(one: dict[str, Any], weighs: bool, seldom: bool) -> list[str]:
     weight = "" if one["weight"] is None else f"{one['weight']:g}"
     row = [one["label"], *([weight] if weighs else []), *(f"{one[count]:,}" for count in _COUNTS)]
-    if in_turn:
+    if seldom:
         rate = one["escalation_rate"]
         row.append("" if rate is None else f"{rate:.1%}")
     return [*row, json.dumps(one["params"]) if one["params"] else ""]
 
 
 def members(one: dict[str, Any]) -> str:
-    """In their order, and the judge, for a line of a list."""
+    """In their order, and the judge or classifier, for a line of a list."""
     return ", ".join(member["label"] for member in _all(one))
 
 
@@ -66,8 +69,20 @@ def rules(one: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield str(place), Rule(rule["use"], rule["when"] or {}).label, rule["use"]
 
 
+def classifier_terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
+    """Of a route: how its classifier is asked."""
+    assert found.classifier is not None, "it has one"
+    yield "labels", ", ".join(found.classifier.labels)
+    yield "prompt", found.classifier.prompt
+    yield "reads_chars", f"{found.classifier.reads_chars:,}"
+    yield "on_error", "fail" if found.fails_with_member else "skip"
+    yield "timeout_seconds", f"{found.timeout_seconds:g}"
+
+
 def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
     """What else its operator said, or could have."""
+    from penstock.domain.accounts.price import money
+
     if found.kind == "vote":
         extract = found.extract
         way = f"regex {extract.regex}" if extract.regex is not None else "all of the text"
@@ -89,12 +104,17 @@ def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
     if found.kind != "fallback":
         yield "on_error", "fail" if found.fails_with_member else "skip"
     yield "timeout_seconds", f"{found.timeout_seconds:g}"
+    if found.max_cost is not None:
+        yield "max_cost", money(found.max_cost)
 
 
 def decides(found: EnsembleDefinition) -> str:
     """What makes one answer of its members'."""
     if found.kind == "vote":
-        tie = "the one with the heaviest member" if found.tie == "heaviest" else "the first member's"
+        tie = "the first member's" if found.tie == "first" else "the one with the heaviest member"
+        if found.judge:
+            spare = "the request has failed" if found.fails_with_member else tie
+            tie = f"the one that the judge names; where it gives no verdict {spare}"
         return f"the first one with the vote that weighs most; of votes that weigh the same {tie}"
     if found.method:
         return "made of all members' numbers, by their weights"
@@ -122,7 +142,7 @@ def asked(found: EnsembleDefinition) -> list[dict[str, Any]]:
     ]
     if found.judge:
         judge = found.judge.member
-        when = "once all have, if two or more answered"
+        when = "once all have, if votes are tied" if found.kind == "vote" else "once all have, if two or more answered"
         listed.append({"member": judge.label, "model": judge.model, "wave": 2, "when": when})
     return listed
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import EllipsisType
 from typing import Any, Final
 
 import msgspec
 
+from penstock.domain.ensembles.conditions import LabelUnknown
+from penstock.domain.ensembles.ensemble import ChosenMember
 from penstock.domain.inference_endpoints import TOKEN_LIMITS, field_to_limit, token_limits
 from penstock.formats.prefix import PromptFields
 
@@ -37,10 +40,21 @@ class RequestFacts:
     What is misshapen is as if it were not there: whether it is a request is for the engine to say.
     """
 
-    def __init__(self, body: bytes, bytes_per_token: float, search: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        bytes_per_token: float,
+        search: Callable[[str, str], bool],
+        language: Callable[[str], str | None] = lambda _: None,
+        label: str | EllipsisType | None = ...,
+    ) -> None:
+        """`search` looks for a pattern, `language` says a text's. `label`: the classifier's; `...` if it was not
+        asked."""
         self._raw = body
         self._bytes_per_token = bytes_per_token
         self._search = search
+        self._language = language
+        self._label = label
 
     @cached_property
     def _body(self) -> _Body:
@@ -65,6 +79,28 @@ class RequestFacts:
                 return _last_text(_value(raw))[:_MOST_TEXT]
         return ""
 
+    @cached_property
+    def last_of_user(self) -> str:
+        """The text of the last message whose role is `user`; the last one's if there is none."""
+        for raw in (self._body.messages, self._body.input):
+            said = _value(raw)
+            mine = [one for one in said if _of(one, "role") == "user"] if isinstance(said, list) else []
+            if mine:
+                return _last_text(mine)[:_MOST_TEXT]
+        return self.last
+
+    @cached_property
+    def language(self) -> str | None:
+        """Of that text."""
+        return self._language(self.last_of_user)
+
+    @property
+    def label(self) -> str | None:
+        """What its classifier said. Raises LabelUnknown."""
+        if isinstance(self._label, EllipsisType):
+            raise LabelUnknown
+        return self._label
+
     @property
     def tools(self) -> bool:
         """Whether it brings any."""
@@ -86,6 +122,11 @@ class RequestFacts:
     def matches(self, pattern: str) -> bool:
         """Whether the pattern is found in its last message."""
         return self._search(pattern, self.last)
+
+
+def last_of_user(body: bytes) -> str:
+    """The text of a body's last user message."""
+    return RequestFacts(body, 1.0, lambda _, __: False).last_of_user
 
 
 def _value(raw: msgspec.Raw) -> Any:
@@ -171,9 +212,20 @@ class _Cut(msgspec.Struct):
 _read_cut = msgspec.json.Decoder(_Cut).decode
 
 
-def cuts_ranks(body: bytes) -> bool:
-    """Whether a body wants only the first few of its documents back."""
+def top_n(body: bytes) -> int | None:
+    """How many of its documents, the first ones, a body wants back; None: all, or what is no such number."""
+    if b"top_n" not in body and b"\\u" not in body:
+        return None
     try:
-        return bool(_read_cut(body).top_n)
+        found = _read_cut(body).top_n
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+        return None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+
+
+def as_asked(body: bytes, endpoint: str, member: ChosenMember) -> bytes:
+    """The body as this member of an ensemble is asked it: with its params, and for all documents if it ranks them."""
+    if member.ranks_all and top_n(body) is not None:
+        fields = _read_fields(body)
+        body = _encode({name: value for name, value in fields.items() if name != "top_n"})
+    return with_defaults(body, endpoint, member.params)

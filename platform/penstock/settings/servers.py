@@ -72,6 +72,7 @@ class ServerSettings(Concern):
         "By comma, to rotate it: all are accepted.",
     )
     metrics_open: bool = Field(False, description="Whoever reaches the API may read /metrics, without a token.")
+    console: bool = Field(True, description="Serve the console, pages for people, at /console; `off`: the API alone.")
     # A name that nobody compares would be believed in by its writer only.
     trusted_proxies: Annotated[str, must_be("addresses or networks, by comma", networks)] = Field(
         "127.0.0.1,::1", description="Addresses or networks (by comma) whose X-Forwarded-For and -Proto APIs believe."

@@ -27,5 +27,8 @@ class SweepSettings(Concern):
     usage_seconds: float = Field(
         1_095 * 86_400, ge=62 * 86_400, description="What was used in an hour is known this long, longer than a budget."
     )
+    session_idle_seconds: float = Field(
+        12 * 3_600, gt=0, description="A session of the console that asks nothing for so long is over."
+    )
     audit_seconds: float = Field(365 * 86_400, gt=0, description="Who did what is kept this long.")
     trail_seconds: float = Field(30 * 86_400, description="State moves are kept this long, a day at least: an audit.")

@@ -25,8 +25,8 @@ from penstock.domain.work.suspicion import trial
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.formats.routed_request import with_defaults
 from penstock.service.core.ids import blob_key
+from penstock.service.ensembles import classifying
 from penstock.service.lifecycle import work
 from penstock_worker.admission.gate import Gate
 from penstock_worker.engine.process.supervisor import EngineState
@@ -119,10 +119,9 @@ class SliceRun:
             for number, line in plan.unframe(data)
             if number not in claim.recorded and (claim.picked is None or number in claim.picked)
         ]
-        if claim.chosen is None or not claim.chosen.params:
+        if (chosen := claim.chosen) is None:
             return found
-        params = claim.chosen.params
-        return [replace(line, body=with_defaults(line.body, line.url, params)) for line in found]
+        return [replace(line, body=classifying.asked(chosen, line.url, line.body)) for line in found]
 
     def _convict(self, one: HeldSlice, guilty: Sequence[lines.Line]) -> None:
         """End the lines that took two engines down alone; counted once their ends are recorded."""

@@ -29,10 +29,9 @@ _HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 )
-_NO_PAGE: Final = (*_HEADERS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+_POLICY: Final = b"content-security-policy"
+_NO_PAGE: Final = (*_HEADERS, (_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
 """An answer is data: a browser that is led to it must run, frame and guess nothing (OWASP, REST security)."""
-_PAGES: Final = frozenset({"/docs"})
-"""What is for browsers has a policy of its own."""
 _REFUSALS_LOGGED_SECONDS: Final = 1.0
 CLIENT_LEFT: Final = 499  # nginx's number for it; it is logged and measured, never sent
 
@@ -66,7 +65,6 @@ class RequestMiddleware:
         began = time.perf_counter()
 
         turn = scope["penstock.turn"] = RequestTurn(self._turns, self._whose(scope))
-        guards = _HEADERS if scope["path"] in _PAGES else _NO_PAGE
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -75,7 +73,9 @@ class RequestMiddleware:
                 scope["method"] = method  # the server leaves out the bytes
                 status = message["status"]
                 more = [(name.encode(), value.encode()) for name, value in self._told(scope).items()]
-                head = [*message.get("headers", ()), *guards, (b"x-request-id", request_id.encode())]
+                given = list(message.get("headers", ()))
+                is_page = any(name == _POLICY for name, _ in given)  # what is for browsers has a policy of its own
+                head = [*given, *(_HEADERS if is_page else _NO_PAGE), (b"x-request-id", request_id.encode())]
                 message["headers"] = head + more
             await send(message)
 

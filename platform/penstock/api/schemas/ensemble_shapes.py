@@ -16,7 +16,8 @@ class MemberShape(BaseModel):
     """A model that may be asked in the ensemble's place, or that reads what those said."""
 
     label: str = Field(
-        description="What it is called among the members: its model, or `model#2` for its second time; `judge`."
+        description="What it is called among the members: its model, or `model#2` for its second time; `judge`, "
+        "`classifier`."
     )
     model: str
     params: dict[str, Any] = Field(description="Fields that a request has there if it does not say them itself.")
@@ -32,8 +33,9 @@ class MemberShape(BaseModel):
     calls: int | None = Field(description="Waiting calls, as of some seconds ago.")
     failed_calls: int | None = Field(description="Those of them that were answered with a 4xx or 5xx.")
     escalation_rate: float | None = Field(
-        description="Of `fallback` and `cascade`: what part of the lines and calls that the first member had came to "
-        "this one. Null of the first, in lists, and while the first had none."
+        description="What part of the lines and calls that the first member had came to this one: of later members of "
+        "a `fallback` or `cascade`, of a judge that decides a vote's ties (so many there were), and of one that "
+        "`max_cost` may spare. Null of others, in lists, and while the first had none."
     )
 
 
@@ -53,8 +55,11 @@ class EnsembleShape(BaseModel):
     kind: EnsembleKind
     members: list[MemberShape]
     judge: MemberShape | None = Field(
-        description="Of `best_of` and `combine`: who reads the members' answers. Its prompt stands in `definition`, if "
-        "one was written."
+        description="Of `best_of`, `combine` and a `vote` with `tie` `judge`: who reads the members' answers. Its "
+        "prompt stands in `definition`, if one was written."
+    )
+    classifier: MemberShape | None = Field(
+        description="Of a `route`, if a rule reads a label: who says it. Its labels stand in `definition`."
     )
     rules: list[EnsembleRule] = Field(
         description="Of a `route`: the first one that holds counts; the last one always does."
@@ -102,6 +107,7 @@ def ensemble(
         kind=found.kind,
         members=[shape(member, weighs=weighs) for member in found.members],
         judge=shape(found.judge.member, weighs=False) if found.judge else None,
+        classifier=shape(found.classifier.member, weighs=False) if found.classifier else None,
         rules=[EnsembleRule(when=dict(rule.when) or None, use=rule.use) for rule in found.rules],
         definition=dict(one.written),
         agreement=agreement,

@@ -258,6 +258,7 @@ def _print_table(running: Running, facts: dict[str, str]) -> None:
     table = Table(show_header=False)
     rows = {
         **facts,
+        "console": f"{running.url}/console, log in with the API key",
         "API docs": f"{running.url}/docs",
         "Flower": f"{running.flower_url}, user penstock, password in {running.layout.flower_password_file}",
         "API key": f"in {running.layout.key_file}",
@@ -266,7 +267,7 @@ def _print_table(running: Running, facts: dict[str, str]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False).print(table)
-    say(f"done; `penstock up --data {running.layout.data}` starts it again and stays, and both pages with it")
+    say(f"done; `penstock up --data {running.layout.data}` starts it again and stays: then open {running.url}/console")
 
 
 def _interrupted(words: str) -> None:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -16,6 +16,10 @@ from penstock.cli.ensemble_page import asked, decides, definition, members, prin
 from penstock.cli.printing import Json, listed, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
 from penstock.stack.problem import Problem
+
+if TYPE_CHECKING:
+    from penstock.domain.ensembles.ensemble import EnsembleDefinition
+    from penstock.service.ensembles.routing import Router
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,9 +93,11 @@ def try_(
         if definition(one).kind.gathers:
             _print_asked(one, len(found))
             return
-        by = Counter((request["rule"], request["use"]) for request in found)
+        by = Counter((request["rule"], request["use"]) for request in found if request["use"])
         labels = {place: when for place, when, _ in rules(one)}
-        rows = ((use, f"{by[rule, use]:,}", str(rule), labels[str(rule)]) for rule, use in sorted(by))
+        rows = [(use, f"{by[rule, use]:,}", str(rule), labels[str(rule)]) for rule, use in sorted(by)]
+        for by_label in Counter(tuple(request["by_label"].items()) for request in found if not request["use"]).items():
+            rows.append(_by_label(*by_label))
         print_table(table(("member", "requests", "rule", "when"), rows))
 
 
@@ -113,8 +119,12 @@ def _definition(file: Path) -> bytes:
     """The definition as JSON; raise Problem for what is neither YAML nor JSON."""
     import yaml
 
+    from penstock.cli.yaml_once import DoubledKey, load
+
     try:
-        return json.dumps(yaml.safe_load(file.read_bytes())).encode()
+        return json.dumps(load(file.read_bytes())).encode()
+    except DoubledKey as error:
+        raise Problem(f"{file}, line {error.line}: the key {error.key!r} is there twice.") from None
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -131,6 +141,11 @@ def _print_asked(one: dict[str, Any], requests: int) -> None:
     most = f"{requests * len(found.members):,}"
     judged = f", of the judge {requests:,} at most" if found.judge else ""
     say(f"requests: {requests:,}; of members {most if not found.kind.in_turn else f'{requests:,} to {most}'}{judged}")
+
+
+def _by_label(uses: tuple[tuple[str, str], ...], requests: int) -> tuple[str, str, str, str]:
+    said = "; ".join(f"{label}: {use}" for label, use in uses)
+    return "by its label", f"{requests:,}", "", f"the classifier says {said}"
 
 
 def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
@@ -150,10 +165,25 @@ def _tried(one: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
             routed = router.routed(ensemble, endpoint, body)
         except Unroutable as error:
             raise Problem(f"Request {place}: {error.message}") from None
-        if ensemble.gathers:
+        if found.kind.gathers:
             yield request | {"asks": asked(found), "decides": decides(found)}
-            continue
-        yield request | {"use": routed.chosen.model, "rule": (routed.rule or 0) + 1}
+        elif routed.rule is not None:
+            yield request | {"use": routed.chosen.model, "rule": routed.rule + 1}
+        else:
+            yield request | {"use": None, "rule": None, "by_label": _uses(router, found, body, place)}
+
+
+def _uses(router: Router, found: EnsembleDefinition, body: bytes, place: int) -> dict[str, str]:
+    """Which member each label of the classifier leads a request to, and none of them."""
+    from penstock.service.ensembles.routing import Unroutable
+
+    assert found.classifier is not None, "only that needs a label"
+    each = {one: one for one in found.classifier.labels}
+    try:
+        ways: list[tuple[str, str | None]] = [*each.items(), ("else", None)]
+        return {said: found.rules[router.labelled(found, body, label)].use for said, label in ways}
+    except Unroutable as error:
+        raise Problem(f"Request {place}: {error.message}") from None
 
 
 def _requests(what: str) -> Iterator[tuple[int, str, bytes, str | None]]:

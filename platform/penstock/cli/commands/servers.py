@@ -47,8 +47,8 @@ def api(
     import uvicorn
 
     from penstock import failpoint, logs, settings
-    from penstock.api.app import create_app
     from penstock.api.http import connection
+    from penstock.app import create_app
     from penstock.store import revision
 
     loaded = settings.load()

@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from penstock.domain.ensembles.languages import LANGUAGES
+
+LABEL: Final = "label"
 MOST_TOKENS: Final = 100_000_000
+MOST_LANGUAGES: Final = 50
 _RESPONSE_FORMATS: Final = ("text", "json_object", "json_schema")
 _FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
 _CODE_LINE: Final = re.compile(
@@ -21,6 +25,10 @@ _CODE_LINE: Final = re.compile(
 )
 _LEAST_CODE_LINES: Final = 2
 _MOST_READ_LINES: Final = 2_000
+
+
+class LabelUnknown(Exception):
+    """A rule needs the classifier's word, and it was not asked yet."""
 
 
 class Facts(Protocol):
@@ -45,6 +53,14 @@ class Facts(Protocol):
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What it says about itself."""
+
+    @property
+    def language(self) -> str | None:
+        """The code of the language of its last user message; None if that is not sure."""
+
+    @property
+    def label(self) -> str | None:
+        """What the ensemble's classifier says of it; None: nothing. Raises LabelUnknown before that was asked."""
 
     def matches(self, pattern: str) -> bool:
         """Whether the pattern is found in its last message. Raises what the search raises that takes too long."""
@@ -72,6 +88,14 @@ def _is_metadata(value: Any) -> bool:
     return isinstance(value, dict) and 0 < len(value) <= 16 and all(isinstance(one, str) for one in value.values())
 
 
+def _is_languages(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= MOST_LANGUAGES and all(_is_language(one) for one in value)
+
+
+def _is_language(value: Any) -> bool:
+    return isinstance(value, str) and value in LANGUAGES
+
+
 CONDITIONS: Final[Mapping[str, Condition]] = {
     "prompt_tokens_over": Condition(
         "a whole number of tokens", _is_count, lambda value, facts: facts.prompt_tokens > value
@@ -92,8 +116,18 @@ CONDITIONS: Final[Mapping[str, Condition]] = {
         lambda value, facts: all(facts.metadata.get(key) == wanted for key, wanted in value.items()),
     ),
     "regex": Condition("a pattern", lambda value: isinstance(value, str), lambda value, facts: facts.matches(value)),
+    "language": Condition(
+        f"a list of 1 to {MOST_LANGUAGES} ISO 639-1 codes of languages that can be told apart (de, fr, zh and so on)",
+        _is_languages,
+        lambda value, facts: facts.language in value,
+    ),
+    LABEL: Condition(
+        "one of the classifier's labels",
+        lambda value: isinstance(value, str),
+        lambda value, facts: facts.label == value,
+    ),
 }
-"""By name; where a rule has several, all must hold."""
+"""By name; where a rule has several, all must hold. A label is asked for last: it takes a call."""
 
 
 def contains_code(text: str) -> bool:

@@ -6,12 +6,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
+from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.ensembles.conditions import CONDITIONS
 from penstock.domain.ensembles.ensemble import (
     DEFAULT_TIMEOUT_SECONDS,
     Accept,
@@ -22,55 +21,63 @@ from penstock.domain.ensembles.ensemble import (
     Judge,
     Method,
     Normalise,
-    Rule,
     Tie,
 )
-
-E = TypeVar("E", bound=StrEnum)
+from penstock.domain.ensembles.fields import a_choice as _choice
+from penstock.domain.ensembles.fields import a_count as _count
+from penstock.domain.ensembles.fields import a_list as _list
+from penstock.domain.ensembles.fields import a_number as _number
+from penstock.domain.ensembles.fields import a_text as _text
+from penstock.domain.ensembles.fields import a_whole_number as _whole
+from penstock.domain.ensembles.fields import an_object as _object
+from penstock.domain.ensembles.fields import one_of as _one_of
+from penstock.domain.ensembles.fields import params_of as _params
+from penstock.domain.ensembles.rules import classifier, used_rules
+from penstock.domain.money import PICOS
 
 MOST_MEMBERS: Final = 20
-MOST_RULES: Final = 50
-MOST_PARAMS: Final = 50
 MOST_LABELS: Final = 200
 MOST_WEIGHT: Final = 1_000_000
 MOST_SECONDS: Final = 86_400
-_NOT_PARAMS: Final = frozenset(
-    {
-        "model", "messages", "prompt", "input", "instructions", "tools", "stream", "stream_options", "background",
-        "metadata", "response_format", "text", "cache", "cache_salt", "priority", "service_tier", "request_id", "user",
-        "logprobs",
-    }
-)  # fmt: skip
-"""What a request asks, or what a rule or the platform reads of it: no member changes that."""
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*", re.DOTALL)
 """RFC 6901, section 3."""
 _OF_ALL: Final = {"name", "kind", "members"}
 _OF_MEMBER: Final = {"model", "params", "weight"}
 _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
-    EnsembleKind.ROUTE: {"rules", "default"},
-    EnsembleKind.FALLBACK: {"timeout_seconds"},
-    EnsembleKind.VOTE: {"extract", "tie", "min_responses", "on_error", "timeout_seconds"},
-    EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds"},
-    EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds"},
-    EnsembleKind.COMBINE: {"judge", "method", "min_responses", "on_error", "timeout_seconds"},
+    EnsembleKind.ROUTE: {"rules", "default", "classifier", "on_error", "timeout_seconds"},
+    EnsembleKind.FALLBACK: {"timeout_seconds", "max_cost"},
+    EnsembleKind.VOTE: {"extract", "tie", "judge", "min_responses", "on_error", "timeout_seconds", "max_cost"},
+    EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds", "max_cost"},
+    EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds", "max_cost"},
+    EnsembleKind.COMBINE: {"judge", "method", "min_responses", "on_error", "timeout_seconds", "max_cost"},
 }
+_OF_CLASSIFIER: Final = {"on_error", "timeout_seconds"}
+"""What a route has only with a classifier."""
+_OF_JUDGE: Final = {"judge", "max_cost"}
+"""What a vote has only if a judge decides its ties: else nobody is asked later."""
+MOST_COST: Final = 1_000_000
+"""Of the currency."""
 MOST_PROMPT: Final = 20_000
 READS_CHARS: Final = 8_000
 LEAST_READS_CHARS: Final = 100
 MOST_READS_CHARS: Final = 1_000_000
 _ASKED: Final = "\n\nThe request:\n\n{request}\n\n{answers}"
+_NAME_THE_BEST: Final = (
+    "Below are a request and {count} answers to it, each under its number. Say which answer is the best one: "
+    f"reply with its number and nothing else.{_ASKED}"
+)
 PROMPTS: Final[Mapping[EnsembleKind, str]] = {
-    EnsembleKind.BEST_OF: (
-        "Below are a request and {count} answers to it, each under its number. Say which answer is the best one: "
-        f"reply with its number and nothing else.{_ASKED}"
-    ),
+    EnsembleKind.VOTE: _NAME_THE_BEST,
+    EnsembleKind.BEST_OF: _NAME_THE_BEST,
     EnsembleKind.COMBINE: (
         "Below are a request and {count} answers to it, some of which may be wrong. Write one answer to the request "
         f"that takes what is best and right of them. Reply with that answer and nothing else.{_ASKED}"
     ),
 }
+_NAMING: Final[Mapping[str, Any]] = {"temperature": 0, "max_tokens": 1_024}
 _JUDGE_PARAMS: Final[Mapping[EnsembleKind, Mapping[str, Any]]] = {
-    EnsembleKind.BEST_OF: {"temperature": 0, "max_tokens": 1_024},
+    EnsembleKind.VOTE: _NAMING,
+    EnsembleKind.BEST_OF: _NAMING,
     EnsembleKind.COMBINE: {},
 }
 """What a judge is asked with, unless its own params say otherwise."""
@@ -85,19 +92,41 @@ def read(value: Any) -> EnsembleDefinition:
         raise BadRequest("An ensemble's name has no '@': aliases and versions are of models.", param="name")
     members = _members(fields.get("members"), name, kind)
     if kind is EnsembleKind.ROUTE:
-        return EnsembleDefinition(name, kind, members, _used_rules(fields, members))
+        return _route(every, name, members)
+    tie = _one_of(fields, "tie", Tie.HEAVIEST)
+    judged = tie is Tie.JUDGE if kind is EnsembleKind.VOTE else kind.judged and "method" not in fields
+    if kind is EnsembleKind.VOTE and not judged:
+        _object(every, "", _OF_ALL | _FIELDS[kind] - _OF_JUDGE)
     return EnsembleDefinition(
         name,
         kind,
         members,
         extract=_extract(fields.get("extract", {})),
-        tie=_one_of(fields, "tie", Tie.HEAVIEST),
+        tie=tie,
         min_responses=_count(fields, "min_responses", 1, len(members)),
         accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
-        judge=_judge(fields.get("judge"), kind, members, name) if kind.judged and "method" not in fields else None,
+        judge=_judge(fields.get("judge"), kind, members, name) if judged else None,
         method=_method(fields) if "method" in fields else None,
         fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
         timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
+        max_cost=_max_cost(fields),
+    )
+
+
+def _route(every: Mapping[str, Any], name: str, members: tuple[EnsembleMember, ...]) -> EnsembleDefinition:
+    """Its classifier may fail, and is waited for; without one nobody is heard before the answer."""
+    if "classifier" not in every:
+        fields = _object(every, "", _OF_ALL | _FIELDS[EnsembleKind.ROUTE] - _OF_CLASSIFIER)
+        return EnsembleDefinition(name, EnsembleKind.ROUTE, members, used_rules(fields, members, None))
+    found = classifier(every["classifier"], members, name)
+    return EnsembleDefinition(
+        name,
+        EnsembleKind.ROUTE,
+        members,
+        used_rules(every, members, found),
+        classifier=found,
+        fails_with_member=_choice(every, "on_error", ("skip", "fail"), "") == "fail",
+        timeout_seconds=_number(every, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
     )
 
 
@@ -133,6 +162,20 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
     return tuple(made)
 
 
+def _max_cost(fields: Mapping[str, Any]) -> int | None:
+    """In picounits, as all money is counted; what is less than one is none."""
+    found = _number(fields, "max_cost", "", None, 0, MOST_COST)
+    if found is None:
+        return None
+    if "method" in fields:
+        message = "A combine of numbers asks all its members at once, and nobody later: it has no max_cost."
+        raise BadRequest(message, param="max_cost")
+    picos = int(Decimal(repr(found)) * PICOS)
+    if picos < 1:
+        raise BadRequest(f"max_cost is at least {1 / PICOS:g}.", param="max_cost")
+    return picos
+
+
 def _method(fields: Mapping[str, Any]) -> Method:
     if "judge" in fields:
         raise BadRequest("A combine has a judge, for texts, or a method, for numbers; not both.", param="method")
@@ -141,8 +184,9 @@ def _method(fields: Mapping[str, Any]) -> Method:
 
 def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], name: str) -> Judge:
     if value is None:
-        other = "" if kind is EnsembleKind.BEST_OF else " Of embeddings, scores and ranks it needs a method instead."
-        message = f"A {kind} needs a judge: a model that reads the answers.{other}"
+        other = " Of embeddings, scores and ranks it needs a method instead." if kind is EnsembleKind.COMBINE else ""
+        what = "A vote with 'tie: judge'" if kind is EnsembleKind.VOTE else f"A {kind}"
+        message = f"{what} needs a judge: a model that reads the answers.{other}"
         raise BadRequest(message, code="missing_required_parameter", param="judge")
     fields = _object(value, "judge", {"model", "prompt", "reads_chars", "params"})
     model = _text(fields, "model", "judge")
@@ -162,14 +206,6 @@ def _weight(fields: Mapping[str, Any], at: str) -> int | Fraction:
     """As it was written in decimals: of 0.1, 0.2 and 0.3 the first two are as heavy as the third."""
     weight = Fraction(repr(_number(fields, "weight", at, 1, 0, MOST_WEIGHT)))
     return weight.numerator if weight.denominator == 1 else weight  # whole numbers add up ten times as fast
-
-
-def _params(value: Any, at: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or len(value) > MOST_PARAMS or not all(isinstance(name, str) for name in value):
-        raise BadRequest(f"params are fields of a request with their values, {MOST_PARAMS} at most.", param=at)
-    if odd := next((name for name in value if name in _NOT_PARAMS), None):
-        raise BadRequest(f"A member can't set {odd!r}: that is the request's own.", param=f"{at}.{odd}")
-    return value
 
 
 def _extract(value: Any) -> Extract:
@@ -237,114 +273,3 @@ def _accept(every: Mapping[str, Any]) -> Accept:
         _text(fields, "regex", "accept", 1_000) if "regex" in fields else None,
         schema,
     )
-
-
-def _used_rules(fields: Mapping[str, Any], members: tuple[EnsembleMember, ...]) -> tuple[Rule, ...]:
-    rules = _rules(fields, {one.model for one in members})
-    used = {one.use for one in rules}
-    if unused := next((one.model for one in members if one.model not in used), None):
-        raise BadRequest(f"No rule uses the member {unused!r}.", param="rules")
-    return rules
-
-
-def _rules(fields: Mapping[str, Any], models: set[str]) -> tuple[Rule, ...]:
-    written = _list(fields["rules"], "rules", 1, MOST_RULES) if "rules" in fields else []
-    rules = [_rule(one, f"rules[{place}]", models) for place, one in enumerate(written)]
-    if "default" in fields:
-        rules.append(Rule(_used(_text(fields, "default", ""), "default", models)))
-    early = next((place for place, one in enumerate(rules[:-1]) if not one.when), None)
-    if early is not None:
-        message = "A rule without 'when' always holds: it must be the last, and without a 'default' behind it."
-        raise BadRequest(message, param=f"rules[{early}]")
-    if not rules or rules[-1].when:
-        raise BadRequest("Where no rule holds there must be a member: add a 'default'.", param="default")
-    return tuple(rules)
-
-
-def _rule(value: Any, at: str, models: set[str]) -> Rule:
-    fields = _object(value, at, {"when", "use"})
-    use = _used(_text(fields, "use", at), f"{at}.use", models)
-    if "when" not in fields:
-        return Rule(use)
-    _object(fields["when"], f"{at}.when", set(CONDITIONS))
-    when: Mapping[str, Any] = fields["when"]
-    if not when:
-        raise BadRequest("'when' is empty: leave it out of the last rule.", param=f"{at}.when")
-    for name, wanted in when.items():
-        if not CONDITIONS[name].valid(wanted):
-            raise BadRequest(f"{name!r} takes {CONDITIONS[name].takes}.", param=f"{at}.when.{name}")
-    return Rule(use, when)
-
-
-def _used(model: str, at: str, models: set[str]) -> str:
-    if model not in models:
-        raise BadRequest(f"{model[:200]!r} is no member; there are: {', '.join(sorted(models))}.", param=at)
-    return model
-
-
-def _object(value: Any, at: str, known: set[str]) -> Mapping[str, Any]:
-    """Its fields; a null says nothing."""
-    if not isinstance(value, dict):
-        raise BadRequest(f"{at or 'An ensemble'} must be an object.", param=at or None)
-    if odd := next((name for name in value if name not in known), None):
-        message = f"{str(odd)[:40]!r} is not known here; there are: {', '.join(sorted(known))}."
-        raise BadRequest(message, code="unknown_parameter", param=f"{at}.{odd}".removeprefix("."))
-    return {name: one for name, one in value.items() if one is not None}
-
-
-def _list(value: Any, at: str, least: int, most: int) -> list[Any]:
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        raise BadRequest(f"{at} is a list of {least} to {most}.", param=at)
-    return value
-
-
-def _text(fields: Mapping[str, Any], name: str, at: str, most: int = 200) -> str:
-    value = fields.get(name)
-    where = _place(at, name)
-    if value is None:
-        raise BadRequest(f"Missing required parameter: '{where}'.", code="missing_required_parameter", param=where)
-    if not isinstance(value, str) or not value or len(value) > most or "\0" in value:
-        raise BadRequest(f"{where} is a text of 1 to {most} characters.", param=where)
-    return value
-
-
-def _number(fields: Mapping[str, Any], name: str, at: str, default: Any, above: float, most: float) -> Any:
-    if name not in fields:
-        return default
-    value = fields[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (above < value <= most):
-        bounds = f"above {above:g} and at most {most:,}" if above > -math.inf else f"of {most:g} at most"
-        raise BadRequest(f"{_place(at, name)} is a number {bounds}.", param=_place(at, name))
-    return value
-
-
-def _count(fields: Mapping[str, Any], name: str, default: int, most: int) -> int:
-    """Of members: no more than there are."""
-    return _whole(fields, name, "", default, 1, most)
-
-
-def _whole(fields: Mapping[str, Any], name: str, at: str, default: int, least: int, most: int) -> int:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        where = _place(at, name)
-        raise BadRequest(f"{where} is a whole number from {least:,} to {most:,}.", param=where)
-    return value
-
-
-def _one_of(fields: Mapping[str, Any], name: str, default: E, at: str = "") -> E:
-    kind = type(default)
-    return kind(_choice(fields, name, tuple(kind), at) or default)
-
-
-def _choice(fields: Mapping[str, Any], name: str, there: tuple[str, ...], at: str) -> str | None:
-    if name not in fields:
-        return None
-    value = fields[name]
-    if not isinstance(value, str) or value not in there:
-        where = _place(at, name)
-        raise BadRequest(f"{where} is one of {', '.join(there)}.", param=where)
-    return value
-
-
-def _place(at: str, name: str) -> str:
-    return f"{at}.{name}".removeprefix(".")

@@ -52,6 +52,8 @@ class Tie(StrEnum):
     """The one that has the heaviest member; of several the first."""
     FIRST = "first"
     """The one whose first member comes first."""
+    JUDGE = "judge"
+    """The one that a judge names; without a verdict as with `heaviest`."""
 
 
 class Method(StrEnum):
@@ -128,6 +130,20 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """A model that says what a request is about, for the rules of a route."""
+
+    member: EnsembleMember
+    """As it is asked, before any member."""
+    labels: tuple[str, ...]
+    """What it may say."""
+    prompt: str
+    """With `{request}` and `{labels}` in the places of what it reads."""
+    reads_chars: int
+    """Of the request: what is longer is cut."""
+
+
+@dataclass(frozen=True)
 class Rule:
     """Which member is used when all conditions hold; without any it always is."""
 
@@ -158,22 +174,39 @@ class EnsembleDefinition:
     accept: Accept = Accept()
     """Of a cascade."""
     judge: Judge | None = None
-    """Of a best_of, and of a combine that has no method."""
+    """Of a best_of, of a combine that has no method, and of a vote whose ties one decides."""
     method: Method | None = None
     """Of a combine that has no judge: of numbers."""
+    classifier: Classifier | None = None
+    """Of a route: who is asked first where a rule needs a label."""
     fails_with_member: bool = False
     """`on_error: fail`: one failed member is the request's failure; else it is passed over."""
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     """So long a waiting call waits for a member; and a batch for a worker of one, while it has none."""
+    max_cost: int | None = None
+    """In picounits: once the tokens of one request's answers have cost so much, nobody further is asked for it."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether one answer may take several of those that are asked."""
+        return self.kind.gathers or self.classifier is not None
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether they are asked one after the other, as what was heard says."""
+        return self.kind.in_turn or self.classifier is not None
 
     @property
     def asked(self) -> tuple[EnsembleMember, ...]:
-        """All that a request may ask, in their order: the members, and the judge."""
-        return (*self.members, self.judge.member) if self.judge else self.members
+        """All that a request may ask: the members in their order, and behind them the judge or the classifier."""
+        reader = self.judge or self.classifier
+        return (*self.members, reader.member) if reader else self.members
 
     @property
     def first(self) -> tuple[int, ...]:
-        """The places of the members that are asked at once."""
+        """The places of those that are asked at once."""
+        if self.classifier is not None:
+            return (len(self.members),)
         return (0,) if self.kind.in_turn else tuple(range(len(self.members)))
 
     @property
@@ -184,9 +217,19 @@ class EnsembleDefinition:
         return {place: pattern for place, pattern in found.items() if pattern is not None}
 
     @property
+    def looks_long(self) -> bool:
+        """Whether a rule may take milliseconds: a search, or the first look for a language, which loads its model."""
+        return bool(self.patterns) or any("language" in rule.when for rule in self.rules)
+
+    @property
     def reads_logprobs(self) -> bool:
         """Whether its members must say how sure they were of their tokens."""
         return self.accept.mean_logprob_over is not None
+
+    @property
+    def ranks_all(self) -> bool:
+        """Whether its members must score all documents, though the request wants the first few of them."""
+        return self.method is not None
 
     def member(self, label: str) -> EnsembleMember:
         """The member that is called this."""
@@ -217,21 +260,29 @@ class Ensemble:
 
     @property
     def gathers(self) -> bool:
-        """Whether one answer may take several members'."""
-        return self.definition.kind.gathers
+        """Whether one answer may take several of those that are asked."""
+        return self.definition.gathers
 
-    def chosen(self, member: EnsembleMember) -> ChosenMember:
-        """What is to be known of a request that goes to this member."""
-        return chosen(self.id, self.version, self.definition, member)
+    def chosen(self, member: EnsembleMember, *, gathered: bool = True) -> ChosenMember:
+        """What is to be known of a request that goes to this member; `gathered`: for a fold."""
+        return chosen(self.id, self.version, self.definition, member, gathered=gathered)
 
 
-def chosen(id: int, version: int, definition: EnsembleDefinition, member: EnsembleMember) -> ChosenMember:
-    """What is to be known of a request that goes to this member of this version."""
+def chosen(
+    id: int, version: int, definition: EnsembleDefinition, member: EnsembleMember, *, gathered: bool = True
+) -> ChosenMember:
+    """What is to be known of a request that goes to this member of this version.
+
+    `gathered`: what it says is folded with what others say, if its ensemble gathers at all.
+    """
     params = {**member.params, "logprobs": True} if definition.reads_logprobs else member.params
     place = definition.asked.index(member)
     return ChosenMember(
         id, definition.name, version, definition.kind, member.model, params, member.label, place,
-        later=place not in definition.first,
+        later=gathered and place not in definition.first,
+        gathers=gathered and definition.gathers,
+        classifier=definition.classifier if place == len(definition.members) else None,
+        ranks_all=definition.ranks_all,
     )  # fmt: skip
 
 
@@ -264,6 +315,12 @@ class ChosenMember:
     """Among the members, from 0."""
     later: bool = False
     """It is asked once others were, if at all."""
+    ranks_all: bool = False
+    """It scores all documents of a rerank, however few are wanted: its ensemble cuts."""
+    gathers: bool = False
+    """What it says is folded with what others say."""
+    classifier: Classifier | None = None
+    """It is this one, which is asked for a label."""
 
     @property
     def head(self) -> dict[str, str]:
@@ -281,10 +338,12 @@ class ChosenMember:
         One that is to be folded says only what its member did: who wins is for the fold to say.
         """
         member = {"model": self.label, "outcome": outcome, "tokens": tokens, "ms": round(seconds * 1_000)}
-        return {**({} if self.kind.gathers else self.head), "members": [member]}
+        return {**({} if self.gathers else self.head), "members": [member]}
 
 
 def _said(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else str(value)

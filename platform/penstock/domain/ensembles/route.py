@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.domain.ensembles.conditions import CONDITIONS, Facts
+from penstock.domain.ensembles.conditions import CONDITIONS, LABEL, Facts
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleMember, Rule
 
 
@@ -14,11 +14,13 @@ def first(rules: Sequence[Rule], facts: Facts) -> int:
     What a condition asks of the request is worked out when it is reached, so what the earlier rules decide costs
     nothing of the later ones. Raises what `facts` raise.
     """
-    return next(
-        place
-        for place, rule in enumerate(rules)
-        if all(CONDITIONS[name].holds(wanted, facts) for name, wanted in rule.when.items())
-    )
+    return next(place for place, rule in enumerate(rules) if _holds(rule, facts))
+
+
+def _holds(rule: Rule, facts: Facts) -> bool:
+    """The label, which takes a call, is asked for only where all else holds."""
+    when = sorted(rule.when.items(), key=lambda one: one[0] == LABEL)
+    return all(CONDITIONS[name].holds(wanted, facts) for name, wanted in when)
 
 
 def route(definition: EnsembleDefinition, facts: Facts) -> EnsembleMember:

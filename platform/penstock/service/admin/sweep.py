@@ -21,7 +21,7 @@ from penstock.failpoint import failpoint
 from penstock.service.core.transaction import Database, Transaction
 from penstock.settings.sweep import SweepSettings
 from penstock.store import cursors, deletion, erasures, sweep
-from penstock.store.accounts import audit
+from penstock.store.accounts import audit, sessions
 from penstock.store.batches import files
 from penstock.store.evals import eval_runs
 from penstock.store.work import counts
@@ -136,6 +136,11 @@ def old_audit(tx: Transaction, settings: SweepSettings) -> int:
     return audit.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds), limit=MOST)
 
 
+def idle_sessions(tx: Transaction, settings: SweepSettings) -> int:
+    """Forget sessions of the console that are over."""
+    return sessions.delete_idle(tx.conn, idle=timedelta(seconds=settings.session_idle_seconds), limit=MOST)
+
+
 def old_places(tx: Transaction, settings: SweepSettings) -> int:
     """Forget where things stood that were deleted more than a day ago: no list goes on after them any more."""
     return cursors.delete_old(tx.conn, limit=MOST)
@@ -192,6 +197,7 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_eval_runs,
     old_usage,
     old_audit,
+    idle_sessions,
     old_places,
 )
 

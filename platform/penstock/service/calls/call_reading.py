@@ -25,7 +25,7 @@ async def read(given: CallRead, registry: Registry, settings: Settings) -> CallR
     What takes milliseconds of an event loop, or may with somebody's pattern, a thread does. Raises BadRequest.
     """
     ensemble = registry.ensemble(engine_body.model_of(given.raw) or "") if registry.ensembles else None
-    searches = ensemble is not None and not ensemble.gathers and ensemble.definition.patterns
+    searches = ensemble is not None and not ensemble.definition.kind.gathers and ensemble.definition.looks_long
     if len(given.raw) > LONG_BODY_BYTES or searches:
         return await asyncio.to_thread(_read, given, ensemble, registry, settings)
     return _read(given, ensemble, registry, settings)
@@ -37,9 +37,11 @@ def _read(
     if ensemble is None:
         return call_request.of_model(given, given.raw, None, registry, settings)
     try:
-        if ensemble.gathers:
+        if ensemble.definition.kind.gathers:
             return gathered_request.read(given, ensemble, registry, settings)
         routed = Router(settings.bytes_per_token).routed(ensemble, given.endpoint, given.raw)
+        if routed.gathers:
+            return gathered_request.read(given, ensemble, registry, settings)
     except Unroutable as error:
         raise BadRequest(error.message, code=error.code) from None
     return call_request.of_model(given, routed.body, routed.chosen, registry, settings)

@@ -76,7 +76,7 @@ class CallRequest:
 
         Where answers are gathered, whoever gathers them says it.
         """
-        return (ensemble_header(self.chosen.head),) if self.chosen and not self.chosen.kind.gathers else ()
+        return (ensemble_header(self.chosen.head),) if self.chosen and not self.chosen.gathers else ()
 
     @property
     def party(self) -> Party:
@@ -97,7 +97,7 @@ class CallRequest:
     def saying(self, whole: bytes, outcome: str) -> bytes:
         """A whole answer as its client reads it; one that an ensemble routed also says how it was made."""
         said = self.said
-        if self.chosen is not None and not self.chosen.kind.gathers:
+        if self.chosen is not None and not self.chosen.gathers:
             seconds = asyncio.get_running_loop().time() - self.began
             tokens = usage_of(whole).total_tokens
             said["penstock"] = self.chosen.trace(outcome, tokens, 0.0 if outcome == "reused" else seconds)

@@ -95,7 +95,8 @@ def _check_patterns(wanted: EnsembleDefinition) -> None:
 def _check_members(tx: Transaction, wanted: EnsembleDefinition) -> None:
     now = registry.read(tx)
     for place, member in enumerate(wanted.asked):
-        at = f"members[{place}].model" if place < len(wanted.members) else "judge.model"
+        reader = "judge.model" if wanted.judge else "classifier.model"
+        at = f"members[{place}].model" if place < len(wanted.members) else reader
         if now.ensemble(member.model) is not None:
             raise BadRequest(f"{member.model!r} is an ensemble: its members are models.", param=at)
         try:

@@ -12,6 +12,7 @@ from penstock.formats.answers import written_answer
 from penstock.formats.answers.answer_text import answer_text
 from penstock.scoring.bounded_regex import BoundedRegex, PatternTooSlow
 from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
+from penstock.service.ensembles import classifying
 
 FAILED: Final = Heard(answered=False)
 _NUMBER: Final = re.compile(r"(?<![\d.])\d{1,4}(?![\d]|\.\d)")
@@ -33,10 +34,12 @@ class Hearing:
         self._labels = {extract.normalise.applied(one): one for one in extract.labels or ()}
 
     def heard(self, body: bytes | None, place: int) -> Heard:
-        """What the member at this place said, or the judge behind them; None: it has not answered."""
+        """What the member at this place said, or the judge or classifier behind them; None: it has not answered."""
         if body is None:
             return FAILED
         if place == len(self._definition.members):
+            if (classifier := self._definition.classifier) is not None:
+                return Heard(answered=True, label=classifying.label(classifier, answer_text(body)))
             return self._judged(answer_text(body) or "")
         if self._definition.kind is EnsembleKind.VOTE:
             return Heard(answered=True, vote=self._vote(answer_text(body)))
@@ -45,9 +48,9 @@ class Hearing:
         return Heard(answered=True)
 
     def _judged(self, text: str) -> Heard:
-        if self._definition.kind is EnsembleKind.BEST_OF:
-            return Heard(answered=True, choice=_number(text))
-        return Heard(answered=True, accepted=bool(text.strip()))
+        if self._definition.kind is EnsembleKind.COMBINE:
+            return Heard(answered=True, accepted=bool(text.strip()))
+        return Heard(answered=True, choice=_number(text))
 
     def _vote(self, text: str | None) -> str | None:
         found = None if text is None else self._found(text)

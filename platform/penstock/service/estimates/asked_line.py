@@ -11,8 +11,7 @@ from penstock.formats import input as lines
 from penstock.formats import prompt
 from penstock.formats.engine_body import with_model
 from penstock.formats.input import Checked
-from penstock.formats.routed_request import with_defaults
-from penstock.service.ensembles import judging
+from penstock.service.ensembles import classifying, judging
 from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates.sample import MOST_KEPT_BYTES
 from penstock.settings.limits import LimitSettings
@@ -39,7 +38,7 @@ class AskedLine:
     reads_chars: int = 0
     """Of all those answers together at most."""
     names: bool = False
-    """Of a judge: its answer is a number."""
+    """Of a judge or a classifier: its answer is a number, or a label."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,18 @@ def look(
     kept = len(line) * len(routed.members) <= MOST_KEPT_BYTES
     found: list[AskedLine] = []
     for member in routed.members:
-        body = with_defaults(_body(ensemble, member, endpoint, checked.body), endpoint, member.params)
+        body = classifying.asked(member, endpoint, _body(ensemble, member, endpoint, checked.body))
         asked = lines.check_body(checked, endpoint, body, 0)
         if isinstance(asked, LineError):
             return asked
         body = with_model(body, member.model)  # whose tokenizer is asked
         judge = ensemble.definition.judge
         if judge is None or member.place < len(ensemble.definition.members):
-            found.append(_line(endpoint, asked, member.model, body, len(line), kept))
+            one = _line(endpoint, asked, member.model, body, len(line), kept)
+            found.append(replace(one, bytes=len(body) + 1, names=True) if member.classifier else one)
             continue
         one = _line(endpoint, asked, member.model, body, len(body), kept and len(body) <= MOST_KEPT_BYTES)
-        names = ensemble.definition.kind is EnsembleKind.BEST_OF
+        names = ensemble.definition.kind is not EnsembleKind.COMBINE
         found.append(replace(one, reads=tuple(found), reads_chars=judge.reads_chars, names=names))
     return SeenLine(checked.model, tuple(found))
 
@@ -95,7 +95,9 @@ def look(
 def _body(ensemble: Ensemble, member: ChosenMember, endpoint: str, body: bytes) -> bytes:
     """What a member is asked; a judge the same with answers that are empty yet."""
     members = len(ensemble.definition.members)
-    return body if member.place < members else judging.question(ensemble.definition, endpoint, body, [""] * members)
+    if member.place < members or member.classifier is not None:
+        return body
+    return judging.question(ensemble.definition, endpoint, body, [""] * members)
 
 
 def _line(endpoint: str, checked: Checked, model: str, body: bytes, line_bytes: int, kept: bool) -> AskedLine:

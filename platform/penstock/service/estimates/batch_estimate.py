@@ -114,7 +114,8 @@ class _Known:
         """The lines that members would be asked of this one, and how much; those that never would are none."""
         seen = self.good(one)
         if seen is not None:
-            parts = self.reached.get(seen.asked, (ALWAYS,))
+            routed = len(seen.lines) == 1  # of a route with a classifier: no label was needed
+            parts = (ALWAYS,) if routed else self.reached[seen.asked]
             yield from (part for part in zip(seen.lines, parts, strict=True) if part[1].high)
 
     @cached_property

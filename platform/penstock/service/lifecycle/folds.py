@@ -26,7 +26,7 @@ _MOST_PER_TICK: Final = 1_000
 
 def settled(tx: Transaction, claims: Sequence[Claim]) -> None:
     """Hint the folds that are due since these slices are settled; of a fold itself nobody else is asked any more."""
-    of_members = [one.slice for one in claims if one.chosen is not None and one.chosen.kind.gathers]
+    of_members = [one.slice for one in claims if one.chosen is not None and one.chosen.gathers]
     if of_members:
         for batch in folds.ended(tx.conn, of_members):
             tx.hint(hint.fold(batch))

@@ -20,7 +20,7 @@ class LineModel(NamedTuple):
     @property
     def gathers(self) -> bool:
         """Whether one answer may take several members'."""
-        return bool(self.members) and self.members[0].kind.gathers
+        return bool(self.members) and self.members[0].gathers
 
     @property
     def at_once(self) -> int:

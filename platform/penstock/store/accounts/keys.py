@@ -18,14 +18,23 @@ _INSERT = text("""
     values (:id, :tenant, :name, :hash, :tail, :role, cast(:scopes as text[]), cast(:models as text[]),
             clock_timestamp() + :life)
     on conflict (hash) do nothing returning id""")
-_BY_HASH = text("""
+_ACCESS = """
     select k.hash, k.id as key, k.tenant, k.role, k.scopes, k.models, k.limits as key_limits, t.limits,
            case when t.monthly_budget is null then 'none'
                 when t.budget_state = 'spent' and t.budget_month = date_trunc('month', now(), 'UTC') at time zone 'UTC'
                 then 'spent' else 'open' end as budget
     from api_keys k join tenants t on t.id = k.tenant
-    where k.hash = any(cast(:hashes as bytea[])) and k.revoked_at is null and t.closed_at is null
-      and (k.expires_at is null or k.expires_at > clock_timestamp())""")
+    where k.revoked_at is null and t.closed_at is null and (k.expires_at is null or k.expires_at > clock_timestamp())
+"""
+_BY_HASH = text(f"{_ACCESS} and k.hash = any(cast(:hashes as bytea[]))")
+_BY_SESSION = text(f"""
+    -- That it was seen is written once a minute.
+    with seen as (
+        update sessions set seen_at = clock_timestamp()
+        where hash = :session and :asks and seen_at < clock_timestamp() - interval '1 minute'
+          and seen_at > clock_timestamp() - :idle)
+    {_ACCESS}
+      and k.id = (select s.key from sessions s where s.hash = :session and s.seen_at > clock_timestamp() - :idle)""")
 _COLUMNS = "id, tenant, name, tail, created_at, revoked_at, expires_at, role, scopes, models, last_used_at, replaced_by"
 _FIND = text(f"select {_COLUMNS} from api_keys where id = :id")
 _LIST = text(f"""
@@ -76,19 +85,29 @@ def insert(conn: Connection, access: Access, *, name: str, hash: bytes, tail: st
 
 def access_of(conn: Connection, hashes: Sequence[bytes]) -> dict[bytes, Access]:
     """What the valid keys with these hashes may do, by hash."""
-    return {
-        bytes(row.hash): Access(
-            row.key,
-            row.tenant,
-            Role(row.role),
-            frozenset(map(Scope, row.scopes)),
-            _models(row.models),
-            limits.read(row.limits),
-            limits.read(row.key_limits),
-            Budget(row.budget),
-        )
-        for row in conn.execute(_BY_HASH, {"hashes": list(hashes)})
-    }
+    return {bytes(row.hash): _access(row) for row in conn.execute(_BY_HASH, {"hashes": list(hashes)})}
+
+
+def access_of_session(conn: Connection, session: bytes, *, idle: timedelta, asks: bool) -> Access | None:
+    """What the valid key may do that opened the session with this hash; None if it, or the session, is over.
+
+    A session that `asks` is in use from now on.
+    """
+    row = conn.execute(_BY_SESSION, {"session": session, "idle": idle, "asks": asks}).first()
+    return _access(row) if row else None
+
+
+def _access(row: Row[Any]) -> Access:
+    return Access(
+        row.key,
+        row.tenant,
+        Role(row.role),
+        frozenset(map(Scope, row.scopes)),
+        _models(row.models),
+        limits.read(row.limits),
+        limits.read(row.key_limits),
+        Budget(row.budget),
+    )
 
 
 def find(conn: Connection, id: str) -> ApiKey | None:

@@ -131,10 +131,11 @@ def add_calls(conn: Connection, counted: Mapping[tuple[int, str], tuple[int, int
     conn.execute(_ADD_CALLS, values)
 
 
-def chosen(id: int, version: int, definition: str, member: str, place: int | None) -> ChosenMember:
+def chosen(id: int, version: int, definition: str, member: str, place: int | None, *, gathered: bool) -> ChosenMember:
     """The member that a slice's lines went to; one of before releases that know places has the model alone."""
     found = _read(definition)
-    return ensemble.chosen(id, version, found, found.member(member) if place is None else found.asked[place])
+    asked = found.member(member) if place is None else found.asked[place]
+    return ensemble.chosen(id, version, found, asked, gathered=gathered)
 
 
 def definition(written: str) -> EnsembleDefinition:

@@ -84,8 +84,9 @@ _ASK = text("""
         from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
+_VOTED = text("select agreed, agreement from slices where id = :slice")
 _AGREE = text("""
-    update slices set agreement = :agreement, agreed = :agreed where id = :slice and agreed = 0""")
+    update slices set agreement = :agreement, agreed = :agreed where id = :slice and agreed < :agreed""")
 _WITH_KEYS = text("""
     select plan_key from slices where fold = :fold and plan_key = any(cast(:keys as text[]))""")
 _ASKED_BEFORE = text("select 1 from leases where id = :lease and closed_as = 'settled'")
@@ -94,7 +95,11 @@ _UNASKED = text("""
     update slices set state = 'dropped'
     where fold = any(cast(:slices as bigint[])) and state = 'waiting'""")
 
-_WAITS = text("""
+_REPLACEABLE: Final = """
+    -- Of a route nobody answers in the place of the member that its rules chose: only its classifier is passed over,
+    -- which is asked all lines.
+    (s.picked is null or cast(e.definition as json) ->> 'kind' <> 'route')"""
+_WAITS = text(f"""
     -- Members' slices that wait while nobody serves their model, by batch and model, with how long that is so. A pool
     -- that may serve it wakes it in its time.
     select s.batch, s.model, e.definition,
@@ -104,7 +109,7 @@ _WAITS = text("""
     from (select distinct batch from slices where state = 'waiting' and model is null) gathering
     join batches b on b.id = gathering.batch join slices s on s.batch = b.id
     join ensembles e on e.id = s.ensemble
-    where s.fold is not null and s.state in ('queued', 'ready') and not s.held
+    where s.fold is not null and s.state in ('queued', 'ready') and not s.held and {_REPLACEABLE}
       and b.state = 'in_progress' and b.finish_as is null
       and not exists (
           select from workers w where w.kind = 'gpu' and w.model = s.model and w.state = 'ready'
@@ -115,9 +120,10 @@ _WAITS = text("""
             and h.seen_at > clock_timestamp() - :gone)
     group by s.batch, s.model, e.id, e.definition
     order by s.batch, s.model limit :limit""")
-_PASS_OVER = text("""
-    update slices set state = 'dropped'
-    where batch = :batch and model = :model and fold is not null and state in ('queued', 'ready') and not held""")
+_PASS_OVER = text(f"""
+    update slices s set state = 'dropped' from ensembles e
+    where s.batch = :batch and s.model = :model and s.fold is not null and s.state in ('queued', 'ready') and not s.held
+      and e.id = s.ensemble and {_REPLACEABLE}""")
 
 
 MemberSegment: TypeAlias = tuple[int, Segment]
@@ -144,6 +150,17 @@ class OwnPlan:
 
     key: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Voted:
+    """Lines that a vote decided, and the sum of their agreements."""
+
+    lines: int = 0
+    agreement: float = 0.0
+
+    def __add__(self, other: Voted) -> Voted:
+        return Voted(self.lines + other.lines, self.agreement + other.agreement)
 
 
 @dataclass(frozen=True)
@@ -232,9 +249,15 @@ def ask(
     return conn.execute(_ASKED_BEFORE, {"lease": lease}).first() is not None
 
 
-def agree(conn: Connection, slice: int, agreements: Sequence[float]) -> None:
-    """Note how much the members of a vote agreed on each line of a fold; once."""
-    conn.execute(_AGREE, {"slice": slice, "agreement": sum(agreements), "agreed": len(agreements)})
+def voted(conn: Connection, slice: int) -> Voted:
+    """How a fold's lines were voted so far."""
+    row = conn.execute(_VOTED, {"slice": slice}).one()
+    return Voted(row.agreed, row.agreement)
+
+
+def agree(conn: Connection, slice: int, voted: Voted) -> None:
+    """Note how a fold's lines were voted until now; may be repeated."""
+    conn.execute(_AGREE, {"slice": slice, "agreement": voted.agreement, "agreed": voted.lines})
 
 
 def named(conn: Connection, fold: int, keys: Sequence[str]) -> list[str]:

@@ -113,7 +113,8 @@ _CLAIMED = text("""
     select s.id, l.id as lease, s.batch, s.tenant, b.endpoint, s.model, s.lane_rank, s.deadline, s.tokens,
            coalesce(s.plan_key, b.plan_key) as plan_key,
            s.plan_offset, s.plan_bytes, s.inline, s.lines, s.first_line, s.last_line, s.crashes, s.asked,
-           s.adapter, a.digest as adapter_digest, s.ensemble, s.member, s.place, s.picked, e.version, e.definition,
+           s.adapter, a.digest as adapter_digest, s.ensemble, s.member, s.place, s.picked, s.fold, e.version,
+           e.definition,
            b.dedup, coalesce(b.cache, case when t.cache then 'on' else 'off' end) as cache, b.cache_ttl_seconds,
            (select array_agg(line) from segments g, unnest(g.lines) as line where g.slice = s.id) as recorded,
            (select array_agg(array[p.line, p.deaths]) from suspects p where p.slice = s.id) as suspects
@@ -318,7 +319,8 @@ def _claim(row: Row[Any]) -> Claim:
 def _chosen(row: Row[Any]) -> ChosenMember | None:
     if row.member is None:
         return None
-    return ensembles.chosen(row.ensemble, row.version, row.definition, row.member, row.place)
+    gathered = row.fold is not None
+    return ensembles.chosen(row.ensemble, row.version, row.definition, row.member, row.place, gathered=gathered)
 
 
 def claim_fold(conn: Connection, batch: str, *, holder: UUID, nonce: UUID, ttl: timedelta) -> FoldClaim | None:

@@ -16,15 +16,17 @@ from penstock.api.schemas import ensemble_shapes
 from penstock.api.schemas.ensemble_shapes import DeletedEnsemble, EnsembleList, EnsembleShape
 from penstock.domain.ensembles.definition import (
     LEAST_READS_CHARS,
+    MOST_COST,
     MOST_MEMBERS,
     MOST_PROMPT,
     MOST_READS_CHARS,
-    MOST_RULES,
     MOST_SECONDS,
     MOST_WEIGHT,
     READS_CHARS,
 )
 from penstock.domain.ensembles.ensemble import DEFAULT_TIMEOUT_SECONDS
+from penstock.domain.ensembles.rules import MOST_CLASS_CHARS, MOST_CLASSES, MOST_RULES
+from penstock.domain.ensembles.rules import READS_CHARS as CLASSIFIER_READS_CHARS
 from penstock.service.ensembles import ensembles
 from penstock.service.ensembles.ensembles import MOST_BYTES
 
@@ -52,7 +54,7 @@ class CreateRule(Asked):
         None,
         min_length=1,
         description="`prompt_tokens_over`, `prompt_tokens_under`, `contains_code`, `tools`, `response_format`, "
-        "`metadata`, `regex` (of the last message). Left out: always, so it is the last.",
+        "`metadata`, `regex` (of the last message), `language`, `label`. Left out: always, so it is the last.",
     )
     use: Text = Field(description="A member, by its `model`.")
 
@@ -99,6 +101,29 @@ class CreateJudge(Asked):
     )
 
 
+class CreateClassifier(Asked):
+    """The model that says what a request is about."""
+
+    model: Text = Field(description="A model, `name@alias` or `name@v3`; no ensemble.", min_length=1, max_length=200)
+    labels: list[Annotated[Text, Field(min_length=1, max_length=MOST_CLASS_CHARS)]] = Field(
+        description="What it may say; all different.", min_length=1, max_length=MOST_CLASSES
+    )
+    prompt: Text | None = Field(
+        None,
+        description="With `{request}`, and `{labels}` if it likes, in the places of what it reads.",
+        max_length=MOST_PROMPT,
+    )
+    params: dict[str, Any] = Field(
+        {}, description="Fields of what it is asked; `temperature` 0 and `max_tokens` 1024 unless said."
+    )
+    reads_chars: int | None = Field(
+        None,
+        description=f"Of the last user message: what is longer is cut. {CLASSIFIER_READS_CHARS:,} unless it is said.",
+        ge=LEAST_READS_CHARS,
+        le=MOST_READS_CHARS,
+    )
+
+
 class CreateEnsemble(Asked):
     """What an ensemble is made of, or its next version."""
 
@@ -117,13 +142,18 @@ class CreateEnsemble(Asked):
     default: Text | None = Field(
         None, description="Of a `route`: the member where no rule holds; or a last rule without `when`."
     )
-    extract: CreateExtract | None = Field(None, description="Of a `vote`: how it is read.")
-    tie: Literal["heaviest", "first"] | None = Field(
-        None,
-        description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), or of "
-        "the first.",
+    classifier: CreateClassifier | None = Field(
+        None, description="Of a `route`: asked first where a rule needs a `label`."
     )
-    judge: CreateJudge | None = Field(None, description="Of a `best_of`, or of a `combine` of texts: needed.")
+    extract: CreateExtract | None = Field(None, description="Of a `vote`: how it is read.")
+    tie: Literal["heaviest", "first", "judge"] | None = Field(
+        None,
+        description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), that "
+        "of the first, or the one that the `judge` names.",
+    )
+    judge: CreateJudge | None = Field(
+        None, description="Of a `best_of`, of a `combine` of texts, and of a `vote` with `tie` `judge`: needed."
+    )
     method: Literal["mean", "reciprocal_rank"] | None = Field(
         None, description="Of a `combine` without a judge: of embeddings (`mean`), scores and ranks (either)."
     )
@@ -136,15 +166,24 @@ class CreateEnsemble(Asked):
     accept: CreateAccept | None = Field(None, description="Of a `cascade`, which needs it.")
     on_error: Literal["skip", "fail"] | None = Field(
         None,
-        description="Of all but `route` and `fallback`: a member that gives no answer is passed over (unless it is "
-        "said), or is the request's failure; so is a judge without a verdict.",
+        description="Of all but `fallback`: a member that gives no answer is passed over (unless it is said), or is "
+        "the request's failure; so is a judge without a verdict, and a `route`'s classifier without a label.",
     )
     timeout_seconds: float | None = Field(
         None,
-        description="Of all but `route`: so long a call waits for a member, and a batch for a worker of one; "
+        description="So long a call waits for a member, and a batch for a worker of one; of a `route` for its "
+        "classifier; "
         f"{DEFAULT_TIMEOUT_SECONDS} unless it is said.",
         gt=0,
         le=MOST_SECONDS,
+    )
+    max_cost: float | None = Field(
+        None,
+        description="In the currency of the prices, for each request: once its answers' tokens have cost so much, no "
+        "later member and no judge is asked. Of all that ask somebody later; not of a `route`, of a `vote` whose ties "
+        "no judge decides, or of a `combine` with a `method`.",
+        gt=0,
+        le=MOST_COST,
     )
 
 

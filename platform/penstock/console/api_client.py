@@ -1,0 +1,145 @@
+"""The API client: asks the API's routes inside this process as whoever is logged in.
+
+What a page shows or does is what the API answers to that person's key: rights, limits, tenants, errors and audit are
+its own, and the console can do nothing that the API can't. No connection, no key and no cookie is involved: the
+request's scope says who asks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from penstock.domain.accounts.access import Access
+
+_KEPT: Final = ("type", "asgi", "http_version", "scheme", "root_path", "client", "server", "extensions", "state")
+"""What an inner request has of the outer one; and all that is the platform's own."""
+
+Query = Mapping[str, str | int | None]
+
+
+class ApiProblem(Exception):
+    """The API refused: its status and OpenAI's error object."""
+
+    def __init__(self, status: int, error: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        super().__init__(error["message"])
+        self.status = status
+        self.message: str = error["message"]
+        self.code: str | None = error.get("code")
+        self.param: str | None = error.get("param")
+        self.headers = headers
+
+
+@dataclass(frozen=True)
+class ApiAnswer:
+    """What the API answered, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Its document."""
+        return json.loads(self.body)
+
+
+class ApiClient:
+    """Asks one API; `granted` is the scope's key under which it reads who asks."""
+
+    def __init__(self, api: ASGIApp, granted: str) -> None:
+        self._api = api
+        self._granted = granted
+
+    def of(self, scope: Scope, receive: Receive, access: Access) -> GrantedApi:
+        """Asks for somebody while their request is served."""
+        return GrantedApi(self._api, {**scope, self._granted: access}, receive)
+
+
+class GrantedApi:
+    """Asks the API for one person."""
+
+    def __init__(self, api: ASGIApp, scope: Scope, receive: Receive) -> None:
+        self._api = api
+        self._scope = scope
+        self._receive = receive
+
+    async def get(self, path: str, query: Query | None = None) -> Any:
+        """A document; raises ApiProblem."""
+        return (await self.ask("GET", path, query)).json
+
+    async def post(
+        self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, query: Query | None = None
+    ) -> Any:
+        """What the API says to a POST with this document, or with none; raises ApiProblem."""
+        return (await self.ask("POST", path, query, body, headers)).json
+
+    async def patch(self, path: str, body: Any) -> Any:
+        """What the API says to a PATCH with this document; raises ApiProblem."""
+        return (await self.ask("PATCH", path, None, body)).json
+
+    async def delete(self, path: str) -> Any:
+        """What the API says to a DELETE; raises ApiProblem."""
+        return (await self.ask("DELETE", path)).json
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ApiAnswer:
+        """The answer, whole, of whatever media type; raises ApiProblem."""
+        sent = b"" if body is None else json.dumps(body).encode()
+        given = {"content-type": "application/json", "content-length": str(len(sent)), **(headers or {})}
+        waiting = [{"type": "http.request", "body": sent, "more_body": False}]
+
+        async def receive() -> Message:
+            return waiting.pop() if waiting else await self._receive()
+
+        status, pieces = 500, bytearray()
+        head: dict[str, str] = {}
+
+        async def send(message: Message) -> None:
+            nonlocal status, head
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+            elif message["type"] == "http.response.body":
+                pieces.extend(message.get("body", b""))
+
+        scope = self._inner(method, path, query, given)
+        scope.pop("penstock.head", None)  # a page is made of whole answers, also where only its head is wanted
+        await self._api(scope, receive, send)
+        if status >= 400:
+            raise ApiProblem(status, json.loads(pieces)["error"], head)
+        return ApiAnswer(status, head, bytes(pieces))
+
+    async def relay(self, method: str, path: str, send: Send, query: Query | None = None) -> None:
+        """Let the API itself answer the browser's request, body, ranges and stream as they come."""
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+        passed = {name: named[name] for name in _PASSED if name in named}
+        await self._api(self._inner(method, path, query, passed), self._receive, send)
+
+    def _inner(self, method: str, path: str, query: Query | None, headers: Mapping[str, str]) -> Scope:
+        outer = self._scope
+        root = outer.get("root_path", "")
+        asked = {name: value for name, value in (query or {}).items() if value is not None}
+        own = {name: value for name, value in outer.items() if name in _KEPT or name.startswith("penstock.")}
+        return own | {
+            "method": method,
+            "path": root + path,
+            "raw_path": (root + path).encode(),
+            "query_string": urlencode(asked, doseq=True).encode(),
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        }
+
+
+_PASSED: Final = ("content-type", "content-length", "range", "if-range", "if-none-match", "accept-encoding")
+"""Of what the browser's request says, this goes on to the API; never its cookie."""

@@ -1,0 +1,65 @@
+"""Pages: templates filled in. Everything that is put in is text: nothing of a client's or a model's is ever markup."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from fastapi import Request, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse
+
+import penstock
+from penstock.console import assets, batch_words, navigation, words
+from penstock.console.session import Visitor
+
+_FILTERS: Final = (
+    batch_words.shown_status, batch_words.left, batch_words.expected_short, batch_words.total_cost,
+    words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
+    words.visible,
+)  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("penstock.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {one.__name__: one for one in _FILTERS}
+    made.globals["version"] = penstock.__version__
+    return made
+
+
+def page(request: Request, visitor: Visitor | None, template: str, status: int = 200, **values: Any) -> Response:
+    """A whole page for somebody; `values` is what its template names."""
+    return HTMLResponse(text(request, visitor, template, **values), status)
+
+
+def text(request: Request, visitor: Visitor | None, template: str, **values: Any) -> str:
+    """A template filled in: a page, or a part of one."""
+    root = str(request.scope.get("root_path", ""))
+
+    def url(path: str) -> str:
+        """Where a page of the console is."""
+        return f"{root}{navigation.BASE}{path}"
+
+    given: dict[str, Any] = {
+        "url": url,
+        "asset": lambda file: root + assets.path_of(file),
+        "visitor": visitor,
+        "menu": navigation.menu(visitor.operates) if visitor else (),
+        "here": request.url.path.removeprefix(root + navigation.BASE),
+        "notice": request.query_params.get("done"),
+        "notices": {},
+    }
+    return _environment().get_template(template).render(given | values)
+
+
+def redirect(request: Request, path: str) -> Response:
+    """To another page of the console, which is asked for with GET."""
+    root = str(request.scope.get("root_path", ""))
+    return RedirectResponse(f"{root}{navigation.BASE}{path}", 303)

@@ -1,0 +1,1 @@
+"""Pages of the console: each file is one noun's."""
