@@ -38,9 +38,12 @@ class Sent(Protocol):
 
 
 LATER: Final = """
-    (s.place > 0 and cast(e.definition as json) ->> 'kind' in ('fallback', 'cascade')
-     or s.place >= json_array_length(cast(e.definition as json) -> 'members'))"""
-"""A member `s` of `e` that is asked once others were: of some kinds all but the first, and a judge."""
+    (s.fold is not null and case cast(e.definition as json) ->> 'kind'
+        when 'fallback' then s.place > 0 when 'cascade' then s.place > 0
+        when 'route' then s.place < json_array_length(cast(e.definition as json) -> 'members')
+        else s.place >= json_array_length(cast(e.definition as json) -> 'members') end)"""
+"""A member `s` of `e` that is asked once others were: of those in turn all but the first, a judge, and whoever a
+classifier may name."""
 MUST_NOT_BE: Final = {
     "what a judge is asked is a part of the plan, and intended still": """
         select i.blob_key from intents i join slices s on s.plan_key = i.blob_key join batches b on b.id = s.batch
@@ -66,7 +69,7 @@ MUST_NOT_BE: Final = {
         where s.picked is not null and g.created_at < s.released_at""",
     "a later member was never asked, and answered": f"""
         select s.id from slices s join ensembles e on e.id = s.ensemble join segments g on g.slice = s.id
-        where s.fold is not null and s.picked is null and {LATER}""",
+        where s.picked is null and {LATER}""",
 }
 
 
