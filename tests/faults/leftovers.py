@@ -9,6 +9,7 @@ import psycopg
 
 _NAMED = """
     select blob_key from files
+    union select index_key from files where index_key is not null
     union select blob_key from upload_parts
     union select blob_key from segments where blob_key is not null
     union
@@ -21,6 +22,7 @@ _NAMED = """
     union select input_key from batches where input_key is not null"""
 _NEEDED = """
     select blob_key from files union select blob_key from upload_parts
+    union select index_key from files where index_key is not null
     union select blob_key from segments where blob_key is not null"""
 
 
