@@ -67,7 +67,10 @@ class Fleet:
             for model in ("chat", "chat", "sql"):
                 made = api.post("/v1/jobs", json={"model": model, "requests": lines})
                 assert made.status_code == 200, made.text
-            self.job = made.json()["id"]
+            long = [{"body": {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 16_000}}] * 40
+            made = api.post("/v1/jobs", json={"model": "tiny", "requests": long, "completion_window": "1h"})
+            assert made.status_code == 200, made.text
+            self.late = made.json()["id"]
             made = api.post(
                 "/v1/pools",
                 json={"name": "gpus", "device": "l4", "versions": [{"version": "chat"}, {"version": "sql@v1"}]},

@@ -51,8 +51,8 @@ def switched(decision: dict[str, Any]) -> str:
 def why_switched(decision: dict[str, Any]) -> str:
     """Why a pool decided so, in a sentence."""
     names = {end: version_name(decision[end]) if decision[end] else "nobody" for end in ("leaves", "comes")}
-    told = _WHY.get(decision["why"], decision["why"]).format(**names)
-    return f"{told[:1].upper()}{told[1:]}."
+    told = _WHY.get(decision["why"])
+    return f"{told[:1].upper()}{told[1:]}.".format(**names) if told else str(decision["why"])
 
 
 def unkept(one: dict[str, Any]) -> str:
