@@ -37,13 +37,15 @@ def settings(shared_database_url: str, valkey_url: str, tmp_path_factory: pytest
 
 def test_each_page_of_an_empty_platform_says_what_fills_it(chromium: Browser, url: str) -> None:
     with opened(chromium, url, KEY) as page:
-        for name in PAGES:
+        for name in ("overview", "workers", "models"):
             page.goto(f"/console/{name}")
             page.get_by_text("Live", exact=True).wait_for()
             look(page, f"{name}-empty")
         page.goto("/console/overview")
         assert page.get_by_text("No keeper ticks").count() == 1
         assert page.locator("pre", has_text="penstock keeper").count() == 1
+        page.goto("/console/lanes")
+        assert page.get_by_text("nothing open").count() == 3
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,10 @@ async def model(request: Request, visitor: LoggedInOperator, model: str, after: 
 async def _done(visitor: Visitor, act: str, form: SentForm) -> None:
     if act == "promote":
         share = form["weight"]
-        body = {"version": form["version"].rpartition("@")[2], "weight": int(share) if share.isdecimal() else share}
+        body = {
+            "version": form["version"].rpartition("@")[2],
+            "weight": int(share) if share.isdecimal() and len(share) < 10 else share,
+        }
         await visitor.api.post(f"/v1/model_aliases/{form['alias']}/promote", body)
     elif act == "rollback":
         await visitor.api.post(f"/v1/model_aliases/{form['alias']}/rollback")

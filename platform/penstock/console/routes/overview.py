@@ -68,7 +68,7 @@ async def _samples(api: GrantedApi, span: Span, model: str) -> list[dict[str, An
     until = int(time.time())
     query: dict[str, Any] = {"since": until - _SECONDS[span], "step": _SECONDS[span] // _POINTS}
     asked = [api.get("/v1/admin/samples", query | {"series": series, "model": model or None}) for series in _SERIES]
-    return await asyncio.gather(*asked)
+    return list(await asyncio.gather(*asked))
 
 
 def _charts(found: list[dict[str, Any]], promised: float | None) -> list[TimeChart]:
