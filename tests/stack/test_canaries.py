@@ -44,7 +44,7 @@ PLACES: Places = {
     # writes its command line over it: `tests/stack/test_child_environment.py` says what is in it.)
     "key": {"file key", "environ of api", "output of up"},  # shown once, when it is made
     "ingress-token": {"file ingress-token", "environ of api"},
-    "metrics-token": {"file metrics-token", "environ of api", "environ of gpu"},
+    "metrics-token": {"file metrics-token", "environ of api"},
     "secret-keys": {"file secret-keys"},
     "flower-password": {"file flower-password", "environ of flower"},
     "valkey password": {f"environ of {name}" for name in ("api", "keeper", "flower")},
