@@ -49,8 +49,8 @@ class ScrapeTarget(BaseModel):
 
     targets: list[str] = Field(description="Host and port, of one process.", examples=[["10.0.0.7:8400"]])
     labels: dict[str, str] = Field(
-        description="`kind` (`api` or `worker`), a worker's `worker`, `model` and `region`, and where its page is.",
-        examples=[{"kind": "worker", "worker": "3f2a9c01", "__scheme__": "http", "__metrics_path__": "/metrics"}],
+        description="`role` (`api` or `worker`), a worker's `worker`, `model` and `region`, and where its page is.",
+        examples=[{"role": "worker", "worker": "3f2a9c01", "__scheme__": "http", "__metrics_path__": "/metrics"}],
     )
 
 
@@ -58,10 +58,10 @@ class ScrapeTarget(BaseModel):
 async def targets(request: Request, here: Here) -> list[ScrapeTarget]:
     """Prometheus' HTTP service discovery: this API under the address it was asked at, and each gpu worker's ingress."""
     _allow(request, here.settings)
-    found = [_target(str(request.base_url), {"kind": "api"})]
+    found = [_target(str(request.base_url), {"role": "api"})]
     for ingress in here.directory.ingresses:
         worker, model, region = worker_labels(ingress)
-        found.append(_target(ingress.url, {"kind": "worker", "worker": worker, "model": model, "region": region}))
+        found.append(_target(ingress.url, {"role": "worker", "worker": worker, "model": model, "region": region}))
     return found
 
 

@@ -53,9 +53,7 @@ class Ingresses(Collector):
             ("ingress_tokens_per_second", "Batch tokens recorded a second.", lambda load: load.tokens_per_second),
         )
         for name, words, value in shown:
-            yield _gauge(
-                name, words, labels, [(of, float(value(load))) for of, load in ingresses]
-            )
+            yield _gauge(name, words, labels, [(of, float(value(load))) for of, load in ingresses])
         budgets = [
             ((*worker_labels(ingress), ingress.load.reason), float(ingress.load.budget)) for ingress in ingresses
         ]
