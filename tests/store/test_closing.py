@@ -22,9 +22,8 @@ def counts(batch: Batch) -> tuple[int, int, int]:
 
 
 def test_each_batch_that_ends_is_counted_once_for_metrics_however_many_keepers_count(world: World) -> None:
-    one, late = world.batch(2), world.batch(1)
-    world.drain(one)
-    world.overdue(late)
+    world.drain(world.batch(2))
+    late = world.batch(1)
     world.expire(late)
     world.assemble(late)
     assert [world.db.run(tally.ended) for _ in range(2)] == [2, 0]

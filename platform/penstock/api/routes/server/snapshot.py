@@ -54,9 +54,7 @@ class Ingresses(Collector):
         )
         for name, words, value in shown:
             yield _gauge(name, words, labels, [(of, float(value(load))) for of, load in ingresses])
-        budgets = [
-            ((*worker_labels(ingress), ingress.load.reason), float(ingress.load.budget)) for ingress in ingresses
-        ]
+        budgets = [((*of, load.reason), float(load.budget)) for of, load in ingresses]
         words = "Batch lines that may be in the engine, and why no more and no fewer."
         yield _gauge("ingress_budget", words, [*labels, "reason"], budgets)
 
