@@ -37,8 +37,8 @@ def named() -> set[str]:
 
 
 def told(page: str) -> set[str]:
-    """Every name that Prometheus makes of a page: of a histogram its series."""
-    found = set()
+    """Every name that Prometheus makes of a page: of its samples, and of what has a type and happened to nobody yet."""
+    found = set(re.findall(r"^([a-z_:][a-z0-9_:]*)[{ ]", page, re.MULTILINE))
     for name, kind in re.findall(r"^# TYPE (\S+) (\w+)$", page, re.MULTILINE):
         found |= {f"{name}_{part}" for part in ("bucket", "count", "sum")} if kind == "histogram" else {name}
     return found
