@@ -103,7 +103,7 @@ typed = all((Path(one.__file__).parent / "py.typed").is_file() for one in (penst
 print(version("penstock"), len(list(ScriptDirectory.from_config(config).walk_revisions())), "typed" if typed else "-")
 """
 
-# The console's first page, as a browser gets it, and each asset that the source tree has, under the name it is asked by.
+# The console's first page, as a browser gets it, and each asset that the source tree has.
 _OPEN_CONSOLE = f"""
 import asyncio, httpx
 from penstock.console import assets
