@@ -37,6 +37,20 @@ COUNTED: Final = {
 }
 """Every name that may be counted, and what it means."""
 
+INCIDENTS: Final = (
+    "lease_reaped",
+    "lease_lost",
+    "answers_dropped",
+    "engine_death",
+    "line_crashed",
+    "webhook_given_up",
+    "pool_switches_failed",
+    "pool_member_killed",
+    "pool_start_failed",
+    "pool_sleep_failed",
+)
+"""Of those: what went wrong, and is kept with its time for a week (store/work/incidents.py)."""
+
 LABELLED: Final = {
     "pool_switches": "reason",
     "pool_switch_seconds": "reason",

@@ -225,9 +225,9 @@ def lost(tx: Transaction, dropped: int, leases: int = 1) -> None:
     counts.add(tx.conn, "lease_lost", leases)
 
 
-def count(tx: Transaction, name: str, by: int = 1) -> None:
-    """Count a rare event for the whole platform."""
-    counts.add(tx.conn, name, by)
+def count(tx: Transaction, name: str, by: int = 1, about: str = "") -> None:
+    """Count a rare event for the whole platform; `about` is the id of what it met."""
+    counts.add(tx.conn, name, by, about)
 
 
 def unreadable(tx: Transaction, claim: Claim) -> None:
