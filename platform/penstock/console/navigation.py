@@ -33,7 +33,7 @@ class MenuEntry:
 
 SUBMIT: Final = (MenuEntry("Batches", "/batches", also=("/jobs",)),)
 """For everybody: what is their tenant's."""
-OPERATE: Final[tuple[MenuEntry, ...]] = ()
+OPERATE: Final = (MenuEntry("Tenants", "/tenants", also=("/erasures",)),)
 """For operators: what is over all tenants."""
 
 
