@@ -31,9 +31,18 @@ class MenuEntry:
         return any(here == one or here.startswith(f"{one}/") for one in (self.path, *self.also))
 
 
-SUBMIT: Final = (MenuEntry("Batches", "/batches", also=("/jobs",)),)
+SUBMIT: Final = (
+    MenuEntry("Batches", "/batches", also=("/jobs",)),
+    MenuEntry("Files", "/files"),
+    MenuEntry("Webhooks", "/webhooks"),
+    MenuEntry("Limits", "/limits"),
+)
 """For everybody: what is their tenant's."""
-OPERATE: Final = (MenuEntry("Tenants", "/tenants", also=("/erasures",)),)
+OPERATE: Final = (
+    MenuEntry("Tenants", "/tenants", also=("/erasures",)),
+    MenuEntry("Recovery", "/recovery"),
+    MenuEntry("Audit", "/audit"),
+)
 """For operators: what is over all tenants."""
 
 
