@@ -35,6 +35,7 @@ SUBMIT: Final = (
     MenuEntry("Batches", "/batches", also=("/jobs",)),
     MenuEntry("Files", "/files"),
     MenuEntry("Webhooks", "/webhooks"),
+    MenuEntry("Usage", "/usage"),
     MenuEntry("Limits", "/limits"),
 )
 """For everybody: what is their tenant's."""

@@ -1,4 +1,4 @@
-"""`/console/tenants/{tenant}/keys`: a tenant's API keys: made (and told once), rotated, limited, revoked. For operators.
+"""`/console/tenants/{tenant}/keys`: API keys of a tenant: made (and told once), rotated, limited, revoked.
 
 A key that was made is in the answer to its POST alone: in no address, so that no log and no history has it.
 """

@@ -131,7 +131,7 @@ async def _shown(
     values = {
         "endpoint": found,
         "list": deliveries,
-        "status": status,
+        "shown_status": status,
         "is_first": after is None,
         "next": following(deliveries, status=status),
         "first": first(status=status),

@@ -78,6 +78,4 @@ def budget(tx: Transaction, tenant: str) -> tuple[TenantBudget | None, str | Non
 def of_tenant(tx: Transaction, tenant: str, given: Limits, settings: LimitSettings) -> list[TenantLimitUse]:
     """Every limit of a tenant, with its default, what is set (`given`), and how much there is of what is kept."""
     kept = _kept(tx, tenant)
-    return [
-        TenantLimitUse(name, defaults.limit(name, {}, settings), given.get(name), kept.get(name)) for name in RULES
-    ]
+    return [TenantLimitUse(name, defaults.limit(name, {}, settings), given.get(name), kept.get(name)) for name in RULES]
