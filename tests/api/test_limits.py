@@ -239,7 +239,7 @@ def test_an_operator_sees_every_limit_of_a_tenant_with_its_default_and_what_is_u
     assert found.keys() == set(LimitName)
     assert (found["files"]["default"], found["files"]["given"], found["files"]["used"]) == (1_000_000, 7, 0)
     assert (found["api_keys"]["given"], found["api_keys"]["used"]) == (None, 1)
-    assert found["requests_per_minute"]["of_keys"] and not found["files"]["of_keys"]
+    assert (found["requests_per_minute"]["of_keys"], found["files"]["of_keys"]) == (True, False)
     assert found["requests_per_minute"]["used"] is None, "rates are counted elsewhere"
     assert (answer["budget"]["limit"], answer["budget"]["state"]) == ("12.5", "open")
     error(client.get("/v1/admin/tenants/nobody/limits/used"), 404)

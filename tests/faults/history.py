@@ -384,12 +384,14 @@ def rows_that_must_not_be(database: psycopg.Connection[Any]) -> dict[str, list[s
 
 _NAMED = """
     select blob_key from files
+    union select index_key from files where index_key is not null
     union select blob_key from upload_parts
     union select blob_key from segments where blob_key is not null
     union select plan_key from batches where plan_key is not null
     union select input_key from batches where input_key is not null"""
 _NEEDED = """
     select blob_key from files union select blob_key from upload_parts
+    union select index_key from files where index_key is not null
     union select blob_key from segments where blob_key is not null"""
 
 

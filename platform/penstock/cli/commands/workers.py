@@ -15,7 +15,7 @@ from penstock.cli.kept_shown import Watch, once_or_kept
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient, newest
 from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
-from penstock.cli.watch import duration
+from penstock.domain.work.batch_words import duration
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:

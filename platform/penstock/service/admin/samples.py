@@ -16,7 +16,7 @@ from penstock.settings.dispatch import DispatchSettings
 from penstock.store.batches import batches
 from penstock.store.fleet import workers
 from penstock.store.work import open_work, samples
-from penstock.store.work.samples import Flow, Reading, Sample
+from penstock.store.work.samples import Flow, Reading, TickSample
 
 MOST_POINTS: Final = 1_500
 """Of all that one answer holds."""
@@ -129,13 +129,13 @@ def chart(
     return Chart(step, tuple(at + width for at in times), curves, left_out)
 
 
-def _rows(seen: Sequence[ModelOverview], flow: Sequence[Flow]) -> list[Sample]:
+def _rows(seen: Sequence[ModelOverview], flow: Sequence[Flow]) -> list[TickSample]:
     """A row for each model and lane with anything in it, for each model, each lane, and for all."""
-    cells: dict[tuple[str, str], Sample] = {}
+    cells: dict[tuple[str, str], TickSample] = {}
 
     def add(model: str, lane: str, **by: float) -> None:
         for key in {(model, lane), (model, ""), ("", lane), ("", "")}:
-            one = cells.get(key) or Sample(*key)
+            one = cells.get(key) or TickSample(*key)
             cells[key] = replace(one, **{name: getattr(one, name) + value for name, value in by.items()})
 
     add("", "")
@@ -157,7 +157,7 @@ def _rows(seen: Sequence[ModelOverview], flow: Sequence[Flow]) -> list[Sample]:
     return list(cells.values())
 
 
-def _with_ttft(one: Sample, histogram: Sequence[int]) -> Sample:
+def _with_ttft(one: TickSample, histogram: Sequence[int]) -> TickSample:
     p50, p95 = percentile_ms(histogram, 0.5), percentile_ms(histogram, 0.95)
     return replace(one, ttft_p50_ms=p50, ttft_p95_ms=p95)
 

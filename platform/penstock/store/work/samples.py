@@ -80,7 +80,7 @@ _READ = """
 
 
 @dataclass(frozen=True)
-class Sample:
+class TickSample:
     """One model's and lane's numbers of one tick."""
 
     model: str
@@ -135,7 +135,7 @@ def flow(conn: Connection, at: datetime) -> list[Flow]:
     return [Flow(**row._mapping) for row in rows]
 
 
-def write(conn: Connection, at: datetime, found: Sequence[Sample]) -> None:
+def write(conn: Connection, at: datetime, found: Sequence[TickSample]) -> None:
     """Write a tick that was begun, and the minute that has ended with it or before it."""
     conn.execute(_WRITE, {"at": at, "rows": json.dumps([asdict(one) for one in found])})
     conn.execute(_FOLD, {"at": at.replace(second=0, microsecond=0)})
