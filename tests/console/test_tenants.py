@@ -75,7 +75,9 @@ def test_an_operator_makes_a_tenant_gives_it_a_key_limits_it_and_erases_it(chrom
 def test_a_key_is_in_its_own_answer_only(url: str, db: Database) -> None:
     id, _ = db.run(keys.create, "once", "first")
     with desk(url, KEY) as client:
-        made = client.post("/console/tenants/once/keys", data={"name": "shown once", "role": "tenant"})
+        form = {"name": "shown once", "role": "tenant"}
+        assert client.post("/console/tenants/once/keys", data=form).status_code == 400, "no scope is not every scope"
+        made = client.post("/console/tenants/once/keys", data=form | {"scopes": "files"})
         value = secret_of(made)
         assert (made.status_code, made.headers["cache-control"]) == (200, "no-store")
         for path in ("/console/tenants/once", f"/console/tenants/once/keys/{id}", "/console/audit?tenant=once"):
@@ -99,8 +101,9 @@ def test_pages_of_tenants_are_for_operators_only(url: str, db: Database, tenant_
             for act in ("rotate", "revoke", "limits"):
                 assert client.post(f"/console/tenants/other/keys/{id}/{act}").status_code == 403, act
     with desk(url, KEY) as client:
+        form = {"name": "x", "role": "tenant", "scopes": "files"}
         assert client.get("/console/tenants/nobody").status_code == 404
-        assert client.post("/console/tenants/nobody/keys", data={"name": "x", "role": "tenant"}).status_code == 404
+        assert client.post("/console/tenants/nobody/keys", data=form).status_code == 404
         assert client.get("/console/tenants/nobody").status_code == 404, "nobody made it by the way"
 
 

@@ -30,9 +30,10 @@ async def create(request: Request, visitor: LoggedInOperator, tenant: str, form:
     """Make a key, and show it."""
     try:
         days = whole_or_none(form["days"], "days")
-        asked: dict[str, Any] = {"name": form["name"], "tenant": tenant, "role": form["role"]}
-        if scopes := form.all("scopes"):
-            asked["scopes"] = scopes
+        scopes = form.all("scopes")
+        if not scopes:  # to the API none would be all
+            raise Refused("Choose at least one thing that the key may work with.", "scopes")
+        asked: dict[str, Any] = {"name": form["name"], "tenant": tenant, "role": form["role"], "scopes": scopes}
         if models := form["models"].split():
             asked["models"] = models
         if days is not None:
