@@ -8,7 +8,7 @@ from typing import Final
 _MOST_DIGITS: Final = 16
 
 
-class Refused(Exception):
+class FormRefused(Exception):
     """A form can't be taken as it is; its words are for whoever typed it."""
 
     status: Final = 400
@@ -26,7 +26,7 @@ def whole_or_none(typed: str, name: str) -> int | None:
         return None
     if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS:
         return int(digits)
-    raise Refused(f"{name} is a whole number, or empty.", name)
+    raise FormRefused(f"{name} is a whole number, or empty.", name)
 
 
 def decimal_or_none(typed: str, name: str) -> float | None:
@@ -38,5 +38,5 @@ def decimal_or_none(typed: str, name: str) -> float | None:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise Refused(f"{name} is a number.", name)
+        raise FormRefused(f"{name} is a number.", name)
     return number

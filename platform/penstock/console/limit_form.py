@@ -12,7 +12,7 @@ BUDGET: Final = "monthly_budget"
 
 
 def changes(form: SentForm) -> dict[str, Any]:
-    """What was changed, as the API takes it: a number, or None for a default; raises Refused.
+    """What was changed, as the API takes it: a number, or None for a default; raises FormRefused.
 
     Who changes one limit leaves the others as somebody else may have set them meanwhile.
     """

@@ -82,18 +82,34 @@ PageToken = Annotated[str | None, Query(max_length=20, description="`next_page` 
 class UsageAsked:
     """Which usage is asked for."""
 
-    start_time: Start
-    end_time: End = None
-    bucket_width: Width = "1d"
-    limit: Limit = None
-    group_by: GroupBy = None
-    models: Models = None
-    page: PageToken = None
+    start_time: int
+    end_time: int | None
+    bucket_width: Literal["1h", "1d"]
+    limit: int | None
+    group_by: list[Group] | None
+    models: list[str] | None
+    page: str | None
+
+
+async def _asked(
+    start_time: Start,
+    end_time: End = None,
+    bucket_width: Width = "1d",
+    limit: Limit = None,
+    group_by: GroupBy = None,
+    models: Models = None,
+    page: PageToken = None,
+) -> UsageAsked:
+    return UsageAsked(start_time, end_time, bucket_width, limit, group_by, models, page)
+
+
+AskedUsage = Annotated[UsageAsked, Depends(_asked)]
+"""The query of a request for usage."""
 
 
 @router.get("/usage", summary="What was used, and its cost")
 @router.get("/organization/usage/completions", summary="The same under OpenAI's path")
-async def get_usage(tenant: Tenant, here: Here, asked: Annotated[UsageAsked, Depends()]) -> UsagePage:
+async def get_usage(tenant: Tenant, here: Here, asked: AskedUsage) -> UsagePage:
     """Tokens, GPU-seconds and cost of the tenant's recorded lines and waiting calls, in buckets of time."""
     return await of_tenant(here, tenant, asked)
 

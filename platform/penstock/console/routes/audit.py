@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem
-from penstock.console.form_values import Refused
+from penstock.console.form_values import FormRefused
 from penstock.console.navigation import BASE
 from penstock.console.paging import After, first, following
 from penstock.console.session import LoggedInOperator
@@ -36,7 +36,7 @@ async def audit(
     try:
         query = {"tenant": asked["tenant"] or None, "action": asked["action"] or None, "since": _unix(asked["since"])}
         found = await visitor.api.get("/v1/admin/audit", query | {"after": after, "limit": 50})
-    except (ApiProblem, Refused) as refused:
+    except (ApiProblem, FormRefused) as refused:
         problem = refused
     values = {
         "list": found,
@@ -56,5 +56,5 @@ def _unix(day: str) -> int | None:
     try:
         at = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        raise Refused("since is a day: 2026-11-30.", "since") from None
+        raise FormRefused("since is a day: 2026-11-30.", "since") from None
     return max(0, int(at.timestamp()))

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem
-from penstock.console.form_values import Refused
+from penstock.console.form_values import FormRefused
 from penstock.console.navigation import BASE
 from penstock.console.paging import After, first, following
 from penstock.console.relayed import RelayedAnswer
@@ -45,7 +45,7 @@ async def upload(request: Request, visitor: LoggedIn) -> Response:
     await visitor.api.relay("POST", "/v1/files", keep)
     told = json.loads(answer)
     if status >= 400:
-        return await _listed(request, visitor, "", None, Refused(told["error"]["message"]), status)
+        return await _listed(request, visitor, "", None, FormRefused(told["error"]["message"]), status)
     return pages.redirect(request, f"/files/{told['id']}?done=uploaded")
 
 
@@ -75,7 +75,7 @@ async def _listed(
     visitor: Visitor,
     purpose: str,
     after: str | None,
-    problem: Refused | ApiProblem | None = None,
+    problem: FormRefused | ApiProblem | None = None,
     status: int = 200,
 ) -> Response:
     found = await visitor.api.get("/v1/files", {"purpose": purpose or None, "after": after, "limit": 50})

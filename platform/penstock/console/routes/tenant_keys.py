@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.console import limit_form, pages
 from penstock.console.api_client import ApiProblem
-from penstock.console.form_values import Refused, whole_or_none
+from penstock.console.form_values import FormRefused, whole_or_none
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.routes import tenants
@@ -32,7 +32,7 @@ async def create(request: Request, visitor: LoggedInOperator, tenant: str, form:
         days = whole_or_none(form["days"], "days")
         scopes = form.all("scopes")
         if not scopes:  # to the API none would be all
-            raise Refused("Choose at least one thing that the key may work with.", "scopes")
+            raise FormRefused("Choose at least one thing that the key may work with.", "scopes")
         asked: dict[str, Any] = {"name": form["name"], "tenant": tenant, "role": form["role"], "scopes": scopes}
         if models := form["models"].split():
             asked["models"] = models
@@ -41,7 +41,7 @@ async def create(request: Request, visitor: LoggedInOperator, tenant: str, form:
         # A tenant that is not there is not made by the way, by a name that was mistyped in an address.
         await visitor.api.get(f"/v1/admin/tenants/{tenant}")
         made = await visitor.api.post("/v1/admin/api_keys", asked)
-    except (ApiProblem, Refused) as problem:
+    except (ApiProblem, FormRefused) as problem:
         return await tenants.shown(request, visitor, tenant, problem, at="key", typed=form)
     return _told(request, visitor, made)
 
@@ -59,7 +59,7 @@ async def rotate(request: Request, visitor: LoggedInOperator, tenant: str, key: 
         hours = whole_or_none(form["hours"], "hours")
         overlap = {} if hours is None else {"overlap_seconds": hours * 3_600}
         made = await visitor.api.post(f"/v1/admin/api_keys/{key}/rotate", overlap)
-    except (ApiProblem, Refused) as problem:
+    except (ApiProblem, FormRefused) as problem:
         return await _shown(request, visitor, key, problem, at="rotate", typed=form)
     return _told(request, visitor, made)
 
@@ -77,7 +77,7 @@ async def set_limits(request: Request, visitor: LoggedInOperator, tenant: str, k
     try:
         if asked := limit_form.changes(form):
             await visitor.api.post(f"/v1/admin/api_keys/{key}/limits", asked)
-    except (ApiProblem, Refused) as problem:
+    except (ApiProblem, FormRefused) as problem:
         return await _shown(request, visitor, key, problem, at="limits", typed=form)
     return pages.redirect(request, f"/tenants/{tenant}/keys/{key}?done=limits")
 
@@ -86,7 +86,7 @@ async def _shown(
     request: Request,
     visitor: Visitor,
     key: str,
-    problem: ApiProblem | Refused | None = None,
+    problem: ApiProblem | FormRefused | None = None,
     *,
     at: str = "",
     typed: SentForm | None = None,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.console import limit_form, pages, usage_sums
 from penstock.console.api_client import ApiProblem
-from penstock.console.form_values import Refused, decimal_or_none, whole_or_none
+from penstock.console.form_values import FormRefused, decimal_or_none, whole_or_none
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.paging import After, following
@@ -61,7 +61,7 @@ async def change(request: Request, visitor: LoggedInOperator, tenant: str, form:
         if asked["weight"] is None:
             del asked["weight"]
         await visitor.api.post(f"/v1/admin/tenants/{tenant}", asked)
-    except (ApiProblem, Refused) as problem:
+    except (ApiProblem, FormRefused) as problem:
         return await shown(request, visitor, tenant, problem, at="change", typed=form)
     return pages.redirect(request, f"/tenants/{tenant}?done=changed")
 
@@ -72,7 +72,7 @@ async def set_limits(request: Request, visitor: LoggedInOperator, tenant: str, f
     try:
         if asked := limit_form.changes(form):
             await visitor.api.post(f"/v1/admin/tenants/{tenant}/limits", asked)
-    except (ApiProblem, Refused) as problem:
+    except (ApiProblem, FormRefused) as problem:
         return await shown(request, visitor, tenant, problem, at="limits", typed=form)
     return pages.redirect(request, f"/tenants/{tenant}?done=limits")
 
@@ -82,9 +82,9 @@ async def erase(request: Request, visitor: LoggedInOperator, tenant: str, form: 
     """Erase a tenant whose name was typed."""
     try:
         if form["name"] != tenant:
-            raise Refused("Nothing was erased: the name that was typed is not this tenant's.")
+            raise FormRefused("Nothing was erased: the name that was typed is not this tenant's.")
         begun = await visitor.api.delete(f"/v1/admin/tenants/{tenant}")
-    except (ApiProblem, Refused) as problem:
+    except (ApiProblem, FormRefused) as problem:
         return await shown(request, visitor, tenant, problem, at="erase", typed=form)
     return pages.redirect(request, f"/erasures/{begun['id']}")
 
@@ -100,7 +100,7 @@ async def shown(
     request: Request,
     visitor: Visitor,
     tenant: str,
-    problem: ApiProblem | Refused | None = None,
+    problem: ApiProblem | FormRefused | None = None,
     *,
     at: str = "",
     typed: SentForm | None = None,

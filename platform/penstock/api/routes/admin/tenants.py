@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from penstock.api.auth import Acting, Operator
@@ -12,7 +12,7 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
 from penstock.api.routes import usage
-from penstock.api.routes.usage import UsageAsked, UsagePage
+from penstock.api.routes.usage import AskedUsage, UsagePage
 from penstock.api.schemas import admin_shapes
 from penstock.api.schemas.admin_shapes import ErasureShape, TenantShape
 from penstock.api.schemas.paging import After, Limit
@@ -71,9 +71,7 @@ async def get_tenant(tenant_id: str, operator: Operator, here: Here) -> TenantSh
 
 
 @router.get("/{tenant_id}/usage", summary="What a tenant used, and its cost")
-async def get_tenant_usage(
-    tenant_id: str, operator: Operator, here: Here, asked: Annotated[UsageAsked, Depends()]
-) -> UsagePage:
+async def get_tenant_usage(tenant_id: str, operator: Operator, here: Here, asked: AskedUsage) -> UsagePage:
     """The same as `/v1/usage` tells the tenant."""
     await here.db.autocommit(tenants.get, tenant_id)
     return await usage.of_tenant(here, tenant_id, asked)
