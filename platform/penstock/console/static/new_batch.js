@@ -1,6 +1,5 @@
 // New batch: the file goes up in parts while a worker reads it; once both are done, the page of the file comes.
 "use strict";
-
 {
   const part = (name) => document.querySelector(`[data-${name}]`);
   const form = document.getElementById("new-batch"), work = document.getElementById("new-batch-work");
@@ -24,69 +23,59 @@
   for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     drop.addEventListener(kind, (event) => {
       event.preventDefault();
-      drop.classList.toggle("over", kind.startsWith("drage") || kind === "dragover");
+      drop.classList.toggle("over", kind === "dragenter" || kind === "dragover");
       if (kind === "drop" && event.dataTransfer.files.length) start(event.dataTransfer.files[0]);
     });
   }
   part("cancel").addEventListener("click", () => stop("Cancelled: nothing of it is kept."));
   part("mend").addEventListener("click", () => { stop(); input.click(); });
-  part("skip").addEventListener("click", () => running.finish("skip"));
-  addEventListener("pagehide", () => running?.cancel());
+  part("skip").addEventListener("click", () => running.finish("skip").catch(running.failed));
+  addEventListener("pagehide", () => stop());  // and if the browser brings the page back, it is as new
 
   function start(file) {
     stop();
     if (file.size === 0 || file.size > Number(given.fileBytes)) return stop(file.size ? "The file is too large." : "The file is empty.");
-    running = new Intake(file);
-    running.run();
+    const intake = running = new Intake(file);
+    intake.run().catch(intake.failed);
   }
 
   function stop(words = "") {
     running?.cancel();
     running = null;
-    form.hidden = false;
-    work.hidden = faults.hidden = part("choices").hidden = true;
+    [form.hidden, work.hidden, faults.hidden, part("choices").hidden] = [false, true, true, true];
     faults.querySelector("tbody").replaceChildren();
     input.value = "";
-    problem.hidden = !words;
-    problem.firstElementChild.textContent = words;
+    [problem.hidden, problem.firstElementChild.textContent] = [!words, words];
   }
-
   // One file on its way.
   class Intake {
     constructor(file) {
       Object.assign(this, { file, halt: new AbortController(), parts: [], id: null, seen: null });
+      this.failed = (error) => running === this && stop(error.message);
       this.partBytes = Math.min(64 * MIB, Math.max(Number(given.partBytes), Math.ceil(file.size / 1000)));
     }
-
     async run() {
-      form.hidden = true;
-      work.hidden = false;
+      [form.hidden, work.hidden] = [true, false];
       document.getElementById("new-batch-name").textContent = visible(this.file.name);
       this.sent(0);
-      try {
-        await Promise.all([this.read(), this.send()]);
-        if (!this.seen.faults) return await this.finish("");
-        part("choices").hidden = false;
-        part("skip").hidden = this.seen.faults >= this.seen.lines;
-        document.getElementById("faults-title").focus();
-      } catch (error) {
-        if (running === this) stop(error.message);
-      }
+      await Promise.all([this.read(), this.send()]);
+      if (!this.seen.faults) return this.finish("");
+      part("choices").hidden = false;
+      part("skip").hidden = this.seen.faults >= this.seen.lines;
+      document.getElementById("faults-title").focus();
     }
-
     read() {
       return new Promise((ended, failed) => {
         this.reader = new Worker(given.reader);
         this.reader.onmessage = ({ data }) => {
           if (data.failed) return failed(new Error(`The file can't be read: ${data.failed}`));
-          this.show(data);
+          if (running === this) this.show(data);
           if (data.ended) ended();
         };
         this.reader.onerror = () => failed(new Error("The file can't be read: its reader failed."));
         this.reader.postMessage({ file: this.file, most });
       });
     }
-
     async send() {
       const asked = { filename: this.file.name, purpose: "batch", bytes: this.file.size, mime_type: "application/jsonl" };
       this.id = (await this.ask("", json(asked), null)).id;  // never cut: what was begun must be known to be cancelled
@@ -98,18 +87,12 @@
         this.sent(Math.min(this.file.size, at + this.partBytes));
       }
     }
-
     async finish(onInvalid) {
       part("choices").hidden = true;
-      try {
-        const { file } = await this.ask(`/${this.id}/complete`, json({ part_ids: this.parts }));
-        this.id = null;
-        location.assign(`${given.next}/${file.id}?${new URLSearchParams({ endpoint: this.seen.url ?? "", on_invalid: onInvalid })}`);
-      } catch (error) {
-        if (running === this) stop(error.message);
-      }
+      const { file } = await this.ask(`/${this.id}/complete`, json({ part_ids: this.parts }));
+      this.id = null;
+      location.assign(`${given.next}/${file.id}?${new URLSearchParams({ endpoint: this.seen.url ?? "", on_invalid: onInvalid })}`);
     }
-
     cancel() {
       this.reader?.terminate();
       this.halt.abort();
@@ -122,8 +105,8 @@
       for (let tries = 1; ; tries += 1) {
         signal?.throwIfAborted();
         const answer = await fetch(given.uploads + path, { method: "POST", signal, ...options }).catch(() => null);
-        if (answer && !answer.headers.get("content-type")?.includes("json")) throw new Error("You are not logged in any more.");
-        const told = await answer?.json();
+        const told = answer?.headers.get("content-type")?.includes("json") ? await answer.json() : null;
+        if (answer?.ok && !told) throw new Error("You are not logged in any more.");  // that is the login page
         if (answer?.ok) return told;
         if (answer && !PASSING.includes(answer.status) || tries === TRIES) throw new Error(told?.error.message ?? "The connection was lost.");
         part("sent").textContent = `Trying again (${tries} of ${TRIES - 1})…`;
@@ -131,12 +114,10 @@
         await new Promise((over) => { setTimeout(over, 1000 * seconds); signal?.addEventListener("abort", over); });
       }
     }
-
     sent(bytes) {
       document.getElementById("sent-bar").value = bytes / this.file.size;
       part("sent").textContent = `${size(bytes)} of ${size(this.file.size)}`;
     }
-
     show(seen) {
       this.seen = seen;
       document.getElementById("read-bar").value = seen.came / this.file.size;
