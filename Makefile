@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -25,8 +25,9 @@ demo: install ## Start it, send a batch of chat requests through a real vLLM, sh
 	@$(BIN)/penstock demo
 
 # Tiers. Each holds the ones above it; the slowest tests are listed at the end.
-# Tests wait a third of their time: three at a time on two cores. A file's tests stay together: they share servers.
-TESTERS ?= 3
+# A tester is busy less than half of its time: four at a time on two cores. A file's tests stay together: they share
+# servers.
+TESTERS ?= 4
 PYTEST = $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: install lint ## Before each commit, under a minute: style, imports, types, rules without servers
@@ -42,7 +43,8 @@ test: install lint node-sdk ## Check everything, with the real vLLM
 test-engines: install ## What starts engines again and again: vLLM, llama.cpp and transformers side by side, and their deaths
 	@$(BIN)/python -m pytest -m engines --timeout 1800 --durations 10
 
-# Faults for a while, then the history checker; then transactions that interleave, many more than `make test` draws.
+# Faults for a while, then the history checker; then what `make test` draws some of: all meetings of two moves, many
+# interleavings and lives, and each failure of each call.
 SECONDS ?= 120
 SEED ?= 1
 INTERLEAVINGS ?= 10000
@@ -52,11 +54,12 @@ tune-proof: install ## `penstock tune` on the real vLLM with a planted bad defau
 
 faults: install ## Let a nemesis strike under load, then check the history (SECONDS=600 SEED=1 INTERLEAVINGS=10000, POOL=1: two hosts of a pool, ENSEMBLES=1: ensembles among the load)
 	@PYTHONPATH=tests $(BIN)/python -m faults.run --seconds $(SECONDS) --seed $(SEED) $(if $(POOL),--pool) $(if $(ENSEMBLES),--ensembles)
-	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) $(BIN)/python -m pytest -q --timeout 3600 \
-		tests/store/test_interleavings.py
+	@[ "$(INTERLEAVINGS)" = 0 ] || PENSTOCK_INTERLEAVINGS=$(INTERLEAVINGS) PENSTOCK_SEED=$(SEED) PENSTOCK_MEETINGS=all PENSTOCK_EXAMPLES=100 \
+		PENSTOCK_FAILURES=all $(BIN)/python -m pytest -q --timeout 3600 tests/store/test_interleavings.py \
+		tests/store/test_two_connections.py tests/store/test_any_order.py tests/service/test_faulty_store.py
 
 faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, a frozen S3, 50 rolling restarts, everything without Redis
-	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults
+	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults tests/api/test_batch_events.py tests/e2e/test_run.py
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
 
@@ -140,6 +143,9 @@ bench-map: install ## A CSV and a Parquet file through `penstock map` on the sim
 
 bench-evals: install ## Whether comparisons of evals are right as often as they say, on the real vLLM; then a million lines (ARGS="--parts scale --lines 100000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.evals $(ARGS)
+
+bench-lines: install ## How long a page of a batch's lines takes: a million lines, 40,000 failed (LINES="100000" ARGS="--engine --repeats 5")
+	@PYTHONPATH=tests $(BIN)/python -m bench.line_pages --lines $(or $(LINES),1000000) $(ARGS)
 
 bench-ensembles: install ## What folding costs: member lines/s of a vote of three against plain lines/s, on the simulated engine (ARGS="--lines 20000")
 	@PYTHONPATH=tests $(BIN)/python -m bench.ensembles $(ARGS)

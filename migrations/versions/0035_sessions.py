@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0035"
-down_revision = "0031"
+down_revision = "0034"
 
 SESSIONS = """
 -- A key's sessions end with it: a session may do what its key may at that moment.

@@ -19,7 +19,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
-from penstock.service.admin import sweep
+from penstock.service.admin import samples, sweep
 from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
@@ -108,8 +108,13 @@ def pass_over(db: Database, settings: Settings) -> int:
     return sum(db.run(folds.pass_over, one) for one in db.run(folds.absent, settings))
 
 
-DUTIES = (reap, expire, move_on, pass_over, promote, feed, hint_again, evaluate, learn, budget, guard, forget)
-_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60}
+def sample(db: Database, settings: DispatchSettings) -> int:
+    """Write the samples of this tick, of ten seconds, unless another keeper has."""
+    return db.run(samples.take, settings)
+
+
+DUTIES = (reap, expire, move_on, pass_over, promote, feed, hint_again, evaluate, learn, budget, guard, forget, sample)
+_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60, sample: 3}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""
 
@@ -176,7 +181,7 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
             if view.lose():
                 log.warning("keeper_waits", error=error.message)
         done = tick(db, settings, view, number)
-        if set(done) - {"hint_again", "feed", "learn"}:
+        if set(done) - {"hint_again", "feed", "learn", "sample"}:
             log.info("tick", **done)
         stop.wait(settings.tick_seconds)
     if registered:

@@ -140,6 +140,8 @@ def _of_openai(method: str, path: str, status: int, kind: str, value: Any) -> li
         return []
     if status >= 400:
         schema: dict[str, Any] = {"$ref": "#/components/schemas/ErrorResponse"}
+    elif path in ours().paths and path not in openais().paths:  # `/v1/batches/totals` is no batch's id
+        return []
     elif found := (openais().methods(path) or {}).get(method):
         schema = found["responses"].get(str(status), {}).get("content", {}).get(kind, {}).get("schema", {})
     else:

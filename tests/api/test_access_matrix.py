@@ -57,7 +57,9 @@ class Place:
         path = path.replace("{version_id}", "x@v1").replace("{alias_id}", "x@canary").replace("{pool_name}", "x")
         path = path.replace("{ensemble}", "x")
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        answer = self.client.request(method, path, headers=headers)
+        with self.client.stream(method, path, headers=headers) as answer:
+            if not answer.headers.get("content-type", "").startswith("text/event-stream") or method == "HEAD":
+                answer.read()  # a stream of events has no end while its batch has none
         documented.check(answer)
         return answer
 

@@ -23,7 +23,14 @@ def test_a_created_batch_is_hinted_to_the_io_workers(client: httpx.Client, redis
     assert batch in json.loads(message[1])["headers"]["kwargsrepr"]
 
 
-NO_IO_WORKER = {"reason": "no_io_worker", "models": [], "message": None}
+NO_IO_WORKER = {
+    "reason": "no_io_worker",
+    "models": [],
+    "message": "No io worker is live",
+    "lane": None,
+    "tokens": None,
+    "seconds": None,
+}
 WINDOWS = ["24h", "30d", "90m"]
 
 

@@ -339,6 +339,18 @@ def test_an_estimate_of_what_a_judge_reads_has_the_request_and_the_answers_and_a
     assert [found[kind]["coder"]["output_tokens"]["high"] for kind in found] == [20 * 1024, 20 * 8]
 
 
+def test_an_estimate_of_a_judge_that_decides_ties_is_by_how_many_there_were(
+    client: httpx.Client, members: None, db: Database
+) -> None:
+    two = [{"model": "tiny"}, {"model": "tiny", "params": {"seed": 2}}]
+    client.post(ENSEMBLES, json={"name": "duel", "kind": "vote", "members": two, "tie": "judge",
+                                 "judge": {"model": "coder"}})  # fmt: skip
+    assert member_lines(estimated(client, "duel")) == {"tiny": (40, 40, 40), "coder": (0, 10, 20)}
+    went(db, client, "duel", {"tiny": 400, "tiny#2": 400, "judge": 100})
+    low, expected, high = member_lines(estimated(client, "duel"))["coder"]
+    assert (expected, 4 <= low < 5, 5 < high <= 6) == (5, True, True)
+
+
 def test_an_estimate_of_turns_is_by_what_went_to_each_member_before(
     client: httpx.Client, members: None, db: Database
 ) -> None:

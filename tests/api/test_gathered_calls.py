@@ -241,9 +241,8 @@ def test_what_kinds_that_read_texts_can_not_answer_is_refused_before_anybody_is_
         ("best_of", {"judge": {"model": "three"}}),
     ):
         make(db, kind, "one", "two", **more)
-        until(lambda kind=kind: kind in error(ask(narrow, stream=True), 400)["message"], "it is known")
-        assert error(ask(narrow, stream=True), 400)["code"] == "ensemble_does_not_stream"
-        for tools in ({"tools": [tool]}, {"functions": [{"name": "f"}]}):
+        until(lambda kind=kind: kind in error(ask(narrow, tools=[tool]), 400)["message"], "it is known")
+        for tools in ({"tools": [tool]}, {"functions": [{"name": "f"}]}, {"tools": [tool], "stream": True}):
             assert error(ask(narrow, **tools), 400)["code"] == "ensemble_without_tools"
         for path in ("/v1/embeddings", "/tokenize"):
             answer = narrow.post(path, json={"model": "mine", "input": "a", "prompt": "a"})

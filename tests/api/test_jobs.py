@@ -36,7 +36,7 @@ def test_a_small_job_is_in_progress_at_once_and_waits_for_its_worker(client: htt
     assert job["input_file_id"] is None
     seen = client.get(f"/v1/jobs/{job['id']}").json()
     assert seen["results"] is None
-    assert seen["waiting"] == {"reason": "no_worker", "models": [model], "message": None}
+    assert (seen["waiting"]["reason"], seen["waiting"]["models"]) == ("no_worker", [model])
     assert client.get("/v1/files").json()["data"] == []
 
 

@@ -12,7 +12,7 @@ from api.live import error, http, serving
 from api.scripted_ingress import ScriptedIngress
 from e2e.live import until
 
-from penstock.service.admin import keys
+from penstock.service.admin import keys, prices
 from penstock.service.core.transaction import Database
 from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
@@ -100,10 +100,59 @@ def test_what_a_judge_writes_is_the_answer_and_without_it_there_may_be_none(
     assert verdict(ask(narrow)) == ("first", "one", "answered", None, True), "nothing is no answer"
     make(db, "combine", "one", "two", judge=JUDGE | {"model": "nobody"}, on_error="fail")
     until(lambda: "judge: no_worker" in ask(narrow).text, "the second version is known")
-    found = error(ask(narrow), 502)
+    answer = ask(narrow)
+    found = error(answer, 503)
     assert (found["code"], found["message"]) == (
         "ensemble_quorum", "A member of the ensemble 'mine' did not answer (judge: no_worker).",
     )  # fmt: skip
+    assert int(answer.headers["retry-after"]) > 0, "it may be there soon"
+
+
+def test_a_judge_decides_ties_alone_and_without_its_verdict_the_heaviest_rule_does(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, three = members
+    make(db, "vote", "one", "two", tie="judge", judge=JUDGE)
+    says(one, "no")
+    says(two, "no")
+    assert (content(ask(narrow)), len(three.asked)) == ("no", 0), "there is no tie"
+    says(two, "yes")
+    says(three, "It is 2.", tokens=2)
+    answer = ask(narrow, "hi", max_tokens=3)
+    assert verdict(answer) == ("yes", "two", "answered", 2, False)
+    assert (answer.json()["penstock"]["agreement"], answer.json()["usage"]["total_tokens"]) == (0.5, 14 + 14 + 12)
+    sent = json.loads(three.asked[0][2])
+    assert sent["messages"][0]["content"] == "user: hi|Answer 1:\nno\n\nAnswer 2:\nyes"
+    assert sent["max_tokens"] == 1_024
+    says(three, "neither")
+    assert verdict(ask(narrow)) == ("no", "one", "answered", None, True)
+    three.usual = "full"
+    assert verdict(ask(narrow)) == ("no", "one", "workers_busy", None, True)
+    make(db, "vote", "one", "two", tie="judge", judge=JUDGE, on_error="fail")
+    until(lambda: ask(narrow).status_code == 503, "the second version is known: its judge is busy")
+    three.usual = "answer"
+    assert error(ask(narrow), 502)["message"] == "The judge of the ensemble 'mine' gave no verdict."
+
+
+def test_once_a_call_has_cost_too_much_nobody_further_is_asked(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, three = members
+    free = {"input": "0", "cached_input": "0", "gpu_second": "0", "currency": "EUR"}
+    for name, each in (("one", "100"), ("two", "200")):
+        db.run(prices.set_price, name, output=each, **free)
+    says(one, "no")
+    says(two, "yes")
+    says(three, "1")
+    for most, stopped in ((0.0012, "max_cost"), (0.00120001, None)):  # 4 tokens at 100 and 4 at 200 a million
+        make(db, "vote", "one", "two", tie="judge", judge=JUDGE, max_cost=most)
+        until(lambda stopped=stopped: ask(narrow).json()["penstock"].get("stopped") == stopped, "the price is known")
+    assert len(three.asked) == 1
+    make(db, "cascade", "one", "two", "three", accept={"regex": "sure"}, max_cost=0.0005)
+    until(lambda: ask(narrow).json()["penstock"]["kind"] == "cascade", "it is known")
+    trace = ask(narrow).json()["penstock"]
+    assert (trace["winner"], trace["stopped"], trace["degraded"]) == ("two", "max_cost", True)
+    assert [one["model"] for one in trace["members"]] == ["one", "two"]
 
 
 def test_vectors_and_ranks_are_made_one_without_a_judge(
@@ -132,7 +181,9 @@ def test_vectors_and_ranks_are_made_one_without_a_judge(
     told = narrow.post("/v1/rerank", json=asked).json()
     scores = [(one["index"], one["relevance_score"]) for one in told["results"]]
     assert scores == [(1, pytest.approx(29 / 7)), (0, pytest.approx(12 / 7))]
-    assert error(narrow.post("/v1/rerank", json=asked | {"top_n": 1}), 400)["code"] == "ensemble_without_top_n"
+    told = narrow.post("/v1/rerank", json=asked | {"top_n": 1}).json()
+    assert ([one["index"] for one in told["results"]], told["usage"]["total_tokens"]) == ([1], 6)
+    assert all("top_n" not in json.loads(one.asked[-1][2]) for one in members[:2]), "each ranks all"
     assert error(ask(narrow), 400)["code"] == "ensemble_needs_numbers"
 
 

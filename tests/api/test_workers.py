@@ -14,6 +14,7 @@ from sqlalchemy import text
 import penstock
 from penstock.domain.calls.ingress import Load
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.engines.engine_report import EngineReport
 from penstock.domain.engines.profile import EngineLack
 from penstock.domain.engines.profiles import ECHO, VLLM
 from penstock.domain.fleet.worker import WorkerOrders
@@ -53,6 +54,7 @@ def test_the_fleet_is_listed_with_what_each_has_in_hand(
     assert [one["id"] for one in page["data"]] == [str(one.id) for one in (gpu, io, keeper)]
     seen = page["data"][0]
     assert 0 <= seen.pop("last_seen_seconds") < 20
+    assert 0 <= seen.pop("last_beat_seconds") < 20
     assert seen.pop("started_at") <= seen.pop("last_seen_at")
     assert seen == {
         "id": str(gpu.id),
@@ -71,11 +73,49 @@ def test_the_fleet_is_listed_with_what_each_has_in_hand(
         "engine": None,
         "lacks": [],
         "load": {"leases": 0, "lines": 5, "calls": 2, "budget": 6, "tokens_per_second": 12.3},
+        "device": None,
+        "engine_slots": None,
+        "waiting": None,
+        "engine_now": None,
     }
     first = client.get("/v1/workers", params={"limit": 1}).json()
     rest = client.get("/v1/workers", params={"after": first["last_id"]}).json()
     assert (first["has_more"], [one["id"] for one in first["data"] + rest["data"]]) == (True, [*states(client)])
     error(client.get("/v1/workers", params={"after": str(uuid4())}), 404)
+
+
+def test_the_slots_of_an_engine_are_shown_each_once_with_why_some_are_closed(
+    client: httpx.Client, db: Database, settings: Settings, model: str
+) -> None:
+    gpu = arrive(db, settings, "gpu", model)
+    report = EngineReport(
+        slots=12, most_lines=8, calls=2, lines={"flex": 3}, waiting={"calls": 1, "flex": 40}, kv_usage=0.93,
+        preemptions=5, prefix_hit_rate=0.25, output_tokens_per_second=81.5, ttft=(0,) * 20 + (9, 1) + (0,) * 28,
+    )  # fmt: skip
+    db.run(ingresses.pulse, gpu, Load(True, 3, 3, 4, "kv", 12.34, report))
+    db.run(ingresses.pulse, gpu, Load(True, 3, 3, 4, "kv", 12.34))
+    seen = client.get(f"/v1/workers/{gpu.id}").json()
+    assert seen["engine_slots"] == {
+        "total": 12,
+        "calls": 2,
+        "lines": {"priority": 0, "standard": 0, "flex": 3},
+        "free": 1,
+        "closed": 2,
+        "reserved": 4,
+        "closed_because": "the engine's KV cache is nearly full",
+        "budget_reason": "kv",
+    }
+    assert seen["waiting"] == {"calls": 1, "priority": 0, "standard": 0, "flex": 40}
+    assert seen["engine_now"] == {
+        "kv_usage": 0.93,
+        "preemptions": 5,
+        "prefix_hit_rate": 0.25,
+        "input_tokens_per_second": None,
+        "output_tokens_per_second": 81.5,
+        "ttft": {"calls": 10, "p50_ms": 112.2, "p95_ms": 141.3},
+    }
+    silence(db, round(settings.worker_gone_seconds) + 1)
+    assert client.get(f"/v1/workers/{gpu.id}").json()["engine_slots"] is None
 
 
 def test_a_workers_engine_and_what_that_lacks_are_shown_with_it_and_with_its_model(

@@ -146,6 +146,13 @@ def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path
     does("add", "sum.yaml")
     shown = does("show", "sum")
     assert "the answer is made of all members' numbers, by their weights term is method mean min_responses 1" in shown
+    (tmp_path / "tied.yaml").write_text(VOTE + "tie: judge\njudge: {model: coder}\nmax_cost: 0.02\n")
+    does("add", "tied.yaml")
+    shown = does("show", "panel")
+    assert "of votes that weigh the same the one that the judge names; where it gives no verdict the one with" in shown
+    assert "min_responses 2 on_error skip timeout_seconds 300 max_cost 0.02 member weight lines" in shown
+    assert "calls failed calls escalation params small 1 0 0 0 0 0" in shown
+    assert "judge once all have, if votes are tied the answer" in does("try", "panel", "hello")
     data = json.loads(does("try", "mix", "hello", "--json"))["data"]
     assert [(one["model"], one["wave"]) for one in data[0]["asks"]] == [("small", 1), ("small", 1), ("coder", 2)]
 
@@ -154,6 +161,9 @@ def test_a_judged_one_is_shown_with_its_judge(penstock: Penstock, tmp_path: Path
     ("written", "told"),
     [
         ("name: [", "support.yaml is no YAML or JSON, line 1"),
+        (YAML + "kind: vote\n", f"support.yaml, line {YAML.count(chr(10)) + 1}: the key 'kind' is there twice."),
+        (VOTE.replace("weight: 2.5", "weight: 2, weight: 3"), "support.yaml, line 7: the key 'weight' is there twice."),
+        (VOTE + "tie: judge", "A vote with 'tie: judge' needs a judge"),
         ("!!python/object/apply:os.system ['true']", "support.yaml is no YAML or JSON"),
         (
             YAML.replace("route", "blend"),

@@ -15,7 +15,7 @@ from e2e.live import Platform, up
 WITHOUT_REDIS = bool(os.environ.get("PENSTOCK_TEST_WITHOUT_REDIS"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it ends with the room: its looks and beats cost the other rooms' tests
 def platform(short_dir: Path) -> Iterator[Platform]:
     """A platform that answers with the echo engine."""
     with up(

@@ -120,12 +120,13 @@ def test_a_line_that_is_turned_away_for_a_moment_is_asked_again(platform: Platfo
 def test_slices_that_only_wait_for_a_slow_line_keep_nobody_from_the_engine(platform: Platform) -> None:
     """One tenant's slices may hold three hands of a lane: four that only wait must not be all that runs."""
     marked = {0, 600, 1_200, 1_800}
-    lines = [chat(f"{n}", f"{n}" + " [[sleep 25000]]" * (n in marked)) for n in range(3_000)]
+    lines = [chat(f"{n}", f"{n}" + " [[hang]]" * (n in marked)) for n in range(3_000)]
     batch = platform.submit(lines)
     rest = len(lines) - len(marked)
-    seen = platform.watched(batch.id, lambda seen: counts(seen)[1] >= rest, f"{rest} lines are answered", 22)
-    assert seen.status == "in_progress", "the slow lines were over too soon to show anything"
-    assert counts(platform.ended(batch.id)) == (3_000, 3_000, 0)
+    seen = platform.watched(batch.id, lambda seen: counts(seen)[1] >= rest, f"{rest} lines are answered")
+    assert seen.status == "in_progress"
+    platform.sdk.batches.cancel(batch.id)
+    assert counts(platform.ended(batch.id)) == (3_000, rest, len(marked))
 
 
 def test_a_malformed_file_fails_its_batch_with_every_error_and_its_line(platform: Platform) -> None:
@@ -164,7 +165,8 @@ def test_a_batch_of_a_known_model_without_a_worker_waits_and_says_why_until_it_i
     subprocess.run(add, env=dict(platform.environment), check=True, capture_output=True)
     id = platform.submit([chat(f"{n}", "boo", model="ghost") for n in range(5)]).id
     batch = platform.watched(id, lambda batch: batch.status == "in_progress", "validated")
-    assert batch.model_dump()["waiting"] == {"reason": "no_worker", "models": ["ghost"], "message": None}
+    waiting = batch.model_dump()["waiting"]
+    assert (waiting["reason"], waiting["models"]) == ("no_worker", ["ghost"])
     platform.sdk.batches.cancel(id)
     batch = platform.ended(id)
     assert (batch.status, batch.output_file_id) == ("cancelled", None)

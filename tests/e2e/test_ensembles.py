@@ -156,6 +156,40 @@ def test_every_endpoint_falls_back_streamed_or_not_and_texts_are_voted_on(platfo
         assert (trace["winner"], [member["vote"] for member in trace["members"]]) == ("tiny", ["a\0", "a", "a"])
 
 
+def test_openais_sdk_reads_the_streams_of_kinds_that_read_texts_and_a_judge_nobody_hears_is_aborted(
+    platform: Platform,
+) -> None:
+    members = ({"model": "tiny"}, {"model": "two"})
+    judge = {"model": "tiny", "prompt": "both {answers}"}
+    made(platform, "mixed", "combine", *members, judge=judge)
+    made(platform, "voted", "vote", *members)
+    made(platform, "stuck", "combine", *members, judge=judge | {"params": {"played": "[[stall-after 6]]"}})
+    both = "both Answer 1:\na word or two\n\nAnswer 2:\na word or two"
+    client = platform.sdk.with_options(max_retries=0)
+    for name, text in (("voted", "a word or two"), ("mixed", both)):
+        asked: dict[str, Any] = {"model": name, "stream": True}
+        whole = {"prompt": "a word or two", "model": name}
+        until(lambda whole=whole: _answered(platform, whole, "completions"), "the ensemble is known")
+        said = client.completions.create(**asked, prompt="a word or two", stream_options={"include_usage": True})
+        *chunks, last = list(said)
+        assert "".join(chunk.choices[0].text for chunk in chunks) == text
+        assert (last.choices, last.usage.total_tokens > 0, last.model) == ([], True, name)
+        *_, end = events = list(client.responses.create(**asked, input="a word or two"))
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+        assert (end.type, end.response.output_text, "".join(deltas)) == ("response.completed", text, text)
+        assert end.response.model == name
+        unstreamed = client.responses.create(model=name, input="a word or two")
+        assert end.response.usage == unstreamed.usage, "the sum, streamed or not"
+    before = aborted(platform)
+    with client.chat.completions.create(
+        model="stuck", stream=True, messages=[{"role": "user", "content": "a word or two"}]
+    ) as stream:
+        assert next(chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content) == "both "
+        assert aborted(platform) == before
+    until(lambda: aborted(platform) == before + 1, "the engine hears of it")
+
+
 def test_a_fallback_whose_first_engine_dies_in_the_midst_of_a_call_is_answered_by_the_next(platform: Platform) -> None:
     made(platform, "heir", "fallback", {"model": "two", "params": {"played": "[[die]]"}}, {"model": "tiny"})
     asked = chat("", "still there?", model="heir")["body"]

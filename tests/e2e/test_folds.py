@@ -39,6 +39,14 @@ MIX = {
     "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
     "judge": {"model": "tiny", "prompt": "{count}|{request}|{answers}"},
 }
+DUEL = {
+    "name": "duel",
+    "kind": "vote",
+    "members": [{"model": "tiny"}, {"model": "deux", "params": NO}],
+    "extract": {"regex": "yes|no"},
+    "tie": "judge",
+    "judge": {"model": "deux", "params": {"script": "[[says 2]]"}},
+}
 FUSE = {
     "name": "fuse",
     "kind": "combine",
@@ -62,7 +70,7 @@ DESK = {
 def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second worker beside the platform's own, and ensembles of their two models."""
     with worker(platform, "deux=x", tmp_path_factory.mktemp("deux") / "worker.log", "--engine", "echo"):
-        for one in (PANEL, SAFE, STEPS, BEST, MIX, DESK, FUSE, FUSE | {"name": "mean", "method": "mean"}):
+        for one in (PANEL, SAFE, STEPS, BEST, MIX, DUEL, DESK, FUSE, FUSE | {"name": "mean", "method": "mean"}):
             add(platform, one)
         yield
 
@@ -163,6 +171,34 @@ def test_a_judge_names_the_best_answer_of_each_line_that_several_members_answere
     assert (judge["model"], judge["lines"], judge["completed_lines"]) == ("deux", 54, 54)
 
 
+def test_a_judge_decides_the_ties_of_a_vote_which_are_counted(platform: Platform) -> None:
+    batch = platform.ended(
+        platform.submit([chat(f"{n}", f"{'no' if n % 4 else 'yes'} {n}", "duel") for n in range(80)]).id
+    )
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", 80)
+    tokens = 0
+    for n, answer in enumerate(platform.file(batch.output_file_id)):
+        body = body_of(answer)
+        trace = body["penstock"]
+        if n % 4:
+            assert (said(answer), trace["agreement"], "judge" in trace) == (f"no {n}", 1.0, False)
+        else:
+            assert (said(answer), trace["winner"], trace["agreement"]) == ("no", "deux", 0.5)
+            assert (trace["judge"]["choice"], "degraded" in trace) == (2, False)
+        asked = [*trace["members"], *([trace["judge"]] if "judge" in trace else [])]
+        assert body["usage"]["total_tokens"] == sum(one["tokens"] for one in asked)
+        tokens += body["usage"]["total_tokens"]
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members and its judge did"
+    shown = platform.http.get("/ensembles/duel").json()
+    judge = shown["judge"]
+    assert (shown["agreement"], judge["lines"], judge["escalation_rate"]) == (0.875, 20, 0.25)
+    counted = "select value::int from counts where name = %s"
+    for name, count in (("", 80), ("_tied", 20), ("_agreement_thousandths", 70_000)):
+        until(lambda name=name, count=count: platform.ask(counted, f"ensemble_votes{name}/duel") == count, name)
+
+
 def test_what_a_judge_writes_of_the_answers_is_each_lines_answer(platform: Platform) -> None:
     batch = platform.ended(platform.submit([chat(f"{n}", f"line {n}", "mix") for n in range(20)]).id)
     assert batch.request_counts
@@ -223,6 +259,11 @@ def test_vectors_and_ranks_of_each_line_are_made_one(platform: Platform) -> None
     found = [one["relevance_score"] for one in body_of(fused)["results"]]
     assert found == pytest.approx([1 / 61, 1 / 62, 1 / 63])
     assert body_of(fused)["results"][0]["document"]["text"] == "red fox"
+    ranked["body"]["top_n"] = 2
+    batch = platform.ended(platform.submit([ranked], endpoint="/v1/rerank").id)
+    [cut] = platform.file(batch.output_file_id)
+    assert body_of(cut)["results"] == body_of(fused)["results"][:2]
+    assert body_of(cut)["usage"] == body_of(fused)["usage"], "members ranked all"
 
 
 def _floats(answer: dict[str, Any]) -> tuple[float, ...]:

@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
-from e2e.live import PENSTOCK, Platform, chat, jsonl, said, until
+from e2e.live import PENSTOCK, TLS, Platform, chat, jsonl, said, until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -43,6 +44,14 @@ def operate(platform: Platform, *arguments: str) -> str:
     """An operator's command on the room's platform; what it said."""
     command = [PENSTOCK, *arguments, "--data", str(platform.data)]
     return subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=True).stdout
+
+
+def calls_refused(platform: Platform) -> int:
+    """How many chat completions the room's platform answered with 429 so far."""
+    token = {"authorization": f"Bearer {(platform.data / 'metrics-token').read_text().strip()}"}
+    page = httpx.get(f"{platform.url}/metrics", headers=token, timeout=60, trust_env=False, verify=TLS).text
+    series = 'penstock_http_request_seconds_count{method="POST",route="/v1/chat/completions",status="429"} '
+    return sum(int(float(line.removeprefix(series))) for line in page.splitlines() if line.startswith(series))
 
 
 def out(folder: Path, name: str = "out.jsonl") -> list[dict[str, Any]]:
@@ -140,21 +149,27 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path
     assert "is whole since an earlier call" in run(folder, *arguments[4:], status=3)
 
 
+@pytest.mark.parametrize(
+    ("limit", "many"),
+    [("calls_at_once=8", 40), pytest.param("requests_per_minute=300", 330, marks=pytest.mark.slow)],  # a minute's wait
+)
 def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its_limits(
-    platform: Platform, short_dir: Path
+    platform: Platform, short_dir: Path, limit: str, many: int
 ) -> None:
-    folder, many = short_dir / "elsewhere", 330
+    folder, tenant = short_dir / f"elsewhere-{many}", f"far-{many}"
     folder.mkdir()
-    made = operate(platform, "keys", "create", "far", "--tenant", "far")
-    operate(platform, "limits", "set", "far", "requests_per_minute=300")
+    made = operate(platform, "keys", "create", tenant, "--tenant", tenant)
+    operate(platform, "limits", "set", tenant, limit)
     (folder / "key").write_text(made)
     key = {"PENSTOCK_ENGINE_KEY_FILE": str(folder / "key")}
-    asked = write(folder, [chat(f"e-{n}", f"line {n}.") for n in range(many)])
+    asked = write(folder, [chat(f"e-{n}", f"line {n}. [[sleep 200]]") for n in range(many)])
     refused = run(folder, "--engine-url", platform.url, "--model", "other", status=1, **key)
     has = ", ".join(one.id for one in platform.sdk.models.list())  # tests before this one made some known
     assert f"The engine at {platform.url} has {has}, not other." in refused
     asks = ("--engine-url", f"{platform.url}/v1", "--model", "tiny", "--dtype", "float32")
+    before = calls_refused(platform)
     told = run(folder, *asks, status=0, **key)
+    assert calls_refused(platform) > before
     assert ids(folder) == asked
     assert "passed over, without a meaning here: --dtype" in told
     assert [line["error"] for line in out(folder)] == [None] * many, "what is over the limit waits, and comes again"

@@ -208,6 +208,24 @@ def test_an_io_worker_that_dies_with_the_files_written_costs_nothing_and_the_nex
     assert house.ask("select count(*) from files where filename like %s", f"{load.id}%") == 2
 
 
+def test_an_io_worker_that_dies_between_a_file_and_its_index_leaves_no_index_that_is_wrong(house: House) -> None:
+    arm(house, "io-1", "assemble.file_written=kill@2")
+    lines = requests("indexed", 30)
+    for line in lines[::10]:
+        line["body"]["messages"][0]["content"] += " [[status 400]]"
+    load = Load("indexed", 30, house.client.submit(lines).id)
+    dies(house, "io-1")
+    assert (
+        house.ask("select count(*) from files where purpose = 'batch_output' and filename like %s", f"{load.id}%") == 0
+    )
+    revive(house)
+    house.client.ended(load.id)
+    page = house.client.http.get(f"/batches/{load.id}/lines", params={"state": "failed"}).raise_for_status().json()
+    assert [one["line"] for one in page["data"]] == [1, 11, 21]
+    groups = house.client.http.get(f"/batches/{load.id}/errors").raise_for_status().json()
+    assert [(one["status_code"], one["count"], one["first_line"]) for one in groups["data"]] == [(400, 3, 1)]
+
+
 def test_io_workers_that_die_while_a_retry_is_derived_and_while_it_is_merged_leave_one_whole_result(
     house: House,
 ) -> None:

@@ -155,6 +155,7 @@ def test_lines_that_share_an_answer_are_recorded_with_it_or_asked_again_together
     assert not set(again) & recorded
 
 
+@pytest.mark.slow  # a lease of 20 s; the same bound holds for the short leases of the others
 def test_with_the_default_settings_work_of_a_killed_worker_runs_again_within_25_seconds(
     house: House, journal: Path
 ) -> None:

@@ -23,9 +23,9 @@ from faults.load import check
 
 pytestmark = pytest.mark.timeout(900)
 
-LINES = int(os.environ.get("PENSTOCK_READ_LINES", "2000"))
+LINES = int(os.environ.get("PENSTOCK_READ_LINES", "1000"))
 LIMITS = (1, 7, 7, 10_000) if LINES <= 5_000 else (7, 1_000, 10_000)
-SLOTS = 8 if LINES <= 5_000 else 64  # some 20 s of work: a worker that is killed has some, however busy the machine
+SLOTS = 8 if LINES <= 5_000 else 64  # some 10 s of work: a worker that is killed has some, however busy the machine
 LATENCY_MS = 150
 SECONDS = 120 + LINES / 50
 

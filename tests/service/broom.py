@@ -36,6 +36,7 @@ def named(world: World) -> set[str]:
     """The keys of all blobs that a row names, intents included."""
     return {row.key for row in world.rows("""
         select blob_key as key from files union all select blob_key from segments where blob_key is not null
+        union all select index_key from files where index_key is not null
         union all select blob_key from upload_parts union all select blob_key from intents""")}  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
 from penstock.service.admin import keys, tenants
 from penstock.service.control import steer
-from penstock.service.estimates import eta
+from penstock.service.estimates import outlook
 from penstock.service.models import tunings, versions
 
 RATE = 10.0
@@ -30,7 +30,7 @@ def fast(world: World, model: str = "tiny", rate: float = RATE) -> Holder:
 
 
 def expect(world: World, batch: str) -> Expectation:
-    found = world.db.run(eta.expect, world.find(batch), world.settings)
+    found = world.db.run(outlook.of, world.find(batch), world.settings).expected
     assert found is not None
     return found
 
@@ -49,10 +49,10 @@ def about(wanted: float) -> object:
 def test_only_what_is_in_progress_is_expected(world: World) -> None:
     fast(world)
     validating, batch = world.validating(), world.batch(2)
-    assert world.db.run(eta.expect, world.find(validating), world.settings) is None
+    assert world.db.run(outlook.of, world.find(validating), world.settings).expected is None
     world.cancel(batch)
     world.drain(batch)
-    assert world.db.run(eta.expect, world.find(batch), world.settings) is None
+    assert world.db.run(outlook.of, world.find(batch), world.settings).expected is None
 
 
 def test_what_is_not_known_says_why(world: World) -> None:

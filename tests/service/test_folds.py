@@ -18,7 +18,7 @@ from penstock.domain.limits.limit import LimitName
 from penstock.domain.line_errors import CRASHED
 from penstock.formats import input as lines
 from penstock.formats import output, plan
-from penstock.service.admin import health, limits, models
+from penstock.service.admin import health, limits, models, prices
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Transaction
 from penstock.service.ensembles import ensembles
@@ -27,6 +27,7 @@ from penstock.service.results.folding import Folding
 from penstock.service.views import batch_view
 from penstock.store import sweep
 from penstock.store.accounts import limits as kept
+from penstock.store.models import ensembles as rows
 
 VOTE: dict[str, Any] = {
     "name": "panel",
@@ -281,6 +282,41 @@ def test_a_judge_that_writes_the_answer_is_asked_as_the_request_would_be(folded:
     folded.says("c", lambda n: "three" if n == 1 else 500)
     folded.fold(batch)
     assert folded.results(batch) == {"q1": ("three", "judge"), "q2": ("two", "b")}, "else the heaviest's"
+
+
+TIED: dict[str, Any] = BEST | {"name": "tied", "kind": "vote", "tie": "judge", "members": [{"model": m} for m in "ab"]}
+
+
+def test_a_judge_is_asked_the_lines_of_which_the_vote_is_tied(folded: FoldDesk, world: World) -> None:
+    made = world.db.run(ensembles.add, TIED)
+    batch = folded.batch("tied", 4)
+    folded.says("a", lambda n: "yes" if n < 4 else 500)
+    folded.says("b", lambda n: "yes" if n == 1 else "no")
+    assert folded.fold(batch) == 2, "of the second and the third"
+    assert folded.says("c", lambda n: "2" if n == 2 else "neither") == [2, 3]
+    folded.fold(batch)
+    assert folded.results(batch) == {
+        "q1": ("yes", "a"), "q2": ("no", "b"), "q3": ("yes", "a"), "q4": ("no", "b"),
+    }  # fmt: skip
+    assert world.db.run(lambda tx: rows.agreement(tx.conn, made)) == (1 + 0.5 + 0.5 + 1) / 4, "of both waves"
+
+
+def test_once_a_line_has_cost_too_much_no_later_member_is_asked_it(folded: FoldDesk, world: World) -> None:
+    free = {"input": "0", "cached_input": "0", "gpu_second": "0", "currency": "EUR"}
+    world.db.run(prices.set_price, "a", output="100", **free)
+    written = CASCADE | {"members": [{"model": m} for m in "abc"], "max_cost": 0.0002}
+    world.db.run(ensembles.add, written)
+    batch = folded.batch("steps", 2)
+    folded.says("a", lambda n: 500 if n == 2 else "bad")  # two tokens at 100 a million, or none
+    assert folded.fold(batch) == 1
+    assert folded.says("b", lambda n: "good") == [2]
+    folded.fold(batch)
+    assert folded.results(batch) == {"q1": ("bad", "a"), "q2": ("good", "b")}
+    world.db.run(ensembles.add, TIED | {"max_cost": 0.0003})
+    batch = folded.batch("tied", 1)
+    folded.says("a", lambda n: "yes")
+    folded.says("b", lambda n: "no")
+    assert folded.fold(batch) == 1, "b costs nothing, and a less"
 
 
 def test_what_a_judge_is_asked_goes_with_its_batch(folded: FoldDesk, world: World) -> None:

@@ -199,7 +199,7 @@ def test_skipped_lines_are_no_open_work_and_no_usage_and_are_swept_and_deleted_a
     assert used(world, by_model=True) == before
     world.db.run(delete.delete, "acme", "batch", batch)
     broom.once(desk)
-    assert len(broom.blobs(settings)) == 1, "the input is its tenant's"
+    assert len(broom.blobs(settings)) == 2, "the input is its tenant's, with its index"
     assert used(world, by_model=True) == before
 
 

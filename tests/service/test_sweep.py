@@ -128,7 +128,7 @@ def test_a_flush_that_is_repeated_after_a_lost_answer_is_recorded_once(desk: Des
         first.go_on()
         assert again.exception(30) is None
     assert world.one("select sum(completed) from slices") == 1
-    assert named(world) == {key} | {row.blob_key for row in world.rows("select blob_key from files")}
+    assert named(world) == {key} | {one for row in world.rows("select blob_key, index_key from files") for one in row}
 
 
 def test_the_same_first_flush_on_two_connections_publishes_once(desk: Desk, world: World) -> None:
@@ -155,7 +155,7 @@ def test_a_plan_whose_blob_was_given_up_is_not_published(desk: Desk, world: Worl
         patch.setattr(validate, "begin", late)
         with pytest.raises(LeaseLost):
             validate.validate(world.db, desk.blobs, found, lease, world.settings)
-    assert given_up == [1]
+    assert given_up == [2], "the plan, and the index of the input"
     assert (world.find(batch).state, world.slices(batch)) == ("validating", [])
     world.db.run(work.release, lease)
     found, lease = world.claim_batch(batch, "validate")

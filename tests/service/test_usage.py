@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from service import broom
 from service.desk import Desk
-from store.world import ANSWER, World
+from store.world import ANSWER, MODEL, World
 
+from penstock.domain.accounts.tokens import Usage
 from penstock.domain.accounts.usage_report import UsageRow
 from penstock.domain.api_errors import NotFound
 from penstock.service.admin import usage
+from penstock.store.accounts import usage as calls_used
 
 
 def used(world: World, tenant: str = "acme", **more: Any) -> list[UsageRow]:
@@ -42,6 +44,16 @@ def test_usage_is_the_same_before_and_after_the_sweep_and_equals_the_batches(des
     assert used(world, models=sorted(filter(None, desk_model))) == used(world)
     with pytest.raises(NotFound):
         used(world, models=["other"])
+
+
+def test_what_was_cached_or_answered_already_is_told_as_money_that_was_saved(world: World) -> None:
+    calls = Usage(input_tokens=100, cached_tokens=60, output_tokens=50, reused_output_tokens=20)
+    for _ in range(2):
+        world.db.run(lambda tx: calls_used.add_calls(tx.conn, "acme", MODEL, 1, calls, 0))
+    [found] = used(world)
+    assert found.saved == 2 * (60 * (2 - 1) + 20 * 3) * 10**6, "by the world's prices, in picounits"
+    world.sql("delete from prices")
+    assert [one.saved for one in used(world)] == [0]
 
 
 def test_a_tenant_sees_its_own_usage_only(desk: Desk, world: World) -> None:

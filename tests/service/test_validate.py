@@ -208,8 +208,9 @@ def test_a_published_plan_leaves_no_intent_and_a_refused_one_leaves_its_own(desk
     world.cancel(batch)
     with pytest.raises(LeaseLost):
         validate.validate(world.db, desk.blobs, found, lease, world.settings)
-    (left,) = world.rows("select blob_key from intents")  # for the sweep
-    assert desk.blobs.read(left.blob_key)
+    left = [row.blob_key for row in world.rows("select blob_key from intents order by blob_key")]  # for the sweep
+    assert [key.split("/")[1] for key in left] == ["indexes", "plans"]
+    assert all(desk.blobs.read(key) for key in left)
 
 
 def test_the_url_must_be_the_batchs_endpoint_and_its_message_says_which(desk: Desk, world: World) -> None:

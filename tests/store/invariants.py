@@ -168,7 +168,7 @@ BROKEN = {
         where not exists (select from trail t where t.batch = s.batch and t.slice = s.id)""",
     "a blob is published or intended, never both": """
         select i.blob_key from intents i
-        where exists (select from files f where f.blob_key = i.blob_key)
+        where exists (select from files f where i.blob_key in (f.blob_key, f.index_key))
            or exists (select from segments g where g.blob_key = i.blob_key)
            or exists (
                select from batches b

@@ -134,7 +134,7 @@ def meet(
         results, told = stage.play(*uses, schedule)
         invariants.check_quickly(look)
         agree(scene, list(zip(pair, results, strict=True)), lapsed, look)
-        state = world.db.run(drain, world, scenes, scene)
+        state = stage.afterwards.run(drain, world, scenes, scene)
         invariants.check_quickly(look)
         after = lines(look, scene.batch)
         assert after[: len(before)] == before, "what was recorded is lost"

@@ -12,10 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, create_engine, event
 from store.world import World
 
-from penstock.service.core.transaction import Transaction
+from penstock.service.core.transaction import Database, Transaction
 
 Use = Callable[[Transaction], Any]
 
@@ -95,6 +95,10 @@ class Stage:
         self.actors = (Actor(world, self._changed), Actor(world, self._changed))
         url = world.db.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         self.look = psycopg.connect(url, autocommit=True)
+        # Half of what a batch's end costs is plans: here they are kept, as a pooler would not let the platform do it.
+        quick = create_engine(world.db.engine.url, pool_size=1, connect_args={"prepare_threshold": 1})
+        self.afterwards = Database(quick, lambda hints: None)
+        """For what is done once the two have met."""
 
     def __enter__(self) -> Stage:
         return self
@@ -102,6 +106,7 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         for actor in self.actors:
             actor.close()
+        self.afterwards.close()
         self.look.close()
 
     def play(self, first: Use, second: Use, schedule: Iterable[int]) -> tuple[list[Any], str]:

@@ -18,7 +18,9 @@ from penstock.api.http.body import Room
 from penstock.api.platform import Platform
 from penstock.api.routes import (
     admin,
+    batch_events,
     batches,
+    bulk,
     calls,
     deliveries,
     estimate,
@@ -26,6 +28,7 @@ from penstock.api.routes import (
     files,
     jobs,
     limits,
+    lines,
     pools,
     retry,
     steering,
@@ -47,7 +50,7 @@ from penstock.service.calls.call import Calls
 from penstock.service.calls.call_tally import CallTally
 from penstock.service.calls.call_usage import CallUsage
 from penstock.service.calls.ensemble_calls import EnsembleCalls
-from penstock.service.calls.gathered_call import GatheredCalls
+from penstock.service.calls.gathered.gathered_call import GatheredCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.poison import Poison
 from penstock.service.calls.reuse import bounds
@@ -57,6 +60,7 @@ from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.limits.limiter import Limiter
+from penstock.service.views.batch_watch import BatchWatch
 from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.service.webhooks import secret_keys
 from penstock.settings import Settings
@@ -88,6 +92,8 @@ _BODIES = (
     steering.Change,
     retry.CreateRetry,
     estimate.EstimateBatch,
+    *batch_events.BODIES,
+    *bulk.BODIES,
     *uploads.BODIES,
     *webhooks.BODIES,
     *deliveries.BODIES,
@@ -118,7 +124,7 @@ def create_api(settings: Settings) -> FastAPI:
             CompletionWaiter(db),
         )
         cache = AsyncCache(settings.cache_url or settings.redis_url, bounds(settings))
-        limiter = Limiter(settings)
+        batch_watch, limiter = BatchWatch(db, settings), Limiter(settings)
         try:
             reach = networks(settings.outbound_allow), ports(settings.outbound_ports), settings.outbound_http
             async with (
@@ -145,6 +151,7 @@ def create_api(settings: Settings) -> FastAPI:
                     key_uses=key_uses,
                     intake=intake,
                     completion_waiter=completion_waiter,
+                    batch_watch=batch_watch,
                     directory=directory,
                     calls=waiting,
                     gathered_calls=GatheredCalls(waiting, tally),
@@ -157,6 +164,7 @@ def create_api(settings: Settings) -> FastAPI:
             await key_cache.close()
             await intake.close()
             await completion_waiter.close()
+            await batch_watch.close()
             await limiter.close()
             await cache.close()
             await db.close()
@@ -172,11 +180,11 @@ def create_api(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batches, jobs, evals, models, model_versions, model_aliases, ensembles, limits,
-        usage, webhooks, deliveries, admin, workers, pools,
+        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, lines, evals, models, model_versions,
+        model_aliases, ensembles, limits, usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
-        app.include_router(room.router)
+        app.router.routes += room.router.routes  # as they stand: include_router would make each of them anew
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI says to do
     return app

@@ -13,12 +13,13 @@ from penstock.blobs.store import Blobs
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_tally import CallTally
-from penstock.service.calls.gathered_call import GatheredCalls
+from penstock.service.calls.gathered.gathered_call import GatheredCalls
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.calls.worker_directory import WorkerDirectory
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.intake.small_job_intake import SmallJobIntake
 from penstock.service.limits.limiter import Limiter
+from penstock.service.views.batch_watch import BatchWatch
 from penstock.service.views.completion_waiter import CompletionWaiter
 from penstock.settings import Settings
 from penstock.wire.outbound import Outbound
@@ -38,6 +39,7 @@ class Platform:
     key_uses: KeyUses
     intake: SmallJobIntake
     completion_waiter: CompletionWaiter
+    batch_watch: BatchWatch
     directory: WorkerDirectory
     calls: Calls
     gathered_calls: GatheredCalls

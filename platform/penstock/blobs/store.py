@@ -144,6 +144,16 @@ class Blobs:
                 length = min(size, end - offset)
                 yield bytes(await obstore.get_range_async(self._store, key, start=offset, length=length))
 
+    async def part(self, key: str, start: int, end: int) -> bytes:
+        """Read the bytes from `start` up to `end` at once, from an event loop; raise Unreadable."""
+        if start >= end:
+            return b""
+        with _reading(key):
+            data = bytes(await obstore.get_range_async(self._store, key, start=start, length=end - start))
+        if len(data) != end - start:
+            raise Unreadable(f"blob {key} is shorter than it should be")
+        return data
+
     def delete(self, key: str) -> None:
         """Delete a blob, and what a cut upload left of it; it is no error if nothing is there."""
         with _missing_ok():

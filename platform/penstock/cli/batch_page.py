@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.cli.printing import show, table
-from penstock.cli.watch import counted, left, outlook
+from penstock.cli.watch import lines, outlook
+from penstock.domain.work.batch_words import left
+from penstock.domain.work.batch_words import many as tokens_told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +27,7 @@ def many(batches: Iterable[dict[str, Any]]) -> Table:
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     counts = one["request_counts"]
-    numbers = (f"{number:,}" for number in (counts["completed"], counts["failed"], left(counts)))
+    numbers = (f"{number:,}" for number in (counts["completed"], counts["failed"], left(**counts)))
     return one["id"], _status(one), one["lane"], one["model"] or "", *numbers, local_time(one["created_at"])
 
 
@@ -54,18 +56,18 @@ def _facts(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": one["id"],
         "status": _status(one),
-        "waits": waiting
-        and (waiting.get("message") or " ".join([waiting["reason"].replace("_", " "), *waiting["models"]])),
+        "waits": waiting and waiting["message"],
         "lane": one["lane"],
         "model": one["model"],
         "versions": ", ".join(f"{asked} {' '.join(found)}" for asked, found in (one.get("versions") or {}).items()),
         "endpoint": one["endpoint"],
-        "lines": f"{counts['total']:,}: {counted(counts)}",
+        "lines": f"{counts['total']:,}: {lines(one)}",
         "tokens": f"{usage['input_tokens']:,} in, {usage['output_tokens']:,} out",
         "cost": cost and f"{cost['tokens']} {cost['currency']} by tokens, {cost['gpu']} by {cost['gpu_seconds']} GPU s",
         "created": local_time(one["created_at"]),
         "expires": local_time(one["expires_at"]),
         "expected": _expected(one["expected"]),
+        "before it": _before(one["expected"]),
         "input file": one["input_file_id"],
         "output file": one["output_file_id"],
         "error file": one["error_file_id"],
@@ -87,6 +89,21 @@ def _expected(expected: dict[str, Any] | None) -> str | None:
     if expected["completion_at"] is None:
         return f"not known: {expected['reason'].replace('_', ' ')}"
     return f"{local_time(expected['completion_at'])}, {outlook(expected, time.time())}"
+
+
+def _before(expected: dict[str, Any] | None) -> str | None:
+    """What stands before the end, of its slowest model."""
+    if not expected or not expected["parts"]:
+        return None
+    [part, *_] = expected["parts"]
+    before = (
+        (part["tokens"], "of its own"),
+        (part["above_tokens"], "in more urgent lanes"),
+        (part["sooner_tokens"], "of yours that go first"),
+        (part["rival_tokens"], "of other tenants"),
+    )
+    told = ", ".join(f"{tokens_told(tokens)} {what}" for tokens, what in before if tokens)
+    return f"{told} (tokens, at {part['tokens_per_second']:,.0f} a second)"
 
 
 def local_time(unix: int | None) -> str:

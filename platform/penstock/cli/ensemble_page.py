@@ -33,10 +33,11 @@ def print_ensemble(one: dict[str, Any]) -> None:
         show(table(("rule", "when", "use"), rules(one)))
         if found.classifier:
             show(table(("term", "is"), classifier_terms(found)))
-    weighs, in_turn = found.kind == "vote" or found.kind.judged, found.kind.in_turn
+    weighs = found.kind == "vote" or found.kind.judged
+    seldom = found.kind.in_turn or (found.judge is not None and (found.kind == "vote" or found.max_cost is not None))
     heads = ["member", *(["weight"] if weighs else []), "lines", "answered", "failed", "calls", "failed calls"]
-    heads += [*(["escalation"] if in_turn else []), "params"]
-    show(table(heads, (_member(member, weighs, in_turn) for member in _all(one))))
+    heads += [*(["escalation"] if seldom else []), "params"]
+    show(table(heads, (_member(member, weighs, seldom) for member in _all(one))))
 
 
 def _all(one: dict[str, Any]) -> list[dict[str, Any]]:
@@ -46,10 +47,10 @@ def _all(one: dict[str, Any]) -> list[dict[str, Any]]:
     return members + ([reader | {"label": f"{reader['label']}: {reader['model']}"}] if reader else [])
 
 
-def _member(one: dict[str, Any], weighs: bool, in_turn: bool) -> list[str]:
+def _member(one: dict[str, Any], weighs: bool, seldom: bool) -> list[str]:
     weight = "" if one["weight"] is None else f"{one['weight']:g}"
     row = [one["label"], *([weight] if weighs else []), *(f"{one[count]:,}" for count in _COUNTS)]
-    if in_turn:
+    if seldom:
         rate = one["escalation_rate"]
         row.append("" if rate is None else f"{rate:.1%}")
     return [*row, json.dumps(one["params"]) if one["params"] else ""]
@@ -80,6 +81,8 @@ def classifier_terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
 
 def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
     """What else its operator said, or could have."""
+    from penstock.domain.accounts.price import money
+
     if found.kind == "vote":
         extract = found.extract
         way = f"regex {extract.regex}" if extract.regex is not None else "all of the text"
@@ -101,12 +104,17 @@ def terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
     if found.kind != "fallback":
         yield "on_error", "fail" if found.fails_with_member else "skip"
     yield "timeout_seconds", f"{found.timeout_seconds:g}"
+    if found.max_cost is not None:
+        yield "max_cost", money(found.max_cost)
 
 
 def decides(found: EnsembleDefinition) -> str:
     """What makes one answer of its members'."""
     if found.kind == "vote":
-        tie = "the one with the heaviest member" if found.tie == "heaviest" else "the first member's"
+        tie = "the first member's" if found.tie == "first" else "the one with the heaviest member"
+        if found.judge:
+            spare = "the request has failed" if found.fails_with_member else tie
+            tie = f"the one that the judge names; where it gives no verdict {spare}"
         return f"the first one with the vote that weighs most; of votes that weigh the same {tie}"
     if found.method:
         return "made of all members' numbers, by their weights"
@@ -134,7 +142,7 @@ def asked(found: EnsembleDefinition) -> list[dict[str, Any]]:
     ]
     if found.judge:
         judge = found.judge.member
-        when = "once all have, if two or more answered"
+        when = "once all have, if votes are tied" if found.kind == "vote" else "once all have, if two or more answered"
         listed.append({"member": judge.label, "model": judge.model, "wave": 2, "when": when})
     return listed
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.cli.printing import show, table
-from penstock.cli.watch import duration
+from penstock.domain.work.batch_words import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -67,6 +67,12 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock batches retry batch_01kz",
         "penstock batches retry batch_01kz --code request_timeout --set max_tokens=512 --wait",
     ),
+    "batches lines": (
+        "penstock batches lines batch_01kz --failed",
+        "penstock batches lines batch_01kz --code BadRequestError --limit 20 --json",
+        "penstock batches lines batch_01kz --custom-id q17",
+    ),
+    "batches errors": ("penstock batches errors batch_01kz",),
     "batches results": (
         "penstock batches results batch_01kz --output out.jsonl --errors failed.jsonl",
         "penstock batches results batch_01kz --merged --output all.jsonl",

@@ -33,9 +33,26 @@ COUNTED: Final = {
     "ensemble_lines": "Lines of batches and jobs that an ensemble that gathers gave an answer or an error.",
     "ensemble_lines_failed": "Of these: those that it gave an error.",
     "ensemble_lines_escalated": "Lines that a later member of such an ensemble, or its judge, was asked.",
+    "ensemble_votes": "Lines of batches and jobs that a vote decided.",
+    "ensemble_votes_tied": "Of these: those of which another label had as much weight as the one that won.",
+    "ensemble_votes_agreement_thousandths": "Of these: which part of the votes' weight was for the winner, added up.",
     "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
 }
 """Every name that may be counted, and what it means."""
+
+INCIDENTS: Final = (
+    "lease_reaped",
+    "lease_lost",
+    "answers_dropped",
+    "engine_death",
+    "line_crashed",
+    "webhook_given_up",
+    "pool_switches_failed",
+    "pool_member_killed",
+    "pool_start_failed",
+    "pool_sleep_failed",
+)
+"""Of those: what went wrong, and is kept with its time for a week (store/work/incidents.py)."""
 
 LABELLED: Final = {
     "pool_switches": "reason",
@@ -43,5 +60,8 @@ LABELLED: Final = {
     "ensemble_lines": "ensemble",
     "ensemble_lines_failed": "ensemble",
     "ensemble_lines_escalated": "ensemble",
+    "ensemble_votes": "ensemble",
+    "ensemble_votes_tied": "ensemble",
+    "ensemble_votes_agreement_thousandths": "ensemble",
 }
 """Of those that are counted apart, `NAME/VALUE`, the label that the value is of."""

@@ -26,6 +26,8 @@ class File:
     blob_key: str
     created_at: datetime
     expires_at: datetime | None
+    index_key: str | None = None
+    """The blob that says where its lines are, if one was written."""
 
 
 def check_purpose(purpose: str) -> None:

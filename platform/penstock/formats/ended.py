@@ -20,6 +20,7 @@ class _Error(msgspec.Struct):
     code: Any = None
     type: Any = None
     line: Any = None
+    message: Any = None
 
 
 class _Line(msgspec.Struct):
@@ -53,6 +54,8 @@ class EndedLine:
     body: bytes
     skipped: int | None = None
     """The line of the input, if validation refused it: it was never asked."""
+    message: str | None = None
+    """Of `code`: the words beside it."""
 
     @property
     def failed(self) -> bool:
@@ -98,4 +101,5 @@ def read(line: bytes) -> EndedLine:
         code=None if error is None or error.code is None else str(error.code),
         body=b"null" if response is None else bytes(response.body),
         skipped=None if error is None else error.line,
+        message=None if error is None or error.message is None else str(error.message),
     )

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.ensembles.conditions import LabelUnknown
+from penstock.domain.ensembles.ensemble import ChosenMember
 from penstock.domain.inference_endpoints import TOKEN_LIMITS, field_to_limit, token_limits
 from penstock.formats.prefix import PromptFields
 
@@ -211,9 +212,20 @@ class _Cut(msgspec.Struct):
 _read_cut = msgspec.json.Decoder(_Cut).decode
 
 
-def cuts_ranks(body: bytes) -> bool:
-    """Whether a body wants only the first few of its documents back."""
+def top_n(body: bytes) -> int | None:
+    """How many of its documents, the first ones, a body wants back; None: all, or what is no such number."""
+    if b"top_n" not in body and b"\\u" not in body:
+        return None
     try:
-        return bool(_read_cut(body).top_n)
+        found = _read_cut(body).top_n
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+        return None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+
+
+def as_asked(body: bytes, endpoint: str, member: ChosenMember) -> bytes:
+    """The body as this member of an ensemble is asked it: with its params, and for all documents if it ranks them."""
+    if member.ranks_all and top_n(body) is not None:
+        fields = _read_fields(body)
+        body = _encode({name: value for name, value in fields.items() if name != "top_n"})
+    return with_defaults(body, endpoint, member.params)

@@ -55,7 +55,7 @@ class LimitSettings(Concern):
         10_000, ge=0, description="Comparisons of one tenant's runs; they go with their runs."
     )
     max_wait_seconds: int = Field(60, description="Longest ?wait= of a long poll.")
-    max_waits: int = Field(500, ge=1, description="Long polls of one tenant at one API process.")
+    max_waits: int = Field(500, ge=1, description="Long polls and streams of events of one tenant at one API process.")
     slow_body_seconds: float = Field(
         60.0, gt=0, description="A client that sends or takes nothing for so long is given up."
     )

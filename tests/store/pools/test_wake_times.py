@@ -12,13 +12,13 @@ from penstock.domain.accounts.eta import Expectation
 from penstock.domain.calls.ingress import Load
 from penstock.domain.pools.pool import PoolKind
 from penstock.domain.work.lane import Lane
+from penstock.domain.work.waiting import WhyWaiting
 from penstock.service.admin import health
 from penstock.service.calls import ingresses
 from penstock.service.estimates import eta
 from penstock.service.pools import pools, residents
 from penstock.service.pools.pools import WantedMember
 from penstock.service.views import batch_view
-from penstock.service.views.batch_view import WhyWaiting
 
 
 def test_a_batch_says_why_its_version_is_asleep_and_when_it_will_be_done(world: World) -> None:

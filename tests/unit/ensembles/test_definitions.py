@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from penstock.domain.api_errors import BadRequest
-from penstock.domain.ensembles.definition import MOST_LABELS, read
+from penstock.domain.ensembles.definition import MOST_LABELS, PROMPTS, read
 from penstock.domain.ensembles.ensemble import Accept, EnsembleKind, Extract, Normalise, Tie, chosen
 
 BASE: dict[str, Any] = {"name": "panel", "members": [{"model": "small"}, {"model": "small"}, {"model": "big@stable"}]}
 VOTE = BASE | {"kind": "vote"}
 FALLBACK = BASE | {"kind": "fallback"}
+TIED = VOTE | {"tie": "judge", "judge": {"model": "big"}}
 CASCADE = BASE | {"kind": "cascade", "accept": {"regex": "^Yes"}}
 LABELS: dict[str, Any] = {"type": "object", "properties": {"label": {"enum": ["yes", "no"]}, "why": {"type": "string"}}}
 
@@ -39,6 +40,17 @@ def test_a_vote_says_how_votes_are_read_and_what_they_weigh() -> None:
     assert found.extract == Extract(regex="A: (.+)", normalise=Normalise.LOWER_TRIM)
     assert (found.tie, found.min_responses, found.fails_with_member) == (Tie.FIRST, 2, True)
     assert (found.timeout_seconds, found.patterns) == (0.5, {"extract.regex": "A: (.+)"})
+
+
+def test_a_judge_of_ties_is_asked_behind_all_members_and_money_is_counted_in_picounits() -> None:
+    found = read(TIED | {"max_cost": 0.02})
+    assert found.judge
+    assert ([one.label for one in found.asked], found.first) == (["small", "small#2", "big@stable", "judge"], (0, 1, 2))
+    asked = chosen(1, 1, found, found.asked[-1])
+    assert (asked.place, asked.later, asked.params) == (3, True, {"temperature": 0, "max_tokens": 1_024})
+    assert (found.judge.prompt, found.max_cost) == (PROMPTS[EnsembleKind.BEST_OF], 2 * 10**10)
+    assert [read(one | {"max_cost": 1e-12}).max_cost for one in (FALLBACK, CASCADE)] == [1, 1]
+    assert (read(VOTE).max_cost, read(VOTE).judge) == (None, None)
 
 
 def test_a_schemas_enum_says_where_the_label_stands_and_which_there_are() -> None:
@@ -86,6 +98,8 @@ def test_only_a_later_member_of_a_kind_in_turn_waits_to_be_asked() -> None:
         (CASCADE | {"extract": {}}, "extract"),
         (VOTE | {"judge": {"model": "big"}}, "judge"),
         (VOTE | {"max_cost": 1}, "max_cost"),
+        (VOTE | {"tie": "first", "judge": {"model": "big"}}, "judge"),
+        (VOTE | {"kind": "route", "default": "small", "max_cost": 1}, "max_cost"),
         (VOTE | {"extract": {"xpath": "/a"}}, "extract.xpath"),
         (CASCADE | {"accept": {"agreement": 0.5}}, "accept.agreement"),
         *(({**one, "members": [{"model": "a", "weight": 1}, {"model": "b"}]}, "members[0].weight")
@@ -134,12 +148,20 @@ def weighing(weight: Any) -> dict[str, Any]:
          "extract.json_schema.enum", "normalised (lower_trim)"),
         (VOTE | {"extract": {"json_schema": {"properties": {"a": {"enum": []}}}}},
          "extract.json_schema.properties.a.enum", "2 to 200"),
-        *((VOTE | {"tie": tie}, "tie", "one of heaviest, first") for tie in ("judge", "", 7)),
+        *((VOTE | {"tie": tie}, "tie", "one of heaviest, first, judge") for tie in ("dice", "", 7)),
         *((VOTE | {"min_responses": least}, "min_responses", "from 1 to 3")
           for least in (0, 4, -1, 1.5, True, "2")),
         *((VOTE | {"on_error": what}, "on_error", "one of skip, fail") for what in ("ignore", ["skip"])),
         *((one | {"timeout_seconds": seconds}, "timeout_seconds", "above 0 and at most 86,400")
           for one in (VOTE, FALLBACK, CASCADE) for seconds in (0, -1, 86_401, math.nan, math.inf, "60")),
+        (VOTE | {"tie": "judge"}, "judge", "A vote with 'tie: judge' needs a judge"),
+        (VOTE | {"tie": "judge", "judge": {"model": "panel"}}, "judge.model", "its own judge"),
+        (VOTE | {"tie": "judge", "judge": {"model": "big", "prompt": "Which?"}}, "judge.prompt", "has '{answers}'"),
+        *((one | {"max_cost": cost}, "max_cost", "above 0 and at most 1,000,000")
+          for one in (TIED, FALLBACK, CASCADE)
+          for cost in (0, -1, -0.0, math.nan, math.inf, 1e7, 10**400, True, "2")),
+        (CASCADE | {"max_cost": 1e-13}, "max_cost", "at least 1e-12"),
+        (BASE | {"kind": "combine", "method": "mean", "max_cost": 1}, "max_cost", "nobody later"),
         (BASE | {"kind": "cascade"}, "accept", "when an answer is good enough"),
         (CASCADE | {"accept": {}}, "accept", "when an answer is good enough"),
         (CASCADE | {"accept": None}, "accept", "when an answer is good enough"),

@@ -10,6 +10,8 @@ from penstock.domain.ensembles.definition import read
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, MemberCounts
 from penstock.domain.ensembles.escalation import ALWAYS, NEVER, Reached, rates, reached
 
+VOTE: dict[str, Any] = {"name": "e", "kind": "vote", "members": [{"model": "a"}, {"model": "a"}]}
+
 
 def definition(kind: str) -> EnsembleDefinition:
     more: dict[str, Any] = {"accept": {"regex": "x"}} if kind == "cascade" else {}
@@ -37,6 +39,19 @@ def test_what_nobody_measured_is_what_the_kind_makes_likely() -> None:
     assert reached(definition("best_of"), {}) == (ALWAYS,) * 4, "the judge, too"
     assert reached(definition("fallback"), {}) == (ALWAYS, NEVER, NEVER)
     assert reached(definition("cascade"), {}) == (ALWAYS, Reached(0, 0.5, 1), Reached(0, 0.25, 1))
+
+
+def test_a_judge_that_decides_ties_or_may_cost_too_much_is_asked_as_often_as_it_was() -> None:
+    tied = read(VOTE | {"tie": "judge", "judge": {"model": "b"}})
+    assert reached(tied, {}) == (ALWAYS, ALWAYS, Reached(0, 0.5, 1))
+    counts = {"a": MemberCounts(100, 100), "a#2": MemberCounts(100, 100), "judge": MemberCounts(20, 15, 5)}
+    assert rates(tied, counts) == {"a": None, "a#2": None, "judge": 0.2}
+    judge = reached(tied, counts)[2]
+    assert judge.low < judge.expected == 0.2 < judge.high
+    best = read(VOTE | {"kind": "best_of", "judge": {"model": "b"}})
+    assert (rates(best, counts)["judge"], reached(best, counts)[2]) == (None, ALWAYS)
+    capped = read(VOTE | {"kind": "best_of", "judge": {"model": "b"}, "max_cost": 1})
+    assert (reached(capped, {})[2], reached(capped, counts)[2]) == (Reached(0, 1, 1), judge)
 
 
 @pytest.mark.parametrize("kind", ["fallback", "cascade"])

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.ensembles.definition import read
-from penstock.domain.ensembles.ensemble import Method
+from penstock.domain.ensembles.ensemble import Method, chosen
 from penstock.domain.ensembles.mixing import mixed
 from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard, judge
 from penstock.formats.answers.mixed_answer import mixed_answer
+from penstock.formats.routed_request import as_asked, top_n
 from penstock.service.ensembles import askable
 from penstock.service.ensembles.fold import MISMATCH, Fold, MemberAnswer
 
@@ -53,7 +55,7 @@ def test_all_that_answered_are_the_answer() -> None:
 
 def test_it_answers_what_has_numbers_and_no_part_of_a_ranking() -> None:
     def fault(method: str, endpoint: str, body: bytes = b"{}") -> str | None:
-        found = askable.fault(read(MIX | {"method": method}), endpoint, body, stream=False)
+        found = askable.fault(read(MIX | {"method": method}), endpoint, body)
         return None if found is None else found[0]
 
     assert [fault("mean", one) for one in (EMBED, SCORE, RERANK)] == [None] * 3
@@ -61,8 +63,24 @@ def test_it_answers_what_has_numbers_and_no_part_of_a_ranking() -> None:
     assert fault("reciprocal_rank", EMBED) == fault("mean", CHAT) == fault("mean", "/tokenize") == (
         "ensemble_needs_numbers"
     )  # fmt: skip
-    assert fault("mean", RERANK, b'{"top_n":3}') == "ensemble_without_top_n"
-    assert fault("mean", RERANK, b'{"top_n":0}') is fault("mean", RERANK, b"[") is None
+    assert fault("mean", RERANK, b'{"top_n":3}') is fault("mean", RERANK, b"[") is None
+
+
+def test_members_rank_all_documents_and_the_answer_has_the_first_few_that_are_wanted() -> None:
+    definition = read(MIX)
+    member = chosen(1, 1, definition, definition.members[0])
+    sent = b'{"query":"q","top_n":2,"documents":[1e0]}'
+    assert as_asked(sent, RERANK, member) == b'{"query":"q","documents":[1e0]}', "else as it was written"
+    assert as_asked(sent, RERANK, replace(member, ranks_all=False)) == sent, "another kind's member cuts itself"
+    for odd in (b'{"top_n":0}', b'{"top_n":-1}', b'{"top_n":true}', b'{"top_n":"2"}', b'{"top_n":null}', b"[", b"{}"):
+        assert (top_n(odd), as_asked(odd, RERANK, member)) == (None, odd), "what its engine makes of that, it says"
+    answers = {place: MemberAnswer("answered", body(RERANK, *scores)) for place, scores in enumerate([(1, 3, 2)] * 2)}
+    for wanted, places in ((1, [1]), (2, [1, 2]), (9, [1, 2, 0]), (0, [1, 2, 0])):
+        made = Fold(definition, 1).fold(answers, endpoint=RERANK, request=b'{"top_n":%d}' % wanted).body
+        assert made is not None
+        found = json.loads(made)
+        assert [one["index"] for one in found["results"]] == places
+        assert found["usage"]["total_tokens"] == 6, "of all documents, whatever is wanted"
 
 
 @settings(max_examples=60, deadline=None)

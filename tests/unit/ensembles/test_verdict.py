@@ -123,7 +123,9 @@ def test_the_heaviest_label_wins_and_a_tie_is_decided_as_written(data: st.DataOb
         tied = [one for one in tied if weight[one[0]] == max(weight[place] for place, _ in tied)]
     wins = tied[0][1]
     winner = next(place for place, vote in votes if vote == wins)
-    assert full == EnsembleVerdict(decided=True, winner=winner, agreement=float(by[wins] / sum(by.values())))
+    tie = len({vote for _, vote in votes if by[vote] == by[wins]}) > 1
+    agreement = float(by[wins] / sum(by.values()))
+    assert full == EnsembleVerdict(decided=True, winner=winner, agreement=agreement, tied=tie)
 
 
 def test_ties_by_hand() -> None:

@@ -135,6 +135,30 @@ def test_a_full_cache_in_the_engine_is_seen(short_dir: Path) -> None:
         run(launch.socket, test)
 
 
+def test_people_see_who_has_which_slot_and_what_calls_met_lately(short_dir: Path) -> None:
+    folder = short_dir / "budget-report"
+    launch = echo_launch(folder, "--kv-usage=0.95", "--preemptions=3")
+
+    async def test(house: House) -> None:
+        await house.step()
+        house.gate.release(LINE)
+        await house.gate.admit(Ticket(Rank.FLEX, "b"))
+        await house.gate.admit(CALL)
+        house.latencies.ttft(0.3)
+        report = house.budget_loop.report()
+        assert (report.slots, report.most_lines, report.calls) == (36, 32, 1)
+        assert report.lines == {"priority": 0, "standard": 31, "flex": 1}
+        assert report.waiting == {"calls": 0, "priority": 0, "standard": 0, "flex": 0}
+        assert (report.kv_usage, report.preemptions, report.prefix_hit_rate) == (0.95, 3, None)
+        assert sum(report.ttft) == 1
+        found = report.parted(32, "no_calls")
+        assert (found.total, found.used, found.free, found.closed, found.reserved) == (36, 33, 0, 0, 3)
+
+    with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
+        wait_ready(supervisor, 30)
+        run(launch.socket, test)
+
+
 def test_an_engine_that_does_not_answer_stops_nobody(short_dir: Path) -> None:
     async def test(house: House) -> None:
         await house.step(0.1)
@@ -172,9 +196,11 @@ vllm:prompt_tokens_total{engine="0",model_name="m"} 100.0
 vllm:generation_tokens_total{engine="0",model_name="m"} 20.0
 vllm:generation_tokens_total{engine="1",model_name="m"} 3.0
 vllm:num_preemptions_created{engine="0",model_name="m"} 1.7e+09
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} 90.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 60.0
 """
     assert VLLM.load is not None
-    assert engine_load(page, VLLM.load) == EngineLoad(7, 1, 0.5, 10, 123)
+    assert engine_load(page, VLLM.load) == EngineLoad(7, 1, 0.5, 10, 123, 23, 90, 60)
     assert engine_load("# nothing of vLLM's\n", VLLM.load) is None
 
 

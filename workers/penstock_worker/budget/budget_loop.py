@@ -16,13 +16,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from penstock.domain.calls.ingress import Slo
+from penstock.domain.engines.engine_report import EngineReport
 from penstock.domain.engines.profile import LoadMetrics
+from penstock.domain.work.rank import OF_LANE, Rank
 from penstock.settings.engine import EngineSettings
 from penstock_worker.admission.backpressure import NO_PRESSURE, Backpressure
 from penstock_worker.admission.gate import Gate
 from penstock_worker.budget.latency import Latencies
 from penstock_worker.budget.line_budget import Decision, EngineLoad, LineBudget, Observation, Reason
 from penstock_worker.budget.pace import Pace
+from penstock_worker.budget.recent_counters import RecentCounters
 from penstock_worker.engine import metrics
 from penstock_worker.engine.client import EngineClient, EngineGone, EngineTimeout
 
@@ -61,6 +64,7 @@ class BudgetLoop(Collector):
         )
         self._calls = 0
         self._engine: EngineLoad | None = None
+        self._recent = RecentCounters()
         self._changes = 0
         self._reason = Reason.ALL
         self.slo = Slo()
@@ -71,6 +75,28 @@ class BudgetLoop(Collector):
     def reason(self) -> str:
         """Why the budget stands where it stands; see line_budget.py."""
         return self._reason
+
+    def report(self) -> EngineReport:
+        """The engine at this moment, for people; may be asked from any thread."""
+        gate, engine, profile = self._gate, self._engine, self._load
+        rates = self._recent.rates()
+        waiting = {str(lane): gate.waiting(rank) for lane, rank in OF_LANE.items()}
+        calls = sum(gate.waiting(rank) for rank in Rank if rank.is_realtime)
+        return EngineReport(
+            slots=gate.slots,
+            most_lines=gate.most_lines,
+            calls=gate.calls,
+            lines={str(lane): gate.held(rank) for lane, rank in OF_LANE.items()},
+            waiting={"calls": calls, **waiting},
+            lines_held=gate.lines_held,
+            trying=gate.trying,
+            kv_usage=round(engine.kv_usage, 4) if engine and profile and profile.kv_usage else None,
+            preemptions=engine.preemptions if engine and profile and profile.preemptions else None,
+            prefix_hit_rate=rates.prefix_hit_rate if profile and profile.prefix else None,
+            input_tokens_per_second=rates.input_tokens_per_second if profile and profile.tokens else None,
+            output_tokens_per_second=rates.output_tokens_per_second if profile and profile.tokens else None,
+            ttft=self._latencies.recent_ttft(),
+        )
 
     async def run(self) -> NoReturn:
         """Take a step every `budget_seconds`; a step that fails is logged, and the next one is taken."""
@@ -84,6 +110,8 @@ class BudgetLoop(Collector):
     async def step(self) -> None:
         """Look once, and set the budget."""
         self._engine = await self._ask()
+        if self._engine:
+            self._recent.seen(self._clock(), self._engine)
         gate = self._gate
         if self._pace and self._engine:
             self._pace.seen(gate.lines_busy_seconds, self._engine.tokens)
@@ -193,6 +221,9 @@ def engine_load(page: str, load: LoadMetrics) -> EngineLoad | None:
         kv_usage=max(found.get(load.kv_usage or "", (0.0,))),
         preemptions=total(load.preemptions),
         tokens=sum(map(total, load.tokens)),
+        output_tokens=sum(map(total, load.tokens[1:])),
+        prefix_queries=total(load.prefix[0]) if load.prefix else 0,
+        prefix_hits=total(load.prefix[1]) if load.prefix else 0,
     )
 
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Final
 
+from penstock.domain.engines.engine_report import WINDOW_SECONDS
+from penstock.domain.engines.latency_histogram import BUCKETS, added, bucket
+
 MOST_SAMPLES: Final = 512
+_SPAN_SECONDS: Final = 5.0
+_SPANS: Final = round(WINDOW_SECONDS / _SPAN_SECONDS)
 
 
 class _Sample:
@@ -31,13 +39,24 @@ class _Sample:
 class Latencies:
     """Lives on one loop; the ingress adds, the budget loop takes."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         chance = random.Random(seed)
         self._ttft, self._gaps = _Sample(chance), _Sample(chance)
+        self._recent: deque[tuple[float, list[int]]] = deque(maxlen=_SPANS + 1)
 
     def ttft(self, seconds: float) -> None:
         """A streamed call had its first byte so long after it came to the ingress."""
         self._ttft.add(seconds)
+        now = self._clock()
+        if not self._recent or now - self._recent[-1][0] >= _SPAN_SECONDS:
+            self._recent.append((now, [0] * BUCKETS))
+        self._recent[-1][1][bucket(seconds)] += 1
+
+    def recent_ttft(self) -> tuple[int, ...]:
+        """A latency histogram of the times to first token of the last minute; empty without any. From any thread."""
+        since = self._clock() - WINDOW_SECONDS
+        return added([counts for began, counts in list(self._recent) if began > since])
 
     def gap(self, seconds: float) -> None:
         """So long passed between two chunks of a stream."""

@@ -58,6 +58,12 @@ class EngineLoad:
     """Requests that were thrown out of the cache, since the engine began."""
     tokens: int = 0
     """Prompt tokens and generated ones, since the engine began."""
+    output_tokens: int = 0
+    """Of these: those that it generated."""
+    prefix_queries: int = 0
+    """Prompt tokens that it looked up in its prefix cache."""
+    prefix_hits: int = 0
+    """Of these: those that were there."""
 
 
 @dataclass(frozen=True)

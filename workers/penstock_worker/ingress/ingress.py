@@ -118,4 +118,5 @@ class WorkerIngress:
             budget=gate.budget,
             reason=self._budget_loop.reason,
             tokens_per_second=self._meter.tokens_per_second(gate.lines_busy_seconds),
+            engine=self._budget_loop.report(),
         )

@@ -78,9 +78,17 @@ class FoldTasks(LeaseTasks):
         except BaseException:  # the process is told to end: whoever is next need not wait for the lease
             self._db.run(work.release, claim.lease)
             raise
-        for name, by in (("", folded.lines), ("_failed", folded.failed), ("_escalated", folded.asked)):
+        counted = {
+            "lines": folded.lines,
+            "lines_failed": folded.failed,
+            "lines_escalated": folded.asked,
+            "votes": folded.votes,
+            "votes_tied": folded.tied,
+            "votes_agreement_thousandths": round(folded.agreement * 1_000),
+        }
+        for name, by in counted.items():
             if by:
-                self._db.run(work.count, f"ensemble_lines{name}/{taken.definition.name}", by)
+                self._db.run(work.count, f"ensemble_{name}/{taken.definition.name}", by)
         log.info("fold", batch=claim.batch, lines=folded.lines, asked=folded.asked,
                  seconds=round(time.monotonic() - began, 3))  # fmt: skip
         return folded

@@ -115,7 +115,7 @@ class WorkerStatus:
     def _dead(self, trouble: EngineTrouble | None) -> None:
         self._lose_engine(trouble)
         with suppress(Unavailable):  # what counts has been said
-            self._db.run(work.count, "engine_death")
+            self._db.run(work.count, "engine_death", about=str(self._holder.id))
         if trouble and trouble.final and not self._was_ready:
             self._give_up(trouble)
 

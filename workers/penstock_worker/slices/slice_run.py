@@ -131,7 +131,8 @@ class SliceRun:
         while one in self._held and one.unrecorded:
             self._round()
         if guilty and one.tally.segments:
-            self._context.insist(partial(self._context.db.run, work.count, "line_crashed", len(guilty)))
+            batch = one.claim.batch
+            self._context.insist(partial(self._context.db.run, work.count, "line_crashed", len(guilty), batch))
 
     def _try(self, one: HeldSlice, groups: Sequence[Sequence[lines.Line]]) -> None:
         """Ask the suspects with the engine to themselves, one group after the other, each recorded before the next."""

@@ -23,6 +23,8 @@ MAX_HEADERS: Final = 128
 
 
 _REFUSED_SECONDS: Final = 2.0
+ENDLESS: Final = "penstock.endless"
+"""In the scope of a request: what ends its answer, which goes on for as long as somebody listens."""
 
 
 class Connection(HttpToolsProtocol):
@@ -52,6 +54,14 @@ class Connection(HttpToolsProtocol):
             self._expect_head(_REFUSED_SECONDS)
         else:
             transport.abort()
+
+    def shutdown(self) -> None:
+        """The process is about to stop: an answer that has no end of its own soon is told so."""
+        super().shutdown()
+        if self.cycle is not None and not self.cycle.response_complete:
+            scope: dict[str, Any] = dict(self.cycle.scope)
+            for end in scope.get(ENDLESS, ()):
+                end()
 
     def make_room(self) -> None:
         """It waits, and somebody else needs its place."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -18,16 +18,20 @@ from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.steering import Change
-from penstock.api.schemas import shapes
+from penstock.api.schemas import batch_filters, batch_totals, shapes
 from penstock.api.schemas.answer_page import ANSWER_PAGE, Cursor, LineLimit
+from penstock.api.schemas.batch_filters import Chosen
+from penstock.api.schemas.batch_totals import TotalsShape
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import BatchShape, DeletedBatch, Page
 from penstock.api.schemas.terms import Create
+from penstock.domain.api_errors import BadRequest
 from penstock.domain.limits.limit import LimitName
+from penstock.domain.work.line_query import MOST_LINE, LineQuery
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
-from penstock.service.results import answer_page
-from penstock.service.views import batch_view
+from penstock.service.results import answer_page, line_page
+from penstock.service.views import batch_list, batch_view
 from penstock.service.views.batch_view import BatchView
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], responses=DOCUMENTED)
@@ -70,11 +74,21 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, repeats: Re
     return shapes.batch(view)
 
 
-@router.get("", summary="List batches")
-async def list_batches(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[BatchShape]:
-    """Your batches, newest first."""
-    found = await here.db.autocommit(batch_view.page, tenant, "batch", after=after, limit=limit + 1)
-    return shapes.page([shapes.batch(BatchView(one)) for one in found], limit, BatchShape)
+@router.get("", summary="List batches", openapi_extra=batch_filters.DOCUMENTED)
+async def list_batches(
+    tenant: Tenant, here: Here, chosen: Chosen, after: After = None, limit: Limit = 20
+) -> Page[BatchShape]:
+    """Your batches, newest first: all, or those of which all that is given is so."""
+    found = await here.db.autocommit(
+        batch_list.page, tenant, "batch", here.settings, chosen=chosen, after=after, limit=limit + 1
+    )
+    return shapes.page([shapes.batch(one) for one in found], limit, BatchShape)
+
+
+@router.get("/totals", summary="Count batches")
+async def get_batch_totals(tenant: Tenant, here: Here) -> TotalsShape:
+    """How many batches you have, by status and lane."""
+    return batch_totals.totals(await here.db.autocommit(batch_list.totals, tenant, "batch"), "batch")
 
 
 @router.get("/{batch_id}", summary="Look at a batch")
@@ -95,15 +109,40 @@ async def get_batch(request: Request, batch_id: str, tenant: Tenant, here: Here,
     responses=ANSWER_PAGE,
 )
 async def get_results(
-    request: Request, batch_id: str, tenant: Tenant, here: Here, after: Cursor = 0, limit: LineLimit = 1_000
-) -> StreamingResponse:
+    request: Request,
+    batch_id: str,
+    tenant: Tenant,
+    here: Here,
+    after: Cursor = 0,
+    limit: LineLimit = 1_000,
+    order: Annotated[
+        Literal["recorded", "input"],
+        Query(
+            description="`input`: of an ended batch, in the order of its input; `after` is the number of a line then, "
+            "and a page ends early once it has read 16 MiB."
+        ),
+    ] = "recorded",
+    custom_id: Annotated[
+        str | None, Query(description="With `order=input`: only the line with this custom_id.", max_length=512)
+    ] = None,
+) -> Response:
     """What is recorded so far, answers and failed lines, behind the first `after`; HEAD reads none of it.
 
     Ask again with `after` as `x-last-line` said, until `x-incomplete` is `false`: then you have had each line once, the
     bytes of the output and the error file in another order. The cursor stays good whatever is restarted meanwhile, and
     over the batch's end, for an hour (`PENSTOCK_PIECES_SECONDS`); after that it is a 410, and the files have it all. An
     answer that breaks off counts as none: ask for it again.
+
+    With `order=input` an ended batch is read in the order of its input, for as long as its files are there.
     """
+    if order == "input":
+        query = LineQuery(after=min(after, MOST_LINE), limit=limit, custom_id=custom_id)
+        lines, last, more = await line_page.raw_page(here.db, here.blobs, tenant, batch_id, query)
+        headers = {"x-incomplete": str(more).lower(), "x-last-line": str(last), "cache-control": "no-store"}
+        joined = b"" if HEAD in request.scope else b"".join(lines)
+        return Response(joined, headers=headers, media_type="application/jsonl")
+    if custom_id is not None:
+        raise BadRequest("'custom_id' goes with order=input.", param="custom_id")
     page = await answer_page.page(here.db, tenant, batch_id, after=after, limit=limit)
     headers = {
         "x-incomplete": "true" if page.incomplete else "false",

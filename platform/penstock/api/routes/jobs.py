@@ -17,7 +17,9 @@ from penstock.api.platform import Here
 from penstock.api.repeats import Repeats
 from penstock.api.routes import retry, steering, webhooks
 from penstock.api.routes.batches import Wait
-from penstock.api.schemas import shapes
+from penstock.api.schemas import batch_filters, batch_totals, shapes
+from penstock.api.schemas.batch_filters import Chosen
+from penstock.api.schemas.batch_totals import TotalsShape
 from penstock.api.schemas.paging import After, Limit
 from penstock.api.schemas.shapes import DeletedBatch, JobShape, Page
 from penstock.api.schemas.terms import Create
@@ -27,7 +29,7 @@ from penstock.domain.work.terms import DEFAULT_WINDOW
 from penstock.service.control import cancel, delete
 from penstock.service.intake import submit
 from penstock.service.intake.submit import JobLine
-from penstock.service.views import batch_view
+from penstock.service.views import batch_list, batch_view
 from penstock.service.views.batch_view import BatchView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=DOCUMENTED)
@@ -155,11 +157,21 @@ def _on_one_line(json: msgspec.Raw, where: str) -> bytes:
     return line
 
 
-@router.get("", summary="List jobs")
-async def list_jobs(tenant: Tenant, here: Here, after: After = None, limit: Limit = 20) -> Page[JobShape]:
-    """Your jobs, newest first, without their results."""
-    found = await here.db.autocommit(batch_view.page, tenant, "job", after=after, limit=limit + 1)
-    return shapes.page([shapes.job(BatchView(one)) for one in found], limit, JobShape)
+@router.get("", summary="List jobs", openapi_extra=batch_filters.DOCUMENTED)
+async def list_jobs(
+    tenant: Tenant, here: Here, chosen: Chosen, after: After = None, limit: Limit = 20
+) -> Page[JobShape]:
+    """Your jobs, newest first, without their results: all, or those of which all that is given is so."""
+    found = await here.db.autocommit(
+        batch_list.page, tenant, "job", here.settings, chosen=chosen, after=after, limit=limit + 1
+    )
+    return shapes.page([shapes.job(one) for one in found], limit, JobShape)
+
+
+@router.get("/totals", summary="Count jobs")
+async def get_job_totals(tenant: Tenant, here: Here) -> TotalsShape:
+    """How many jobs you have, by status and lane."""
+    return batch_totals.totals(await here.db.autocommit(batch_list.totals, tenant, "job"), "job")
 
 
 @router.get("/{job_id}", summary="Look at a job", response_model=JobShape)

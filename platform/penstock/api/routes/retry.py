@@ -45,6 +45,11 @@ class Chosen(Asked):
         "`batch_expired`, `request_timeout`, `BadRequestError`, …",
         max_length=100,
     )
+    groups: list[Annotated[Text, StringConstraints(max_length=110)]] | None = Field(
+        None,
+        description="Lines of these groups, by their `id` in the list of errors: `400:BadRequestError`; not `other`.",
+        max_length=100,
+    )
     answered: Literal["empty", "truncated"] | None = Field(
         None,
         description="Also answers that a limit on tokens cut: `truncated` all of them, `empty` those that say nothing.",
@@ -80,7 +85,7 @@ class CreateRetry(Asked):
     def repeats(self) -> Retry:
         """Which lines, and what is changed in them; raise BadRequest."""
         lines = self.lines or Chosen()
-        reasons = (lines.status_codes, lines.error_codes, lines.answered)
+        reasons = (lines.status_codes, lines.error_codes, lines.groups, lines.answered)
         changes = dict(self.set or {})
         check_changes(changes)
         if self.model is not None:
@@ -89,6 +94,7 @@ class CreateRetry(Asked):
             failed=lines.failed if lines.failed is not None else not any(reasons),
             status_codes=frozenset(lines.status_codes or ()),
             error_codes=frozenset(lines.error_codes or ()),
+            groups=frozenset(lines.groups or ()),
             answered=lines.answered,
             custom_ids=None if lines.custom_ids is None else frozenset(lines.custom_ids),
             changes=changes,

@@ -13,6 +13,7 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import CostShape
+from penstock.domain.accounts.price import money
 from penstock.domain.accounts.usage_report import UsageRow
 from penstock.domain.api_errors import BadRequest
 from penstock.service.admin import usage
@@ -36,7 +37,12 @@ class Result(BaseModel):
     input_cached_tokens: int = Field(description="Of the input tokens.")
     output_tokens: int
     output_reused_tokens: int = Field(description="Of the output tokens: those of answers that were there already.")
+    output_reasoning_tokens: int = Field(description="Of the output tokens.")
     cost: CostShape | None = Field(description="Null without any price.")
+    saved: str | None = Field(
+        description="What the cached and reused tokens would have cost more (prefix cache, equal lines, shared cache),"
+        " at the price that their hour ended with, in units of the currency; null without any price."
+    )
     model: str | None = Field(description="Null unless grouped by it.")
     batch: bool | None = Field(description="Lines of batches and jobs, or waiting calls; null unless grouped by it.")
     project_id: None = None
@@ -120,7 +126,9 @@ def _result(one: UsageRow, currency: str | None) -> Result:
         input_cached_tokens=one.usage.cached_tokens,
         output_tokens=one.usage.output_tokens,
         output_reused_tokens=one.usage.reused_output_tokens,
+        output_reasoning_tokens=one.usage.reasoning_tokens,
         cost=shapes.cost(one.cost, currency),
+        saved=None if currency is None else money(one.saved),
         model=one.model,
         batch=one.batch,
     )

@@ -12,7 +12,7 @@ from penstock.api.http.errors import ErrorEnvelope
 MOST_LINES: Final = 10_000
 
 
-def _digits(given: str | int) -> int:
+def digits(given: str | int) -> int:
     """A query parameter (or its default) in digits, without what Python would read as a number beside them."""
     digits = str(given).removeprefix("-")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
@@ -24,14 +24,14 @@ def _digits(given: str | int) -> int:
 Cursor = Annotated[
     int,
     Field(ge=0),
-    BeforeValidator(_digits),
+    BeforeValidator(digits),
     WithJsonSchema({"type": "integer", "minimum": 0}),
     Query(description="How many lines you have had: the `x-last-line` of the answer before. 0 is the beginning."),
 ]
 LineLimit = Annotated[
     int,
     Field(ge=1, le=MOST_LINES),
-    BeforeValidator(_digits),
+    BeforeValidator(digits),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_LINES}),
     Query(description="So many lines at most."),
 ]

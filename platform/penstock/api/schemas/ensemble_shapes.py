@@ -33,8 +33,9 @@ class MemberShape(BaseModel):
     calls: int | None = Field(description="Waiting calls, as of some seconds ago.")
     failed_calls: int | None = Field(description="Those of them that were answered with a 4xx or 5xx.")
     escalation_rate: float | None = Field(
-        description="Of `fallback` and `cascade`: what part of the lines and calls that the first member had came to "
-        "this one. Null of the first, in lists, and while the first had none."
+        description="What part of the lines and calls that the first member had came to this one: of later members of "
+        "a `fallback` or `cascade`, of a judge that decides a vote's ties (so many there were), and of one that "
+        "`max_cost` may spare. Null of others, in lists, and while the first had none."
     )
 
 
@@ -54,8 +55,8 @@ class EnsembleShape(BaseModel):
     kind: EnsembleKind
     members: list[MemberShape]
     judge: MemberShape | None = Field(
-        description="Of `best_of` and `combine`: who reads the members' answers. Its prompt stands in `definition`, if "
-        "one was written."
+        description="Of `best_of`, `combine` and a `vote` with `tie` `judge`: who reads the members' answers. Its "
+        "prompt stands in `definition`, if one was written."
     )
     classifier: MemberShape | None = Field(
         description="Of a `route`, if a rule reads a label: who says it. Its labels stand in `definition`."

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
+from penstock.api.schemas import outlook_shapes
+from penstock.api.schemas.outlook_shapes import ExpectedShape, WaitingShape
 from penstock.domain.accounts.cost import Cost
-from penstock.domain.accounts.eta import Expectation
 from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.fleet.model import Model
@@ -18,7 +18,7 @@ from penstock.domain.inference_endpoints import token_limits
 from penstock.domain.models.version import label
 from penstock.domain.webhook import Endpoint
 from penstock.domain.work.batch import Batch, BatchState, PauseReason
-from penstock.service.views.batch_view import BatchView, WhyWaiting
+from penstock.service.views.batch_view import BatchView
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -88,30 +88,6 @@ class CostShape(BaseModel):
     gpu_seconds: float = Field(description="Engine wall time by GPUs, shared out by tokens.")
 
 
-class WaitingShape(BaseModel):
-    """Why nothing happens at the moment."""
-
-    reason: Literal["no_worker", "asleep", "no_io_worker"] = Field(
-        description="`no_worker`: no live worker serves `models`. `asleep`: they share machines with others in a pool, "
-        "and their turn comes. `no_io_worker`: nobody validates or assembles."
-    )
-    models: list[str]
-    message: str | None = Field(None, description="What goes before it, and about how long; null unless `asleep`.")
-
-
-class ExpectedShape(BaseModel):
-    """When the last answer is expected, from the tokens that are left and the tokens that go before them."""
-
-    completion_at: int | None = Field(description="Unix seconds; null with a `reason`.")
-    earliest_at: int | None = Field(description="If nothing went before it.")
-    latest_at: int | None = Field(description="If all that waits in its lane and above goes before it.")
-    meets_deadline: bool | None = Field(description="Whether `completion_at` is before `expires_at`.")
-    reason: Literal["not_measured", "no_worker", "asleep", "paused"] | None = Field(
-        description="Why it is not known: no worker of its model has measured its speed yet (nor has `penstock tune` "
-        "on such a device), none is live, its version is asleep and its turn can't be foreseen, or paused."
-    )
-
-
 class WarningShape(BaseModel):
     """What may be wrong with answers that count as answered."""
 
@@ -170,8 +146,8 @@ class _Common(BaseModel):
     lane: Literal["priority", "standard", "flex"]
     paused: bool = Field(description="Paused by `/pause` or a spent budget: its status is `in_progress` then.")
     pause_reason: Literal["by_hand", "budget"] | None = Field(description="Why it is paused; null if it is not.")
-    waiting: WaitingShape | None = Field(description="Why it makes no progress, if so; always null in lists.")
-    expected: ExpectedShape | None = Field(description="While it is in progress; null before, after, and in lists.")
+    waiting: WaitingShape | None = Field(description="Why it makes no progress, if so.")
+    expected: ExpectedShape | None = Field(description="While it is in progress; null before and after.")
     warnings: list[WarningShape] | None = Field(description="So far; null if there is nothing to warn of.")
     parent_batch_id: str | None = Field(description="What it repeats lines of, if `/retry` made it.")
     children: list[str] | None = Field(description="What repeats lines of it, oldest first; null in lists.")
@@ -251,6 +227,16 @@ def job(view: BatchView) -> JobShape:
     return JobShape(**_common(view))
 
 
+def is_paused(one: Batch) -> bool:
+    """Whether nothing of it is started."""
+    return one.state is BatchState.PAUSED
+
+
+def status(one: Batch) -> str:
+    """Its state as OpenAI's clients know it: they know no pause."""
+    return str(BatchState.IN_PROGRESS if is_paused(one) else one.state)
+
+
 def page(data: Sequence[T], limit: int, of: type[T], empty: str | None = None) -> Page[T]:
     """A page from one more object than it may hold; `empty` stands for the ids of an empty one."""
     shown = list(data[:limit])
@@ -282,7 +268,7 @@ def _versions(pinned: Mapping[str, Sequence[int]] | None) -> dict[str, list[str]
 
 def _common(view: BatchView) -> dict[str, Any]:
     one = view.batch
-    paused = one.state is BatchState.PAUSED
+    paused = is_paused(one)
     errors = [BatchErrorShape(**error) for error in one.errors]
     return {
         "id": one.id,
@@ -292,7 +278,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "errors": BatchErrors(data=errors, total=one.error_count) if errors else None,
         "input_file_id": one.input_file,
         "completion_window": one.completion_window,
-        "status": str(BatchState.IN_PROGRESS if paused else one.state),  # OpenAI's clients know no pause
+        "status": status(one),
         "output_file_id": one.output_file,
         "error_file_id": one.error_file,
         "created_at": unix(one.created_at),
@@ -311,8 +297,8 @@ def _common(view: BatchView) -> dict[str, Any]:
         "lane": str(one.lane),
         "paused": paused,
         "pause_reason": (one.paused_as or PauseReason.BY_HAND) if paused else None,
-        "waiting": _waiting(view.waiting) if view.waiting else None,
-        "expected": _expected(view.expected) if view.expected else None,
+        "waiting": outlook_shapes.waiting(view.waiting) if view.waiting else None,
+        "expected": outlook_shapes.expected(view.expected) if view.expected else None,
         "warnings": _warnings(one),
         "parent_batch_id": one.parent,
         "children": None if view.children is None else list(view.children),
@@ -327,10 +313,6 @@ def _common(view: BatchView) -> dict[str, Any]:
     }
 
 
-def _waiting(why: WhyWaiting) -> WaitingShape:
-    return WaitingShape(reason=why.reason, models=list(why.models), message=why.sentence)
-
-
 def _warnings(one: Batch) -> list[WarningShape] | None:
     if not one.empty:
         return None
@@ -342,16 +324,6 @@ def _warnings(one: Batch) -> list[WarningShape] | None:
 
 def _webhook(one: Endpoint, secret: str | None) -> WebhookShape:
     return WebhookShape(id=one.id, url=one.url, events=list(one.event_types), secret=secret)
-
-
-def _expected(one: Expectation) -> ExpectedShape:
-    return ExpectedShape(
-        completion_at=time(one.expected_at),
-        earliest_at=time(one.earliest_at),
-        latest_at=None if one.latest_at is None else math.ceil(one.latest_at.timestamp()),
-        meets_deadline=one.meets_deadline,
-        reason=one.reason,
-    )
 
 
 def _usage(usage: Usage) -> UsageShape:

@@ -10,6 +10,7 @@ import typer
 from penstock.cli.batch_page import many
 from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, connected, told
 from penstock.cli.commands import one_batch
+from penstock.cli.commands.batch_lines import errors, lines
 from penstock.cli.commands.estimate import print_estimate
 from penstock.cli.commands.one_batch import FailOnErrors, Model, Wait, Window, made
 from penstock.cli.commands.results import results
@@ -102,3 +103,5 @@ def list_(
 
 one_batch.join(app)
 app.command()(results)
+app.command()(lines)
+app.command()(errors)

@@ -16,7 +16,7 @@ import typer
 from penstock.cli import engine_option, printing
 from penstock.cli.commands.up import Data, reporting_problems, stopping_on_signals
 from penstock.cli.exit_status import INTERRUPTED
-from penstock.cli.watch import counted
+from penstock.domain.work.batch_words import counted
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _progress(lines: int) -> Iterator[Any]:
 
 
 def _ended(lines: int, answered: int, failed: int) -> str:
-    return counted({"total": lines, "completed": answered, "failed": failed})
+    return counted(lines, answered, failed)
 
 
 def speed(lines: int, done: int, tokens: int, elapsed: float) -> str:

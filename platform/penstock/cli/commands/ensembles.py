@@ -119,8 +119,12 @@ def _definition(file: Path) -> bytes:
     """The definition as JSON; raise Problem for what is neither YAML nor JSON."""
     import yaml
 
+    from penstock.cli.yaml_once import DoubledKey, load
+
     try:
-        return json.dumps(yaml.safe_load(file.read_bytes())).encode()
+        return json.dumps(load(file.read_bytes())).encode()
+    except DoubledKey as error:
+        raise Problem(f"{file}, line {error.line}: the key {error.key!r} is there twice.") from None
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:

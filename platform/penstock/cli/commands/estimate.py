@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock.cli.printing import show, table
-from penstock.cli.watch import duration
+from penstock.domain.work.batch_words import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

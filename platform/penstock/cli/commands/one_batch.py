@@ -67,6 +67,9 @@ def retry(
     id: Id,
     status: Annotated[list[int] | None, typer.Option(help="Lines that were refused with it; repeatable.")] = None,
     code: Annotated[list[str] | None, typer.Option(help="Lines with this error code or type; repeatable.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Lines of this group, STATUS:CODE as `errors` has it; repeatable.")
+    ] = None,
     custom_id: Annotated[list[str] | None, typer.Option(help="Of all those only these lines; repeatable.")] = None,
     answered: Annotated[str | None, typer.Option(help="Also answers that are `empty`, or `truncated`.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All without an answer; so it is without a reason.")] = False,
@@ -85,6 +88,7 @@ def retry(
         "failed": failed or None,
         "status_codes": status,
         "error_codes": code,
+        "groups": group,
         "answered": answered,
         "custom_ids": custom_id,
     }

@@ -14,8 +14,8 @@ from penstock.cli.client import DEFAULT_DATA, DEFAULT_URL, Data, Url, ask, conne
 from penstock.cli.patient_client import PatientClient, newest
 from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
-from penstock.cli.watch import duration
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.work.batch_words import duration
 
 app = typer.Typer(
     no_args_is_help=True,

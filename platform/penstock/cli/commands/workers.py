@@ -15,7 +15,7 @@ from penstock.cli.kept_shown import Watch, once_or_kept
 from penstock.cli.patient_client import LOOK_AGAIN_SECONDS, PatientClient, newest
 from penstock.cli.printing import Json, say, say_json, table, utc
 from penstock.cli.printing import show as print_table
-from penstock.cli.watch import duration
+from penstock.domain.work.batch_words import duration
 from penstock.stack.problem import Problem
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MOST: Final = 10_000
 _SHORT: Final = 8
 """Characters of an id in the list."""
 _HEADS: Final = (
-    "id", "kind", "model", "state", "host", "pid", "last seen", "leases", "lines", "calls", "tok/s", "version",
+    "id", "kind", "model", "state", "host", "pid", "last seen", "leases", "lines", "calls", "slots", "tok/s", "version",
 )  # fmt: skip
 
 Id = Annotated[str, typer.Argument(help="Its id, or as much of its beginning as no other has.", metavar="ID")]
@@ -132,7 +132,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     load = one["load"] or {}
-    of_engine = ("lines", "calls", "tokens_per_second")
+    is_gpu = bool(load) and one["kind"] == "gpu"
     return (
         one["id"][:_SHORT],
         one["kind"],
@@ -142,9 +142,19 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         str(one["pid"]),
         f"{duration(one['last_seen_seconds'])} ago",
         str(load["leases"]) if load and one["kind"] != "keeper" else "",
-        *(f"{load[what]:,.0f}" if load and one["kind"] == "gpu" else "" for what in of_engine),
+        *(f"{load[what]:,}" if is_gpu else "" for what in ("lines", "calls")),
+        _slots(one["engine_slots"]),
+        f"{load['tokens_per_second']:,.0f}" if is_gpu else "",
         one["version"],
     )
+
+
+def _slots(slots: dict[str, Any] | None) -> str:
+    """Those that somebody holds, of all; and those that are closed to lines: `40/128, 60 closed`."""
+    if slots is None:
+        return ""
+    closed = f", {slots['closed']:,} closed" if slots["closed"] else ""
+    return f"{slots['calls'] + sum(slots['lines'].values()):,}/{slots['total']:,}{closed}"
 
 
 def _state(one: dict[str, Any]) -> str:
@@ -167,6 +177,8 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trouble", one["trouble"]
     yield "process", f"{one['pid']} on {one['host']}" + (f", region {one['region']}" if one["region"] else "")
     yield "version", one["version"]
+    if one["device"]:
+        yield "device", one["device"]
     yield "started", f"{utc(one['started_at'])} UTC"
     yield "last seen", f"{duration(one['last_seen_seconds'])} ago"
     load = one["load"]
@@ -176,3 +188,27 @@ def _facts(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "engine", f"{load['lines']:,} lines of {load['budget']:,} now and {one['slots']:,} at most"
         yield "calls inside", f"{load['calls']:,}"
         yield "speed", f"{load['tokens_per_second']:,.0f} tokens/s"
+    if one["engine_slots"]:
+        yield from _of_engine(one["engine_slots"], one["waiting"], one["engine_now"])
+
+
+def _of_engine(slots: dict[str, Any], waiting: dict[str, int], now: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The engine's slots, who waits for one, and what it says of itself."""
+    taken = [("calls", slots["calls"]), *((f"lines of lane {lane}", count) for lane, count in slots["lines"].items())]
+    rest = [("free", slots["free"]), ("closed", slots["closed"]), ("kept for calls", slots["reserved"])]
+    parts = ", ".join(f"{count:,} {name}" for name, count in [*taken, *rest] if count)
+    yield "slots", f"{slots['total']:,}: {parts}"
+    if slots["closed_because"]:
+        yield "closed because", slots["closed_because"]
+    yield "waiting", ", ".join(f"{count:,} {name}" for name, count in waiting.items() if count) or "nobody"
+    if now["kv_usage"] is not None:
+        thrown = f", {now['preemptions']:,} preemptions" if now["preemptions"] is not None else ""
+        yield "KV cache", f"{now['kv_usage']:.0%} in use{thrown}"
+    if now["prefix_hit_rate"] is not None:
+        yield "prefix cache", f"{now['prefix_hit_rate']:.0%} of the prompt tokens were there"
+    if now["output_tokens_per_second"] is not None:
+        read, made = now["input_tokens_per_second"], now["output_tokens_per_second"]
+        yield "last minute", f"{read:,.0f} tokens/s read, {made:,.0f} made"
+    if now["ttft"]["calls"]:
+        met = now["ttft"]
+        yield "first tokens", f"p50 {met['p50_ms']:,.0f} ms, p95 {met['p95_ms']:,.0f} ms of {met['calls']:,} calls"

@@ -23,7 +23,7 @@ from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Growing, Part, Sidecar
 from penstock.cli.places.together import together
 from penstock.cli.results import cursor, pieces
-from penstock.cli.watch import ENDED, BatchPace, shown, why
+from penstock.cli.watch import ENDED, SeenPace, shown, why
 from penstock.stack.problem import Problem
 
 
@@ -101,7 +101,7 @@ def follow(place: OpenPlace, sidecar: Sidecar, growing: Growing, console: Consol
         sidecar.part_bytes = 0
         for part in sidecar.parts:
             part.had = 0
-    pace = BatchPace()
+    pace = SeenPace()
     open_parts = dict(enumerate(sidecar.parts))
     states: dict[int, dict[str, Any]] = {}
     with shown(console) as show:

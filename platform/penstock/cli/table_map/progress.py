@@ -14,13 +14,13 @@ from penstock.cli.places.following import state_of
 from penstock.cli.places.place import OpenPlace
 from penstock.cli.places.sidecar import Sidecar
 from penstock.cli.places.together import State
-from penstock.cli.watch import ENDED, BatchPace, shown, why
+from penstock.cli.watch import ENDED, SeenPace, shown, why
 from penstock.stack.problem import Problem
 
 
 def follow_all(place: OpenPlace, sidecar: Sidecar, console: Console) -> list[State]:
     """The last state of each batch, in order; raise Problem if one was refused as a whole."""
-    pace = BatchPace()
+    pace = SeenPace()
     last: list[State | None] = [None] * len(sidecar.parts)
     states: list[State] = []
     with shown(console) as show:

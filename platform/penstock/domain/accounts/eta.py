@@ -19,6 +19,25 @@ Unknown = Literal["not_measured", "no_worker", "asleep", "paused"]
 
 
 @dataclass(frozen=True)
+class ExpectedPart:
+    """What stands between now and the end of a batch for one of its models. Tokens are as the engine counts them."""
+
+    model: str
+    tokens: float
+    """Left of the batch itself."""
+    above: float
+    """Before it, in more urgent lanes, of everybody."""
+    sooner: float
+    """Before it, of its own tenant in its lane: they run, or their deadline is earlier."""
+    rivals: float
+    """What other tenants have of its lane meanwhile, by their weights."""
+    tokens_per_second: float
+    """The rate that is taken for all of it."""
+    wake_seconds: float = 0.0
+    """Until its version is awake, in a pool whose versions take turns."""
+
+
+@dataclass(frozen=True)
 class Expectation:
     """When a batch is expected to have its answers, and between when; without times, `reason` says why not."""
 
@@ -31,6 +50,8 @@ class Expectation:
     """`no_worker`: no live worker serves one of its models · `asleep`: the version of one is asleep in its pool, and
     nobody can say when it wakes · `not_measured`: those have not answered enough yet to know how fast they are, and
     nobody has tuned them · `paused`: it goes on when it is resumed."""
+    parts: tuple[ExpectedPart, ...] = ()
+    """Of each model, the slowest first; none with a `reason`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,18 @@ class OpenWork:
     switch_seconds: float = 0.0
     """Of those, what the switch alone takes."""
 
+    @property
+    def shared(self) -> float:
+        """Tokens that other tenants have of the lane until this is done: by weight, as long as their work lasts."""
+        own = self.sooner + self.tokens
+        return sum(min(rival.tokens, own * rival.weight) for rival in self.rivals)
+
+    def part(self, model: str) -> ExpectedPart:
+        """What of it is told."""
+        return ExpectedPart(
+            model, self.tokens, self.above, self.sooner, self.shared, self.tokens_per_second, self.wake_seconds
+        )
+
 
 @dataclass(frozen=True)
 class Span:
@@ -85,7 +118,7 @@ def span(work: OpenWork, flush_seconds: float) -> Span:
     """
     rate = work.tokens_per_second
     own = work.sooner + work.tokens
-    shared = sum(min(rival.tokens, own * rival.weight) for rival in work.rivals)
+    shared = work.shared
     everybody = work.above + work.beside + work.tokens + sum(rival.tokens for rival in work.rivals)
     line_seconds = work.lines_at_once * work.tokens / max(1, work.lines) / rate
     return Span(
@@ -95,12 +128,14 @@ def span(work: OpenWork, flush_seconds: float) -> Span:
     )
 
 
-def expectation(spans: Sequence[Span], now: datetime, deadline: datetime) -> Expectation:
+def expectation(
+    spans: Sequence[Span], now: datetime, deadline: datetime, parts: Sequence[ExpectedPart] = ()
+) -> Expectation:
     """A batch has its answers when the slowest of its models has given them."""
     expected, earliest, latest = (
         now + _bounded(max(getattr(one, name) for one in spans)) for name in ("expected", "earliest", "latest")
     )
-    return Expectation(expected, earliest, latest, meets_deadline=expected <= deadline)
+    return Expectation(expected, earliest, latest, meets_deadline=expected <= deadline, parts=tuple(parts))
 
 
 def _bounded(seconds: float) -> timedelta:

@@ -15,8 +15,8 @@ from typing import Final
 
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.money import PICOS
 
-PICOS: Final = 10**12
 _AMOUNT: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", re.ASCII)
 
 

@@ -19,3 +19,5 @@ class UsageRow:
     requests: int
     usage: Usage
     cost: Cost
+    saved: int
+    """Picounits: how much more it would have cost had nothing been in a cache or answered already."""

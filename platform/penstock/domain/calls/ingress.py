@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
+
+from penstock.domain.engines.engine_report import EngineReport
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Load:
     """Why the budget stands there; see penstock_worker/budget/line_budget.py."""
     tokens_per_second: float
     """Batch tokens (input and output, as the engine counts them) recorded per second while lines were in flight."""
+    engine: EngineReport | None = field(default=None, compare=False)
+    """What people see of the engine; routers are not told."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,9 @@ class LoadMetrics:
     """Whose labels `num_gpu_blocks` and `block_size` say how many tokens its KV cache holds."""
     preemptions: str | None = None
     tokens: tuple[str, ...] = ()
-    """Counters of tokens, which together are all that it processed, prompts and answers."""
+    """Counters of tokens, which together are all that it processed: of prompts, and of answers."""
+    prefix: tuple[str, str] | None = None
+    """Counters of the prompt tokens that it looked up in its prefix cache, and of those that were there."""
     of_its_loop: bool = False
     """Whether the loop that computes also writes the page: then no page is no step."""
 
@@ -130,7 +132,7 @@ class LoadMetrics:
     def names(self) -> frozenset[str]:
         """Every metric that is read."""
         one = (self.running, self.waiting, self.kv_usage, self.preemptions)
-        return frozenset([*filter(None, one), *self.steps, *self.tokens])
+        return frozenset([*filter(None, one), *self.steps, *self.tokens, *(self.prefix or ())])
 
 
 @dataclass(frozen=True)

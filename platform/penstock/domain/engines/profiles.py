@@ -25,6 +25,7 @@ _VLLM_LOAD: Final = LoadMetrics(
     kv_config="vllm:cache_config_info",
     preemptions="vllm:num_preemptions_total",
     tokens=("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
+    prefix=("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"),
     steps=(
         "vllm:iteration_tokens_total_count",
         "vllm:prompt_tokens_total",

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from penstock.domain.ensembles.fields import an_object as _object
 from penstock.domain.ensembles.fields import one_of as _one_of
 from penstock.domain.ensembles.fields import params_of as _params
 from penstock.domain.ensembles.rules import classifier, used_rules
+from penstock.domain.money import PICOS
 
 MOST_MEMBERS: Final = 20
 MOST_LABELS: Final = 200
@@ -43,31 +45,39 @@ _OF_ALL: Final = {"name", "kind", "members"}
 _OF_MEMBER: Final = {"model", "params", "weight"}
 _FIELDS: Final[Mapping[EnsembleKind, set[str]]] = {
     EnsembleKind.ROUTE: {"rules", "default", "classifier", "on_error", "timeout_seconds"},
-    EnsembleKind.FALLBACK: {"timeout_seconds"},
-    EnsembleKind.VOTE: {"extract", "tie", "min_responses", "on_error", "timeout_seconds"},
-    EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds"},
-    EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds"},
-    EnsembleKind.COMBINE: {"judge", "method", "min_responses", "on_error", "timeout_seconds"},
+    EnsembleKind.FALLBACK: {"timeout_seconds", "max_cost"},
+    EnsembleKind.VOTE: {"extract", "tie", "judge", "min_responses", "on_error", "timeout_seconds", "max_cost"},
+    EnsembleKind.CASCADE: {"accept", "on_error", "timeout_seconds", "max_cost"},
+    EnsembleKind.BEST_OF: {"judge", "min_responses", "on_error", "timeout_seconds", "max_cost"},
+    EnsembleKind.COMBINE: {"judge", "method", "min_responses", "on_error", "timeout_seconds", "max_cost"},
 }
 _OF_CLASSIFIER: Final = {"on_error", "timeout_seconds"}
 """What a route has only with a classifier."""
+_OF_JUDGE: Final = {"judge", "max_cost"}
+"""What a vote has only if a judge decides its ties: else nobody is asked later."""
+MOST_COST: Final = 1_000_000
+"""Of the currency."""
 MOST_PROMPT: Final = 20_000
 READS_CHARS: Final = 8_000
 LEAST_READS_CHARS: Final = 100
 MOST_READS_CHARS: Final = 1_000_000
 _ASKED: Final = "\n\nThe request:\n\n{request}\n\n{answers}"
+_NAME_THE_BEST: Final = (
+    "Below are a request and {count} answers to it, each under its number. Say which answer is the best one: "
+    f"reply with its number and nothing else.{_ASKED}"
+)
 PROMPTS: Final[Mapping[EnsembleKind, str]] = {
-    EnsembleKind.BEST_OF: (
-        "Below are a request and {count} answers to it, each under its number. Say which answer is the best one: "
-        f"reply with its number and nothing else.{_ASKED}"
-    ),
+    EnsembleKind.VOTE: _NAME_THE_BEST,
+    EnsembleKind.BEST_OF: _NAME_THE_BEST,
     EnsembleKind.COMBINE: (
         "Below are a request and {count} answers to it, some of which may be wrong. Write one answer to the request "
         f"that takes what is best and right of them. Reply with that answer and nothing else.{_ASKED}"
     ),
 }
+_NAMING: Final[Mapping[str, Any]] = {"temperature": 0, "max_tokens": 1_024}
 _JUDGE_PARAMS: Final[Mapping[EnsembleKind, Mapping[str, Any]]] = {
-    EnsembleKind.BEST_OF: {"temperature": 0, "max_tokens": 1_024},
+    EnsembleKind.VOTE: _NAMING,
+    EnsembleKind.BEST_OF: _NAMING,
     EnsembleKind.COMBINE: {},
 }
 """What a judge is asked with, unless its own params say otherwise."""
@@ -83,18 +93,23 @@ def read(value: Any) -> EnsembleDefinition:
     members = _members(fields.get("members"), name, kind)
     if kind is EnsembleKind.ROUTE:
         return _route(every, name, members)
+    tie = _one_of(fields, "tie", Tie.HEAVIEST)
+    judged = tie is Tie.JUDGE if kind is EnsembleKind.VOTE else kind.judged and "method" not in fields
+    if kind is EnsembleKind.VOTE and not judged:
+        _object(every, "", _OF_ALL | _FIELDS[kind] - _OF_JUDGE)
     return EnsembleDefinition(
         name,
         kind,
         members,
         extract=_extract(fields.get("extract", {})),
-        tie=_one_of(fields, "tie", Tie.HEAVIEST),
+        tie=tie,
         min_responses=_count(fields, "min_responses", 1, len(members)),
         accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
-        judge=_judge(fields.get("judge"), kind, members, name) if kind.judged and "method" not in fields else None,
+        judge=_judge(fields.get("judge"), kind, members, name) if judged else None,
         method=_method(fields) if "method" in fields else None,
         fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
         timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
+        max_cost=_max_cost(fields),
     )
 
 
@@ -147,6 +162,20 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
     return tuple(made)
 
 
+def _max_cost(fields: Mapping[str, Any]) -> int | None:
+    """In picounits, as all money is counted; what is less than one is none."""
+    found = _number(fields, "max_cost", "", None, 0, MOST_COST)
+    if found is None:
+        return None
+    if "method" in fields:
+        message = "A combine of numbers asks all its members at once, and nobody later: it has no max_cost."
+        raise BadRequest(message, param="max_cost")
+    picos = int(Decimal(repr(found)) * PICOS)
+    if picos < 1:
+        raise BadRequest(f"max_cost is at least {1 / PICOS:g}.", param="max_cost")
+    return picos
+
+
 def _method(fields: Mapping[str, Any]) -> Method:
     if "judge" in fields:
         raise BadRequest("A combine has a judge, for texts, or a method, for numbers; not both.", param="method")
@@ -155,8 +184,9 @@ def _method(fields: Mapping[str, Any]) -> Method:
 
 def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], name: str) -> Judge:
     if value is None:
-        other = "" if kind is EnsembleKind.BEST_OF else " Of embeddings, scores and ranks it needs a method instead."
-        message = f"A {kind} needs a judge: a model that reads the answers.{other}"
+        other = " Of embeddings, scores and ranks it needs a method instead." if kind is EnsembleKind.COMBINE else ""
+        what = "A vote with 'tie: judge'" if kind is EnsembleKind.VOTE else f"A {kind}"
+        message = f"{what} needs a judge: a model that reads the answers.{other}"
         raise BadRequest(message, code="missing_required_parameter", param="judge")
     fields = _object(value, "judge", {"model", "prompt", "reads_chars", "params"})
     model = _text(fields, "model", "judge")

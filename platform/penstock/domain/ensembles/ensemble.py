@@ -52,6 +52,8 @@ class Tie(StrEnum):
     """The one that has the heaviest member; of several the first."""
     FIRST = "first"
     """The one whose first member comes first."""
+    JUDGE = "judge"
+    """The one that a judge names; without a verdict as with `heaviest`."""
 
 
 class Method(StrEnum):
@@ -172,7 +174,7 @@ class EnsembleDefinition:
     accept: Accept = Accept()
     """Of a cascade."""
     judge: Judge | None = None
-    """Of a best_of, and of a combine that has no method."""
+    """Of a best_of, of a combine that has no method, and of a vote whose ties one decides."""
     method: Method | None = None
     """Of a combine that has no judge: of numbers."""
     classifier: Classifier | None = None
@@ -181,6 +183,8 @@ class EnsembleDefinition:
     """`on_error: fail`: one failed member is the request's failure; else it is passed over."""
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     """So long a waiting call waits for a member; and a batch for a worker of one, while it has none."""
+    max_cost: int | None = None
+    """In picounits: once the tokens of one request's answers have cost so much, nobody further is asked for it."""
 
     @property
     def gathers(self) -> bool:
@@ -221,6 +225,11 @@ class EnsembleDefinition:
     def reads_logprobs(self) -> bool:
         """Whether its members must say how sure they were of their tokens."""
         return self.accept.mean_logprob_over is not None
+
+    @property
+    def ranks_all(self) -> bool:
+        """Whether its members must score all documents, though the request wants the first few of them."""
+        return self.method is not None
 
     def member(self, label: str) -> EnsembleMember:
         """The member that is called this."""
@@ -273,6 +282,7 @@ def chosen(
         later=gathered and place not in definition.first,
         gathers=gathered and definition.gathers,
         classifier=definition.classifier if place == len(definition.members) else None,
+        ranks_all=definition.ranks_all,
     )  # fmt: skip
 
 
@@ -305,6 +315,8 @@ class ChosenMember:
     """Among the members, from 0."""
     later: bool = False
     """It is asked once others were, if at all."""
+    ranks_all: bool = False
+    """It scores all documents of a rerank, however few are wanted: its ensemble cuts."""
     gathers: bool = False
     """What it says is folded with what others say."""
     classifier: Classifier | None = None

@@ -11,6 +11,8 @@ from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind,
 
 UNMEASURED_CASCADE: Final = 0.5
 """What part of what one member is asked goes on to the next, as long as nobody knows: a choice."""
+UNMEASURED_TIES: Final = 0.5
+"""What part of a vote's requests a judge decides, as long as nobody knows: a choice."""
 _ERRORS: Final = 1.96
 """Standard errors to each side: 95 of 100 such ranges hold the truth."""
 
@@ -31,32 +33,51 @@ NEVER: Final = Reached(0.0, 0.0, 0.0)
 def rates(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> dict[str, float | None]:
     """What went to each member but the first, over what went to the first; by label.
 
-    None where members are not asked in turn, and while the first was asked nothing.
+    None where all are asked, and while the first was asked nothing. Of a judge that decides ties it is how many there
+    were.
     """
-    first, *later = definition.members
+    first, *later = definition.asked
     asked = _asked(counts, first.label)
-    known = definition.kind.in_turn and asked > 0
+
+    def part(place: int, label: str) -> float | None:
+        return min(1.0, _asked(counts, label) / asked) if asked and _seldom(definition, place) else None
+
     found: dict[str, float | None] = {first.label: None}
-    return found | {one.label: min(1.0, _asked(counts, one.label) / asked) if known else None for one in later}
+    return found | {one.label: part(place, one.label) for place, one in enumerate(later, 1)}
+
+
+def _seldom(definition: EnsembleDefinition, place: int) -> bool:
+    """Whether this one is asked a part of the requests only, by what others said or cost."""
+    if definition.kind.in_turn:
+        return place > 0
+    judges = place == len(definition.members)
+    return judges and (definition.kind is EnsembleKind.VOTE or definition.max_cost is not None)
 
 
 def reached(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:
     """How much each member will be asked, and behind them the judge: by what was measured, or by what is likely.
 
-    Of a vote each member is always asked, and a judge where there is one; of a route its classifier. While nothing is
-    known, a fallback's first member answers all, and half of what a cascade asks of one goes on to the next.
+    Where all are asked at once each always is, and so is a judge, unless it decides ties or may cost too much, and a
+    route's classifier. While nothing is known, a fallback's first member answers all, half of what a cascade asks of
+    one goes on to the next, and half of a vote is tied.
     """
     members, kind = definition.asked, definition.kind
     if definition.classifier is not None:
         return (*_routed(definition, counts), ALWAYS)
-    if not kind.in_turn:
-        return tuple(ALWAYS for _ in members)
     asked = _asked(counts, members[0].label)
-    if asked:
-        return (ALWAYS, *(_measured(min(asked, _asked(counts, one.label)), asked) for one in members[1:]))
-    if kind is EnsembleKind.FALLBACK:
-        return (ALWAYS, *(NEVER for _ in members[1:]))
-    return (ALWAYS, *(Reached(0.0, UNMEASURED_CASCADE**place, 1.0) for place in range(1, len(members))))
+
+    def much(place: int, label: str) -> Reached:
+        if not _seldom(definition, place):
+            return ALWAYS
+        if asked:
+            return _measured(min(asked, _asked(counts, label)), asked)
+        if kind is EnsembleKind.FALLBACK:
+            return NEVER
+        if kind is EnsembleKind.CASCADE:
+            return Reached(0.0, UNMEASURED_CASCADE**place, 1.0)
+        return Reached(0.0, UNMEASURED_TIES if kind is EnsembleKind.VOTE else 1.0, 1.0)
+
+    return tuple(much(place, one.label) for place, one in enumerate(members))
 
 
 def _routed(definition: EnsembleDefinition, counts: Mapping[str, MemberCounts]) -> tuple[Reached, ...]:

@@ -7,6 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from penstock.domain.engines.engine_report import EngineReport
+from penstock.domain.engines.engine_slots import EngineSlots
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -109,6 +112,18 @@ class WorkerView:
     """The name of its engine's profile; empty without an engine, or if its code is from before it told."""
     lacks: tuple[str, ...]
     """What its engine can't do: see domain/engines/profile.py."""
+    device: str = ""
+    """What its engine computes on; empty without an engine, or if it does not say."""
+    budget_reason: str = ""
+    """Why `budget` stands where it stands; see domain/engines/engine_slots.py."""
+    engine_report: EngineReport | None = None
+    """What it said last of its engine; None without one, or if its code is from before it told."""
+
+    @property
+    def engine_slots(self) -> EngineSlots | None:
+        """Who has which slot of its engine."""
+        report = self.engine_report
+        return None if report is None else report.parted(self.budget, self.budget_reason)
 
     def stands(self, gone_seconds: float) -> WorkerState:
         """How it stands, if whoever is silent for `gone_seconds` is taken for lost."""

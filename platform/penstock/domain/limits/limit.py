@@ -65,7 +65,7 @@ RULES: Final[Mapping[LimitName, LimitRule]] = {
     LimitName.TOKENS_PER_MINUTE: LimitRule(LimitKind.RATE, "tokens of waiting calls a minute, asked and answered"),
     LimitName.CALLS: LimitRule(LimitKind.AT_ONCE, "waiting calls"),
     LimitName.SEQUENCES: LimitRule(LimitKind.AT_ONCE, "texts that waiting calls ask for", alone=True),
-    LimitName.WAITS: LimitRule(LimitKind.AT_ONCE, "long polls"),
+    LimitName.WAITS: LimitRule(LimitKind.AT_ONCE, "long polls and streams of events"),
     LimitName.ESTIMATES: LimitRule(LimitKind.AT_ONCE, "estimates"),
     LimitName.UPLOAD_BYTES: LimitRule(LimitKind.AT_ONCE, "bytes of uploads that are on their way"),
     LimitName.OPEN_BATCHES: LimitRule(LimitKind.KEPT, "batches and jobs that have not ended"),
@@ -78,7 +78,13 @@ RULES: Final[Mapping[LimitName, LimitRule]] = {
 }
 
 OF_KEYS: Final = frozenset(
-    {LimitName.REQUESTS_PER_MINUTE, LimitName.TOKENS_PER_MINUTE, LimitName.CALLS, LimitName.SEQUENCES}
+    {
+        LimitName.REQUESTS_PER_MINUTE,
+        LimitName.TOKENS_PER_MINUTE,
+        LimitName.CALLS,
+        LimitName.SEQUENCES,
+        LimitName.WAITS,
+    }
 )
 """What one key may be limited to, within its tenant's own limit."""
 

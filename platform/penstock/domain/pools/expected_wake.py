@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from penstock.domain.accounts.access import allows
 from penstock.domain.pools.situation import PoolSituation, Resident, Waiting
+from penstock.domain.work.batch_words import many, roughly
 
 _NOTHING = Waiting()
 
@@ -68,7 +69,7 @@ class Asleep:
         """
         if self.expected is None:
             return f"{self.queue} is asleep on pool {self.pool}, and nobody can say when it wakes"
-        about = f"about {_rough(self.expected.seconds)}"
+        about = f"about {roughly(self.expected.seconds)}"
         if self.waking:
             return f"{self.queue} is waking on pool {self.pool}, {about}"
         if not self.expected.behind:
@@ -76,19 +77,7 @@ class Asleep:
         name, tokens = self.expected.behind[0]
         name = name if allows(models, name) else "another model"
         others = " and others" if len(self.expected.behind) > 1 else ""
-        return f"{self.queue} is asleep: behind {_many(tokens)} tokens of {name}{others} on pool {self.pool}, {about}"
-
-
-def _many(tokens: int) -> str:
-    if tokens >= 1_000_000:
-        return f"{tokens / 1e6:.1f} M"
-    return f"{tokens / 1e3:.0f} k" if tokens >= 10_000 else f"{tokens:,}"
-
-
-def _rough(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5_400 else f"{round(seconds / 3_600)} h"
+        return f"{self.queue} is asleep: behind {many(tokens)} tokens of {name}{others} on pool {self.pool}, {about}"
 
 
 def _ahead(now: PoolSituation, queue: str, waited: float) -> list[str]:

@@ -23,6 +23,8 @@ class Retry:
     """Lines that the engine refused with one of these."""
     error_codes: frozenset[str] = frozenset()
     """Lines whose error, or the engine's words for it, has one of these codes or types."""
+    groups: frozenset[str] = frozenset()
+    """Lines of these groups of errors, by `group_id`."""
     answered: str | None = None
     """`truncated`: also answers that max_tokens cut · `empty`: of those only the ones that say nothing."""
     custom_ids: frozenset[str] | None = None
@@ -32,11 +34,12 @@ class Retry:
     @property
     def wants_failed(self) -> bool:
         """Whether a line without an answer can be chosen."""
-        return self.failed or bool(self.status_codes) or bool(self.error_codes)
+        return self.failed or bool(self.status_codes) or bool(self.error_codes) or bool(self.groups)
 
-    def takes_failed(self, status: int | None, codes: frozenset[str]) -> bool:
+    def takes_failed(self, status: int | None, codes: frozenset[str], group: str = "") -> bool:
         """Whether it repeats a line that failed so."""
-        return self.failed or status in self.status_codes or not codes.isdisjoint(self.error_codes)
+        named = status in self.status_codes or not codes.isdisjoint(self.error_codes)
+        return self.failed or named or group in self.groups
 
     def takes_answered(self, finish: str) -> bool:
         """Whether it repeats a line whose answer ended so."""
@@ -48,6 +51,7 @@ class Retry:
             "failed": self.failed,
             "status_codes": sorted(self.status_codes),
             "error_codes": sorted(self.error_codes),
+            "groups": sorted(self.groups),
             "answered": self.answered,
             "custom_ids": None if self.custom_ids is None else sorted(self.custom_ids),
             "set": dict(self.changes),
@@ -60,6 +64,7 @@ class Retry:
             failed=value["failed"],
             status_codes=frozenset(value["status_codes"]),
             error_codes=frozenset(value["error_codes"]),
+            groups=frozenset(value.get("groups", ())),  # an older release wrote none
             answered=value["answered"],
             custom_ids=None if value["custom_ids"] is None else frozenset(value["custom_ids"]),
             changes=value["set"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.domain.accounts.tokens import Usage
+from penstock.domain.work.error_group import ErrorGroup
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,5 @@ class Piece:
     gpu_microseconds: int = 0
     blob_key: str | None = None
     data: bytes | None = None
+    errors: Sequence[ErrorGroup] = ()
+    """How the failed ones failed."""

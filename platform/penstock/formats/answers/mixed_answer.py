@@ -26,11 +26,18 @@ _PLACES: Final = {
 """Where an answer has its items, and each item its number."""
 
 
-def mixed_answer(endpoint: str, method: Method, weights: Sequence[int | Fraction], bodies: Sequence[bytes]) -> bytes:
+def mixed_answer(
+    endpoint: str,
+    method: Method,
+    weights: Sequence[int | Fraction],
+    bodies: Sequence[bytes],
+    top_n: int | None = None,
+) -> bytes:
     """The first body with numbers that are made of all.
 
     Vectors: their weighted mean, of length 1, as floats or base64 as they came. Scores and ranks: as `method` says;
-    ranks are sorted anew. Raises ValueError, with a reason, where the answers don't go together.
+    ranks are sorted anew, and the first `top_n` of them kept. Raises ValueError, with a reason, where the answers don't
+    go together.
     """
     kind = CALLED[endpoint].numbers
     assert kind is not None, "it was asked what has numbers"
@@ -48,6 +55,7 @@ def mixed_answer(endpoint: str, method: Method, weights: Sequence[int | Fraction
     ]
     if kind is NumberKind.RANKS:
         shown.sort(key=lambda item: -item[name])
+        shown = shown[:top_n]
     written: bytes = _encode(fields[0] | {place: msgspec.Raw(_encode(shown))})
     return written
 

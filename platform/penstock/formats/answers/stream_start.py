@@ -1,4 +1,4 @@
-"""Stream starts: whether a stream has said something yet, or only that an answer begins."""
+"""Stream starts: whether a stream has said something yet, or only that an answer begins; and if that is text."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class _Choice(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     type: Any = None
+    delta: Any = None
     choices: list[_Choice] | None = None
 
 
@@ -35,6 +36,22 @@ _read = msgspec.json.Decoder(_Event).decode
 def says_something(events: bytes) -> bool:
     """Whether these whole events hold more than an answer's beginning: what can't be read is something."""
     return any(_says(line[len(_DATA) :]) for line in events.split(b"\n") if line.startswith(_DATA))
+
+
+def writes_text(events: bytes) -> bool:
+    """Whether these whole events hold text that is more than white space; thoughts and an end are none."""
+    return any(_writes(line[len(_DATA) :]) for line in events.split(b"\n") if line.startswith(_DATA))
+
+
+def _writes(data: bytes) -> bool:
+    try:
+        event = _read(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    texts = [one.delta.get("content") if isinstance(one.delta, dict) else one.text for one in event.choices or ()]
+    if event.type == "response.output_text.delta":
+        texts.append(event.delta)
+    return any(isinstance(text, str) and text.strip() for text in texts)
 
 
 def _says(data: bytes) -> bool:

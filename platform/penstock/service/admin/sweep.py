@@ -24,7 +24,7 @@ from penstock.store import cursors, deletion, erasures, sweep
 from penstock.store.accounts import audit, sessions
 from penstock.store.batches import files
 from penstock.store.evals import eval_runs
-from penstock.store.work import counts
+from penstock.store.work import counts, incidents, samples
 
 log = structlog.get_logger()
 
@@ -136,6 +136,16 @@ def old_audit(tx: Transaction, settings: SweepSettings) -> int:
     return audit.delete_old(tx.conn, after=timedelta(seconds=settings.audit_seconds), limit=MOST)
 
 
+def old_samples(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete samples that no chart goes back to: of ten seconds after a day, of a minute after a week."""
+    return samples.delete_old(tx.conn, limit=MOST)
+
+
+def old_incidents(tx: Transaction, settings: SweepSettings) -> int:
+    """Delete incidents after a week."""
+    return incidents.delete_old(tx.conn, limit=MOST)
+
+
 def idle_sessions(tx: Transaction, settings: SweepSettings) -> int:
     """Forget sessions of the console that are over."""
     return sessions.delete_idle(tx.conn, idle=timedelta(seconds=settings.session_idle_seconds), limit=MOST)
@@ -199,6 +209,8 @@ DUTIES: Final[tuple[Callable[[Transaction, SweepSettings], int], ...]] = (
     old_audit,
     idle_sessions,
     old_places,
+    old_samples,
+    old_incidents,
 )
 
 

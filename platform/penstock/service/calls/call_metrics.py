@@ -25,4 +25,10 @@ MEMBERS = Counter(
     "Members of ensembles that waiting calls asked, by the ensemble's kind and what came of each.",
     ["kind", "outcome"],
 )
+VOTE_AGREEMENT = Histogram(
+    "penstock_ensemble_call_agreement",
+    "Of votes that waiting calls decided: what part of the votes' weight was for the winner's label.",
+    buckets=(0.2, 0.4, 0.5, 0.6, 0.8, 0.9, 1.0),
+)
+VOTES_TIED = Counter("penstock_ensemble_calls_tied", "Of these: votes of which another label had as much.")
 POISON = Counter("penstock_calls_refused_poison", "Calls refused because engines died of the same body lately.")

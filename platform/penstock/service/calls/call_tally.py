@@ -40,6 +40,11 @@ class CallTally:
         """A model's answer took so many tokens."""
         self.usage.count(party.tenant, party.queue, used)
 
+    def cost(self, party: Party, used: Usage) -> int:
+        """What these tokens of a model cost now, in picounits; 0 of a model without a price."""
+        price = self.directory.price(party.queue)
+        return 0 if price is None else price.tokens(used)
+
     def ended(self, party: Party, status: int, first_seconds: float) -> None:
         """A call ended so, its first byte after so long: for the guard of aliases, and whoever looks at an ensemble.
 

@@ -10,6 +10,7 @@ from penstock.domain.ensembles.ensemble import Ensemble
 from penstock.domain.models.registry import ModelTarget, Registry
 from penstock.domain.work.rank import Tier
 from penstock.formats.routed_request import asks_logprobs
+from penstock.formats.stream_request import wants_usage, with_stream, without_stream
 from penstock.service.calls import call_request
 from penstock.service.calls.call_request import CallRead, CallRequest
 from penstock.service.ensembles import askable, classifying
@@ -30,6 +31,10 @@ class GatheredRequest:
     given: CallRead
     registry: Registry
     settings: Settings
+    streams: bool = False
+    """Its client asks for a stream, and its members are asked for whole texts; see `member` of the last stage."""
+    wants_usage: bool = False
+    """Its stream says its usage at the end."""
 
     @property
     def model(self) -> str:
@@ -90,25 +95,38 @@ class GatheredRequest:
         """The same, once it is known what its members stand for."""
         return replace(self, targets=targets, began=began)
 
-    def member(self, place: int, question: bytes | None = None) -> CallRequest:
+    def member(self, place: int, question: bytes | None = None, *, live: bool = False) -> CallRequest:
         """The call of one member, as if its client had asked that one; or of the judge, with its question.
 
-        A body of a megabyte takes milliseconds.
+        `live`: its answer is the ensemble's, whatever it says, and comes as a stream. A body of a megabyte takes
+        milliseconds.
         """
-        given = self.given if question is None else replace(self.given, raw=question)
-        asked = self.first if place == 0 else _member(given, self.ensemble, place, self.registry, self.settings)
+        raw = self.given.raw if question is None else question
+        given = replace(self.given, raw=with_stream(raw, self.endpoint) if live else raw)
+        first = place == 0 and not live
+        asked = self.first if first else _member(given, self.ensemble, place, self.registry, self.settings, live)
         return replace(asked, id=f"{asked.id}-m{place + 1}", target=self.targets[place])
 
 
 def read(given: CallRead, ensemble: Ensemble, registry: Registry, settings: Settings) -> GatheredRequest:
     """Read a body for an ensemble that gathers. Raises BadRequest, also for what it can't answer."""
     first = _member(given, ensemble, 0, registry, settings)
-    if fault := askable.fault(ensemble.definition, given.endpoint, given.raw, stream=first.stream):
+    if fault := askable.fault(ensemble.definition, given.endpoint, given.raw):
         raise BadRequest(fault[1], code=fault[0])
-    return GatheredRequest(ensemble, first, (), 0.0, given, registry, settings)
+    if not (first.stream and askable.reads_texts(ensemble.definition)):
+        return GatheredRequest(ensemble, first, (), 0.0, given, registry, settings)
+    wanted = wants_usage(given.raw)
+    given = replace(given, raw=without_stream(given.raw))
+    first = _member(given, ensemble, 0, registry, settings)
+    return GatheredRequest(ensemble, first, (), 0.0, given, registry, settings, streams=True, wants_usage=wanted)
 
 
-def _member(given: CallRead, ensemble: Ensemble, place: int, registry: Registry, settings: Settings) -> CallRequest:
-    chosen = ensemble.chosen(ensemble.definition.asked[place])
+def _member(
+    given: CallRead, ensemble: Ensemble, place: int, registry: Registry, settings: Settings, live: bool = False
+) -> CallRequest:
+    member = ensemble.definition.asked[place]
+    chosen = ensemble.chosen(member)
+    if live:  # nobody asks how sure an answer is that is taken in any case
+        chosen = replace(chosen, params=member.params)
     raw = classifying.asked(chosen, given.endpoint, given.raw)
     return call_request.of_model(given, raw, chosen, registry, settings)

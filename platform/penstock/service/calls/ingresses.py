@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from penstock.domain.accounts.price import Price
 from penstock.domain.calls.ingress import Ingress, Load, Slo
 from penstock.domain.models.registry import Registry
 from penstock.domain.work.holder import Holder
@@ -36,8 +37,8 @@ class RoutingTable:
     """Fingerprints of calls that took engines down."""
     caching: frozenset[str] = frozenset()
     """Tenants whose calls use the shared cache unless they say otherwise."""
-    priced: frozenset[str] = frozenset()
-    """Models that have a price."""
+    priced: Mapping[str, Price] = field(default_factory=dict)
+    """What models cost that have a price, by queue."""
     promised: Mapping[str, float] = field(default_factory=dict)
     """Seconds to the first token that calls are promised, by queue."""
     pooled: Mapping[str, Servable] = field(default_factory=dict)
@@ -83,7 +84,7 @@ def table(tx: Transaction, settings: Settings) -> RoutingTable:
             )
         ),
         caching=frozenset(tenants.caching(tx.conn)),
-        priced=frozenset(prices.valid(tx.conn)),
+        priced=prices.valid(tx.conn),
         promised=models.promised_seconds(tx.conn),
         pooled=pools.servable(tx.conn, None, gone=timedelta(seconds=settings.worker_gone_seconds)),
     )

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import structlog
 
+from penstock.domain.accounts.price import Price
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.calls import routing
 from penstock.domain.calls.breaker import CLOSED, Breaker
@@ -236,6 +237,10 @@ class WorkerDirectory:
     def priced(self, model: str) -> bool:
         """Whether a model has a price."""
         return model in self._table.priced
+
+    def price(self, model: str) -> Price | None:
+        """What a model costs now; None: it has no price."""
+        return self._table.priced.get(model)
 
     def promised_seconds(self, queue: str) -> float | None:
         """The time to first token that a version's calls are promised; None: nothing is."""

@@ -6,19 +6,22 @@ from typing import Final
 
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, EnsembleKind, Method
 from penstock.domain.inference_endpoints import CALLED, TABLE, WRITING, NumberKind
-from penstock.formats.routed_request import brings_tools, cuts_ranks
+from penstock.formats.routed_request import brings_tools
 
 WITHOUT_TOOLS: Final = "ensemble_without_tools"
-DOES_NOT_STREAM: Final = "ensemble_does_not_stream"
 NEEDS_TEXT: Final = "ensemble_needs_text"
 NEEDS_NUMBERS: Final = "ensemble_needs_numbers"
-WITHOUT_TOP_N: Final = "ensemble_without_top_n"
 _NUMBERS: Final = {Method.MEAN: frozenset(NumberKind), Method.RECIPROCAL_RANK: {NumberKind.SCORES, NumberKind.RANKS}}
 _READS: Final = frozenset(kind for kind in EnsembleKind if kind.gathers and kind is not EnsembleKind.FALLBACK)
 """They read their members' texts before they answer."""
 
 
-def fault(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream: bool) -> tuple[str, str] | None:
+def reads_texts(definition: EnsembleDefinition) -> bool:
+    """Whether its members are asked for whole texts, whatever its request says of a stream."""
+    return definition.kind in _READS and definition.method is None
+
+
+def fault(definition: EnsembleDefinition, endpoint: str, body: bytes) -> tuple[str, str] | None:
     """The code and message for a request that this ensemble can't answer, whatever its members say; None if it can."""
     kind, name = definition.kind, definition.name
     if definition.classifier is not None and endpoint not in WRITING:
@@ -26,20 +29,16 @@ def fault(definition: EnsembleDefinition, endpoint: str, body: bytes, *, stream:
     if kind not in _READS:
         return None
     if definition.method is not None:
-        return _of_numbers(definition.method, name, endpoint, body)
+        return _of_numbers(definition.method, name, endpoint)
     if endpoint not in WRITING:
         return NEEDS_TEXT, f"The ensemble {name!r} is a {kind}, which reads texts: it has no {endpoint}."
-    if stream:
-        return DOES_NOT_STREAM, f"The ensemble {name!r} is a {kind}, which does not stream: leave 'stream' out."
     if brings_tools(body):
         return WITHOUT_TOOLS, f"The ensemble {name!r} is a {kind}, which takes no tools: a route or a fallback does."
     return None
 
 
-def _of_numbers(method: Method, name: str, endpoint: str, body: bytes) -> tuple[str, str] | None:
+def _of_numbers(method: Method, name: str, endpoint: str) -> tuple[str, str] | None:
     if CALLED[endpoint].numbers not in _NUMBERS[method]:
         there = ", ".join(row.url for row in TABLE if row.numbers in _NUMBERS[method])
         return NEEDS_NUMBERS, f"The ensemble {name!r} combines numbers by {method}: it has {there}, and no {endpoint}."
-    if CALLED[endpoint].numbers is NumberKind.RANKS and cuts_ranks(body):
-        return WITHOUT_TOP_N, f"The ensemble {name!r} combines the ranks of all documents: leave 'top_n' out."
     return None

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from penstock.domain.ensembles.ensemble import ChosenMember, Classifier
-from penstock.formats.routed_request import last_of_user, with_defaults
+from penstock.formats.routed_request import as_asked, last_of_user
 from penstock.formats.transcript import with_prompt
 
 _PLACES: Final = re.compile(r"\{(request|labels)\}")
@@ -19,7 +19,7 @@ def asked(chosen: ChosenMember, endpoint: str, body: bytes) -> bytes:
     """A request's body as a member is asked it: with its params; a classifier is asked for a label."""
     if chosen.classifier is not None:
         body = question(chosen.classifier, chosen.ensemble, endpoint, body)
-    return with_defaults(body, endpoint, chosen.params)
+    return as_asked(body, endpoint, chosen)
 
 
 def question(classifier: Classifier, name: str, endpoint: str, body: bytes) -> bytes:

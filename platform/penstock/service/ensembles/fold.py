@@ -14,6 +14,7 @@ from penstock.formats.answers.call_answer import saying
 from penstock.formats.answers.folded_answer import summed_usage, without_logprobs
 from penstock.formats.answers.mixed_answer import mixed_answer
 from penstock.formats.answers.written_answer import mended
+from penstock.formats.routed_request import top_n
 from penstock.service.ensembles import judging
 from penstock.service.ensembles.hearing import FAILED, Hearing
 from penstock.service.ensembles.routing import Router
@@ -37,6 +38,8 @@ class MemberAnswer:
     ms: int = 0
     refused_status: int | None = None
     """The HTTP status of its engine's refusal."""
+    cost: int = 0
+    """Of its tokens, in picounits; counted only where the ensemble has a `max_cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,16 @@ class Fold:
         rule = self._definition.rules[self._router.labelled(self._definition, request, said.label)]
         return replace(said, leads=self._definition.asked.index(self._definition.member(rule.use)))
 
-    def question(self, endpoint: str, body: bytes, answers: Mapping[int, MemberAnswer]) -> bytes:
+    def question(
+        self,
+        endpoint: str,
+        body: bytes,
+        answers: Mapping[int, MemberAnswer],
+        heard: Mapping[int, Heard] | None = None,
+    ) -> bytes:
         """What the judge is asked of a request's body, once all members have been heard."""
-        heard = {place: Heard(one.body is not None) for place, one in answers.items()}
-        texts = [answer_text(answers[place].body or b"") or "" for place in verdict.readable(self._definition, heard)]
+        said = self._said(answers, heard)
+        texts = [answer_text(answers[place].body or b"") or "" for place in verdict.readable(self._definition, said)]
         return judging.question(self._definition, endpoint, body, texts)
 
     def fold(
@@ -88,21 +97,20 @@ class Fold:
         """What is to be said by what came of members, by their places.
 
         `keeps_logprobs`: the request asked for them, not only the ensemble. `endpoint` says where numbers are.
-        `request` is the body that was asked, which the rules of a route read.
+        `request` is the body that was asked: the rules of a route read it, and it says how much of a ranking is wanted.
         """
-        known = heard or {}
-        said = {place: known.get(place) or self.heard(one, place, request) for place, one in answers.items()}
-        found = verdict.judge(self._definition, said)
+        said = self._said(answers, heard, request)
+        found = verdict.judge(self._definition, said, sum(one.cost for one in answers.values()))
         if not found.decided:
             return Folded(found)
         if found.winner is None:
-            return Folded(found, error=self._quorum(answers, said))
+            return Folded(found, error=self._quorum(found, answers, said))
         bodies = {place: mended(one.body) for place, one in sorted(answers.items()) if one.body is not None}
         body = bodies[found.winner]
         if (method := self._definition.method) is not None:
             weights = [self._definition.members[place].weight for place in bodies]
             try:
-                body = mixed_answer(endpoint, method, weights, list(bodies.values()))
+                body = mixed_answer(endpoint, method, weights, list(bodies.values()), top_n(request))
             except ValueError as error:
                 name = self._definition.name
                 return Folded(found, error=(MISMATCH, f"Answers of the ensemble {name!r} don't go together: {error}."))
@@ -113,6 +121,12 @@ class Fold:
         if self._definition.reads_logprobs and not keeps_logprobs:
             body = without_logprobs(body)
         return Folded(found, body=saying(body, fields))
+
+    def _said(
+        self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard] | None, request: bytes = b""
+    ) -> dict[int, Heard]:
+        known = heard or {}
+        return {place: known.get(place) or self.heard(one, place, request) for place, one in answers.items()}
 
     def trace(
         self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
@@ -131,13 +145,17 @@ class Fold:
             told["agreement"] = round(found.agreement, 4)
         if found.degraded:
             told["degraded"] = True
+        if found.stopped:
+            told["stopped"] = "max_cost"
         each = {place: _told(members[place].label, one, heard[place]) for place, one in sorted(answers.items())}
         reader = each.pop(len(self._definition.members), None)
         told["members"] = list(each.values())
         who = "judge" if self._definition.classifier is None else "classifier"
         return told if reader is None else told | {who: reader}
 
-    def _quorum(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> tuple[str, str]:
+    def _quorum(
+        self, found: EnsembleVerdict, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]
+    ) -> tuple[str, str]:
         """The error of a request for which too few members answered, with what became of those that did not."""
         if self._definition.classifier is not None:
             return QUORUM, self._unrouted(answers, heard)
@@ -151,7 +169,7 @@ class Fold:
         if not fails and heard.keys() - range(len(self._definition.members)):
             return QUORUM, f"The judge of the ensemble {self._definition.name!r} gave no verdict."
         what = "A member" if fails else "Too few members"
-        verb = "did not answer" if fails else "answered"
+        verb = "did not answer" if fails else "answered before max_cost stopped it" if found.stopped else "answered"
         return QUORUM, f"{what} of the ensemble {self._definition.name!r} {verb} ({'; '.join(why)})."
 
     def _unrouted(self, answers: Mapping[int, MemberAnswer], heard: Mapping[int, Heard]) -> str:

@@ -48,9 +48,9 @@ class Hearing:
         return Heard(answered=True)
 
     def _judged(self, text: str) -> Heard:
-        if self._definition.kind is EnsembleKind.BEST_OF:
-            return Heard(answered=True, choice=_number(text))
-        return Heard(answered=True, accepted=bool(text.strip()))
+        if self._definition.kind is EnsembleKind.COMBINE:
+            return Heard(answered=True, accepted=bool(text.strip()))
+        return Heard(answered=True, choice=_number(text))
 
     def _vote(self, text: str | None) -> str | None:
         found = None if text is None else self._found(text)

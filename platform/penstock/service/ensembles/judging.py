@@ -29,7 +29,7 @@ def question(definition: EnsembleDefinition, endpoint: str, body: bytes, answers
         "count": str(len(answers)),
     }
     prompt = _filled(judge.prompt, told)
-    bare = definition.kind is EnsembleKind.BEST_OF
+    bare = definition.kind is not EnsembleKind.COMBINE
     return with_prompt(endpoint, body, prompt, definition.name, bare=bare)
 
 

@@ -70,7 +70,7 @@ class Router:
         definition = ensemble.definition
         rule = None if definition.kind.gathers else self._rule(definition, body, ...)
         if rule is None:
-            if fault := askable.fault(definition, endpoint, body, stream=False):
+            if fault := askable.fault(definition, endpoint, body):
                 raise Unroutable(*fault)
             return Routed(self._members(ensemble, None), None, body)
         members = self._members(ensemble, definition.rules[rule].use)

@@ -87,7 +87,7 @@ def look(
             found.append(replace(one, bytes=len(body) + 1, names=True) if member.classifier else one)
             continue
         one = _line(endpoint, asked, member.model, body, len(body), kept and len(body) <= MOST_KEPT_BYTES)
-        names = ensemble.definition.kind is EnsembleKind.BEST_OF
+        names = ensemble.definition.kind is not EnsembleKind.COMBINE
         found.append(replace(one, reads=tuple(found), reads_chars=judge.reads_chars, names=names))
     return SeenLine(checked.model, tuple(found))
 

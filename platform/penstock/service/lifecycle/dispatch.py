@@ -75,7 +75,7 @@ def reap(tx: Transaction, batch: str) -> int:
         return 0
     reaped = leases.reap(tx.conn, batch)
     closing.move_on(tx, batch)
-    counts.add(tx.conn, "lease_reaped", reaped)
+    counts.add(tx.conn, "lease_reaped", reaped, about=batch)
     return reaped
 
 

@@ -20,7 +20,7 @@ from penstock.domain.work.lane import Lane
 from penstock.domain.work.lease import BatchLease
 from penstock.domain.work.segment import Piece
 from penstock.domain.work.slice import Claim
-from penstock.formats import plan
+from penstock.formats import failure, plan
 from penstock.formats.output import Record
 from penstock.service.core.transaction import Transaction
 from penstock.service.lifecycle import closing, dispatch, folds
@@ -167,6 +167,7 @@ class SliceAnswers:
             data_bytes=len(self.framed),
             blob_key=self.blob_key,
             data=None if self.blob_key else self.framed,
+            errors=failure.counted([(record.number, record.line) for record in self.records if record.failed]),
         )
 
 
@@ -225,9 +226,9 @@ def lost(tx: Transaction, dropped: int, leases: int = 1) -> None:
     counts.add(tx.conn, "lease_lost", leases)
 
 
-def count(tx: Transaction, name: str, by: int = 1) -> None:
-    """Count a rare event for the whole platform."""
-    counts.add(tx.conn, name, by)
+def count(tx: Transaction, name: str, by: int = 1, about: str = "") -> None:
+    """Count a rare event for the whole platform; `about` is the id of what it met."""
+    counts.add(tx.conn, name, by, about)
 
 
 def unreadable(tx: Transaction, claim: Claim) -> None:

@@ -13,6 +13,7 @@ from penstock.domain.work.retry import Retry
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats.ended import EndedLine
+from penstock.formats.failure import failure
 from penstock.service.core.transaction import Database, Transaction
 from penstock.service.lifecycle import closing
 from penstock.service.results import results
@@ -57,7 +58,8 @@ def _takes(repeats: Retry, end: EndedLine) -> bool:
         return False
     if not end.failed:
         return repeats.answered is not None and repeats.takes_answered(end.finish)
-    return repeats.takes_failed(end.status, end.codes if repeats.error_codes else frozenset())
+    group = failure(end).group_id if repeats.groups else ""
+    return repeats.takes_failed(end.status, end.codes if repeats.error_codes else frozenset(), group)
 
 
 def _adopt(tx: Transaction, batch: Batch, lease: int, written: Written, settings: LimitSettings) -> None:

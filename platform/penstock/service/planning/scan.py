@@ -6,7 +6,6 @@ line of 500 bytes, 24 at most.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from collections.abc import Mapping
@@ -19,10 +18,11 @@ from numpy.typing import NDArray
 
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.work.batch import LineError
-from penstock.formats import encoding
+from penstock.formats import encoding, line_index
 from penstock.formats import input as lines
 from penstock.formats.canonical import fingerprint
 from penstock.formats.input import Checked
+from penstock.formats.line_index import INPUT_MARK_BYTES, INPUT_MARK_LINES, Marks
 from penstock.formats.prefix import beginnings
 from penstock.service.ensembles.routing import Router, Unroutable
 from penstock.service.estimates import token_heuristic
@@ -65,6 +65,12 @@ class Scan:
     """For each line the first that equals it, which is asked in its place: itself mostly."""
     models: list[LineModel] = field(default_factory=list)
     hashes: bytearray = field(default_factory=bytearray)
+    skipped_numbers: array[int] = field(default_factory=lambda: array("I"))
+    skipped_hashes: bytearray = field(default_factory=bytearray)
+    """The same of bad lines that have a custom_id."""
+    marks: Marks = field(default_factory=lambda: Marks(INPUT_MARK_LINES, INPUT_MARK_BYTES))
+    index: bytes = b""
+    """Where each line stands, and each custom_id: the same whichever batch reads the file."""
     errors: list[LineError] = field(default_factory=list)
     error_count: int = 0
 
@@ -144,6 +150,8 @@ def scan(
             reading.refuse(LineError("invalid_encoding", fault))
         if skipped is None or not found.error_count:
             _check_lines(reading)
+        if not found.error_count:
+            found.index = _index(found, os.fstat(file.fileno()).st_size)
         if skipped is None or not found.error_count:
             _check_custom_ids(reading)
     found.hashes.clear()
@@ -160,6 +168,7 @@ def _check_lines(reading: _Pass) -> None:
     while raw := file.readline(settings.max_line_bytes + 2):
         number += 1
         start, offset = offset, offset + len(raw)
+        found.marks.line(number, start)
         whole = raw.endswith(b"\n") or len(raw) < settings.max_line_bytes + 2
         too_long = not whole or len(raw.rstrip(b"\r\n")) > settings.max_line_bytes
         if too_long:
@@ -176,7 +185,11 @@ def _check_lines(reading: _Pass) -> None:
             continue
         taken = _check(reading, line, number, model_index)
         if isinstance(taken, LineError):
-            reading.refuse(taken, lines.told_custom_id(line, settings.max_custom_id_bytes))
+            custom_id = lines.told_custom_id(line, settings.max_custom_id_bytes)
+            reading.refuse(taken, custom_id)
+            if reading.skipped is not None and custom_id is not None:
+                found.skipped_numbers.append(number)
+                found.skipped_hashes += line_index.id_hash(custom_id)
             continue
         checked, model = taken
         found.numbers.append(number)
@@ -192,7 +205,7 @@ def _check_lines(reading: _Pass) -> None:
         same = fingerprint(reading.endpoint, checked.body) if reading.dedup else None
         found.prints.append(int.from_bytes(same[:8]) if same else 0)
         found.model_of.append(model_index.setdefault(model, len(model_index)))
-        found.hashes += hashlib.blake2b(checked.custom_id.encode(), digest_size=16).digest()
+        found.hashes += line_index.id_hash(checked.custom_id)
     found.models = list(model_index)
 
 
@@ -231,6 +244,12 @@ def _let_follow(found: Scan) -> None:
     found.prints = array("Q")
     tokens = np.frombuffer(found.tokens, dtype=np.uint32)
     tokens[found.leaders != np.arange(len(tokens))] = 1
+
+
+def _index(found: Scan, size_bytes: int) -> bytes:
+    hashes, numbers = found.hashes + found.skipped_hashes, found.numbers + found.skipped_numbers
+    found.skipped_hashes, found.skipped_numbers = bytearray(), array("I")
+    return found.marks.blob(size_bytes, ids=line_index.ids_of(hashes, numbers))
 
 
 def _skip_line(file: BinaryIO) -> int:

@@ -13,9 +13,10 @@ from uuid import uuid4
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.work.batch import Batch, LineError
+from penstock.domain.work.error_group import ErrorGroup
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.segment import Piece
-from penstock.formats import output, plan
+from penstock.formats import failure, output, plan
 from penstock.service.core.ids import blob_key
 from penstock.service.core.transaction import Database, Transaction
 from penstock.store.batches import files
@@ -31,6 +32,7 @@ class SkippedSegment:
     key: str
     bytes: int
     numbers: array[int]
+    errors: list[ErrorGroup]
 
 
 class SkippedLines:
@@ -64,7 +66,8 @@ class SkippedLines:
         key = blob_key(self._batch.tenant, "segments")
         self._db.run(lambda tx: files.intend(tx.conn, key))
         self._blobs.put(key, b"".join(self._rows))
-        self.segments.append(SkippedSegment(key, self._bytes, self._numbers))
+        errors = failure.counted([one for row in self._rows for one in plan.unframe(row)])
+        self.segments.append(SkippedSegment(key, self._bytes, self._numbers, errors))
         self._rows, self._bytes, self._numbers = [], 0, array("I")
 
 
@@ -85,7 +88,8 @@ def record(tx: Transaction, batch: str, lane: Lane, lease: int, found: SkippedLi
     )
     for seq, one in enumerate(found.segments, 1):
         numbers = one.numbers.tolist()
-        piece = Piece(slice, held, seq, numbers, numbers, [], output.NO_USAGE, one.bytes, blob_key=one.key)
+        usage, errors = output.NO_USAGE, one.errors
+        piece = Piece(slice, held, seq, numbers, numbers, [], usage, one.bytes, blob_key=one.key, errors=errors)
         if not segments.flush(tx.conn, [piece]):
             raise LeaseLost  # its blob was given up meanwhile: whoever takes the batch next writes others
     leases.settle(tx.conn, [(slice, held)])

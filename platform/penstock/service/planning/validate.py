@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from penstock.blobs.store import Blobs
-from penstock.domain.api_errors import LeaseLost, TooMany, Unauthorized
+from penstock.domain.api_errors import LeaseLost, TooMany, TooSlow, Unauthorized
 from penstock.domain.fleet.model import ModelFacts
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.models.registry import ModelTarget
@@ -75,12 +75,22 @@ def validate(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Set
             bad.flush()
         key = blob_key(batch.tenant, "plans")
         db.run(lambda tx: files.intend(tx.conn, key))
+        index_key = write_index(db, blobs, batch, found)
         targets = {name: may_name.target(name) for line in found.models for name in line.names}
         made = plan.make(found, db.run(speeds, found.models, targets, facts, settings), settings, reorder=batch.plan)
         cuts = plan.write(path, made, blobs, key, may_name)
         failpoint("validate.planned")
-        db.run(begin, batch, lease, found, key, cuts, settings, bad, targets)
+        db.run(begin, batch, lease, found, key, cuts, settings, bad, targets, index_key)
     return Validated(batch.id, len(found.numbers), len(cuts), skipped=bad.count if bad else 0)
+
+
+def write_index(db: Database, blobs: Blobs, batch: Batch, found: Scan) -> str:
+    """Write where the lines of the input are; the blob's key, which `begin` names, unless the file has an index."""
+    key = blob_key(batch.tenant, "indexes")
+    db.run(lambda tx: files.intend(tx.conn, key))
+    blobs.put(key, found.index)
+    found.index = b""
+    return key
 
 
 @contextmanager
@@ -151,6 +161,7 @@ def begin(
     settings: DispatchSettings,
     bad: SkippedLines | None = None,
     targets: Mapping[str, ModelTarget] | None = None,
+    index_key: str | None = None,
 ) -> None:
     """Publish the plan and its slices in one step, if the lease is still the batch's own and nobody closed it.
 
@@ -180,6 +191,12 @@ def begin(
         skipped.record(tx, batch.id, lane, lease, bad)
     if not files.published(tx.conn, [key]):
         raise LeaseLost  # the plan's blob was given up meanwhile: whoever takes the batch next writes another
+    if index_key is not None and batch.input_file is not None:
+        try:
+            if not files.index(tx.conn, batch.tenant, batch.input_file, index_key):
+                files.doom(tx.conn, [index_key])
+        except TooSlow:
+            raise LeaseLost from None  # as with the plan
     batch_leases.settle(tx.conn, lease)
     if not cuts:
         closing.move_on(tx, batch.id)  # all lines are skipped

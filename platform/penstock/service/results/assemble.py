@@ -1,6 +1,6 @@
 """Assemble: fetch segments → index → fill what was not answered → write output and error file → commit.
 
-Running it again from any point gives the same bytes. Memory is 13 bytes a line; scratch equals the answers' size.
+Running it again from any point gives the same bytes. Memory is 17 bytes a line; scratch equals the answers' size.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,10 +21,13 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.line_errors import WHY_UNANSWERED
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState
+from penstock.domain.work.error_group import ErrorGroup
 from penstock.domain.work.segment import Segment
 from penstock.failpoint import failpoint
 from penstock.formats import input as lines
 from penstock.formats import output, plan
+from penstock.formats.failure import FailureCounts
+from penstock.formats.line_index import RESULT_MARK_BYTES, RESULT_MARK_LINES, Marks
 from penstock.service.core import scratch
 from penstock.service.core.ids import blob_key, fresh
 from penstock.service.core.transaction import Database, Transaction
@@ -34,7 +37,7 @@ from penstock.service.results.merge import merge
 from penstock.service.results.result_file import Written, publish
 from penstock.settings.servers import ServerSettings
 from penstock.store.batches import batches, files
-from penstock.store.work import batch_leases, segments
+from penstock.store.work import batch_leases, line_errors, segments
 
 log = structlog.get_logger()
 
@@ -79,11 +82,11 @@ class Index:
         """Say whether the line has a place."""
         return number < len(self.lengths) and self.lengths[number] > 0
 
-    def places(self, failed: bool) -> Iterator[tuple[int, int]]:
-        """Offset and length of the lines of one file, in input order."""
+    def places(self, failed: bool) -> Iterator[tuple[int, int, int]]:
+        """Number, offset and length of the lines of one file, in input order."""
         for number, length in enumerate(self.lengths):
             if length and bool(self.failed[number]) == failed:
-                yield self.offsets[number], length
+                yield number, self.offsets[number], length
 
 
 def _zeros(count: int, kind: str) -> array[int]:
@@ -103,11 +106,12 @@ def assemble(db: Database, blobs: Blobs, batch: Batch, lease: int, settings: Ser
                 fill(batch, blobs, answers, index, WHY_UNANSWERED[finish_as])
         with path.open("rb") as answers:
             output_file = write(db, blobs, batch, answers, index, "output")
-            error_file = write(db, blobs, batch, answers, index, "error")
+            counts = FailureCounts()
+            error_file = write(db, blobs, batch, answers, index, "error", counts)
             merged = merge(db, blobs, batch, everything(answers, index))
         trace = trace_file.write(db, blobs, batch, folder) if batch.trace else None
     failpoint("assemble.written")
-    db.run(commit, batch, lease, finish_as, output_file, error_file, *merged, trace)
+    db.run(commit, batch, lease, finish_as, output_file, error_file, *merged, trace, counts.groups)
     return Assembled(
         batch.id, finish_as, output_file.lines if output_file else 0, error_file.lines if error_file else 0
     )
@@ -164,22 +168,43 @@ def planned(blobs: Blobs, key: str) -> Iterator[tuple[int, bytes]]:
         yield from plan.unframe(whole + newline)
 
 
-def write(db: Database, blobs: Blobs, batch: Batch, answers: BinaryIO, index: Index, which: str) -> Written | None:
-    """Write the output or the error file in input order; None if it would be empty."""
+def write(
+    db: Database,
+    blobs: Blobs,
+    batch: Batch,
+    answers: BinaryIO,
+    index: Index,
+    which: str,
+    counts: FailureCounts | None = None,
+) -> Written | None:
+    """Write the output or the error file in input order, and its line index; None if it would be empty.
+
+    `counts` are told of each line of the error file.
+    """
     places = index.places(failed=which == "error")
     first = next(places, None)
     if first is None:
         return None
     key = blob_key(batch.tenant, "files")
     db.run(lambda tx: files.intend(tx.conn, key))
-    digest, count, size = hashlib.sha256(), 0, 0
+    digest, size = hashlib.sha256(), 0
+    marks, numbers = Marks(RESULT_MARK_LINES, RESULT_MARK_BYTES), array("I")
     with blobs.writer(key) as file:
-        for offset, length in itertools.chain([first], places):
+        for number, offset, length in itertools.chain([first], places):
             line = os.pread(answers.fileno(), length, offset)
             digest.update(line)
             file.write(line)
-            count, size = count + 1, size + length
-    return Written(fresh("file-"), key, f"{batch.id}_{which}.jsonl", size, digest.digest(), count)
+            marks.line(number, size)
+            numbers.append(number)
+            if counts is not None:
+                marks.group(counts.add(number, line[:-1]))
+            size += length
+    failpoint("assemble.file_written")
+    index_key = blob_key(batch.tenant, "indexes")
+    db.run(lambda tx: files.intend(tx.conn, index_key))
+    blobs.put(index_key, marks.blob(size, numbers=numbers, groups=counts.groups if counts else ()))
+    sealed = size, digest.digest(), len(numbers)
+    return Written(fresh("file-"), key, f"{batch.id}_{which}.jsonl", *sealed, index_key=index_key)
 
 
 def everything(answers: BinaryIO, index: Index) -> Iterator[bytes]:
@@ -199,6 +224,7 @@ def commit(
     merged_output: Written | None = None,
     merged_error: Written | None = None,
     trace: Written | None = None,
+    errors: Sequence[ErrorGroup] = (),
 ) -> None:
     """Make the files visible and end the batch in one step, if the lease is still the batch's own."""
     batches.lock(tx.conn, batch.id)
@@ -216,5 +242,6 @@ def commit(
         merged_error_file=merged_error.id if merged_error else None,
         trace_file=trace.id if trace else None,
     )
+    line_errors.keep(tx.conn, batch.id, errors)
     closing.end(tx, [batch.id], ending)
     batch_leases.settle(tx.conn, lease)

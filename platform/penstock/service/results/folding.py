@@ -15,7 +15,9 @@ from typing import Final
 import msgspec
 
 from penstock.blobs.store import Blobs
+from penstock.domain.accounts.price import Price
 from penstock.domain.api_errors import LeaseLost
+from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.line_errors import CRASHED
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.slice import Claim
@@ -33,8 +35,9 @@ from penstock.service.ensembles.routing import Unroutable
 from penstock.service.lifecycle import folds, work
 from penstock.service.results.member_answers import MemberAnswers, fetched
 from penstock.settings import Settings
+from penstock.store.accounts import prices
 from penstock.store.work import folds as rows
-from penstock.store.work.folds import MemberSegment, MemberSlice, OwnPlan
+from penstock.store.work.folds import MemberSegment, MemberSlice, OwnPlan, Voted
 
 _PIECE_BYTES: Final = 1 << 20
 _CANCELLED: Final = MemberAnswer("cancelled", code="batch_closed")
@@ -50,6 +53,12 @@ class FoldOutcome:
     failed: int = 0
     """Of these."""
     asked: int = 0
+    votes: int = 0
+    """Lines that a vote decided."""
+    tied: int = 0
+    """Of these: those of which another label had as much weight."""
+    agreement: float = 0.0
+    """The sum of theirs."""
 
 
 class Folding:
@@ -65,7 +74,10 @@ class Folding:
         self._questions: list[bytes] = []
         """The judge's, framed as lines of a plan."""
         self._records: list[Record] = []
-        self._agreements: list[float] = []
+        self._votes, self._tied, self._agreement = 0, 0, 0.0
+        """Of this run."""
+        self._voted = Voted()
+        """Of what was recorded before it."""
         self._bytes = 0
         self._recorded = self._failed = 0
         self._seq = 0
@@ -77,6 +89,9 @@ class Folding:
         """
         claim = self._one.claim
         members = self._db.run(_members, claim.slice)
+        if self._one.definition.kind is EnsembleKind.VOTE:
+            self._voted = self._db.run(_voted, claim.slice)
+        priced = self._db.run(_prices, members) if self._one.definition.max_cost is not None else {}
         closing = any(one.closing for one in members)
         pieces = self._db.run(_segments, claim.slice)
         scratch.check(self._settings.scratch_dir, sum(piece.bytes for _, piece in pieces))
@@ -85,7 +100,7 @@ class Folding:
             fetched(pieces, self._blobs, folder / "answers") as answers,
         ):
             for line in self._lines():
-                known = self._known(line.number, members, answers, closing)
+                known = self._known(line.number, members, answers, priced, closing)
                 try:
                     self._line(line, known, members, closing)
                 except Unroutable as error:  # a pattern of rules that are read once there is a label
@@ -100,7 +115,8 @@ class Folding:
             failpoint("fold.asked")
         else:
             self._record(ends=True)
-        return FoldOutcome(self._recorded, self._failed, sum(map(len, self._picked.values())))
+        asked = sum(map(len, self._picked.values()))
+        return FoldOutcome(self._recorded, self._failed, asked, self._votes, self._tied, self._agreement)
 
     def _lines(self) -> Iterator[lines.Line]:
         """The lines that have no answer yet, as they were asked."""
@@ -111,13 +127,18 @@ class Folding:
                 yield lines.read(number, line)
 
     def _known(
-        self, number: int, members: Sequence[MemberSlice], answers: MemberAnswers, closing: bool
+        self,
+        number: int,
+        members: Sequence[MemberSlice],
+        answers: MemberAnswers,
+        priced: Mapping[str, Price],
+        closing: bool,
     ) -> dict[int, MemberAnswer]:
         """What came of each member that was to be asked this line, by its place."""
         known: dict[int, MemberAnswer] = {}
         for one in members:
             if (said := answers.of(number, one.place)) is not None:
-                known[one.place] = _answer(said)
+                known[one.place] = _answer(said, priced.get(one.model))
             elif one.place in self._one.definition.first or (one.picked is not None and number in one.picked):
                 known[one.place] = _CANCELLED if closing else _UNAVAILABLE  # or it was passed over
         return known
@@ -142,7 +163,9 @@ class Folding:
             folded = fold(known)
         batch = self._one.claim.batch
         if folded.verdict.agreement is not None:
-            self._agreements.append(folded.verdict.agreement)
+            self._votes += 1
+            self._tied += folded.verdict.tied
+            self._agreement += folded.verdict.agreement
         if folded.body is not None:
             reused = all(one.outcome == "reused" for one in known.values() if one.body is not None)
             record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body, reused=reused)
@@ -184,19 +207,26 @@ class Folding:
             answers.append(one)
         failpoint("fold.recording")
         if answers or ends:
-            self._db.run(_commit, claim, answers, self._agreements if ends else None)
+            voted = self._voted + Voted(self._votes, self._agreement)
+            self._db.run(_commit, claim, answers, voted, ends=ends)
         self._records, self._bytes = [], 0
         failpoint("fold.recorded")
 
 
-def _commit(
-    tx: Transaction, claim: Claim, answers: Sequence[work.SliceAnswers], agreements: Sequence[float] | None
-) -> None:
-    """Record a part of a fold; with the agreements of its lines it is the last one. Raises LeaseLost."""
-    if claim.lease in work.record(tx, answers, [] if agreements is None else [claim]):
+def _commit(tx: Transaction, claim: Claim, answers: Sequence[work.SliceAnswers], voted: Voted, *, ends: bool) -> None:
+    """Record a part of a fold, the last one if it `ends`, and how its lines are voted so far. Raises LeaseLost."""
+    if claim.lease in work.record(tx, answers, [claim] if ends else []):
         raise LeaseLost
-    if agreements:
-        rows.agree(tx.conn, claim.slice, agreements)
+    if voted.lines:
+        rows.agree(tx.conn, claim.slice, voted)
+
+
+def _voted(tx: Transaction, fold: int) -> Voted:
+    return rows.voted(tx.conn, fold)
+
+
+def _prices(tx: Transaction, members: Sequence[MemberSlice]) -> dict[str, Price]:
+    return prices.valid(tx.conn, sorted({one.model for one in members}))
 
 
 def _members(tx: Transaction, fold: int) -> list[MemberSlice]:
@@ -207,8 +237,8 @@ def _segments(tx: Transaction, fold: int) -> list[MemberSegment]:
     return rows.segments(tx.conn, fold)
 
 
-def _answer(line: bytes) -> MemberAnswer:
-    """What an output line says of its member."""
+def _answer(line: bytes, price: Price | None) -> MemberAnswer:
+    """What an output line says of its member, and what its tokens cost if that counts."""
     found = member_line.read(line)
     if found.response is None:
         code = found.error.code if found.error else None
@@ -216,7 +246,9 @@ def _answer(line: bytes) -> MemberAnswer:
     body, status = bytes(found.response.body), found.response.status_code
     tokens, ms = member_line.told(body)
     if found.answered:
-        return MemberAnswer("reused" if found.response.cached else "answered", body, tokens=tokens, ms=ms)
+        reused = found.response.cached
+        cost = 0 if price is None else price.tokens(output.usage_of(body, reused=reused))
+        return MemberAnswer("reused" if reused else "answered", body, tokens=tokens, ms=ms, cost=cost)
     code = member_line.refusal_code(body, status)
     if code == member_line.NOT_JSON:
         return MemberAnswer("failed", code="not_json", ms=ms)  # as in a call: that was no engine's word

@@ -25,6 +25,7 @@ class Written:
     size_bytes: int
     sha256: bytes
     lines: int
+    index_key: str | None = None
 
 
 def publish(
@@ -41,6 +42,7 @@ def publish(
         sha256=written.sha256,
         blob_key=written.key,
         ttl=ttl,
+        index_key=written.index_key,
     )
 
 

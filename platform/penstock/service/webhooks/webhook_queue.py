@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,6 +18,8 @@ from penstock.settings.webhooks import WebhookSettings
 from penstock.store import deliveries, webhooks
 from penstock.store.cursors import Listed
 from penstock.store.work import counts
+
+_MOST_NAMED: Final = 5
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 
@@ -82,14 +83,14 @@ def record(tx: Transaction, told: Sequence[AttemptOutcome], gone: Sequence[tuple
     recorded = deliveries.record(tx.conn, told)
     for _, endpoint in sorted(set(gone)):
         deliveries.fail_all(tx.conn, endpoint)
-    states = Counter(one.state for one in recorded)
     delivered = [one for one in recorded if one.state is DeliveryState.DELIVERED]
     counts.add(tx.conn, "webhook_attempt", len(recorded))
     counts.add(tx.conn, "webhook_attempt_milliseconds", sum(one.milliseconds for one in recorded))
     counts.add(tx.conn, "webhook_delivered", len(delivered))
     counts.add(tx.conn, "webhook_delivered_milliseconds", sum(_milliseconds(one.age) for one in delivered))
     counts.add(tx.conn, "webhook_unsigned", sum(one.error == NO_SECRET for one in told))
-    counts.add(tx.conn, "webhook_given_up", states[DeliveryState.FAILED])
+    given_up = [one.id for one in recorded if one.state is DeliveryState.FAILED]
+    counts.add(tx.conn, "webhook_given_up", len(given_up), about=", ".join(given_up[:_MOST_NAMED]))
 
 
 def _milliseconds(age: timedelta | None) -> int:

@@ -30,17 +30,30 @@ _USED = text("""
         select hour, model as queue, false, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
                reused_output_tokens, gpu_microseconds, token_cost, gpu_cost
         from usage_calls where tenant = :tenant and hour >= :start and hour < :stop),
+    hours as (
+        select hour, queue, batch, sum(requests) as requests, sum(input_tokens) as input_tokens,
+               sum(cached_tokens) as cached_tokens, sum(output_tokens) as output_tokens,
+               sum(reasoning_tokens) as reasoning_tokens, sum(reused_output_tokens) as reused_output_tokens,
+               sum(gpu_microseconds) as gpu_microseconds, sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost
+        from used group by hour, queue, batch),
     named as (
-        -- All versions of a model count as it.
-        select used.*, coalesce(m.version_of, used.queue) as model
-        from used left join models m on m.name = used.queue)
+        -- All versions of a model count as it. What was saved goes by the price that its hour ended with.
+        select hours.*, coalesce(m.version_of, hours.queue) as model,
+               hours.cached_tokens * (p.input - p.cached_input)::numeric
+               + hours.reused_output_tokens * p.output::numeric as saved
+        from hours left join models m on m.name = hours.queue
+        left join lateral (
+            select input, cached_input, output from prices
+            where prices.model = hours.queue and valid_from < hours.hour + interval '1 hour'
+            order by valid_from desc limit 1) p on true)
     select date_bin(:width, hour, :start) as start,
            case when :by_model then model end as model, case when :by_batch then batch end as batch,
            sum(requests)::bigint as requests, sum(input_tokens)::bigint as input_tokens,
            sum(cached_tokens)::bigint as cached_tokens, sum(output_tokens)::bigint as output_tokens,
            sum(reasoning_tokens)::bigint as reasoning_tokens,
            sum(reused_output_tokens)::bigint as reused_output_tokens,
-           sum(gpu_microseconds)::bigint as gpu_microseconds, sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost
+           sum(gpu_microseconds)::bigint as gpu_microseconds, sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost,
+           coalesce(sum(saved), 0) as saved
     from named
     where cast(:models as text[]) is null or model = any(cast(:models as text[]))
     group by 1, 2, 3 order by 1, 2, 3""")
@@ -99,6 +112,7 @@ def used(
                 row.input_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens, row.reused_output_tokens
             ),
             Cost(row.gpu_microseconds, int(row.token_cost), int(row.gpu_cost)),
+            int(row.saved),
         )
         for row in conn.execute(_USED, values)
     ]

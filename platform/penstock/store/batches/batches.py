@@ -18,8 +18,6 @@ from penstock.domain.work.lane import Lane
 from penstock.domain.work.new_batch import NewBatch
 from penstock.domain.work.retry import Retry
 from penstock.domain.work.terms import OnInvalid
-from penstock.store import cursors
-from penstock.store.cursors import ListPlace
 
 _INSERT = text("""
     -- The deadline counts from the database's clock. A second create with the same idempotency key inserts nothing.
@@ -63,14 +61,6 @@ _SELECT = COLUMNS + FROM
 _GET = text(_SELECT + "where b.tenant = :tenant and b.id = :id")
 _BY_KEY = text("select id, fingerprint from batches where tenant = :tenant and idempotency_key = :key")
 _FIND = text(_SELECT + "where b.id = any(cast(:ids as text[]))")
-_PAGE = text(
-    _SELECT
-    + """
-    where b.tenant = :tenant and b.kind = :kind
-      and (cast(:after_at as timestamptz) is null or (b.created_at, b.id) < (:after_at, :after))
-    order by b.created_at desc, b.id desc
-    limit :limit"""
-)
 _STATE = text("select state from batches where tenant = :tenant and kind = :kind and id = :id")
 _LOCK = text("select id from batches where id = any(cast(:ids as text[])) order by id for no key update")
 _TRY_LOCK = text("select 1 from batches where id = :id for no key update skip locked")
@@ -223,12 +213,6 @@ def find(conn: Connection, id: str) -> Batch | None:
 def find_all(conn: Connection, ids: Sequence[str]) -> list[Batch]:
     """Those of these batches that are there, of any tenant."""
     return [of_row(row) for row in conn.execute(_FIND, {"ids": list(ids)})]
-
-
-def page(conn: Connection, tenant: str, *, kind: str, after: ListPlace | None, limit: int) -> list[Batch]:
-    """A tenant's batches (or jobs), newest first, after this place."""
-    rows = conn.execute(_PAGE, {"tenant": tenant, "kind": kind, "limit": limit} | cursors.values(after))
-    return [of_row(row) for row in rows]
 
 
 def state_of(conn: Connection, tenant: str, kind: str, id: str) -> BatchState | None:

@@ -1,4 +1,4 @@
-"""ETA: sums of the tokens that are left of a batch, and of those that go before them."""
+"""ETA: who would work for a batch that is not there yet, and the tokens that would go before it."""
 
 from __future__ import annotations
 
@@ -19,34 +19,10 @@ _LIVE = f"""    cross join lateral (
         where w.kind = 'gpu' and w.model = {{model}} and w.state = 'ready'
           and w.seen_at > clock_timestamp() - :gone) live"""
 
-_OWN = text(f"""
-    -- For each model of a batch: what is left by estimate, how right the estimates of its own slices were, and how fast
-    -- the model's live workers are; one that has not measured itself yet counts as the mean of the others, and where
-    -- none has, all count as `penstock tune` measured such machines. A fold is no model's work.
-    select own.*, m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
-    from (select tenant from batches where id = :batch) b join tenants t on t.id = b.tenant
-    cross join (
-        select s.model,
-            coalesce(sum(s.tokens::float8 * (s.lines - s.completed - s.failed) / s.lines)
-                filter (where s.state in ('queued', 'ready', 'running')), 0) as left_tokens,
-            coalesce(sum(s.lines - s.completed - s.failed)
-                filter (where s.state in ('queued', 'ready', 'running')), 0)::int as left_lines,
-            coalesce(sum(s.tokens) filter (where s.state = 'done'), 0)::float8 as settled_estimate,
-            coalesce(sum(s.input_tokens + s.output_tokens) filter (where s.state = 'done'), 0)::float8
-                as settled_tokens,
-            coalesce(sum(s.tokens::float8 * (s.completed + s.failed) / s.lines), 0) as recorded_estimate,
-            sum(s.input_tokens + s.output_tokens)::float8 as recorded_tokens
-        from slices s where s.batch = :batch and s.model is not null group by s.model) own
-    left join models m on m.name = own.model
-{_LIVE.format(model="own.model")}
-    where own.left_lines > 0
-    order by own.model""")
-
 _NOTHING_YET = text(f"""
-    -- The same for models of a batch that is not there yet.
-    select m.name as model, 0::float8 as left_tokens, 0 as left_lines, 0::float8 as settled_estimate,
-           0::float8 as settled_tokens, 0::float8 as recorded_estimate, 0::float8 as recorded_tokens,
-           m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
+    -- For models of a batch that is not there yet: who works for them. One that has not measured itself yet counts as
+    -- the mean of the others, and where none has, all count as `penstock tune` measured such machines.
+    select m.name as model, m.tokens_scale, live.*, t.weight::float8 as weight, clock_timestamp() as now
     from models m join tenants t on t.id = :tenant
 {_LIVE.format(model="m.name")}
     where m.name = any(cast(:models as text[]))
@@ -83,17 +59,9 @@ _BESIDE = text(f"""
 
 @dataclass(frozen=True)
 class Own:
-    """What is left of a batch for one model, by estimate, and what is known about such estimates and the workers."""
+    """What is known of one model's estimates and its workers."""
 
     model: str
-    left_tokens: float
-    left_lines: int
-    settled_estimate: float
-    settled_tokens: float
-    """Estimated and real tokens of the batch's settled slices."""
-    recorded_estimate: float
-    recorded_tokens: float
-    """The same of all its answers so far; those of running slices are the shorter ones."""
     tokens_scale: float | None
     """Real over estimated tokens of the model's lately settled slices."""
     workers: int
@@ -117,13 +85,8 @@ class Beside:
     """Of `beside`, what runs or has an earlier deadline than the batch."""
 
 
-def own(conn: Connection, batch: str, *, gone: timedelta) -> list[Own]:
-    """What is left of a batch, by model."""
-    return [Own(**row._mapping) for row in conn.execute(_OWN, {"batch": batch, "gone": gone})]
-
-
 def nothing_yet(conn: Connection, tenant: str, *, models: Sequence[str], gone: timedelta) -> list[Own]:
-    """For each of these models that is known: nothing is left of a batch that is not there yet, and who would work."""
+    """For each of these models that is known: who would work for a batch that is not there yet."""
     values = {"tenant": tenant, "models": list(models), "gone": gone}
     return [Own(**row._mapping) for row in conn.execute(_NOTHING_YET, values)]
 

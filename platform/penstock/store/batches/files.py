@@ -22,16 +22,24 @@ _FORGET = text("delete from intents where blob_key = any(cast(:keys as text[])) 
 
 _INSERT = text("""
     -- A second upload with the same idempotency key inserts nothing.
-    insert into files (id, tenant, purpose, filename, bytes, sha256, blob_key, expires_at, idempotency_key, fingerprint)
+    insert into files (id, tenant, purpose, filename, bytes, sha256, blob_key, expires_at, idempotency_key, fingerprint,
+                       index_key)
     values (:id, :tenant, :purpose, :filename, :bytes, :sha256, :blob_key, now() + cast(:ttl as interval),
-            :idempotency_key, :fingerprint)
+            :idempotency_key, :fingerprint, :index_key)
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 
-_COLUMNS = "id, tenant, purpose, filename, bytes, blob_key, created_at, expires_at"
+_COLUMNS = "id, tenant, purpose, filename, bytes, blob_key, created_at, expires_at, index_key"
 _GET = text(f"""
     select {_COLUMNS} from files
     where tenant = :tenant and id = :id and (expires_at is null or expires_at > clock_timestamp())""")
+_GET_SOME = text(f"""
+    select {_COLUMNS} from files
+    where tenant = :tenant and id = any(cast(:ids as text[]))
+      and (expires_at is null or expires_at > clock_timestamp())""")
+_INDEX = text("""
+    -- The first one stays: every batch over a file finds the same of it.
+    update files set index_key = :key where tenant = :tenant and id = :id and index_key is null""")
 _BY_KEY = text("select id, fingerprint from files where tenant = :tenant and idempotency_key = :key")
 # Whoever creates a batch shares the row until its commit; whoever deletes the file waits for that, then looks.
 _SHARE = text(_GET.text + " for share")
@@ -94,6 +102,7 @@ def insert(
     ttl: timedelta | None,
     idempotency_key: str | None = None,
     fingerprint: bytes | None = None,
+    index_key: str | None = None,
 ) -> bool:
     """Make a whole blob visible as a file, and take its intent back; False if the idempotency key has one already.
 
@@ -110,10 +119,12 @@ def insert(
         "ttl": ttl,
         "idempotency_key": idempotency_key,
         "fingerprint": fingerprint,
+        "index_key": index_key,
     }
     if conn.execute(_INSERT, values).first() is None:
         return False
-    if not published(conn, [blob_key]):
+    keys = [blob_key] if index_key is None else [blob_key, index_key]
+    if not published(conn, keys):
         raise TooSlow("Writing this file took so long that it was given up; send it again.")
     return True
 
@@ -128,6 +139,24 @@ def get(conn: Connection, tenant: str, id: str) -> File | None:
     """A tenant's file that has not expired."""
     row = conn.execute(_GET, {"tenant": tenant, "id": id}).first()
     return File(**row._mapping) if row else None
+
+
+def some(conn: Connection, tenant: str, ids: list[str]) -> dict[str, File]:
+    """Those of a tenant's files that are there and have not expired, by id."""
+    rows = conn.execute(_GET_SOME, {"tenant": tenant, "ids": ids})
+    return {row.id: File(**row._mapping) for row in rows}
+
+
+def index(conn: Connection, tenant: str, id: str, key: str) -> bool:
+    """Name the index of a file; False if it has one, or is gone: then this one is to go.
+
+    Raises TooSlow if its blob was given up meanwhile.
+    """
+    if not conn.execute(_INDEX, {"tenant": tenant, "id": id, "key": key}).rowcount:
+        return False
+    if not published(conn, [key]):
+        raise TooSlow("Writing the index took so long that it was given up.")
+    return True
 
 
 def share(conn: Connection, tenant: str, id: str) -> File | None:

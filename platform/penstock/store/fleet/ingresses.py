@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -19,6 +20,7 @@ _PULSE = text("""
     update workers w set seen_at = clock_timestamp(), load_reported_at = clock_timestamp(),
         open = :open and w.state = 'ready', calls = :calls, lines = :lines, budget = :budget,
         budget_reason = :reason, tokens_per_second = :tokens_per_second,
+        engine_report = coalesce(cast(:engine as jsonb), engine_report),
         busy_at = case when :calls > 0 or :lines > 0 then clock_timestamp() else busy_at end
     from models m left join models named on named.name = m.version_of
     where w.id = :id and m.name = w.model
@@ -46,7 +48,8 @@ def announce(
 
 def pulse(conn: Connection, id: UUID, load: Load) -> Slo:
     """Note a worker's load; what its model's callers were promised."""
-    row = conn.execute(_PULSE, {"id": id, **vars(load)}).first()
+    engine = None if load.engine is None else json.dumps(load.engine.json())
+    row = conn.execute(_PULSE, {"id": id, **vars(load), "engine": engine}).first()
     return Slo(row.ttft_p95_ms, row.itl_p95_ms) if row else Slo()
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from penstock.domain.engine_trouble import EngineTrouble
+from penstock.domain.engines import engine_report
 from penstock.domain.fleet.worker import Worker, WorkerOrders, WorkerPace, WorkerView
 
 _REGISTER = text("""
@@ -39,7 +40,8 @@ _VIEW = """
            extract(epoch from clock_timestamp() - w.seen_at)::float8 as seen_seconds,
            extract(epoch from clock_timestamp() - w.beaten_at)::float8 as beat_seconds,
            w.slots, w.calls, w.lines, w.budget, w.tokens_per_second, w.failed_starts, w.engine_trouble,
-           w.drain, w.restarts_asked, w.restarts_done, w.engine, w.lacks,
+           w.drain, w.restarts_asked, w.restarts_done, w.engine, w.lacks, w.device,
+           w.budget_reason, w.engine_report,
            (select count(*)::int from leases l where l.holder = w.id and l.closed_at is null) as leases
     from workers w"""
 _FIND = text(f"{_VIEW} where w.id = :id")
@@ -112,6 +114,7 @@ def _view(row: Row[Any]) -> WorkerView:
     values = dict(row._mapping)
     orders = WorkerOrders(values.pop("drain"), values.pop("restarts_asked"))
     values |= {"serves": tuple(row.serves), "lacks": tuple(row.lacks)}
+    values["engine_report"] = engine_report.read(row.engine_report)
     return WorkerView(**values, orders=orders)
 
 

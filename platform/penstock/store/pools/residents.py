@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -38,6 +39,9 @@ _MEASURED = text("""
     from workers m, workers h, pool_residents r
     where r.host = :host and r.queue = :queue and h.id = r.host and m.id = r.member and m.tokens_per_second > 0
       and v.pool = h.pool and v.queue = r.queue""")
+_ASLEEP = text("""
+    select r.queue, count(*)::int as hosts from pool_residents r join workers h on h.id = r.host
+    where r.state = 'asleep' and h.state <> 'gone' and h.seen_at > clock_timestamp() - :gone group by r.queue""")
 _GONE = text("delete from pool_residents where host = :host")
 
 
@@ -55,6 +59,11 @@ def put_away(conn: Connection, host: UUID, queue: str) -> None:
     """Note whom a version served while it was awake on this host, and how fast it was; before its member is gone."""
     conn.execute(_SERVED, {"host": host, "queue": queue})
     conn.execute(_MEASURED, {"host": host, "queue": queue})
+
+
+def asleep(conn: Connection, *, gone: timedelta) -> dict[str, int]:
+    """On how many live hosts a version is asleep, by its queue; those that are on none are left out."""
+    return {row.queue: row.hosts for row in conn.execute(_ASLEEP, {"gone": gone})}
 
 
 def gone(conn: Connection, host: UUID) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -18,7 +19,25 @@ _REFUSED = text("""
     select fingerprint from call_suspects
     where deaths >= :deaths and last_at > clock_timestamp() - :within order by last_at desc limit :limit""")
 
+_NEWEST = text("select fingerprint, deaths, last_at from call_suspects order by last_at desc limit :limit")
+
 _FORGET = text("delete from call_suspects where last_at < clock_timestamp() - :within")
+
+
+@dataclass(frozen=True)
+class CallSuspect:
+    """A waiting call that was in flight when engines died."""
+
+    fingerprint: str
+    """Of tenant, endpoint and body; hexadecimal digits."""
+    deaths: int
+    last_at: datetime
+
+
+def newest(conn: Connection, *, limit: int) -> list[CallSuspect]:
+    """Suspects, the latest first: as many are kept as a while's deaths made."""
+    rows = conn.execute(_NEWEST, {"limit": limit})
+    return [CallSuspect(row.fingerprint.hex(), row.deaths, row.last_at) for row in rows]
 
 
 def note(conn: Connection, fingerprint: bytes, *, within: timedelta) -> int:

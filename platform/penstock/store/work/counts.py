@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from penstock.domain.counted import COUNTED, LABELLED
+from penstock.domain.counted import COUNTED, INCIDENTS, LABELLED
+from penstock.store.work import incidents
 
 _ADD = text("""
     insert into counts (name, value) values (:name, :by)
@@ -12,14 +13,16 @@ _ADD = text("""
 _ALL = text("select name, value from counts")
 
 
-def add(conn: Connection, name: str, by: int = 1) -> None:
-    """Count something (`NAME`, or `NAME/VALUE` of one that has a label).
+def add(conn: Connection, name: str, by: int = 1, about: str = "") -> None:
+    """Count something (`NAME`, or `NAME/VALUE` of one that has a label); of an incident its time and `about` are kept.
 
     It is the last statement of its transaction, since the row stays locked until the commit.
     """
     base, _, value = name.partition("/")
     assert base in COUNTED and bool(value) is (base in LABELLED), name  # noqa: PT018 # no test
     if by:
+        if name in INCIDENTS:
+            incidents.add(conn, name, by, about)
         conn.execute(_ADD, {"name": name, "by": by})
 
 

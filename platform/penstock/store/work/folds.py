@@ -84,8 +84,9 @@ _ASK = text("""
         from mine where s.id = mine.id)
     update leases l set closed_at = clock_timestamp(), closed_as = 'settled' from mine
     where l.id = :lease and l.closed_at is null returning l.id""")
+_VOTED = text("select agreed, agreement from slices where id = :slice")
 _AGREE = text("""
-    update slices set agreement = :agreement, agreed = :agreed where id = :slice and agreed = 0""")
+    update slices set agreement = :agreement, agreed = :agreed where id = :slice and agreed < :agreed""")
 _WITH_KEYS = text("""
     select plan_key from slices where fold = :fold and plan_key = any(cast(:keys as text[]))""")
 _ASKED_BEFORE = text("select 1 from leases where id = :lease and closed_as = 'settled'")
@@ -149,6 +150,17 @@ class OwnPlan:
 
     key: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Voted:
+    """Lines that a vote decided, and the sum of their agreements."""
+
+    lines: int = 0
+    agreement: float = 0.0
+
+    def __add__(self, other: Voted) -> Voted:
+        return Voted(self.lines + other.lines, self.agreement + other.agreement)
 
 
 @dataclass(frozen=True)
@@ -237,9 +249,15 @@ def ask(
     return conn.execute(_ASKED_BEFORE, {"lease": lease}).first() is not None
 
 
-def agree(conn: Connection, slice: int, agreements: Sequence[float]) -> None:
-    """Note how much the members of a vote agreed on each line of a fold; once."""
-    conn.execute(_AGREE, {"slice": slice, "agreement": sum(agreements), "agreed": len(agreements)})
+def voted(conn: Connection, slice: int) -> Voted:
+    """How a fold's lines were voted so far."""
+    row = conn.execute(_VOTED, {"slice": slice}).one()
+    return Voted(row.agreed, row.agreement)
+
+
+def agree(conn: Connection, slice: int, voted: Voted) -> None:
+    """Note how a fold's lines were voted until now; may be repeated."""
+    conn.execute(_AGREE, {"slice": slice, "agreement": voted.agreement, "agreed": voted.lines})
 
 
 def named(conn: Connection, fold: int, keys: Sequence[str]) -> list[str]:

@@ -41,16 +41,6 @@ _STUCK = text("""
            or not exists (select from slices s where s.batch = b.id and s.state in ('waiting', 'queued', 'ready')))
     order by b.deadline limit :limit""")
 
-_WAITING = text("""
-    -- Why an open batch makes no progress: the models of its open slices that no live worker serves, by their version
-    -- where there are versions.
-    select distinct coalesce(v.model || '@v' || v.number, s.model) as model, s.model as queue
-    from slices s left join model_versions v on v.queue = s.model
-    where s.batch = :id and s.state in ('queued', 'ready')
-      and not exists (select from workers w where w.kind = 'gpu' and w.model = s.model and w.state = 'ready'
-                      and w.seen_at > clock_timestamp() - :gone)
-    order by 1 limit 10""")
-
 
 def unhinted(conn: Connection, *, again: timedelta, limit: int) -> list[tuple[str, BatchState]]:
     """Batches that wait for an io worker and were not hinted lately; they count as hinted from now on."""
@@ -77,11 +67,3 @@ def past_deadline(conn: Connection, id: str) -> bool:
 def stuck(conn: Connection, *, limit: int) -> list[str]:
     """Batches that may move on to finalizing, in case whoever should have moved them died."""
     return [row.id for row in conn.execute(_STUCK, {"limit": limit})]
-
-
-def waiting_models(conn: Connection, id: str, *, gone: timedelta) -> dict[str, str]:
-    """Models (versions of them, where there are any) that this batch waits for: no live worker serves them.
-
-    With the queues that their work waits in.
-    """
-    return {row.model: row.queue for row in conn.execute(_WAITING, {"id": id, "gone": gone})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,13 @@ _FLUSH = text("""
             cast(:data as bytea[]), cast(:bytes as int[]), cast(:lines as text[]), cast(:failed_lines as text[]),
             cast(:input_tokens as bigint[]), cast(:cached_tokens as bigint[]), cast(:output_tokens as bigint[]),
             cast(:reasoning_tokens as bigint[]), cast(:reused_output_tokens as bigint[]), cast(:empty_lines as text[]),
-            cast(:gpu_microseconds as bigint[]))
+            cast(:gpu_microseconds as bigint[]), cast(:errors as text[]))
         as g(slice, lease, seq, blob_key, data, bytes, lines, failed_lines,
              input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines,
-             gpu_microseconds)),
+             gpu_microseconds, errors)),
     held as (
-        select s.id, s.model from slices s join given g on g.slice = s.id
+        select s.id, s.model, s.fold is null and s.inline is null as tells_errors
+        from slices s join given g on g.slice = s.id
         where s.id = any(cast(:slices as bigint[])) and s.state = 'running' and s.lease = g.lease
         order by s.id for no key update of s),
     taken as (
@@ -53,6 +55,17 @@ _FLUSH = text("""
         on conflict (slice, lease, seq) do nothing
         returning slice, lease, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens,
                   reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost),
+    grouped as (
+        -- Not of members, whose folds tell of them, nor of small jobs, whose lines are all in their rows.
+        insert into slice_errors as e (slice, status, code, lines, first_line, message)
+        select new.slice, x.status, x.code, x.lines, x.first_line, x.message
+        from new join held on held.id = new.slice join given g on (g.slice, g.lease) = (new.slice, new.lease),
+            jsonb_to_recordset(cast(g.errors as jsonb))
+                as x(status int, code text, lines int, first_line int, message text)
+        where held.tells_errors
+        on conflict (slice, status, code) do update set lines = e.lines + excluded.lines,
+            message = case when excluded.first_line < e.first_line then excluded.message else e.message end,
+            first_line = least(e.first_line, excluded.first_line)),
     counted as (
         update slices s set completed = s.completed + new.completed, failed = s.failed + new.failed,
             input_tokens = s.input_tokens + new.input_tokens, cached_tokens = s.cached_tokens + new.cached_tokens,
@@ -109,6 +122,7 @@ def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:
         "reasoning_tokens": [piece.usage.reasoning_tokens for piece in pieces],
         "reused_output_tokens": [piece.usage.reused_output_tokens for piece in pieces],
         "gpu_microseconds": [piece.gpu_microseconds for piece in pieces],
+        "errors": [json.dumps([one.as_json() for one in piece.errors]) for piece in pieces],
         "empty_lines": [_array(piece.empty_lines) for piece in pieces],
     }
     accepted = {row.lease for row in conn.execute(_FLUSH, values)}

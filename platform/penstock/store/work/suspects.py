@@ -5,6 +5,8 @@ Only the slice's present lease holder may write here; the locks on batch and sli
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, text
 
 from penstock.domain.work.suspicion import GUILTY_DEATHS
@@ -26,6 +28,32 @@ _CHARGE = text("""
     insert into suspects (slice, line, deaths)
     select id, line, 1 from held, unnest(cast(:lines as int[])) as line
     on conflict (slice, line) do update set deaths = least(:guilty, suspects.deaths + 1), trial = null""")
+
+_NEWEST = text("""
+    -- Backwards through the key: what is suspected goes with the pieces of its batch.
+    select newest.slice, newest.line, newest.deaths, newest.trial is not null as trying, s.batch, s.tenant, s.model
+    from (select * from suspects order by slice desc, line limit :limit) newest join slices s on s.id = newest.slice
+    order by newest.slice desc, newest.line""")
+
+
+@dataclass(frozen=True)
+class LineSuspect:
+    """A line that was in flight when engines died."""
+
+    batch: str
+    tenant: str
+    model: str | None
+    slice: int
+    line: int
+    """Its number in the input, from 0."""
+    deaths: int
+    trying: bool
+    """It is being asked with others of its kind."""
+
+
+def newest(conn: Connection, *, limit: int) -> list[LineSuspect]:
+    """Suspects of all tenants, those of the newest slices first."""
+    return [LineSuspect(**row._mapping) for row in conn.execute(_NEWEST, {"limit": limit})]
 
 
 def note(conn: Connection, slice: int, lease: int, lines: list[int]) -> bool:

@@ -7,9 +7,9 @@ from typing import Final
 from fastapi import APIRouter
 
 from penstock.api.http.errors import DOCUMENTED
-from penstock.api.routes.admin import api_keys, audit, erasures, limits, tenants
+from penstock.api.routes.admin import api_keys, audit, erasures, limits, overview, tenants
 
-ROOMS: Final = (tenants, erasures, api_keys, limits, audit)
+ROOMS: Final = (tenants, erasures, api_keys, limits, audit, overview)
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], responses=DOCUMENTED)
 for room in ROOMS:

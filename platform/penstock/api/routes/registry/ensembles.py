@@ -16,6 +16,7 @@ from penstock.api.schemas import ensemble_shapes
 from penstock.api.schemas.ensemble_shapes import DeletedEnsemble, EnsembleList, EnsembleShape
 from penstock.domain.ensembles.definition import (
     LEAST_READS_CHARS,
+    MOST_COST,
     MOST_MEMBERS,
     MOST_PROMPT,
     MOST_READS_CHARS,
@@ -145,12 +146,14 @@ class CreateEnsemble(Asked):
         None, description="Of a `route`: asked first where a rule needs a `label`."
     )
     extract: CreateExtract | None = Field(None, description="Of a `vote`: how it is read.")
-    tie: Literal["heaviest", "first"] | None = Field(
+    tie: Literal["heaviest", "first", "judge"] | None = Field(
         None,
-        description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), or of "
-        "the first.",
+        description="Of a `vote`: of votes that weigh the same that of the heaviest member (unless it is said), that "
+        "of the first, or the one that the `judge` names.",
     )
-    judge: CreateJudge | None = Field(None, description="Of a `best_of`, or of a `combine` of texts: needed.")
+    judge: CreateJudge | None = Field(
+        None, description="Of a `best_of`, of a `combine` of texts, and of a `vote` with `tie` `judge`: needed."
+    )
     method: Literal["mean", "reciprocal_rank"] | None = Field(
         None, description="Of a `combine` without a judge: of embeddings (`mean`), scores and ranks (either)."
     )
@@ -173,6 +176,14 @@ class CreateEnsemble(Asked):
         f"{DEFAULT_TIMEOUT_SECONDS} unless it is said.",
         gt=0,
         le=MOST_SECONDS,
+    )
+    max_cost: float | None = Field(
+        None,
+        description="In the currency of the prices, for each request: once its answers' tokens have cost so much, no "
+        "later member and no judge is asked. Of all that ask somebody later; not of a `route`, of a `vote` whose ties "
+        "no judge decides, or of a `combine` with a `method`.",
+        gt=0,
+        le=MOST_COST,
     )
 
 

@@ -5,6 +5,7 @@ a vote                   all are asked; once the rest can't change the winner th
 a route with labels      its classifier is asked, and then the member that the rules choose; its stream passes as any
 a best_of, a combine     all are asked, and then the judge, if there is something to judge
 a fallback that streams  the next member is asked until one has said something: then its stream passes as any does
+another kind that does   its members are asked for whole texts; its answer comes as last_stage says
 two engines died of it   no further member is asked
 """
 
@@ -22,16 +23,17 @@ from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadGateway, BadRequest, CallTimeout
 from penstock.domain.ensembles import verdict
 from penstock.domain.ensembles.ensemble import EnsembleKind
-from penstock.domain.ensembles.verdict import Heard
+from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard
 from penstock.domain.inference_endpoints import BATCHED
-from penstock.service.calls import member_call, quorum
+from penstock.formats.answers.folded_answer import summed_usage
 from penstock.service.calls.call import CallAnswer, Calls
-from penstock.service.calls.call_metrics import MEMBERS
+from penstock.service.calls.call_metrics import MEMBERS, VOTE_AGREEMENT, VOTES_TIED
 from penstock.service.calls.call_reading import LONG_BODY_BYTES
 from penstock.service.calls.call_request import CallRequest, ensemble_header
 from penstock.service.calls.call_tally import CallTally, Party
+from penstock.service.calls.gathered import last_stage, member_call, quorum
+from penstock.service.calls.gathered.member_call import CANCELLED, MemberEnd, PassedOn
 from penstock.service.calls.gathered_request import GatheredRequest
-from penstock.service.calls.member_call import CANCELLED, MemberEnd
 from penstock.service.ensembles.fold import MISMATCH, Fold, Folded, MemberAnswer
 from penstock.service.ensembles.routing import Unroutable
 
@@ -39,6 +41,7 @@ _MOST_DEATHS: Final = 2
 _IN_BODY: Final = ("members", "judge", "classifier")
 """What a trace says that its head does not."""
 _JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream; charset=utf-8"
 
 
 class GatheredCalls:
@@ -88,26 +91,30 @@ class _Gathering:
     async def answer(self, stack: AsyncExitStack) -> CallAnswer:
         if not self._definition.in_turn:
             await self._ask_all()
-            if verdict.judge(self._definition, self._heard).asks:
-                await self._ask_judge()
-        elif (passed := await self._ask_in_turn(stack)) is not None:
-            return passed
-        return await self._folded()
+            asks_judge = bool(self._judged().asks)
+            passed = await self._ask_judge(stack) if asks_judge else None
+        else:
+            passed = await self._ask_in_turn(stack)
+        return passed or await self._folded()
 
     # Asking.
 
     async def _ask_in_turn(self, stack: AsyncExitStack) -> CallAnswer | None:
         """One after the other until it is decided; an answer that is passed on is the call's."""
         members, kind = len(self._definition.members), self._definition.kind
-        streams = kind in (EnsembleKind.FALLBACK, EnsembleKind.ROUTE)
-        while not (found := verdict.judge(self._definition, self._heard)).decided:
+        passing = PassedOn(stack) if kind in (EnsembleKind.FALLBACK, EnsembleKind.ROUTE) else None
+        while not (found := self._judged()).decided:
             (place,) = found.asks
+            if self._ask.streams and place == members - 1:  # its answer is taken, whatever it says
+                if (passed := await self._ask_live(place, None, PassedOn(stack, only_streams=True))) is not None:
+                    return passed
+                continue
             asked = await self._member(place)
-            opened = stack if streams and place < members else None
+            opened = passing if place < members else None
             end = await member_call.ask(self._calls, asked, self._seconds(place), opened)
             if isinstance(end, CallAnswer):
                 MEMBERS.labels(kind.value, "answered").inc()
-                return self._passed(end, asked, degraded=found.degraded)
+                return replace(self._passed(end, asked, degraded=found.degraded), party=asked.party)
             await self._take(place, end, asked.party)
             if sum(one.deaths for one in self._ends.values()) >= _MOST_DEATHS:
                 for other in set(range(members)) - self._ends.keys():
@@ -125,7 +132,7 @@ class _Gathering:
         tasks = {asyncio.create_task(self._whole(one)): place for place, one in asked.items()}
         waiting = set(tasks)
         try:
-            while waiting and not verdict.judge(self._definition, self._heard).decided:
+            while waiting and not self._judged().decided:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     await self._take(tasks[task], task.result(), asked[tasks[task]].party)
@@ -137,14 +144,37 @@ class _Gathering:
             place = tasks[task]
             await self._take(place, end if isinstance(end, MemberEnd) else CANCELLED, asked[place].party)
 
-    async def _ask_judge(self) -> None:
-        """What it is asked, all members have said."""
+    def _judged(self) -> EnsembleVerdict:
+        return verdict.judge(self._definition, self._heard, sum(end.answer.cost for end in self._ends.values()))
+
+    async def _ask_judge(self, stack: AsyncExitStack) -> CallAnswer | None:
+        """What it is asked, all members have said; what it writes for a stream is passed on."""
         place = len(self._definition.members)
         answers = {place: end.answer for place, end in self._ends.items()}
         given = self._ask.given
-        question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers)
+        question = await asyncio.to_thread(self._fold.question, given.endpoint, given.raw, answers, self._heard)
+        if self._ask.streams and self._definition.kind is EnsembleKind.COMBINE:
+            return await self._ask_live(place, question, PassedOn(stack, only_streams=True, needs_text=True))
         asked = await asyncio.to_thread(self._ask.member, place, question)
         await self._take(place, await self._whole(asked), asked.party)
+        return None
+
+    async def _ask_live(self, place: int, question: bytes | None, passing: PassedOn) -> CallAnswer | None:
+        """Whoever writes the answer: it is passed on as it comes, counted at its end; None: it was heard as others."""
+        began = asyncio.get_running_loop().time()
+        asked = await asyncio.to_thread(self._ask.member, place, question, live=True)
+        end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds, passing)
+        if isinstance(end, MemberEnd):
+            await self._take(place, end, asked.party)
+            return None
+        assert end.pieces is not None, "it comes in pieces"
+        MEMBERS.labels(self._definition.kind.value, "answered").inc()
+        before = summed_usage(one.answer.body for one in self._ends.values() if one.answer.body is not None)
+        ended = functools.partial(
+            _ended, self._tally, self._spend, asked.party, asyncio.get_running_loop().time() - began
+        )
+        pieces = last_stage.passed(end.pieces, before, ended, wants_usage=self._ask.wants_usage)
+        return replace(self._passed(end, asked), pieces=pieces)
 
     async def _whole(self, asked: CallRequest) -> MemberEnd:
         end = await member_call.ask(self._calls, asked, self._definition.timeout_seconds)
@@ -168,6 +198,8 @@ class _Gathering:
         if end.answer.body is not None and self._ask.endpoint in BATCHED:  # of a tokenizer nothing is counted
             self._tally.answered(party, end.usage)
             self._spend(end.usage)
+            if self._definition.max_cost is not None:
+                end = replace(end, answer=replace(end.answer, cost=self._tally.cost(party, end.usage)))
         self._ends[place] = end
         self._heard[place] = await self._said(end.answer, place)
 
@@ -192,10 +224,17 @@ class _Gathering:
             raise quorum.missed(folded.error[1], self._blamed())
         winner = folded.verdict.winner
         assert winner is not None, "it has a body"
+        if folded.verdict.agreement is not None:
+            VOTE_AGREEMENT.observe(folded.verdict.agreement)
+            VOTES_TIED.inc(folded.verdict.tied)
         told = self._fold.trace(folded.verdict, answers, self._heard)
         head = ensemble_header({name: value for name, value in told.items() if name not in _IN_BODY})
         more = self._version(self._ask.targets[winner].version) if self._definition.method is None else ()
-        return CallAnswer(200, _JSON, (*self._ends[winner].headers, *more, head), folded.body)
+        headers = (*self._ends[winner].headers, *more, head)
+        if not self._ask.streams:
+            return CallAnswer(200, _JSON, headers, folded.body)
+        pieces = await last_stage.cut(folded.body, self._ask.endpoint, wants_usage=self._ask.wants_usage)
+        return CallAnswer(200, _EVENTS, headers, None, pieces)
 
     def _blamed(self) -> list[MemberEnd]:
         """Of a route those that failed: its classifier's answer is none of a member."""
@@ -204,16 +243,27 @@ class _Gathering:
 
     async def _fold_of(self, answers: Mapping[int, MemberAnswer]) -> Folded:
         fold = functools.partial(
-            self._fold.fold, answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs, endpoint=self._ask.endpoint
-        )
+            self._fold.fold, answers, self._heard, keeps_logprobs=self._ask.keeps_logprobs, endpoint=self._ask.endpoint,
+            request=self._ask.given.raw,
+        )  # fmt: skip
         long = sum(len(one.body or b"") for one in answers.values()) > LONG_BODY_BYTES  # twenty of a megabyte: 30 ms
         return await asyncio.to_thread(fold) if long or self._definition.method is not None else fold()
 
-    def _passed(self, answer: CallAnswer, asked: CallRequest, *, degraded: bool) -> CallAnswer:
+    def _passed(self, answer: CallAnswer, asked: CallRequest, *, degraded: bool = False) -> CallAnswer:
         assert asked.chosen is not None, "it is a member"
         told = asked.chosen.head | ({"degraded": True} if degraded else {})
         more = (*self._version(asked.target.version), ensemble_header(told))
-        return replace(answer, headers=(*answer.headers, *more), party=asked.party)
+        return replace(answer, headers=(*answer.headers, *more))
 
     def _version(self, version: str | None) -> tuple[tuple[str, str], ...]:
         return () if version is None else (("x-penstock-version", version),)
+
+
+def _ended(
+    tally: CallTally, spend: Callable[[Usage], None], party: Party, first_seconds: float, used: Usage, whole: bool
+) -> None:
+    """Count a stream that was passed on, as any stream is counted."""
+    if whole:
+        tally.ended(party, 200, first_seconds)
+    tally.answered(party, used)
+    spend(used)

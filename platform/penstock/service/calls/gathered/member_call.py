@@ -14,7 +14,8 @@ from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import CallTimeout, EngineCrash, PenstockError, TooMany, Unavailable
 from penstock.formats.answers import call_answer
 from penstock.formats.answers.member_line import refusal_code
-from penstock.formats.answers.stream_start import says_something
+from penstock.formats.answers.stream_start import says_something, writes_text
+from penstock.formats.answers.stream_usage import body_of_usage
 from penstock.formats.output import NO_USAGE, usage_of
 from penstock.service.calls.call import CallAnswer, Calls
 from penstock.service.calls.call_request import CallRequest
@@ -22,6 +23,20 @@ from penstock.service.ensembles.fold import MemberAnswer
 
 _MOST_HELD_BYTES: Final = 64 * 1024
 """Of a stream that has not said anything yet."""
+_MOST_THOUGHTS_BYTES: Final = 1024 * 1024
+"""Of one that has not written any text yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """How an answer is passed on as it comes, once it has said something."""
+
+    until: AsyncExitStack
+    """What keeps it open."""
+    only_streams: bool = False
+    """A long answer that is no stream is none."""
+    needs_text: bool = False
+    """What has written no text at its end is not passed on; until then its thoughts are held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +59,31 @@ CANCELLED: Final = MemberEnd(MemberAnswer("cancelled"), 499)
 
 
 async def ask(
-    calls: Calls, asked: CallRequest, seconds: float, opened: AsyncExitStack | None = None
+    calls: Calls, asked: CallRequest, seconds: float, passing: PassedOn | None = None
 ) -> MemberEnd | CallAnswer:
     """Ask a member, for so long at most.
 
-    An answer that is no whole one is passed on as it comes, once it has said something, until `opened` closes; without
-    that it is none.
+    An answer that is no whole one is passed on as `passing` says; without that it is none.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
+    streams = False
     async with AsyncExitStack() as trying:
         begun: CallAnswer | MemberEnd
         try:
             async with asyncio.timeout_at(min(asked.deadline, began + seconds)):
                 begun = answer = await trying.enter_async_context(calls.begin(asked))
-                if answer.pieces is not None and answer.content_type.startswith(call_answer.EVENT_STREAM):
+                streams = answer.pieces is not None and answer.content_type.startswith(call_answer.EVENT_STREAM)
+                if streams and answer.pieces is not None:
                     await trying.enter_async_context(aclosing(answer.pieces))  # type: ignore[type-var] # a generator
-                    begun = await _started(answer)
+                    begun = await _started(answer, needs_text=passing is not None and passing.needs_text)
         except TimeoutError:
             begun = _of_error(CallTimeout())
         except PenstockError as error:
             begun = _of_error(error)
-        if isinstance(begun, CallAnswer) and begun.pieces is not None and opened is not None:
-            opened.push_async_exit(trying.pop_all())
+        passes = passing is not None and (streams or not passing.only_streams)
+        if isinstance(begun, CallAnswer) and begun.pieces is not None and passing is not None and passes:
+            passing.until.push_async_exit(trying.pop_all())
             return begun
     end = _of_answer(begun) if isinstance(begun, CallAnswer) else begun
     ms = 0 if end.answer.outcome == "reused" else round((loop.time() - began) * 1_000)
@@ -103,18 +120,22 @@ def _of_error(error: PenstockError) -> MemberEnd:
     return MemberEnd(MemberAnswer("failed", code=error.code), error.status, deaths=deaths)
 
 
-async def _started(answer: CallAnswer) -> CallAnswer | MemberEnd:
-    """A stream that has said something; or what came of it, if that is an error."""
+async def _started(answer: CallAnswer, *, needs_text: bool) -> CallAnswer | MemberEnd:
+    """A stream that has said something; or what came of it, if that is an error, or if it `needs_text` and has none."""
     assert answer.pieces is not None, "it is a stream"
-    held = b""
+    held = bytearray()
+    says, most = (writes_text, _MOST_THOUGHTS_BYTES) if needs_text else (says_something, _MOST_HELD_BYTES)
     async for piece in answer.pieces:
         if call_answer.has_error(piece):
             code = _code(_data(piece)) or "stream_error"
             return MemberEnd(MemberAnswer("failed", code=code), 500, deaths=int(code in _DEATHS))
         held += piece
-        if says_something(held) or len(held) > _MOST_HELD_BYTES:
+        if says(piece) or len(held) > most:
             break
-    return replace(answer, pieces=_after(held, answer.pieces))
+    else:
+        if needs_text:
+            return _of_answer(replace(answer, whole=body_of_usage(bytes(held)), pieces=None))
+    return replace(answer, pieces=_after(bytes(held), answer.pieces))
 
 
 async def _after(held: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

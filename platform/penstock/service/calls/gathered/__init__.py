@@ -1,0 +1,1 @@
+"""Gathered calls: waiting calls to ensembles whose answer may take several members."""

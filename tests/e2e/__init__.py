@@ -1,0 +1,1 @@
+"""A package, so that the room's platform ends with it."""
