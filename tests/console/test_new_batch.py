@@ -18,8 +18,9 @@ from console.looks import look
 
 from penstock.domain.calls.ingress import Load
 from penstock.domain.engines.profiles import ECHO
-from penstock.service.admin import keys, models, prices
+from penstock.service.admin import keys, limits, models, prices
 from penstock.service.calls import ingresses
+from penstock.service.control import budgets
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
 
@@ -195,6 +196,26 @@ def test_a_good_file_is_uploaded_and_a_double_click_makes_one_batch_of_it(
         page.get_by_role("button", name="Create the batch").dblclick()
         page.get_by_role("heading", name=re.compile("^batch_")).wait_for()
     assert len(batches(client)) == before + 1
+
+
+def test_a_quota_and_a_spent_budget_are_told_on_the_page(url: str, db: Database) -> None:
+    key = db.run(keys.create, "team-c", "test")[1]
+    sent = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", jsonl(line("one")))}}
+    with logged_in(url, key) as browser:
+        place = browser.post("/console/batches/new", **sent).headers["location"]
+        form = form_of(browser.get(place).text)
+        db.run(limits.change, "team-c", {"files": 1}, None)
+        refused = browser.post("/console/batches/new", **sent)
+        assert (refused.status_code, "files of your tenant is 1" in refused.text) == (429, True)
+        assert (
+            "files of your tenant is 1"
+            in browser.post("/console/uploads", json=upload_of(9)).json()["error"]["message"]
+        )
+        db.run(budgets.set_budget, "team-c", "0")
+        db.run(budgets.look, "team-c")
+        refused = browser.post(place, data=form)
+        assert refused.status_code == 429
+        assert re.search(r'<div class="note bad" role="alert"><p>[^<]*budget', refused.text)
 
 
 WRONG = (
