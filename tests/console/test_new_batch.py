@@ -200,7 +200,7 @@ def test_a_good_file_is_uploaded_and_a_double_click_makes_one_batch_of_it(
 
 def test_a_quota_and_a_spent_budget_are_told_on_the_page(url: str, db: Database) -> None:
     key = db.run(keys.create, "team-c", "test")[1]
-    sent = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", jsonl(line("one")))}}
+    sent: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", jsonl(line("one")))}}
     with logged_in(url, key) as browser:
         place = browser.post("/console/batches/new", **sent).headers["location"]
         form = form_of(browser.get(place).text)
