@@ -48,7 +48,7 @@ def how_written(basis: str) -> str:
 
 
 @dataclass(frozen=True)
-class LaneEstimate:
+class LaneOutlook:
     """What a batch would take in one lane; `estimate` is the API's."""
 
     lane: str

@@ -1,4 +1,4 @@
-"""Relayed answers: the API itself answers the browser's request; its body streams in, and the answer out."""
+"""RelayedAnswer answers: the API itself answers the browser's request; its body streams in, and the answer out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from penstock.console.session import Visitor
 
 
-class Relayed(Response):
+class RelayedAnswer(Response):
     """What a route of the console gives for one of the API's, asked as the visitor with the browser's own body."""
 
     def __init__(self, visitor: Visitor, method: str, path: str) -> None:

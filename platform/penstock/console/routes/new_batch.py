@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from penstock.console import new_batch_form, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.context import Context
-from penstock.console.estimate_words import LaneEstimate
+from penstock.console.estimate_words import LaneOutlook
 from penstock.console.forms import Sent
 from penstock.console.navigation import BASE
 from penstock.console.new_batch_form import NewBatchForm
@@ -107,16 +107,16 @@ async def _form(
     return pages.page(request, visitor, "new_batch_file.html", found[-1].status if found else 200, **values)
 
 
-async def _estimates(visitor: Visitor, file: str, form: NewBatchForm) -> tuple[list[LaneEstimate], ApiProblem | None]:
+async def _estimates(visitor: Visitor, file: str, form: NewBatchForm) -> tuple[list[LaneOutlook], ApiProblem | None]:
     """What it would take in each lane; or why nobody can say."""
-    found: list[LaneEstimate] = []
+    found: list[LaneOutlook] = []
     for lane in LANES:
         asked = form.terms(lane.value) | {"input_file_id": file}
         try:
             estimate = await visitor.api.post("/v1/batches/estimate", asked)
         except ApiProblem as problem:
             return [], problem
-        found.append(LaneEstimate(lane.value, form.window, estimate))
+        found.append(LaneOutlook(lane.value, form.window, estimate))
     return found, None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from penstock.console.navigation import BASE
-from penstock.console.relayed import Relayed
+from penstock.console.relayed import RelayedAnswer
 from penstock.console.session import LoggedIn
 
 router = APIRouter(prefix=f"{BASE}/uploads")
@@ -14,22 +14,22 @@ router = APIRouter(prefix=f"{BASE}/uploads")
 @router.post("")
 async def begin(visitor: LoggedIn) -> Response:
     """Begin an upload."""
-    return Relayed(visitor, "POST", "/v1/uploads")
+    return RelayedAnswer(visitor, "POST", "/v1/uploads")
 
 
 @router.post("/{id}/parts")
 async def add_part(visitor: LoggedIn, id: str) -> Response:
     """Add a part, at most 64 MiB of it."""
-    return Relayed(visitor, "POST", f"/v1/uploads/{id}/parts")
+    return RelayedAnswer(visitor, "POST", f"/v1/uploads/{id}/parts")
 
 
 @router.post("/{id}/complete")
 async def complete(visitor: LoggedIn, id: str) -> Response:
     """Make the parts one file."""
-    return Relayed(visitor, "POST", f"/v1/uploads/{id}/complete")
+    return RelayedAnswer(visitor, "POST", f"/v1/uploads/{id}/complete")
 
 
 @router.post("/{id}/cancel")
 async def cancel(visitor: LoggedIn, id: str) -> Response:
     """Take the upload back, with its parts."""
-    return Relayed(visitor, "POST", f"/v1/uploads/{id}/cancel")
+    return RelayedAnswer(visitor, "POST", f"/v1/uploads/{id}/cancel")
