@@ -20,9 +20,11 @@ from penstock.console.routes import (
     files,
     limits,
     login,
+    new_batch,
     recovery,
     tenant_keys,
     tenants,
+    uploads,
     usage,
     webhooks,
 )
@@ -35,7 +37,7 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
     for room in (
-        assets, login, batches, batch, files, webhooks, deliveries, usage, limits,
+        assets, login, batches, new_batch, uploads, batch, files, webhooks, deliveries, usage, limits,
         tenants, tenant_keys, recovery, audit,
     ):  # fmt: skip
         app.include_router(room.router)

@@ -10,13 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import penstock
-from penstock.console import assets, batch_words, navigation, words
+from penstock.console import assets, batch_words, estimate_words, navigation, words
 from penstock.console.session import Visitor
 
 _FILTERS: Final = (
     batch_words.shown_status, batch_words.left, batch_words.expected_short, batch_words.total_cost,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
     words.visible,
+    estimate_words.how_read, estimate_words.how_written,
 )  # fmt: skip
 
 
