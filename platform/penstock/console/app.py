@@ -13,7 +13,27 @@ from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
 from penstock.console.live_pages import LivePages
-from penstock.console.routes import batch, batches, lanes, login, models, overview, pools, workers
+from penstock.console.routes import (
+    audit,
+    batch,
+    batches,
+    deliveries,
+    files,
+    lanes,
+    limits,
+    login,
+    models,
+    new_batch,
+    overview,
+    pools,
+    recovery,
+    tenant_keys,
+    tenants,
+    uploads,
+    usage,
+    webhooks,
+    workers,
+)
 from penstock.console.session import NotLoggedIn
 from penstock.domain.api_errors import PenstockError
 
@@ -23,7 +43,10 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
     app.state.live_pages = LivePages()
-    for room in (assets, login, batches, batch, overview, workers, models, pools, lanes):
+    for room in (
+        assets, login, batches, new_batch, uploads, batch, files, webhooks, deliveries, usage, limits,
+        overview, workers, models, pools, lanes, tenants, tenant_keys, recovery, audit,
+    ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (
         (NotLoggedIn, _to_login), (ApiProblem, _problem), (PenstockError, _problem),
