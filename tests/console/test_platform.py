@@ -74,7 +74,7 @@ def test_an_operator_sees_the_platform_and_its_charts(chromium: Browser, url: st
         assert chat.locator("dd", has_text="batch lines").inner_text().startswith("143")
         late = page.get_by_role("region", name="Deadlines at risk")
         assert late.get_by_role("link", name=fleet.late).get_attribute("href") == f"/console/jobs/{fleet.late}"
-        assert page.locator(".chart svg polyline").count() >= 4
+        assert page.locator(".time-chart svg polyline").count() >= 4
         page.get_by_text("The numbers").first.click()
         assert page.locator(".numbers").first.locator("tbody tr").count() > 10
         page.get_by_role("link", name="Last week").click()
