@@ -61,7 +61,7 @@ async def _to_login(request: Request, _: Exception) -> Response:
     """The login, and after it the page that was asked for."""
     if request.headers.get("accept", "").startswith("text/event-stream"):
         return Response(status_code=401)
-    answer = login.shown(request, then=login.place_of(request))
+    answer = login.shown(request, then=login.place_of(request), status=401)
     session.take(request, answer)
     return answer
 
