@@ -19,7 +19,7 @@ from penstock.store.engine import sync_engine
 def chromium() -> Iterator[Browser]:
     """One browser for a module; each test has its own context in it.
 
-    Not for the session: while its driver is there, a loop runs in this thread, and no other test can have one of its own.
+    Not for the session: while its driver is there, a loop runs in this thread, and no other test can have its own.
     """
     with running() as browser:
         yield browser
