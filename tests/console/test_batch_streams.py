@@ -122,7 +122,7 @@ def test_a_hidden_tab_has_no_stream_and_a_stream_comes_back_after_a_restart(
         address = running.enter_context(serving(settings))
         with http(address, tenant_key) as client:
             batch = create(client, upload(client)["id"])["id"]
-        page = stack.enter_context(opened(chromium, address, tenant_key))
+        page = stack.enter_context(opened(chromium, address, tenant_key, loses=True))
         with page.expect_response(lambda one: one.url.endswith("/stream")):
             page.goto(f"/console/batches/{batch}")
         page.locator(".figure", has_text="0.0").first.wait_for()  # a part came
