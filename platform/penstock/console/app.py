@@ -12,7 +12,25 @@ from penstock.console import assets, pages, session
 from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
-from penstock.console.routes import batch, batch_bulk, batch_files, batch_streams, batches, login
+from penstock.console.routes import (
+    audit,
+    batch,
+    batch_bulk,
+    batch_files,
+    batch_streams,
+    batches,
+    deliveries,
+    files,
+    limits,
+    login,
+    new_batch,
+    recovery,
+    tenant_keys,
+    tenants,
+    uploads,
+    usage,
+    webhooks,
+)
 from penstock.console.session import NotLoggedIn
 from penstock.domain.api_errors import PenstockError
 
@@ -21,7 +39,11 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     """Make the console; `context` is asked once requests come."""
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
-    for room in (assets, login, batches, batch_streams, batch_bulk, batch, batch_files):
+    for room in (
+        assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files,
+        files, webhooks, deliveries, usage, limits,
+        tenants, tenant_keys, recovery, audit,
+    ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (
         (NotLoggedIn, _to_login), (ApiProblem, _problem), (PenstockError, _problem),
@@ -36,7 +58,7 @@ async def _to_login(request: Request, _: Exception) -> Response:
     """The login, and after it the page that was asked for."""
     if request.headers.get("accept", "").startswith("text/event-stream"):
         return Response(status_code=401)
-    answer = login.shown(request, then=login.place_of(request))
+    answer = login.shown(request, then=login.place_of(request), status=401)
     session.take(request, answer)
     return answer
 
