@@ -12,6 +12,7 @@ from penstock.console import assets, pages, session
 from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
+from penstock.console.live_pages import LivePages
 from penstock.console.routes import (
     audit,
     batch,
@@ -21,15 +22,20 @@ from penstock.console.routes import (
     batches,
     deliveries,
     files,
+    lanes,
     limits,
     login,
+    models,
     new_batch,
+    overview,
+    pools,
     recovery,
     tenant_keys,
     tenants,
     uploads,
     usage,
     webhooks,
+    workers,
 )
 from penstock.console.session import NotLoggedIn
 from penstock.domain.api_errors import PenstockError
@@ -39,10 +45,11 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     """Make the console; `context` is asked once requests come."""
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
+    app.state.live_pages = LivePages()
     for room in (
         assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files,
         files, webhooks, deliveries, usage, limits,
-        tenants, tenant_keys, recovery, audit,
+        overview, workers, models, pools, lanes, tenants, tenant_keys, recovery, audit,
     ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (
