@@ -6,14 +6,13 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from api.live import KEY, create, error, http, serving, upload
-from sqlalchemy import Engine, event
+from api.statements import looks
 
 from penstock.service.admin import keys
 from penstock.service.control import cancel
@@ -26,32 +25,6 @@ async def events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     async for line in answer.aiter_lines():
         if line.startswith("data: "):
             yield json.loads(line[6:])
-
-
-class Sent(list[str]):
-    """Statements; `four` of them are there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.four = threading.Event()
-
-
-@contextmanager
-def looks() -> Iterator[Sent]:
-    """What is sent to the database meanwhile about batches, by whoever it is; a process has ticks of its own, too."""
-    sent = Sent()
-
-    def note(*said: Any) -> None:
-        if "batches" in said[2]:
-            sent.append(said[2])
-            if len(sent) == 4:
-                sent.four.set()
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 class Viewer:
@@ -146,3 +119,17 @@ def test_a_stream_ends_with_its_key_and_with_its_process_and_is_nobody_elses(
     thread.join()
     assert "event: batch" in had
     assert "id: 1" in had
+
+
+def test_a_stream_of_all_that_is_open_has_each_until_it_ends(client: httpx.Client, db: Database) -> None:
+    file = upload(client)["id"]
+    first, second = (create(client, file)["id"] for _ in range(2))
+    with client.stream("GET", "/v1/batches/events") as answer:
+        told = (json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: "))
+        event = next(told)
+        assert event["object"] == "batches.event"
+        assert [one["id"] for one in event["data"]] == [second, first], "the newest first"
+        assert event["data"][0]["usage"]["total_tokens"] == 0
+        db.run(cancel.cancel, keys.BOOTSTRAP_TENANT, "batch", second)
+        assert any([one["id"] for one in event["data"]] == [first] for event in told)
+    assert client.head("/v1/jobs/events").status_code == 200

@@ -34,8 +34,12 @@ def running() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, key: str | None = None, **context: object) -> Iterator[Page]:
+def opened(
+    browser: Browser, url: str, key: str | None = None, *, loses: bool = False, **context: object
+) -> Iterator[Page]:
     """A page of a browser that nobody used before, logged in with a key if one is given.
+
+    loses: the server goes away meanwhile, which the page may say in its console.
 
     At the end: no error in its console, no request to another origin, no part of a page that is missing.
     """
@@ -57,7 +61,8 @@ def opened(browser: Browser, url: str, key: str | None = None, **context: object
                 faults.append(f"{response.status} of {response.url}")
 
         def said(message: ConsoleMessage) -> None:
-            if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            expected = ("Failed to load resource", "htmx: htmx:sse:error") if loses else ("Failed to load resource",)
+            if message.type == "error" and not message.text.startswith(expected):
                 faults.append(message.text)
 
         made.on("response", answered)

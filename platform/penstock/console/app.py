@@ -16,6 +16,9 @@ from penstock.console.live_pages import LivePages
 from penstock.console.routes import (
     audit,
     batch,
+    batch_bulk,
+    batch_files,
+    batch_streams,
     batches,
     deliveries,
     files,
@@ -44,7 +47,8 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     app.state.context = context
     app.state.live_pages = LivePages()
     for room in (
-        assets, login, batches, new_batch, uploads, batch, files, webhooks, deliveries, usage, limits,
+        assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files,
+        files, webhooks, deliveries, usage, limits,
         overview, workers, models, pools, lanes, tenants, tenant_keys, recovery, audit,
     ):  # fmt: skip
         app.include_router(room.router)
