@@ -90,7 +90,7 @@ class ForkServer:
         asked = {"arguments": list(arguments), "environment": dict(environment), "log": str(log)}
         with self._one_at_a_time, self.told:
             self._socket.sendall(json.dumps(asked).encode() + b"\n")
-            assert self.told.wait_for(lambda: self._started, 60), "the fork server started nothing"
+            assert self.told.wait_for(lambda: self._started, 600), "the fork server started nothing"
             return Forked(self, self._started.pop())
 
     def _listen(self) -> None:

@@ -290,7 +290,7 @@ class House:
 
     # Looking.
 
-    def wait_until_ready(self, seconds: float = 180.0) -> None:
+    def wait_until_ready(self, seconds: float = 600.0) -> None:
         """Return once every process that was started works."""
         self.until(self._is_ready, "the house is ready", seconds)
 

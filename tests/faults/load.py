@@ -120,7 +120,8 @@ def unknown_blobs(house: House) -> list[str]:
         union select index_key from files where index_key is not null
         union select blob_key from segments where blob_key is not null
         union select blob_key from intents union select input_key from batches where input_key is not null
-        union select plan_key from batches where plan_key is not null""")
+        union select plan_key from batches where plan_key is not null
+        union select plan_key from slices where plan_key is not null""")
     known = {key for (key,) in rows}
     found = [str(path.relative_to(house.blobs)) for path in house.blobs.rglob("*") if path.is_file()]
     return [key for key in found if key.partition("#")[0] not in known]

@@ -148,7 +148,7 @@ class Nemesis:
     def _note(self, what: str, whom: int) -> None:
         self.struck.append((datetime.now(UTC).isoformat(timespec="seconds"), what, whom))
 
-    def calm(self, seconds: float = 240.0) -> None:
+    def calm(self, seconds: float = 600.0) -> None:
         """Undo everything now, and return once all processes run and are ready."""
         for _, undo in sorted(self._due, key=lambda item: item[0]):
             undo()

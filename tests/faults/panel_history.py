@@ -37,7 +37,17 @@ class Sent(Protocol):
     def poison(self) -> bool: ...
 
 
+LATER: Final = """
+    (s.fold is not null and case cast(e.definition as json) ->> 'kind'
+        when 'fallback' then s.place > 0 when 'cascade' then s.place > 0
+        when 'route' then s.place < json_array_length(cast(e.definition as json) -> 'members')
+        else s.place >= json_array_length(cast(e.definition as json) -> 'members') end)"""
+"""A member `s` of `e` that is asked once others were: of those in turn all but the first, a judge, and whoever a
+classifier may name."""
 MUST_NOT_BE: Final = {
+    "what a judge is asked is a part of the plan, and intended still": """
+        select i.blob_key from intents i join slices s on s.plan_key = i.blob_key join batches b on b.id = s.batch
+        where i.doomed_at is null or b.state not in ('completed', 'cancelled', 'expired', 'failed')""",
     "a later member was asked twice: its wave was cut twice": """
         select slice, count(*) from trail where was = 'waiting' and becomes = 'queued' and slice is not null
         group by 1 having count(*) > 1""",
@@ -57,10 +67,9 @@ MUST_NOT_BE: Final = {
     "a member answered before it was asked": """
         select s.id from slices s join segments g on g.slice = s.id
         where s.picked is not null and g.created_at < s.released_at""",
-    "a later member was never asked, and answered": """
+    "a later member was never asked, and answered": f"""
         select s.id from slices s join ensembles e on e.id = s.ensemble join segments g on g.slice = s.id
-        where s.fold is not null and s.place > 0 and s.picked is null
-          and cast(e.definition as json) ->> 'kind' <> 'vote'""",
+        where s.picked is null and {LATER}""",
 }
 
 
@@ -100,20 +109,20 @@ def _wrong(
         wrong.append(f"was asked of {sorted(members)} and needs {sorted(needed)}")
     if not members.keys() <= needed:
         wrong.append(f"was asked of {sorted(members)} and needs {sorted(needed)} at most")
-    answers = {place: said(one) for place, one in members.items() if _good(one)}
+    answers = {place: said(one) for place, one in members.items() if good(one)}
     for place, one in members.items():
         if answers.get(place) != panel.says(place, sent.text):
             wrong.append(f"heard {str(one)[:200]} of member {place}")
         code = one["error"]["code"] if one["error"] else one["response"]["status_code"]
         if place not in answers and code != ("engine_crash" if sent.poison else 400):
             wrong.append(f"failed with member {place} as {code}")
-    found = panel.judge(answers)
+    found = panel.verdict(answers)
     code = line["error"]["code"] if line["error"] else None
     if found is None:
         may = ["ensemble_quorum"] if members.keys() == needed else []
         may += [{"cancelled": "batch_cancelled", "expired": "batch_expired"}[state]] if state != "completed" else []
         return wrong if code in may else [*wrong, f"has no verdict and ended as {str(line)[:300]}"]
-    if not _good(line):
+    if not good(line):
         return [*wrong, f"has an answer of member {found.winner} and ended as {str(line)[:300]}"]
     return wrong + _answer(panel, answers, members, line, state)
 
@@ -126,14 +135,15 @@ def _answer(
     state: str,
 ) -> list[str]:
     """Where an answer is not the winner's, or its trace or usage is not the members'."""
-    found, body, labels = panel.judge(answers), line["response"]["body"], panel.labels
+    found, body, labels = panel.verdict(answers), line["response"]["body"], panel.labels
     assert found is not None
     trace = body["penstock"]
     wrong = [] if said(dict(line)) == answers[found.winner] else [f"says {said(dict(line))!r}"]
     head = [trace["ensemble"], trace["kind"], trace["winner"], trace.get("agreement"), trace.get("degraded", False)]
     if head != [panel.name, panel.kind, labels[found.winner], found.agreement, found.degraded]:
         wrong.append(f"has the trace {trace}, and its verdict is {found}")
-    told = {labels.index(one["model"]): one for one in trace["members"]}
+    each = [*trace["members"], *([trace["judge"]] if "judge" in trace else [])]
+    told = {labels.index(one["model"]): one for one in each}
     used = {place: members[place]["response"]["body"]["usage"] for place in answers}
     for place, one in told.items():
         if place in answers:
@@ -144,13 +154,16 @@ def _answer(
             right = one["outcome"] in ("cancelled", "unavailable") and one["tokens"] == 0 and state != "completed"
         if not right:
             wrong.append(f"says of member {place}: {one}")
-    if not members.keys() <= told.keys() or len(told) != len(trace["members"]):
+    if not members.keys() <= told.keys() or len(told) != len(each):
         wrong.append(f"tells of members {sorted(told)} and was asked of {sorted(members)}")
+    if (choice := trace.get("judge", {}).get("choice")) != panel.choice(answers):
+        wrong.append(f"says that its judge named {choice}, who said {answers.get(len(panel.seats))!r}")
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
         if body["usage"][name] != sum(one[name] for one in used.values()):
             wrong.append(f"used {body['usage']} and its members {used}")
     return wrong
 
 
-def _good(line: Mapping[str, Any]) -> bool:
+def good(line: Mapping[str, Any]) -> bool:
+    """Whether a line of a file is an answer."""
     return line["error"] is None and 200 <= line["response"]["status_code"] < 300

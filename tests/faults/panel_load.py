@@ -9,7 +9,9 @@ from pathlib import Path
 import psycopg
 from e2e.live import chat
 from faults import history, panel_history
-from faults.history import Accepted, Line, Verdict
+from faults import journal as journals
+from faults.accepted import Accepted, Line
+from faults.history import Verdict
 from faults.house import MODEL, House
 from faults.panels import panels
 
@@ -18,7 +20,7 @@ from penstock.service.ensembles import ensembles
 
 @dataclass(frozen=True)
 class PanelLoad:
-    """A batch whose lines ask a vote, a fallback and a cascade in turn."""
+    """A batch whose lines ask an ensemble of each kind that gathers, in turn."""
 
     id: str
     lines: Sequence[Line]
@@ -50,8 +52,9 @@ class PanelLoad:
 
     def asked_once(self, journal: Path) -> None:
         """Each line came to an engine as often as it has members that it needs."""
-        times = history.asked(journal, [Accepted("default", "batch", self.id, self.lines)])
-        more = {line.text: times[line.text] for line in self.lines if times[line.text] != line.questions}
+        needs = journals.needed([Accepted("default", "batch", self.id, self.lines)])
+        times = journals.asked(journal, needs)
+        more = {text: times[text] for text, count in needs.items() if times[text] != count}
         assert not more, f"asked more or less often than needed: {more}"
 
     def folds(self, house: House) -> list[str]:

@@ -1,7 +1,8 @@
 """Panels: the ensembles of a nemesis's load, and what comes of each line that asks one, counted again by hand.
 
-What a member says follows from the line alone, whenever it is asked and however often: it repeats the line, says `no`,
-or refuses a line that allows fewer tokens than it needs. So each line's verdict is known beforehand.
+What a member says follows from the line alone, whenever it is asked and however often: it repeats the line, says what
+it always says, or refuses a line that allows fewer tokens than it needs; and so does a judge with what it reads. So
+each line's verdict is known beforehand.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Final
 _WORD: Final = re.compile(r"(please|no|maybe)$")
 _MOST_TOKENS: Final = {"please": 200, "no": 200, "mumble": 200, "maybe": 50, "hardly": 20}
 """What a line allows, by its last word."""
+_PROMPT: Final = "{request} | {count} | {answers}"
+"""Of the judges: it begins with what no other line has."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,18 @@ class Seat:
     weight: int = 1
     needs: int = 0
     """It refuses a line that allows fewer tokens."""
-    says_no: bool = False
+    says: str = ""
     """It says that, else what it was asked."""
 
-    def written(self, place: int, kind: str) -> dict[str, Any]:
+    def written(self, place: int) -> dict[str, Any]:
         """As an operator writes it."""
-        script = f"[[needs {self.needs}]]" * (self.needs > 0) + "[[says no]]" * self.says_no
+        script = f"[[needs {self.needs}]]" * (self.needs > 0) + f"[[says {self.says}]]" * bool(self.says)
         params = {"seed": place, **({"script": script} if script else {})}
-        return {"model": self.model, "params": params} | ({"weight": self.weight} if kind == "vote" else {})
+        return {"model": self.model, "params": params} | ({"weight": self.weight} if self.weight != 1 else {})
+
+    def said(self, asked: str, allowed: int) -> str | None:
+        """What it answers; None if it refuses."""
+        return None if allowed < self.needs else self.says or asked
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class Panel:
     seats: tuple[Seat, ...]
     words: tuple[str, ...]
     """Its lines end with these, in turn."""
+    judge: Seat | None = None
+    """Who reads what the members say; its place is behind theirs."""
 
     @property
     def name(self) -> str:
@@ -61,12 +70,14 @@ class Panel:
     @property
     def definition(self) -> dict[str, Any]:
         """As an operator writes it."""
-        members = [seat.written(place, self.kind) for place, seat in enumerate(self.seats)]
-        written = {"name": self.name, "kind": self.kind, "members": members}
+        members = [seat.written(place) for place, seat in enumerate(self.seats)]
+        written: dict[str, Any] = {"name": self.name, "kind": self.kind, "members": members}
         if self.kind == "vote":
             written |= {"extract": {"regex": _WORD.pattern}, "min_responses": 2}
         if self.kind == "cascade":
             written["accept"] = {"regex": "please$"}
+        if self.judge:
+            written["judge"] = self.judge.written(len(self.seats)) | {"prompt": _PROMPT}
         return written
 
     @property
@@ -77,36 +88,76 @@ class Panel:
         for model in models:
             times[model] += 1
             labels.append(model if times[model] == 1 else f"{model}#{times[model]}")
-        return labels
+        return [*labels, "judge"]
 
     def body(self, text: str) -> dict[str, Any]:
         """What a line's request has beside its text."""
         return {"max_tokens": _allowed(text)}
 
     def says(self, place: int, text: str) -> str | None:
-        """What a member answers; None if it refuses, or dies of it."""
-        seat = self.seats[place]
-        if "[[" in text or _allowed(text) < seat.needs:
+        """What a member answers, or the judge; None if it refuses, or dies of it."""
+        if "[[" in text:
             return None
-        return "no" if seat.says_no else text
+        if place < len(self.seats):
+            return self.seats[place].said(text, _allowed(text))
+        assert self.judge is not None, "nobody else is there"
+        return self.judge.said(self._question(text), 1_024 if self.kind == "best_of" else _allowed(text))
 
-    def judge(self, answers: Mapping[int, str]) -> Decided | None:
+    def verdict(self, answers: Mapping[int, str]) -> Decided | None:
         """The verdict on these answers, the others having failed; None: too few."""
+        if self.judge:
+            return self._judged(answers)
         return self._vote(answers) if self.kind == "vote" else self._first(answers)
 
-    def verdict(self, text: str) -> Decided | None:
-        """The verdict on a line, if nobody cuts it short."""
-        said = {place: self.says(place, text) for place in range(len(self.seats))}
-        return self.judge({place: answer for place, answer in said.items() if answer is not None})
+    def choice(self, answers: Mapping[int, str]) -> int | None:
+        """Whom the judge of a best_of names in these answers, by its number."""
+        said = answers.get(len(self.seats)) if self.kind == "best_of" else None
+        return None if said is None else int(said)
 
     def asked(self, text: str) -> range:
-        """The members that are asked a line, if nobody cuts it short."""
-        found = self.verdict(text)
-        if self.kind != "vote" and "[[die]]" in text:
+        """The members that are asked a line, and the judge, if nobody cuts it short."""
+        answers = self._answers(text)
+        if self.judge and len(answers) > 1:
+            return range(len(self.seats) + 1)
+        found = None if self.judge else self.verdict(answers)
+        if not self._at_once and "[[die]]" in text:
             return range(1)  # a line that two engines died of is not tried on the next member's
-        if self.kind == "vote" or found is None or found.degraded:
+        if self._at_once or found is None or found.degraded:
             return range(len(self.seats))
         return range(found.winner + 1)
+
+    def questions(self, text: str) -> dict[str, int]:
+        """What engines are asked for a line and how often, if nobody cuts it short."""
+        asked = self.asked(text)
+        judged = len(self.seats) in asked
+        return {text: len(asked) - judged} | ({self._question(text): 1} if judged else {})
+
+    @property
+    def _at_once(self) -> bool:
+        return self.kind == "vote" or self.judge is not None
+
+    def _answers(self, text: str) -> dict[int, str]:
+        """Of the members alone, if nobody cuts them short."""
+        said = {place: self.says(place, text) for place in range(len(self.seats))}
+        return {place: answer for place, answer in said.items() if answer is not None}
+
+    def _question(self, text: str) -> str:
+        """What the judge reads."""
+        answers = self._answers(text)
+        numbered = "\n\n".join(f"Answer {n}:\n{answer}" for n, answer in enumerate(answers.values(), 1))
+        return _PROMPT.format(request=f"user: {text}", count=len(answers), answers=numbered)
+
+    def _judged(self, answers: Mapping[int, str]) -> Decided | None:
+        judge = len(self.seats)
+        good = sorted(answers.keys() - {judge})
+        if len(good) < 2:
+            return Decided(good[0]) if good else None
+        if self.kind == "combine" and judge in answers:
+            return Decided(judge)
+        choice = self.choice(answers)
+        if choice is not None and choice <= len(good):
+            return Decided(good[choice - 1])
+        return Decided(max(good, key=lambda place: (self.seats[place].weight, -place)), degraded=True)
 
     def _vote(self, answers: Mapping[int, str]) -> Decided | None:
         found = {place: _WORD.search(answer) for place, answer in sorted(answers.items())}
@@ -129,15 +180,19 @@ class Panel:
 
 
 def panels(models: Sequence[str]) -> tuple[Panel, ...]:
-    """One of each kind, of these models in turn."""
+    """One of each kind that gathers, of these models in turn."""
     one, two, three = (models[place % len(models)] for place in range(3))
     return (
-        Panel("vote", (Seat(one, 2), Seat(two, 2, needs=100), Seat(three, 3, says_no=True)),
+        Panel("vote", (Seat(one, 2), Seat(two, 2, needs=100), Seat(three, 3, says="no")),
               ("please", "no", "maybe", "mumble")),
-        Panel("fallback", (Seat(one, needs=100), Seat(two, needs=50), Seat(three, says_no=True)),
+        Panel("fallback", (Seat(one, needs=100), Seat(two, needs=50), Seat(three, says="no")),
               ("please", "please", "maybe", "hardly")),
-        Panel("cascade", (Seat(one), Seat(two, needs=100), Seat(three, needs=30, says_no=True)),
+        Panel("cascade", (Seat(one), Seat(two, needs=100), Seat(three, needs=30, says="no")),
               ("please", "please", "mumble", "maybe", "hardly")),
+        Panel("best_of", (Seat(one, 2), Seat(two, needs=100), Seat(three, needs=30, says="no")),
+              ("please", "maybe", "hardly"), judge=Seat(two, says="3")),
+        Panel("combine", (Seat(one), Seat(two, 2, needs=30), Seat(three, needs=100, says="no")),
+              ("please", "maybe", "mumble", "hardly"), judge=Seat(three, needs=60)),
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class PoolNemesis(Nemesis):
             self._count_at = time.monotonic() + _COUNT_SECONDS
             self._count_engines()
 
-    def calm(self, seconds: float = 240.0) -> None:
+    def calm(self, seconds: float = 600.0) -> None:
         """As ever; and each version is free to take its turn."""
         super().calm(seconds)
         for model in self.models:

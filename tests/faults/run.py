@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import structlog
 from e2e.live import Client, chat
-from faults import history
+from faults import history, leftovers, recovery
 from faults.history import Verdict
 from faults.house import House
 from faults.nemesis import Nemesis
@@ -84,7 +84,7 @@ class Run:
         rows += [(note, str(count)) for note, count in sorted(self.notes.items())]
         rows += [("kill to free again, s (p50, max)", _spread(self.freed))]
         rows += [("kill to running again, s (p50, max)", _spread(self.again))]
-        return "\n".join(f"  {name:<44}{value}" for name, value in rows)
+        return "\n".join(f"  {name:<48}{value}" for name, value in rows)
 
     def json(self) -> dict[str, Any]:
         """For machines."""
@@ -177,8 +177,11 @@ def run(scene: Scene, seconds: float, seed: int, poison: bool, folder: Path, tel
         verdict.broken(_sweep(house, scene.models, tell))
         verdict.broken(scene.end(house))
         verdict.breaches[:0] = nemesis.breaches
-        freed, again = history.recoveries(postgres.url, nemesis.kills)
-        notes = scene.notes(house)
+        freed, again = recovery.recoveries(postgres.url, nemesis.kills)
+        notes = {
+            **scene.notes(house),
+            "batches and jobs that were paused for a while": sum(one.pauses for one in tenants),
+        }
     return Run(
         seed,
         seconds,
@@ -241,7 +244,7 @@ def _sweep(house: House, models: Sequence[str], tell: Any) -> list[str]:
     for name in house.named("keeper"):
         house.restart(name, 60, **SWEEP)
     end = time.monotonic() + 120
-    while (left := history.leftovers(house.database_url, house.blobs, house.scratch)) and time.monotonic() < end:
+    while (left := leftovers.leftovers(house.database_url, house.blobs, house.scratch)) and time.monotonic() < end:
         time.sleep(0.5)
     tell("swept")
     return left
@@ -253,7 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pool", action="store_true", help="two hosts of one pool, whose four versions take turns")
-    parser.add_argument("--ensembles", action="store_true", help="a vote, a fallback and a cascade among what is asked")
+    parser.add_argument(
+        "--ensembles", action="store_true", help="ensembles of each kind that gathers among what is asked"
+    )
     parser.add_argument("--no-poison", action="store_true", help="no line that kills its engine")
     parser.add_argument("--keep", action="store_true", help="keep logs, database and blobs")
     parser.add_argument("--out", type=Path, default=Path("data"))

@@ -8,9 +8,10 @@ from itertools import islice
 
 import pytest
 from faults.history import Verdict
-from faults.nemesis import KINDS, PAUSES, drawn
+from faults.nemesis import KINDS, OF_FOLDS, PAUSES, drawn
 from faults.pool_nemesis import POOL_KINDS
 from faults.run import SECONDS_A_FAULT, Run
+from faults.scene import POOL
 
 
 def test_one_seed_draws_the_same_faults_again_and_another_draws_others() -> None:
@@ -38,6 +39,14 @@ def test_each_kind_comes_once_before_any_comes_twice_and_then_by_its_weight(
 
 def test_a_house_with_a_pool_has_no_gpu_workers_to_strike_and_all_other_kinds() -> None:
     assert {kind for kind in KINDS if kind not in POOL_KINDS} == {kind for kind in KINDS if "gpu" in kind}
+
+
+def test_ensembles_of_a_pool_ask_several_of_its_versions_and_its_folds_are_struck_too() -> None:
+    scene = POOL.with_panels
+    assert [panel.kind for panel in scene.panels] == ["vote", "fallback", "cascade", "best_of", "combine"]
+    for panel in scene.panels:
+        assert {seat.model for seat in panel.seats} == {"a", "b", "c"}
+    assert scene.kinds.keys() == POOL_KINDS.keys() | OF_FOLDS.keys()
 
 
 def test_the_pauses_leave_time_for_a_hundred_faults_in_ten_minutes() -> None:

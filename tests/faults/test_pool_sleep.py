@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from e2e.live import chat
 from faults import house_pool, pool_life
 from faults.house import House
 from faults.house_pool import POOL, HousePool
@@ -119,3 +120,19 @@ def test_an_engine_that_died_in_its_sleep_and_came_back_awake_while_nobody_looke
     house.cont(HOST)
     house.until(lambda: house_pool.count_engines(house)[HOST] == 1, "it is ended")
     house.until(lambda: pool_life.standing(house) == {"left": "stopped", "right": "awake"}, "that is known")
+
+
+@pytest.mark.parametrize("house", [None], indirect=True)
+def test_a_member_that_dies_while_it_drains_is_ended_and_what_it_held_is_asked_again(
+    house: House, journal: Path
+) -> None:
+    held = house.client.submit([chat("held", "held while it drains [[sleep 4000]]", "left")])
+    house.until(lambda: "held while it drains" in journal.read_text(), "left is asked", 120)
+    house.run(pools.pin, POOL, "right@v1")
+    house.until(lambda: pool_life.standing(house).get("left") == "leaving", "left is told to drain")
+    assert house_pool.kill_members(house, HOST) == 1
+    pool_life.awake(house, "right")
+    house.run(pools.unpin, POOL, "right@v1")
+    assert house.client.ended(held.id, 120).status == "completed"
+    assert [state for _, _, state, _ in pool_life.decisions(house)] == ["done"] * 3
+    assert "look_failed" not in house.residents[HOST].log.read_text()

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import httpx
 from e2e.live import CHAT, ENDED, chat, jsonl
-from faults.history import Accepted, Line
+from faults.accepted import Accepted, Line
 from faults.house import MODEL
 from faults.panels import Panel
 
@@ -49,6 +50,8 @@ class Tenant:
     open: dict[str, Accepted] = field(default_factory=dict)
     repeated: int = 0
     """Requests that had to be sent again."""
+    pauses: int = 0
+    """Batches and jobs that it paused, and let go on a little later."""
     broken: list[str] = field(default_factory=list)
     """What the API answered and never may."""
 
@@ -58,6 +61,7 @@ class Tenant:
         self._giving_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"traffic-{self.name}", daemon=True)
         self._number = 0
+        self._paused: list[tuple[float, Accepted]] = []
         self._http = httpx.Client(
             base_url=f"{self.url}/v1", headers={"authorization": f"Bearer {self.key}"}, timeout=20, trust_env=False
         )
@@ -81,16 +85,27 @@ class Tenant:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._act()
-            except Broken as error:
-                if not self._giving_up.is_set():
-                    self.broken.append(str(error))
+            self._try(self._act)
             self._stop.wait(self._chance.uniform(0.1, 0.6))
+        for _, one in self._paused:
+            self._try(partial(self._resume, one))
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Broken as error:
+            if not self._giving_up.is_set():
+                self.broken.append(str(error))
 
     def _act(self) -> None:
+        now = time.monotonic()
+        for item in [item for item in self._paused if item[0] <= now]:
+            self._paused.remove(item)
+            self._resume(item[1])
         if self.open and self._chance.random() < 0.5:
             self._look(self._chance.choice(list(self.open.values())))
+        if self.open and self._chance.random() < 0.05:
+            self._pause(self._chance.choice(list(self.open.values())))
         if sum(len(one.lines) for one in self.open.values()) > self.most_open_lines:
             return
         draw = self._chance.random()
@@ -131,11 +146,23 @@ class Tenant:
 
     def _cancel(self, one: Accepted) -> None:
         one.cancelled = True
-        path = f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}/cancel"
-        self._until_answered(lambda: self._http.post(path), path, (200, 409))
+        self._tell(one, "cancel")
+
+    def _pause(self, one: Accepted) -> None:
+        if self._tell(one, "pause"):
+            self.pauses += 1
+            self._paused.append((time.monotonic() + self._chance.uniform(0.5, 8.0), one))
+
+    def _resume(self, one: Accepted) -> None:
+        self._tell(one, "resume")
+
+    def _tell(self, one: Accepted, what: str) -> bool:
+        """Whether it was not too late for that, or too early."""
+        path = f"{_path(one)}/{what}"
+        return self._until_answered(lambda: self._http.post(path), path, (200, 409)).status_code == 200
 
     def _look(self, one: Accepted) -> None:
-        path = f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}"
+        path = _path(one)
         shown = self._until_answered(lambda: self._http.get(path), path, (200,)).json()
         if shown["status"] in ENDED:
             self.open.pop(one.id, None)
@@ -197,6 +224,10 @@ class Tenant:
             self.repeated += 1
             time.sleep(self._chance.uniform(0.05, 0.4))
         raise Broken(f"{what} was never answered")
+
+
+def _path(one: Accepted) -> str:
+    return f"/{'batches' if one.kind == 'batch' else 'jobs'}/{one.id}"
 
 
 def _asked(line: Line, model: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -133,23 +134,26 @@ class Switching:
         self._rows.put(member.launch.queue, "awake", member.worker)
 
     def _drain(self, number: int, member: Member) -> bool:
-        """Let a member take nothing new, and wait until it holds nothing; False if it does not, or it was cancelled."""
-        if member.worker is None or not self._order(member, Order.DRAIN):
+        """Let a member take nothing new, and wait until it holds nothing; False if it does not, or it was cancelled.
+
+        One that dies meanwhile is started again at once, as another worker: that one was never told.
+        """
+        told = member.worker
+        if told is None or not self._order(member, Order.DRAIN):
             return False
         cancelled = False
 
         def look() -> bool:
             nonlocal cancelled
             cancelled = not self._rows.move(number, "leaving")
-            return cancelled or not member.runs or self._is_drained(member)
+            return cancelled or not member.runs or member.worker != told or self._is_drained(told)
 
         seen = self._patience.until(look, self._settings.pool_leave_seconds)
-        return seen and not cancelled and member.runs
+        return seen and not cancelled and member.runs and member.worker == told
 
-    def _is_drained(self, member: Member) -> bool:
-        assert member.worker is not None, "it was told to drain"
+    def _is_drained(self, worker: UUID) -> bool:
         try:
-            view = self._rows.worker(member.worker)
+            view = self._rows.worker(worker)
         except NotFound:
             return False
         return view.stands(self._settings.worker_gone_seconds) is WorkerState.DRAINED
