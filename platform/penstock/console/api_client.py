@@ -7,8 +7,10 @@ request's scope says who asks.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -19,6 +21,8 @@ from penstock.domain.accounts.access import Access
 
 _KEPT: Final = ("type", "asgi", "http_version", "scheme", "root_path", "client", "server", "extensions", "state")
 """What an inner request has of the outer one; and all that is the platform's own."""
+
+_PIECES_AHEAD: Final = 2
 
 Query = Mapping[str, str | int | None]
 
@@ -120,6 +124,44 @@ class GrantedApi:
         if status >= 400:
             raise ApiProblem(status, json.loads(pieces)["error"], head)
         return ApiAnswer(status, head, bytes(pieces))
+
+    async def pieces(self, path: str, query: Query | None = None) -> AsyncIterator[bytes]:
+        """The body of an answer to a GET as it comes, a few pieces ahead of who reads it; raises ApiProblem.
+
+        Close it (`aclose`) to read no more of it: the API's side ends with it.
+        """
+        ahead: asyncio.Queue[Message | None] = asyncio.Queue(_PIECES_AHEAD)
+        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Message:
+            return waiting.pop() if waiting else await asyncio.get_running_loop().create_future()
+
+        async def answer() -> None:
+            try:
+                scope = self._inner("GET", path, query, {})
+                scope.pop("penstock.head", None)
+                await self._api(scope, receive, ahead.put)
+            finally:
+                await ahead.put(None)
+
+        asking = asyncio.create_task(answer())
+        try:
+            status, head, problem = 500, {}, bytearray()
+            while (message := await ahead.get()) is not None:
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+                elif status >= 400:
+                    problem += message.get("body", b"")
+                elif message.get("body"):
+                    yield message["body"]
+            await asking
+            if status >= 400:
+                raise ApiProblem(status, json.loads(problem)["error"], head)
+        finally:
+            asking.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await asking
 
     async def relay(self, method: str, path: str, send: Send, query: Query | None = None) -> None:
         """Let the API itself answer the browser's request, body, ranges and stream as they come."""

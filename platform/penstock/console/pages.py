@@ -16,7 +16,7 @@ from penstock.console.session import Visitor
 _FILTERS: Final = (
     batch_words.shown_status, batch_words.left, batch_words.expected_short, batch_words.total_cost,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
-    words.visible,
+    words.visible, words.excerpt,
 )  # fmt: skip
 
 
