@@ -121,6 +121,7 @@ def test_a_download_is_the_apis_bytes_also_in_parts(acme: httpx.Client, desk: De
 
 
 def test_csv_has_each_answer_and_no_formula(acme: httpx.Client, texts: str, objects: str) -> None:
+    csv.field_size_limit(64 * 1024 * 1024)
     rows = list(csv.DictReader(io.StringIO(acme.get(f"/console/batches/{texts}/results.csv").text, newline="")))
     assert [one["custom_id"] for one in rows[:29]] == IDS[:29]
     assert rows[29]["custom_id"] == f"'=last {HOSTILE}"
@@ -154,7 +155,37 @@ def test_a_job_without_files_has_results_too(url: str, acme: httpx.Client, desk:
     assert "No line was answered" in acme.get(f"/console/jobs/{job}/results").text
 
 
+def test_the_tail_shows_what_is_answered_as_it_comes_until_it_has_ended(
+    chromium: Browser, url: str, desk: Desk
+) -> None:
+    batch = desk.validate(asked(*(f"t{n}" for n in range(1, 31))))
+    bodies = {n: answer(f"said {n} {HOSTILE}") for n in range(1, 31)} | {7: answer("x" * 100_000)}
+    with opened(chromium, url, key_of(desk)) as page:
+        page.goto(f"/console/batches/{batch}/results")
+        page.get_by_role("link", name="As they come").click()
+        page.get_by_text("Nothing is answered yet").wait_for()
+        page.locator("[data-live-word]", has_text="Live").wait_for()
+        desk.answer(batch, bodies=bodies, slices=1, failed=frozenset({3}))
+        page.get_by_text("said 10").wait_for()
+        assert page.locator("tbody tr").first.inner_text().startswith("t10")
+        assert page.locator("tbody tr").count() == 10
+        assert page.locator("td .status.bad").count() == 1
+        look(page, "results-tail")
+        desk.answer(batch, bodies=bodies)
+        desk.assemble(batch)
+        page.get_by_text("It has ended").wait_for()
+        assert page.locator("tbody tr").count() == 30
+        assert page.evaluate("typeof window.x") == "undefined"
+
+
 def test_a_stranger_takes_nothing_away(url: str, texts: str, tenant_key: str) -> None:
     with reader(url, tenant_key) as stranger:
-        for path in ("results", "results/tail", "results/tail/stream", "results.jsonl", "results.csv", "results.parquet"):
+        for path in (
+            "results",
+            "results/tail",
+            "results/tail/stream",
+            "results.jsonl",
+            "results.csv",
+            "results.parquet",
+        ):
             assert stranger.get(f"/console/batches/{texts}/{path}").status_code == 404, path

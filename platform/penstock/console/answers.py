@@ -36,15 +36,14 @@ NO_ANSWER: Final = LineAnswer("")
 
 def read(body: str | bytes, cut: bool = False) -> LineAnswer:
     """What a response's body says; of one that nobody can read, the body itself."""
-    found = _parsed(body, cut)
-    if isinstance(found, dict):
-        try:
-            said = _said(found, cut)
-        except (LookupError, TypeError, AttributeError, ValueError):
-            said = None
-        if said is not None:
-            return said
-    return LineAnswer(body if isinstance(body, str) else body.decode("utf-8", "replace"))
+    return _known(_parsed(body, cut), cut) or LineAnswer(
+        body if isinstance(body, str) else body.decode("utf-8", "replace")
+    )
+
+
+def say(body: Any, cut: bool) -> LineAnswer:
+    """The same of a body that was parsed."""
+    return _known(body, cut) or LineAnswer(cell(body))
 
 
 def columns(answers: Iterable[LineAnswer]) -> tuple[str, ...]:
@@ -79,6 +78,15 @@ def _parsed(text: str | bytes, cut: bool) -> Any:
     try:
         return from_json(text, allow_partial="trailing-strings" if cut else False)
     except ValueError:
+        return None
+
+
+def _known(body: Any, cut: bool) -> LineAnswer | None:
+    if not isinstance(body, dict):
+        return None
+    try:
+        return _said(body, cut)
+    except (LookupError, TypeError, AttributeError, ValueError):
         return None
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.domain.accounts.access import Access
@@ -125,29 +126,27 @@ class GrantedApi:
             raise ApiProblem(status, json.loads(pieces)["error"], head)
         return ApiAnswer(status, head, bytes(pieces))
 
-    async def pieces(self, path: str, query: Query | None = None) -> AsyncIterator[bytes]:
+    async def pieces(self, path: str, query: Query | None = None) -> AsyncGenerator[bytes, None]:
         """The body of an answer to a GET as it comes, a few pieces ahead of who reads it; raises ApiProblem.
 
         Close it (`aclose`) to read no more of it: the API's side ends with it.
         """
-        ahead: asyncio.Queue[Message | None] = asyncio.Queue(_PIECES_AHEAD)
+        fill, ahead = anyio.create_memory_object_stream[Message](_PIECES_AHEAD)
         waiting = [{"type": "http.request", "body": b"", "more_body": False}]
+        scope = self._inner("GET", path, query, {})
+        scope.pop("penstock.head", None)
 
         async def receive() -> Message:
             return waiting.pop() if waiting else await asyncio.get_running_loop().create_future()
 
         async def answer() -> None:
-            try:
-                scope = self._inner("GET", path, query, {})
-                scope.pop("penstock.head", None)
-                await self._api(scope, receive, ahead.put)
-            finally:
-                await ahead.put(None)
+            with fill:
+                await self._api(scope, receive, fill.send)
 
         asking = asyncio.create_task(answer())
+        status, head, problem = 500, {}, bytearray()
         try:
-            status, head, problem = 500, {}, bytearray()
-            while (message := await ahead.get()) is not None:
+            async for message in ahead:
                 if message["type"] == "http.response.start":
                     status = message["status"]
                     head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
@@ -160,7 +159,9 @@ class GrantedApi:
                 raise ApiProblem(status, json.loads(problem)["error"], head)
         finally:
             asking.cancel()
-            with suppress(asyncio.CancelledError, Exception):
+            ahead.close()
+            fill.close()
+            with suppress(asyncio.CancelledError, anyio.BrokenResourceError):
                 await asking
 
     async def relay(self, method: str, path: str, send: Send, query: Query | None = None) -> None:
