@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.api import auth
@@ -13,7 +15,9 @@ from penstock.console import session
 from penstock.console.api_client import ApiClient
 from penstock.console.app import create_console
 from penstock.console.context import ConsoleContext
+from penstock.console.live_topics import LiveTopics
 from penstock.console.navigation import is_below
+from penstock.console.session_watch import SessionWatch
 from penstock.settings import Settings
 
 
@@ -23,9 +27,13 @@ def create_app(settings: Settings) -> ASGIApp:
 
     asked = ApiClient(api, auth.GRANTED)
 
+    @cache
     def context() -> ConsoleContext:
         here: Platform = api.state.platform
-        return ConsoleContext(here.db, here.settings, here.key_cache, here.limiter, here.key_uses, asked)
+        watch = SessionWatch(here.db, here.settings)
+        return ConsoleContext(
+            here.db, here.settings, here.key_cache, here.limiter, here.key_uses, asked, LiveTopics(), watch
+        )
 
     console = create_console(context) if settings.console else None
 

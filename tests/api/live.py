@@ -74,12 +74,12 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    """Serve the API with these settings; gives its address."""
+def serving(settings: Settings, port: int = 0) -> Iterator[str]:
+    """Serve the API with these settings, at a free port or this one; gives its address."""
     config = uvicorn.Config(
         create_app(settings),
         host="127.0.0.1",
-        port=0,
+        port=port,
         log_config=None,
         timeout_graceful_shutdown=5,
         **connection.options(settings),

@@ -6,14 +6,13 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from api.live import KEY, create, error, http, serving, upload
-from sqlalchemy import Engine, event
+from api.statements import looks
 
 from penstock.service.admin import keys
 from penstock.service.control import cancel
@@ -26,32 +25,6 @@ async def events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     async for line in answer.aiter_lines():
         if line.startswith("data: "):
             yield json.loads(line[6:])
-
-
-class Sent(list[str]):
-    """Statements; `four` of them are there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.four = threading.Event()
-
-
-@contextmanager
-def looks() -> Iterator[Sent]:
-    """What is sent to the database meanwhile about batches, by whoever it is; a process has ticks of its own, too."""
-    sent = Sent()
-
-    def note(*said: Any) -> None:
-        if "batches" in said[2]:
-            sent.append(said[2])
-            if len(sent) == 4:
-                sent.four.set()
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
 
 class Viewer:

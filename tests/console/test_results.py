@@ -161,7 +161,11 @@ def test_the_tail_shows_what_is_answered_as_it_comes_until_it_has_ended(
     batch = desk.validate(asked(*(f"t{n}" for n in range(1, 31))))
     bodies = {n: answer(f"said {n} {HOSTILE}") for n in range(1, 31)} | {7: answer("x" * 100_000)}
     with opened(chromium, url, key_of(desk)) as page:
-        page.goto(f"/console/batches/{batch}/results")
+        page.goto(f"/console/batches/{batch}/failed")
+        look(page, "failed-empty")
+        page.get_by_role("link", name="Results").click()
+        page.get_by_role("heading", name="Nothing is answered yet").wait_for()
+        look(page, "results-empty")
         page.get_by_role("link", name="As they come").click()
         page.get_by_text("Nothing is answered yet").wait_for()
         page.locator("[data-live-word]", has_text="Live").wait_for()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.domain.accounts.access import Access
@@ -24,6 +25,9 @@ _KEPT: Final = ("type", "asgi", "http_version", "scheme", "root_path", "client",
 """What an inner request has of the outer one; and all that is the platform's own."""
 
 _PIECES_AHEAD: Final = 2
+
+_ENDLESS: Final = "penstock.endless"
+"""In a request's scope: what ends an answer that goes on, when the process stops; the API adds to the same list."""
 
 Query = Mapping[str, str | int | None]
 
@@ -54,6 +58,27 @@ class ApiAnswer:
         return json.loads(self.body)
 
 
+class ApiEvents:
+    """The data of a stream's events, as they come, until the API or `end` ends it."""
+
+    def __init__(self, pieces: MemoryObjectReceiveStream[bytes], asked: asyncio.Task[None]) -> None:
+        self._pieces = pieces
+        self._asked = asked
+
+    def end(self) -> None:
+        """No event comes after this."""
+        self._asked.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        left = b""
+        async for piece in self._pieces:
+            *whole, left = (left + piece).split(b"\n\n")
+            for event in whole:
+                data = [line[6:] for line in event.split(b"\n") if line.startswith(b"data: ")]
+                if data:
+                    yield b"\n".join(data).decode()
+
+
 class ApiClient:
     """Asks one API; `granted` is the scope's key under which it reads who asks."""
 
@@ -63,6 +88,7 @@ class ApiClient:
 
     def of(self, scope: Scope, receive: Receive, access: Access) -> GrantedApi:
         """Asks for somebody while their request is served."""
+        scope.setdefault(_ENDLESS, [])
         return GrantedApi(self._api, {**scope, self._granted: access}, receive)
 
 
@@ -163,6 +189,52 @@ class GrantedApi:
             fill.close()
             with suppress(asyncio.CancelledError, anyio.BrokenResourceError):
                 await asking
+
+    @asynccontextmanager
+    async def events(self, path: str) -> AsyncIterator[ApiEvents]:
+        """A stream of server-sent events; raises ApiProblem. Whoever reads slowly has the latest, and no queue."""
+        fill, pieces = anyio.create_memory_object_stream[bytes](1)
+        begun: asyncio.Future[tuple[int, dict[str, str]]] = asyncio.get_running_loop().create_future()
+        refusal, left = bytearray(), asyncio.Event()
+        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Message:
+            if waiting:
+                return waiting.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+                begun.set_result((message["status"], head))
+            elif body := message.get("body", b""):
+                if begun.result()[0] >= 400:
+                    refusal.extend(body)
+                else:
+                    await fill.send(body)
+
+        async def ask() -> None:
+            async with fill:
+                await self._api(self._inner("GET", path, None, {}), receive, send)
+
+        asked = asyncio.create_task(ask())
+        try:
+            first: set[asyncio.Future[Any]] = {asked, begun}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                await asked  # it failed before it answered
+            status, head = begun.result()
+            if status >= 400:
+                await asked
+                raise ApiProblem(status, json.loads(refusal)["error"], head)
+            yield ApiEvents(pieces, asked)
+        finally:
+            left.set()
+            asked.cancel()
+            pieces.close()
+            with suppress(asyncio.CancelledError, anyio.BrokenResourceError):
+                await asked
 
     async def relay(self, method: str, path: str, send: Send, query: Query | None = None) -> None:
         """Let the API itself answer the browser's request, body, ranges and stream as they come."""

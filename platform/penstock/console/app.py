@@ -12,7 +12,18 @@ from penstock.console import assets, pages, session
 from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
-from penstock.console.routes import batch, batches, failed_lines, login, result_exports, results, tail
+from penstock.console.routes import (
+    batch,
+    batch_bulk,
+    batch_files,
+    batch_streams,
+    batches,
+    failed_lines,
+    login,
+    result_exports,
+    results,
+    tail,
+)  # fmt: skip
 from penstock.console.session import NotLoggedIn
 from penstock.domain.api_errors import PenstockError
 
@@ -21,7 +32,10 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     """Make the console; `context` is asked once requests come."""
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
-    for room in (assets, login, batches, batch, failed_lines, results, tail, result_exports):
+    for room in (
+        assets, login, batches, batch_streams, batch_bulk, batch, batch_files, failed_lines, results, tail,
+        result_exports,
+    ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (
         (NotLoggedIn, _to_login), (ApiProblem, _problem), (PenstockError, _problem),

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import time
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from markupsafe import Markup, escape
 
 from penstock.console import words
 
 Shape = dict[str, Any]
+ENDED: Final = ("completed", "failed", "expired", "cancelled")
+_ENDS: Final = tuple(f"{state}_at" for state in ENDED)
+_UNKNOWN: Final = {
+    "not_measured": "no worker has measured the speed of its model yet",
+    "no_worker": "no live worker serves its model",
+    "asleep": "its model is asleep, and its turn can't be foreseen",
+    "paused": "it is paused",
+}
+_HAPPENED: Final = {
+    "first_answer": "First answer",
+    "retried": "Lines of it were asked again",
+    "batch.paused": "Paused",
+    "batch.resumed": "Resumed",
+    "batch.updated": "Changed",
+    "batch.cancelled": "Cancel was asked for",
+}
 
 
 def shown_status(batch: Shape) -> str:
@@ -59,5 +75,45 @@ def total_cost(cost: dict[str, Any] | None) -> str:
 
 def elapsed(batch: Shape) -> float:
     """Seconds since it was made, until it ended."""
-    ended = (batch[name] for name in ("completed_at", "failed_at", "expired_at", "cancelled_at"))
-    return float(next((at for at in ended if at is not None), time.time()) - batch["created_at"])
+    at = ended_at(batch)
+    return float((time.time() if at is None else at) - batch["created_at"])
+
+
+def ended_at(batch: Shape) -> int | None:
+    """When it ended, in Unix seconds; None if it has not."""
+    return next((batch[name] for name in _ENDS if batch[name] is not None), None)
+
+
+def has_ended(batch: Shape) -> bool:
+    """Whether nothing of it changes any more."""
+    return batch["status"] in ENDED
+
+
+def why_unknown(batch: Shape) -> str | None:
+    """Why nobody can say when it will be done; None if somebody can, or it is not asked."""
+    reason = (batch["expected"] or {}).get("reason")
+    return _UNKNOWN.get(str(reason)) if reason else None
+
+
+def mean_rate(batch: Shape) -> float | None:
+    """Lines a second from the first claim to the end, of one that has ended."""
+    end, began = ended_at(batch), batch["in_progress_at"]
+    if end is None or began is None:
+        return None
+    return float(batch["request_counts"]["completed"] / max(1, end - began))
+
+
+def happened(entry: Shape) -> str:
+    """An entry of its timeline as a few words: `validating → in progress`, `Webhook batch.completed: delivered`."""
+    what, more = entry["event"], entry["details"]
+    if what == "state":
+        before, after = (str(more.get(name) or "").replace("_", " ") for name in ("from", "to"))
+        return f"{before} → {after}" if before else after.capitalize()
+    if what == "webhook":
+        tries = more.get("attempts")
+        return f"Webhook {more.get('type')}: {more.get('status')}" + (
+            f", {tries} attempts" if tries not in (None, 1) else ""
+        )
+    told = ", ".join(f"{name} {value}" for name, value in more.items() if value is not None and what != "retried")
+    words = _HAPPENED.get(what, str(what))
+    return f"{words}: {told}" if told else words

@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from penstock.console.api_client import ApiClient
+from penstock.console.live_topics import LiveTopics
+from penstock.console.session_watch import SessionWatch
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.key_uses import KeyUses
 from penstock.service.core.transaction import AsyncDatabase
@@ -26,6 +28,8 @@ class ConsoleContext:
     limiter: Limiter
     key_uses: KeyUses
     api: ApiClient
+    topics: LiveTopics
+    session_watch: SessionWatch
 
 
 async def _context(request: Request) -> ConsoleContext:

@@ -15,6 +15,8 @@ from penstock.console.session import Visitor
 
 _FILTERS: Final = (
     batch_words.shown_status, batch_words.left, batch_words.expected_short, batch_words.total_cost,
+    batch_words.elapsed, batch_words.verdict, batch_words.ended_at, batch_words.has_ended, batch_words.why_unknown,
+    batch_words.mean_rate, batch_words.happened,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
     words.visible, words.excerpt,
 )  # fmt: skip

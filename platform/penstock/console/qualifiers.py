@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
 
@@ -29,3 +29,12 @@ def read(asked: str, known: Iterable[str]) -> dict[str, str]:
             shown = ", ".join(f"{METADATA}KEY:" if one == METADATA.removesuffix(".") else f"{one}:" for one in names)
             raise BadRequest(f"'{part[:60]}' is no qualifier; there are {shown}.", param="q")
     return found
+
+
+def as_filter(query: Mapping[str, str]) -> dict[str, Any]:
+    """The same as a bulk action's `filter`."""
+    pairs = {name[9:-1]: value for name, value in query.items() if name.startswith("metadata[")}
+    chosen: dict[str, Any] = {name: value for name, value in query.items() if not name.startswith("metadata[")}
+    if "status" in chosen:
+        chosen["status"] = chosen["status"].split(",")
+    return chosen | ({"metadata": pairs} if pairs else {})

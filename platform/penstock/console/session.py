@@ -77,9 +77,17 @@ def visitor_of(request: Request) -> Visitor | None:
 
 
 async def _visitor(request: Request, context: Context) -> Visitor:
+    return await _seen(request, context, asks=True)
+
+
+async def _onlooker(request: Request, context: Context) -> Visitor:
+    return await _seen(request, context, asks=False)
+
+
+async def _seen(request: Request, context: Context, *, asks: bool) -> Visitor:
     token = token_of(request)
     try:
-        access = await context.db.autocommit(sessions.access_of, token, context.settings, asks=True)
+        access = await context.db.autocommit(sessions.access_of, token, context.settings, asks=asks)
     except Unauthorized:
         _remembered.pop(token, None)
         raise NotLoggedIn from None
@@ -100,6 +108,9 @@ async def _operator(visitor: Annotated[Visitor, Depends(_visitor)]) -> Visitor:
 
 LoggedIn = Annotated[Visitor, Depends(_visitor)]
 """Whoever has a session that is valid at this moment."""
+
+LookingOn = Annotated[Visitor, Depends(_onlooker)]
+"""The same, of a page that goes on by itself: that asks nothing, so the session may become idle meanwhile."""
 
 LoggedInOperator = Annotated[Visitor, Depends(_operator)]
 """The same, of an operator's key."""

@@ -291,7 +291,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "cancelling_at": time(one.cancelling_at),
         "cancelled_at": time(one.cancelled_at),
         "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
-        "usage": _usage(one.usage),
+        "usage": usage(one.usage),
         "cost": cost(one.cost, one.currency),
         "metadata": one.metadata or None,
         "lane": str(one.lane),
@@ -326,15 +326,16 @@ def _webhook(one: Endpoint, secret: str | None) -> WebhookShape:
     return WebhookShape(id=one.id, url=one.url, events=list(one.event_types), secret=secret)
 
 
-def _usage(usage: Usage) -> UsageShape:
+def usage(one: Usage) -> UsageShape:
+    """Tokens as they are told."""
     return UsageShape(
-        input_tokens=usage.input_tokens,
-        input_tokens_details=InputDetails(cached_tokens=usage.cached_tokens),
-        output_tokens=usage.output_tokens,
+        input_tokens=one.input_tokens,
+        input_tokens_details=InputDetails(cached_tokens=one.cached_tokens),
+        output_tokens=one.output_tokens,
         output_tokens_details=OutputDetails(
-            reasoning_tokens=usage.reasoning_tokens, reused_tokens=usage.reused_output_tokens
+            reasoning_tokens=one.reasoning_tokens, reused_tokens=one.reused_output_tokens
         ),
-        total_tokens=usage.total_tokens,
+        total_tokens=one.total_tokens,
     )
 
 

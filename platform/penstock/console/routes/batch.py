@@ -1,58 +1,140 @@
-"""`/console/batches/{id}` and `/console/jobs/{id}`: one of them, whole."""
+"""`/console/batches/{id}` and `/console/jobs/{id}`: one of them, whole, and what can be done to it."""
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from fastapi import APIRouter, Request, Response
 
-from penstock.console import batch_words, pages
-from penstock.console.forms import Sent
+from penstock.console import batch_live, pages
+from penstock.console.api_client import ApiProblem
+from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
-from penstock.console.routes.batches import BATCHES, JOBS, Noun
+from penstock.console.nouns import Named, Noun
+from penstock.console.routes.batches import Live
 from penstock.console.session import LoggedIn, Visitor
+from penstock.domain.api_errors import BadRequest
 
 router = APIRouter(prefix=BASE)
 
-_NOTICES = {
+_NOTICES: Final = {
     "paused": "Paused: nothing more of it is started.",
     "resumed": "It goes on.",
     "cancelled": "It is being cancelled: what is answered is kept.",
-    "changed": "Changed.",
+    "changed": "Changed: in force within one slice.",
+    "retried": "This is the retry: the failed lines are asked again here.",
 }
 
 
 @router.get("/batches/{id}")
-async def batch(request: Request, visitor: LoggedIn, id: str) -> Response:
-    """One batch."""
-    return await _shown(request, visitor, BATCHES, id)
-
-
 @router.get("/jobs/{id}")
-async def job(request: Request, visitor: LoggedIn, id: str) -> Response:
-    """One job."""
-    return await _shown(request, visitor, JOBS, id)
+async def one(request: Request, visitor: LoggedIn, noun: Named, id: str, live: Live = "on") -> Response:
+    """One batch or job."""
+    return await _shown(request, visitor, noun, id, live=live != "off")
 
 
-@router.post("/batches/{id}/{act}")
-async def act_on_batch(request: Request, visitor: LoggedIn, id: str, act: str, form: Sent) -> Response:
-    """Pause, resume, change or cancel a batch."""
-    return await _done(request, visitor, BATCHES, id, act)
+@router.post("/batches/{id}/pause")
+@router.post("/jobs/{id}/pause")
+async def pause(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Start nothing more of it."""
+    return await _done(request, visitor, noun, id, "pause", "paused")
 
 
-@router.post("/jobs/{id}/{act}")
-async def act_on_job(request: Request, visitor: LoggedIn, id: str, act: str, form: Sent) -> Response:
-    """Pause, resume, change or cancel a job."""
-    return await _done(request, visitor, JOBS, id, act)
+@router.post("/batches/{id}/resume")
+@router.post("/jobs/{id}/resume")
+async def resume(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Let it go on."""
+    return await _done(request, visitor, noun, id, "resume", "resumed")
 
 
-_ACTS = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
+@router.post("/batches/{id}/cancel")
+@router.post("/jobs/{id}/cancel")
+async def cancel(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Stop it; what is answered is kept."""
+    return await _done(request, visitor, noun, id, "cancel", "cancelled")
 
 
-async def _shown(request: Request, visitor: Visitor, noun: Noun, id: str) -> Response:
-    one = await visitor.api.get(f"/v1{noun.path}/{id}")
-    values = {"noun": noun, "batch": one, "notices": _NOTICES, "verdict": batch_words.verdict(one)}
-    return pages.page(request, visitor, "batch.html", **values)
+@router.post("/batches/{id}/change")
+@router.post("/jobs/{id}/change")
+async def change(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Another lane, window or metadata."""
+    try:
+        await visitor.api.patch(f"/v1{noun.path}/{id}", _changes(form))
+    except (BadRequest, ApiProblem) as error:
+        if error.status not in (400, 409):
+            raise
+        typed = {name: form[name] for name in ("lane", "window", "metadata")}
+        return await _shown(request, visitor, noun, id, error.status, typed=typed, problem=error.message)
+    return pages.redirect(request, f"{noun.path}/{id}?done=changed")
 
 
-async def _done(request: Request, visitor: Visitor, noun: Noun, id: str, act: str) -> Response:
+@router.post("/batches/{id}/retry")
+@router.post("/jobs/{id}/retry")
+async def retry(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Ask its failed lines again, once for a page that was shown."""
+    headers = {"idempotency-key": f"console-{form['once']}"} if form["once"].isalnum() else None
+    made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", None, headers)
+    return pages.redirect(request, f"{noun.path}/{made['id']}?done=retried")
+
+
+@router.post("/batches/{id}/delete")
+@router.post("/jobs/{id}/delete")
+async def delete(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Delete it with its results."""
+    await visitor.api.delete(f"/v1{noun.path}/{id}")
+    return pages.redirect(request, f"{noun.path}?done=deleted")
+
+
+async def _done(request: Request, visitor: Visitor, noun: Noun, id: str, act: str, notice: str) -> Response:
     await visitor.api.post(f"/v1{noun.path}/{id}/{act}")
-    return pages.redirect(request, f"{noun.path}/{id}?done={_ACTS[act]}")
+    return pages.redirect(request, f"{noun.path}/{id}?done={notice}")
+
+
+async def _shown(
+    request: Request,
+    visitor: Visitor,
+    noun: Noun,
+    id: str,
+    status: int = 200,
+    *,
+    live: bool = True,
+    typed: dict[str, str] | None = None,
+    problem: str | None = None,
+) -> Response:
+    values = await batch_live.found(visitor, noun, id)
+    more: dict[str, Any] = {
+        "notices": _NOTICES,
+        "live": live,
+        "typed": typed or _terms(values["batch"]),
+        "problem": problem,
+        "server": str(request.base_url).rstrip("/"),
+    }
+    return pages.page(request, visitor, "batch.html", status, **values, **more)
+
+
+def _terms(batch: dict[str, Any]) -> dict[str, str]:
+    """Its terms as the form has them."""
+    pairs = "\n".join(f"{key}={value}" for key, value in (batch["metadata"] or {}).items())
+    return {"lane": batch["lane"], "window": "", "metadata": pairs}
+
+
+def _changes(form: SentForm) -> dict[str, Any]:
+    """What the API is asked to change; raises BadRequest."""
+    asked: dict[str, Any] = {"metadata": _pairs(form["metadata"])} if "metadata" in form else {}
+    if form["lane"]:
+        asked["lane"] = form["lane"]
+    if form["window"]:
+        asked["completion_window"] = form["window"]
+    return asked
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        key, equals, value = line.partition("=")
+        if not equals or not key.strip():
+            raise BadRequest(
+                f"Metadata is written as key=value, one a line; this is not: '{line[:60]}'.", param="metadata"
+            )
+        pairs[key.strip()] = value.strip()
+    return pairs

@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import pages, qualifiers
+from penstock.console import batch_rows, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.navigation import BASE
+from penstock.console.nouns import BATCHES, JOBS, Named, Noun
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 
+__all__ = ["BATCHES", "JOBS", "Noun", "router"]
+
 router = APIRouter(prefix=BASE)
 
-_QUALIFIERS: Final = ("status", "lane", "model", "meta")
-_SAMPLE_LINES: Final = 10
-_EMPTY: Final[dict[str, Any]] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
-
-
-@dataclass(frozen=True)
-class Noun:
-    """Batches and jobs are alike but for their names."""
-
-    one: str
-    plural: str
-    path: str
-
-
-BATCHES: Final = Noun("Batch", "Batches", "/batches")
-JOBS: Final = Noun("Job", "Jobs", "/jobs")
+_SAMPLE_LINES = 10
+_NOTICES = {"deleted": "Deleted, with its results."}
 
 Asked = Annotated[str, Query(max_length=500)]
 After = Annotated[str | None, Query(max_length=100)]
+Live = Annotated[str, Query(max_length=10)]
 
 
 @router.get("/batches")
-async def batches(request: Request, visitor: LoggedIn, q: Asked = "", after: After = None) -> Response:
-    """Batches of the visitor's tenant."""
-    return await _listed(request, visitor, BATCHES, q, after)
-
-
 @router.get("/jobs")
-async def jobs(request: Request, visitor: LoggedIn, q: Asked = "", after: After = None) -> Response:
-    """Jobs of the visitor's tenant."""
-    return await _listed(request, visitor, JOBS, q, after)
+async def listed(
+    request: Request, visitor: LoggedIn, noun: Named, q: Asked = "", after: After = None, live: Live = "on"
+) -> Response:
+    """Batches or jobs of the visitor's tenant."""
+    problem, status = None, 200
+    try:
+        values = await batch_rows.found(visitor, noun, q, after)
+    except (BadRequest, ApiProblem) as error:
+        if isinstance(error, ApiProblem) and error.status != 400:
+            raise
+        problem, status = error.message, error.status
+        values = batch_rows.shown(noun, q, after, batch_rows.EMPTY, await batch_rows.totals(visitor, noun))
+    model = await _a_model(visitor) if not values["list"]["data"] else None
+    return pages.page(
+        request,
+        visitor,
+        "batches.html",
+        status,
+        **values,
+        notices=_NOTICES,
+        problem=problem,
+        live=live != "off",
+        server=str(request.base_url).rstrip("/"),
+        model=model,
+    )
 
 
 @router.post("/jobs/sample")
@@ -68,29 +73,6 @@ async def sample(request: Request, visitor: LoggedIn) -> Response:
         },
     )
     return pages.redirect(request, f"/jobs/{made['id']}")
-
-
-async def _listed(request: Request, visitor: Visitor, noun: Noun, asked: str, after: str | None) -> Response:
-    problem, status, found = None, 200, _EMPTY
-    try:
-        query: dict[str, Any] = dict(qualifiers.read(asked, _QUALIFIERS))
-        found = await visitor.api.get(f"/v1{noun.path}", query | {"after": after, "limit": 25})
-    except (BadRequest, ApiProblem) as error:
-        problem, status = error.message, error.status
-    model = await _a_model(visitor) if not found["data"] else None
-    kept = {"q": asked} if asked else {}
-    values = {
-        "noun": noun,
-        "list": found,
-        "asked": asked,
-        "problem": problem,
-        "is_first": after is None,
-        "first_query": f"?{urlencode(kept)}" if kept else "",
-        "next": f"?{urlencode(kept | {'after': found['last_id'] or ''})}",
-        "server": str(request.base_url).rstrip("/"),
-        "model": model,
-    }
-    return pages.page(request, visitor, "batches.html", status, **values)
 
 
 async def _a_model(visitor: Visitor) -> str | None:

@@ -9,19 +9,19 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from penstock.console import answers, line_forms, pages
+from penstock.console import answers, batch_words, line_forms, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.forms import Sent, SentForm
 from penstock.console.line_forms import NO_CHANGES, LineChanges
 from penstock.console.navigation import BASE
-from penstock.console.routes.batches import BATCHES, JOBS, After, Noun
+from penstock.console.nouns import Named, Noun
+from penstock.console.routes.batches import After
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 
 router = APIRouter(prefix=BASE)
 
 _PAGE: Final = 40
-_ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _OTHER: Final = "other"
 """The group of all codes that are in none of the others: the API has no filter for it."""
 _NO_LINES: Final[dict[str, Any]] = {"data": [], "has_more": False, "next_after": None}
@@ -30,55 +30,48 @@ Group = Annotated[str, Query(max_length=110)]
 
 
 @router.get("/batches/{id}/failed")
-async def failed_of_batch(request: Request, visitor: LoggedIn, id: str) -> Response:
-    """How a batch's lines failed."""
-    return await _groups(request, visitor, BATCHES, id)
-
-
 @router.get("/jobs/{id}/failed")
-async def failed_of_job(request: Request, visitor: LoggedIn, id: str) -> Response:
-    """How a job's lines failed."""
-    return await _groups(request, visitor, JOBS, id)
+async def groups(request: Request, visitor: LoggedIn, noun: Named, id: str) -> Response:
+    """How lines failed."""
+    return await _groups(request, visitor, noun, id)
 
 
 @router.get("/batches/{id}/failed/lines")
-async def failed_lines_of_batch(
-    request: Request, visitor: LoggedIn, id: str, group: Group = "", after: After = None
-) -> Response:
-    """A batch's failed lines, all or those of a group."""
-    return await _lines(request, visitor, BATCHES, id, group, after)
-
-
 @router.get("/jobs/{id}/failed/lines")
-async def failed_lines_of_job(
-    request: Request, visitor: LoggedIn, id: str, group: Group = "", after: After = None
+async def lines(
+    request: Request, visitor: LoggedIn, noun: Named, id: str, group: Group = "", after: After = None
 ) -> Response:
-    """A job's failed lines, all or those of a group."""
-    return await _lines(request, visitor, JOBS, id, group, after)
+    """Failed lines, all or those of a group."""
+    return await _lines(request, visitor, noun, id, group, after)
 
 
 @router.get("/batches/{id}/lines/{number}")
-async def line_of_batch(request: Request, visitor: LoggedIn, id: str, number: int) -> Response:
-    """One line: what was asked beside what came back."""
-    return await _line(request, visitor, BATCHES, id, number)
-
-
 @router.get("/jobs/{id}/lines/{number}")
-async def line_of_job(request: Request, visitor: LoggedIn, id: str, number: int) -> Response:
+async def line(request: Request, visitor: LoggedIn, noun: Named, id: str, number: int) -> Response:
     """One line: what was asked beside what came back."""
-    return await _line(request, visitor, JOBS, id, number)
+    return await _line(request, visitor, noun, id, number)
 
 
 @router.post("/batches/{id}/failed/retry")
-async def retry_batch_lines(request: Request, visitor: LoggedIn, id: str, form: Sent) -> Response:
-    """Ask lines of a batch again, as a batch of their own."""
-    return await _retried(request, visitor, BATCHES, id, form)
-
-
 @router.post("/jobs/{id}/failed/retry")
-async def retry_job_lines(request: Request, visitor: LoggedIn, id: str, form: Sent) -> Response:
-    """Ask lines of a job again, as a job of its own."""
-    return await _retried(request, visitor, JOBS, id, form)
+async def retry(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
+    """Ask lines again, as a batch or job of their own.
+
+    It has its page then; else the page that the form is on comes again, with what was typed and what is wrong.
+    """
+    changes = line_forms.changes_of(form)
+    try:
+        body = {"lines": line_forms.asked_lines(form), **changes.asked()}
+        once = {"idempotency-key": form["once"]} if form["once"] else {}
+        made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", body, headers=once)
+    except (BadRequest, ApiProblem) as error:
+        tried = {"problem": error.message, "status": error.status, "changes": changes, "ticked": _ticked(form)}
+        if form["page"] == "lines":
+            return await _lines(request, visitor, noun, id, form["of"], form["after"] or None, **tried)
+        if form["page"].isdecimal():
+            return await _line(request, visitor, noun, id, int(form["page"]), **tried)
+        return await _groups(request, visitor, noun, id, **tried)
+    return pages.redirect(request, f"{noun.path}/{made['id']}?done=retried")
 
 
 async def _groups(request: Request, visitor: Visitor, noun: Noun, id: str, **tried: Any) -> Response:
@@ -129,23 +122,6 @@ def _side(text: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"text": answers.laid_out(text["text"], text["cut"]), "cut": text["cut"]}
 
 
-async def _retried(request: Request, visitor: Visitor, noun: Noun, id: str, form: SentForm) -> Response:
-    """The new one's page; or again the page that the form is on, with what was typed and what is wrong."""
-    changes = line_forms.changes_of(form)
-    try:
-        body = {"lines": line_forms.asked_lines(form), **changes.asked()}
-        once = {"idempotency-key": form["once"]} if form["once"] else {}
-        made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", body, headers=once)
-    except (BadRequest, ApiProblem) as error:
-        tried = {"problem": error.message, "status": error.status, "changes": changes, "ticked": _ticked(form)}
-        if form["page"] == "lines":
-            return await _lines(request, visitor, noun, id, form["of"], form["after"] or None, **tried)
-        if form["page"].isdecimal():
-            return await _line(request, visitor, noun, id, int(form["page"]), **tried)
-        return await _groups(request, visitor, noun, id, **tried)
-    return pages.redirect(request, f"{noun.path}/{made['id']}?done=retried")
-
-
 def _ticked(form: SentForm) -> frozenset[str]:
     return frozenset([*form.all("group"), *form.all("line")])
 
@@ -160,7 +136,7 @@ def _filter(group: str) -> dict[str, str | None]:
 async def _frame(visitor: Visitor, noun: Noun, id: str) -> dict[str, Any]:
     """What each of these pages has."""
     batch = await visitor.api.get(f"/v1{noun.path}/{id}")
-    may_retry = visitor.writes and batch["status"] in _ENDED
+    may_retry = visitor.writes and batch_words.has_ended(batch)
     models = (await visitor.api.get("/v1/models"))["data"] if may_retry else []
     return {"noun": noun, "batch": batch, "may_retry": may_retry, "models": [one["id"] for one in models]}
 

@@ -10,12 +10,12 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from penstock.console import exports
 from penstock.console.context import ConsoleContext, Context
 from penstock.console.navigation import BASE
-from penstock.console.routes.batches import BATCHES, JOBS, Noun
+from penstock.console.nouns import Named
+from penstock.console.routes.batch_files import RelayedFile
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import NotFound, Unavailable
 
@@ -30,33 +30,10 @@ class _JobResults(msgspec.Struct):
     results: list[msgspec.Raw] | None = None
 
 
-class _Relayed(Response):
-    """What the API answers to the browser's request, as it is."""
-
-    def __init__(self, visitor: Visitor, path: str) -> None:
-        super().__init__()
-        self._visitor = visitor
-        self._path = path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._visitor.api.relay("GET", self._path, send)
-
-
 @router.get("/batches/{id}/results.{form}")
-async def export_of_batch(request: Request, visitor: LoggedIn, context: Context, id: str, form: str) -> Response:
-    """A batch's answers as a file."""
-    return await _export(request, visitor, context, BATCHES, id, form)
-
-
 @router.get("/jobs/{id}/results.{form}")
-async def export_of_job(request: Request, visitor: LoggedIn, context: Context, id: str, form: str) -> Response:
-    """A job's answers as a file."""
-    return await _export(request, visitor, context, JOBS, id, form)
-
-
-async def _export(
-    request: Request, visitor: Visitor, context: ConsoleContext, noun: Noun, id: str, form: str
-) -> Response:
+async def export(request: Request, visitor: LoggedIn, context: Context, noun: Named, id: str, form: str) -> Response:
+    """Answers as a file."""
     batch = await visitor.api.get(f"/v1{noun.path}/{id}")
     file = batch["output_file_id"]
     if file is None and not batch.get("results"):
@@ -65,7 +42,7 @@ async def _export(
         await visitor.api.get(f"/v1/files/{file}")  # it may be gone
     if form == "jsonl":
         if file is not None:
-            return _Relayed(visitor, f"/v1/files/{file}/content")
+            return RelayedFile(visitor, f"/v1/files/{file}/content")
         return StreamingResponse(_of_job(visitor, id), headers=_named(id, form), media_type="application/jsonl")
     pieces = visitor.api.pieces(f"/v1/files/{file}/content") if file is not None else _of_job(visitor, id)
     if form == "csv":

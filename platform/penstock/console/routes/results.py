@@ -7,40 +7,33 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import answers, exports, pages
+from penstock.console import answers, batch_words, exports, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.navigation import BASE
-from penstock.console.routes.batches import BATCHES, JOBS, After, Noun
-from penstock.console.session import LoggedIn, Visitor
+from penstock.console.nouns import Named
+from penstock.console.routes.batches import After
+from penstock.console.session import LoggedIn
 
 router = APIRouter(prefix=BASE)
 
 _PAGE: Final = 25
-_ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 Wanted = Annotated[str, Query(max_length=512)]
 View = Literal["", "raw"]
 
 
 @router.get("/batches/{id}/results")
-async def results_of_batch(
-    request: Request, visitor: LoggedIn, id: str, custom_id: Wanted = "", after: After = None, view: View = ""
-) -> Response:
-    """A batch's answers, a page of them."""
-    return await _results(request, visitor, BATCHES, id, custom_id, after, view)
-
-
 @router.get("/jobs/{id}/results")
-async def results_of_job(
-    request: Request, visitor: LoggedIn, id: str, custom_id: Wanted = "", after: After = None, view: View = ""
+async def results(
+    request: Request,
+    visitor: LoggedIn,
+    noun: Named,
+    id: str,
+    custom_id: Wanted = "",
+    after: After = None,
+    view: View = "",
 ) -> Response:
-    """A job's answers, a page of them."""
-    return await _results(request, visitor, JOBS, id, custom_id, after, view)
-
-
-async def _results(
-    request: Request, visitor: Visitor, noun: Noun, id: str, custom_id: str, after: str | None, view: str
-) -> Response:
+    """Answers, a page of them."""
     batch = await visitor.api.get(f"/v1{noun.path}/{id}")
     problem, status = None, 200
     found: dict[str, Any] = {"data": [], "has_more": False, "next_after": None}
@@ -70,7 +63,7 @@ async def _results(
         "first": f"?{urlencode(kept)}" if kept else "",
         "next": f"?{urlencode(kept | {'after': found['next_after'] or ''})}",
         "other_view": f"?{urlencode(_without_view(kept, view) | ({'after': after} if after else {}))}",
-        "ended": batch["status"] in _ENDED,
+        "ended": batch_words.has_ended(batch),
         "has_file": batch["output_file_id"] is not None or bool(batch.get("results")),
         "has_parquet": exports.has_parquet(),
     }

@@ -7,6 +7,7 @@ ended or whose tenant was closed ends its sessions with it.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -43,6 +44,13 @@ def access_of(tx: Transaction, token: str, settings: SweepSettings, *, asks: boo
     if access is None:
         raise Unauthorized
     return access
+
+
+def valid(tx: Transaction, tokens: Iterable[str], settings: SweepSettings) -> set[str]:
+    """Those of which a session is valid at this moment; none becomes less idle by it."""
+    by_hash = {api_keys.hash_of(token): token for token in tokens}
+    idle = timedelta(seconds=settings.session_idle_seconds)
+    return {by_hash[hash] for hash in sessions.valid(tx.conn, list(by_hash), idle=idle)}
 
 
 def end(tx: Transaction, token: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, text
@@ -12,6 +13,12 @@ _OPEN = text("""
         delete from sessions where hash = any(array(
             select hash from sessions where key = :key order by opened_at desc, hash offset :others)))
     insert into sessions (hash, key) values (:hash, :key)""")
+_VALID = text("""
+    -- As an access is looked up, of many at once.
+    select s.hash from sessions s join api_keys k on k.id = s.key join tenants t on t.id = k.tenant
+    where s.hash = any(cast(:hashes as bytea[])) and s.seen_at > clock_timestamp() - :idle
+      and k.revoked_at is null and t.closed_at is null
+      and (k.expires_at is null or k.expires_at > clock_timestamp())""")
 _END = text("delete from sessions where hash = :hash")
 _DELETE_IDLE = text("""
     delete from sessions where hash = any(array(
@@ -22,6 +29,11 @@ _DELETE_IDLE = text("""
 def insert(conn: Connection, hash: bytes, key: str, *, most: int) -> None:
     """Add a key's session; of a key there are at most so many, and the oldest go."""
     conn.execute(_OPEN, {"hash": hash, "key": key, "others": most - 1})
+
+
+def valid(conn: Connection, hashes: Sequence[bytes], *, idle: timedelta) -> set[bytes]:
+    """Those of these sessions that are valid at this moment, with their keys. For the platform's own work."""
+    return {bytes(row.hash) for row in conn.execute(_VALID, {"hashes": list(hashes), "idle": idle})}
 
 
 def end(conn: Connection, hash: bytes) -> None:
