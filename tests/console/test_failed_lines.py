@@ -141,7 +141,7 @@ def test_a_line_shows_its_request_beside_its_response(acme: httpx.Client, failed
 
 def test_while_it_runs_lines_are_shown_and_none_is_asked_again(url: str, acme: httpx.Client, desk: Desk) -> None:
     batch = desk.validate(asked("one", "two"))
-    assert "No line failed" in acme.get(f"/console/batches/{batch}/failed").text
+    assert "No line has failed so far" in acme.get(f"/console/batches/{batch}/failed").text
     desk.world.cancel(batch)
     desk.assemble(batch)
     page = acme.get(f"/console/batches/{batch}/failed").text
@@ -151,7 +151,7 @@ def test_while_it_runs_lines_are_shown_and_none_is_asked_again(url: str, acme: h
     asks = {"model": "tiny", "requests": [{"custom_id": one, "body": chat()} for one in "ab"]}
     with http(url, key_of(desk)) as client:
         job = client.post("/v1/jobs", json=asks).json()["id"]
-    assert "No line failed" in acme.get(f"/console/jobs/{job}/failed").text
+    assert "No line has failed so far" in acme.get(f"/console/jobs/{job}/failed").text
     line = acme.get(f"/console/jobs/{job}/lines/2").text
     assert "It has not been answered yet" in line
     desk.world.cancel(job, "job")

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from penstock.console import answers, batch_words, line_forms, pages
+from penstock.console import answers, batch_words, line_forms, pages, words
 from penstock.console.api_client import ApiProblem
 from penstock.console.forms import Sent, SentForm
 from penstock.console.line_forms import NO_CHANGES, LineChanges
@@ -22,6 +22,8 @@ from penstock.domain.api_errors import BadRequest
 router = APIRouter(prefix=BASE)
 
 _PAGE: Final = 40
+_SIDE_BYTES: Final = 60_000
+"""Of a page, for a request or a response."""
 _OTHER: Final = "other"
 """The group of all codes that are in none of the others: the API has no filter for it."""
 _NO_LINES: Final[dict[str, Any]] = {"data": [], "has_more": False, "next_after": None}
@@ -117,9 +119,12 @@ async def _line(request: Request, visitor: Visitor, noun: Noun, id: str, number:
 
 
 def _side(text: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A request or response as it is shown; `cut` if something of it is not."""
     if text is None:
         return None
-    return {"text": answers.laid_out(text["text"], text["cut"]), "cut": text["cut"]}
+    laid_out = answers.laid_out(text["text"], text["cut"])
+    shown = words.excerpt(laid_out, _SIDE_BYTES)
+    return {"text": shown, "cut": text["cut"] or shown != words.visible(laid_out)}
 
 
 def _ticked(form: SentForm) -> frozenset[str]:
