@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines bench-viewers
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -116,6 +116,9 @@ bench-lanes: install ## Measure waiting calls beside a batch on the real vLLM (A
 
 bench-idle: install ## Measure what 1,000 idle streams cost one API process, on the simulated engine (ARGS="--streams 2000")
 	@PYTHONPATH=tests $(BIN)/python tests/bench/idle_streams.py $(ARGS)
+
+bench-viewers: install ## What 20 people who watch a batch in the console cost waiting calls, on the simulated engine (ARGS="--viewers 200")
+	@PYTHONPATH=tests $(BIN)/python -m bench.viewers $(ARGS)
 
 bench-order: install ## Missed deadlines of the order of work against first come, first served, simulated (ARGS="--trace FILE")
 	@PYTHONPATH=tests $(BIN)/python -m bench.order $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 from api.live import create, upload
@@ -17,10 +19,11 @@ TENANT = "team-a"
 
 
 @pytest.fixture(scope="module")
-def client(url: str, db: Database, tenant_key: str) -> httpx.Client:
+def client(url: str, db: Database, tenant_key: str) -> Iterator[httpx.Client]:
     """The API, as the tenant whose pages are looked at."""
     db.run(models.add, "tiny")
-    return http(url, tenant_key)
+    with http(url, tenant_key) as one:
+        yield one
 
 
 def hold(page: Page, name: str) -> None:
