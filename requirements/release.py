@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
+STATIC = ROOT / "platform" / "penstock" / "console" / "static"
 PACKAGES = ROOT / ".venv" / "lib" / "python3.11" / "site-packages"
 
 
@@ -78,6 +79,8 @@ def attempt(package: Path, version: str) -> None:
         revisions = sorted(file.stem for file in (ROOT / "migrations" / "versions").glob("*.py"))
         if found != [version, str(len(revisions)), "typed"]:
             fail(f"installed are version, migrations and py.typed {found}; {len(revisions)} migrations were expected.")
+        pages = run([str(python), "-I", "-c", _OPEN_CONSOLE], home).strip()
+        say(f"opened {pages}")
         penstock = str(home / "venv" / "bin" / "penstock")
         for command in ([penstock, "--help"], [penstock, "migrate", "--help"],
                         [str(python), "-m", "penstock_worker", "--help"]):  # fmt: skip
@@ -98,6 +101,26 @@ config = Config()
 config.set_main_option("script_location", str(_scripts()))
 typed = all((Path(one.__file__).parent / "py.typed").is_file() for one in (penstock, penstock_worker))
 print(version("penstock"), len(list(ScriptDirectory.from_config(config).walk_revisions())), "typed" if typed else "-")
+"""
+
+# The console's first page, as a browser gets it, and each asset that the source tree has.
+_OPEN_CONSOLE = f"""
+import asyncio, httpx
+from penstock.console import assets
+from penstock.console.app import create_console
+
+async def main():
+    app = create_console(lambda: None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        page = await client.get("/console/login")
+        assert page.status_code == 200 and "API key" in page.text, page.text
+        wanted = {sorted(file.name for file in STATIC.rglob("*") if file.suffix in (".css", ".js", ".svg"))!r}
+        for file in wanted:
+            found = await client.get(assets.path_of(file))
+            assert found.status_code == 200 and found.content, file
+        print(f"/console/login and {{len(wanted)}} assets")
+
+asyncio.run(main())
 """
 
 

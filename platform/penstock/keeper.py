@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,7 +20,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.work.holder import Holder
 from penstock.failpoint import arm, failpoint
-from penstock.service.admin import samples, sweep
+from penstock.service.admin import samples, sweep, tally
 from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
@@ -39,6 +40,8 @@ log = structlog.get_logger()
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 _NEWS_SECONDS: Final = 10.0
+_COUNTED_TICKS: Final = 10
+"""Ticks are counted for metrics so many at a time."""
 
 
 def reap(db: Database, settings: Settings) -> int:
@@ -113,8 +116,16 @@ def sample(db: Database, settings: DispatchSettings) -> int:
     return db.run(samples.take, settings)
 
 
-DUTIES = (reap, expire, move_on, pass_over, promote, feed, hint_again, evaluate, learn, budget, guard, forget, sample)
-_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60, sample: 3}
+def count_ends(db: Database, settings: Settings) -> int:
+    """Add what ended to the counts."""
+    return sum(iter(partial(db.run, tally.ended), 0))
+
+
+DUTIES = (
+    *(reap, expire, move_on, pass_over, promote, feed, hint_again, evaluate, learn, budget, guard, forget, sample),
+    count_ends,
+)
+_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60, sample: 3, count_ends: 5}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""
 
@@ -130,6 +141,8 @@ class View:
         self._clock = clock
         self._lost_at: float | None = None
         self._told_at = float("-inf")
+        self.failed = 0
+        """Duties that met a bug of ours, until somebody counts them."""
 
     def lose(self) -> bool:
         """The database did not answer just now; whether that is worth a line in the log, for the first time in a while.
@@ -162,13 +175,14 @@ def tick(db: Database, settings: Settings, view: View | None = None, number: int
                 log.warning("duty_waits", duty=duty.__name__, error=error.message)
         except Exception:
             log.exception("duty_failed", duty=duty.__name__)
+            view.failed += 1
     return {name: count for name, count in done.items() if count}
 
 
 def run(db: Database, settings: Settings, stop: threading.Event) -> None:
     """Tick until told to stop."""
     holder = Holder(uuid.uuid4(), "keeper", None, socket.gethostname(), os.getpid())
-    registered, view = False, View()
+    registered, view, busy_seconds, counted = False, View(), 0.0, 0
     for number in itertools.count():
         if stop.is_set():
             break
@@ -180,8 +194,14 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
         except Unavailable as error:
             if view.lose():
                 log.warning("keeper_waits", error=error.message)
+        began = time.monotonic()
         done = tick(db, settings, view, number)
-        if set(done) - {"hint_again", "feed", "learn", "sample"}:
+        busy_seconds += time.monotonic() - began
+        if number - counted >= _COUNTED_TICKS:
+            with contextlib.suppress(Unavailable):  # then they are told with the next ones
+                db.run(tally.ticks, number - counted, round(1000 * busy_seconds), view.failed)
+                busy_seconds, counted, view.failed = 0.0, number, 0
+        if set(done) - {"hint_again", "feed", "learn", "sample", "count_ends"}:
             log.info("tick", **done)
         stop.wait(settings.tick_seconds)
     if registered:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -150,13 +151,34 @@ def test_metrics_count_requests_by_route_and_show_the_queue(
     assert "file-none" not in text
 
 
+def test_metrics_show_what_is_open_and_the_process_and_where_to_scrape(
+    client: httpx.Client, model: str, url: str
+) -> None:
+    client.post("/v1/jobs", json={"model": model, "body": chat()})
+    text = client.get("/metrics").text
+    assert 'penstock_batches{kind="job",lane="standard",state="in_progress"} 1.0' in text
+    assert f'penstock_workers_ready{{model="{model}"}} 0.0' in text
+    assert f'penstock_batches_at_risk{{lane="standard",model="{model}"}} 0.0' in text
+    assert f'penstock_oldest_waiting_seconds{{lane="standard",model="{model}"}}' in text
+    assert 'penstock_batches_ended_total{kind="batch",lane="flex",state="expired"} 0.0' in text
+    assert 'penstock_batch_seconds_bucket{lane="flex",le="+Inf"} 0.0' in text
+    assert "penstock_blobs_up 1.0" in text
+    assert 'penstock_api_connections{of="most"} 10.0' in text
+    assert "penstock_build_info{" in text
+
+    labels = {"role": "api", "__scheme__": "http", "__metrics_path__": "/metrics"}
+    assert client.get("/metrics/targets").json() == [{"targets": [urlsplit(url).netloc], "labels": labels}]
+
+
 def test_metrics_are_not_for_everyone(client: httpx.Client, settings: Settings) -> None:
     closed = settings.model_copy(update={"metrics_open": False})
     with serving(closed) as url, http(url) as other:
-        assert "PENSTOCK_METRICS_TOKEN" in error(other.get("/metrics"), 403)["message"], "from loopback, too"
+        for path in ("/metrics", "/metrics/targets"):
+            assert "PENSTOCK_METRICS_TOKEN" in error(other.get(path), 403)["message"], "from loopback, too"
     guarded = closed.model_copy(update={"metrics_token": SecretStr("a token, one-before")})
     with serving(guarded) as url, http(url) as other:
         error(other.get("/metrics"), 401)
+        error(other.get("/metrics/targets"), 401)
         for token, status in (("a token", 200), ("one-before", 200), ("a token, one-before", 401), ("x", 401)):
             assert other.get("/metrics", headers={"authorization": f"Bearer {token}"}).status_code == status
 

@@ -229,6 +229,24 @@ def test_a_spent_budget_refuses_new_work_and_says_so(client: httpx.Client, db: D
     assert client.post("/v1/jobs", json=JOB).status_code == 200
 
 
+def test_an_operator_sees_every_limit_of_a_tenant_with_its_default_and_what_is_used(
+    url: str, client: httpx.Client, db: Database
+) -> None:
+    _, key = key_of(db, "acme")
+    client.post("/v1/admin/tenants/acme/limits", json={"files": 7, "monthly_budget": "12.50"})
+    answer = client.get("/v1/admin/tenants/acme/limits/used").json()
+    found = {one["name"]: one for one in answer["data"]}
+    assert found.keys() == set(LimitName)
+    assert (found["files"]["default"], found["files"]["given"], found["files"]["used"]) == (1_000_000, 7, 0)
+    assert (found["api_keys"]["given"], found["api_keys"]["used"]) == (None, 1)
+    assert (found["requests_per_minute"]["of_keys"], found["files"]["of_keys"]) == (True, False)
+    assert found["requests_per_minute"]["used"] is None, "rates are counted elsewhere"
+    assert (answer["budget"]["limit"], answer["budget"]["state"]) == ("12.5", "open")
+    error(client.get("/v1/admin/tenants/nobody/limits/used"), 404)
+    with http(url, key) as one:
+        error(one.get("/v1/admin/tenants/acme/limits/used"), 403)
+
+
 def test_an_operator_sets_limits_over_http_and_the_audit_says_so(client: httpx.Client, db: Database) -> None:
     id, _ = key_of(db, "acme")
     path = "/v1/admin/tenants/acme/limits"

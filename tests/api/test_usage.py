@@ -31,3 +31,12 @@ def test_what_can_not_be_asked_is_refused(client: httpx.Client) -> None:
         assert client.get("/v1/usage", params=asked).status_code == 400, asked
     error(client.get("/v1/usage", params={"start_time": 0, "models": ["false"]}), 404)
     assert httpx.get(f"{client.base_url}/v1/usage", params={"start_time": 0}, trust_env=False).status_code == 401
+
+
+def test_an_operator_sees_a_tenants_usage_as_the_tenant_does(client: httpx.Client) -> None:
+    start = int(time.time()) // 86_400 * 86_400
+    asked: dict[str, str | int] = {"start_time": start, "limit": 2, "group_by": "model"}
+    of_default = client.get("/v1/admin/tenants/default/usage", params=asked)
+    assert of_default.json() == client.get("/v1/usage", params=asked).json()
+    error(client.get("/v1/admin/tenants/nobody/usage", params=asked), 404)
+    error(client.get("/v1/admin/tenants/default/usage", params=asked | {"limit": 32}), 400)

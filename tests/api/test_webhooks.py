@@ -116,6 +116,7 @@ def test_a_test_says_what_the_endpoint_answered_or_why_there_was_no_answer(
     assert tested["status_code"] == 503
     delivery = ok(client.get(f"/v1/webhook_deliveries/{tested['delivery_id']}"))
     assert (delivery["test"], delivery["status"], delivery["attempts"]) == (True, "failed", 1)
+    assert delivery["payload"].encode() == receiver.at("/hook")[0].body
     error(client.post(f"/v1/webhook_deliveries/{delivery['id']}/replay"), 409)
     ok(client.post(f"/v1/webhook_endpoints/{made['id']}", json={"url": "http://127.0.0.1:1/"}))
     refused = error(client.post(f"/v1/webhook_endpoints/{made['id']}/test"), 400)

@@ -136,6 +136,9 @@ def test_the_wheel_carries_both_packages_and_the_migrations(tmp_path: Path) -> N
     shown = PLATFORM / "api" / "routes" / "server" / "swagger_ui"
     assert len(list(shown.iterdir())) == 6
     assert {f"penstock/api/routes/server/swagger_ui/{file.name}" for file in shown.iterdir()} <= names
+    pages = [file for folder in ("static", "templates") for file in (PLATFORM / "console" / folder).rglob("*.*")]
+    assert len(pages) > 10
+    assert {name(file) for file in pages} <= names
 
 
 def test_the_lock_holds_versions_only_and_nothing_that_was_built_for_cuda() -> None:

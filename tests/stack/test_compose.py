@@ -21,7 +21,9 @@ def services() -> dict[str, Any]:
 
 
 def test_it_runs_the_processes_of_the_platform(services: dict[str, Any]) -> None:
-    assert set(services) == {"postgres", "valkey", "migrate", "api", "keeper", "io", "gpu", "flower"}
+    watching = {name for name, service in services.items() if service.get("profiles") == ["monitoring"]}
+    assert watching == {"prometheus", "grafana"}
+    assert set(services) - watching == {"postgres", "valkey", "migrate", "api", "keeper", "io", "gpu", "flower"}
     up = (ROOT / "platform" / "penstock" / "stack" / "up.py").read_text()
     for name in ("migrate", "api", "keeper"):
         assert services[name]["command"][:2] == ["penstock", name]
@@ -48,9 +50,29 @@ def test_every_variable_that_it_needs_stands_in_the_example(services: dict[str, 
     assert set(re.findall(r"\$\{([A-Z_]+):\?\}", TEXT)) == set(re.findall(r"^([A-Z_]+)=$", example, re.MULTILINE))
 
 
-def test_only_the_api_and_flower_are_reachable_from_the_host_and_only_on_loopback(services: dict[str, Any]) -> None:
+def test_what_watches_reads_its_files_and_the_metrics_token_alone(services: dict[str, Any]) -> None:
+    for name in ("prometheus", "grafana"):
+        mounted = [one for one in services[name]["volumes"] if one.startswith("./")]
+        assert mounted
+        for one in mounted:
+            source, _, mode = one.split(":")
+            assert (ROOT / "compose" / source).is_dir()
+            assert mode == "ro"
+    token = yaml.safe_load(TEXT)["secrets"]["metrics-token"]
+    assert token == {"environment": "PENSTOCK_METRICS_TOKEN"}
+    assert {name for name, service in services.items() if "secrets" in service} == {"prometheus"}
+    knowing = {name for name, service in services.items() if "PENSTOCK_METRICS_TOKEN" in service.get("environment", {})}
+    assert knowing == {"api", "gpu"}
+
+
+def test_only_what_people_look_at_is_reachable_from_the_host_and_only_on_loopback(services: dict[str, Any]) -> None:
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert ports == {"api": ["${PENSTOCK_BIND:-127.0.0.1:8000}:8000"], "flower": ["127.0.0.1:5555:5555"]}
+    assert ports == {
+        "api": ["${PENSTOCK_BIND:-127.0.0.1:8000}:8000"],
+        "flower": ["127.0.0.1:5555:5555"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
 
 
 def test_the_secret_keys_are_with_who_makes_secrets_signs_and_encrypts_again(services: dict[str, Any]) -> None:

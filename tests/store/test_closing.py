@@ -9,14 +9,30 @@ from store.world import World
 from penstock.domain.api_errors import Conflict, LeaseLost, NotFound
 from penstock.domain.work import hint
 from penstock.domain.work.batch import Batch, BatchState
+from penstock.service.admin import tally
 from penstock.service.control import cancel
 from penstock.service.lifecycle import dispatch, work
 from penstock.service.results import assemble
+from penstock.store.work import counts as tallied
 
 
 def counts(batch: Batch) -> tuple[int, int, int]:
     """Total, completed, failed."""
     return batch.total, batch.completed, batch.failed
+
+
+def test_each_batch_that_ends_is_counted_once_for_metrics_however_many_keepers_count(world: World) -> None:
+    world.drain(world.batch(2))
+    late = world.batch(1)
+    world.expire(late)
+    world.assemble(late)
+    assert [world.db.run(tally.ended) for _ in range(2)] == [2, 0]
+    counted = world.db.run(lambda tx: tallied.read(tx.conn))
+    assert counted["batches_ended/batch/standard/completed"] == counted["batches_ended/batch/standard/expired"] == 1
+    assert counted["batches_late/standard"] == 1
+    assert counted["cost/standard"] > 0
+    for name, times in (("batch_seconds", 2), ("batch_validating_seconds", 2), ("batch_first_answer_seconds", 1)):
+        assert sum(value for key, value in counted.items() if key.startswith(f"{name}/") and "sum" not in key) == times
 
 
 def test_a_cancel_while_validating_ends_the_batch_at_once_with_nothing(world: World) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from penstock.console import answers, exports, words
+from penstock.console import answers, csv_export, exports, words
 from penstock.console.line_forms import LineChanges
 from penstock.domain.api_errors import BadRequest
 
@@ -73,9 +73,9 @@ def test_an_excerpt_takes_no_more_of_a_page_than_it_may() -> None:
 
 @pytest.mark.parametrize("formula", ["=1", "+1", "-1", "@a", "\tx", "\rx"])
 def test_no_cell_is_a_formula(formula: str) -> None:
-    assert exports.safe(formula) == f"'{formula}"
-    assert exports.safe(f"x{formula}") == f"x{formula}"
-    assert exports.safe(-1) == -1
+    assert csv_export.safe(formula) == f"'{formula}"
+    assert csv_export.safe(f"x{formula}") == f"x{formula}"
+    assert csv_export.safe(-1) == -1
 
 
 def test_lines_come_whole_whatever_pieces_the_file_comes_in() -> None:

@@ -13,17 +13,26 @@ from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
 from penstock.console.routes import (
+    audit,
     batch,
     batch_bulk,
     batch_files,
     batch_streams,
     batches,
+    deliveries,
     failed_lines,
+    files,
+    limits,
     login,
+    recovery,
     result_exports,
     results,
     tail,
-)  # fmt: skip
+    tenant_keys,
+    tenants,
+    usage,
+    webhooks,
+)
 from penstock.console.session import NotLoggedIn
 from penstock.domain.api_errors import PenstockError
 
@@ -34,7 +43,7 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     app.state.context = context
     for room in (
         assets, login, batches, batch_streams, batch_bulk, batch, batch_files, failed_lines, results, tail,
-        result_exports,
+        result_exports, files, webhooks, deliveries, usage, limits, tenants, tenant_keys, recovery, audit,
     ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (

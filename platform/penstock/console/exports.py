@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,7 +13,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from penstock.console import answers
+from penstock.console import answers, csv_export
 from penstock.domain.api_errors import TooLarge
 
 _OWN: Final = ("custom_id", "status_code", "finish_reason", "input_tokens", "output_tokens", "answer")
@@ -24,8 +22,6 @@ _WHOLE: Final = frozenset({"status_code", "input_tokens", "output_tokens"})
 _CHUNK_BYTES: Final = 1024 * 1024
 _CHUNK_LINES: Final = 1_000
 _MOST_PARQUET_BYTES: Final = 4 * 1024**3
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes a cell for a formula by (OWASP, CSV Injection)."""
 
 Lines = Sequence[bytes]
 
@@ -164,11 +160,6 @@ async def read_out(file: IO[bytes]) -> AsyncIterator[bytes]:
         file.close()
 
 
-def safe(value: str | int | None) -> str | int | None:
-    """A cell that is no formula: in front of one that begins like it comes a '."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
 class _ParquetTable:
     """A Parquet file that is being written, a group of rows a chunk."""
 
@@ -205,9 +196,7 @@ def _named(keys: Sequence[str]) -> list[str]:
 
 
 def _csv(rows: Sequence[Sequence[str | int | None]]) -> bytes:
-    written = io.StringIO(newline="")
-    csv.writer(written).writerows([safe(one) for one in cells] for cells in rows)
-    return written.getvalue().encode("utf-8", "replace")
+    return csv_export.lines(rows).encode("utf-8", "replace")
 
 
 def _usage(body: bytes) -> _Usage:

@@ -31,9 +31,19 @@ class MenuEntry:
         return any(here == one or here.startswith(f"{one}/") for one in (self.path, *self.also))
 
 
-SUBMIT: Final = (MenuEntry("Batches", "/batches", also=("/jobs",)),)
+SUBMIT: Final = (
+    MenuEntry("Batches", "/batches", also=("/jobs",)),
+    MenuEntry("Files", "/files"),
+    MenuEntry("Webhooks", "/webhooks"),
+    MenuEntry("Usage", "/usage"),
+    MenuEntry("Limits", "/limits"),
+)
 """For everybody: what is their tenant's."""
-OPERATE: Final[tuple[MenuEntry, ...]] = ()
+OPERATE: Final = (
+    MenuEntry("Tenants", "/tenants", also=("/erasures",)),
+    MenuEntry("Recovery", "/recovery"),
+    MenuEntry("Audit", "/audit"),
+)
 """For operators: what is over all tenants."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 COUNTED: Final = {
@@ -37,6 +38,12 @@ COUNTED: Final = {
     "ensemble_votes_tied": "Of these: those of which another label had as much weight as the one that won.",
     "ensemble_votes_agreement_thousandths": "Of these: which part of the votes' weight was for the winner, added up.",
     "trail_swept": "Rows of the trail of state moves that were swept once they were old.",
+    "batches_ended": "Batches and jobs that ended, by how.",
+    "batches_late": "Batches and jobs that completed or expired after their deadline.",
+    "cost": "Cost of batches and jobs that ended, in the currency of the prices.",
+    "keeper_ticks": "Ticks of keepers.",
+    "keeper_tick_milliseconds": "Time that those ticks took, added up.",
+    "keeper_duties_failed": "Duties in those ticks that failed: see the keeper's log.",
 }
 """Every name that may be counted, and what it means."""
 
@@ -54,14 +61,61 @@ INCIDENTS: Final = (
 )
 """Of those: what went wrong, and is kept with its time for a week (store/work/incidents.py)."""
 
-LABELLED: Final = {
-    "pool_switches": "reason",
-    "pool_switch_seconds": "reason",
-    "ensemble_lines": "ensemble",
-    "ensemble_lines_failed": "ensemble",
-    "ensemble_lines_escalated": "ensemble",
-    "ensemble_votes": "ensemble",
-    "ensemble_votes_tied": "ensemble",
-    "ensemble_votes_agreement_thousandths": "ensemble",
+LABELLED: Final[dict[str, tuple[str, ...]]] = {
+    "pool_switches": ("reason",),
+    "pool_switch_seconds": ("reason",),
+    "ensemble_lines": ("ensemble",),
+    "ensemble_lines_failed": ("ensemble",),
+    "ensemble_lines_escalated": ("ensemble",),
+    "ensemble_votes": ("ensemble",),
+    "ensemble_votes_tied": ("ensemble",),
+    "ensemble_votes_agreement_thousandths": ("ensemble",),
+    "batches_ended": ("kind", "lane", "state"),
+    "batches_late": ("lane",),
+    "cost": ("lane",),
 }
-"""Of those that are counted apart, `NAME/VALUE`, the label that the value is of."""
+"""Of those that are counted apart, `NAME/VALUE/…`, the labels that the values are of."""
+
+PARTS: Final = {"cost": 1_000_000_000}
+"""Of those that are counted in parts of what they are told in, how many parts one has."""
+
+
+@dataclass(frozen=True)
+class CountedHistogram:
+    """A histogram by lane that is counted in Postgres: `NAME/LANE/BOUND`, and `NAME/LANE/sum` in milliseconds."""
+
+    words: str
+    field: str
+    """Of domain/work/batch_ends.py's EndedBatch."""
+    bounds: tuple[int, ...]
+    """Upper ends of its buckets, in seconds."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its buckets, as Prometheus writes them in `le`."""
+        return (*(f"{bound}.0" for bound in self.bounds), "+Inf")
+
+
+HISTOGRAMS: Final = {
+    "batch_seconds": CountedHistogram(
+        "Time from a batch's or job's creation to its end, in seconds.",
+        "seconds",
+        (1, 10, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 172_800, 604_800),
+    ),
+    "batch_validating_seconds": CountedHistogram(
+        "Time from a batch's creation until its lines could be asked: waiting for an io worker, and validation.",
+        "validating_seconds",
+        (1, 10, 60, 300, 900, 3_600, 14_400),
+    ),
+    "batch_first_answer_seconds": CountedHistogram(
+        "Time from then until the batch's first answers were recorded, in seconds.",
+        "first_answer_seconds",
+        (1, 10, 60, 300, 900, 3_600, 14_400, 43_200, 86_400),
+    ),
+    "batch_finalizing_seconds": CountedHistogram(
+        "Time from a batch's last answer to its end: waiting for an io worker, and writing its files.",
+        "finalizing_seconds",
+        (1, 10, 60, 300, 900, 3_600, 14_400),
+    ),
+}
+"""Each by lane."""

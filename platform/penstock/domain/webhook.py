@@ -93,6 +93,8 @@ class Delivery:
     event: str
     type: str
     object: str
+    happened_at: datetime
+    """When the event happened; `created_at` is when it was owed."""
     test: bool
     state: DeliveryState
     attempts: int

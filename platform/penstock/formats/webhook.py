@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 import msgspec
 from standardwebhooks.webhooks import Webhook
@@ -13,14 +13,19 @@ from penstock.domain.webhook import Due
 
 def body(due: Due) -> bytes:
     """The event; the same bytes at every attempt."""
+    return event(due.event, due.type, due.object, due.happened_at)
+
+
+def event(id: str, type: str, about: str, happened_at: datetime) -> bytes:
+    """An event of this type about a batch, a job or a tenant, as it goes over the wire."""
     return msgspec.json.encode(
         {
-            "id": due.event,
+            "id": id,
             "object": "event",
-            "created_at": int(due.happened_at.timestamp()),
-            "type": due.type,
-            "data": {"id": due.object},
-            "timestamp": due.happened_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "created_at": int(happened_at.timestamp()),
+            "type": type,
+            "data": {"id": about},
+            "timestamp": happened_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
     )
 

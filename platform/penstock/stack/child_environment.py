@@ -22,7 +22,7 @@ _BLOBS: Final = frozenset({"api", "keeper", "io", "gpu", "pool"})
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     KEY: frozenset({"api"}),
     INGRESS_TOKEN: frozenset({"api", "gpu", "pool"}),
-    METRICS_TOKEN: frozenset({"api"}),
+    METRICS_TOKEN: frozenset({"api", "gpu", "pool"}),
     **dict.fromkeys((ENGINE_KEY, ENGINE_KEY_FILE), frozenset({"gpu"})),
     **dict.fromkeys(SECRET_KEYS, frozenset({"api", "io", "migrate"})),
     "PENSTOCK_DATABASE_URL": _BLOBS | {"migrate"},

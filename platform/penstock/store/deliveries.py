@@ -297,6 +297,7 @@ def _delivery(rows: Sequence[Row[Any]]) -> Delivery:
         event=row.event,
         type=row.type,
         object=row.object,
+        happened_at=row.happened_at,
         test=row.test,
         state=DeliveryState(row.state),
         attempts=row.attempts,

@@ -124,6 +124,22 @@ def test_only_who_knows_the_token_is_heard(shared: Site) -> None:
     calling(shared.ingress.url, knock)
 
 
+def test_who_scrapes_sees_the_engines_own_metrics_beside_the_workers_and_may_ask_nothing_else(short_dir: Path) -> None:
+    async def scrape(caller: Caller) -> None:
+        status, page = await caller.get("/metrics", token="of-prometheus")
+        assert status == 200
+        assert "penstock_engine_metrics_up 1.0" in page
+        assert f'vllm:num_requests_running{{worker="{name}"' in page
+        assert page.count("# TYPE vllm:num_requests_running gauge") == 1
+        for path in ("/health", "/calls/one"):
+            assert (await caller.get(path, token="of-prometheus"))[0] == 401
+        assert await caller.refusal(chat("hi"), token="of-prometheus") == (401, None)
+
+    with site(short_dir, metrics_token="of-prometheus") as its:
+        name = str(its.worker)[:8]
+        calling(its.ingress.url, scrape)
+
+
 def test_a_door_with_a_certificate_speaks_tls(short_dir: Path, tmp_path: Path) -> None:
     certificate, key = tmp_path / "ingress.pem", tmp_path / "ingress.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

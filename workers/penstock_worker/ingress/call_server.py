@@ -31,8 +31,9 @@ from penstock.formats.answers import engine_error
 from penstock.formats.engine_body import with_model, with_priority, without_salt
 from penstock.settings.ingress import IngressSettings
 from penstock_worker.admission.gate import Ticket
+from penstock_worker.engine import metrics as engine_metrics
 from penstock_worker.engine.adapters.adapter_residency import AdapterResidency, Resident
-from penstock_worker.engine.client import EngineGone
+from penstock_worker.engine.client import EngineGone, EngineTimeout
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused, refuse
@@ -45,6 +46,7 @@ log = structlog.get_logger()
 _LOOK_SECONDS: Final = 0.1
 _KEEPALIVE_SECONDS: Final = 60.0  # the router's own is shorter: it never meets an ingress that closes at that moment
 _BACKLOG: Final = 4_096
+_ENGINE_PAGE_SECONDS: Final = 2.0
 _VANISHED_SECONDS: Final = 15
 """A router's machine that acknowledges no probe for so long is gone, and so are its calls that wait for tokens. What
 fills the buffers of one that is gone is stopped by `slow_body_seconds`."""
@@ -61,6 +63,7 @@ class CallServer:
         self._engine = engine
         self._settings = settings
         self._worker = {"x-penstock-worker": str(worker)}
+        self._name = str(worker)[:8]
         self._secret = settings.ingress_secret
         self._metrics = metrics
         self._changed = changed
@@ -179,11 +182,10 @@ class CallServer:
     # Requests.
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        given = request.headers.get("authorization", "").encode(errors="surrogateescape")
-        if not given.startswith(b"Bearer ") or not self._secret.accepts(given.removeprefix(b"Bearer ")):
+        if not self._may_ask(request):
             return web.Response(status=401, headers={"connection": "close"})
         if request.method == "GET":
-            return self._tell(request.path)
+            return await self._tell(request.path)
         if request.method != "POST" or request.path not in CALLED:
             return web.Response(status=404)
         try:
@@ -196,14 +198,35 @@ class CallServer:
             self._metrics.refused(refused.refusal)
             return refuse(refused)
 
-    def _tell(self, path: str) -> web.Response:
+    def _may_ask(self, request: web.BaseRequest) -> bool:
+        """A router may ask all; who scrapes shows the metrics token, which opens nothing else."""
+        given = request.headers.get("authorization", "").encode(errors="surrogateescape")
+        if not given.startswith(b"Bearer "):
+            return False
+        token = given.removeprefix(b"Bearer ")
+        scrapes = request.method == "GET" and request.path == "/metrics"
+        return self._secret.accepts(token) or (scrapes and self._settings.metrics_secret.accepts(token))
+
+    async def _tell(self, path: str) -> web.Response:
         if path == "/health":
             return _json({"open": self.is_open})
         if path == "/metrics":
-            return web.Response(body=self._metrics.page(self.calls), headers={"content-type": self._metrics.TYPE})
+            page = self._metrics.page(self.calls, await self._engine_page())
+            return web.Response(body=page, headers={"content-type": self._metrics.TYPE})
         if path.startswith("/calls/") and (ended := self.outcomes.find(path.removeprefix("/calls/"))):
             return _json({"outcome": ended.outcome, "suspects": ended.suspects})
         return web.Response(status=404)
+
+    async def _engine_page(self) -> str | None:
+        """The engine's own metrics with this worker's label; None if it gives none just now."""
+        load = self._engine.supervisor.launch.profile.load
+        if load is None or self._engine.supervisor.state is not EngineState.READY:
+            return None
+        try:
+            page = await self._engine.client.metrics(load.path, _ENGINE_PAGE_SECONDS)
+        except (EngineGone, EngineTimeout):
+            return None
+        return engine_metrics.passed_on(page, self._name) or None
 
     async def _let_in(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         """One call's stay, from its admission at the ingress to its end. Raises Refused."""

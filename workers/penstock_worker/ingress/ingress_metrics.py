@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from penstock.domain.work.rank import Rank
+from penstock_worker import line_metrics
 from penstock_worker.admission.gate import Gate
 from penstock_worker.ingress.call import Refusal
 from penstock_worker.ingress.call_outcomes import CallOutcome
@@ -33,7 +34,9 @@ class IngressMetrics:
     def __init__(self, gate: Gate, latencies: Latencies, budget_loop: Collector) -> None:
         self._latencies = latencies
         registry = self._registry = CollectorRegistry()
-        calls = Counter("penstock_ingress_calls", "Waiting calls by how they ended.", ["outcome"], registry=registry)
+        calls = Counter(
+            "penstock_ingress_calls_ended", "Waiting calls by how they ended.", ["outcome"], registry=registry
+        )
         self._ended = {outcome: calls.labels(outcome) for outcome in CallOutcome}
         refusals = Counter("penstock_ingress_refusals", "Calls that it refused.", ["reason"], registry=registry)
         self._refused = {refusal: refusals.labels(refusal) for refusal in Refusal}
@@ -83,10 +86,11 @@ class IngressMetrics:
         self._latencies.gap(seconds)
         self._gap.observe(seconds)
 
-    def page(self, inside: int) -> bytes:
-        """The page in Prometheus' format."""
+    def page(self, inside: int, engine: str | None) -> bytes:
+        """The page in Prometheus' format, and behind it the engine's own (None: it gave none)."""
         self._standing.inside = inside
-        return generate_latest(self._registry)
+        self._standing.engine_answers = engine is not None
+        return generate_latest(self._registry) + generate_latest(line_metrics.REGISTRY) + (engine or "").encode()
 
 
 class _Standing(Collector):
@@ -95,11 +99,13 @@ class _Standing(Collector):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.inside = 0
+        self.engine_answers = False
 
     def collect(self) -> Iterator[Metric]:
         """One value each."""
         gate = self._gate
         yield _one("ingress_inside", "Calls inside, in the engine or in line for it.", self.inside)
+        yield _one("engine_metrics_up", "1 if the engine's own metrics are on this page.", self.engine_answers)
         yield _one("gate_calls", "Realtime calls in the engine.", gate.calls)
         yield _one("gate_lines", "Batch lines and flex calls in the engine.", gate.lines)
         yield _one("gate_slots", "Requests that the engine runs at once.", gate.slots)

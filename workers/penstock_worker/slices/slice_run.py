@@ -28,6 +28,7 @@ from penstock.formats import output, plan
 from penstock.service.core.ids import blob_key
 from penstock.service.ensembles import classifying
 from penstock.service.lifecycle import work
+from penstock_worker import line_metrics
 from penstock_worker.admission.gate import Gate
 from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.slices.held_slice import HeldSlice, Tally
@@ -218,6 +219,7 @@ class SliceRun:
             if one.claim.lease not in lost:
                 one.tally, self.tally = one.tally.plus(one.unrecorded), self.tally.plus(one.unrecorded)
                 self._context.meter.recorded(sum(r.usage.total_tokens for r in one.unrecorded if not r.reused))
+                line_metrics.recorded(one.claim, one.unrecorded)
                 one.unrecorded = []
         self._lose([one for one in {*answered, *ending} if one.claim.lease in lost])
         settled = [one for one in ending if one.claim.lease not in lost]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from penstock.api.auth import Tenant
 from penstock.api.http.errors import DOCUMENTED
-from penstock.api.platform import Here
+from penstock.api.platform import Here, Platform
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import CostShape
 from penstock.domain.accounts.price import money
@@ -77,11 +78,20 @@ Models = Annotated[list[str] | None, Query(max_length=100, description="Of these
 PageToken = Annotated[str | None, Query(max_length=20, description="`next_page` of the page before.")]
 
 
-@router.get("/usage", summary="What was used, and its cost")
-@router.get("/organization/usage/completions", summary="The same under OpenAI's path")
-async def get_usage(
-    tenant: Tenant,
-    here: Here,
+@dataclass(frozen=True)
+class UsageAsked:
+    """Which usage is asked for."""
+
+    start_time: int
+    end_time: int | None
+    bucket_width: Literal["1h", "1d"]
+    limit: int | None
+    group_by: list[Group] | None
+    models: list[str] | None
+    page: str | None
+
+
+async def _asked(
     start_time: Start,
     end_time: End = None,
     bucket_width: Width = "1d",
@@ -89,23 +99,39 @@ async def get_usage(
     group_by: GroupBy = None,
     models: Models = None,
     page: PageToken = None,
-) -> UsagePage:
+) -> UsageAsked:
+    return UsageAsked(start_time, end_time, bucket_width, limit, group_by, models, page)
+
+
+AskedUsage = Annotated[UsageAsked, Depends(_asked)]
+"""The query of a request for usage."""
+
+
+@router.get("/usage", summary="What was used, and its cost")
+@router.get("/organization/usage/completions", summary="The same under OpenAI's path")
+async def get_usage(tenant: Tenant, here: Here, asked: AskedUsage) -> UsagePage:
     """Tokens, GPU-seconds and cost of the tenant's recorded lines and waiting calls, in buckets of time."""
-    usual, most = _LIMITS[bucket_width]
+    return await of_tenant(here, tenant, asked)
+
+
+async def of_tenant(here: Platform, tenant: str, asked: UsageAsked) -> UsagePage:
+    """A tenant's usage; raises BadRequest for what can't be asked, NotFound for a model that is not known."""
+    usual, most = _LIMITS[asked.bucket_width]
+    limit, page = asked.limit, asked.page
     if limit is not None and limit > most:
-        raise BadRequest(f"limit must be at most {most} for buckets of {bucket_width}.", param="limit")
+        raise BadRequest(f"limit must be at most {most} for buckets of {asked.bucket_width}.", param="limit")
     if page is not None and not (page.isascii() and page.isdigit() and int(page) <= _LATEST):
         raise BadRequest("page must be the next_page of an answer.", param="page")
     found = await here.db.autocommit(
         usage.report,
         tenant,
-        start=datetime.fromtimestamp(int(page) if page else start_time, UTC),
-        end=datetime.now(UTC) if end_time is None else datetime.fromtimestamp(end_time, UTC),
-        width=_WIDTHS[bucket_width],
+        start=datetime.fromtimestamp(int(page) if page else asked.start_time, UTC),
+        end=datetime.now(UTC) if asked.end_time is None else datetime.fromtimestamp(asked.end_time, UTC),
+        width=_WIDTHS[asked.bucket_width],
         limit=limit or usual,
-        by_model="model" in (group_by or ()),
-        by_batch="batch" in (group_by or ()),
-        models=models,
+        by_model="model" in (asked.group_by or ()),
+        by_batch="batch" in (asked.group_by or ()),
+        models=asked.models,
     )
     buckets = [
         Bucket(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from penstock.api.schemas.shapes import time, unix
 from penstock.domain.webhook import Attempt, Delivery, Endpoint
+from penstock.formats import webhook
 
 
 class EndpointShape(BaseModel):
@@ -86,6 +87,7 @@ class DeliveryShape(BaseModel):
     next_attempt_at: int | None = Field(description="Unix seconds, of a pending one.")
     created_at: int
     ended_at: int | None
+    payload: str = Field(description="What is sent, byte for byte; the signature comes anew with each attempt.")
     log: list[AttemptShape] = Field(description="Its attempts; in lists, the last one only.")
 
 
@@ -136,6 +138,7 @@ def delivery(one: Delivery) -> DeliveryShape:
         next_attempt_at=time(one.next_at),
         created_at=unix(one.created_at),
         ended_at=time(one.ended_at),
+        payload=webhook.event(one.event, one.type, one.object, one.happened_at).decode(),
         log=[_attempt(attempt) for attempt in one.log],
     )
 

@@ -15,7 +15,7 @@ from penstock.console import exports
 from penstock.console.context import ConsoleContext, Context
 from penstock.console.navigation import BASE
 from penstock.console.nouns import Named
-from penstock.console.routes.batch_files import RelayedFile
+from penstock.console.relayed import RelayedAnswer
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import NotFound, Unavailable
 
@@ -42,7 +42,7 @@ async def export(request: Request, visitor: LoggedIn, context: Context, noun: Na
         await visitor.api.get(f"/v1/files/{file}")  # it may be gone
     if form == "jsonl":
         if file is not None:
-            return RelayedFile(visitor, f"/v1/files/{file}/content")
+            return RelayedAnswer(visitor.api, f"/v1/files/{file}/content")
         return StreamingResponse(_of_job(visitor, id), headers=_named(id, form), media_type="application/jsonl")
     pieces = visitor.api.pieces(f"/v1/files/{file}/content") if file is not None else _of_job(visitor, id)
     if form == "csv":

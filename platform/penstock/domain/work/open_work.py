@@ -23,6 +23,10 @@ class OpenLane:
     paused_lines: int
     waiting_seconds: float | None
     """Since the oldest batch was created of which nothing runs; None if something of each runs."""
+    late: int = 0
+    """Of the batches: those whose lines here are expected after the deadline, if lanes are served by deadline."""
+    slack_seconds: float | None = None
+    """Of the batch that has least: the time to its deadline, less what goes before it and it take; None without any."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from penstock.blobs.readiness import BlobReadiness
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.fleet.worker import Worker
 from penstock.domain.webhook import WebhookBacklog
+from penstock.service.admin import overview
+from penstock.service.admin.overview import Overview
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.settings.dispatch import DispatchSettings
 from penstock.store import deliveries
 from penstock.store.batches import batches
 from penstock.store.fleet import workers
 from penstock.store.pools import pools
-from penstock.store.work import counts, leases, slices
+from penstock.store.work import counts, leases, open_work, slices
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Gauges:
     """How often rare things happened, by name."""
     webhooks: WebhookBacklog
     """Events that are owed to webhook endpoints."""
+    batches: list[tuple[str, str, str, int]]
+    """Those that have not ended: (kind, state, lane, how many)."""
+    overview: Overview
+    failed_starts: dict[str, int]
+    """By model: how often in a row an engine did not start, at the worker that stands worst."""
 
 
 async def missing_to_be_ready(db: AsyncDatabase, blobs: BlobReadiness) -> list[str]:
@@ -79,10 +86,18 @@ def missing_to_work(tx: Transaction, model: str | None, settings: DispatchSettin
 
 def gauges(tx: Transaction, settings: DispatchSettings) -> Gauges:
     """Count what is open and who is live."""
+    fleet = live(tx, settings.worker_gone_seconds)
+    failed_starts = {w.model: 0 for w in fleet if w.model}
+    for w in fleet:
+        if w.model:
+            failed_starts[w.model] = max(failed_starts[w.model], w.failed_starts)
     return Gauges(
         backlog=slices.backlog(tx.conn),
-        workers=Counter((w.kind, w.model or "", w.state) for w in live(tx, settings.worker_gone_seconds)),
+        workers=Counter((w.kind, w.model or "", w.state) for w in fleet),
         leases=leases.open_count(tx.conn),
         counts=counts.read(tx.conn),
         webhooks=deliveries.backlog(tx.conn),
+        batches=open_work.batches(tx.conn),
+        overview=overview.look(tx, settings),
+        failed_starts=failed_starts,
     )

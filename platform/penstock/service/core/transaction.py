@@ -10,6 +10,7 @@ from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 import sqlalchemy.exc
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from penstock.domain.accounts.audit import PLATFORM, Actor
 from penstock.domain.api_errors import Unavailable
@@ -111,6 +112,13 @@ class AsyncDatabase:
                 result, hints = await conn.run_sync(_called(self._actor, use_case, *args, **kwargs))
         assert not hints, "who says something runs in a transaction"
         return result
+
+    @property
+    def connections_in_use(self) -> int:
+        """Connections of its pool that somebody has at the moment."""
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool), "as the engine is made"
+        return pool.checkedout()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from penstock.domain.accounts.access import Access
 from penstock.domain.limits.budget import TenantBudget
-from penstock.domain.limits.limit import RULES, LimitKind, LimitName
+from penstock.domain.limits.limit import RULES, LimitKind, LimitName, Limits
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.limits import defaults
 from penstock.service.limits.limiter import Limiter
@@ -25,6 +25,18 @@ class LimitUse:
     used: int
     reset_seconds: float | None
     """Of a rate: until nothing of it is used, if nothing more is asked."""
+
+
+@dataclass(frozen=True)
+class TenantLimitUse:
+    """One limit of a tenant as an operator sets it."""
+
+    name: LimitName
+    default: int | None
+    given: int | None
+    """What is set; None: the default holds."""
+    used: int | None
+    """Of what is kept."""
 
 
 async def report(db: AsyncDatabase, limiter: Limiter, access: Access, settings: LimitSettings) -> list[LimitUse]:
@@ -61,3 +73,9 @@ def budget(tx: Transaction, tenant: str) -> tuple[TenantBudget | None, str | Non
     """How a tenant's budget stood when it was looked at last (None: it has none), and the currency."""
     found = budgets.get(tx.conn, tenant)
     return (found if found and found.budget is not None else None), prices.currency(tx.conn)
+
+
+def of_tenant(tx: Transaction, tenant: str, given: Limits, settings: LimitSettings) -> list[TenantLimitUse]:
+    """Every limit of a tenant, with its default, what is set (`given`), and how much there is of what is kept."""
+    kept = _kept(tx, tenant)
+    return [TenantLimitUse(name, defaults.limit(name, {}, settings), given.get(name), kept.get(name)) for name in RULES]

@@ -111,7 +111,8 @@ _END = text("""
                array(select line from slices e, unnest(e.empty_lines) as line
                      where e.batch = b.id and e.fold is null order by line limit 10) as empty_lines
         from batches b left join slices s on s.batch = b.id
-        where b.id = any(cast(:ids as text[])) group by b.id)
+        where b.id = any(cast(:ids as text[])) group by b.id),
+    ended as (
     update batches b set
         state = :state, lease = null, finish_as = case when :state = 'failed' then 'failed' else b.finish_as end,
         completed_at = case when :state = 'completed' then now() end,
@@ -129,7 +130,20 @@ _END = text("""
         trace_file = :trace_file,
         errors = cast(:errors as jsonb), error_count = :error_count
     from sums where b.id = sums.id
-    returning b.id""")
+    returning b.*),
+    told as (
+        -- For metrics: see batch_ends.py. An inline job's answers come with its end.
+        insert into batch_ends (kind, lane, state, late, seconds, validating_seconds, first_answer_seconds,
+                                finalizing_seconds, cost)
+        select e.kind, e.lane, e.state, e.state in ('completed', 'expired') and now() > e.deadline,
+               extract(epoch from now() - e.created_at), extract(epoch from e.in_progress_at - e.created_at),
+               extract(epoch from first.at - e.in_progress_at), extract(epoch from now() - e.finalizing_at),
+               e.token_cost + e.gpu_cost
+        from ended e
+        left join lateral (
+            select min(g.created_at) as at from slices s join segments g on g.slice = s.id
+            where s.batch = e.id and s.model is not null) first on not e.inline)
+    select id from ended""")
 
 _EVENT = text("""
     insert into events (id, tenant, batch, type)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, text
 
-from penstock.domain.counted import COUNTED, INCIDENTS, LABELLED
+from penstock.domain.counted import COUNTED, HISTOGRAMS, INCIDENTS, LABELLED
 from penstock.store.work import incidents
 
 _ADD = text("""
     insert into counts (name, value) values (:name, :by)
+    on conflict (name) do update set value = counts.value + excluded.value""")
+_ADD_ALL = text("""
+    -- In the order of names, so that two of them never wait for each other.
+    insert into counts (name, value)
+    select name, value from unnest(cast(:names as text[]), cast(:values as bigint[])) as given(name, value)
+    order by name
     on conflict (name) do update set value = counts.value + excluded.value""")
 _ALL = text("select name, value from counts")
 
@@ -24,6 +32,14 @@ def add(conn: Connection, name: str, by: int = 1, about: str = "") -> None:
         if name in INCIDENTS:
             incidents.add(conn, name, by, about)
         conn.execute(_ADD, {"name": name, "by": by})
+
+
+def add_all(conn: Connection, by: Mapping[str, int]) -> None:
+    """Count several things that are no incidents, as the only counts and the last statement of a transaction."""
+    for name in by:
+        assert name.partition("/")[0] in COUNTED.keys() | HISTOGRAMS.keys(), name
+    if by:
+        conn.execute(_ADD_ALL, {"names": list(by), "values": list(by.values())})
 
 
 def read(conn: Connection) -> dict[str, int]:

@@ -47,13 +47,22 @@ _OPEN = text(f"""
                coalesce(sum(p.tokens) filter (where not p.held), 0) as tokens,
                coalesce(sum(p.lines) filter (where p.held), 0)::bigint as paused_lines,
                extract(epoch from clock_timestamp() - min(p.created_at) filter (where not p.held and not p.runs))
-                   as waiting_seconds
+                   as waiting_seconds,
+               count(distinct p.batch) filter (
+                   where not p.held and p.seconds > extract(epoch from p.deadline - clock_timestamp()))::int as late,
+               min(extract(epoch from p.deadline - clock_timestamp()) - coalesce(p.seconds, 0))
+                   filter (where not p.held) as slack_seconds
         from parts p group by grouping sets ((p.model, p.lane), (p.lane)))
     select (select coalesce(jsonb_agg(to_jsonb(sums)), '[]') from sums) as sums,
            (select count(*) from late)::int as late_count,
            (select coalesce(jsonb_agg(to_jsonb(first)), '[]')
             from (select * from late order by deadline, batch limit :limit) first) as late,
            clock_timestamp() as now""")
+
+_BATCHES = text("""
+    -- Those that have not ended (batches_unfinished).
+    select kind, state, lane, count(*)::int as batches from batches
+    where state in ('validating', 'in_progress', 'paused', 'cancelling', 'finalizing') group by 1, 2, 3""")
 
 _RUNNING = text("""
     -- By open leases: as many as workers have slice places.
@@ -71,6 +80,11 @@ def read(conn: Connection, *, gone: timedelta, late: int) -> AllOpen:
     row = conn.execute(_OPEN, {"gone": gone, "limit": late}).one()
     lanes = tuple(OpenLane(**one | {"lane": Lane(one["lane"])}) for one in row.sums)
     return AllOpen(lanes, row.late_count, tuple(_late(one, row.now) for one in row.late), row.now)
+
+
+def batches(conn: Connection) -> list[tuple[str, str, str, int]]:
+    """Batches and jobs that have not ended: (kind, state, lane, how many). For metrics."""
+    return [(row.kind, row.state, row.lane, row.batches) for row in conn.execute(_BATCHES)]
 
 
 def running(conn: Connection) -> list[RunningBatch]:

@@ -71,6 +71,7 @@ class EchoShape:
                 rows[name] = value
         both = (counters.voice.prompt_tokens, counters.voice.generation_tokens)
         rows |= dict(zip(load.tokens, both, strict=False))
+        rows |= dict(zip(load.prefix or (), (counters.voice.prompt_tokens, 0), strict=False))  # it caches nothing
         rows |= {name: counters.answered for name in load.steps if name not in load.tokens and "iteration" not in name}
         rows["echo:requests_aborted_total"] = counters.aborted
         config = f'{load.kv_config}{{block_size="16",num_gpu_blocks="4096"}} 1.0\n' if load.kv_config else ""

@@ -12,6 +12,8 @@ from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
 from penstock.api.routes.admin.tenants import MAX_ADMIN_JSON_BYTES
+from penstock.api.schemas import limit_shapes
+from penstock.api.schemas.limit_shapes import TenantLimitsShape
 from penstock.domain.accounts.price import money
 from penstock.domain.limits.limit import OF_KEYS, RULES, Limits
 from penstock.service.admin import keys, limits
@@ -49,6 +51,18 @@ class GivenLimits(BaseModel):
 async def get_limits(tenant_id: str, operator: Operator, here: Here) -> GivenLimits:
     """What is set for a tenant."""
     return await _of_tenant(here, tenant_id, await here.db.autocommit(limits.of, tenant_id))
+
+
+@router.get("/tenants/{tenant_id}/limits/used", summary="See what a tenant uses of its limits")
+async def get_limits_used(tenant_id: str, operator: Operator, here: Here) -> TenantLimitsShape:
+    """Every limit of a tenant with its default, what is set, and how much there is of what is kept; and its budget."""
+    given = await here.db.autocommit(limits.of, tenant_id)
+    found = await here.db.autocommit(report.of_tenant, tenant_id, given, here.settings)
+    stands, currency = await here.db.autocommit(report.budget, tenant_id)
+    return TenantLimitsShape(
+        data=[limit_shapes.tenant_limit(one) for one in found],
+        budget=limit_shapes.budget(stands, currency) if stands else None,
+    )
 
 
 @router.post(

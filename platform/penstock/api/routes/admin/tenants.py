@@ -11,6 +11,8 @@ from penstock.api.auth import Acting, Operator
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Here
+from penstock.api.routes import usage
+from penstock.api.routes.usage import AskedUsage, UsagePage
 from penstock.api.schemas import admin_shapes
 from penstock.api.schemas.admin_shapes import ErasureShape, TenantShape
 from penstock.api.schemas.paging import After, Limit
@@ -66,6 +68,13 @@ async def create_tenant(request: Request, operator: Operator, here: Acting) -> T
 async def get_tenant(tenant_id: str, operator: Operator, here: Here) -> TenantShape:
     """One tenant."""
     return admin_shapes.tenant(await here.db.autocommit(tenants.get, tenant_id))
+
+
+@router.get("/{tenant_id}/usage", summary="What a tenant used, and its cost")
+async def get_tenant_usage(tenant_id: str, operator: Operator, here: Here, asked: AskedUsage) -> UsagePage:
+    """The same as `/v1/usage` tells the tenant."""
+    await here.db.autocommit(tenants.get, tenant_id)
+    return await usage.of_tenant(here, tenant_id, asked)
 
 
 @router.post("/{tenant_id}", summary="Change a tenant", openapi_extra=body.documented(ChangeTenant))
