@@ -119,3 +119,17 @@ def test_a_stream_ends_with_its_key_and_with_its_process_and_is_nobody_elses(
     thread.join()
     assert "event: batch" in had
     assert "id: 1" in had
+
+
+def test_a_stream_of_all_that_is_open_has_each_until_it_ends(client: httpx.Client, db: Database) -> None:
+    file = upload(client)["id"]
+    first, second = (create(client, file)["id"] for _ in range(2))
+    with client.stream("GET", "/v1/batches/events") as answer:
+        told = (json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: "))
+        event = next(told)
+        assert event["object"] == "batches.event"
+        assert [one["id"] for one in event["data"]] == [second, first], "the newest first"
+        assert event["data"][0]["usage"]["total_tokens"] == 0
+        db.run(cancel.cancel, keys.BOOTSTRAP_TENANT, "batch", second)
+        assert any([one["id"] for one in event["data"]] == [first] for event in told)
+    assert client.head("/v1/jobs/events").status_code == 200

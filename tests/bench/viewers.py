@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import httpx
+import psutil
 from bench import paired, result, stop
 from e2e.live import CHAT
 from faults.house import KEY, MODEL, House
@@ -95,24 +96,40 @@ def watched(url: str, batch: str, viewers: int) -> Iterator[None]:
             child.terminate()
 
 
-async def block(house: House, batch: str, calls: int) -> float:
-    """The median of so many calls, in ms, while the batch moves once a second."""
+@asynccontextmanager
+async def moving(house: House, batch: str) -> AsyncIterator[None]:
+    """The batch moves once a second meanwhile."""
 
     async def moves() -> None:
         while True:
             await asyncio.to_thread(house.sql, f"update batches set total = total + 1 where id = '{batch}'")
             await asyncio.sleep(1)
 
-    moving = asyncio.create_task(moves())
+    task = asyncio.create_task(moves())
     try:
-        return paired.percentile(await first_tokens(house.url, calls), 50)
+        yield
     finally:
-        moving.cancel()
+        task.cancel()
 
 
-def measure(given: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
-    """Pairs of medians: nobody watches, and some do."""
-    order, pairs = random.Random(given.seed), []
+async def block(house: House, batch: str, calls: int) -> float:
+    """The median of so many calls, in ms."""
+    async with moving(house, batch):
+        return paired.percentile(await first_tokens(house.url, calls), 50)
+
+
+async def share(house: House, batch: str, seconds: float = 5.0) -> float:
+    """What the API process takes of a core while nobody calls: this a busy machine changes little."""
+    api = psutil.Process(house.pid("api-1"))
+    async with moving(house, batch):
+        before = sum(api.cpu_times()[:2])
+        await asyncio.sleep(seconds)
+        return (sum(api.cpu_times()[:2]) - before) / seconds
+
+
+def measure(given: argparse.Namespace, folder: Path) -> tuple[list[tuple[float, float]], list[float]]:
+    """Pairs of medians, nobody watches and some do; and what they cost of a core while nobody calls."""
+    order, pairs, shares = random.Random(given.seed), [], []
     with (
         PostgresServer(folder) as postgres,
         ValkeyServer(folder) as valkey,
@@ -131,13 +148,16 @@ def measure(given: argparse.Namespace, folder: Path) -> list[tuple[float, float]
         for number in range(given.repeats):
             arms = [0, given.viewers]
             order.shuffle(arms)
-            medians = {}
+            medians, idle = {}, {}
             for viewers in arms:
                 with watched(house.url, batch, viewers):
                     medians[viewers] = asyncio.run(block(house, batch, given.calls))
+                    idle[viewers] = asyncio.run(share(house, batch))
             pairs.append((medians[0], medians[given.viewers]))
-            print(f"[bench] repeat {number + 1}: {pairs[-1][0]:.2f} ms, {pairs[-1][1]:.2f} ms watched", flush=True)
-    return pairs
+            shares.append(idle[given.viewers] - idle[0])
+            said = f"{pairs[-1][0]:.2f} ms, {pairs[-1][1]:.2f} ms watched, {1000 * shares[-1]:.1f} ms of CPU a second"
+            print(f"[bench] repeat {number + 1}: {said}", flush=True)
+    return pairs, shares
 
 
 def main() -> None:
@@ -156,15 +176,23 @@ def main() -> None:
     head = result.begin(given)
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:
-        pairs = measure(given, folder)
+        pairs, shares = measure(given, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     grown = paired.ratios(pairs)
     alone, beside = (paired.median(list(side)) for side in zip(*pairs, strict=True))
-    found = {"alone_ms": alone.json(), "watched_ms": beside.json(), "ratio": grown.json(), "pairs": pairs}
+    cpu = paired.median([1000 * one for one in shares])
+    found = {
+        "cpu_ms_a_second": cpu.json(),
+        "alone_ms": alone.json(),
+        "watched_ms": beside.json(),
+        "ratio": grown.json(),
+        "pairs": pairs,
+    }
     result.write(given.json, head | found)
     Console().print(result.told(head))
     print(f"TTFT p50: {alone.text(2, 'ms')} with nobody, {beside.text(2, 'ms')} with {given.viewers} viewers")
+    print(f"the API takes {cpu.text(1, 'ms')} of processor time a second more for them")
     print(f"paired: {grown.text(3)} times")
     sys.exit(grown.value >= MOST_GROWTH)
 

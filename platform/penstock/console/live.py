@@ -6,9 +6,11 @@ a second for all. What a stream does not say (files, a timeline, the rows of a l
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from fastapi.sse import ServerSentEvent
 
@@ -19,9 +21,6 @@ from penstock.console.session import Visitor
 _OVER: Final = '<div class="note warn" role="status"><p>This session is over: load the page again to log in.</p></div>'
 END: Final = "end"
 """The event after which a page asks no more."""
-
-Made = Callable[[str], Awaitable[list[str]]]
-"""What a page is sent for an event's data."""
 
 
 class LiveStream:
@@ -42,20 +41,22 @@ class LiveStream:
                 async with watched as self._watched:
                     yield self
 
-    async def sent(
-        self, made: Made, is_last: Callable[[str], bool] = lambda data: False
-    ) -> AsyncIterator[ServerSentEvent]:
-        """What is sent: parts, each when it changed, until it is over, or the process stops; then a page comes back."""
+    async def sent(self, made: Callable[[str, Any], Awaitable[list[str]]]) -> AsyncIterator[ServerSentEvent]:
+        """What is sent: parts, each when it changed, until it is over, or the process stops; then a page comes back.
+
+        `made` gives the parts after an event, of its data as text and as what it says.
+        """
         had: list[str] = []
         async for data in self._events:
+            event: Any = self.topic.made(data, partial(json.loads, data))
             try:
-                parts = await made(data)
+                parts = await made(data, event)
             except ApiProblem:
                 return  # it was deleted meanwhile, for instance
             if new := [part for part in parts if part not in had]:
                 yield ServerSentEvent(raw_data="".join(new))
             had = parts
-            if is_last(data):
+            if event.get("ended"):
                 yield ServerSentEvent(raw_data="", event=END)
                 return
         if self._watched.over:

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cachetools import LRUCache
 
-_MOST_TEXTS: Final = 8
-"""Texts of one topic: viewers are at most a moment apart."""
+_MOST_MADE: Final = 16
+"""Of one topic: viewers are at most a moment apart."""
+T = TypeVar("T")
 
 
 class LiveTopic:
@@ -24,7 +25,7 @@ class LiveTopic:
         self._version = 0
         self._found: Any = None
         self._found_at = 0.0
-        self._texts: LRUCache[Hashable, str] = LRUCache(_MOST_TEXTS)
+        self._made: LRUCache[Hashable, Any] = LRUCache(_MOST_MADE)
 
     async def found(
         self, mark: Hashable, ask: Callable[[], Awaitable[Any]], *, keep_seconds: float = float("inf")
@@ -36,11 +37,11 @@ class LiveTopic:
                 self._version += 1
             return self._version, self._found
 
-    def text(self, key: Hashable, make: Callable[[], str]) -> str:
-        """What `make` makes of it, once for equal keys."""
-        made = self._texts.get(key)
-        if made is None:
-            made = self._texts[key] = make()
+    def made(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` makes, once for equal keys: a text, or what an event's data says."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
         return made
 
 

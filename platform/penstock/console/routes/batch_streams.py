@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from penstock.console import batch_live, batch_rows, pages, qualifiers
+from penstock.console.batch_words import Shape
 from penstock.console.context import Context
 from penstock.console.live import LiveStream
 from penstock.console.navigation import BASE
@@ -48,8 +48,8 @@ async def stream_list(
     """The rows of the first page, and how many there are."""
     visitor = stream.visitor
 
-    async def made(data: str) -> list[str]:
-        events = json.loads(data)["data"]
+    async def made(data: str, event: Shape) -> list[str]:
+        events = event["data"]
         version, values = await stream.topic.found(
             batch_rows.mark(events), lambda: batch_rows.found(visitor, noun, q), keep_seconds=_LIST_SECONDS
         )
@@ -57,7 +57,7 @@ async def stream_list(
         def rows() -> str:
             return pages.text(request, visitor, "batch_rows.html", **batch_rows.changed(values, events))
 
-        return [stream.topic.text((version, data), rows)]
+        return [stream.topic.made((version, data), rows)]
 
     async for event in stream.sent(made):
         yield event
@@ -71,17 +71,16 @@ async def stream_one(
     """How it stands; once it moved also what can be done, its files and its timeline; to its end."""
     visitor = stream.visitor
 
-    async def made(data: str) -> list[str]:
-        event = json.loads(data)
+    async def made(data: str, event: Shape) -> list[str]:
         version, values = await stream.topic.found(batch_live.mark(event), lambda: batch_live.found(visitor, noun, id))
 
         def part(name: str, values: dict[str, Any]) -> str:
             return pages.text(request, visitor, name, **values)
 
         return [
-            stream.topic.text((version, data), lambda: part("batch_state.html", batch_live.changed(values, event))),
-            stream.topic.text(version, lambda: part("batch_beside.html", batch_live.changed(values, event))),
+            stream.topic.made((version, data), lambda: part("batch_state.html", batch_live.changed(values, event))),
+            stream.topic.made(version, lambda: part("batch_beside.html", batch_live.changed(values, event))),
         ]
 
-    async for event in stream.sent(made, lambda data: bool(json.loads(data)["ended"])):
+    async for event in stream.sent(made):
         yield event
