@@ -134,6 +134,13 @@ class GrantedApi:
         async def receive() -> Message:
             return waiting.pop() if waiting else await self._receive()
 
+        return await self._whole(self._inner(method, path, query, given), receive)
+
+    async def forward(self, method: str, path: str) -> ApiAnswer:
+        """The answer, whole, to the browser's own body, which the API reads as it comes; raises ApiProblem."""
+        return await self._whole(self._inner(method, path, None, self._passed()), self._receive)
+
+    async def _whole(self, scope: Scope, receive: Receive) -> ApiAnswer:
         status, pieces = 500, bytearray()
         head: dict[str, str] = {}
 
@@ -145,7 +152,6 @@ class GrantedApi:
             elif message["type"] == "http.response.body":
                 pieces.extend(message.get("body", b""))
 
-        scope = self._inner(method, path, query, given)
         scope.pop("penstock.head", None)  # a page is made of whole answers, also where only its head is wanted
         await self._api(scope, receive, send)
         if status >= 400:
@@ -238,9 +244,11 @@ class GrantedApi:
 
     async def relay(self, method: str, path: str, send: Send, query: Query | None = None) -> None:
         """Let the API itself answer the browser's request, body, ranges and stream as they come."""
+        await self._api(self._inner(method, path, query, self._passed()), self._receive, send)
+
+    def _passed(self) -> dict[str, str]:
         named = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
-        passed = {name: named[name] for name in _PASSED if name in named}
-        await self._api(self._inner(method, path, query, passed), self._receive, send)
+        return {name: named[name] for name in _PASSED if name in named}
 
     def _inner(self, method: str, path: str, query: Query | None, headers: Mapping[str, str]) -> Scope:
         outer = self._scope

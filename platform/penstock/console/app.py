@@ -24,12 +24,14 @@ from penstock.console.routes import (
     files,
     limits,
     login,
+    new_batch,
     recovery,
     result_exports,
     results,
     tail,
     tenant_keys,
     tenants,
+    uploads,
     usage,
     webhooks,
 )
@@ -42,8 +44,9 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
     for room in (
-        assets, login, batches, batch_streams, batch_bulk, batch, batch_files, failed_lines, results, tail,
-        result_exports, files, webhooks, deliveries, usage, limits, tenants, tenant_keys, recovery, audit,
+        assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files, failed_lines,
+        results, tail, result_exports, files, webhooks, deliveries, usage, limits, tenants, tenant_keys, recovery,
+        audit,
     ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import penstock
-from penstock.console import assets, batch_words, navigation, words
+from penstock.console import assets, batch_words, estimate_words, navigation, words
 from penstock.console.session import Visitor
 
 _FILTERS: Final = (
@@ -19,6 +19,7 @@ _FILTERS: Final = (
     batch_words.mean_rate, batch_words.happened,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
     words.visible, words.excerpt,
+    estimate_words.how_read, estimate_words.how_written,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A relayed answer: the API's own, as it streams, handed to the browser."""
+"""A relayed answer: the API's own, as it streams, handed to the browser; the browser's body streams in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from penstock.console.api_client import GrantedApi, Query
 
 
 class RelayedAnswer(Response):
-    """What the API answers to a GET of this path: body, ranges and headers are its own."""
+    """What the API answers to the browser's request at this path: body, ranges and headers are its own."""
 
-    def __init__(self, api: GrantedApi, path: str, query: Query | None = None) -> None:
+    def __init__(self, api: GrantedApi, method: str, path: str, query: Query | None = None) -> None:
         super().__init__()
         self._api = api
+        self._method = method
         self._path = path
         self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the API answer."""
-        await self._api.relay("GET", self._path, send, self._query)
+        await self._api.relay(self._method, self._path, send, self._query)

@@ -60,7 +60,7 @@ async def file(request: Request, visitor: LoggedIn, file: str) -> Response:
 async def content(request: Request, visitor: LoggedIn, file: str) -> Response:
     """Its bytes, to be saved: never shown as a page, whatever they are."""
     await visitor.api.get(f"/v1/files/{file}")  # one that is not there has its page
-    return RelayedAnswer(visitor.api, f"/v1/files/{file}/content")
+    return RelayedAnswer(visitor.api, "GET", f"/v1/files/{file}/content")
 
 
 @router.post("/files/{file}/delete")
