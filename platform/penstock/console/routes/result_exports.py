@@ -42,7 +42,7 @@ async def export(request: Request, visitor: LoggedIn, context: Context, noun: Na
         await visitor.api.get(f"/v1/files/{file}")  # it may be gone
     if form == "jsonl":
         if file is not None:
-            return RelayedAnswer(visitor.api, f"/v1/files/{file}/content")
+            return RelayedAnswer(visitor.api, "GET", f"/v1/files/{file}/content")
         return StreamingResponse(_of_job(visitor, id), headers=_named(id, form), media_type="application/jsonl")
     pieces = visitor.api.pieces(f"/v1/files/{file}/content") if file is not None else _of_job(visitor, id)
     if form == "csv":

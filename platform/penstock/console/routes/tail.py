@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -38,13 +37,12 @@ async def newest_stream(
 ) -> AsyncIterator[ServerSentEvent]:
     """The same, whenever more was answered, until the batch has ended."""
 
-    async def made(data: str) -> list[str]:
-        event = json.loads(data)
+    async def made(data: str, event: Any) -> list[str]:
         mark = (event["status"], *sorted(event["request_counts"].items()))
         version, values = await stream.topic.found(mark, lambda: _found(stream.visitor, id))
-        return [stream.topic.text(version, lambda: pages.text(request, stream.visitor, "tail_lines.html", **values))]
+        return [stream.topic.made(version, lambda: pages.text(request, stream.visitor, "tail_lines.html", **values))]
 
-    async for event in stream.sent(made, lambda data: bool(json.loads(data)["ended"])):
+    async for event in stream.sent(made):
         yield event
 
 
