@@ -15,9 +15,12 @@ from penstock.settings import Settings
 from penstock.store.engine import sync_engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for the session; each test has its own context in it."""
+    """One browser for a module; each test has its own context in it.
+
+    Not for the session: while its driver is there, a loop runs in this thread, and no other test can have its own.
+    """
     with running() as browser:
         yield browser
 

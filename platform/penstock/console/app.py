@@ -12,6 +12,7 @@ from penstock.console import assets, pages, session
 from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
+from penstock.console.live_pages import LivePages
 from penstock.console.routes import (
     audit,
     batch,
@@ -22,9 +23,13 @@ from penstock.console.routes import (
     deliveries,
     failed_lines,
     files,
+    lanes,
     limits,
     login,
+    models,
     new_batch,
+    overview,
+    pools,
     recovery,
     result_exports,
     results,
@@ -34,6 +39,7 @@ from penstock.console.routes import (
     uploads,
     usage,
     webhooks,
+    workers,
 )
 from penstock.console.session import NotLoggedIn
 from penstock.domain.api_errors import PenstockError
@@ -43,10 +49,11 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     """Make the console; `context` is asked once requests come."""
     app = FastAPI(title="Penstock console", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
+    app.state.live_pages = LivePages()
     for room in (
         assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files, failed_lines,
         results, tail, result_exports, files, webhooks, deliveries, usage, limits, tenants, tenant_keys, recovery,
-        audit,
+        overview, workers, models, pools, lanes, audit,
     ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (
@@ -62,7 +69,7 @@ async def _to_login(request: Request, _: Exception) -> Response:
     """The login, and after it the page that was asked for."""
     if request.headers.get("accept", "").startswith("text/event-stream"):
         return Response(status_code=401)
-    answer = login.shown(request, then=login.place_of(request))
+    answer = login.shown(request, then=login.place_of(request), status=401)
     session.take(request, answer)
     return answer
 

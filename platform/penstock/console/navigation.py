@@ -40,6 +40,10 @@ SUBMIT: Final = (
 )
 """For everybody: what is their tenant's."""
 OPERATE: Final = (
+    MenuEntry("Overview", "/overview"),
+    MenuEntry("Workers", "/workers"),
+    MenuEntry("Models and pools", "/models", also=("/pools",)),
+    MenuEntry("Lanes", "/lanes"),
     MenuEntry("Tenants", "/tenants", also=("/erasures",)),
     MenuEntry("Recovery", "/recovery"),
     MenuEntry("Audit", "/audit"),

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import penstock
-from penstock.console import assets, batch_words, estimate_words, navigation, words
+from penstock.console import assets, batch_words, estimate_words, fleet_words, navigation, words
 from penstock.console.session import Visitor
 
 _FILTERS: Final = (
@@ -19,6 +19,8 @@ _FILTERS: Final = (
     batch_words.mean_rate, batch_words.happened,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
     words.visible, words.excerpt,
+    fleet_words.version_name, fleet_words.model_name, fleet_words.ago, fleet_words.hours,
+    fleet_words.switched, fleet_words.why_switched, fleet_words.unkept,
     estimate_words.how_read, estimate_words.how_written,
 )  # fmt: skip
 

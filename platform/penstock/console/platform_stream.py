@@ -1,0 +1,100 @@
+"""The stream of a live page: how it is, then each change, until the page is over or the viewer goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request
+from starlette.responses import StreamingResponse
+from starlette.types import Message
+
+from penstock.console import pages
+from penstock.console.api_client import GrantedApi
+from penstock.console.context import ConsoleContext, Context
+from penstock.console.live_pages import END, LivePages
+from penstock.console.session import LoggedInOperator, Visitor
+from penstock.domain.api_errors import Unauthorized, Unavailable
+from penstock.domain.limits.limit import LimitName
+from penstock.service.admin import sessions
+from penstock.service.views.batch_watch import Watching
+
+_CHECK_SECONDS: Final = 5.0
+"""So often it is looked whether the session still holds, and a comment is sent where nothing is new."""
+_ENDLESS: Final = "penstock.endless"
+"""In the scope of a request: what ends its answer when the process is about to stop."""
+_HEAD: Final = "penstock.head"
+"""The same of a request that wants the head of an answer alone."""
+
+Values = Callable[[GrantedApi], Awaitable[dict[str, Any]]]
+"""Asks the API for what a template names."""
+
+
+class PlatformStream:
+    """What an operator's request for a stream needs; it counts as one of `waits_at_once` as long as it is open."""
+
+    def __init__(self, request: Request, visitor: Visitor, context: ConsoleContext) -> None:
+        self._request = request
+        self._visitor = visitor
+        self._context = context
+
+    def of(self, template: str, values: Values, *about: str | None) -> StreamingResponse:
+        """The stream of a part of a page, which is the same for all who ask it `about` the same."""
+        request, visitor, access = self._request, self._visitor, self._visitor.access
+        live: LivePages = request.app.state.live_pages
+        # Whoever comes first asks for all who may see the same; the request's own end does not end it.
+        api = self._context.api.of(dict(request.scope), _nothing, access)
+
+        async def look() -> str:
+            return pages.text(request, visitor, template, **await values(api))
+
+        key = (template, about, request.scope.get("root_path", ""), access.tenant, access.models)
+
+        async def told() -> AsyncIterator[bytes]:
+            if _HEAD in request.scope:
+                return
+            async with live.watch(key, look) as watching:
+                request.scope.setdefault(_ENDLESS, []).append(watching.leave)
+                async for one in self._events(watching):
+                    yield one
+
+        return StreamingResponse(told(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    async def _events(self, watching: Watching[bytes]) -> AsyncIterator[bytes]:
+        checked_at = time.monotonic()
+        while True:
+            news = await watching.next(_CHECK_SECONDS)
+            yield b": still here\n\n" if news is None else news
+            if watching.ended:
+                return
+            if time.monotonic() - checked_at >= _CHECK_SECONDS:
+                checked_at = time.monotonic()
+                if not await self._holds():
+                    yield END
+                    return
+
+    async def _holds(self) -> bool:
+        """Whether the session is still one that may look."""
+        db, settings = self._context.db, self._context.settings
+        try:
+            access = await db.autocommit(sessions.access_of, self._visitor.token, settings, asks=False)
+        except Unauthorized:
+            return False
+        except Unavailable:
+            return True
+        return (access.role, access.models) == (self._visitor.access.role, self._visitor.access.models)
+
+
+async def _nothing() -> Message:
+    """What a look has to read."""
+    return {"type": "http.disconnect"}
+
+
+async def _stream(request: Request, visitor: LoggedInOperator, context: Context) -> AsyncIterator[PlatformStream]:
+    with context.limiter.held(visitor.access, LimitName.WAITS):
+        yield PlatformStream(request, visitor, context)
+
+
+Streamed = Annotated[PlatformStream, Depends(_stream)]
+"""An operator watches a page."""
