@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
-from penstock.api.routes.server.snapshot import Ingresses, Process, Snapshot, worker_labels
+from penstock.api.routes.server.snapshot import Ingresses, ApiProcess, Snapshot, worker_labels
 from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
 from penstock.service.admin import health
 from penstock.settings.servers import ServerSettings
@@ -40,7 +40,9 @@ async def metrics(request: Request, here: Here) -> Response:
     now = CollectorRegistry()
     now.register(Snapshot(gauges))
     now.register(Ingresses(here.directory))
-    now.register(Process(await here.blob_readiness.good(), here.db.connections_in_use, here.settings.api_connections))
+    now.register(
+        ApiProcess(await here.blob_readiness.good(), here.db.connections_in_use, here.settings.api_connections)
+    )
     return Response(generate_latest(REGISTRY) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -179,7 +179,7 @@ def _histograms(counts: Mapping[str, int]) -> Iterator[HistogramMetricFamily]:
         yield family
 
 
-class Process(Collector):
+class ApiProcess(Collector):
     """What this API process says of itself."""
 
     def __init__(self, blobs_good: bool, connections: int, most_connections: int) -> None:
