@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
-from penstock.api.routes.server.snapshot import Ingresses, ApiProcess, Snapshot, worker_labels
+from penstock.api.routes.server.snapshot import ApiProcess, Ingresses, Snapshot, worker_labels
 from penstock.domain.api_errors import Forbidden, Unauthorized, Unavailable
 from penstock.service.admin import health
 from penstock.settings.servers import ServerSettings
