@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +23,8 @@ from penstock.domain.accounts.access import Access
 
 _KEPT: Final = ("type", "asgi", "http_version", "scheme", "root_path", "client", "server", "extensions", "state")
 """What an inner request has of the outer one; and all that is the platform's own."""
+
+_PIECES_AHEAD: Final = 2
 
 _ENDLESS: Final = "penstock.endless"
 """In a request's scope: what ends an answer that goes on, when the process stops; the API adds to the same list."""
@@ -155,6 +157,44 @@ class GrantedApi:
         if status >= 400:
             raise ApiProblem(status, json.loads(pieces)["error"], head)
         return ApiAnswer(status, head, bytes(pieces))
+
+    async def pieces(self, path: str, query: Query | None = None) -> AsyncGenerator[bytes, None]:
+        """The body of an answer to a GET as it comes, a few pieces ahead of who reads it; raises ApiProblem.
+
+        Close it (`aclose`) to read no more of it: the API's side ends with it.
+        """
+        fill, ahead = anyio.create_memory_object_stream[Message](_PIECES_AHEAD)
+        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
+        scope = self._inner("GET", path, query, {})
+        scope.pop("penstock.head", None)
+
+        async def receive() -> Message:
+            return waiting.pop() if waiting else await asyncio.get_running_loop().create_future()
+
+        async def answer() -> None:
+            with fill:
+                await self._api(scope, receive, fill.send)
+
+        asking = asyncio.create_task(answer())
+        status, head, problem = 500, {}, bytearray()
+        try:
+            async for message in ahead:
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+                elif status >= 400:
+                    problem += message.get("body", b"")
+                elif message.get("body"):
+                    yield message["body"]
+            await asking
+            if status >= 400:
+                raise ApiProblem(status, json.loads(problem)["error"], head)
+        finally:
+            asking.cancel()
+            ahead.close()
+            fill.close()
+            with suppress(asyncio.CancelledError, anyio.BrokenResourceError):
+                await asking
 
     @asynccontextmanager
     async def events(self, path: str) -> AsyncIterator[ApiEvents]:

@@ -21,6 +21,7 @@ from penstock.console.routes import (
     batch_streams,
     batches,
     deliveries,
+    failed_lines,
     files,
     lanes,
     limits,
@@ -30,6 +31,9 @@ from penstock.console.routes import (
     overview,
     pools,
     recovery,
+    result_exports,
+    results,
+    tail,
     tenant_keys,
     tenants,
     uploads,
@@ -47,9 +51,9 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
     app.state.context = context
     app.state.live_pages = LivePages()
     for room in (
-        assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files,
-        files, webhooks, deliveries, usage, limits,
-        overview, workers, models, pools, lanes, tenants, tenant_keys, recovery, audit,
+        assets, login, batches, new_batch, uploads, batch_streams, batch_bulk, batch, batch_files, failed_lines,
+        results, tail, result_exports, files, webhooks, deliveries, usage, limits, tenants, tenant_keys, recovery,
+        overview, workers, models, pools, lanes, audit,
     ):  # fmt: skip
         app.include_router(room.router)
     for kind, shown in (

@@ -12,12 +12,16 @@ _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def written(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A whole table; a text that would begin a formula has an apostrophe before it."""
+    return lines([heads]) + lines(rows)
+
+
+def lines(rows: Iterable[Sequence[object]]) -> str:
+    """Some lines of one, likewise."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(heads)
-    writer.writerows([_safe(cell) for cell in row] for row in rows)
+    csv.writer(text, lineterminator="\r\n").writerows([safe(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
-def _safe(cell: object) -> object:
+def safe(cell: object) -> object:
+    """A cell that is no formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULAS) else cell

@@ -18,7 +18,7 @@ _FILTERS: Final = (
     batch_words.elapsed, batch_words.verdict, batch_words.ended_at, batch_words.has_ended, batch_words.why_unknown,
     batch_words.mean_rate, batch_words.happened,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
-    words.visible,
+    words.visible, words.excerpt,
     fleet_words.version_name, fleet_words.model_name, fleet_words.ago, fleet_words.hours,
     fleet_words.switched, fleet_words.why_switched, fleet_words.unkept,
     estimate_words.how_read, estimate_words.how_written,

@@ -104,3 +104,14 @@ def money(amount: str | None, currency: str = "") -> str:
 def visible(text: object) -> str:
     """A text of somebody else's, with what would show it otherwise than it is made visible: `⟨U+202E⟩`."""
     return _ODD.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(text))
+
+
+def excerpt(text: object, most_bytes: int = 2_000) -> str:
+    """The beginning of somebody else's text, made visible: so much of it that it takes `most_bytes` of a page."""
+    shown = visible(str(text)[: most_bytes + 1])
+    room = most_bytes
+    for at, letter in enumerate(shown):
+        room -= 5 if letter in "&<>\"'" else len(letter.encode("utf-8", "replace"))
+        if room < 0:
+            return f"{shown[:at]} …"
+    return shown
