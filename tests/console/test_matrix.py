@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 from api.live import KEY, create, http, upload
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from penstock.console.app import create_console
@@ -84,7 +85,10 @@ def status(client: httpx.Client, method: str, path: str, **more: str) -> int:
 
 
 def is_operators(route: APIRoute) -> bool:
-    return any(getattr(one.call, "__name__", "") == "_operator" for one in route.dependant.dependencies)
+    def needs(dependant: Dependant) -> bool:
+        return getattr(dependant.call, "__name__", "") == "_operator" or any(map(needs, dependant.dependencies))
+
+    return needs(route.dependant)
 
 
 def test_there_are_routes_of_all_kinds(place: Place) -> None:

@@ -97,6 +97,8 @@ async def _seen(request: Request, context: Context, *, asks: bool) -> Visitor:
     context.key_uses.note(access.key)
     visitor = Visitor(access, context.api.of(request.scope, request.receive, access), token)
     request.state.visitor = visitor
+    if request.method != "GET" and not visitor.writes:  # before a word of the form is read
+        raise Forbidden("This key may only read.", code="read_only_key")
     return visitor
 
 
