@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines bench-viewers
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor pictures release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines bench-viewers
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -66,6 +66,9 @@ faults-slow: install ## The fault tests that take minutes: deaths of the real vL
 fuzz-api: install ## Ask a real platform at random what its OpenAPI page has, well meant and not (ARGS="--minutes 10 --seed 1")
 	@$(BIN)/python requirements/fuzz.py
 	@PYTHONPATH=tests $(BIN)/python -m fuzz.api $(ARGS)
+
+pictures: install ## Take README's pictures of the console anew (needs chromium)
+	@PYTHONPATH=tests $(BIN)/python -m console.pictures
 
 vendor: ## Fetch the console's vendored scripts anew, as its vendor.toml lists them (needs npm)
 	@$(PYTHON) requirements/vendor.py

@@ -15,6 +15,8 @@ import aiohttp
 import httpx2
 import openai
 import pytest
+from console.browser import running
+from console.journey import travel
 from e2e.live import CHAT, Platform, chat, said, until, up
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -49,6 +51,11 @@ def vllm(short_dir: Path) -> Iterator[Platform]:
     with up(short_dir / "v", *flags, ready_seconds=420, cache_timeout_seconds="10") as platform:
         until(lambda: platform.ask("select count(*) from workers where open") == 1, "the ingress is open", 60)
         yield platform
+
+
+def test_a_person_goes_from_a_file_with_a_fault_to_answers_in_the_console(vllm: Platform, tmp_path: Path) -> None:
+    with running() as browser:  # here alone: it holds the thread's event loop
+        travel(browser, vllm, tmp_path)
 
 
 def requests() -> list[dict[str, Any]]:
