@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from penstock.console import answers, csv_export, exports, words
-from penstock.console.line_forms import LineChanges
+from penstock.console import csv_export, words
+from penstock.console.batches import answers, exports
+from penstock.console.batches.line_forms import LineChanges
 from penstock.domain.api_errors import BadRequest
 
 NUMBERS = [0.25] * 768

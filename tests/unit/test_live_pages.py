@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from penstock.console.api_client import ApiProblem
-from penstock.console.live_pages import END, LivePages, event
+from penstock.console.live.live_pages import END, LivePages, event
 
 
 def test_one_look_serves_all_who_watch_the_same() -> None:

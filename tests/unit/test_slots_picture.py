@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.console.slots_picture import CELL, slots_picture
-from penstock.console.time_chart import nice, time_chart
+from penstock.console.drawings.slots_picture import CELL, slots_picture
+from penstock.console.drawings.time_chart import nice, time_chart
 
 
 def test_every_slot_is_one_cell_and_a_large_engine_needs_few_shapes() -> None:

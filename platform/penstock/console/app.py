@@ -12,7 +12,7 @@ from penstock.console import assets, pages, session
 from penstock.console.api_client import ApiProblem
 from penstock.console.context import ConsoleContext
 from penstock.console.guard import ConsoleGuard
-from penstock.console.live_pages import LivePages
+from penstock.console.live.live_pages import LivePages
 from penstock.console.routes import (
     audit,
     batch,

@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 import penstock
-from penstock.console import assets, batch_words, estimate_words, fleet_words, navigation, words
+from penstock.console import assets, fleet_words, navigation, words
+from penstock.console.batches import batch_words, estimate_words
 from penstock.console.session import Visitor
 
 _FILTERS: Final = (

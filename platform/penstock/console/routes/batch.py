@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from penstock.console import batch_live, pages
+from penstock.console import pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.batches import batch_live
+from penstock.console.batches.nouns import Named, Noun
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
-from penstock.console.nouns import Named, Noun
 from penstock.console.routes.batches import Live
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest

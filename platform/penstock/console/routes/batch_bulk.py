@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from penstock.console import batch_rows, pages, qualifiers
+from penstock.console import pages, qualifiers
 from penstock.console.api_client import ApiProblem
+from penstock.console.batches import batch_rows
+from penstock.console.batches.nouns import Named, Noun
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
-from penstock.console.nouns import Named, Noun
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 

@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from penstock.console.api_client import Query
+from penstock.console.batches.nouns import BATCHES, Named
 from penstock.console.navigation import BASE
-from penstock.console.nouns import BATCHES, Named
 from penstock.console.relayed import RelayedAnswer
 from penstock.console.session import LoggedIn, Visitor
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from penstock.console import batch_live, batch_rows, pages, qualifiers
-from penstock.console.batch_words import Shape
+from penstock.console import pages, qualifiers
+from penstock.console.batches import batch_live, batch_rows
+from penstock.console.batches.batch_words import Shape
+from penstock.console.batches.nouns import Named
 from penstock.console.context import Context
-from penstock.console.live import LiveStream
+from penstock.console.live.live_stream import LiveStream
 from penstock.console.navigation import BASE
-from penstock.console.nouns import Named
 from penstock.console.routes.batches import Asked
 from penstock.console.session import LookingOn
 

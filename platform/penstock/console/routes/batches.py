@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import batch_rows, pages
+from penstock.console import pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.batches import batch_rows
+from penstock.console.batches.nouns import BATCHES, JOBS, Named, Noun
 from penstock.console.navigation import BASE
-from penstock.console.nouns import BATCHES, JOBS, Named, Noun
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 

@@ -9,12 +9,13 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from penstock.console import answers, batch_words, line_forms, pages, words
+from penstock.console import pages, words
 from penstock.console.api_client import ApiProblem
+from penstock.console.batches import answers, batch_words, line_forms
+from penstock.console.batches.line_forms import NO_CHANGES, LineChanges
+from penstock.console.batches.nouns import Named, Noun
 from penstock.console.forms import Sent, SentForm
-from penstock.console.line_forms import NO_CHANGES, LineChanges
 from penstock.console.navigation import BASE
-from penstock.console.nouns import Named, Noun
 from penstock.console.routes.batches import After
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest

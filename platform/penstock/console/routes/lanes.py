@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import GrantedApi
+from penstock.console.live.platform_stream import Streamed
 from penstock.console.navigation import BASE
-from penstock.console.platform_stream import Streamed
 from penstock.console.session import LoggedInOperator
 
 router = APIRouter(prefix=BASE)

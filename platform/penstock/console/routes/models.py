@@ -12,8 +12,8 @@ from penstock.console import pages
 from penstock.console.api_client import ApiProblem, GrantedApi
 from penstock.console.fleet_words import model_name
 from penstock.console.forms import Sent, SentForm
+from penstock.console.live.platform_stream import Streamed
 from penstock.console.navigation import BASE
-from penstock.console.platform_stream import Streamed
 from penstock.console.session import LoggedInOperator, Visitor
 
 router = APIRouter(prefix=BASE)

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import new_batch_form, pages
+from penstock.console import pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.batches import new_batch_form
+from penstock.console.batches.estimate_words import LaneOutlook
+from penstock.console.batches.new_batch_form import NewBatchForm
 from penstock.console.context import Context
-from penstock.console.estimate_words import LaneOutlook
 from penstock.console.forms import Sent
 from penstock.console.navigation import BASE
-from penstock.console.new_batch_form import NewBatchForm
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest, Forbidden
 from penstock.domain.inference_endpoints import BATCHED

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import GrantedApi
+from penstock.console.drawings.time_chart import TimeChart, time_chart
+from penstock.console.live.platform_stream import Streamed
 from penstock.console.navigation import BASE
-from penstock.console.platform_stream import Streamed
 from penstock.console.session import LoggedInOperator
-from penstock.console.time_chart import TimeChart, time_chart
 
 router = APIRouter(prefix=BASE)
 

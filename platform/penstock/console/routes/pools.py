@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem, GrantedApi
 from penstock.console.forms import Sent
+from penstock.console.live.platform_stream import Streamed, Values
 from penstock.console.navigation import BASE
-from penstock.console.platform_stream import Streamed, Values
 from penstock.console.session import LoggedInOperator, Visitor
 
 router = APIRouter(prefix=BASE)

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from penstock.console import exports
+from penstock.console.batches import exports
+from penstock.console.batches.nouns import Named
 from penstock.console.context import ConsoleContext, Context
 from penstock.console.navigation import BASE
-from penstock.console.nouns import Named
 from penstock.console.relayed import RelayedAnswer
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import NotFound, Unavailable

@@ -7,10 +7,11 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import answers, batch_words, exports, pages
+from penstock.console import pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.batches import answers, batch_words, exports
+from penstock.console.batches.nouns import Named
 from penstock.console.navigation import BASE
-from penstock.console.nouns import Named
 from penstock.console.routes.batches import After
 from penstock.console.session import LoggedIn
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from penstock.console import pages, tail
+from penstock.console import pages
+from penstock.console.batches import tail
+from penstock.console.batches.nouns import BATCHES
 from penstock.console.context import Context
-from penstock.console.live import LiveStream
+from penstock.console.live.live_stream import LiveStream
 from penstock.console.navigation import BASE
-from penstock.console.nouns import BATCHES
 from penstock.console.routes.batches import Live
 from penstock.console.session import LoggedIn, LookingOn, Visitor
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from penstock.console import limit_form, pages, usage_sums
+from penstock.console import limit_form, pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.drawings import usage_sums
 from penstock.console.form_values import FormRefused, decimal_or_none, whole_or_none
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import csv_export, pages, usage_chart, usage_sums
+from penstock.console import csv_export, pages
+from penstock.console.drawings import usage_chart, usage_sums
+from penstock.console.drawings.usage_sums import UsageSum
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedIn, Visitor
-from penstock.console.usage_sums import UsageSum
 
 router = APIRouter(prefix=BASE)
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem, GrantedApi
+from penstock.console.drawings.slots_picture import KINDS, slots_picture
+from penstock.console.live.platform_stream import Streamed, Values
 from penstock.console.navigation import BASE
-from penstock.console.platform_stream import Streamed, Values
 from penstock.console.session import LoggedInOperator, Visitor
-from penstock.console.slots_picture import KINDS, slots_picture
 
 router = APIRouter(prefix=BASE)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from penstock.console.batch_words import Shape
-from penstock.console.nouns import Noun
+from penstock.console.batches.batch_words import Shape
+from penstock.console.batches.nouns import Noun
 from penstock.console.session import Visitor
 
 _OF_AN_EVENT: Final = ("status", "paused", "request_counts", "usage", "cost", "waiting", "expected")

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from penstock.console import answers
 from penstock.console.api_client import ApiProblem, GrantedApi
+from penstock.console.batches import answers
 
 SHOWN: Final = 50
 _MOST_LINE_BYTES: Final = 16 * 1024

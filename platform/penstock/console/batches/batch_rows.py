@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from penstock.console import batch_live, qualifiers
-from penstock.console.batch_words import Shape
-from penstock.console.nouns import Noun
+from penstock.console import qualifiers
+from penstock.console.batches import batch_live
+from penstock.console.batches.batch_words import Shape
+from penstock.console.batches.nouns import Noun
 from penstock.console.session import Visitor
 
 QUALIFIERS: Final = ("status", "lane", "model", "meta")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.console.usage_sums import UsageSum
+from penstock.console.drawings.usage_sums import UsageSum
 
 WIDTH: Final = 1000
 HEIGHT: Final = 200

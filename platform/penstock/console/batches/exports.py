@@ -13,7 +13,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from penstock.console import answers, csv_export
+from penstock.console import csv_export
+from penstock.console.batches import answers
 from penstock.domain.api_errors import TooLarge
 
 _OWN: Final = ("custom_id", "status_code", "finish_reason", "input_tokens", "output_tokens", "answer")

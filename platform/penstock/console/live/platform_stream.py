@@ -13,7 +13,7 @@ from starlette.types import Message
 from penstock.console import pages
 from penstock.console.api_client import GrantedApi
 from penstock.console.context import ConsoleContext, Context
-from penstock.console.live_pages import END, LivePages
+from penstock.console.live.live_pages import END, LivePages
 from penstock.console.session import LoggedInOperator, Visitor
 from penstock.domain.api_errors import Unauthorized, Unavailable
 from penstock.domain.limits.limit import LimitName

@@ -1,0 +1,1 @@
+"""Batches and jobs as their pages show and take them."""

@@ -1,0 +1,1 @@
+"""Live pages: streams that say what changed, made once for all who look."""
