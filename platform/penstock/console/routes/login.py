@@ -52,6 +52,7 @@ async def log_in(request: Request, context: Context, form: Sent) -> Response:
     try:
         access = await context.key_cache.access_of(form["key"])
     except Unauthorized:
+        request.scope["penstock.turn"].leave()  # who is told late keeps nobody waiting
         try:
             await context.key_cache.refuse()
         except Unauthorized:
