@@ -19,15 +19,13 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from penstock.console.scope import ENDLESS, HEAD
 from penstock.domain.accounts.access import Access
 
 _KEPT: Final = ("type", "asgi", "http_version", "scheme", "root_path", "client", "server", "extensions", "state")
 """What an inner request has of the outer one; and all that is the platform's own."""
 
 _PIECES_AHEAD: Final = 2
-
-_ENDLESS: Final = "penstock.endless"
-"""In a request's scope: what ends an answer that goes on, when the process stops; the API adds to the same list."""
 
 Query = Mapping[str, str | int | None]
 
@@ -88,7 +86,7 @@ class ApiClient:
 
     def of(self, scope: Scope, receive: Receive, access: Access) -> GrantedApi:
         """Asks for somebody while their request is served."""
-        scope.setdefault(_ENDLESS, [])
+        scope.setdefault(ENDLESS, [])  # the API adds to the same list
         return GrantedApi(self._api, {**scope, self._granted: access}, receive)
 
 
@@ -152,7 +150,7 @@ class GrantedApi:
             elif message["type"] == "http.response.body":
                 pieces.extend(message.get("body", b""))
 
-        scope.pop("penstock.head", None)  # a page is made of whole answers, also where only its head is wanted
+        scope.pop(HEAD, None)  # a page is made of whole answers, also where only its head is wanted
         await self._api(scope, receive, send)
         if status >= 400:
             raise ApiProblem(status, json.loads(pieces)["error"], head)
@@ -166,7 +164,7 @@ class GrantedApi:
         fill, ahead = anyio.create_memory_object_stream[Message](_PIECES_AHEAD)
         waiting = [{"type": "http.request", "body": b"", "more_body": False}]
         scope = self._inner("GET", path, query, {})
-        scope.pop("penstock.head", None)
+        scope.pop(HEAD, None)
 
         async def receive() -> Message:
             return waiting.pop() if waiting else await asyncio.get_running_loop().create_future()

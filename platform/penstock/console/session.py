@@ -17,6 +17,7 @@ from starlette.types import Scope
 from penstock.console.api_client import GrantedApi
 from penstock.console.context import Context
 from penstock.console.navigation import BASE
+from penstock.console.scope import ACCESS
 from penstock.domain.accounts.access import Access, Role
 from penstock.domain.api_errors import Forbidden, Unauthorized
 from penstock.domain.limits.limit import LimitName
@@ -92,7 +93,7 @@ async def _seen(request: Request, context: Context, *, asks: bool) -> Visitor:
         _remembered.pop(token, None)
         raise NotLoggedIn from None
     _remembered[token] = access.tenant
-    request.scope["penstock.access"] = access
+    request.scope[ACCESS] = access
     await context.limiter.take(access, LimitName.REQUESTS_PER_MINUTE)
     context.key_uses.note(access.key)
     visitor = Visitor(access, context.api.of(request.scope, request.receive, access), token)

@@ -14,6 +14,7 @@ from penstock.console import pages
 from penstock.console.api_client import GrantedApi
 from penstock.console.context import ConsoleContext, Context
 from penstock.console.live.live_pages import END, LivePages
+from penstock.console.scope import ENDLESS, HEAD
 from penstock.console.session import LoggedInOperator, Visitor
 from penstock.domain.api_errors import Unauthorized, Unavailable
 from penstock.domain.limits.limit import LimitName
@@ -22,10 +23,6 @@ from penstock.service.views.batch_watch import Watching
 
 _CHECK_SECONDS: Final = 5.0
 """So often it is looked whether the session still holds, and a comment is sent where nothing is new."""
-_ENDLESS: Final = "penstock.endless"
-"""In the scope of a request: what ends its answer when the process is about to stop."""
-_HEAD: Final = "penstock.head"
-"""The same of a request that wants the head of an answer alone."""
 
 Values = Callable[[GrantedApi], Awaitable[dict[str, Any]]]
 """Asks the API for what a template names."""
@@ -52,10 +49,10 @@ class PlatformStream:
         key = (template, about, request.scope.get("root_path", ""), access.tenant, access.models)
 
         async def told() -> AsyncIterator[bytes]:
-            if _HEAD in request.scope:
+            if HEAD in request.scope:
                 return
             async with live.watch(key, look) as watching:
-                request.scope.setdefault(_ENDLESS, []).append(watching.leave)
+                request.scope.setdefault(ENDLESS, []).append(watching.leave)
                 async for one in self._events(watching):
                     yield one
 

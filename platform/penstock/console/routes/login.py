@@ -10,6 +10,7 @@ from penstock.console import pages, session
 from penstock.console.context import Context
 from penstock.console.forms import Sent
 from penstock.console.navigation import BASE
+from penstock.console.scope import REQUEST_ID, TURN
 from penstock.domain.accounts.audit import Actor
 from penstock.domain.api_errors import Unauthorized
 from penstock.service.admin import keys, sessions
@@ -52,12 +53,12 @@ async def log_in(request: Request, context: Context, form: Sent) -> Response:
     try:
         access = await context.key_cache.access_of(form["key"])
     except Unauthorized:
-        request.scope["penstock.turn"].leave()  # who is told late keeps nobody waiting
+        request.scope[TURN].leave()  # who is told late keeps nobody waiting
         try:
             await context.key_cache.refuse()
         except Unauthorized:
             return shown(request, then=form["then"], wrong=_WRONG, status=401)
-    actor = Actor(access.key, request.scope["penstock.request_id"])
+    actor = Actor(access.key, request.scope[REQUEST_ID])
     valid = await context.db.autocommit(keys.access_of, form["key"])
     token = await context.db.by(actor).run(sessions.open_session, valid)
     answer = pages.redirect(request, form["then"] if form["then"].startswith("/") else "/")
