@@ -34,7 +34,7 @@ def test_the_list_shows_every_batch_over_pages(penstock: Penstock, client: httpx
 
 def test_a_batch_that_waits_says_why(penstock: Penstock, client: httpx.Client) -> None:
     batch = create(client, upload(client)["id"])["id"]
-    assert "no io worker" in penstock("batches", "show", batch).stdout
+    assert "No io worker is live" in penstock("batches", "show", batch).stdout
     assert json.loads(penstock("batches", "show", batch, "--json").stdout)["id"] == batch
 
 

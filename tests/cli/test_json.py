@@ -35,6 +35,8 @@ SHOWN = {
     "batches set": ("job", "batches set {open} --lane flex"),
     "batches cancel": ("batch", "batches cancel {batch}"),
     "batches retry": ("job", "batches retry {job}"),
+    "batches lines": ("list", "batches lines {job}"),
+    "batches errors": ("list", "batches errors {job}"),
     "batches delete": ("batch", "batches delete {batch}"),
     "jobs submit": ("job", "jobs submit --prompt hello --model tiny"),
     "jobs list": ("list", "jobs list"),

@@ -60,6 +60,7 @@ def test_limits_of_a_key_are_its_own(penstock: Penstock, client: httpx.Client) -
         "tokens_per_minute": "-",
         "calls_at_once": "3",
         "sequences_at_once": "-",
+        "waits_at_once": "-",
     }
     assert rows(penstock, "acme")["calls_at_once"] == "-"
     assert told(client, key)["key", "calls_at_once"] == 3
