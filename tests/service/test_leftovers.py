@@ -182,6 +182,19 @@ def grow_old(desk: Desk, world: World) -> Iterator[Callable[[], None]]:
             insert into gone (id, tenant, created_at, gone_at)
             select 'file_' || count(*), 'acme', now(), now() - interval '2 days' from gone""")
         world.sql("""
+            insert into samples (step, model, lane, at)
+            select step, '', '', now() - interval '40 days' - count * interval '1 minute'
+            from (values (10), (60)) as steps (step), (select count(*) from samples) as had""")
+        world.sql("""
+            insert into incidents (id, at, name, times) overriding system value
+            select coalesce(min(id), 0) - 1, now() - interval '40 days', 'lease_reaped', 1 from incidents""")
+        world.sql("""
+            with key as (
+                insert into api_keys (id, tenant, name, hash, tail)
+                select 'key_of_' || count(*), 'acme', 'old', sha256(count(*)::text::bytea), 'tail' from api_keys
+                returning id, hash)
+            insert into sessions (hash, key, seen_at) select hash, id, now() - interval '2 days' from key""")
+        world.sql("""
             insert into unheard_creates (made, tenant, api_key, fingerprint, asked_at)
             select 'batch_' || count(*), 'acme', 'key_1', decode(repeat('00', 32), 'hex'), now() - interval '1 hour'
             from unheard_creates""")

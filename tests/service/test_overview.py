@@ -150,7 +150,7 @@ def test_several_keepers_write_a_sample_once(world: World) -> None:
     assert rows["", ""].backlog_tokens == rows[MODEL, "standard"].backlog_tokens > 0
     assert (rows[MODEL, ""].workers, rows[MODEL, ""].slots_used, rows[MODEL, "standard"].workers) == (1, 10, 0)
     assert rows["", ""].ttft_p95_ms == pytest.approx(200, rel=0.125)
-    assert "sample" in keeper.DUTIES[-1].__name__
+    assert any("sample" in duty.__name__ for duty in keeper.DUTIES)
 
 
 def test_what_was_recorded_counts_in_the_ten_seconds_before_one_tick(world: World) -> None:

@@ -141,6 +141,8 @@ def test_a_like_job_is_told_the_same_for_a_second(world: World, clock: Clock) ->
         again = await intake.seen(second)
         assert (again.batch, again.waiting) == (second, first.waiting)
         clock.now += 1.1
-        assert (await intake.seen(await post())).waiting is None
+        later = (await intake.seen(await post())).waiting
+        assert later is not None
+        assert later.reason == "earlier", "a worker serves it now, and those go first that came before"
 
     with_intake(world, clock, use)
