@@ -23,15 +23,17 @@ from penstock.domain.ensembles.ensemble import (
     Normalise,
     Tie,
 )
-from penstock.domain.ensembles.fields import a_choice as _choice
-from penstock.domain.ensembles.fields import a_count as _count
-from penstock.domain.ensembles.fields import a_list as _list
-from penstock.domain.ensembles.fields import a_number as _number
-from penstock.domain.ensembles.fields import a_text as _text
-from penstock.domain.ensembles.fields import a_whole_number as _whole
-from penstock.domain.ensembles.fields import an_object as _object
-from penstock.domain.ensembles.fields import one_of as _one_of
-from penstock.domain.ensembles.fields import params_of as _params
+from penstock.domain.ensembles.fields import (
+    a_choice,
+    a_count,
+    a_list,
+    a_number,
+    a_text,
+    a_whole_number,
+    an_object,
+    one_of,
+    params_of,
+)
 from penstock.domain.ensembles.rules import classifier, used_rules
 from penstock.domain.money import PICOS
 
@@ -85,30 +87,30 @@ _JUDGE_PARAMS: Final[Mapping[EnsembleKind, Mapping[str, Any]]] = {
 
 def read(value: Any) -> EnsembleDefinition:
     """The definition that was written; raises BadRequest with what is wrong, and where."""
-    every = _object(value, "", _OF_ALL.union(*_FIELDS.values()))
-    name, kind = _text(every, "name", ""), _kind(_text(every, "kind", ""))
-    fields = _object(every, "", _OF_ALL | _FIELDS[kind])
+    every = an_object(value, "", _OF_ALL.union(*_FIELDS.values()))
+    name, kind = a_text(every, "name", ""), _kind(a_text(every, "kind", ""))
+    fields = an_object(every, "", _OF_ALL | _FIELDS[kind])
     if "@" in name:
         raise BadRequest("An ensemble's name has no '@': aliases and versions are of models.", param="name")
     members = _members(fields.get("members"), name, kind)
     if kind is EnsembleKind.ROUTE:
         return _route(every, name, members)
-    tie = _one_of(fields, "tie", Tie.HEAVIEST)
+    tie = one_of(fields, "tie", Tie.HEAVIEST)
     judged = tie is Tie.JUDGE if kind is EnsembleKind.VOTE else kind.judged and "method" not in fields
     if kind is EnsembleKind.VOTE and not judged:
-        _object(every, "", _OF_ALL | _FIELDS[kind] - _OF_JUDGE)
+        an_object(every, "", _OF_ALL | _FIELDS[kind] - _OF_JUDGE)
     return EnsembleDefinition(
         name,
         kind,
         members,
         extract=_extract(fields.get("extract", {})),
         tie=tie,
-        min_responses=_count(fields, "min_responses", 1, len(members)),
+        min_responses=a_count(fields, "min_responses", 1, len(members)),
         accept=_accept(fields) if kind is EnsembleKind.CASCADE else Accept(),
         judge=_judge(fields.get("judge"), kind, members, name) if judged else None,
         method=_method(fields) if "method" in fields else None,
-        fails_with_member=_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
-        timeout_seconds=_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
+        fails_with_member=a_choice(fields, "on_error", ("skip", "fail"), "") == "fail",
+        timeout_seconds=a_number(fields, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
         max_cost=_max_cost(fields),
     )
 
@@ -116,7 +118,7 @@ def read(value: Any) -> EnsembleDefinition:
 def _route(every: Mapping[str, Any], name: str, members: tuple[EnsembleMember, ...]) -> EnsembleDefinition:
     """Its classifier may fail, and is waited for; without one nobody is heard before the answer."""
     if "classifier" not in every:
-        fields = _object(every, "", _OF_ALL | _FIELDS[EnsembleKind.ROUTE] - _OF_CLASSIFIER)
+        fields = an_object(every, "", _OF_ALL | _FIELDS[EnsembleKind.ROUTE] - _OF_CLASSIFIER)
         return EnsembleDefinition(name, EnsembleKind.ROUTE, members, used_rules(fields, members, None))
     found = classifier(every["classifier"], members, name)
     return EnsembleDefinition(
@@ -125,8 +127,8 @@ def _route(every: Mapping[str, Any], name: str, members: tuple[EnsembleMember, .
         members,
         used_rules(every, members, found),
         classifier=found,
-        fails_with_member=_choice(every, "on_error", ("skip", "fail"), "") == "fail",
-        timeout_seconds=_number(every, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
+        fails_with_member=a_choice(every, "on_error", ("skip", "fail"), "") == "fail",
+        timeout_seconds=a_number(every, "timeout_seconds", "", DEFAULT_TIMEOUT_SECONDS, 0, MOST_SECONDS),
     )
 
 
@@ -142,11 +144,11 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
     made: list[EnsembleMember] = []
     times: Counter[str] = Counter()
     weighs = kind is EnsembleKind.VOTE or kind.judged
-    for place, one in enumerate(_list(value, "members", 2 if kind.gathers else 1, MOST_MEMBERS)):
+    for place, one in enumerate(a_list(value, "members", 2 if kind.gathers else 1, MOST_MEMBERS)):
         at = f"members[{place}]"
-        every = _object(one, at, _OF_MEMBER)
-        fields = every if weighs else _object(every, at, _OF_MEMBER - {"weight"})
-        model = _text(fields, "model", at)
+        every = an_object(one, at, _OF_MEMBER)
+        fields = every if weighs else an_object(every, at, _OF_MEMBER - {"weight"})
+        model = a_text(fields, "model", at)
         if model == name:
             raise BadRequest("An ensemble can't be its own member.", param=f"{at}.model")
         times[model] += 1
@@ -157,14 +159,14 @@ def _members(value: Any, name: str, kind: EnsembleKind) -> tuple[EnsembleMember,
             message = f"Two members would be called {label!r}: name one of them with its alias or version."
             raise BadRequest(message, param=f"{at}.model")
         made.append(
-            EnsembleMember(model, _params(fields.get("params", {}), f"{at}.params"), _weight(fields, at), label)
+            EnsembleMember(model, params_of(fields.get("params", {}), f"{at}.params"), _weight(fields, at), label)
         )
     return tuple(made)
 
 
 def _max_cost(fields: Mapping[str, Any]) -> int | None:
     """In picounits, as all money is counted; what is less than one is none."""
-    found = _number(fields, "max_cost", "", None, 0, MOST_COST)
+    found = a_number(fields, "max_cost", "", None, 0, MOST_COST)
     if found is None:
         return None
     if "method" in fields:
@@ -179,7 +181,7 @@ def _max_cost(fields: Mapping[str, Any]) -> int | None:
 def _method(fields: Mapping[str, Any]) -> Method:
     if "judge" in fields:
         raise BadRequest("A combine has a judge, for texts, or a method, for numbers; not both.", param="method")
-    return _one_of(fields, "method", Method.MEAN)
+    return one_of(fields, "method", Method.MEAN)
 
 
 def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], name: str) -> Judge:
@@ -188,15 +190,15 @@ def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], 
         what = "A vote with 'tie: judge'" if kind is EnsembleKind.VOTE else f"A {kind}"
         message = f"{what} needs a judge: a model that reads the answers.{other}"
         raise BadRequest(message, code="missing_required_parameter", param="judge")
-    fields = _object(value, "judge", {"model", "prompt", "reads_chars", "params"})
-    model = _text(fields, "model", "judge")
+    fields = an_object(value, "judge", {"model", "prompt", "reads_chars", "params"})
+    model = a_text(fields, "model", "judge")
     if model == name:
         raise BadRequest("An ensemble can't be its own judge.", param="judge.model")
-    prompt = _text(fields, "prompt", "judge", MOST_PROMPT) if "prompt" in fields else PROMPTS[kind]
+    prompt = a_text(fields, "prompt", "judge", MOST_PROMPT) if "prompt" in fields else PROMPTS[kind]
     if "{answers}" not in prompt:
         raise BadRequest("A judge's prompt has '{answers}' where it reads them.", param="judge.prompt")
-    reads = _whole(fields, "reads_chars", "judge", READS_CHARS, LEAST_READS_CHARS, MOST_READS_CHARS)
-    params = {**_JUDGE_PARAMS[kind], **_params(fields.get("params", {}), "judge.params")}
+    reads = a_whole_number(fields, "reads_chars", "judge", READS_CHARS, LEAST_READS_CHARS, MOST_READS_CHARS)
+    params = {**_JUDGE_PARAMS[kind], **params_of(fields.get("params", {}), "judge.params")}
     labels = {one.label for one in members}
     label = next(one for one in ("judge", *(f"judge#{n}" for n in range(2, MOST_MEMBERS + 3))) if one not in labels)
     return Judge(EnsembleMember(model, params, label=label), prompt, reads)
@@ -204,18 +206,18 @@ def _judge(value: Any, kind: EnsembleKind, members: tuple[EnsembleMember, ...], 
 
 def _weight(fields: Mapping[str, Any], at: str) -> int | Fraction:
     """As it was written in decimals: of 0.1, 0.2 and 0.3 the first two are as heavy as the third."""
-    weight = Fraction(repr(_number(fields, "weight", at, 1, 0, MOST_WEIGHT)))
+    weight = Fraction(repr(a_number(fields, "weight", at, 1, 0, MOST_WEIGHT)))
     return weight.numerator if weight.denominator == 1 else weight  # whole numbers add up ten times as fast
 
 
 def _extract(value: Any) -> Extract:
-    fields = _object(value, "extract", {"regex", "json", "json_schema", "normalise"})
+    fields = an_object(value, "extract", {"regex", "json", "json_schema", "normalise"})
     ways = [name for name in ("regex", "json", "json_schema") if name in fields]
     if len(ways) > 1:
         raise BadRequest(f"A vote is read in one way, not by {' and '.join(ways)}.", param=f"extract.{ways[1]}")
-    normalise = _one_of(fields, "normalise", Normalise.TRIM, "extract")
+    normalise = one_of(fields, "normalise", Normalise.TRIM, "extract")
     if "regex" in fields:
-        return Extract(regex=_text(fields, "regex", "extract", 1_000), normalise=normalise)
+        return Extract(regex=a_text(fields, "regex", "extract", 1_000), normalise=normalise)
     if "json" in fields:
         return Extract(json=_pointer(fields["json"], "extract.json"), normalise=normalise)
     if "json_schema" in fields:
@@ -261,7 +263,7 @@ def _enum(values: Any, at: str, normalise: Normalise) -> tuple[str, ...]:
 
 
 def _accept(every: Mapping[str, Any]) -> Accept:
-    fields = _object(every.get("accept", {}), "accept", {"mean_logprob_over", "regex", "json_schema"})
+    fields = an_object(every.get("accept", {}), "accept", {"mean_logprob_over", "regex", "json_schema"})
     if not fields:
         message = "A cascade says when an answer is good enough: mean_logprob_over, regex or json_schema."
         raise BadRequest(message, param="accept")
@@ -269,7 +271,7 @@ def _accept(every: Mapping[str, Any]) -> Accept:
     if "json_schema" in fields and not isinstance(schema, dict):
         raise BadRequest("accept.json_schema is a JSON schema.", param="accept.json_schema")
     return Accept(
-        _number(fields, "mean_logprob_over", "accept", None, -math.inf, 0),
-        _text(fields, "regex", "accept", 1_000) if "regex" in fields else None,
+        a_number(fields, "mean_logprob_over", "accept", None, -math.inf, 0),
+        a_text(fields, "regex", "accept", 1_000) if "regex" in fields else None,
         schema,
     )
