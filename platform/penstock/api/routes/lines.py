@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from penstock.api.auth import Tenant
 from penstock.api.http.errors import DOCUMENTED, ErrorEnvelope
@@ -37,21 +38,16 @@ _GONE: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-async def _lines(here: Platform, tenant: str, kind: str, id: str, query: LineQuery, include: str | None) -> LineList:
-    shown = (include or "").split(",")
-    if include and query.limit > MOST_WITH_TEXT:
-        raise BadRequest(f"With 'include' the limit is at most {MOST_WITH_TEXT}.", param="limit")
-    page = await line_page.page(
-        here.db, here.blobs, tenant, kind, id, query, request="request" in shown, response="response" in shown
-    )
-    return line_shapes.lines(page)
+@dataclass(frozen=True)
+class _Asked:
+    """Which lines, and what of each beside what came of it."""
+
+    query: LineQuery
+    include: frozenset[str]
+    """Of `request` and `response`."""
 
 
-@router.get("/v1/batches/{batch_id}/lines", summary="List a batch's lines", tags=["batches"], responses=_GONE)
-async def list_batch_lines(
-    batch_id: str,
-    tenant: Tenant,
-    here: Here,
+async def _asked(
     state: State = None,
     code: Code = None,
     status_code: StatusCode = None,
@@ -59,13 +55,28 @@ async def list_batch_lines(
     after: LineAfter = "0",
     limit: LineLimit = 100,
     include: Include = None,
-) -> LineList:
+) -> _Asked:
+    query = LineQuery(line_shapes.number_of(after), limit, state, code, status_code, custom_id)
+    if include and limit > MOST_WITH_TEXT:
+        raise BadRequest(f"With 'include' the limit is at most {MOST_WITH_TEXT}.", param="limit")
+    return _Asked(query, frozenset(include.split(",") if include else ()))
+
+
+LinesAsked = Annotated[_Asked, Depends(_asked)]
+
+
+async def _lines(here: Platform, tenant: str, kind: str, id: str, asked: _Asked) -> LineList:
+    texts = {name: name in asked.include for name in ("request", "response")}
+    return line_shapes.lines(await line_page.page(here.db, here.blobs, tenant, kind, id, asked.query, **texts))
+
+
+@router.get("/v1/batches/{batch_id}/lines", summary="List a batch's lines", tags=["batches"], responses=_GONE)
+async def list_batch_lines(batch_id: str, tenant: Tenant, here: Here, asked: LinesAsked) -> LineList:
     """What became of each line, in the order of the input, while the batch runs and once it has ended.
 
     A page costs a few reads of the files' indexes, or one look at the running batch's own segments.
     """
-    query = LineQuery(line_shapes.number_of(after), limit, state, code, status_code, custom_id)
-    return await _lines(here, tenant, "batch", batch_id, query, include)
+    return await _lines(here, tenant, "batch", batch_id, asked)
 
 
 @router.get("/v1/batches/{batch_id}/errors", summary="Group a batch's failed lines", tags=["batches"])
@@ -75,21 +86,9 @@ async def list_batch_errors(batch_id: str, tenant: Tenant, here: Here) -> ErrorG
 
 
 @router.get("/v1/jobs/{job_id}/lines", summary="List a job's lines", tags=["jobs"], responses=_GONE)
-async def list_job_lines(
-    job_id: str,
-    tenant: Tenant,
-    here: Here,
-    state: State = None,
-    code: Code = None,
-    status_code: StatusCode = None,
-    custom_id: CustomId = None,
-    after: LineAfter = "0",
-    limit: LineLimit = 100,
-    include: Include = None,
-) -> LineList:
+async def list_job_lines(job_id: str, tenant: Tenant, here: Here, asked: LinesAsked) -> LineList:
     """What became of each line, in the order of the requests, while the job runs and once it has ended."""
-    query = LineQuery(line_shapes.number_of(after), limit, state, code, status_code, custom_id)
-    return await _lines(here, tenant, "job", job_id, query, include)
+    return await _lines(here, tenant, "job", job_id, asked)
 
 
 @router.get("/v1/jobs/{job_id}/errors", summary="Group a job's failed lines", tags=["jobs"])
