@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Final
 
@@ -16,13 +15,10 @@ from penstock.console.context import ConsoleContext, Context
 from penstock.console.live.live_pages import END, LivePages
 from penstock.console.scope import ENDLESS, HEAD
 from penstock.console.session import LoggedInOperator, Visitor
-from penstock.domain.api_errors import Unauthorized, Unavailable
 from penstock.domain.limits.limit import LimitName
-from penstock.service.admin import sessions
-from penstock.service.views.batch_watch import Watching
 
-_CHECK_SECONDS: Final = 5.0
-"""So often it is looked whether the session still holds, and a comment is sent where nothing is new."""
+_QUIET_SECONDS: Final = 5.0
+"""So often a comment is sent where nothing is new."""
 
 Values = Callable[[GrantedApi], Awaitable[dict[str, Any]]]
 """Asks the API for what a template names."""
@@ -51,36 +47,16 @@ class PlatformStream:
         async def told() -> AsyncIterator[bytes]:
             if HEAD in request.scope:
                 return
-            async with live.watch(key, look) as watching:
+            session_watch, token = self._context.session_watch, self._visitor.token
+            async with live.watch(key, look) as watching, session_watch.watched(token, watching.leave) as session:
                 request.scope.setdefault(ENDLESS, []).append(watching.leave)
-                async for one in self._events(watching):
-                    yield one
+                while not watching.ended:
+                    news = await watching.next(_QUIET_SECONDS)
+                    yield b": still here\n\n" if news is None else news
+                if session.over:
+                    yield END
 
         return StreamingResponse(told(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
-
-    async def _events(self, watching: Watching[bytes]) -> AsyncIterator[bytes]:
-        checked_at = time.monotonic()
-        while True:
-            news = await watching.next(_CHECK_SECONDS)
-            yield b": still here\n\n" if news is None else news
-            if watching.ended:
-                return
-            if time.monotonic() - checked_at >= _CHECK_SECONDS:
-                checked_at = time.monotonic()
-                if not await self._holds():
-                    yield END
-                    return
-
-    async def _holds(self) -> bool:
-        """Whether the session is still one that may look."""
-        db, settings = self._context.db, self._context.settings
-        try:
-            access = await db.autocommit(sessions.access_of, self._visitor.token, settings, asks=False)
-        except Unauthorized:
-            return False
-        except Unavailable:
-            return True
-        return (access.role, access.models) == (self._visitor.access.role, self._visitor.access.models)
 
 
 async def _nothing() -> Message:
