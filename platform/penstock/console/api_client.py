@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -127,12 +127,7 @@ class GrantedApi:
         """The answer, whole, of whatever media type; raises ApiProblem."""
         sent = b"" if body is None else json.dumps(body).encode()
         given = {"content-type": "application/json", "content-length": str(len(sent)), **(headers or {})}
-        waiting = [{"type": "http.request", "body": sent, "more_body": False}]
-
-        async def receive() -> Message:
-            return waiting.pop() if waiting else await self._receive()
-
-        return await self._whole(self._inner(method, path, query, given), receive)
+        return await self._whole(self._inner(method, path, query, given), _once(sent, self._receive))
 
     async def forward(self, method: str, path: str) -> ApiAnswer:
         """The answer, whole, to the browser's own body, which the API reads as it comes; raises ApiProblem."""
@@ -146,7 +141,7 @@ class GrantedApi:
             nonlocal status, head
             if message["type"] == "http.response.start":
                 status = message["status"]
-                head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+                head = _named(message["headers"])
             elif message["type"] == "http.response.body":
                 pieces.extend(message.get("body", b""))
 
@@ -162,16 +157,16 @@ class GrantedApi:
         Close it (`aclose`) to read no more of it: the API's side ends with it.
         """
         fill, ahead = anyio.create_memory_object_stream[Message](_PIECES_AHEAD)
-        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
         scope = self._inner("GET", path, query, {})
         scope.pop(HEAD, None)
 
-        async def receive() -> Message:
-            return waiting.pop() if waiting else await asyncio.get_running_loop().create_future()
+        async def never() -> Message:
+            future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            return await future
 
         async def answer() -> None:
             with fill:
-                await self._api(scope, receive, fill.send)
+                await self._api(scope, _once(b"", never), fill.send)
 
         asking = asyncio.create_task(answer())
         status, head, problem = 500, {}, bytearray()
@@ -179,7 +174,7 @@ class GrantedApi:
             async for message in ahead:
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+                    head = _named(message["headers"])
                 elif status >= 400:
                     problem += message.get("body", b"")
                 elif message.get("body"):
@@ -200,17 +195,14 @@ class GrantedApi:
         fill, pieces = anyio.create_memory_object_stream[bytes](1)
         begun: asyncio.Future[tuple[int, dict[str, str]]] = asyncio.get_running_loop().create_future()
         refusal, left = bytearray(), asyncio.Event()
-        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
 
-        async def receive() -> Message:
-            if waiting:
-                return waiting.pop()
+        async def gone() -> Message:
             await left.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                head = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+                head = _named(message["headers"])
                 begun.set_result((message["status"], head))
             elif body := message.get("body", b""):
                 if begun.result()[0] >= 400:
@@ -220,7 +212,7 @@ class GrantedApi:
 
         async def ask() -> None:
             async with fill:
-                await self._api(self._inner("GET", path, None, {}), receive, send)
+                await self._api(self._inner("GET", path, None, {}), _once(b"", gone), send)
 
         asked = asyncio.create_task(ask())
         try:
@@ -245,7 +237,7 @@ class GrantedApi:
         await self._api(self._inner(method, path, query, self._passed()), self._receive, send)
 
     def _passed(self) -> dict[str, str]:
-        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._scope["headers"]}
+        named = _named(self._scope["headers"])
         return {name: named[name] for name in _PASSED if name in named}
 
     def _inner(self, method: str, path: str, query: Query | None, headers: Mapping[str, str]) -> Scope:
@@ -260,6 +252,20 @@ class GrantedApi:
             "query_string": urlencode(asked, doseq=True).encode(),
             "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
         }
+
+
+def _named(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def _once(body: bytes, then: Receive) -> Receive:
+    """Gives this body, whole, and after it what `then` does."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return waiting.pop() if waiting else await then()
+
+    return receive
 
 
 _PASSED: Final = ("content-type", "content-length", "range", "if-range", "if-none-match", "accept-encoding")

@@ -145,7 +145,7 @@ async def as_parquet(
         if table is None:
             table = await asyncio.to_thread(_ParquetTable, file, ())
         await asyncio.to_thread(table.close)
-    except BaseException:
+    except BaseException:  # also where whoever asked has gone: nothing of it stays on the disk
         file.close()
         raise
     return file
