@@ -38,6 +38,7 @@ NAMES: Final = {
     "fold.recorded": "what is decided of a fold is recorded",
     "fold.asking": "later members are asked for some lines, in a transaction that is not committed",
     "fold.asked": "that is committed",
+    "index.writing": "an output file is written, its index is not",
     "assemble.written": "the output files are written, the batch has not ended",
     "delivery.claimed": "deliveries are claimed, none of them is sent",
     "delivery.answered": "a receiver has answered, nothing of that is recorded",

@@ -140,7 +140,7 @@ def test_a_members_work_that_can_not_change_a_vote_any_more_is_aborted_in_its_en
 
 def test_every_endpoint_falls_back_streamed_or_not_and_texts_are_voted_on(platform: Platform) -> None:
     odd, broken = ({"model": "two", "params": {"played": how}} for how in ("[[nul]]", "[[status 500]]"))
-    made(platform, "jury", "vote", odd, {"model": "tiny"}, {"model": "two"}, min_responses=3)
+    made(platform, "voters", "vote", odd, {"model": "tiny"}, {"model": "two"}, min_responses=3)
     made(platform, "spare", "fallback", broken, {"model": "tiny"})
     pair = {"text_1": "a", "text_2": ["b"], "query": "a", "documents": ["b"]}
     for path in ("completions", "responses", "embeddings", "score", "rerank"):
@@ -152,7 +152,7 @@ def test_every_endpoint_falls_back_streamed_or_not_and_texts_are_voted_on(platfo
         streamed = platform.http.post(f"/{path}", json=asked)
         assert json.loads(streamed.headers["x-penstock-ensemble"])["winner"] == "tiny"
         assert text in streamed.text
-        trace = platform.http.post(f"/{path}", json=asked | {"model": "jury", "stream": False}).json()["penstock"]
+        trace = platform.http.post(f"/{path}", json=asked | {"model": "voters", "stream": False}).json()["penstock"]
         assert (trace["winner"], [member["vote"] for member in trace["members"]]) == ("tiny", ["a\0", "a", "a"])
 
 

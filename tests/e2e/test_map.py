@@ -77,7 +77,8 @@ def batches(platform: Platform) -> set[str]:
 @contextmanager
 def resting(platform: Platform) -> Iterator[None]:
     """The platform's worker takes no work meanwhile."""
-    (gpu,) = (one for one in platform.http.get("/workers").json()["data"] if one["kind"] == "gpu")
+    workers = platform.http.get("/workers").json()["data"]
+    (gpu,) = (one for one in workers if one["kind"] == "gpu" and one["state"] == "ready")
     worker = f"/workers/{gpu['id']}"
     platform.http.post(f"{worker}/drain").raise_for_status()
     try:

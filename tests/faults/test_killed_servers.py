@@ -209,7 +209,7 @@ def test_an_io_worker_that_dies_with_the_files_written_costs_nothing_and_the_nex
 
 
 def test_an_io_worker_that_dies_between_a_file_and_its_index_leaves_no_index_that_is_wrong(house: House) -> None:
-    arm(house, "io-1", "assemble.file_written=kill@2")
+    arm(house, "io-1", "index.writing=kill@2")
     lines = requests("indexed", 30)
     for line in lines[::10]:
         line["body"]["messages"][0]["content"] += " [[status 400]]"

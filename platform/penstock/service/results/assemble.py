@@ -199,7 +199,7 @@ def write(
             if counts is not None:
                 marks.group(counts.add(number, line[:-1]))
             size += length
-    failpoint("assemble.file_written")
+    failpoint("index.writing")
     index_key = blob_key(batch.tenant, "indexes")
     db.run(lambda tx: files.intend(tx.conn, index_key))
     blobs.put(index_key, marks.blob(size, numbers=numbers, groups=counts.groups if counts else ()))
