@@ -48,9 +48,13 @@ def test_answered_calls_are_in_the_usage_once_the_process_wrote_them(
             ((one,),) = [bucket["results"] for bucket in _usage(client) if bucket["results"]]
     assert (one["num_model_requests"], one["input_tokens"], one["input_cached_tokens"]) == (2, 20, 16)
     assert (one["output_tokens"], one["batch"], one["model"]) == (8, False, "tiny")
+    assert (one["lane"], one["api_key_name"], one["api_key_id"][:4]) == (None, "bootstrap", "key_")
     assert one["cost"] == {"currency": "USD", "tokens": "0.0000216", "gpu": "0", "gpu_seconds": 0.0}
 
 
 def _usage(client: httpx.Client) -> list[dict]:
-    asked = [("start_time", int(time.time()) - 86_400), ("group_by", "batch"), ("group_by", "model")]
+    asked = [
+        ("start_time", int(time.time()) - 86_400),
+        *(("group_by", by) for by in ("batch", "model", "lane", "api_key_id")),
+    ]
     return client.get("/v1/usage", params=asked).json()["data"]

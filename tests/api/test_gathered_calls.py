@@ -267,11 +267,11 @@ def test_each_member_is_counted_for_itself_and_limits_count_the_sum(
         assert 300 < used <= 520, "ten a second flow back"
         assert error(ask(client, "word " * 200), 429)["code"] == "rate_limit_exceeded", "three times its estimate"
     with serving(settings) as url, http(url, key) as client:  # what the first one counted is written at its end
-        asked = {"start_time": int(time.time()) - 86_400, "group_by": "model"}
+        asked = {"start_time": int(time.time()) - 86_400, "group_by": ["model", "api_key_id"]}
         buckets = client.get("/v1/usage", params=asked).json()["data"]
     rows = [row for bucket in buckets for row in bucket["results"]]
-    counted = {row["model"]: (row["num_model_requests"], row["output_tokens"]) for row in rows}
-    assert counted == {"two": (1, 200), "three": (1, 300)}
+    counted = {row["model"]: (row["num_model_requests"], row["output_tokens"], row["api_key_name"]) for row in rows}
+    assert counted == {"two": (1, 200, "narrow"), "three": (1, 300, "narrow")}
     view = db.run(ensembles.view, "mine", None)
     assert {label: (found.calls, found.failed_calls) for label, found in view.counts.items()} == {
         "one": (1, 1), "two": (1, 0), "three": (1, 0),

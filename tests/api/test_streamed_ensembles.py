@@ -224,10 +224,11 @@ def test_openais_sdk_reads_them_and_each_model_is_counted_for_itself(
         assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("both", "stop")
         assert (whole.model, whole.usage and whole.usage.total_tokens) == ("ours", 40)
     with serving(settings) as url, http(url, key) as client:  # what the first one counted is written at its end
-        since = {"start_time": int(time.time()) - 86_400, "group_by": "model"}
+        since = {"start_time": int(time.time()) - 86_400, "group_by": ["model", "api_key_id"]}
         rows = [row for bucket in client.get("/v1/usage", params=since).json()["data"] for row in bucket["results"]]
     counted = {row["model"]: (row["num_model_requests"], row["output_tokens"]) for row in rows}
     assert counted == {"one": (2, 8), "two": (2, 8), "three": (1, 2)}
+    assert len({row["api_key_id"] for row in rows} - {None}) == 1, "each member counts for the key that asked"
     counts = db.run(ensembles.view, "ours", None).counts
     assert {label: (found.calls, found.failed_calls) for label, found in counts.items()} == {
         "one": (1, 0), "two": (1, 0), "judge": (1, 0),

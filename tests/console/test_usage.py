@@ -13,24 +13,34 @@ from console.looks import look
 
 from penstock.console import csv_export
 from penstock.domain.accounts.tokens import Usage
-from penstock.service.admin import models, prices
+from penstock.service.admin import keys, models, prices
 from penstock.service.core.transaction import Database, Transaction
 from penstock.store.accounts import usage
 
 FORMULA = "=cmd|'/c calc'!A1"
 
 
-def _call(tx: Transaction, tenant: str, model: str, used: Usage, cost: int) -> None:
-    usage.add_calls(tx.conn, tenant, model, 3, used, cost)
+def _call(tx: Transaction, tenant: str, model: str, used: Usage, cost: int, api_key: str | None = None) -> None:
+    usage.add_calls(tx.conn, tenant, model, 3, used, cost, api_key)
+
+
+def _lines(tx: Transaction, lane: str) -> None:
+    tx.conn.exec_driver_sql(
+        "insert into usage_lines select 'team-a', 'tiny', date_trunc('hour', now()), 1, 0, 0, 0, 0, 0, 0, 0, 0, %s, ''",
+        (lane,),
+    )
 
 
 @pytest.fixture(scope="module")
 def used(db: Database, tenant_key: str) -> Database:
-    """Calls of two models, one of which has a price and the other an odd name."""
+    """Calls of two models, one of which has a price and the other an odd name; and a line of a key with one."""
     db.run(models.add, "tiny")
     db.run(prices.set_price, "tiny", input="1", cached_input="0.1", output="2", currency="EUR")
     db.run(_call, "team-a", "tiny", Usage(10_000, 8_000, 4_000, 0, 1_000), 8_800_000_000)
     db.run(_call, "team-a", FORMULA, Usage(1_000, 0, 500), 0)
+    db.run(_call, "team-a", "tiny", Usage(), 0, db.run(keys.create, "team-a", FORMULA)[0])
+    for lane in ("flex", ""):
+        db.run(_lines, lane)
     return db
 
 
@@ -49,6 +59,14 @@ def test_a_person_sees_what_was_used_and_saved(chromium: Browser, url: str, tena
         page.get_by_role("link", name="Batches and calls apart").click()
         page.get_by_role("cell", name="waiting calls").first.wait_for()
         assert "span=31d" in page.url
+        page.get_by_role("link", name="By API key").click()
+        page.get_by_role("cell", name=f"{FORMULA} (key_").first.wait_for()
+        page.get_by_role("cell", name="key not recorded").first.wait_for()
+        look(page, "usage-by-key")
+        page.get_by_role("link", name="By lane").click()
+        for words in ("waiting calls", "flex", "lane not recorded"):
+            page.get_by_role("cell", name=words, exact=True).first.wait_for()
+        assert "by=lane" in page.url
 
 
 def test_the_export_has_every_row_and_no_formula(url: str, tenant_key: str, used: Database) -> None:
@@ -58,8 +76,16 @@ def test_the_export_has_every_row_and_no_formula(url: str, tenant_key: str, used
         assert answer.headers["content-type"].startswith("text/csv")
         rows = {row["group"]: row for row in csv.DictReader(io.StringIO(answer.text))}
         assert rows.keys() == {"tiny", f"'{FORMULA}"}
-        assert (rows["tiny"]["requests"], rows["tiny"]["input_cached_tokens"]) == ("3", "8000")
+        assert (rows["tiny"]["requests"], rows["tiny"]["input_cached_tokens"]) == ("8", "8000")
         assert (rows["tiny"]["cost"], rows["tiny"]["currency"]) == ("0.0088", "EUR")
+        by_key = {
+            row["group"]: row for row in csv.DictReader(io.StringIO(client.get("/console/usage.csv?by=key").text))
+        }
+        [own] = by_key.keys() - {"key not recorded"}
+        assert own.startswith(f"'{FORMULA} (key_")
+        for by in ("batch", "lane", "key"):
+            apart = csv.DictReader(io.StringIO(client.get(f"/console/usage.csv?by={by}").text))
+            assert sum(int(row["requests"]) for row in apart) == 11
         page = client.get("/console/usage").text
         assert "=cmd|&#39;" in page
         assert client.get("/console/usage?span=1y").status_code == 400

@@ -72,7 +72,7 @@ def live(desk: Desk, world: World, tenant: str) -> None:
     run(tenants.change, tenant, weight=2.0, retention={"batch": 30, "file": 7})
     run(limits.change, tenant, {"requests_per_minute": 60})
     run(budgets.set_budget, tenant, "250.00")
-    run(call_usage.add, {(tenant, "tiny"): (3, Usage(7, 0, 5, 0, 0))})
+    run(call_usage.add, {(tenant, "tiny", ""): (3, Usage(7, 0, 5, 0, 0))})
     run(endpoints.create, tenant, "hook", "https://93.184.215.14/x", EVENT_TYPES, None, world.settings)
     world.batch(2, tenant=tenant)
     open_job = world.job(2, tenant=tenant)
@@ -196,7 +196,7 @@ def test_no_row_and_no_blob_is_left_and_another_tenant_is_as_it_was(
     [row] = world.db.run(audit.page, action="tenant.erased", limit=10)
     assert (row.tenant, row.target, row.details, row.actor.id) == ("", begun.id, done.gone, "platform")
     assert tables(world)["usage_calls"] != []
-    world.db.run(call_usage.add, {("acme", "tiny"): (1, Usage())})
+    world.db.run(call_usage.add, {("acme", "tiny", ""): (1, Usage())})
     assert not any("acme" in row for row in tables(world)["usage_calls"]), "a call that ended later is not counted"
     assert world.db.run(tenants.create, "acme").weight == 1.0, "the name is free again"
 

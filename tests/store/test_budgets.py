@@ -18,7 +18,8 @@ def spend(world: World, part: float, of: str = "10") -> None:
         "insert into usage_calls (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,"
         " reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)"
         " values ('acme', :model, date_trunc('hour', now(), 'UTC'), 1, 0, 0, 0, 0, 0, 0, :cost, 0)"
-        " on conflict (tenant, hour, model) do update set token_cost = usage_calls.token_cost + excluded.token_cost",
+        " on conflict (tenant, hour, model, api_key) do update"
+        " set token_cost = usage_calls.token_cost + excluded.token_cost",
         cost=int(part * float(of) * 10**12),
         model=MODEL,
     )

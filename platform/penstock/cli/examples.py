@@ -39,7 +39,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "penstock tune mini=/models/mini-Q4_K_M.gguf --engine llamacpp --minutes 10 --json",
     ),
     "settings": ("penstock settings", "penstock settings --json", "penstock settings --markdown > docs/limits.md"),
-    "usage": ("penstock usage --last 30", "penstock usage --width 1h --last 24 --json"),
+    "usage": (
+        "penstock usage --last 30",
+        "penstock usage --by key --by lane",
+        "penstock usage --width 1h --last 24 --json",
+    ),
     "audit": ("penstock audit --tenant acme --limit 200", "penstock audit --action api_key.created --since 2026-11-01"),
     "validate": (
         "penstock validate in.jsonl",

@@ -12,6 +12,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from penstock.domain.accounts.usage_report import MOST_KEYS
+
 _DOOM_UNFINISHED = text("""
     -- Blobs that nobody published for so long. Deleted some time later only: what their writer still puts goes too.
     update intents set doomed_at = clock_timestamp() + :late
@@ -91,19 +93,36 @@ _DELETE_SEGMENTS = text("""
     -- The rows go and their blobs are due for deletion in one step. An inline job's rows are its results.
     -- What they counted goes on in usage_lines: in the same statement, so that it is in one of the two, once.
     with gone as (
-        delete from segments g using slices s where s.id = g.slice and g.id = any(array(
+        delete from segments g using slices s, batches own
+        where s.id = g.slice and own.id = s.batch and g.id = any(array(
             select g.id from batches b join slices s on s.batch = b.id join segments g on g.slice = s.id
             where b.id = any(cast(:batches as text[])) and (:inline or not b.inline) limit :limit))
-        returning g.*, s.tenant, s.model),
-    kept as (
-        insert into usage_lines as u (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,
-            reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
-        select tenant, model, date_trunc('hour', created_at, 'UTC') as hour, sum(completed), sum(input_tokens),
-               sum(cached_tokens), sum(output_tokens), sum(reasoning_tokens), sum(reused_output_tokens),
-               sum(gpu_microseconds), sum(token_cost), sum(gpu_cost)
+        returning g.*, s.tenant, s.model, s.lane, own.api_key),
+    summed as (
+        select tenant, model, lane, coalesce(api_key, '') as api_key, date_trunc('hour', created_at, 'UTC') as hour,
+               sum(completed) as requests, sum(input_tokens) as input_tokens, sum(cached_tokens) as cached_tokens,
+               sum(output_tokens) as output_tokens, sum(reasoning_tokens) as reasoning_tokens,
+               sum(reused_output_tokens) as reused_output_tokens, sum(gpu_microseconds) as gpu_microseconds,
+               sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost
         from gone where model is not null  -- skipped lines ask none
-        group by tenant, model, date_trunc('hour', created_at, 'UTC') order by 1, 3, 2
-        on conflict (tenant, hour, model) do update set
+        group by 1, 2, 3, 4, 5),
+    apart as (
+        -- Of many keys the first count apart, so that a tenant's rows do not grow with its keys.
+        select s.*, case
+            when s.api_key = any(had.keys) or cardinality(had.keys) + dense_rank() over (
+                partition by s.tenant, s.hour, s.model, s.lane order by s.api_key) <= :most_keys
+            then s.api_key else '' end as counted_key
+        from summed s, lateral (
+            select array(select u.api_key from usage_lines u
+                         where (u.tenant, u.hour, u.model, u.lane) = (s.tenant, s.hour, s.model, s.lane)) as keys) had),
+    kept as (
+        insert into usage_lines as u (tenant, model, hour, lane, api_key, requests, input_tokens, cached_tokens,
+            output_tokens, reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
+        select tenant, model, hour, lane, counted_key, sum(requests), sum(input_tokens), sum(cached_tokens),
+               sum(output_tokens), sum(reasoning_tokens), sum(reused_output_tokens), sum(gpu_microseconds),
+               sum(token_cost), sum(gpu_cost)
+        from apart group by 1, 2, 3, 4, 5 order by 1, 3, 2, 4, 5
+        on conflict (tenant, hour, model, lane, api_key) do update set
             requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
             cached_tokens = u.cached_tokens + excluded.cached_tokens,
             output_tokens = u.output_tokens + excluded.output_tokens,
@@ -226,7 +245,7 @@ def leftovers(conn: Connection, *, after: timedelta, limit: int) -> list[str]:
 
 def delete_segments(conn: Connection, batches: Sequence[str], *, limit: int, inline: bool = False) -> int:
     """Delete some segments of ended batches, and of inline jobs if told to; their blobs are doomed."""
-    values = {"batches": list(batches), "limit": limit, "inline": inline}
+    values = {"batches": list(batches), "limit": limit, "inline": inline, "most_keys": MOST_KEYS}
     return int(conn.execute(_DELETE_SEGMENTS, values).scalar_one())
 
 

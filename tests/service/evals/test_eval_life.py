@@ -158,6 +158,14 @@ def test_a_cancelled_run_cancels_the_batch_that_was_made_for_it_and_no_other(hou
         house.db.run(runs.cancel, "acme", eval, done.id)
 
 
+def test_the_batches_of_a_run_count_for_the_key_that_asked_for_it(house: EvalDesk, world: World) -> None:
+    eval = house.eval(LONG, lines=asked(2))
+    run = house.run(eval, model=MODEL, api_key="key_nightly")
+    house.do(run)
+    made = house.find(eval, run).batch
+    assert world.one("select api_key from batches where id = :id", id=made) == "key_nightly"
+
+
 def test_runs_go_with_the_batches_of_their_time_and_leave_nothing(
     house: EvalDesk, world: World, settings: Settings
 ) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from penstock.api.auth import Acting, Tenant, access_of, allowed_models
+from penstock.api.auth import Acting, Tenant, access_of
 from penstock.api.http import body, content, request_turns
 from penstock.api.http.body import Text
 from penstock.api.http.errors import DOCUMENTED
@@ -67,7 +67,7 @@ async def create_batch(request: Request, tenant: Tenant, here: Here, repeats: Re
     asked = body.check(CreateBatch, body.decode(raw))
     once = await repeats.once(b"batch" + raw)
     wish = await webhooks.wished(here, asked.webhook)
-    terms = dataclasses.replace(asked.terms(wish, allowed_models(request)), default_model=asked.model)
+    terms = dataclasses.replace(asked.terms(wish, access_of(request)), default_model=asked.model)
     made = await here.db.run(submit.create_batch, tenant, asked.input_file_id, terms, once, here.settings)
     view = await webhooks.seen(here, tenant, BatchView(made), wish)
     await repeats.answering(once, made.id)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from penstock.api.auth import access_of, allowed_models, known
+from penstock.api.auth import access_of, known
 from penstock.api.http import body, request_turns
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.http.request_middleware import CLIENT_LEFT
@@ -142,8 +142,8 @@ async def _call(request: Request, here: Platform, endpoint: str) -> Response:
         held = room.enter_context(here.room.held(tenant))
         raw = await body.read_into(request, here.settings.max_json_bytes, held)
         cache = request.headers.get("x-penstock-cache")
-        id, allowed = request.scope["penstock.request_id"], allowed_models(request)
-        ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, allowed)
+        id = request.scope["penstock.request_id"]
+        ask = await here.calls.read(id, tenant, endpoint, raw, session or None, cache, access.models, access.key)
         here.room.grow(held, len(raw) * ask.at_once)
         stack.enter_context(here.limiter.held(access, LimitName.SEQUENCES, ask.sequences))
         if access.budget is not Budget.NONE and not all(map(here.directory.priced, ask.queues)):

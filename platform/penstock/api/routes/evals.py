@@ -100,6 +100,7 @@ async def create_run(request: Request, eval_id: str, tenant: Tenant, here: Actin
         lane=asked.lane,
         completion_window=asked.completion_window,
         allowed_models=allowed_models(request),
+        api_key=access_of(request).key,
     )
     new = EvalRun(
         id=fresh(RUN_PREFIX),

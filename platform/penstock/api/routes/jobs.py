@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from penstock.api.auth import Acting, Known, Tenant, access_of, allowed_models
+from penstock.api.auth import Acting, Known, Tenant, access_of
 from penstock.api.http import body, request_turns
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
@@ -110,7 +110,7 @@ async def create_job(request: Request, tenant: Known, here: Here, repeats: Repea
         asked, asks = await asyncio.to_thread(parse, raw, here.settings.max_job_requests)
     once = await repeats.once(b"job" + raw)
     wish = await webhooks.wished(here, asked.webhook)
-    terms = asked.terms(wish, allowed_models(request))
+    terms = asked.terms(wish, access_of(request))
     made = await submit.create_job(
         here.db, here.blobs, here.intake, tenant, asks, asked.model, terms, once, here.settings
     )

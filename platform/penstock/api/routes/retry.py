@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Request
 from pydantic import Field, StringConstraints
 
-from penstock.api.auth import access_of, allowed_models
+from penstock.api.auth import access_of
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.platform import Platform
@@ -16,6 +16,7 @@ from penstock.api.repeats import CreateHeaders
 from penstock.api.routes import webhooks
 from penstock.api.schemas.batch_webhook import BatchWebhook
 from penstock.api.schemas.terms import ExpiresAfter, LaneName, Metadata
+from penstock.domain.accounts.access import Access
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.nesting import MOST_LEVELS, is_too_deep
 from penstock.domain.webhook import WebhookRequest
@@ -100,7 +101,7 @@ class CreateRetry(Asked):
             changes=changes,
         )
 
-    def again(self, webhook: WebhookRequest | None, allowed_models: frozenset[str] | None) -> RetryRequest:
+    def again(self, webhook: WebhookRequest | None, maker: Access) -> RetryRequest:
         """On which terms."""
         return RetryRequest(
             lane=Lane(self.lane) if self.lane else None,
@@ -108,7 +109,8 @@ class CreateRetry(Asked):
             metadata=self.metadata,
             output_expires_seconds=self.output_expires_after.seconds if self.output_expires_after else None,
             webhook=webhook,
-            allowed_models=allowed_models,
+            allowed_models=maker.models,
+            api_key=maker.key,
         )
 
 
@@ -134,7 +136,7 @@ async def retry(request: Request, here: Platform, tenant: str, kind: str, id: st
     asked = body.check(CreateRetry, body.decode(raw)) if raw.strip() else CreateRetry()
     once = await repeats.once(b"retry" + id.encode() + b"\0" + raw)
     lines, wish = asked.repeats(), await webhooks.wished(here, asked.webhook)
-    again = asked.again(wish, allowed_models(request))
+    again = asked.again(wish, access_of(request))
     made = await here.db.run(make, tenant, kind, id, lines, again, once, here.settings)
     view = await here.db.autocommit(batch_view.view, tenant, kind, made.id, here.settings)
     view = await webhooks.seen(here, tenant, view, wish)

@@ -15,7 +15,7 @@ from penstock.api.platform import Here, Platform
 from penstock.api.schemas import shapes
 from penstock.api.schemas.shapes import CostShape
 from penstock.domain.accounts.price import money
-from penstock.domain.accounts.usage_report import UsageRow
+from penstock.domain.accounts.usage_report import UsageGroup, UsageRow
 from penstock.domain.api_errors import BadRequest
 from penstock.service.admin import usage
 
@@ -26,7 +26,7 @@ _LIMITS: Final = {"1h": (24, 168), "1d": (7, 31)}
 _LATEST: Final = 4_102_444_800
 """The year 2100."""
 
-Group = Literal["model", "batch"]
+Group = Literal["model", "batch", "lane", "api_key_id"]
 
 
 class Result(BaseModel):
@@ -46,9 +46,17 @@ class Result(BaseModel):
     )
     model: str | None = Field(description="Null unless grouped by it.")
     batch: bool | None = Field(description="Lines of batches and jobs, or waiting calls; null unless grouped by it.")
+    lane: str | None = Field(
+        description="Of lines: the lane that their batch was in. Null unless grouped by it, of waiting calls, and of "
+        "what was recorded before lanes were kept (`batch` tells these apart)."
+    )
+    api_key_id: str | None = Field(
+        description="Whose key created the batch or job, or made the call. Null unless grouped by it, and of what has "
+        "none: it was recorded before keys were kept, or an hour's first 100 keys of the model are others."
+    )
+    api_key_name: str | None = Field(description="How that key is called; null also where it is gone.")
     project_id: None = None
     user_id: None = None
-    api_key_id: None = None
 
 
 class Bucket(BaseModel):
@@ -72,8 +80,14 @@ class UsagePage(BaseModel):
 Start = Annotated[int, Query(ge=0, le=_LATEST, description="Unix seconds; cut to a whole hour.")]
 End = Annotated[int | None, Query(ge=0, le=_LATEST, description="Unix seconds; now unless told.")]
 Width = Annotated[Literal["1h", "1d"], Query(description="Length of a bucket.")]
-Limit = Annotated[int | None, Query(ge=1, description="Buckets: 24 of at most 168 hours, 7 of at most 31 days.")]
-GroupBy = Annotated[list[Group] | None, Query(description="Results apart by these.")]
+Limit = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        description="Buckets: 24 of at most 168 hours, 7 of at most 31 days. A page of 10,000 results ends sooner.",
+    ),
+]
+GroupBy = Annotated[list[Group] | None, Query(description="Results apart by these, one or several.")]
 Models = Annotated[list[str] | None, Query(max_length=100, description="Of these models only.")]
 PageToken = Annotated[str | None, Query(max_length=20, description="`next_page` of the page before.")]
 
@@ -129,8 +143,7 @@ async def of_tenant(here: Platform, tenant: str, asked: UsageAsked) -> UsagePage
         end=datetime.now(UTC) if asked.end_time is None else datetime.fromtimestamp(asked.end_time, UTC),
         width=_WIDTHS[asked.bucket_width],
         limit=limit or usual,
-        by_model="model" in (asked.group_by or ()),
-        by_batch="batch" in (asked.group_by or ()),
+        by=frozenset(map(UsageGroup, asked.group_by or ())),
         models=asked.models,
     )
     buckets = [
@@ -157,4 +170,7 @@ def _result(one: UsageRow, currency: str | None) -> Result:
         saved=None if currency is None else money(one.saved),
         model=one.model,
         batch=one.batch,
+        lane=one.lane,
+        api_key_id=one.api_key,
+        api_key_name=one.key_name,
     )

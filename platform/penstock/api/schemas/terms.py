@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from penstock.api.http.body import Asked, Text
 from penstock.api.schemas.batch_webhook import BatchWebhook
+from penstock.domain.accounts.access import Access
 from penstock.domain.inference_endpoints import named
 from penstock.domain.reuse import CacheMode
 from penstock.domain.webhook import WebhookRequest
@@ -78,8 +79,8 @@ class Create(Asked):
     )
     webhook: BatchWebhook | None = Field(None, description="Where its events go, beside your webhook endpoints.")
 
-    def terms(self, webhook: WebhookRequest | None = None, allowed_models: frozenset[str] | None = None) -> Terms:
-        """As the service takes them."""
+    def terms(self, webhook: WebhookRequest | None = None, maker: Access | None = None) -> Terms:
+        """As the service takes them; `maker` is whose key asks."""
         metadata, expires = self.metadata or {}, self.output_expires_after
         return Terms(
             endpoint=named(self.endpoint),
@@ -94,5 +95,6 @@ class Create(Asked):
             on_invalid=OnInvalid(self.on_invalid),
             trace=self.trace,
             webhook=webhook,
-            allowed_models=allowed_models,
+            allowed_models=maker.models if maker else None,
+            api_key=maker.key if maker else None,
         )

@@ -81,8 +81,13 @@ def by(buckets: Sequence[Mapping[str, Any]], group: str) -> list[UsageSum]:
 
 def name_of(result: Mapping[str, Any], group: str) -> str:
     """Which part of its group a result is, in words."""
-    if group == "batch":
+    if group == "batch" or (group == "lane" and not result["batch"]):
         return "batches and jobs" if result["batch"] else "waiting calls"
+    if group == "lane":
+        return str(result["lane"] or "lane not recorded")
+    if group == "key":
+        name, id = result["api_key_name"], result["api_key_id"]
+        return f"{name or 'a key that is gone'} ({id})" if id else "key not recorded"
     return str(result["model"] or "") if group == "model" else ""
 
 

@@ -1,4 +1,4 @@
-"""`/console/usage`: what the tenant's work took and cost, by time and model or kind of work; as CSV too."""
+"""`/console/usage`: what the tenant's work took and cost, by time and model, key, lane or kind of work; as CSV."""
 
 from __future__ import annotations
 
@@ -35,14 +35,19 @@ WINDOWS: Final = {
     "7d": UsageWindow("7 days", "1d", 86_400, 7, "%Y-%m-%d"),
     "31d": UsageWindow("31 days", "1d", 86_400, 31, "%Y-%m-%d"),
 }
-GROUPS: Final = {"model": "by model", "batch": "batches and calls apart"}
+GROUPS: Final = {
+    "model": "By model", "key": "By API key", "lane": "By lane", "batch": "Batches and calls apart",
+}  # fmt: skip
+_HEAD_OF: Final = {"model": "Model", "key": "API key", "lane": "Lane", "batch": "Work"}
+_ASKED: Final = {"model": ["model"], "key": ["api_key_id"], "lane": ["batch", "lane"], "batch": ["batch"]}
+"""What the API groups by, so that each part has its words."""
 _HEADS: Final = (
     "from_utc", "group", "requests", "input_tokens", "input_cached_tokens", "output_tokens", "output_reused_tokens",
     "gpu_seconds", "cost", "saved", "currency",
 )  # fmt: skip
 
 Span = Annotated[Literal["24h", "7d", "31d"], Query()]
-By = Annotated[Literal["model", "batch"], Query()]
+By = Annotated[Literal["model", "key", "lane", "batch"], Query()]
 
 
 @router.get("/usage")
@@ -62,6 +67,7 @@ async def usage(request: Request, visitor: LoggedIn, span: Span = "7d", by: By =
         "chart": usage_chart,
         "windows": WINDOWS,
         "group_words": GROUPS,
+        "group_head": _HEAD_OF[by],
         "span": span,
         "by": by,
         "server": str(request.base_url).rstrip("/"),
@@ -81,13 +87,13 @@ async def usage_csv(request: Request, visitor: LoggedIn, span: Span = "7d", by: 
 async def _buckets(visitor: Visitor, span: str, by: str) -> list[dict[str, Any]]:
     window = WINDOWS[span]
     start = int(time.time()) // window.seconds * window.seconds - (window.count - 1) * window.seconds
-    query: dict[str, str | int | None] = {
-        "start_time": start,
-        "bucket_width": window.width,
-        "limit": window.count,
-        "group_by": by,
-    }
-    found: list[dict[str, Any]] = (await visitor.api.get("/v1/usage", query))["data"]
+    query: dict[str, Any] = {"start_time": start, "bucket_width": window.width, "group_by": _ASKED[by]}
+    found: list[dict[str, Any]] = []
+    page: dict[str, Any] = {}
+    while len(found) < window.count and page.get("has_more", True):  # a page with very many results ends early
+        more = {"limit": window.count - len(found), "page": page.get("next_page")}
+        page = await visitor.api.get("/v1/usage", query | more)
+        found += page["data"]
     return found
 
 

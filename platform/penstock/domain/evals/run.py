@@ -81,6 +81,8 @@ class RunTerms:
     completion_window: str = "24h"
     allowed_models: frozenset[str] | None = None
     """What its maker's key may ask."""
+    api_key: str | None = None
+    """The id of its maker's key, for whom its batches count; None: nobody's."""
 
 
 @dataclass(frozen=True)

@@ -45,3 +45,5 @@ class Terms:
     webhook: WebhookRequest | None = None
     allowed_models: frozenset[str] | None = None
     """What its maker's key may ask; None: every model."""
+    api_key: str | None = None
+    """The id of its maker's key, for whom it counts; None: nobody's."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from penstock.domain.accounts.usage_report import UsageRow
+from penstock.domain.accounts.usage_report import UsageGroup, UsageRow
 from penstock.domain.api_errors import NotFound
 from penstock.service.core.transaction import Transaction
 from penstock.store.accounts import prices, usage
@@ -39,11 +39,12 @@ def report(
     end: datetime,
     width: timedelta,
     limit: int,
-    by_model: bool = False,
-    by_batch: bool = False,
+    by: Set[UsageGroup] = frozenset(),
     models: Sequence[str] | None = None,
 ) -> Report:
     """What was used from `start` on, which is cut to a whole hour (UTC), in at most so many spans before `end`.
+
+    It ends early, with whole spans, where they hold 10,000 rows or more: the next page has the rest.
 
     Raises NotFound if one of the models is not known: no usage of a misspelt name would be a wrong answer.
     """
@@ -65,9 +66,11 @@ def report(
             start=starts[0],
             stop=first,
             width=width,
-            by_model=by_model,
-            by_batch=by_batch,
+            by=by,
             models=None if models is None else list(models),
         )
+        if len(found) >= usage.MOST_ROWS:
+            starts = [at for at in starts if at <= found[-1].start]
+            first = starts[-1] + width
     spans = tuple(UsageSpan(at, at + width, tuple(one for one in found if one.start == at)) for at in starts)
     return Report(spans, prices.currency(tx.conn), first if first < end else None)

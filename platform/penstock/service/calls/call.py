@@ -101,14 +101,15 @@ class Calls:
         session: str | None,
         cache: str | None = None,
         allowed_models: frozenset[str] | None = None,
+        api_key: str | None = None,
     ) -> CallRequest | GatheredRequest:
-        """Read a call's body; `cache` is its header's word about that.
+        """Read a call's body; `cache` is its header's word about that, `api_key` whose usage it is.
 
         Raises BadRequest, Forbidden for a model that is not allowed, ModelNotFound for an unknown one (or an unknown
         alias or version, or one that is retired), or Unavailable if none is known yet.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.call_seconds
-        given = CallRead(id, tenant, endpoint, raw, session, deadline, cache, self._directory.caches(tenant))
+        given = CallRead(id, tenant, endpoint, raw, session, deadline, cache, self._directory.caches(tenant), api_key)
         ask = await call_reading.read(given, self._directory.registry, self._settings)
         check_model(allowed_models, ask.model)
         if isinstance(ask, GatheredRequest):

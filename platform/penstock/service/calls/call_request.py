@@ -29,6 +29,8 @@ class CallRequest:
 
     id: str
     tenant: str
+    api_key: str | None
+    """The id of the key that asks, for whom it counts."""
     endpoint: str
     model: str
     """As it was asked."""
@@ -82,7 +84,9 @@ class CallRequest:
     def party(self) -> Party:
         """Whom it is counted for."""
         queue, adapter = self.target.queue, self.target.adapter
-        return Party(self.tenant, queue, adapter.id if adapter else queue, self.target.version, self.chosen)
+        return Party(
+            self.tenant, self.api_key, queue, adapter.id if adapter else queue, self.target.version, self.chosen
+        )
 
     @property
     def at_once(self) -> int:
@@ -118,6 +122,8 @@ class CallRead:
     cache: str | None
     """The header's word about the shared cache."""
     tenant_caches: bool
+    api_key: str | None = None
+    """The id of the key that asks; None: the platform does."""
 
 
 def ensemble_header(told: Mapping[str, Any]) -> tuple[str, str]:
@@ -152,6 +158,7 @@ def of_model(
     return CallRequest(
         id=given.id,
         tenant=given.tenant,
+        api_key=given.api_key,
         endpoint=given.endpoint,
         model=call.model,
         target=ModelTarget(name_of(call.model), named, None),

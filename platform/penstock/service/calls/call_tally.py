@@ -17,6 +17,8 @@ class Party:
     """Whom a call is counted for: one model that was asked."""
 
     tenant: str
+    api_key: str | None
+    """The id of the key that asked."""
     queue: str
     """Whose workers were asked: its tokens are counted under it."""
     counted_as: str
@@ -38,7 +40,7 @@ class CallTally:
 
     def answered(self, party: Party, used: Usage) -> None:
         """A model's answer took so many tokens."""
-        self.usage.count(party.tenant, party.queue, used)
+        self.usage.count(party.tenant, party.queue, party.api_key, used)
 
     def cost(self, party: Party, used: Usage) -> int:
         """What these tokens of a model cost now, in picounits; 0 of a model without a price."""

@@ -12,24 +12,27 @@ from penstock.service.calls.periodic_writer import WRITE_SECONDS
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.accounts import prices, usage
 
-Sums = dict[tuple[str, str], tuple[int, Usage]]
+Whose = tuple[str, str, str]
+"""Tenant, model, and API key: '' is none."""
+Sums = dict[Whose, tuple[int, Usage]]
 
 
-class CallUsage(CallCounts[tuple[str, str], tuple[int, Usage]]):
-    """One process's sums by tenant and model, on one event loop; used with `async with`, whose end writes the last."""
+class CallUsage(CallCounts[Whose, tuple[int, Usage]]):
+    """One process's sums by tenant, model and key, on one event loop; used with `async with`, whose end writes them."""
 
     def __init__(self, db: AsyncDatabase, write_seconds: float = WRITE_SECONDS) -> None:
         super().__init__(db, add, "call_usage_lost", write_seconds)
 
-    def count(self, tenant: str, model: str, used: Usage) -> None:
+    def count(self, tenant: str, model: str, api_key: str | None, used: Usage) -> None:
         """One call was answered."""
-        calls, before = self._counts.get((tenant, model), (0, Usage()))
-        self._counts[tenant, model] = calls + 1, before + used
+        whose = tenant, model, api_key or ""
+        calls, before = self._counts.get(whose, (0, Usage()))
+        self._counts[whose] = calls + 1, before + used
 
 
 def add(tx: Transaction, sums: Sums) -> None:
     """Add to the present hour, at present prices of tokens; the GPU time of calls is not measured."""
-    valid = prices.valid(tx.conn, sorted({model for _, model in sums}))
-    for (tenant, model), (calls, used) in sorted(sums.items(), key=lambda item: item[0]):
+    valid = prices.valid(tx.conn, sorted({model for _, model, _ in sums}))
+    for (tenant, model, api_key), (calls, used) in sorted(sums.items(), key=lambda item: item[0]):
         cost = valid[model].tokens(used) if model in valid else 0
-        usage.add_calls(tx.conn, tenant, model, calls, used, cost)
+        usage.add_calls(tx.conn, tenant, model, calls, used, cost, api_key)

@@ -70,6 +70,7 @@ def terms_of(endpoint: str, run: EvalRun) -> Terms:
         completion_window=run.terms.completion_window,
         metadata={NOTE: run.id},
         allowed_models=run.terms.allowed_models,
+        api_key=run.terms.api_key,
     )
 
 

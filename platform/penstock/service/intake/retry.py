@@ -37,6 +37,8 @@ class RetryRequest:
     """None: none of its own."""
     allowed_models: frozenset[str] | None = None
     """What its maker's key may ask, whatever the parent's could."""
+    api_key: str | None = None
+    """The id of its maker's key, for whom it counts; None: nobody's."""
 
 
 def retry(
@@ -75,6 +77,7 @@ def retry(
         cache_ttl_seconds=parent.cache_ttl_seconds,
         webhook=terms.webhook,
         allowed_models=terms.allowed_models,
+        api_key=terms.api_key,
     )
     new = NewBatch(
         fresh(f"{kind}_"),

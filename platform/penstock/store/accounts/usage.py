@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection, text
 
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.accounts.usage_report import UsageRow
+from penstock.domain.accounts.usage_report import MOST_KEYS, UsageGroup, UsageRow
+
+MOST_ROWS: Final = 10_000
+"""Whole spans are read until there are so many rows."""
 
 _USED = text("""
     -- A segment counts in the hour in which it was recorded. Swept ones are in usage_lines, by the same hour; one
     -- statement sees each in one of the two.
     with used as (
+        -- A slice that is settled keeps the lane that it had.
         select date_trunc('hour', g.created_at, 'UTC') as hour, s.model as queue, true as batch,
                g.completed as requests, g.input_tokens, g.cached_tokens, g.output_tokens, g.reasoning_tokens,
                g.reused_output_tokens,
-               g.gpu_microseconds, g.token_cost, g.gpu_cost
-        from segments g join slices s on s.id = g.slice
+               g.gpu_microseconds, g.token_cost, g.gpu_cost, s.lane, b.api_key
+        from segments g join slices s on s.id = g.slice join batches b on b.id = s.batch
         where s.tenant = :tenant and g.created_at >= :start and g.created_at < :stop
           and s.model is not null  -- skipped lines ask no model
         union all
         select hour, model as queue, true, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-               reused_output_tokens, gpu_microseconds, token_cost, gpu_cost
+               reused_output_tokens, gpu_microseconds, token_cost, gpu_cost, lane, api_key
         from usage_lines where tenant = :tenant and hour >= :start and hour < :stop
         union all
         select hour, model as queue, false, requests, input_tokens, cached_tokens, output_tokens, reasoning_tokens,
-               reused_output_tokens, gpu_microseconds, token_cost, gpu_cost
+               reused_output_tokens, gpu_microseconds, token_cost, gpu_cost, null, api_key
         from usage_calls where tenant = :tenant and hour >= :start and hour < :stop),
     hours as (
-        select hour, queue, batch, sum(requests) as requests, sum(input_tokens) as input_tokens,
+        select hour, queue, batch, case when :by_lane then nullif(lane, '') end as lane,
+               case when :by_key then nullif(api_key, '') end as api_key,
+               sum(requests) as requests, sum(input_tokens) as input_tokens,
                sum(cached_tokens) as cached_tokens, sum(output_tokens) as output_tokens,
                sum(reasoning_tokens) as reasoning_tokens, sum(reused_output_tokens) as reused_output_tokens,
                sum(gpu_microseconds) as gpu_microseconds, sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost
-        from used group by hour, queue, batch),
+        from used group by 1, 2, 3, 4, 5),
     named as (
         -- All versions of a model count as it. What was saved goes by the price that its hour ended with.
         select hours.*, coalesce(m.version_of, hours.queue) as model,
@@ -46,26 +54,38 @@ _USED = text("""
             select input, cached_input, output from prices
             where prices.model = hours.queue and valid_from < hours.hour + interval '1 hour'
             order by valid_from desc limit 1) p on true)
-    select date_bin(:width, hour, :start) as start,
-           case when :by_model then model end as model, case when :by_batch then batch end as batch,
-           sum(requests)::bigint as requests, sum(input_tokens)::bigint as input_tokens,
-           sum(cached_tokens)::bigint as cached_tokens, sum(output_tokens)::bigint as output_tokens,
-           sum(reasoning_tokens)::bigint as reasoning_tokens,
-           sum(reused_output_tokens)::bigint as reused_output_tokens,
-           sum(gpu_microseconds)::bigint as gpu_microseconds, sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost,
-           coalesce(sum(saved), 0) as saved
-    from named
-    where cast(:models as text[]) is null or model = any(cast(:models as text[]))
-    group by 1, 2, 3 order by 1, 2, 3""")
+    select * from (
+        select date_bin(:width, hour, :start) as start,
+               case when :by_model then model end as model, case when :by_batch then batch end as batch, lane, api_key,
+               (select name from api_keys k where k.id = api_key and k.tenant = :tenant) as key_name,
+               sum(requests)::bigint as requests, sum(input_tokens)::bigint as input_tokens,
+               sum(cached_tokens)::bigint as cached_tokens, sum(output_tokens)::bigint as output_tokens,
+               sum(reasoning_tokens)::bigint as reasoning_tokens,
+               sum(reused_output_tokens)::bigint as reused_output_tokens,
+               sum(gpu_microseconds)::bigint as gpu_microseconds,
+               sum(token_cost) as token_cost, sum(gpu_cost) as gpu_cost,
+               coalesce(sum(saved), 0) as saved
+        from named
+        where cast(:models as text[]) is null or model = any(cast(:models as text[]))
+        group by 1, 2, 3, 4, 5 order by 1 fetch first :most rows with ties) found
+    order by start, model, batch, lane, api_key""")
 
 _ADD_CALLS = text("""
-    insert into usage_calls as u (tenant, model, hour, requests, input_tokens, cached_tokens, output_tokens,
+    insert into usage_calls as u (tenant, model, api_key, hour, requests, input_tokens, cached_tokens, output_tokens,
                                   reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
-    -- Not for a tenant that is being erased, or is gone: a call may end long after that.
-    select id, :model, date_trunc('hour', now(), 'UTC'), :calls, :input_tokens, :cached_tokens, :output_tokens,
-           :reasoning_tokens, :reused_output_tokens, 0, :cost, 0
-    from tenants where id = :tenant and closed_at is null for key share
-    on conflict (tenant, hour, model) do update set
+    -- Not for a tenant that is being erased, or is gone: a call may end long after that. Of many keys the first count
+    -- apart, so that a tenant's rows do not grow with its keys (processes that write at once may exceed it a little).
+    select id, :model,
+           case when cast(:api_key as text) = any(had.keys) or cardinality(had.keys) < :most_keys then :api_key
+                else '' end,
+           had.hour, :calls, :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens, :reused_output_tokens,
+           0, :cost, 0
+    from tenants, lateral (
+        select n.hour, array(
+            select api_key from usage_calls where tenant = :tenant and hour = n.hour and model = :model) as keys
+        from (select date_trunc('hour', now(), 'UTC') as hour) n) had
+    where id = :tenant and closed_at is null for key share of tenants
+    on conflict (tenant, hour, model, api_key) do update set
         requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
         cached_tokens = u.cached_tokens + excluded.cached_tokens,
         output_tokens = u.output_tokens + excluded.output_tokens,
@@ -74,11 +94,12 @@ _ADD_CALLS = text("""
         token_cost = u.token_cost + excluded.token_cost""")
 
 
-def add_calls(conn: Connection, tenant: str, model: str, calls: int, used: Usage, cost: int) -> None:
+def add_calls(
+    conn: Connection, tenant: str, model: str, calls: int, used: Usage, cost: int, api_key: str | None = None
+) -> None:
     """Add so many waiting calls to the present hour."""
-    conn.execute(
-        _ADD_CALLS, {"tenant": tenant, "model": model, "calls": calls, "cost": cost, **dataclasses.asdict(used)}
-    )
+    values = {"tenant": tenant, "model": model, "calls": calls, "cost": cost, "api_key": api_key or ""}
+    conn.execute(_ADD_CALLS, values | dataclasses.asdict(used) | {"most_keys": MOST_KEYS})
 
 
 def used(
@@ -88,25 +109,33 @@ def used(
     start: datetime,
     stop: datetime,
     width: timedelta,
-    by_model: bool,
-    by_batch: bool,
+    by: Set[UsageGroup],
     models: list[str] | None,
 ) -> list[UsageRow]:
-    """What the tenant used from `start` (a whole hour) to before `stop`, in spans of `width` that are not empty."""
+    """What the tenant used from `start` (a whole hour) to before `stop`, in spans of `width` that are not empty.
+
+    With MOST_ROWS or more of them the last one's span is whole, and later ones may be missing.
+    """
     values = {
         "tenant": tenant,
         "start": start,
         "stop": stop,
         "width": width,
-        "by_model": by_model,
-        "by_batch": by_batch,
+        "by_model": UsageGroup.MODEL in by,
+        "by_batch": UsageGroup.BATCH in by,
+        "by_lane": UsageGroup.LANE in by,
+        "by_key": UsageGroup.API_KEY in by,
         "models": models,
+        "most": MOST_ROWS,
     }
     return [
         UsageRow(
             row.start,
             row.model,
             row.batch,
+            row.lane,
+            row.api_key,
+            row.key_name,
             row.requests,
             Usage(
                 row.input_tokens, row.cached_tokens, row.output_tokens, row.reasoning_tokens, row.reused_output_tokens

@@ -24,11 +24,11 @@ _INSERT = text("""
     insert into batches (id, tenant, kind, inline, state, endpoint, lane, completion_window, deadline, metadata,
                          input_file, input_key, output_expires_seconds, idempotency_key, fingerprint, dedup, plan,
                          cache, cache_ttl_seconds, parent, root, repeats, reads, allowed_models, on_invalid,
-                         default_model, trace)
+                         default_model, trace, api_key)
     values (:id, :tenant, :kind, false, 'validating', :endpoint, :lane, :completion_window, now() + :window,
             cast(:metadata as jsonb), :input_file, :input_key, :output_expires_seconds, :idempotency_key, :fingerprint,
             :dedup, :plan, :cache, :cache_ttl_seconds, :parent, :root, cast(:repeats as jsonb), cast(:reads as text[]),
-            cast(:allowed_models as text[]), :on_invalid, :default_model, :trace)
+            cast(:allowed_models as text[]), :on_invalid, :default_model, :trace, :api_key)
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 

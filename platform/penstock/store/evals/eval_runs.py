@@ -19,10 +19,10 @@ OPEN = "('preparing', 'running', 'scoring', 'embedding')"
 
 _INSERT = text("""
     insert into eval_runs (id, tenant, eval, name, model, batch, owns_batch, changes, lane, completion_window,
-                           allowed_models, metadata, idempotency_key, fingerprint, hinted_at)
+                           allowed_models, api_key, metadata, idempotency_key, fingerprint, hinted_at)
     values (:id, :tenant, :eval, :name, :model, :batch, :owns_batch, cast(:changes as jsonb), :lane,
-            :completion_window, cast(:allowed_models as text[]), cast(:metadata as jsonb), :idempotency_key,
-            :fingerprint, clock_timestamp())
+            :completion_window, cast(:allowed_models as text[]), :api_key, cast(:metadata as jsonb),
+            :idempotency_key, :fingerprint, clock_timestamp())
     on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
     returning id""")
 _BY_KEY = text("select id, fingerprint from eval_runs where tenant = :tenant and idempotency_key = :key")
@@ -118,6 +118,7 @@ def insert(conn: Connection, tenant: str, new: EvalRun, once: Once | None) -> bo
         "lane": terms.lane,
         "completion_window": terms.completion_window,
         "allowed_models": None if terms.allowed_models is None else sorted(terms.allowed_models),
+        "api_key": terms.api_key,
         "metadata": json.dumps(new.metadata),
         "idempotency_key": key_of(once),
         "fingerprint": fingerprint_of(once),
@@ -243,6 +244,7 @@ def _run(row: Row[Any]) -> EvalRun:
         lane=row.lane,
         completion_window=row.completion_window,
         allowed_models=None if row.allowed_models is None else frozenset(row.allowed_models),
+        api_key=row.api_key,
     )
     return EvalRun(
         id=row.id,

@@ -28,6 +28,7 @@ _TYPES: Final = {
     "plan": "bool",
     "cache": "text",
     "cache_ttl_seconds": "int",
+    "api_key": "text",
     "asked_model": "text",
     "versions": "text",
     "model": "text",
@@ -53,10 +54,10 @@ _INSERT = text(f"""
     made as (
         insert into batches (id, tenant, kind, inline, state, endpoint, model, lane, completion_window, deadline,
                              metadata, output_expires_seconds, total, in_progress_at, idempotency_key, fingerprint,
-                             dedup, plan, cache, cache_ttl_seconds, versions)
+                             dedup, plan, cache, cache_ttl_seconds, api_key, versions)
         select id, tenant, 'job', true, 'in_progress', endpoint, asked_model, lane, completion_window,
                now() + "window", cast(metadata as jsonb), output_expires_seconds, lines, now(),
-               idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds, cast(versions as jsonb)
+               idempotency_key, fingerprint, dedup, plan, cache, cache_ttl_seconds, api_key, cast(versions as jsonb)
         from given
         on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing
         returning *),
