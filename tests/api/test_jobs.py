@@ -11,6 +11,7 @@ import pytest
 from api.live import CHAT, arrive, chat, claim_one, completion, error, http, settle_one
 from store import as_holder
 
+from penstock.domain.reuse import ReuseSource
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service.admin import models
@@ -254,12 +255,22 @@ def test_the_output_tokens_of_reused_answers_are_said_apart(
     job = made(client, model="tiny", requests=[{"body": chat()}] * 3)
     claim = claim_one(db, settings, worker)
     said = (200, "req", completion("yes"))
-    records = [output.answered(claim.batch, n, f"request-{n}", *said, reused=n > 1) for n in (1, 2, 3)]
+    records = [
+        output.answered(claim.batch, n, f"request-{n}", *said, reused=ReuseSource.EQUAL if n > 1 else None)
+        for n in (1, 2, 3)
+    ]
     db.run(as_holder.flush, claim, 0, records, None)
-    live = client.get(f"/v1/jobs/{job['id']}").json()["usage"]
+    running = client.get(f"/v1/jobs/{job['id']}").json()
+    live = running["usage"]
     db.run(as_holder.settle, claim)
     ended = client.get(f"/v1/jobs/{job['id']}").json()
     assert ended["usage"] == live
+    assert ended["saved"] == running["saved"] == {
+        "currency": None, "amount": None,
+        "prefix_cache": {"input_tokens": 0, "output_tokens": 0, "amount": None},
+        "equal_lines": {"input_tokens": 10, "output_tokens": 6, "amount": None},
+        "shared_cache": {"input_tokens": 0, "output_tokens": 0, "amount": None},
+    }  # fmt: skip
     assert live["output_tokens_details"] == {"reasoning_tokens": 0, "reused_tokens": 6}
     assert (live["output_tokens"], live["input_tokens"], live["input_tokens_details"]) == (9, 15, {"cached_tokens": 10})
     assert [line["response"].get("cached", False) for line in ended["results"]] == [False, True, True]

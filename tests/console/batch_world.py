@@ -11,6 +11,7 @@ from api.live import KEY, arrive, chat, claim_one, completion, http, settle_one
 from sqlalchemy import text
 from store import as_holder
 
+from penstock.domain.reuse import ReuseSource
 from penstock.formats import input as lines
 from penstock.formats import output, plan
 from penstock.service.admin import models
@@ -50,14 +51,20 @@ def worked(db: Database, settings: Settings, failing: tuple[str, ...] = (), word
     settle_one(db, settings, holder, answer)
 
 
-def begun(db: Database, settings: Settings, answered: int) -> Callable[[], None]:
-    """A worker has recorded so many answers of a slice; what it gives ends the rest of it, which fails."""
+def begun(db: Database, settings: Settings, answered: int, *, equal: bool = False) -> Callable[[], None]:
+    """A worker has recorded so many answers of a slice; what it gives ends the rest of it, which fails.
+
+    `equal`: the last of these answers was an equal line's.
+    """
     claim = claim_one(db, settings, arrive(db, settings, "gpu", "tiny"))
     assert claim.inline is not None
     asked = [(number, lines.read(number, line).custom_id) for number, line in plan.unframe(claim.inline)]
     good = [output.answered(claim.batch, *one, 200, "req", completion("x")) for one in asked[:answered]]
     refusal = b'{"error": {"message": "boo", "type": "BadRequestError", "code": 400}}'
     bad = [output.answered(claim.batch, *one, 400, "req", refusal) for one in asked[answered:]]
+    if equal:
+        said = (200, "req", completion("x"))
+        good[-1] = output.answered(claim.batch, *asked[answered - 1], *said, reused=ReuseSource.EQUAL)
     db.run(as_holder.flush, claim, 0, good, None)
 
     def end() -> None:

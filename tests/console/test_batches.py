@@ -11,6 +11,7 @@ from console.batch_world import a_job, begun, by_hand, http, models
 from console.browser import Browser, Page, opened
 from console.looks import look
 
+from penstock.service.admin import prices
 from penstock.service.control import cancel
 from penstock.service.core.transaction import Database
 from penstock.settings import Settings
@@ -39,13 +40,15 @@ def hold(page: Page, name: str) -> None:
 def test_a_job_is_watched_to_its_end_and_its_failed_lines_asked_again(
     chromium: Browser, url: str, client: httpx.Client, db: Database, settings: Settings, tenant_key: str
 ) -> None:
+    db.run(prices.set_price, "tiny", input="1000", cached_input="100", output="2000", currency="EUR")
     job = a_job(client, metadata={"team": "search"})
     with opened(chromium, url, tenant_key) as page:
         page.goto(f"/console/jobs/{job}")
         page.get_by_text("Why it waits:").wait_for()
         look(page, "batch-waits")
-        end = begun(db, settings, answered=3)
+        end = begun(db, settings, answered=3, equal=True)
         page.get_by_text("3 answered · 0 failed · 1 left of 4").wait_for()
+        page.get_by_role("row", name="equal lines, asked once 5 3 0.0105 EUR").wait_for()
         page.locator("summary", has_text="Cancel").click()
         assert page.get_by_role("button", name="Cancel it").is_visible()
         page.keyboard.press("Escape")

@@ -31,6 +31,12 @@ def reused(batch: Batch) -> int:
     return batch.to_dict()["usage"]["output_tokens_details"]["reused_tokens"]  # type: ignore[index, return-value]
 
 
+def spared(batch: Batch) -> tuple[int, int]:
+    """Output tokens that equal lines and the shared cache spared."""
+    told = batch.to_dict()["saved"]
+    return told["equal_lines"]["output_tokens"], told["shared_cache"]["output_tokens"]  # type: ignore[index, return-value]
+
+
 def cached(output: list[dict[str, Any]]) -> int:
     return sum(line["response"].get("cached", False) for line in output)
 
@@ -45,6 +51,7 @@ def test_equal_lines_are_asked_once_and_every_line_has_its_answer(platform: Plat
     assert cached(output) == 90
     tokens = [line["response"]["body"]["usage"]["completion_tokens"] for line in output if "cached" in line["response"]]
     assert reused(batch) == sum(tokens) > 0
+    assert spared(batch) == (reused(batch), 0)
     assert batch.usage
     assert batch.usage.output_tokens == reused(batch) // 9 * 10
 
@@ -74,6 +81,7 @@ def test_a_batch_that_comes_again_is_answered_from_the_cache(platform: Platform)
         batch, again = ended(platform, lines, cache={"mode": "on"})
         assert first.usage
         assert reused(batch) <= first.usage.output_tokens
+        assert spared(batch) == (0, reused(batch))
         return cached(again) == 300 and reused(batch) == first.usage.output_tokens
 
     until(is_cached, "all of it is cached")

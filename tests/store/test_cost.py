@@ -8,8 +8,9 @@ import pytest
 from store import as_holder
 from store.world import MODEL, World, records
 
-from penstock.domain.accounts.cost import Cost
+from penstock.domain.accounts.cost import Cost, Savings
 from penstock.domain.api_errors import BadRequest, LeaseLost, NotFound
+from penstock.formats import output
 from penstock.service.admin import prices
 from penstock.service.lifecycle import dispatch
 from penstock.store.accounts import prices as price_rows
@@ -26,6 +27,34 @@ def test_a_line_costs_its_tokens_and_its_gpu_time_and_a_reused_one_cached_input_
     world.flush(claim, 1, 1, 2, 3)
     assert world.find(batch).cost == Cost(3_000, 2 * ASKED + REUSED, 3 * GPU)
     assert world.find(batch).currency == "EUR"
+
+
+def test_what_was_spared_is_told_by_what_spared_it_and_is_what_it_would_have_cost_more(world: World) -> None:
+    batch = world.batch(7)
+    claim = world.claimed(world.worker())
+    world.flush(claim, 1, 1, 3, 6)
+    body = b'{"usage":{"prompt_tokens":10,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":8}}}'
+    cached = output.answered(batch, 7, "q-7", 200, "req", body)
+    for _ in range(2):
+        world.db.run(as_holder.flush, claim, 2, [cached], None)
+    world.price("4", "2", "6", "1")
+    world.flush(claim, 3, 2, 4, 5)
+    found = world.find(batch)
+    reused = 3 * (2 - 1) + 2 * 3
+    assert found.savings == Savings(8 * (2 - 1) * 10**6, reused * 10**6, reused * 10**6)
+    used = found.usage
+    assert (used.prefix_tokens, used.equal_input_tokens, used.equal_output_tokens) == (8, 3, 2)
+    assert (used.shared_input_tokens, used.shared_output_tokens) == (3, 2)
+    nothing_spared = 6 * ASKED + 10 * 2_000_000 + 4 * 3_000_000 + 3 * ASKED  # lines 2, 4 and 5 at twice the price
+    assert found.cost.tokens + found.savings.total == nothing_spared
+    world.db.run(as_holder.settle, claim)
+    world.assemble(batch)
+    ended = world.find(batch)
+    assert (ended.savings, ended.usage) == (found.savings, found.usage)
+    world.sql("alter table batches disable trigger user")
+    world.sql("update batches set equal_input_tokens = null, prefix_saved = null")
+    world.sql("alter table batches enable trigger user")
+    assert world.find(batch).savings is None, "it ended before this was kept"
 
 
 def test_a_flush_that_is_repeated_or_that_fails_costs_once_or_nothing(world: World) -> None:

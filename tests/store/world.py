@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import text
 from store import as_folder, as_holder, invariants
 
+from penstock.domain.reuse import ReuseSource
 from penstock.domain.work.batch import Batch, BatchState
 from penstock.domain.work.hint import Hint
 from penstock.domain.work.holder import Holder
@@ -358,10 +359,15 @@ def _cuts(sizes: Sequence[int], model: str) -> list[Cut]:
     return cuts
 
 
+def _source(n: int) -> ReuseSource | None:
+    """Every third answer was there already: of an equal line if it is odd, else in the shared cache."""
+    return None if n % 3 else ReuseSource.EQUAL if n % 2 else ReuseSource.SHARED
+
+
 def records(claim: Claim, *numbers: int, failed: bool = False) -> list[Record]:
     """Answers for these lines; even lines are empty, every third is reused: so both are counted everywhere."""
     status = 400 if failed else 200
     return [
-        output.answered(claim.batch, n, f"q-{n}", status, "req", ANSWER if n % 2 else EMPTY, reused=n % 3 == 0)
+        output.answered(claim.batch, n, f"q-{n}", status, "req", ANSWER if n % 2 else EMPTY, reused=_source(n))
         for n in numbers
     ]

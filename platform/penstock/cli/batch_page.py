@@ -64,6 +64,7 @@ def _facts(one: dict[str, Any]) -> dict[str, Any]:
         "lines": f"{counts['total']:,}: {lines(one)}",
         "tokens": f"{usage['input_tokens']:,} in, {usage['output_tokens']:,} out",
         "cost": cost and f"{cost['tokens']} {cost['currency']} by tokens, {cost['gpu']} by {cost['gpu_seconds']} GPU s",
+        "saved": _saved(one["saved"]),
         "created": local_time(one["created_at"]),
         "expires": local_time(one["expires_at"]),
         "expected": _expected(one["expected"]),
@@ -77,6 +78,20 @@ def _facts(one: dict[str, Any]) -> dict[str, Any]:
         "merged errors": one["merged_error_file_id"],
         "trace": one["trace_file_id"],
     }
+
+
+def _saved(saved: dict[str, Any] | None) -> str | None:
+    """What spared how many tokens, and what these would have cost more; None if nothing did, or nobody knows."""
+    told = []
+    for name in ("prefix_cache", "equal_lines", "shared_cache") if saved else ():
+        part = saved[name] if saved else {}
+        if tokens := part["input_tokens"] + part["output_tokens"]:
+            money = f" ({part['amount']})" if part["amount"] is not None else ""
+            told.append(f"{tokens:,} tokens{money} by {name.replace('_', ' ')}")
+    if not told or saved is None:
+        return None
+    whole = "" if saved["amount"] is None else f"{saved['amount']} {saved['currency']}: "
+    return whole + ", ".join(told)
 
 
 def _status(one: dict[str, Any]) -> str:

@@ -14,6 +14,15 @@ class CacheMode(StrEnum):
     REFRESH = "refresh"
 
 
+class ReuseSource(StrEnum):
+    """Where an answer was already."""
+
+    EQUAL = "equal"
+    """An equal line of the slice got it."""
+    SHARED = "shared"
+    """It was in the shared cache."""
+
+
 @dataclass(frozen=True)
 class Reuse:
     """What the lines of a batch may reuse."""

@@ -11,6 +11,7 @@ import msgspec
 
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.ids import line_id
+from penstock.domain.reuse import ReuseSource
 from penstock.domain.work.batch import LineError
 from penstock.formats.answers.finish import Finish, finish
 
@@ -29,8 +30,8 @@ class Record:
     usage: Usage = NO_USAGE
     empty: bool = False
     """Answered, but max_tokens ran out before anything was said."""
-    reused: bool = False
-    """The answer was there already: of an equal line, or from the cache."""
+    reused: ReuseSource | None = None
+    """Where the answer was already; None: it was asked for."""
 
 
 class _Details(msgspec.Struct):
@@ -58,7 +59,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def answered(
-    batch: str, number: int, custom_id: str, status: int, request_id: str | None, body: bytes, *, reused: bool = False
+    batch: str,
+    number: int,
+    custom_id: str,
+    status: int,
+    request_id: str | None,
+    body: bytes,
+    *,
+    reused: ReuseSource | None = None,
 ) -> Record:
     """Record what the engine answered over HTTP, a refusal included; 2xx goes to the output file.
 
@@ -75,7 +83,7 @@ def answered(
     if failed:
         return Record(number, line, True, reused=reused)
     empty = finish(body) is Finish.EMPTY
-    return Record(number, line, False, _without_work(usage) if reused else usage, empty, reused)
+    return Record(number, line, False, _without_work(usage, reused) if reused else usage, empty, reused)
 
 
 def ended(batch: str, number: int, custom_id: str, reason: tuple[str, str]) -> Record:
@@ -143,7 +151,10 @@ _read_event = msgspec.json.Decoder(_Event).decode
 
 
 def usage_of(answer: bytes, *, reused: bool = False) -> Usage:
-    """The usage of a whole answer, or of the events at a stream's end; nothing if it says none."""
+    """The usage of a whole answer, or of the events at a stream's end; nothing if it says none.
+
+    `reused`: the answer was in the shared cache.
+    """
     for line in reversed(answer.split(b"\ndata: ")):
         if b'"usage"' not in line:
             continue
@@ -153,13 +164,17 @@ def usage_of(answer: bytes, *, reused: bool = False) -> Usage:
             continue
         found = event if event.usage is not None else event.response
         if found is not None and found.usage is not None:
-            return _without_work(_usage(found)) if reused else _usage(found)
+            return _without_work(_usage(found), ReuseSource.SHARED) if reused else _usage(found)
     return Usage()
 
 
-def _without_work(usage: Usage) -> Usage:
+def _without_work(usage: Usage, source: ReuseSource) -> Usage:
     """The tokens of an answer that was there already."""
-    return dataclasses.replace(usage, cached_tokens=usage.input_tokens, reused_output_tokens=usage.output_tokens)
+    spared = {"cached_tokens": usage.input_tokens, "reused_output_tokens": usage.output_tokens}
+    if source is ReuseSource.EQUAL:
+        return dataclasses.replace(usage, **spared, equal_input_tokens=usage.input_tokens)
+    spared |= {"shared_input_tokens": usage.input_tokens, "shared_output_tokens": usage.output_tokens}
+    return dataclasses.replace(usage, **spared)
 
 
 def _refuse_constant(name: str) -> None:

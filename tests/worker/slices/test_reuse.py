@@ -14,7 +14,7 @@ import pytest
 from worker.engines import echo_launch, wait_ready
 from worker.slices.test_line_feed import claim, collected
 
-from penstock.domain.reuse import CacheMode, Reuse
+from penstock.domain.reuse import CacheMode, Reuse, ReuseSource
 from penstock.domain.work.lane import Lane
 from penstock.domain.work.slice import Claim
 from penstock.formats.input import Line
@@ -84,7 +84,7 @@ def test_followers_end_as_their_leader_ended(supervisor: Supervisor, journal: Pa
     records = ask(supervisor, [chat("twice over", temperature=0), chat("alone", temperature=0)] * 3)
     assert (asked(journal, "twice over"), asked(journal, "alone")) == (1, 1)
     assert [record.number for record in records] == [1, 2, 3, 4, 5, 6]
-    assert [record.reused for record in records] == [False, False, True, True, True, True]
+    assert [record.reused for record in records] == [None, None, *[ReuseSource.EQUAL] * 4]
     leader, follower = records[0], records[2]
     told, told_again = json.loads(leader.line), json.loads(follower.line)
     assert (told_again["custom_id"], told_again["error"]) == ("c3", None)
@@ -93,6 +93,7 @@ def test_followers_end_as_their_leader_ended(supervisor: Supervisor, journal: Pa
     assert told_again["response"] == told["response"] | {"cached": True}
     assert leader.usage.reused_output_tokens == 0
     assert follower.usage.reused_output_tokens == follower.usage.output_tokens == leader.usage.output_tokens > 0
+    assert follower.usage.equal_input_tokens == follower.usage.input_tokens
     assert follower.usage.cached_tokens == follower.usage.input_tokens == leader.usage.input_tokens > 0
 
 
@@ -116,7 +117,7 @@ def test_if_the_leader_ended_for_a_reason_that_is_not_its_own_the_next_is_asked(
 ) -> None:
     records = ask(supervisor, [chat(text, temperature=0)] * 3, line_tries=2)
     assert [response(record)["status_code"] for record in records] == ends
-    assert [record.reused for record in records] == [False, False, True]
+    assert [record.reused for record in records] == [None, None, ReuseSource.EQUAL]
     assert asked(journal, text) == 3
 
 
@@ -134,7 +135,7 @@ def test_each_is_asked_if_the_connection_broke_each_time(supervisor: Supervisor,
 
 def test_what_may_be_answered_otherwise_is_asked_each_time(supervisor: Supervisor, journal: Path) -> None:
     records = ask(supervisor, [chat("as you like")] * 3)
-    assert (asked(journal, "as you like"), [record.reused for record in records]) == (3, [False] * 3)
+    assert (asked(journal, "as you like"), [record.reused for record in records]) == (3, [None] * 3)
 
 
 def test_groups_keep_the_order_of_the_plan() -> None:
@@ -179,6 +180,7 @@ def give(redis_url: str, made: Claim, groups: Sequence[Group], revision: str = "
 def taken(redis_url: str, made: Claim, groups: Sequence[Group], revision: str = "r1") -> tuple[list[bytes], int]:
     with answer_cache(redis_url, revision) as one:
         there, left = reuse(made, [line for group in groups for line in group.lines], one)
+        assert {record.reused for record in there} <= {ReuseSource.SHARED}
         return [body_of(record) for record in there], len(left)
 
 

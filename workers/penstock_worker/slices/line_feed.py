@@ -20,6 +20,7 @@ import structlog
 
 from penstock.domain.adapter import AdapterFault
 from penstock.domain.line_errors import BROKEN, TIMED_OUT, TOO_LARGE, UNREACHED
+from penstock.domain.reuse import ReuseSource
 from penstock.domain.work.rank import OF_LANE
 from penstock.domain.work.slice import Claim
 from penstock.formats import output, sequences
@@ -217,7 +218,7 @@ class LineFeed:
             if outcome is None:
                 return
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
-                followers = [self._record(follower, outcome, reused=True) for follower in lines[place + 1 :]]
+                followers = [self._record(follower, outcome, ReuseSource.EQUAL) for follower in lines[place + 1 :]]
                 self._messages.append(Answered([self._record(line, outcome), *followers]))
                 keep(self._claim, group, outcome, self._engine.answer_cache)
                 return
@@ -281,7 +282,7 @@ class LineFeed:
         self._stop.set()
         self._messages.append(EngineLost(line.number if error.sent else None))
 
-    def _record(self, line: Line, outcome: Outcome, *, reused: bool = False) -> Record:
+    def _record(self, line: Line, outcome: Outcome, reused: ReuseSource | None = None) -> Record:
         batch = self._claim.batch
         if outcome.kind in _CODES:
             return output.ended(batch, line.number, line.custom_id, _CODES[outcome.kind])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from penstock.domain.reuse import CacheMode
+from penstock.domain.reuse import CacheMode, ReuseSource
 from penstock.domain.work.slice import Claim
 from penstock.formats import output
 from penstock.formats.canonical import fingerprint
@@ -65,7 +65,7 @@ def reuse(claim: Claim, lines: Sequence[Line], cache: AnswerCache | None) -> tup
             200,
             None,
             said(claim, found[group.fingerprint], "reused"),
-            reused=True,
+            reused=ReuseSource.SHARED,
         )
         for group in groups
         if group.fingerprint in found

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from penstock.api.schemas import outlook_shapes, shapes
+from penstock.api.schemas import outlook_shapes, saved_shapes, shapes
 from penstock.api.schemas.outlook_shapes import ExpectedShape, WaitingShape
+from penstock.api.schemas.saved_shapes import SavedShape
 from penstock.api.schemas.shapes import CostShape, RequestCounts, UsageShape
 from penstock.service.views.batch_watch import BatchNews
 
@@ -24,6 +25,7 @@ class BatchEventShape(BaseModel):
     output_tokens: int
     usage: UsageShape
     cost: CostShape | None = Field(description="Of the lines that are recorded so far; null without any price.")
+    saved: SavedShape | None = Field(description="What caches and equal lines spared; null until it is planned.")
     lines_per_second: float | None = Field(description="Of the last half minute; null until it was seen twice.")
     tokens_per_second: float | None = Field(description="Of answers, likewise.")
     waiting: WaitingShape | None
@@ -51,6 +53,7 @@ def event(news: BatchNews) -> BatchEventShape:
         output_tokens=one.usage.output_tokens,
         usage=shapes.usage(one.usage),
         cost=shapes.cost(one.cost, one.currency),
+        saved=saved_shapes.saved(one),
         lines_per_second=None if speed is None else round(speed.lines, 2),
         tokens_per_second=None if speed is None else round(speed.tokens, 1),
         waiting=outlook_shapes.waiting(view.waiting) if view.waiting else None,

@@ -8,8 +8,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from penstock.api.schemas import outlook_shapes
+from penstock.api.schemas import outlook_shapes, saved_shapes
 from penstock.api.schemas.outlook_shapes import ExpectedShape, WaitingShape
+from penstock.api.schemas.saved_shapes import SavedShape
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.price import money
 from penstock.domain.accounts.tokens import Usage
@@ -142,6 +143,10 @@ class _Common(BaseModel):
     request_counts: RequestCounts
     usage: UsageShape
     cost: CostShape | None = Field(description="Of the lines that are recorded so far; null without any price.")
+    saved: SavedShape | None = Field(
+        description="What caches and equal lines spared of that; null until it is planned, and of one that ended "
+        "before Penstock kept it."
+    )
     metadata: dict[str, str] | None
     lane: Literal["priority", "standard", "flex"]
     paused: bool = Field(description="Paused by `/pause` or a spent budget: its status is `in_progress` then.")
@@ -293,6 +298,7 @@ def _common(view: BatchView) -> dict[str, Any]:
         "request_counts": RequestCounts(total=one.total, completed=one.completed, failed=one.failed),
         "usage": usage(one.usage),
         "cost": cost(one.cost, one.currency),
+        "saved": saved_shapes.saved(one),
         "metadata": one.metadata or None,
         "lane": str(one.lane),
         "paused": paused,

@@ -9,7 +9,7 @@ from penstock.console.batches.batch_words import Shape
 from penstock.console.batches.nouns import Noun
 from penstock.console.session import Visitor
 
-_OF_AN_EVENT: Final = ("status", "paused", "request_counts", "usage", "cost", "waiting", "expected")
+_OF_AN_EVENT: Final = ("status", "paused", "request_counts", "usage", "cost", "saved", "waiting", "expected")
 _MOST_GROUPS: Final = 8
 _QUIET: Final = {"lines_per_second": None, "tokens_per_second": None}
 

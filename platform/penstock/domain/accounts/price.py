@@ -66,6 +66,6 @@ def money(picos: int) -> str:
 
 
 def _decimal(value: int, unit: int) -> str:
-    whole, part = divmod(value, unit)
+    sign, (whole, part) = "-" * (value < 0), divmod(abs(value), unit)
     digits = f"{part:0{len(str(unit)) - 1}d}".rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
+    return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from penstock.domain.accounts.cost import Cost
+from penstock.domain.accounts.cost import Cost, Savings
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.work.lane import Lane
@@ -144,6 +144,8 @@ class Batch:
     """What its lines do with the shared cache (a CacheMode); None: what its tenant has chosen."""
     cache_ttl_seconds: int | None = None
     cost: Cost = field(default_factory=Cost)
+    savings: Savings | None = None
+    """What caches and equal lines spared it; None until it is planned, and if it ended before that was kept."""
     currency: str | None = None
     """Of all prices; None if there is none."""
     empty: int = 0

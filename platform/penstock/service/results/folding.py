@@ -19,6 +19,7 @@ from penstock.domain.accounts.price import Price
 from penstock.domain.api_errors import LeaseLost
 from penstock.domain.ensembles.ensemble import EnsembleKind
 from penstock.domain.line_errors import CRASHED
+from penstock.domain.reuse import ReuseSource
 from penstock.domain.work.fold_claim import FoldClaim
 from penstock.domain.work.slice import Claim
 from penstock.failpoint import failpoint
@@ -168,7 +169,8 @@ class Folding:
             self._agreement += folded.verdict.agreement
         if folded.body is not None:
             reused = all(one.outcome == "reused" for one in known.values() if one.body is not None)
-            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body, reused=reused)
+            source = ReuseSource.SHARED if reused else None  # whichever: the tokens are its members'
+            record = output.answered(batch, line.number, line.custom_id, 200, None, folded.body, reused=source)
             self._keep(dataclasses.replace(record, usage=NO_USAGE))
         elif folded.error is not None and not closing:
             self._keep(output.ended(batch, line.number, line.custom_id, folded.error))

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from penstock.domain.accounts.cost import Cost
+from penstock.domain.accounts.cost import Cost, Savings
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.idempotency import fingerprint_of, key_of
 from penstock.domain.work.batch import Batch, BatchEnd, BatchState, PauseReason
@@ -52,7 +52,13 @@ FROM = """
                coalesce(sum(s.reasoning_tokens), 0)::bigint as live_reasoning_tokens,
                coalesce(sum(s.reused_output_tokens), 0)::bigint as live_reused_output_tokens,
                coalesce(sum(s.gpu_microseconds), 0)::bigint as live_gpu_microseconds,
-               coalesce(sum(s.token_cost), 0) as live_token_cost, coalesce(sum(s.gpu_cost), 0) as live_gpu_cost
+               coalesce(sum(s.token_cost), 0) as live_token_cost, coalesce(sum(s.gpu_cost), 0) as live_gpu_cost,
+               coalesce(sum(s.equal_input_tokens), 0)::bigint as live_equal_input_tokens,
+               coalesce(sum(s.shared_input_tokens), 0)::bigint as live_shared_input_tokens,
+               coalesce(sum(s.shared_output_tokens), 0)::bigint as live_shared_output_tokens,
+               coalesce(sum(s.prefix_saved), 0) as live_prefix_saved,
+               coalesce(sum(s.equal_saved), 0) as live_equal_saved,
+               coalesce(sum(s.shared_saved), 0) as live_shared_saved
         from slices s
         where s.batch = b.id and b.state in ('in_progress', 'paused', 'cancelling', 'finalizing')) live on true
     """
@@ -107,6 +113,11 @@ _END = text("""
                coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
                coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
                coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost,
+               coalesce(sum(s.equal_input_tokens), 0) as equal_input_tokens,
+               coalesce(sum(s.shared_input_tokens), 0) as shared_input_tokens,
+               coalesce(sum(s.shared_output_tokens), 0) as shared_output_tokens,
+               coalesce(sum(s.prefix_saved), 0) as prefix_saved, coalesce(sum(s.equal_saved), 0) as equal_saved,
+               coalesce(sum(s.shared_saved), 0) as shared_saved,
                coalesce(sum(s.empty) filter (where s.fold is null), 0) as empty,
                array(select line from slices e, unnest(e.empty_lines) as line
                      where e.batch = b.id and e.fold is null order by line limit 10) as empty_lines
@@ -125,6 +136,9 @@ _END = text("""
         output_tokens = sums.output_tokens, reasoning_tokens = sums.reasoning_tokens,
         reused_output_tokens = sums.reused_output_tokens,
         gpu_microseconds = sums.gpu_microseconds, token_cost = sums.token_cost, gpu_cost = sums.gpu_cost,
+        equal_input_tokens = sums.equal_input_tokens, shared_input_tokens = sums.shared_input_tokens,
+        shared_output_tokens = sums.shared_output_tokens,
+        prefix_saved = sums.prefix_saved, equal_saved = sums.equal_saved, shared_saved = sums.shared_saved,
         output_file = :output_file, error_file = :error_file,
         merged_output_file = :merged_output_file, merged_error_file = :merged_error_file,
         trace_file = :trace_file,
@@ -153,10 +167,13 @@ _EVENT = text("""
 
 _LIVE = (BatchState.IN_PROGRESS, BatchState.PAUSED, BatchState.CANCELLING, BatchState.FINALIZING)
 _CONVERTED = {
-    "state", "finish_as", "lane", "completed", "failed", "usage", "cost", "currency", "empty", "empty_lines", "errors",
-    "repeats", "paused_as", "on_invalid",
+    "state", "finish_as", "lane", "completed", "failed", "usage", "cost", "savings", "currency", "empty", "empty_lines",
+    "errors", "repeats", "paused_as", "on_invalid",
 }  # fmt: skip
-_COUNTED = ("input", "cached", "output", "reasoning", "reused_output")
+_COUNTED = (
+    "input", "cached", "output", "reasoning", "reused_output", "equal_input", "shared_input", "shared_output",
+)  # fmt: skip
+_SAVED = ("prefix", "equal", "shared")
 _PLAIN = [field.name for field in dataclasses.fields(Batch) if field.name not in _CONVERTED]
 
 
@@ -172,8 +189,9 @@ def of_row(row: Row[Any]) -> Batch:
         lane=Lane(m["lane"]),
         completed=m[f"{live}completed"],
         failed=m[f"{live}failed"],
-        usage=Usage(*(m[f"{live}{name}_tokens"] for name in _COUNTED)),
+        usage=Usage(*(m[f"{live}{name}_tokens"] or 0 for name in _COUNTED)),
         cost=Cost(m[f"{live}gpu_microseconds"], int(m[f"{live}token_cost"]), int(m[f"{live}gpu_cost"])),
+        savings=_savings(row, live),
         currency=m["currency"],
         empty=m[f"{live}empty"],
         empty_lines=tuple(m[f"{live}empty_lines"]),
@@ -182,6 +200,11 @@ def of_row(row: Row[Any]) -> Batch:
         paused_as=PauseReason(m["paused_as"]) if m["paused_as"] else None,
         on_invalid=OnInvalid(m["on_invalid"]),
     )
+
+
+def _savings(row: Row[Any], live: str) -> Savings | None:
+    saved = [row._mapping[f"{live}{name}_saved"] for name in _SAVED]
+    return None if saved[0] is None else Savings(*map(int, saved))
 
 
 def insert(conn: Connection, new: NewBatch) -> bool:

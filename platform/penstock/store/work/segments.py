@@ -20,10 +20,11 @@ _FLUSH = text("""
             cast(:data as bytea[]), cast(:bytes as int[]), cast(:lines as text[]), cast(:failed_lines as text[]),
             cast(:input_tokens as bigint[]), cast(:cached_tokens as bigint[]), cast(:output_tokens as bigint[]),
             cast(:reasoning_tokens as bigint[]), cast(:reused_output_tokens as bigint[]), cast(:empty_lines as text[]),
-            cast(:gpu_microseconds as bigint[]), cast(:errors as text[]))
+            cast(:gpu_microseconds as bigint[]), cast(:errors as text[]), cast(:equal_input_tokens as bigint[]),
+            cast(:shared_input_tokens as bigint[]), cast(:shared_output_tokens as bigint[]))
         as g(slice, lease, seq, blob_key, data, bytes, lines, failed_lines,
              input_tokens, cached_tokens, output_tokens, reasoning_tokens, reused_output_tokens, empty_lines,
-             gpu_microseconds, errors)),
+             gpu_microseconds, errors, equal_input_tokens, shared_input_tokens, shared_output_tokens)),
     held as (
         select s.id, s.model, s.fold is null and s.inline is null as tells_errors
         from slices s join given g on g.slice = s.id
@@ -54,7 +55,7 @@ _FLUSH = text("""
         where g.blob_key is null or g.blob_key in (select blob_key from taken)
         on conflict (slice, lease, seq) do nothing
         returning slice, lease, completed, failed, empty_lines, input_tokens, cached_tokens, output_tokens,
-                  reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost),
+                  reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost, price),
     grouped as (
         -- Not of members, whose folds tell of them, nor of small jobs, whose lines are all in their rows.
         insert into slice_errors as e (slice, status, code, lines, first_line, message)
@@ -74,10 +75,23 @@ _FLUSH = text("""
             reused_output_tokens = s.reused_output_tokens + new.reused_output_tokens,
             gpu_microseconds = s.gpu_microseconds + new.gpu_microseconds,
             token_cost = s.token_cost + new.token_cost, gpu_cost = s.gpu_cost + new.gpu_cost,
+            equal_input_tokens = s.equal_input_tokens + g.equal_input_tokens,
+            shared_input_tokens = s.shared_input_tokens + g.shared_input_tokens,
+            shared_output_tokens = s.shared_output_tokens + g.shared_output_tokens,
+            prefix_saved = s.prefix_saved + coalesce(
+                (g.cached_tokens - g.equal_input_tokens - g.shared_input_tokens)::numeric
+                * (p.input - p.cached_input), 0),
+            equal_saved = s.equal_saved + coalesce(
+                g.equal_input_tokens::numeric * (p.input - p.cached_input)
+                + (g.reused_output_tokens - g.shared_output_tokens)::numeric * p.output, 0),
+            shared_saved = s.shared_saved + coalesce(
+                g.shared_input_tokens::numeric * (p.input - p.cached_input)
+                + g.shared_output_tokens::numeric * p.output, 0),
             empty = s.empty + cardinality(new.empty_lines),
             empty_lines = case when new.empty_lines = '{}' then s.empty_lines else array(
                 select line from unnest(s.empty_lines || new.empty_lines) as line order by line limit 10) end
-        from new where s.id = new.slice)
+        from new join given g on (g.slice, g.lease) = (new.slice, new.lease) left join prices p on p.id = new.price
+        where s.id = new.slice)
     select lease from new""")
 
 _FLUSHED = text("""
@@ -121,6 +135,9 @@ def flush(conn: Connection, pieces: Sequence[Piece]) -> set[int]:
         "output_tokens": [piece.usage.output_tokens for piece in pieces],
         "reasoning_tokens": [piece.usage.reasoning_tokens for piece in pieces],
         "reused_output_tokens": [piece.usage.reused_output_tokens for piece in pieces],
+        "equal_input_tokens": [piece.usage.equal_input_tokens for piece in pieces],
+        "shared_input_tokens": [piece.usage.shared_input_tokens for piece in pieces],
+        "shared_output_tokens": [piece.usage.shared_output_tokens for piece in pieces],
         "gpu_microseconds": [piece.gpu_microseconds for piece in pieces],
         "errors": [json.dumps([one.as_json() for one in piece.errors]) for piece in pieces],
         "empty_lines": [_array(piece.empty_lines) for piece in pieces],

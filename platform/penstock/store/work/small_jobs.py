@@ -70,6 +70,8 @@ _INSERT = text(f"""
     select made.*, 0 as live_completed, 0 as live_failed, 0 as live_empty, cast('{{}}' as int[]) as live_empty_lines,
            0 as live_input_tokens, 0 as live_cached_tokens, 0 as live_output_tokens, 0 as live_reasoning_tokens,
            0 as live_reused_output_tokens, 0 as live_gpu_microseconds, 0 as live_token_cost, 0 as live_gpu_cost,
+           0 as live_equal_input_tokens, 0 as live_shared_input_tokens, 0 as live_shared_output_tokens,
+           0 as live_prefix_saved, 0 as live_equal_saved, 0 as live_shared_saved,
            (select currency from prices limit 1) as currency
     from made""")
 
