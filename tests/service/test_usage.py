@@ -18,6 +18,7 @@ from penstock.domain.accounts.usage_report import MOST_KEYS, UsageGroup, UsageRo
 from penstock.domain.api_errors import NotFound
 from penstock.domain.work.lane import Lane
 from penstock.service.admin import keys, usage
+from penstock.service.calls import call_usage
 from penstock.store.accounts import usage as calls_used
 
 WORK = frozenset({UsageGroup.MODEL, UsageGroup.BATCH})
@@ -130,10 +131,11 @@ def test_what_was_kept_before_keys_and_lanes_were_has_none(world: World) -> None
 
 def test_of_very_many_keys_an_hour_keeps_the_first_apart_and_counts_all(desk: Desk, world: World) -> None:
     by_key = frozenset({UsageGroup.API_KEY, UsageGroup.BATCH})
-    for key in (f"key_{number % 102}" for number in range(MOST_KEYS + 3)):
-        world.db.run(lambda tx, key=key: calls_used.add_calls(tx.conn, "acme", MODEL, 1, Usage(1), 1, key))
+    for first, last in ((0, 60), (50, 102)):
+        sums = {("acme", MODEL, f"key_{number:03}"): (1, Usage(1)) for number in range(first, last)}
+        world.db.run(call_usage.add, sums)
     found = {one.api_key: one.requests for one in used(world, by=by_key)}
-    assert (len(found), found["key_0"], found[None]) == (MOST_KEYS + 1, 2, 2)
+    assert (len(found), found["key_050"], found["key_099"], found[None]) == (MOST_KEYS + 1, 2, 1, 2)
     for key in ("key_a", "key_b"):
         of_one_key(desk, key, Lane.STANDARD)
     world.sql("""

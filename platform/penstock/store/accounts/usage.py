@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from penstock.domain.accounts.cost import Cost
 from penstock.domain.accounts.tokens import Usage
-from penstock.domain.accounts.usage_report import MOST_KEYS, UsageGroup, UsageRow
+from penstock.domain.accounts.usage_report import UsageGroup, UsageRow
 
 MOST_ROWS: Final = 10_000
 """Whole spans are read until there are so many rows."""
@@ -70,21 +70,17 @@ _USED = text("""
         group by 1, 2, 3, 4, 5 order by 1 fetch first :most rows with ties) found
     order by start, model, batch, lane, api_key""")
 
+_KEYS = text("""
+    select api_key from usage_calls
+    where tenant = :tenant and hour = date_trunc('hour', now(), 'UTC') and model = :model""")
+
 _ADD_CALLS = text("""
     insert into usage_calls as u (tenant, model, api_key, hour, requests, input_tokens, cached_tokens, output_tokens,
                                   reasoning_tokens, reused_output_tokens, gpu_microseconds, token_cost, gpu_cost)
-    -- Not for a tenant that is being erased, or is gone: a call may end long after that. Of many keys the first count
-    -- apart, so that a tenant's rows do not grow with its keys (processes that write at once may exceed it a little).
-    select id, :model,
-           case when cast(:api_key as text) = any(had.keys) or cardinality(had.keys) < :most_keys then :api_key
-                else '' end,
-           had.hour, :calls, :input_tokens, :cached_tokens, :output_tokens, :reasoning_tokens, :reused_output_tokens,
-           0, :cost, 0
-    from tenants, lateral (
-        select n.hour, array(
-            select api_key from usage_calls where tenant = :tenant and hour = n.hour and model = :model) as keys
-        from (select date_trunc('hour', now(), 'UTC') as hour) n) had
-    where id = :tenant and closed_at is null for key share of tenants
+    -- Not for a tenant that is being erased, or is gone: a call may end long after that.
+    select id, :model, :api_key, date_trunc('hour', now(), 'UTC'), :calls, :input_tokens, :cached_tokens,
+           :output_tokens, :reasoning_tokens, :reused_output_tokens, 0, :cost, 0
+    from tenants where id = :tenant and closed_at is null for key share
     on conflict (tenant, hour, model, api_key) do update set
         requests = u.requests + excluded.requests, input_tokens = u.input_tokens + excluded.input_tokens,
         cached_tokens = u.cached_tokens + excluded.cached_tokens,
@@ -94,12 +90,17 @@ _ADD_CALLS = text("""
         token_cost = u.token_cost + excluded.token_cost""")
 
 
+def keys_of_hour(conn: Connection, tenant: str, model: str) -> set[str]:
+    """The API keys whose calls of a model count apart in the present hour; '' is none."""
+    return {row.api_key for row in conn.execute(_KEYS, {"tenant": tenant, "model": model})}
+
+
 def add_calls(
     conn: Connection, tenant: str, model: str, calls: int, used: Usage, cost: int, api_key: str | None = None
 ) -> None:
     """Add so many waiting calls to the present hour."""
     values = {"tenant": tenant, "model": model, "calls": calls, "cost": cost, "api_key": api_key or ""}
-    conn.execute(_ADD_CALLS, values | dataclasses.asdict(used) | {"most_keys": MOST_KEYS})
+    conn.execute(_ADD_CALLS, values | dataclasses.asdict(used))
 
 
 def used(
