@@ -28,7 +28,7 @@ def test_usage_is_read_of_whole_answers_and_of_the_ends_of_streams() -> None:
     response = b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":10,"output_tokens":4}}}\n\n'
     assert usage_of(response) == Usage(10, 0, 4)
     assert usage_of(b'{"usage":null}') == usage_of(b"") == usage_of(b'data: {"usage": ') == Usage()
-    assert usage_of(LAST, reused=True) == Usage(10, 10, 4, 0, 4)
+    assert usage_of(LAST, reused=True) == Usage(10, 10, 4, 0, 4, shared_input_tokens=10, shared_output_tokens=4)
 
 
 def test_answered_calls_are_in_the_usage_once_the_process_wrote_them(
