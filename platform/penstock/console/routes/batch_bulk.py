@@ -11,12 +11,13 @@ from penstock.console import pages, qualifiers
 from penstock.console.api_client import ApiProblem
 from penstock.console.batches import batch_rows
 from penstock.console.batches.nouns import Named, Noun
+from penstock.console.form_route import FormRoute
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _ACTS: Final = {
     "pause": ("Pause", "Nothing more of them is started until they are resumed; their deadlines stay."),
