@@ -29,6 +29,7 @@ from penstock.api.routes import (
     jobs,
     limits,
     lines,
+    members,
     pools,
     retry,
     steering,
@@ -182,7 +183,7 @@ def create_api(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, lines, evals, models,
+        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, lines, members, evals, models,
         model_versions, model_aliases, ensembles, limits, usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
