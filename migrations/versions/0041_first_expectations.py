@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "0039"
+revision = "0041"
 down_revision = "0038"
 OLDEST = "0024"
 """Of what a worker of before ends, no error of an expectation is counted."""
