@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0039"
-down_revision = "0037"
+down_revision = "0038"
 
 COLUMNS = """
 -- The id of the API key that asked for it; null: made before this was kept. A key may be gone: nothing refers to it.

@@ -24,6 +24,7 @@ from penstock.service.admin import samples, sweep, tally
 from penstock.service.calls import ingresses
 from penstock.service.control import budgets, cancel, erasure
 from penstock.service.core.transaction import Database
+from penstock.service.estimates import first_expectations
 from penstock.service.evals import eval_work
 from penstock.service.lifecycle import dispatch, folds, measure, work
 from penstock.service.models import guard as model_guard
@@ -121,11 +122,16 @@ def count_ends(db: Database, settings: Settings) -> int:
     return sum(iter(partial(db.run, tally.ended), 0))
 
 
+def expect(db: Database, settings: Settings) -> int:
+    """Keep what is expected of batches that have just begun."""
+    return db.run(first_expectations.say, settings)
+
+
 DUTIES = (
     *(reap, expire, move_on, pass_over, promote, feed, hint_again, evaluate, learn, budget, guard, forget, sample),
-    count_ends,
+    *(count_ends, expect),
 )
-_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60, sample: 3, count_ends: 5}
+_SELDOM: Final = {promote: 5, pass_over: 5, budget: 5, guard: 5, forget: 60, sample: 3, count_ends: 5, expect: 5}
 """Duties that are done at every so many ticks. To know a batch's slack is to add up its open slices: with 100,000 of
 them some 0.2 s, and nothing of it depends on a second."""
 
@@ -198,10 +204,11 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
         done = tick(db, settings, view, number)
         busy_seconds += time.monotonic() - began
         if number - counted >= _COUNTED_TICKS:
+            tally.write_blob_errors(db)
             with contextlib.suppress(Unavailable):  # then they are told with the next ones
                 db.run(tally.ticks, number - counted, round(1000 * busy_seconds), view.failed)
                 busy_seconds, counted, view.failed = 0.0, number, 0
-        if set(done) - {"hint_again", "feed", "learn", "sample", "count_ends"}:
+        if set(done) - {"hint_again", "feed", "learn", "sample", "count_ends", "expect"}:
             log.info("tick", **done)
         stop.wait(settings.tick_seconds)
     if registered:

@@ -199,3 +199,6 @@ def test_many_are_paused_resumed_and_cancelled_each_with_its_outcome(place: Plac
     assert told[0]["details"]["to"] == "validating"
     assert "batch.cancelled" in [entry["event"] for entry in told]
     error(place.stranger.get(f"/v1/batches/{standard}/timeline"), 404)
+    assert place.client.get(f"/v1/batches/{standard}/members").json() == {"object": "list", "data": []}
+    for who, path in ((place.stranger, "batches"), (place.client, "jobs")):
+        error(who.get(f"/v1/{path}/{standard}/members"), 404)

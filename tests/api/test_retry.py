@@ -46,6 +46,29 @@ def test_a_retry_twice_under_one_key_is_one(client: httpx.Client, job: str) -> N
     assert error(other, 409)["code"] == "idempotency_key_reused"
 
 
+def test_many_are_retried_each_once_under_one_key_and_each_outcome_is_told(
+    client: httpx.Client, stranger: httpx.Client, job: str
+) -> None:
+    open_one = client.post("/v1/jobs", json={"model": "tiny", "body": chat("open")}).json()["id"]
+    asked = {"ids": [job, open_one, "none", job]}
+    first, again = (client.post("/v1/jobs/retry", json=asked, headers={"idempotency-key": "many"}) for _ in range(2))
+    assert first.status_code == 200, first.text
+    assert first.json() == again.json()
+    done, refused, missing = first.json()["data"]
+    assert (done["id"], done["outcome"], done["status"], done["error"]) == (job, "done", "validating", None)
+    assert client.get(f"/v1/jobs/{job}").json()["children"] == [done["retry"]]
+    assert (refused["outcome"], refused["retry"], refused["error"]["code"]) == ("failed", None, "conflict")
+    assert missing["outcome"] == "failed"
+    chosen = {"filter": {"metadata": {"a": "b"}, "status": ["completed"]}}
+    assert stranger.post("/v1/jobs/retry", json=chosen).json()["data"] == []
+    assert stranger.post("/v1/jobs/retry", json=asked).json()["data"][0]["outcome"] == "failed"
+    assert client.post("/v1/batches/retry", json=asked).json()["data"][0]["outcome"] == "failed", "it is a job"
+    found = client.post("/v1/jobs/retry", json=chosen).json()["data"]
+    assert job in [one["id"] for one in found if one["retry"]]
+    for wrong in ({}, {"ids": [job], "filter": {}}, {"ids": ["x"] * 101}):
+        error(client.post("/v1/jobs/retry", json=wrong), 400)
+
+
 def test_nobody_repeats_another_tenants_lines(client: httpx.Client, stranger: httpx.Client, job: str) -> None:
     error(stranger.post(f"/v1/jobs/{job}/retry"), 404)
     error(client.post(f"/v1/batches/{job}/retry"), 404)

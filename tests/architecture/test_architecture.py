@@ -36,7 +36,7 @@ HOMES = {
         "penstock/console/",
         "penstock_worker/engine/vllm/direct_handler.py",
     ],
-    "cryptography": ["penstock/service/webhooks/secret_keys.py"],
+    "cryptography": ["penstock/service/webhooks/secret_keys.py", "penstock/service/admin/sent_forms.py"],
     "obstore": ["penstock/blobs/"],
     "flower": ["penstock_worker/runtime/flower_server.py"],
     "tornado": ["penstock_worker/runtime/flower_server.py"],

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from api.live import create, upload
-from console.batch_world import a_job, http, logged_in, models, worked
+from console.batch_world import a_job, begun, http, logged_in, models, worked
+from console.browser import Browser, opened
+from console.looks import look
 
 from penstock.service.admin import keys
 from penstock.service.core.transaction import Database
+from penstock.service.ensembles import ensembles
 from penstock.settings import Settings
 
 HOSTILE = (
@@ -147,3 +150,26 @@ def test_a_viewer_only_looks_and_a_stranger_finds_nothing(
         told = stranger.post("/console/batches/bulk", data={"act": "cancel", "id": id}).text
         assert "0 done, 1 not" in told
         assert "Nothing was submitted yet" in stranger.get("/console/batches").text
+
+
+def test_a_page_shows_how_far_each_member_of_an_ensemble_is(
+    chromium: Browser, url: str, tenant_key: str, api: httpx.Client, db: Database, settings: Settings
+) -> None:
+    only = {"name": "desk", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny"}
+    db.run(ensembles.add, only)
+    job = a_job(api, lines=3, model="desk")
+    end = begun(db, settings, answered=2)
+    assert api.get(f"/v1/jobs/{job}/members").json()["data"] == [
+        {"ensemble": "desk@v1", "member": "tiny", "model": "tiny", "asked": 3, "answered": 2, "failed": 0, "left": 1,
+         "undecided": 0},
+    ]  # fmt: skip
+    with opened(chromium, url, tenant_key) as page:
+        page.goto(f"/console/jobs/{job}")
+        page.get_by_role("heading", name="Members of desk@v1").wait_for()
+        row = page.get_by_role("region", name="How far members are").get_by_role("row").last
+        assert row.inner_text().split() == ["tiny", "tiny", "3", "2", "0", "1", "0"]
+        look(page, "job-members")
+        end()
+        table = page.get_by_role("region", name="How far members are")
+        table.get_by_role("img", name="2 answered, 1 failed, 0 left").wait_for()
+        assert row.inner_text().split() == ["tiny", "tiny", "3", "2", "1", "0", "0"]

@@ -15,6 +15,7 @@ import pytest
 from api.live import CHAT, arrive, http, upload
 from console.browser import Browser, Page, opened
 from console.looks import look
+from sqlalchemy import text
 
 from penstock.domain.calls.ingress import Load
 from penstock.domain.engines.profiles import ECHO
@@ -98,11 +99,14 @@ def test_without_scripts_a_file_is_uploaded_estimated_and_made_a_batch(
         page.get_by_label("Value 1").fill("search")
         page.get_by_text("How it is run").click()
         page.get_by_label("Order lines for the engine").uncheck()
+        page.get_by_label("Output files are kept for").fill("1.5")
         page.get_by_role("button", name="Create the batch").click()
         page.wait_for_url("**/console/batches/batch_*")
         made = batches(client)[0]
         assert page.url.endswith(made["id"])
     assert (made["lane"], made["completion_window"], made["metadata"]) == ("flex", "2h", {"team": "search"})
+    kept = "select output_expires_seconds from batches where id = :id"
+    assert db.run(lambda tx: tx.conn.execute(text(kept), {"id": made["id"]}).scalar_one()) == 129_600
 
 
 def test_what_is_refused_stands_beside_its_field_and_what_was_typed_stays(
@@ -119,6 +123,12 @@ def test_what_is_refused_stands_beside_its_field_and_what_was_typed_stays(
         page.get_by_text("Webhook", exact=True).click()
         page.get_by_label("URL").fill("http://127.0.0.1:1/hook")
         page.get_by_label("Window").fill("2 fortnights")
+        page.get_by_text("How it is run").click()
+        page.get_by_label("Output files are kept for").fill("two")
+        page.get_by_role("button", name="Create the batch").click()
+        page.locator("#output_days-wrong").get_by_text("an hour (0.05 days) to 30 days").wait_for()
+        assert page.get_by_label("Output files are kept for").input_value() == "two"
+        page.get_by_label("Output files are kept for").fill("7")
         page.get_by_role("button", name="Create the batch").click()
         page.locator("#window-wrong").get_by_text("completion_window must be like").wait_for()
         page.locator("#webhook_url-wrong").wait_for()

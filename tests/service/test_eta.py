@@ -13,10 +13,11 @@ from penstock.domain.models.tuning import Tuning
 from penstock.domain.models.version import Definition
 from penstock.domain.work.holder import Holder
 from penstock.domain.work.lane import Lane
-from penstock.service.admin import keys, tenants
+from penstock.service.admin import keys, tally, tenants
 from penstock.service.control import steer
-from penstock.service.estimates import outlook
+from penstock.service.estimates import first_expectations, outlook
 from penstock.service.models import tunings, versions
+from penstock.store.work import counts
 
 RATE = 10.0
 """Tokens a second, of each worker."""
@@ -183,3 +184,44 @@ def test_a_worker_that_has_not_measured_itself_is_as_fast_as_it_was_tuned_on_suc
     assert seconds(world, batch) == about(20)
     world.sql("update workers set tokens_per_second = 20 where id = :id", id=worker.id)
     assert seconds(world, batch) == about(10)
+
+
+def said(world: World) -> int:
+    return world.db.run(first_expectations.say, world.settings)
+
+
+def ratios(world: World) -> dict[str, int]:
+    """How often each ratio was counted, by the bucket's upper end."""
+    world.db.run(tally.ended)
+    name = "eta_error_ratio/standard/"
+    counted = world.db.run(lambda tx: counts.read(tx.conn))
+    return {key.removeprefix(name): value for key, value in counted.items() if key.startswith(name)}
+
+
+def test_an_end_is_compared_with_what_was_first_expected_of_it(world: World) -> None:
+    batch = world.batch(10)
+    assert said(world) == 0, "nobody can say anything yet"
+    fast(world)
+    world.sql("update models set tokens_scale = 1")
+    assert (said(world), said(world)) == (1, 0), "what was said first stays"
+    # It was said a while ago that it would take longer than it has taken by now.
+    world.sql("update first_expectations set said_at = now() - interval '60 s', expected_at = now() + interval '40 s'")
+    world.drain(batch)
+    assert ratios(world) == {"0.7": 1, "sum": pytest.approx(650, abs=50)}
+    assert world.rows("select * from first_expectations") == []
+
+
+def test_what_was_steered_cut_short_or_expected_within_seconds_is_not_compared(world: World) -> None:
+    fast(world)
+    world.sql("update models set tokens_scale = 1")
+    paused, moved, cancelled, short = world.batch(30), world.batch(30), world.batch(30), world.batch(30)
+    assert said(world) == 4
+    world.sql("update first_expectations set expected_at = said_at + interval '9 s' where batch = :short", short=short)
+    world.pause(paused)
+    world.move(moved, window="48h")
+    kept = [row.batch for row in world.rows("select batch from first_expectations order by batch")]
+    assert kept == sorted([cancelled, short])
+    world.cancel(cancelled)
+    for batch in (paused, moved, cancelled, short):
+        world.drain(batch)
+    assert ratios(world) == {}

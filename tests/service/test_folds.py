@@ -13,7 +13,7 @@ from service.fold_desk import FoldDesk, refusal
 from store import as_holder
 from store.world import CHAT, World
 
-from penstock.domain.api_errors import LeaseLost
+from penstock.domain.api_errors import LeaseLost, NotFound
 from penstock.domain.limits.limit import LimitName
 from penstock.domain.line_errors import CRASHED
 from penstock.formats import input as lines
@@ -24,7 +24,7 @@ from penstock.service.core.transaction import Transaction
 from penstock.service.ensembles import ensembles
 from penstock.service.lifecycle import dispatch, folds, work
 from penstock.service.results.folding import Folding
-from penstock.service.views import batch_view
+from penstock.service.views import batch_view, member_progress
 from penstock.store import sweep
 from penstock.store.accounts import limits as kept
 from penstock.store.models import ensembles as rows
@@ -88,6 +88,29 @@ def test_an_answer_with_half_a_character_is_that_lines_answer_and_no_trouble_of_
         folded.says(member, lambda _: "yes")
     folded.fold(batch)
     assert folded.results(batch) == {"q1": ("yes", "b"), "q2": ("yes", "a")}
+
+
+def test_how_far_each_member_is_says_what_it_was_asked_and_what_hangs_on_those_before_it(
+    folded: FoldDesk, world: World
+) -> None:
+    batch = folded.batch("safe")
+
+    def progress(tenant: str = "acme") -> list[tuple[str, int, int, int, int, int]]:
+        found = world.db.run(member_progress.of_batch, tenant, "batch", batch)
+        assert {one.ensemble for one in found} == {"safe@v1"}
+        return [(one.model, one.asked, one.answered, one.failed, one.left, one.undecided) for one in found]
+
+    assert progress() == [("a", 4, 0, 0, 4, 0), ("b", 0, 0, 0, 0, 4), ("c", 0, 0, 0, 0, 4)]
+    folded.says("a", lambda n: 500 if n % 2 else "a")
+    folded.fold(batch)
+    assert progress() == [("a", 4, 2, 2, 0, 0), ("b", 2, 0, 0, 2, 0), ("c", 0, 0, 0, 0, 4)]
+    folded.says("b", lambda n: "b")
+    folded.fold(batch)
+    assert progress() == [("a", 4, 2, 2, 0, 0), ("b", 2, 2, 0, 0, 0), ("c", 0, 0, 0, 0, 0)]
+    with pytest.raises(NotFound):
+        progress("stranger")
+    plain = world.batch(2, model="a")
+    assert world.db.run(member_progress.of_batch, "acme", "batch", plain) == []
 
 
 def test_each_wave_asks_only_the_lines_that_need_it(folded: FoldDesk, world: World) -> None:

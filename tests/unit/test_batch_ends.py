@@ -24,3 +24,14 @@ def test_ends_are_added_up_by_how_lane_and_bucket() -> None:
         "batch_first_answer_seconds/flex/300.0": 2,
         "batch_first_answer_seconds/flex/sum": 123_000,
     }
+
+
+def test_the_error_of_an_expectation_is_what_it_took_over_what_was_expected() -> None:
+    slow = replace(BATCH, expected_seconds=100.0, taken_seconds=210.0)
+    assert slow.eta_error_ratio == 2.1
+    found = counted([slow, replace(slow, taken_seconds=100.0), replace(slow, expected_seconds=9.0), BATCH])
+    assert {name: times for name, times in found.items() if name.startswith("eta_error_ratio")} == {
+        "eta_error_ratio/flex/4.0": 1,
+        "eta_error_ratio/flex/1.0": 1,
+        "eta_error_ratio/flex/sum": 3_100,
+    }

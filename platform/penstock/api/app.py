@@ -29,6 +29,7 @@ from penstock.api.routes import (
     jobs,
     limits,
     lines,
+    members,
     pools,
     retry,
     steering,
@@ -45,6 +46,7 @@ from penstock.blobs.store import Blobs
 from penstock.domain.address import networks, ports
 from penstock.domain.api_errors import Unavailable
 from penstock.service.admin import keys
+from penstock.service.admin.blob_errors import BlobErrors
 from penstock.service.calls.api_key_cache import ApiKeyCache
 from penstock.service.calls.call import Calls
 from penstock.service.calls.call_tally import CallTally
@@ -135,6 +137,7 @@ def create_api(settings: Settings) -> FastAPI:
                 VersionCalls(db) as version_calls,
                 EnsembleCalls(db) as ensemble_calls,
                 KeyUses(db) as key_uses,
+                BlobErrors(db),
                 Outbound(reach[0], ports=reach[1], plain_http=reach[2]) as outbound,
             ):
                 blobs = Blobs(settings.blob_url)
@@ -180,8 +183,8 @@ def create_api(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     for room in (
-        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, lines, evals, models, model_versions,
-        model_aliases, ensembles, limits, usage, webhooks, deliveries, admin, workers, pools,
+        calls, files, uploads, estimate, batch_events, bulk, batches, jobs, lines, members, evals, models,
+        model_versions, model_aliases, ensembles, limits, usage, webhooks, deliveries, admin, workers, pools,
         health, metrics, docs_page,
     ):  # fmt: skip
         app.router.routes += room.router.routes  # as they stand: include_router would make each of them anew

@@ -45,6 +45,13 @@ class CreateHeaders:
         await unheard_creates.settle(self.here.db, access.tenant, once)
         return once
 
+    def part(self, name: str) -> Once | None:
+        """How one part of a request that makes several things is known if the request comes again with its key."""
+        if self.key is None:
+            return None
+        part = hashlib.sha256(f"{self.key} {name}".encode()).hexdigest()
+        return Idempotency(f"part-{part}", hashlib.sha256(name.encode()).digest())
+
     async def answering(self, once: Once | None, made: str) -> None:
         """What was made is about to be answered: note afterwards that it was, or now that its client has left."""
         if not isinstance(once, SdkCreate):

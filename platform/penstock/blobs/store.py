@@ -13,6 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from penstock.blobs import fault_tally
 from penstock.domain.api_errors import NoSpace, Unavailable, Unreadable
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -38,6 +39,7 @@ def _full_is_no_space() -> Iterator[None]:
         yield
     except (BaseError, OSError) as error:
         if is_full(error):
+            fault_tally.note("full")
             raise NoSpace("The blob store is full.") from error
         raise
 
@@ -49,6 +51,7 @@ def away_is_unavailable() -> Iterator[None]:
         with _full_is_no_space():
             yield
     except (BaseError, OSError) as error:  # obstore's writers raise a plain OSError
+        fault_tally.note("away")
         raise Unavailable("The blob store is away; try again shortly.") from error
 
 
@@ -58,11 +61,21 @@ def _reading(key: str) -> Iterator[None]:
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:
+        fault_tally.note("missing")
         raise Unreadable(f"blob {key} is missing") from error
     except BaseError as error:
         if "range was invalid" in str(error) or "InvalidRange" in str(error):
+            fault_tally.note("short")
             raise Unreadable(f"blob {key} is shorter than it should be") from error
+        fault_tally.note("away")
         raise Unavailable("The blob store is away; try again shortly.") from error
+
+
+def _whole(key: str, data: bytes, length: int) -> bytes:
+    if len(data) != length:
+        fault_tally.note("short")
+        raise Unreadable(f"blob {key} is shorter than it should be")
+    return data
 
 
 class Blobs:
@@ -105,9 +118,7 @@ class Blobs:
         """Read a part of a blob; raise Unreadable."""
         with _reading(key):
             data = bytes(obstore.get_range(self._store, key, start=offset, length=length))
-        if len(data) != length:
-            raise Unreadable(f"blob {key} is shorter than it should be")
-        return data
+        return _whole(key, data, length)
 
     def read(self, key: str) -> bytes:
         """Read a small blob whole; raise Unreadable."""
@@ -150,9 +161,7 @@ class Blobs:
             return b""
         with _reading(key):
             data = bytes(await obstore.get_range_async(self._store, key, start=start, length=end - start))
-        if len(data) != end - start:
-            raise Unreadable(f"blob {key} is shorter than it should be")
-        return data
+        return _whole(key, data, end - start)
 
     def delete(self, key: str) -> None:
         """Delete a blob, and what a cut upload left of it; it is no error if nothing is there."""

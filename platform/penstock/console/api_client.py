@@ -129,9 +129,9 @@ class GrantedApi:
         given = {"content-type": "application/json", "content-length": str(len(sent)), **(headers or {})}
         return await self._whole(self._inner(method, path, query, given), _once(sent, self._receive))
 
-    async def forward(self, method: str, path: str) -> ApiAnswer:
+    async def forward(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> ApiAnswer:
         """The answer, whole, to the browser's own body, which the API reads as it comes; raises ApiProblem."""
-        return await self._whole(self._inner(method, path, None, self._passed()), self._receive)
+        return await self._whole(self._inner(method, path, None, {**self._passed(), **(headers or {})}), self._receive)
 
     async def _whole(self, scope: Scope, receive: Receive) -> ApiAnswer:
         status, pieces = 500, bytearray()
@@ -232,9 +232,16 @@ class GrantedApi:
             with suppress(asyncio.CancelledError, anyio.BrokenResourceError):
                 await asked
 
-    async def relay(self, method: str, path: str, send: Send, query: Query | None = None) -> None:
+    async def relay(
+        self,
+        method: str,
+        path: str,
+        send: Send,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Let the API itself answer the browser's request, body, ranges and stream as they come."""
-        await self._api(self._inner(method, path, query, self._passed()), self._receive, send)
+        await self._api(self._inner(method, path, query, {**self._passed(), **(headers or {})}), self._receive, send)
 
     def _passed(self) -> dict[str, str]:
         named = _named(self._scope["headers"])

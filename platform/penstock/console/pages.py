@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from functools import cache
 from typing import Any, Final
 
@@ -41,8 +42,8 @@ def _environment() -> Environment:
 
 
 def page(request: Request, visitor: Visitor | None, template: str, status: int = 200, **values: Any) -> Response:
-    """A whole page for somebody; `values` is what its template names."""
-    return HTMLResponse(text(request, visitor, template, **values), status)
+    """A whole page for somebody; `values` is what its template names. Its forms are done once, by `once`."""
+    return HTMLResponse(text(request, visitor, template, **({"once": secrets.token_urlsafe(18)} | values)), status)
 
 
 def text(request: Request, visitor: Visitor | None, template: str, **values: Any) -> str:

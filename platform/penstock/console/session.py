@@ -15,7 +15,7 @@ from fastapi import Depends, Request, Response
 from starlette.types import Scope
 
 from penstock.console.api_client import GrantedApi
-from penstock.console.context import Context
+from penstock.console.context import ConsoleContext, Context
 from penstock.console.navigation import BASE
 from penstock.console.scope import ACCESS
 from penstock.domain.accounts.access import Access, Role
@@ -77,8 +77,13 @@ def visitor_of(request: Request) -> Visitor | None:
     return getattr(request.state, "visitor", None)
 
 
+async def recognized(request: Request, context: ConsoleContext) -> Visitor:
+    """Whoever has a session that is valid at this moment, looked up once a request. Raises NotLoggedIn, Forbidden."""
+    return visitor_of(request) or await _seen(request, context, asks=True)
+
+
 async def _visitor(request: Request, context: Context) -> Visitor:
-    return await _seen(request, context, asks=True)
+    return await recognized(request, context)
 
 
 async def _onlooker(request: Request, context: Context) -> Visitor:

@@ -41,6 +41,7 @@ COUNTED: Final = {
     "batches_ended": "Batches and jobs that ended, by how.",
     "batches_late": "Batches and jobs that completed or expired after their deadline.",
     "cost": "Cost of batches and jobs that ended, in the currency of the prices.",
+    "blob_errors": "Requests to the blob store that failed: it was away or full, or a blob was missing or too short.",
     "keeper_ticks": "Ticks of keepers.",
     "keeper_tick_milliseconds": "Time that those ticks took, added up.",
     "keeper_duties_failed": "Duties in those ticks that failed: see the keeper's log.",
@@ -73,6 +74,7 @@ LABELLED: Final[dict[str, tuple[str, ...]]] = {
     "batches_ended": ("kind", "lane", "state"),
     "batches_late": ("lane",),
     "cost": ("lane",),
+    "blob_errors": ("kind",),
 }
 """Of those that are counted apart, `NAME/VALUE/…`, the labels that the values are of."""
 
@@ -82,18 +84,18 @@ PARTS: Final = {"cost": 1_000_000_000}
 
 @dataclass(frozen=True)
 class CountedHistogram:
-    """A histogram by lane that is counted in Postgres: `NAME/LANE/BOUND`, and `NAME/LANE/sum` in milliseconds."""
+    """A histogram by lane that is counted in Postgres: `NAME/LANE/BOUND`, and `NAME/LANE/sum` in thousandths."""
 
     words: str
     field: str
     """Of domain/work/batch_ends.py's EndedBatch."""
-    bounds: tuple[int, ...]
-    """Upper ends of its buckets, in seconds."""
+    bounds: tuple[float, ...]
+    """Upper ends of its buckets, in seconds, or as parts of a whole."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of its buckets, as Prometheus writes them in `le`."""
-        return (*(f"{bound}.0" for bound in self.bounds), "+Inf")
+        return (*(str(float(bound)) for bound in self.bounds), "+Inf")
 
 
 HISTOGRAMS: Final = {
@@ -116,6 +118,11 @@ HISTOGRAMS: Final = {
         "Time from a batch's last answer to its end: waiting for an io worker, and writing its files.",
         "finalizing_seconds",
         (1, 10, 60, 300, 900, 3_600, 14_400),
+    ),
+    "eta_error_ratio": CountedHistogram(
+        "Time that a completed batch took from when its end was first expected, over what was expected: 1 was right.",
+        "eta_error_ratio",
+        (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4),
     ),
 }
 """Each by lane."""

@@ -19,6 +19,7 @@ from penstock.domain.api_errors import Unavailable
 from penstock.domain.fleet.worker import WorkerOrders
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.holder import Holder
+from penstock.service.admin import tally
 from penstock.service.core.transaction import Database
 from penstock.service.lifecycle import work
 from penstock.settings.leases import LeaseSettings
@@ -140,6 +141,7 @@ class Beat:
         while not self._stop.wait(self._settings.beat_seconds):
             try:
                 self.once()
+                tally.write_blob_errors(self._db)
             except Unavailable as error:
                 log.warning("beat_unheard", error=error.message)
             except Exception:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StringConstraints
 
-from penstock.api.auth import Acting, Tenant
+from penstock.api.auth import Acting, Tenant, access_of, allowed_models
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here, Platform
+from penstock.api.repeats import CreateHeaders, Repeats
 from penstock.api.schemas.batch_filters import FilterBody
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.work.batch import BatchState
+from penstock.domain.work.retry import Retry
 from penstock.service.control import bulk
 from penstock.service.control.bulk import BulkAct, BulkOutcome
+from penstock.service.core.transaction import Transaction
+from penstock.service.intake import retry
+from penstock.service.intake.retry import RetryRequest
 from penstock.service.views import batch_timeline
 
 router = APIRouter(responses=DOCUMENTED)
@@ -39,7 +45,19 @@ class Bulk(Asked):
     )
 
 
-BODIES: Final = (Bulk,)
+class BulkRetry(Bulk):
+    """Either `ids` or a `filter`; of each, every line without an answer, as it was."""
+
+    ids: Annotated[list[_Id], Field(min_length=1, max_length=bulk.MOST_RETRIED)] | None = Field(
+        None, description="These; one that is named twice counts once."
+    )
+    filter: FilterBody | None = Field(
+        None,
+        description=f"All of which this is so, newest first, {bulk.MOST_RETRIED:,} in one call; an empty one is all.",
+    )
+
+
+BODIES: Final = (Bulk, BulkRetry)
 
 
 class BulkErrorShape(BaseModel):
@@ -57,6 +75,7 @@ class BulkOutcomeShape(BaseModel):
     status: str | None = Field(description="How it is then; null if it failed.")
     paused: bool | None
     error: BulkErrorShape | None
+    retry: str | None = Field(None, description="Of a retry: the id of the batch or job that was made.")
 
 
 class BulkShape(BaseModel):
@@ -91,16 +110,39 @@ class TimelineShape(BaseModel):
 
 async def _act(request: Request, here: Platform, tenant: str, kind: str, what: BulkAct) -> BulkShape:
     asked = body.check(Bulk, body.decode(await body.read(request, _MAX_JSON_BYTES)))
+    ids, more = await _ids(here, tenant, kind, asked, bulk.MOST)
+    return _told(await bulk.act(here.db, tenant, kind, what, ids, here.settings), more)
+
+
+async def _retry(request: Request, here: Platform, tenant: str, kind: str, repeats: CreateHeaders) -> BulkShape:
+    access_of(request).check_budget()
+    raw = await body.read(request, _MAX_JSON_BYTES)
+    ids, more = await _ids(here, tenant, kind, body.check(BulkRetry, body.decode(raw)), bulk.MOST_RETRIED)
+    again = RetryRequest(allowed_models=allowed_models(request))
+
+    def do(tx: Transaction, id: str) -> BulkOutcome:
+        """The same key makes one retry of each, also where the first call was cut half-way."""
+        made = retry.retry(tx, tenant, kind, id, Retry(failed=True), again, repeats.part(id), here.settings)
+        return BulkOutcome(id, made.state, retry=made.id)
+
+    return _told(await bulk.each(here.db, ids, do), more)
+
+
+async def _ids(here: Platform, tenant: str, kind: str, asked: Bulk, most: int) -> tuple[list[str], bool]:
+    """Which are meant, and whether the filter chooses more."""
     if (asked.ids is None) == (asked.filter is None):
         raise BadRequest("Send either 'ids' or 'filter'.", param="ids")
     if asked.ids is not None and asked.after is not None:
         raise BadRequest("'after' goes with 'filter'.", param="after")
-    ids, more = asked.ids or [], False
-    if asked.filter is not None:
-        filter = asked.filter.chosen()
-        found = await here.db.autocommit(bulk.chosen, tenant, kind, filter, after=asked.after, limit=bulk.MOST + 1)
-        ids, more = found[: bulk.MOST], len(found) > bulk.MOST
-    outcomes = [_outcome(one) for one in await bulk.act(here.db, tenant, kind, what, ids, here.settings)]
+    if asked.filter is None:
+        return asked.ids or [], False
+    filter = asked.filter.chosen()
+    found = await here.db.autocommit(bulk.chosen, tenant, kind, filter, after=asked.after, limit=most + 1)
+    return found[:most], len(found) > most
+
+
+def _told(found: Sequence[BulkOutcome], more: bool) -> BulkShape:
+    outcomes = [_outcome(one) for one in found]
     first, last = (outcomes[0].id, outcomes[-1].id) if outcomes else (None, None)
     return BulkShape(data=outcomes, first_id=first, last_id=last, has_more=more)
 
@@ -112,7 +154,7 @@ def _outcome(one: BulkOutcome) -> BulkOutcomeShape:
     assert one.state is not None, "it was done"
     paused = one.state is BatchState.PAUSED
     status = str(BatchState.IN_PROGRESS if paused else one.state)
-    return BulkOutcomeShape(id=one.id, outcome="done", status=status, paused=paused, error=None)
+    return BulkOutcomeShape(id=one.id, outcome="done", status=status, paused=paused, error=None, retry=one.retry)
 
 
 async def _timeline(here: Platform, tenant: str, kind: str, id: str) -> TimelineShape:
@@ -141,6 +183,23 @@ async def pause_batches(request: Request, tenant: Tenant, here: Acting) -> BulkS
 async def resume_batches(request: Request, tenant: Tenant, here: Acting) -> BulkShape:
     """Let these, or all that a filter chooses, go on, each by itself."""
     return await _act(request, here, tenant, "batch", BulkAct.RESUME)
+
+
+@router.post(
+    "/v1/batches/retry", summary="Retry many batches", tags=["batches"], openapi_extra=body.documented(BulkRetry)
+)
+async def retry_batches(request: Request, tenant: Tenant, here: Acting, repeats: Repeats) -> BulkShape:
+    """Ask failed lines of these, or of all that a filter chooses, again, each in a batch of its own (`retry`).
+
+    One that has not ended, or has no failed line, is told. `status` is the new batch's.
+    """
+    return await _retry(request, here, tenant, "batch", repeats)
+
+
+@router.post("/v1/jobs/retry", summary="Retry many jobs", tags=["jobs"], openapi_extra=body.documented(BulkRetry))
+async def retry_jobs(request: Request, tenant: Tenant, here: Acting, repeats: Repeats) -> BulkShape:
+    """As `/v1/batches/retry`."""
+    return await _retry(request, here, tenant, "job", repeats)
 
 
 @router.post("/v1/jobs/cancel", summary="Cancel many jobs", tags=["jobs"], openapi_extra=_BODY)

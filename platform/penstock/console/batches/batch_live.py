@@ -18,12 +18,15 @@ async def found(visitor: Visitor, noun: Noun, id: str) -> dict[str, Any]:
     """All that the page shows; raises ApiProblem."""
     path = f"/v1{noun.path}/{id}"
     batch = await visitor.api.get(path)
-    groups, timeline = await asyncio.gather(visitor.api.get(f"{path}/errors"), visitor.api.get(f"{path}/timeline"))
+    groups, timeline, members = await asyncio.gather(
+        *(visitor.api.get(f"{path}/{what}") for what in ("errors", "timeline", "members"))
+    )
     return {
         "noun": noun,
         "batch": batch,
         "groups": groups["data"][:_MOST_GROUPS],
         "timeline": timeline["data"],
+        "members": members["data"],
         "speed": _QUIET,
     }
 
@@ -33,9 +36,10 @@ def changed(values: dict[str, Any], event: Shape) -> dict[str, Any]:
     return values | {"batch": values["batch"] | {name: event[name] for name in _OF_AN_EVENT}, "speed": event}
 
 
-def mark(event: Shape) -> tuple[Any, ...]:
-    """What changes where more is to be asked: files, groups of errors, the timeline.
+def mark(event: Shape, *, has_members: bool = False) -> tuple[Any, ...]:
+    """What changes where more is to be asked: files, groups of errors, the timeline, how far members are.
 
-    Of many failed lines not each one asks for the groups anew.
+    Of many failed lines not each one asks for the groups anew, and of members' tokens each tenth or so.
     """
-    return event["status"], event["paused"], f"{event['request_counts']['failed']:.1e}"
+    tokens = f"{event['usage']['total_tokens']:.1e}" if has_members else ""
+    return event["status"], event["paused"], f"{event['request_counts']['failed']:.1e}", tokens

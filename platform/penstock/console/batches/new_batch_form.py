@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from penstock.console.form_values import FormRefused, decimal_or_none
 from penstock.console.forms import SentForm
 from penstock.domain.api_errors import BadRequest
 from penstock.domain.inference_endpoints import BATCHED, named
@@ -17,10 +18,14 @@ from penstock.domain.work.terms import DEFAULT_WINDOW, OnInvalid
 
 MOST_PAIRS: Final = 16
 _BLANK_PAIRS: Final = 3
+_DAY: Final = 86_400
+_LEAST_OUTPUT_SECONDS: Final = 3_600
+_MOST_OUTPUT_DAYS: Final = 30
 
 FIELDS: Final = {
     "endpoint": "endpoint", "model": "model", "completion_window": "window", "on_invalid": "on_invalid",
-    "metadata": "metadata", "cache.ttl_seconds": "cache_seconds", "webhook": "webhook_url",
+    "output_expires_after": "output_days", "metadata": "metadata",
+    "cache.ttl_seconds": "cache_seconds", "webhook": "webhook_url",
     "webhook.url": "webhook_url", "webhook.secret": "webhook_secret", "webhook.events": "webhook_events",
 }  # fmt: skip
 """The field of this form that each parameter of the API stands in."""
@@ -56,6 +61,8 @@ class NewBatchForm:
     cache: str = ""
     """Empty: as the tenant chose."""
     cache_seconds: str = ""
+    output_days: str = ""
+    """How long its output files are there; empty: as long as it is."""
 
     @property
     def shown_pairs(self) -> list[tuple[str, str]]:
@@ -80,6 +87,8 @@ class NewBatchForm:
             asked["metadata"] = metadata
         if cache := self._cache():
             asked["cache"] = cache
+        if self.output_days:
+            asked["output_expires_after"] = {"anchor": "created_at", "seconds": self._output_seconds()}
         if self.webhook_url:
             webhook: dict[str, Any] = {"url": self.webhook_url, "events": list(self.webhook_events)}
             asked["webhook"] = webhook | ({"secret": self.webhook_secret} if self.webhook_secret else {})
@@ -94,6 +103,17 @@ class NewBatchForm:
                 raise BadRequest(f"The key {key[:60]!r} is there twice.", param="metadata")
             found[key] = value
         return found
+
+    def _output_seconds(self) -> int:
+        try:
+            days = decimal_or_none(self.output_days, "output_days") or 0.0
+        except FormRefused:
+            days = 0.0
+        seconds = round(min(days, _MOST_OUTPUT_DAYS + 1) * _DAY)
+        if not _LEAST_OUTPUT_SECONDS <= seconds <= _MOST_OUTPUT_DAYS * _DAY:
+            message = f"Output files are kept for an hour (0.05 days) to {_MOST_OUTPUT_DAYS} days."
+            raise BadRequest(message, param="output_expires_after")
+        return seconds
 
     def _cache(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"mode": self.cache} if self.cache else {}
@@ -127,7 +147,7 @@ def typed(sent: SentForm) -> NewBatchForm:
             name: sent[name]
             for name in (
                 "endpoint", "model", "lane", "window", "on_invalid", "webhook_url", "webhook_secret", "cache",
-                "cache_seconds",
+                "cache_seconds", "output_days",
             )
         },
     )  # fmt: skip

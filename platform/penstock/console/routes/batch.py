@@ -10,13 +10,14 @@ from penstock.console import pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.batches import batch_live
 from penstock.console.batches.nouns import Named, Noun
+from penstock.console.form_route import FormRoute
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.routes.batches import Live
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _NOTICES: Final = {
     "paused": "Paused: nothing more of it is started.",

@@ -70,10 +70,14 @@ async def stream_one(
     request: Request, noun: Named, id: str, stream: Annotated[LiveStream, Depends(_of_one)]
 ) -> AsyncIterator[ServerSentEvent]:
     """How it stands; once it moved also what can be done, its files and its timeline; to its end."""
-    visitor = stream.visitor
+    visitor, has_members = stream.visitor, False
 
     async def made(data: str, event: Shape) -> list[str]:
-        version, values = await stream.topic.found(batch_live.mark(event), lambda: batch_live.found(visitor, noun, id))
+        nonlocal has_members
+        version, values = await stream.topic.found(
+            batch_live.mark(event, has_members=has_members), lambda: batch_live.found(visitor, noun, id)
+        )
+        has_members = bool(values["members"])
 
         def part(name: str, values: dict[str, Any]) -> str:
             return pages.text(request, visitor, name, **values)

@@ -10,13 +10,15 @@ from penstock.console import pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.batches import batch_rows
 from penstock.console.batches.nouns import BATCHES, JOBS, Named, Noun
+from penstock.console.form_route import FormRoute
+from penstock.console.forms import Sent, once_headers
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 
 __all__ = ["BATCHES", "JOBS", "Noun", "router"]
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _SAMPLE_LINES = 10
 _NOTICES = {"deleted": "Deleted, with its results."}
@@ -56,7 +58,7 @@ async def listed(
 
 
 @router.post("/jobs/sample")
-async def sample(request: Request, visitor: LoggedIn) -> Response:
+async def sample(request: Request, visitor: LoggedIn, form: Sent) -> Response:
     """Send some requests to a model that is served, so that there is something to see."""
     model = await _a_model(visitor)
     if model is None:
@@ -72,6 +74,7 @@ async def sample(request: Request, visitor: LoggedIn) -> Response:
             "requests": [{"custom_id": f"sample-{number}", "body": body} for number, body in enumerate(asked, 1)],
             "metadata": {"sample": "sent from the console"},
         },
+        once_headers(form["once"]),
     )
     return pages.redirect(request, f"/jobs/{made['id']}")
 

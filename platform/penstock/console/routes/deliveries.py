@@ -8,10 +8,11 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from penstock.console import pages
+from penstock.console.form_route import FormRoute
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedIn
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _NOTICES: Final = {
     "tested": "The sample event was answered with 2xx.",

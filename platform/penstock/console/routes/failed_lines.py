@@ -14,13 +14,14 @@ from penstock.console.api_client import ApiProblem
 from penstock.console.batches import answers, batch_words, line_forms
 from penstock.console.batches.line_forms import NO_CHANGES, LineChanges
 from penstock.console.batches.nouns import Named, Noun
+from penstock.console.form_route import FormRoute
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.routes.batches import After
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _PAGE: Final = 40
 _SIDE_BYTES: Final = 60_000

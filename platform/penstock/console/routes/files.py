@@ -10,14 +10,16 @@ from starlette.types import Message
 
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.form_route import FormRoute
 from penstock.console.form_values import FormRefused
+from penstock.console.forms import OnceAsked, once_headers
 from penstock.console.navigation import BASE
 from penstock.console.paging import After, first, following
 from penstock.console.relayed import RelayedAnswer
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.file import UPLOADED
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _PURPOSES: Final = (*UPLOADED, "batch_output")
 _NOTICES: Final = {"uploaded": "The file is there, whole.", "deleted": "The file is deleted."}
@@ -31,7 +33,7 @@ async def files(request: Request, visitor: LoggedIn, purpose: _Purpose = "", aft
 
 
 @router.post("/files")
-async def upload(request: Request, visitor: LoggedIn) -> Response:
+async def upload(request: Request, visitor: LoggedIn, once: OnceAsked = "") -> Response:
     """Upload a file: the form goes to the API as it comes, piece by piece, and only the answer is read here."""
     status, answer = 500, bytearray()
 
@@ -42,7 +44,7 @@ async def upload(request: Request, visitor: LoggedIn) -> Response:
         elif message["type"] == "http.response.body":
             answer.extend(message.get("body", b""))
 
-    await visitor.api.relay("POST", "/v1/files", keep)
+    await visitor.api.relay("POST", "/v1/files", keep, headers=once_headers(once))
     told = json.loads(answer)
     if status >= 400:
         return await _listed(request, visitor, "", None, FormRefused(told["error"]["message"]), status)

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Query, Request, Response
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem, GrantedApi
 from penstock.console.fleet_words import model_name
+from penstock.console.form_route import FormRoute
 from penstock.console.forms import Sent, SentForm
 from penstock.console.live.platform_stream import Streamed
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedInOperator, Visitor
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _NOTICES: Final = {
     "promote": "The alias stands for it with this share, for what is planned or called from now on.",

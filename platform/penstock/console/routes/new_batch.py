@@ -14,7 +14,8 @@ from penstock.console.batches import new_batch_form
 from penstock.console.batches.estimate_words import LaneOutlook
 from penstock.console.batches.new_batch_form import NewBatchForm
 from penstock.console.context import Context
-from penstock.console.forms import Sent
+from penstock.console.form_route import FormRoute
+from penstock.console.forms import OnceAsked, Sent, once_headers
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedIn, Visitor
 from penstock.domain.api_errors import BadRequest, Forbidden
@@ -22,7 +23,7 @@ from penstock.domain.inference_endpoints import BATCHED
 from penstock.domain.webhook import BATCH_EVENT_TYPES
 from penstock.domain.work.lane import LANES
 
-router = APIRouter(prefix=f"{BASE}/batches/new")
+router = APIRouter(prefix=f"{BASE}/batches/new", route_class=FormRoute)
 
 _PART_BYTES: Final = 8 * 1024 * 1024
 _PEEKED_BYTES: Final = 64 * 1024
@@ -38,11 +39,11 @@ async def choose(request: Request, visitor: LoggedIn, context: Context) -> Respo
 
 
 @router.post("")
-async def upload(request: Request, visitor: LoggedIn, context: Context) -> Response:
+async def upload(request: Request, visitor: LoggedIn, context: Context, once: OnceAsked = "") -> Response:
     """Take the file as a form brings it, for whoever has no scripts; the API reads it as it comes."""
     _check_writes(visitor)
     try:
-        made = (await visitor.api.forward("POST", "/v1/files")).json
+        made = (await visitor.api.forward("POST", "/v1/files", once_headers(once))).json
     except ApiProblem as problem:
         return _chooser(request, visitor, context, problem)
     return pages.redirect(request, f"/batches/new/{made['id']}")

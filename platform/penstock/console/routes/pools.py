@@ -10,12 +10,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem, GrantedApi
+from penstock.console.form_route import FormRoute
 from penstock.console.forms import Sent
 from penstock.console.live.platform_stream import Streamed, Values
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedInOperator, Visitor
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _NOTICES: Final = {
     "wake": "It is the next that is awake; then it takes turns as others do.",

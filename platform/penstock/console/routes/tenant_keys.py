@@ -1,6 +1,7 @@
 """`/console/tenants/{tenant}/keys`: API keys of a tenant: made (and told once), rotated, limited, revoked.
 
-A key that was made is in the answer to its POST alone: in no address, so that no log and no history has it.
+A key that was made is in the answer to its POST alone: in no address, so that no log and no history has it. The
+same form sent again gets that answer again (`form_route.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from penstock.console import limit_form, pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.form_route import FormRoute
 from penstock.console.form_values import FormRefused, whole_or_none
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
@@ -19,7 +21,7 @@ from penstock.console.routes import tenants
 from penstock.console.session import LoggedInOperator, Visitor
 from penstock.domain.limits.limit import OF_KEYS, RULES
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _DAY: Final = 86_400
 _NOTICES: Final = {"limits": "The limits are in force within seconds."}

@@ -11,13 +11,14 @@ from fastapi import APIRouter, Request, Response
 from penstock.console import limit_form, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.drawings import usage_sums
+from penstock.console.form_route import FormRoute
 from penstock.console.form_values import FormRefused, decimal_or_none, whole_or_none
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.paging import After, following
 from penstock.console.session import LoggedInOperator, Visitor
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _NOTICES: Final = {
     "created": "The tenant is there. It has no key yet.",

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem
+from penstock.console.form_route import FormRoute
 from penstock.console.forms import Sent, SentForm
 from penstock.console.navigation import BASE
 from penstock.console.paging import After, first, following
 from penstock.console.session import LoggedIn, Visitor
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _ENDPOINTS: Final = "/v1/webhook_endpoints"
 _NOTICES: Final = {

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from penstock.console import pages
 from penstock.console.api_client import ApiProblem, GrantedApi
 from penstock.console.drawings.slots_picture import KINDS, slots_picture
+from penstock.console.form_route import FormRoute
 from penstock.console.live.platform_stream import Streamed, Values
 from penstock.console.navigation import BASE
 from penstock.console.session import LoggedInOperator, Visitor
 
-router = APIRouter(prefix=BASE)
+router = APIRouter(prefix=BASE, route_class=FormRoute)
 
 _NOTICES: Final = {
     "drain": "It was told to take nothing new; it is drained once it holds nothing.",

@@ -34,3 +34,14 @@ addEventListener("click", (event) => {
     button.textContent = "Copied";
   });
 });
+
+// A form is sent once: a second click while its answer is on its way does nothing. The server holds it too (`once`).
+const sent = new WeakMap();
+addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  if (event.timeStamp - (sent.get(event.target) ?? -Infinity) < 10_000) event.preventDefault();
+  else sent.set(event.target, event.timeStamp);
+});
+addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const form of document.forms) sent.delete(form);
+});

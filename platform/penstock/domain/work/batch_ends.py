@@ -11,6 +11,7 @@ from decimal import Decimal
 from penstock.domain.counted import HISTOGRAMS
 
 _PICOUNITS_A_NANOUNIT = 1000
+_LEAST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class EndedBatch:
     """From its last answer to its end: writing its files."""
     cost: Decimal
     """In picounits."""
+    expected_seconds: float | None = None
+    """From when its end was first expected until then; of one that completed, and that nobody steered since."""
+    taken_seconds: float | None = None
+    """From when its end was first expected until its last answer."""
+
+    @property
+    def eta_error_ratio(self) -> float | None:
+        """What it took over what was expected: 1 was right, 2 took twice as long; None where too little was expected.
+
+        Of some seconds the ratio would tell of the time between two looks, and not of what is known of the work.
+        """
+        if self.expected_seconds is None or self.taken_seconds is None or self.expected_seconds < _LEAST_SECONDS:
+            return None
+        return max(0.0, self.taken_seconds) / self.expected_seconds
 
 
 def counted(ends: Sequence[EndedBatch]) -> Counter[str]:
@@ -42,8 +57,8 @@ def counted(ends: Sequence[EndedBatch]) -> Counter[str]:
         found[f"batches_late/{end.lane}"] += end.late
         found[f"cost/{end.lane}"] += round(end.cost / _PICOUNITS_A_NANOUNIT)
         for name, histogram in HISTOGRAMS.items():
-            if (seconds := getattr(end, histogram.field)) is not None:
-                bound = bisect_left(histogram.bounds, seconds)
+            if (value := getattr(end, histogram.field)) is not None:
+                bound = bisect_left(histogram.bounds, value)
                 found[f"{name}/{end.lane}/{histogram.names[bound]}"] += 1
-                found[f"{name}/{end.lane}/sum"] += round(seconds * 1000)
+                found[f"{name}/{end.lane}/sum"] += round(value * 1000)
     return +found

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from penstock.domain.api_errors import Unavailable
-from penstock.service.calls.periodic_writer import WRITE_SECONDS, PeriodicWriter
+from penstock.service.core.periodic_writer import WRITE_SECONDS, PeriodicWriter
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from penstock.domain.accounts.tokens import Usage
 from penstock.domain.accounts.usage_report import MOST_KEYS
 from penstock.service.calls.call_counts import CallCounts
-from penstock.service.calls.periodic_writer import WRITE_SECONDS
+from penstock.service.core.periodic_writer import WRITE_SECONDS
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.accounts import prices, usage
 

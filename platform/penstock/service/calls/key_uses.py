@@ -13,7 +13,7 @@ import structlog
 from cachetools import TTLCache
 
 from penstock.domain.api_errors import Unavailable
-from penstock.service.calls.periodic_writer import WRITE_SECONDS, PeriodicWriter
+from penstock.service.core.periodic_writer import WRITE_SECONDS, PeriodicWriter
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.accounts import keys
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.service.calls.call_counts import CallCounts
-from penstock.service.calls.periodic_writer import WRITE_SECONDS
+from penstock.service.core.periodic_writer import WRITE_SECONDS
 from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.store.models import outcomes
 

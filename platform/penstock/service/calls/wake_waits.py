@@ -14,8 +14,8 @@ import structlog
 from penstock.domain.api_errors import Unavailable
 from penstock.domain.limits.equal_share import may_take
 from penstock.service.calls import call_refusals
-from penstock.service.calls.periodic_writer import PeriodicWriter
 from penstock.service.calls.worker_directory import WorkerDirectory
+from penstock.service.core.periodic_writer import PeriodicWriter
 from penstock.service.core.transaction import AsyncDatabase
 from penstock.service.pools import wants
 from penstock.settings.calls import CallSettings

@@ -20,6 +20,9 @@ from penstock.store.cursors import Listed
 MOST: Final = 1_000
 """Batches of one bulk act."""
 
+MOST_RETRIED: Final = 100
+"""Of one that makes a new batch of each."""
+
 
 class BulkAct(StrEnum):
     """What may be done to many at once."""
@@ -36,6 +39,8 @@ class BulkOutcome:
     id: str
     state: BatchState | None = None
     error: PenstockError | None = None
+    retry: str | None = None
+    """The id of what was made to ask its lines again."""
 
 
 def chosen(tx: Transaction, tenant: str, kind: str, filter: BatchFilter, *, after: str | None, limit: int) -> list[str]:
@@ -52,10 +57,17 @@ async def act(
     Raises Unavailable if the database goes away: what is done stays done, and all of it may be asked again.
     """
     do = _of(what, tenant, kind, settings)
+    return await each(db, ids, lambda tx, id: BulkOutcome(id, do(tx, id)))
+
+
+async def each(
+    db: AsyncDatabase, ids: Sequence[str], do: Callable[[Transaction, str], BulkOutcome]
+) -> list[BulkOutcome]:
+    """Do something to each, in the order of `ids`, each in a transaction of its own; raises as `act` does."""
     outcomes = []
     for id in dict.fromkeys(ids):
         try:
-            outcomes.append(BulkOutcome(id, await db.run(do, id)))
+            outcomes.append(await db.run(do, id))
         except Unavailable:
             raise
         except PenstockError as error:

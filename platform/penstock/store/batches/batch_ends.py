@@ -9,7 +9,8 @@ from penstock.domain.work.batch_ends import EndedBatch
 _TAKE = text("""
     -- Each row is taken by one keeper.
     delete from batch_ends where ctid = any(array(select ctid from batch_ends limit :limit for update skip locked))
-    returning kind, lane, state, late, seconds, validating_seconds, first_answer_seconds, finalizing_seconds, cost""")
+    returning kind, lane, state, late, seconds, validating_seconds, first_answer_seconds, finalizing_seconds, cost,
+              expected_seconds, taken_seconds""")
 
 
 def take(conn: Connection, limit: int) -> list[EndedBatch]:

@@ -148,15 +148,18 @@ _END = text("""
     told as (
         -- For metrics: see batch_ends.py. An inline job's answers come with its end.
         insert into batch_ends (kind, lane, state, late, seconds, validating_seconds, first_answer_seconds,
-                                finalizing_seconds, cost)
+                                finalizing_seconds, cost, expected_seconds, taken_seconds)
         select e.kind, e.lane, e.state, e.state in ('completed', 'expired') and now() > e.deadline,
                extract(epoch from now() - e.created_at), extract(epoch from e.in_progress_at - e.created_at),
                extract(epoch from first.at - e.in_progress_at), extract(epoch from now() - e.finalizing_at),
-               e.token_cost + e.gpu_cost
-        from ended e
+               e.token_cost + e.gpu_cost,
+               case when e.state = 'completed' then extract(epoch from x.expected_at - x.said_at) end,
+               case when e.state = 'completed' then extract(epoch from e.finalizing_at - x.said_at) end
+        from ended e left join first_expectations x on x.batch = e.id
         left join lateral (
             select min(g.created_at) as at from slices s join segments g on g.slice = s.id
-            where s.batch = e.id and s.model is not null) first on not e.inline)
+            where s.batch = e.id and s.model is not null) first on not e.inline),
+    settled as (delete from first_expectations where batch in (select id from ended))
     select id from ended""")
 
 _EVENT = text("""

@@ -11,9 +11,14 @@ from sqlalchemy import Connection, text
 from penstock.domain.work.batch import BatchState, PauseReason
 from penstock.domain.work.lane import Lane
 
-_MOVE = text("update batches set state = :state, paused_as = :paused_as where id = :id")
+_MOVE = text("""
+    -- What was expected of it at first is not true any more.
+    with unsaid as (delete from first_expectations where batch = :id)
+    update batches set state = :state, paused_as = :paused_as where id = :id""")
 
 _CHANGE = text("""
+    with unsaid as (
+        delete from first_expectations where batch = :id and coalesce(:lane, cast(:deadline as text)) is not null)
     update batches set
         lane = coalesce(cast(:lane as text), lane),
         completion_window = coalesce(cast(:completion_window as text), completion_window),

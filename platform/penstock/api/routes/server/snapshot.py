@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import penstock
+from penstock.blobs.fault_tally import Fault
 from penstock.domain.calls.ingress import Ingress, Load
 from penstock.domain.counted import COUNTED, HISTOGRAMS, LABELLED, PARTS
 from penstock.domain.work.batch import BatchState
@@ -25,6 +26,7 @@ _EVERY: Final[Mapping[str, Iterable[tuple[str, ...]]]] = {
     "batches_ended": [(kind, lane, end) for kind in _KINDS for lane in LANES for end in _ENDS],
     "batches_late": [(lane,) for lane in LANES],
     "cost": [(lane,) for lane in LANES],
+    "blob_errors": [(kind,) for kind in get_args(Fault)],
 }
 """Counters whose label values are known: each is there from the start, so that the first of a kind is an increase."""
 
