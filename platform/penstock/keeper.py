@@ -216,8 +216,9 @@ def run(db: Database, settings: Settings, stop: threading.Event) -> None:
             db.run(work.mark, holder, "gone", settings)
 
 
-def _stop_on_signal(stop: threading.Event) -> None:
+def _stop_on_signal(stop: threading.Event, db: Database) -> None:
     signal.sigwait(_ENDS)
+    db.hurry()  # else each duty of the tick would wait for a database that does not answer
     stop.set()
 
 
@@ -229,9 +230,9 @@ def main() -> None:
     stop = threading.Event()
     # Waited for by a thread: a handler would set `stop` in the middle of a wait for it, which holds its lock.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
-    threading.Thread(target=_stop_on_signal, args=(stop,), name="ending", daemon=True).start()
     hinter = Hinter(settings.redis_url, settings.hint_timeout_seconds)
     db = Database(sync_engine(settings.database_url, connections.KEEPER), hinter.say)
+    threading.Thread(target=_stop_on_signal, args=(stop, db), name="ending", daemon=True).start()
     log.info("keeper_started")
     # Threads of their own: a blob store that hangs must not keep silent holders from being reaped.
     sweeping = threading.Thread(target=sweep.run, args=(db, Blobs(settings.blob_url), settings, stop), daemon=True)

@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from faults.servers import PostgresServer
 pytestmark = pytest.mark.timeout(240)
 
 # An API that waits for a connection, then for a log-in: longer than this nobody waits for an answer.
+_ENDS_WITHIN_SECONDS = 25.0
 _BOUND_SECONDS = 15.0
 
 
@@ -240,3 +242,40 @@ def test_a_worker_that_is_cut_off_loses_its_lease_to_one_winner_and_comes_back_b
     finally:
         house.start("gpu-2")
         house.wait_until_ready()
+
+
+def test_every_process_ends_in_time_while_postgres_hangs(site: Site) -> None:
+    house = site.house
+
+    def asks() -> None:
+        with suppress(httpx.HTTPError):
+            httpx.get(f"{house.url}/v1/jobs", headers={"authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False)
+
+    asks()  # that the key was used is still to be written
+    for network in (site.api, site.gpu, site.others):
+        network.hang()
+    callers = [threading.Thread(target=asks) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    time.sleep(2)  # what looks at the database by itself does so meanwhile
+    names = list(house.residents)
+    took: dict[str, float] = {}
+
+    def wait(name: str) -> None:
+        assert house.wait(name, 90) == 0, house.tell(name)
+        took[name] = round(time.monotonic() - began, 1)
+
+    began = time.monotonic()
+    for name in names:
+        house.terminate(name)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(wait, names))
+    for caller in callers:
+        caller.join()
+    for network in (site.api, site.gpu, site.others):
+        network.heal()
+    for name in names:
+        house.start(name)
+    house.wait_until_ready()
+    print(took)
+    assert max(took.values()) < _ENDS_WITHIN_SECONDS, took

@@ -162,14 +162,12 @@ def create_api(settings: Settings) -> FastAPI:
                     outbound=outbound,
                 )
                 yield
+                db.hurry()
         finally:
             ensuring.cancel()
-            await key_cache.close()
-            await intake.close()
-            await completion_waiter.close()
-            await batch_watch.close()
-            await limiter.close()
-            await cache.close()
+            # At once: where the database does not answer, each waits some seconds for what it asks just now.
+            looking = (key_cache, intake, completion_waiter, batch_watch)
+            await asyncio.gather(*(one.close() for one in (*looking, limiter, cache)))
             await db.close()
             hinter.close()
 

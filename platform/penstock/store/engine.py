@@ -56,8 +56,8 @@ def _bounded(
     try:
         wait = next(steps)
         while True:
-            ready = yield wait
-            if ready & Ready.R:
+            ready = yield wait  # None where psycopg goes on waiting after it was interrupted
+            if ready and ready & Ready.R:
                 end = time.monotonic() + ANSWER_SECONDS
             elif time.monotonic() > end:
                 pgconn.finish()  # without a word to the server: what it did with the statement stays unknown

@@ -52,6 +52,26 @@ def _away_is_unavailable() -> Iterator[None]:
         raise Unavailable("The database ended a transaction that stood still; try again.") from error
 
 
+class _Reach:
+    """Whether the database is asked: by a process that ends only until it was away once."""
+
+    def __init__(self) -> None:
+        self.ends = self._was_away = False
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """Raises Unavailable, at once if nothing is to be waited for any more."""
+        if self.ends and self._was_away:
+            raise Unavailable("The database is away, and the process ends.")
+        try:
+            with _away_is_unavailable():
+                yield
+        except Unavailable:
+            self._was_away = True
+            raise
+        self._was_away = False
+
+
 class Database:
     """Runs use cases of one actor, each in a transaction, from threads. `say` publishes hints and never raises."""
 
@@ -59,16 +79,21 @@ class Database:
         self.engine = engine
         self._say = say
         self._actor = actor
+        self._reach = _Reach()
 
     def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
-        with _away_is_unavailable(), self.engine.begin() as conn:
+        with self._reach.asked(), self.engine.begin() as conn:
             transaction = Transaction(conn, self._actor)
             result = use_case(transaction, *args, **kwargs)
         if transaction.hints:
             failpoint("hint.committed")
             self._say(transaction.hints)
         return result
+
+    def hurry(self) -> None:
+        """The process ends: from now on a database that was away is not asked again, since each call waits for it."""
+        self._reach.ends = True
 
     def close(self) -> None:
         """Close the connections."""
@@ -83,6 +108,7 @@ class AsyncDatabase:
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._say = say
         self._actor = PLATFORM
+        self._reach = _Reach()
 
     def by(self, actor: Actor) -> Self:
         """The same database for what somebody asks for."""
@@ -92,7 +118,7 @@ class AsyncDatabase:
 
     async def run(self, use_case: Callable[Concatenate[Transaction, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run one use case; raise Unavailable if the database is away (its commit may still have happened)."""
-        with _away_is_unavailable():
+        with self._reach.asked():
             async with self.engine.begin() as conn:
                 result, hints = await conn.run_sync(_called(self._actor, use_case, *args, **kwargs))
         if hints:
@@ -107,7 +133,7 @@ class AsyncDatabase:
 
         Each statement sees what was committed before it, as in any of our transactions.
         """
-        with _away_is_unavailable():
+        with self._reach.asked():
             async with self._autocommit.connect() as conn:
                 result, hints = await conn.run_sync(_called(self._actor, use_case, *args, **kwargs))
         assert not hints, "who says something runs in a transaction"
@@ -119,6 +145,10 @@ class AsyncDatabase:
         pool = self.engine.pool
         assert isinstance(pool, QueuePool), "as the engine is made"
         return pool.checkedout()
+
+    def hurry(self) -> None:
+        """The process ends: from now on a database that was away is not asked again, since each call waits for it."""
+        self._reach.ends = True
 
     async def close(self) -> None:
         """Close the connections."""
