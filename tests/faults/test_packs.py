@@ -106,7 +106,7 @@ def test_refused_inputs_are_told_so_and_a_cancel_keeps_what_is_answered(house: H
     poison = dict.fromkeys((3, 77, 140, 141, 299), "[[status 400]]")
     batch = submit(house, "refused", poison)
     has_each_answer_once(house, batch, "refused", poison)
-    cancelled = submit(house, "cancelled", {n: "[[sleep 1000]]" for n in range(100, LINES)})
+    cancelled = submit(house, "cancelled", dict.fromkeys(range(100, LINES), "[[sleep 1000]]"))
     house.until(lambda: house.ask("select sum(completed) from slices where batch = %s", cancelled.id), "some answers")
     house.client.sdk.batches.cancel(cancelled.id)
     ended = house.client.ended(cancelled.id, 60)

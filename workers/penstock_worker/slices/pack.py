@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 from penstock.formats import list_request
 from penstock.formats.input import Line
+from penstock.formats.list_request import OneInput
 from penstock_worker.engine.token_counter import TokenCounter
 from penstock_worker.slices.line_request import Outcome, OutcomeKind, is_passing
 from penstock_worker.slices.reuse import Group
@@ -24,6 +26,8 @@ class Pack:
     groups: Sequence[Group]
     tokens: Sequence[int] = ()
     """Of each leader's input; known if there are several."""
+    in_base64: bool = False
+    """What vectors its lines want."""
 
     @property
     def lines(self) -> list[Line]:
@@ -38,14 +42,26 @@ class Pack:
 
     def parts(self, most: int) -> list[Pack]:
         """Cut into packs of at most so many lines."""
-        places = range(0, len(self.groups), most)
-        return [Pack(self.groups[start : start + most], self.tokens[start : start + most]) for start in places]
+        return [self._part(start, start + most) for start in range(0, len(self.groups), most)]
+
+    def cut(self, most_lines: int, most_tokens: int) -> list[Pack]:
+        """Cut into packs of at most so many lines and so many tokens, but for a single line's own."""
+        starts, inside = [0], 0
+        for place, count in enumerate(self.tokens):
+            if place > starts[-1] and (place - starts[-1] == most_lines or inside + count > most_tokens):
+                starts.append(place)
+                inside = 0
+            inside += count
+        return [self._part(start, end) for start, end in pairwise([*starts, len(self.groups)])]
+
+    def _part(self, start: int, end: int) -> Pack:
+        return replace(self, groups=self.groups[start:end], tokens=self.tokens[start:end])
 
     def apart(self, outcome: Outcome) -> list[Outcome] | None:
         """How each of its lines ended that were answered together; None if that can't be told."""
         if outcome.kind is not OutcomeKind.ANSWERED:
             return None
-        bodies = list_request.apart(outcome.body, self.tokens)
+        bodies = list_request.apart(outcome.body, self.tokens, in_base64=self.in_base64)
         if bodies is None:
             return None
         return [
@@ -68,7 +84,7 @@ def packed(groups: Sequence[Group], counter: TokenCounter | None, most_lines: in
 
     A pack has at most so many lines, and so many tokens, but for a single line's own.
     """
-    alike: dict[bytes, list[tuple[Group, str]]] = {}
+    alike: dict[bytes, list[tuple[Group, OneInput]]] = {}
     alone: list[Pack] = []
     for group in groups:
         line = group.lines[0]
@@ -76,22 +92,13 @@ def packed(groups: Sequence[Group], counter: TokenCounter | None, most_lines: in
         if one is None:
             alone.append(Pack([group]))
         else:
-            alike.setdefault(one.kind, []).append((group, one.text))
+            alike.setdefault(one.kind, []).append((group, one))
     packs: list[Pack] = []
     for found in alike.values():
-        tokens = counter.of([text for _, text in found]) if counter is not None and len(found) > 1 else None
+        tokens = counter.of([one.text for _, one in found]) if counter is not None and len(found) > 1 else None
         if tokens is None:
             alone += [Pack([group]) for group, _ in found]
         else:
-            packs += _cut([group for group, _ in found], tokens, most_lines, most_tokens)
+            whole = Pack([group for group, _ in found], tokens, found[0][1].in_base64)
+            packs += whole.cut(most_lines, most_tokens)
     return packs + alone
-
-
-def _cut(groups: Sequence[Group], tokens: Sequence[int], most_lines: int, most_tokens: int) -> list[Pack]:
-    packs, start, inside = [], 0, 0
-    for place, count in enumerate(tokens):
-        if place > start and (place - start == most_lines or inside + count > most_tokens):
-            packs.append(Pack(groups[start:place], tokens[start:place]))
-            start, inside = place, 0
-        inside += count
-    return [*packs, Pack(groups[start:], tokens[start:])]

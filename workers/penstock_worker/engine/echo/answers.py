@@ -277,7 +277,8 @@ def _vector(text: str) -> list[float]:
     """A unit vector that depends on the text alone."""
     raw = [zlib.crc32(f"{place}{text}".encode(errors="replace")) / 0xFFFFFFFF - 0.5 for place in range(_DIMENSIONS)]
     length = sum(x * x for x in raw) ** 0.5
-    return [x / length for x in raw]
+    # As 32-bit floats, as a model computes them: they are the same however they are written.
+    return list(struct.unpack(f"{_DIMENSIONS}f", struct.pack(f"{_DIMENSIONS}f", *(x / length for x in raw))))
 
 
 def _likeness(one: str, other: str) -> float:
