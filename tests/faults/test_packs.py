@@ -73,12 +73,12 @@ def has_each_answer_once(house: House, batch: Batch, name: str, poison: dict[int
     assert len({json.dumps(body["data"][0]["embedding"]) for body in bodies}) == len(healthy)
     assert {body["data"][0]["index"] for body in bodies} == {0}
     packs = {line["response"]["request_id"].partition("-")[0] for line in output}
-    assert len(packs) < len(healthy) / 4, "they went in packs"
+    assert len(packs) < len(healthy) * 2 / 3, "they went in packs, but for suspects"
     assert ended.usage
     assert ended.usage.input_tokens == sum(tokens)
 
 
-@pytest.mark.parametrize("point", ["slice.asking=kill", "segment.written=kill@3", "segment.recorded=kill@2"])
+@pytest.mark.parametrize("point", ["slice.flushing=kill", "segment.written=kill@2", "segment.recorded=kill@2"])
 def test_a_worker_that_is_killed_with_packs_in_hand_loses_and_doubles_nothing(
     house: House, journal: Path, point: str
 ) -> None:
@@ -90,7 +90,8 @@ def test_a_worker_that_is_killed_with_packs_in_hand_loses_and_doubles_nothing(
     house.start("gpu-1", failpoints="")
     has_each_answer_once(house, batch, name, {})
     times = asked(journal, name)
-    assert (len(times), max(times.values())) == (LINES, 2)
+    assert len(times) == LINES
+    assert max(times.values()) <= 2
 
 
 def test_an_input_that_kills_engines_ends_alone_and_four_engines_at_most_die_of_it(house: House, journal: Path) -> None:
