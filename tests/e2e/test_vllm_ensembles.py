@@ -1,15 +1,21 @@
 """Ensembles on the real vLLM: two tiny models of different seeds, each on an engine of its own.
 
-A vote of five is counted again here, of what each member wrote; a fallback loses its first member on the way; and a
-cascade escalates just the lines whose own answer, asked before without it, is not good enough.
+A vote of five is counted again here, of what each member wrote; what a judge named or wrote is read again from its own
+line; a fallback loses its first member on the way; and a cascade escalates just the lines whose own answer, asked
+before without it, is not good enough. Vectors are made one of two embedding models', and again here.
 """
 
 from __future__ import annotations
 
+import base64
+import math
 import re
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +42,39 @@ PANEL = {
     ],
     "extract": {"regex": VOTE.pattern},
 }
-_TWO = """
+BEST = {
+    "name": "best",
+    "kind": "best_of",
+    "members": [
+        {"model": "tiny", "params": DRAWN | {"seed": 1}},
+        {"model": "tiny", "params": DRAWN | {"seed": 2}},
+        {"model": "two", "params": DRAWN | {"seed": 1}, "weight": 2},
+    ],
+    # There is no fourth answer.
+    "judge": {
+        "model": "two",
+        "params": DRAWN | {"seed": 3, "max_tokens": 4, "structured_outputs": {"choice": ["1", "2", "3", "4"]}},
+    },
+}
+MIX = {
+    "name": "mix",
+    "kind": "combine",
+    "members": [{"model": "tiny"}, {"model": "two"}],
+    "judge": {"model": "tiny"},
+}
+NEAR_AND_FAR = {
+    "name": "near-and-far",
+    "kind": "combine",
+    "members": [{"model": "near"}, {"model": "far", "weight": 2}],
+    "method": "mean",
+}
+_MADE = """
 import sys
 from pathlib import Path
-from penstock_worker.engine import tiny
-tiny.SEED = 11
-tiny.make(Path(sys.argv[1]))
+from penstock_worker.engine import tiny, tiny_embed
+kind = {"tiny": tiny, "tiny_embed": tiny_embed}[sys.argv[1]]
+kind.SEED = int(sys.argv[2])
+kind.make(Path(sys.argv[3]))
 """
 
 
@@ -58,11 +91,26 @@ def vllm(short_dir: Path) -> Iterator[Platform]:
 @pytest.fixture(scope="module")
 def two(vllm: Platform, short_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of a second model."""
-    folder = short_dir / "two"
-    subprocess.run([sys.executable, "-c", _TWO, folder], check=True, capture_output=True)
+    folder = made("tiny", 11, short_dir / "two")
     flags = [f"--engine-arg={one}" for one in ENGINE]
     with worker(vllm, f"two={folder}", short_dir / "two.log", *flags, seconds=300) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def embedding(vllm: Platform, short_dir: Path) -> Iterator[None]:
+    """Workers of two embedding models."""
+    with ExitStack() as stack:
+        for seed, name in enumerate(("near", "far"), 21):
+            folder = made("tiny_embed", seed, short_dir / name)
+            stack.enter_context(worker(vllm, f"{name}={folder}", short_dir / f"{name}.log", seconds=300))
+        yield
+
+
+def made(kind: str, seed: int, folder: Path) -> Path:
+    """One of the project's tiny models, with weights of another seed."""
+    subprocess.run([sys.executable, "-c", _MADE, kind, str(seed), folder], check=True, capture_output=True)
+    return folder
 
 
 def prompt(n: int) -> str:
@@ -87,24 +135,34 @@ def answers(platform: Platform, lines: list[dict[str, Any]], seconds: float = 60
     return [body_of(answer) for answer in platform.file(done.output_file_id)]
 
 
+Told = dict[str, dict[str, dict[str, Any]]]
+"""By custom_id and label: the body of each member's answer, and the judge's."""
+
+
+def gathered(
+    platform: Platform, lines: Sequence[dict[str, Any]], **more: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]], Told]:
+    """A traced batch that has completed, the lines of its answers, and of its trace file."""
+    done = platform.ended(platform.submit(lines, trace=True, **more).id, 600)
+    assert (done.status, done.request_counts and done.request_counts.completed) == ("completed", len(lines))
+    shown = platform.http.get(f"/batches/{done.id}").json()
+    told: Told = {}
+    for line in platform.file(shown["trace_file_id"]):
+        told.setdefault(line["custom_id"], {})[line["member"]] = body_of(line)
+    answers = platform.file(done.output_file_id)
+    assert [answer["custom_id"] for answer in answers] == [line["custom_id"] for line in lines]
+    return shown, answers, told
+
+
 @pytest.mark.usefixtures("two")
 def test_a_vote_of_five_is_what_the_trace_file_counts_to(vllm: Platform) -> None:
     add(vllm, PANEL)
-    done = vllm.ended(
-        vllm.submit([chat(f"{n}", prompt(n), "panel", max_tokens=8) for n in range(LINES)], trace=True).id, 600
-    )
-    assert (done.status, done.request_counts and done.request_counts.completed) == ("completed", LINES)
-    told = vllm.http.get(f"/batches/{done.id}").json()
-    said: dict[str, dict[str, str]] = {}
-    for line in vllm.file(told["trace_file_id"]):
-        said.setdefault(line["custom_id"], {})[line["member"]] = text_of(body_of(line))
+    told, answers, said = gathered(vllm, [chat(f"{n}", prompt(n), "panel", max_tokens=8) for n in range(LINES)])
     labels = ["tiny", "tiny#2", "tiny#3", "two", "two#2"]
     weights = dict(zip(labels, (1, 1, 1, 1.5, 0.5), strict=True))
-    answers = vllm.file(done.output_file_id)
-    assert [answer["custom_id"] for answer in answers] == [f"{n}" for n in range(LINES)]
     agreements, tokens = [], 0
     for answer in answers:
-        body, texts = body_of(answer), said[answer["custom_id"]]
+        body, texts = body_of(answer), {label: text_of(one) for label, one in said[answer["custom_id"]].items()}
         assert list(texts) == labels, "each member once, in order"
         votes = {label: found[0] for label in labels if (found := VOTE.search(texts[label]))}
         sums: dict[str, float] = {}
@@ -142,6 +200,85 @@ def test_a_cascade_escalates_exactly_the_lines_whose_answer_is_not_good_enough(v
         assert body["penstock"]["winner"] == ("tiny" if mean > least else "two"), (mean, least, body)
         assert body["choices"][0]["logprobs"] is None, "nobody asked for them but the cascade"
     assert sum(body["penstock"]["winner"] == "two" for body in told) == at + 1
+
+
+@pytest.mark.usefixtures("two")
+def test_the_best_of_three_is_the_answer_whose_number_the_judge_wrote(vllm: Platform) -> None:
+    add(vllm, BEST)
+    asked = [chat(f"{n}", prompt(n), "best", max_tokens=8) for n in range(60)]
+    shown, answers, said = gathered(vllm, asked)
+    labels, named, tokens = ["tiny", "tiny#2", "two"], Counter[str](), 0
+    for answer in answers:
+        body, of_line = body_of(answer), said[answer["custom_id"]]
+        assert list(of_line) == [*labels, "judge"], "each member once, then the judge"
+        verdict, trace = text_of(of_line["judge"]), body["penstock"]
+        winner = labels[int(verdict) - 1] if int(verdict) <= 3 else "two"
+        assert (trace["winner"], trace.get("degraded", False)) == (winner, int(verdict) > 3), trace
+        assert trace["judge"]["choice"] == int(verdict)
+        assert text_of(body) == text_of(of_line[winner])
+        used = {label: one["usage"]["total_tokens"] for label, one in of_line.items()}
+        assert body["usage"]["total_tokens"] == sum(used.values())
+        assert {one["model"]: one["tokens"] for one in [*trace["members"], trace["judge"]]} == used
+        assert of_line["judge"]["usage"]["prompt_tokens"] > of_line["two"]["usage"]["total_tokens"], "it reads them"
+        named[verdict] += 1
+        tokens += sum(used.values())
+    assert shown["usage"]["total_tokens"] == tokens
+    assert named.keys() == {"1", "2", "3", "4"}, named
+
+
+@pytest.mark.usefixtures("two")
+def test_a_combined_answer_is_what_the_judge_wrote(vllm: Platform) -> None:
+    add(vllm, MIX)
+    asked = [chat(f"{n}", prompt(n), "mix", max_tokens=8, temperature=0) for n in range(60)]
+    shown, answers, said = gathered(vllm, asked)
+    tokens = others = 0
+    for answer in answers:
+        body, of_line = body_of(answer), said[answer["custom_id"]]
+        assert list(of_line) == ["tiny", "two", "judge"]
+        wrote, trace = text_of(of_line["judge"]), body["penstock"]
+        spoke = bool(wrote.strip())  # else the heaviest member's is given, of several the first
+        assert (trace["winner"], trace.get("degraded", False)) == ("judge" if spoke else "tiny", not spoke)
+        assert text_of(body) == (wrote if spoke else text_of(of_line["tiny"]))
+        assert of_line["judge"]["usage"]["completion_tokens"] <= 8, "the request's limit holds for it, too"
+        tokens += sum(one["usage"]["total_tokens"] for one in of_line.values())
+        others += wrote not in (text_of(of_line["tiny"]), text_of(of_line["two"]))
+    assert shown["usage"]["total_tokens"] == tokens
+    assert others > 30, "it says what no member said"
+
+
+@pytest.mark.usefixtures("embedding")
+def test_combined_vectors_are_the_weighted_mean_of_the_members_with_length_one(vllm: Platform) -> None:
+    add(vllm, NEAR_AND_FAR)
+    url = "/v1/embeddings"
+    ways = ("float", "base64")
+    asked = [
+        {"custom_id": f"{n}", "method": "POST", "url": url,
+         "body": {"model": "near-and-far", "input": [prompt(n), prompt(n + 50)], "encoding_format": ways[n % 2]}}
+        for n in range(40)
+    ]  # fmt: skip
+    _, answers, said = gathered(vllm, asked, endpoint=url)
+    for answer in answers:
+        of_line = said[answer["custom_id"]]
+        assert list(of_line) == ["near", "far"]
+        for near, far, mixed in zip(*(vectors(one) for one in (*of_line.values(), body_of(answer))), strict=True):
+            assert abs(math.dist(near, far)) > 0.1, "they are two models"
+            mean = [(a + 2 * b) / 3 for a, b in zip(near, far, strict=True)]
+            assert mixed == pytest.approx([one / math.hypot(*mean) for one in mean], abs=1e-6)
+            assert math.hypot(*mixed) == pytest.approx(1, abs=1e-6)
+    called = vllm.http.post("/embeddings", json=asked[0]["body"]).json()
+    for one, other in zip(vectors(called), vectors(body_of(answers[0])), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def vectors(body: dict[str, Any]) -> list[list[float]]:
+    """The vectors of an answer, whether floats or base64."""
+    each = [item["embedding"] for item in body["data"]]
+    return [unpacked(one) if isinstance(one, str) else one for one in each]
+
+
+def unpacked(packed: str) -> list[float]:
+    raw = base64.b64decode(packed)
+    return list(struct.unpack(f"<{len(raw) // 4}f", raw))
 
 
 def test_a_fallback_whose_first_member_is_killed_on_the_way_answers_every_line(

@@ -17,6 +17,7 @@ import httpx
 import openai
 import pytest
 from e2e.live import CHAT, TLS, until
+from faults.cases import further
 from faults.house import KEY, MODEL, House
 from faults.servers import PostgresServer, ValkeyServer
 
@@ -217,7 +218,7 @@ def test_an_engine_that_dies_alone_is_made_good_too(site: Site) -> None:
     assert len(site.asked("kept")) > 6
 
 
-@pytest.mark.parametrize("how", ["[[die]]", "[[die-after 2]]", "[[core-dies]]", "[[core-dies-after 2]]"])
+@pytest.mark.parametrize("how", ["[[die]]", "[[core-dies-after 2]]", *further("[[die-after 2]]", "[[core-dies]]")])
 def test_a_poison_call_kills_two_engines_at_most_whichever_api_is_asked(site: Site, how: str) -> None:
     name = f"poison {how[2:-2]}"
     first, second = site.urls

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from faults.cases import further
 from faults.house import House
 from faults.load import Load, check
 from worker.engines import ended
@@ -28,13 +29,10 @@ LINES = 240
 
 # Of those that pass more than once, a later pass: then something was recorded before, and must not be asked again.
 POINTS = [
-    "slice.claimed=kill@2",
     "slice.asking=kill",
-    "slice.flushing=kill@3",
     "segment.written=kill@3",
-    "segment.recorded=kill@3",
     "slice.settling=kill@2",
-    "slice.settled=kill",
+    *further("slice.claimed=kill@2", "slice.flushing=kill@3", "segment.recorded=kill@3", "slice.settled=kill"),
 ]
 
 
@@ -136,7 +134,7 @@ def test_a_worker_that_is_killed_anywhere_costs_only_what_was_in_its_hands(
     only_what_was_in_hand_is_asked_again(house, journal, load, dead)
 
 
-@pytest.mark.parametrize("point", ["slice.asking=kill", "segment.written=kill@3", "segment.recorded=kill@3"])
+@pytest.mark.parametrize("point", ["segment.recorded=kill@3", *further("slice.asking=kill", "segment.written=kill@3")])
 def test_lines_that_share_an_answer_are_recorded_with_it_or_asked_again_together(
     house: House, journal: Path, point: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_poison_line_among_500_costs_four_engines_and_only_itself(house: House
     check(house, "one", 500, {250: "[[die]]"})
 
 
+@pytest.mark.slow
 def test_two_poison_lines_in_two_slices_end_each_by_itself(house: House) -> None:
     check(house, "two", 500, {120: "[[die]]", 330: "[[die]]"})
 
@@ -74,6 +75,7 @@ def test_a_line_that_hangs_the_engine_is_as_bad_as_one_that_kills_it(house: Hous
     check(house, "hang", 60, {17: "[[hang]]"})
 
 
+@pytest.mark.slow
 def test_a_job_of_one_poison_line_ends_too(house: House) -> None:
     starts = engine_starts(house)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "[[die]]"}]}

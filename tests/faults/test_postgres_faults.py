@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from e2e.live import CHAT, chat, jsonl, said
+from faults.cases import further
 from faults.house import KEY, House
 from faults.proxy import Proxy
 from faults.servers import PostgresServer
@@ -143,6 +144,7 @@ def submitted(house: House, texts: list[str]) -> str:
     return house.client.submit([chat(f"line-{n}", text) for n, text in enumerate(texts)]).id
 
 
+@pytest.mark.slow
 def test_crashes_of_postgres_in_a_row_cost_503s_and_nothing_else(site: Site) -> None:
     house, server = site.house, site.server
     texts = [f"text {n} [[sleep 1500]]" for n in range(2_000)]
@@ -209,7 +211,7 @@ def test_workers_whose_commits_are_not_heard_of_repeat_them_without_a_trace(site
     assert (crashes, again) == (0, 0)
 
 
-@pytest.mark.parametrize("breaks", [Proxy.cut, Proxy.hang], ids=["cut", "half-open"])
+@pytest.mark.parametrize("breaks", [Proxy.cut, *further(Proxy.hang)], ids=["cut", "half-open"])
 def test_a_worker_that_is_cut_off_loses_its_lease_to_one_winner_and_comes_back_by_itself(
     site: Site, breaks: Callable[[Proxy], None]
 ) -> None:

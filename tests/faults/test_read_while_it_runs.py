@@ -103,6 +103,7 @@ def house(build: Callable[..., House]) -> House:
     )
 
 
+@pytest.mark.slow
 def test_readers_have_each_answer_once_though_workers_and_the_api_are_killed(house: House, tmp_path: Path) -> None:
     lines = [chat(f"q-{n}", f"[[status 400]] no {n}" if n % 40 == 0 else f"line {n}") for n in range(1, LINES + 1)]
     batch = house.client.submit(lines).id

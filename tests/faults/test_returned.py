@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from e2e.live import CHAT, TLS, Client, chat
+from faults.cases import further
 from faults.house import House
 from faults.load import check
 from faults.one_of_each import arm, revive
@@ -301,7 +302,7 @@ def test_an_api_that_is_killed_once_a_create_is_committed(house: House, tenant: 
     assert len(tenant.http.get("/jobs").json()["data"]) == 1
 
 
-@pytest.mark.parametrize("point", ["slice.claimed=kill", "segment.written=kill"])
+@pytest.mark.parametrize("point", ["segment.written=kill", *further("slice.claimed=kill")])
 def test_a_worker_that_is_killed(house: House, tenant: Client, point: str) -> None:
     arm(house, "gpu-1", point)
     batch, small = tenant.submit(lines(60)), job(tenant, count=3)
@@ -333,7 +334,7 @@ def test_a_worker_that_is_killed_with_waiting_calls(house: House, tenant: Client
     assert all(status >= 500 for status in statuses)
 
 
-@pytest.mark.parametrize("point", ["validate.planned=kill", "assemble.written=kill"])
+@pytest.mark.parametrize("point", ["assemble.written=kill", *further("validate.planned=kill")])
 def test_an_io_worker_that_is_killed(house: House, tenant: Client, point: str) -> None:
     arm(house, "io-1", point)
     batch = tenant.submit(lines(60))

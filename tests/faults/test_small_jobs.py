@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.cases import further
 from faults.house import House
 from faults.load import check
 
 pytestmark = pytest.mark.timeout(300)
 
-POINTS = ["slice.claimed=kill", "slice.asking=kill", "slice.flushing=kill", "segment.recorded=kill"]
+POINTS = ["slice.asking=kill", *further("slice.claimed=kill", "slice.flushing=kill", "segment.recorded=kill")]
 JOBS = 40
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import psutil
 import pytest
 from e2e.live import chat
+from faults.cases import further
 from faults.house import House
 from faults.load import Load, check, requests
 
@@ -92,7 +93,7 @@ def alone(house: House, name: str) -> Iterator[None]:
         house.sql("update workers set state = 'ready' where id = any(%s)", others)
 
 
-@pytest.mark.parametrize("point", ["slice.flushing=stop@2", "segment.written=stop@2", "slice.settling=stop"])
+@pytest.mark.parametrize("point", ["slice.flushing=stop@2", *further("segment.written=stop@2", "slice.settling=stop")])
 def test_a_worker_that_slept_past_its_lease_writes_nothing_while_another_has_its_slice(
     house: House, journal: Path, point: str
 ) -> None:

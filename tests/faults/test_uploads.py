@@ -59,6 +59,7 @@ def peak_mib(house: House) -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
+@pytest.mark.slow
 def test_the_sdk_uploads_300_mib_in_chunks_and_the_api_holds_none_of_it(
     house: House, sdk: openai.OpenAI, tmp_path: Path
 ) -> None:
