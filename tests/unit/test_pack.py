@@ -91,7 +91,8 @@ def test_after_what_says_nothing_of_its_inputs_each_line_is_asked_alone(ended: O
 
 def test_a_packs_request_is_its_lines_as_a_list_and_its_answer_comes_apart() -> None:
     [pack] = packed([group(8, "a b"), group(9, "c")], counter(), 32, 100)
-    assert (pack.line.number, json.loads(pack.line.body)["input"]) == (8, ["a b", "c"])
+    asked = pack.asked()
+    assert (asked.number, json.loads(asked.body)["input"]) == (8, ["a b", "c"])
     data = [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [2.0]}]
     said = {"id": "e", "data": data, "usage": {"prompt_tokens": 3, "total_tokens": 3}}
     apart = pack.apart(Outcome(OutcomeKind.ANSWERED, 200, json.dumps(said).encode(), "r", 1, 0.5))

@@ -163,14 +163,15 @@ class LineFeed:
         waiting = deque(packs)
         while waiting:
             pack = self._next(waiting)
+            asked = pack.asked()
             try:
-                admission = await self._admitted(pack.line)
+                admission = await self._admitted(asked)
             except AdapterFault as fault:
                 self._refuse([group for one in (pack, *waiting) for group in one.groups], fault)
                 return
             if admission is None:
                 return
-            tasks.create_task(self._end_pack(pack, admission, spent_seconds))
+            tasks.create_task(self._end_pack(pack, asked, admission, spent_seconds))
 
     def _next(self, waiting: deque[Pack]) -> Pack:
         """The first one, or of one that is too large now its first part."""
@@ -221,7 +222,7 @@ class LineFeed:
             self._gate.release(ticket)
         return None
 
-    async def _end_pack(self, pack: Pack, admission: Admission, spent_seconds: float) -> None:
+    async def _end_pack(self, pack: Pack, asked: Line, admission: Admission, spent_seconds: float) -> None:
         """Bring a pack to its end, by parts of it where need be.
 
         It is asked once, which is none of its lines' tries, and has half of their time: each alone has the rest.
@@ -230,7 +231,7 @@ class LineFeed:
             await self._end(pack.groups[0], admission, spent_seconds)
             return
         tries = LineTries(1, (self._engine.settings.line_timeout_seconds - spent_seconds) / 2)
-        outcome = await self._tried(pack.lines, pack.line, admission, tries)
+        outcome = await self._tried(pack.lines, asked, admission, tries)
         if outcome is None:
             return
         answer = outcome if isinstance(outcome, Outcome) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise
 
 from penstock.formats import list_request
@@ -19,7 +18,7 @@ from penstock_worker.slices.line_request import Outcome, OutcomeKind, is_passing
 from penstock_worker.slices.reuse import Group
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pack:
     """Leaders that are asked together, each with its followers."""
 
@@ -34,9 +33,8 @@ class Pack:
         """Those that are asked."""
         return [group.lines[0] for group in self.groups]
 
-    @cached_property
-    def line(self) -> Line:
-        """What is asked, as one line."""
+    def asked(self) -> Line:
+        """What is asked, as one line; made anew each time, since it is as large as all of them."""
         first, *others = self.lines
         return replace(first, body=list_request.joined([first.body, *(o.body for o in others)])) if others else first
 
