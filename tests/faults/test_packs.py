@@ -6,16 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from faults.house import MODEL, House
+from e2e.live import EMBEDDINGS, embed, jsonl
+from faults.house import House
 from faults.load import check
 from openai.types import Batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-EMBEDDINGS = "/v1/embeddings"
 LINES = 300
 
 
@@ -45,12 +44,8 @@ def text(name: str, line: int, poison: dict[int, str]) -> str:
 
 
 def submit(house: House, name: str, poison: dict[int, str]) -> Batch:
-    def one(n: int) -> dict[str, Any]:
-        body = {"model": MODEL, "input": text(name, n, poison)}
-        return {"custom_id": f"{name}-{n}", "method": "POST", "url": EMBEDDINGS, "body": body}
-
-    data = "".join(json.dumps(one(n)) + "\n" for n in range(LINES)).encode()
-    file = house.client.sdk.files.create(file=("packs.jsonl", data), purpose="batch")
+    lines = [embed(f"{name}-{n}", text(name, n, poison)) for n in range(LINES)]
+    file = house.client.sdk.files.create(file=("packs.jsonl", jsonl(lines)), purpose="batch")
     return house.client.sdk.batches.create(input_file_id=file.id, endpoint=EMBEDDINGS, completion_window="24h")
 
 

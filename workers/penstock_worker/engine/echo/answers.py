@@ -180,7 +180,7 @@ def _embed(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     packed = body.get("encoding_format") == "base64"
     data = []
     for index, text in enumerate(map(_text, inputs)):
-        vector = _vector(text)
+        vector = vector_of(text)
         shown = base64.b64encode(struct.pack(f"<{_DIMENSIONS}f", *vector)).decode() if packed else vector
         data.append({"object": "embedding", "index": index, "embedding": shown})
     tokens = sum(tokens_of(_text(one)) for one in inputs)
@@ -273,7 +273,7 @@ def _choices(body: Body) -> int:
     return wanted
 
 
-def _vector(text: str) -> list[float]:
+def vector_of(text: str) -> list[float]:
     """A unit vector that depends on the text alone."""
     raw = [zlib.crc32(f"{place}{text}".encode(errors="replace")) / 0xFFFFFFFF - 0.5 for place in range(_DIMENSIONS)]
     length = sum(x * x for x in raw) ** 0.5
