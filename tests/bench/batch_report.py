@@ -29,7 +29,13 @@ def line(pair: dict[str, Any]) -> str:
     ratio = f", ratio {_ratio(pair):.3f}" if pair["ours"] and pair["theirs"] else ""
     phases = (pair["ours"] or {}).get("phases", {})
     spent = "".join(f", {name} {value:.1f} s" for name, value in phases.items() if name in PHASES)
-    return f"{pair['row']} (repeat {pair['repeat']}): {'; '.join(shown)}{ratio}{spent}"
+    return f"{pair['row']} (repeat {pair['repeat']}): {'; '.join(shown)}{ratio}{_alike(pair.get('vectors'))}{spent}"
+
+
+def _alike(vectors: dict[str, float] | None) -> str:
+    if vectors is None:
+        return ""
+    return f", least cosine {vectors['least_cosine']:.6f}, usage equal {vectors['equal_usage']} of {vectors['lines']}"
 
 
 def _ratio(pair: dict[str, Any]) -> float:

@@ -79,14 +79,31 @@ def test_a_file_is_one_line_for_each_request_and_its_answers_are_known_by_custom
     assert batch_files.answers(answered("line-0", "yes")) == {"line-0": (("yes", "length"), 2)}
 
 
-def test_lines_of_g_are_texts_to_embed_and_their_answers_are_known_by_length() -> None:
-    bodies = maker(3).bodies("G", 0)
-    file = batch_files.jsonl(bodies, batch_files.EMBEDDINGS)
-    assert [json.loads(line)["url"] for line in file.splitlines()] == ["/v1/embeddings"] * 3
-    assert len({body["input"] for body in bodies}) == 3
-    body = {"data": [{"embedding": [0.5, 0.25]}], "usage": {"prompt_tokens": 7}}
+def test_lines_of_g_and_i_are_short_and_long_texts_to_embed_and_their_answers_are_known_by_length() -> None:
+    short, long = maker(4).bodies("G", 0), maker(4).bodies("I", 0)
+    assert (len(short), len(long)) == (10, 4)
+    words = [{len(body["input"].split()) for body in bodies} for bodies in (short, long)]
+    assert words[0] <= {9, 10, 11}, "two tokens a word, and a number"
+    assert words[1] == {201}
+    assert len({body["input"] for body in (*short, *long)}) == 14
+    alike = replace(maker(4), trace=trace.alike(trace.Size.parse("64x1")), scale=1.0, alike=True)
+    assert {len(body["input"].split()) for body in alike.bodies("G", 0)} == {33}
+    file = batch_files.jsonl(short, batch_files.EMBEDDINGS)
+    assert [json.loads(line)["url"] for line in file.splitlines()] == ["/v1/embeddings"] * 10
+    assert batch_files.answers(embedded([0.5, 0.25], 7)) == {"line-0": (2, 7)}
+
+
+def test_vectors_are_compared_by_their_cosine_and_usage_by_line() -> None:
+    same = batch_files.likeness(embedded([0.5, 0.25], 7), embedded([1.0, 0.5], 7))
+    assert same == {"lines": 1, "least_cosine": pytest.approx(1.0), "equal_usage": 1}
+    other = batch_files.likeness(embedded([0.5, 0.0], 7), embedded([0.0, 0.5], 8))
+    assert other == {"lines": 1, "least_cosine": pytest.approx(0.0), "equal_usage": 0}
+
+
+def embedded(vector: list[float], tokens: int) -> bytes:
+    body = {"data": [{"embedding": vector}], "usage": {"prompt_tokens": tokens}}
     line = {"custom_id": "line-0", "response": {"status_code": 200, "body": body}, "error": None}
-    assert batch_files.answers(json.dumps(line).encode()) == {"line-0": (2, 7)}
+    return json.dumps(line).encode() + b"\n"
 
 
 def test_the_cache_of_b_grows_with_its_prompts_in_blocks_of_any_size() -> None:

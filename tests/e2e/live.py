@@ -30,6 +30,7 @@ from penstock_worker.engine.process.guard import Process
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 ENDED = ("completed", "failed", "expired", "cancelled")
 R = TypeVar("R")
 TLS: Final = ssl.create_default_context()
@@ -49,6 +50,11 @@ def chat(custom_id: str, text: str, model: str = "tiny", **body: Any) -> dict[st
     """One chat request as a line of a batch."""
     asked = {"model": model, "messages": [{"role": "user", "content": text}], **body}
     return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": asked}
+
+
+def embed(custom_id: str, text: str, model: str = "tiny") -> dict[str, Any]:
+    """One request for a text's vector as a line of a batch."""
+    return {"custom_id": custom_id, "method": "POST", "url": EMBEDDINGS, "body": {"model": model, "input": text}}
 
 
 def jsonl(lines: Sequence[dict[str, Any]]) -> bytes:

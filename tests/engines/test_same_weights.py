@@ -248,5 +248,35 @@ def test_embeddings_on_the_real_vllm_are_the_same_in_a_batch_and_in_a_call(embed
     assert _product(first, alike) > _product(first, other)
 
 
+def test_packed_embeddings_on_the_real_vllm_are_told_and_counted_as_alone_and_one_too_long_costs_no_other(
+    embedding: Platform,
+) -> None:
+    texts = [f"Number {n} of the mill" + " carries water" * (n % 23) + "." for n in range(90)]
+    texts[40] = "river " * 2_000
+    url = "/v1/embeddings"
+    lines = [
+        {"custom_id": f"{n}", "method": "POST", "url": url, "body": {"model": "tiny-embed", "input": text}}
+        for n, text in enumerate(texts)
+    ]
+    file = embedding.sdk.files.create(
+        file=("p.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines).encode()), purpose="batch"
+    )
+    made = embedding.sdk.batches.create(input_file_id=file.id, endpoint=url, completion_window="24h")
+    batch = embedding.ended(made.id, 120)
+    output, errors = embedding.file(batch.output_file_id), embedding.file(batch.error_file_id)
+    assert [line["custom_id"] for line in output] == [f"{n}" for n in range(90) if n != 40]
+    assert [(line["custom_id"], line["response"]["status_code"]) for line in errors] == [("40", 400)]
+    assert len({line["response"]["request_id"].partition("-")[0] for line in output}) < 45
+    for line in output:
+        told = line["response"]["body"]
+        called = embedding.http.post("/embeddings", json=lines[int(line["custom_id"])]["body"]).json()
+        assert told.keys() == called.keys()
+        assert told["usage"] == called["usage"]
+        assert _product(told["data"][0]["embedding"], called["data"][0]["embedding"]) > 0.9999
+        assert [{**one, "embedding": None} for one in told["data"]] == [
+            {**one, "embedding": None} for one in called["data"]
+        ]
+
+
 def _product(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))

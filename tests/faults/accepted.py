@@ -20,6 +20,8 @@ class Line:
     text: str
     panel: Panel | None = None
     """The ensemble that it asks."""
+    embedded: bool = False
+    """It asks for its text's vector, not for an answer."""
 
     @property
     def poison(self) -> bool:

@@ -28,6 +28,8 @@ from faults.panel_history import Spoken, good
 from faults.rows import rows_that_must_not_be
 from faults.strangers import strangers
 
+from penstock_worker.engine.echo.answers import tokens_of, vector_of
+
 _MOST_LISTED: Final = 5
 UNANSWERED: Final = {"cancelled": "batch_cancelled", "expired": "batch_expired"}
 
@@ -178,4 +180,12 @@ def _may_end(sent: Line, state: str, line: Mapping[str, Any], ended: str) -> boo
         return ended == "engine_crash"
     if sent.refused:
         return ended == str(sent.refused)
+    if sent.embedded:
+        return ended == "200" and _is_embedded(sent.text, line["response"]["body"])
     return ended == "200" and said(dict(line)) == sent.text
+
+
+def _is_embedded(text: str, body: Mapping[str, Any]) -> bool:
+    """Its own vector alone, and its own tokens, whatever else the engine was asked for in the same request."""
+    [one] = body["data"]
+    return (one["index"], one["embedding"], body["usage"]["prompt_tokens"]) == (0, vector_of(text), tokens_of(text))

@@ -11,12 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import httpx
-from e2e.live import CHAT, ENDED, chat, jsonl
+from e2e.live import CHAT, EMBEDDINGS, ENDED, chat, embed, jsonl
 from faults.accepted import Accepted, Line
 from faults.house import MODEL
 from faults.panels import Panel
@@ -123,6 +123,9 @@ class Tenant:
         count = self._chance.choice((1, 30, 200, 200, 700, 1_500))
         lines = self._lines(f"{self.name} batch {number}", count)
         model = self._model()
+        embedded = self._chance.random() < 0.25 and not any(line.panel for line in lines)
+        if embedded:
+            lines = [replace(line, embedded=True) for line in lines]
         asked = [_asked(line, model) for line in lines]
         hurried = self._chance.random() < 0.08
         if hurried and not any(line.panel for line in lines):
@@ -133,7 +136,8 @@ class Tenant:
             f"file-{name}", "/files", data={"purpose": "batch"}, files={"file": (f"{name}.jsonl", jsonl(asked))}
         )
         window = "1m" if hurried else "24h"
-        body = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": window} | self._lane()
+        url = EMBEDDINGS if embedded else CHAT
+        body = {"input_file_id": file["id"], "endpoint": url, "completion_window": window} | self._lane()
         self._accept(self._send(f"batch-{name}", "/batches", json=body), "batch", lines, hurried)
 
     def _job(self) -> None:
@@ -232,5 +236,7 @@ def _path(one: Accepted) -> str:
 
 def _asked(line: Line, model: str) -> dict[str, Any]:
     """The request of a line that asks its ensemble, or this model."""
+    if line.embedded:
+        return embed(line.custom_id, line.text, model)
     more = line.panel.body(line.text) if line.panel else {}
     return chat(line.custom_id, line.text, line.panel.name if line.panel else model, **more)

@@ -15,6 +15,7 @@ from penstock_worker.budget.pace import Pace
 from penstock_worker.engine.adapters.adapter_residency import AdapterResidency
 from penstock_worker.engine.client import EngineClient
 from penstock_worker.engine.process.supervisor import Supervisor
+from penstock_worker.engine.token_counter import TokenCounter
 from penstock_worker.runtime.loop_thread import LoopThread
 
 
@@ -36,6 +37,12 @@ class EngineContext:
     def backpressure(self) -> Backpressure:
         """What the engine said of its own limits."""
         return Backpressure(self.gate)
+
+    @property
+    def token_counter(self) -> TokenCounter | None:
+        """Counts as the engine does, which takes lists of inputs; None: it takes none, or nobody here can count."""
+        launch = self.supervisor.launch
+        return launch.token_counter if launch.profile.takes_lists else None
 
     def gpu_microseconds(self, records: Sequence[Record]) -> int:
         """The GPU time that answers took which are about to be recorded; reused ones took none."""

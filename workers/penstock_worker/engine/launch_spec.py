@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from penstock.domain.engines.profile import EngineProfile
+from penstock_worker.engine.token_counter import TokenCounter
 
 # A path in a socket address is at most 108 bytes with its closing NUL.
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -47,6 +48,8 @@ class Launch:
     """Somebody else may load adapters, too: what it answers can change while it runs."""
     gpus: int = 1
     """What one second of it is charged as, in GPU-seconds; a CPU counts as one."""
+    token_counter: TokenCounter | None = field(default=None, compare=False)
+    """Counts texts' tokens as it does; None: nobody here can."""
 
     @property
     def health_path(self) -> str:

@@ -1,7 +1,8 @@
 """The line feed: a slice's lines go through the gate into the engine as fast as the gate allows; records come back.
 
 Gate, engine client and every coroutine here live on one asyncio loop in a thread of its own; Celery's threads hand a
-slice's lines over in one block, and get messages back. Equal lines are asked once (reuse.py).
+slice's lines over in one block, and get messages back. Equal lines are asked once (reuse.py), embeddings that are alike
+in one request (pack.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,12 +35,15 @@ from penstock_worker.engine.client import EngineGone
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.runtime.beat import Grip
 from penstock_worker.slices.line_request import EngineLimits, LineTries, Outcome, OutcomeKind, ask_line
+from penstock_worker.slices.pack import Pack, packed
 from penstock_worker.slices.reuse import Group, is_theirs_too, keep
 from penstock_worker.slices.said import said
 
 log = structlog.get_logger()
 
 _DOUBT_SECONDS: Final = 0.1
+_PACK_PART: Final = 4
+"""A pack has at most a quarter of the lines that may be in flight: while one is made or read, others are computed."""
 _CODES: Final = {
     OutcomeKind.TIMED_OUT: TIMED_OUT,
     OutcomeKind.UNREACHED: UNREACHED,
@@ -62,9 +66,9 @@ class AllFed:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The engine died: nothing more is fed. `line` was in it, if it had been sent."""
+    """The engine died: nothing more is fed. `lines` were in it, if they had been sent."""
 
-    line: int | None
+    lines: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,14 @@ class LineFeed:
         grip: Grip,
         gate: Gate | None = None,
     ) -> None:
+        """`gate`: one of its own, for suspects, each of which is asked by itself."""
         self._engine = engine
         self._gate = gate or engine.gate
         self._claim = claim
         self._ticket = Ticket(OF_LANE[claim.lane], claim.account, claim.deadline.timestamp(), claim.slice)
-        self._groups = groups
+        settings = engine.settings
+        counter = engine.token_counter if gate is None else None
+        self._packs = packed(groups, counter, settings.pack_lines, settings.pack_tokens)
         self._grip = grip
         self._messages: deque[Message] = deque()
         self._stop = threading.Event()
@@ -126,9 +133,9 @@ class LineFeed:
                     records += found
                 case AllFed():
                     self.fed = True
-                case EngineLost(line):
+                case EngineLost(lines):
                     self.engine_gone = True
-                    self.in_flight += [] if line is None else [line]
+                    self.in_flight += lines
                 case Finished(error):
                     self.done, self.error = True, error
         return records
@@ -148,17 +155,35 @@ class LineFeed:
 
     async def _feed(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for place, one in enumerate(self._groups):
-                try:
-                    admission = await self._admitted(one.lines[0])
-                except AdapterFault as fault:
-                    self._refuse(self._groups[place:], fault)
-                    break
-                if admission is None:
-                    break
-                tasks.create_task(self._end(one, admission))
+            await self._admit_each(self._packs, tasks)
             self._messages.append(AllFed())
             self._grip.news.set()
+
+    async def _admit_each(self, packs: Iterable[Pack], tasks: asyncio.TaskGroup, spent_seconds: float = 0.0) -> None:
+        """Take each to its slots; the tasks bring them to their ends. They had so much of their time before."""
+        waiting = deque(packs)
+        while waiting:
+            pack = self._next(waiting)
+            asked = pack.asked()
+            try:
+                admission = await self._admitted(asked)
+            except AdapterFault as fault:
+                self._refuse([group for one in (pack, *waiting) for group in one.groups], fault)
+                return
+            if admission is None:
+                return
+            tasks.create_task(self._end_pack(pack, asked, admission, spent_seconds))
+
+    def _next(self, waiting: deque[Pack]) -> Pack:
+        """The first one, or of one that is too large now its first part."""
+        counter = self._engine.token_counter
+        sure = counter is not None and not counter.doubted
+        most = max(1, self._gate.budget // _PACK_PART) if sure else 1
+        pack = waiting.popleft()
+        if len(pack.groups) > most:
+            pack, *others = pack.parts(most)
+            waiting.extendleft(reversed(others))
+        return pack
 
     def _refuse(self, groups: Sequence[Group], fault: AdapterFault) -> None:
         """Their adapter can't be used: what is wrong with it is wrong for all of them."""
@@ -177,7 +202,7 @@ class LineFeed:
             try:
                 return await self._slot(line, adapters)
             except EngineGone as error:
-                self._lose_engine(line, error)
+                self._lose_engine([line], error)
                 return None
 
     async def _slot(self, line: Line, adapters: AdapterResidency | None) -> Admission | None:
@@ -198,7 +223,30 @@ class LineFeed:
             self._gate.release(ticket)
         return None
 
-    async def _end(self, group: Group, admission: Admission | None) -> None:
+    async def _end_pack(self, pack: Pack, asked: Line, admission: Admission, spent_seconds: float) -> None:
+        """Bring a pack to its end, by parts of it where need be.
+
+        It is asked once, which is none of its lines' tries, and has half of their time: each alone has the rest.
+        """
+        if len(pack.groups) == 1:
+            await self._end(pack.groups[0], admission, spent_seconds)
+            return
+        tries = LineTries(1, (self._engine.settings.line_timeout_seconds - spent_seconds) / 2)
+        outcome = await self._tried(pack.lines, asked, admission, tries)
+        if outcome is None:
+            return
+        answer = outcome if isinstance(outcome, Outcome) else None
+        outcomes = answer and pack.apart(answer)
+        if outcomes:
+            for group, one in zip(pack.groups, outcomes, strict=True):
+                self._answered(group, 0, one)
+            return
+        if answer and answer.kind is OutcomeKind.ANSWERED and self._engine.token_counter:
+            self._engine.token_counter.doubt()
+        async with asyncio.TaskGroup() as tasks:
+            await self._admit_each(pack.after(answer), tasks, spent_seconds + tries.spent_seconds)
+
+    async def _end(self, group: Group, admission: Admission | None, spent_seconds: float) -> None:
         """Bring a group to its end: a leader that ended by itself takes the others along, else the next is asked."""
         lines = group.lines
         for place, line in enumerate(lines):
@@ -210,38 +258,47 @@ class LineFeed:
                     return
             if admission is None:
                 return
-            try:
-                outcome = await self._guarded(line, admission)
-            finally:
-                if admission.adapter is not None and self._engine.adapters is not None:
-                    self._engine.adapters.leave(admission.adapter)
+            settings = self._engine.settings
+            left_seconds = settings.line_timeout_seconds - (0.0 if place else spent_seconds)
+            tries = LineTries(settings.line_tries, left_seconds)
+            outcome = await self._tried([line], line, admission, tries)
             if outcome is None:
                 return
             if isinstance(outcome, Outcome) and is_theirs_too(outcome):
-                followers = [self._record(follower, outcome, ReuseSource.EQUAL) for follower in lines[place + 1 :]]
-                self._messages.append(Answered([self._record(line, outcome), *followers]))
-                keep(self._claim, group, outcome, self._engine.answer_cache)
+                self._answered(group, place, outcome)
                 return
             record = self._record(line, outcome) if isinstance(outcome, Outcome) else outcome
             self._messages.append(Answered([record]))
 
-    async def _guarded(self, line: Line, admission: Admission) -> Outcome | Record | None:
-        """How a line ended that was admitted; None if the engine is gone, and nobody knows.
+    def _answered(self, group: Group, place: int, outcome: Outcome) -> None:
+        """A line of a group ended so, and those after it with it."""
+        line, *followers = group.lines[place:]
+        reused = [self._record(follower, outcome, ReuseSource.EQUAL) for follower in followers]
+        self._messages.append(Answered([self._record(line, outcome), *reused]))
+        keep(self._claim, group, outcome, self._engine.answer_cache)
+
+    async def _tried(
+        self, lines: Sequence[Line], asked: Line, admission: Admission, tries: LineTries
+    ) -> Outcome | Record | None:
+        """How these lines ended that were asked as one; None if the engine is gone, and nobody knows.
 
         A bug of ours that one line brings out ends that line, not its slice: else it would come back for ever.
         """
         try:
-            asked = dataclasses.replace(line, body=self._body(line, admission))
-        except ValueError as error:
-            self._gate.release(admission.ticket)
-            return _refused(str(error))
+            try:
+                request = dataclasses.replace(asked, body=self._body(asked, admission))
+            except Exception as error:
+                self._gate.release(admission.ticket)
+                return _refused(str(error)) if isinstance(error, ValueError) else self._broken(asked, error)
+            return await self._ask(request, admission.ticket, tries)
+        except EngineGone as error:
+            self._lose_engine(lines, error)
+            return None
         except Exception as error:
-            self._gate.release(admission.ticket)
-            return self._broken(line, error)
-        try:
-            return await self._ask(asked, admission.ticket)
-        except Exception as error:
-            return self._broken(line, error)
+            return self._broken(asked, error)
+        finally:
+            if admission.adapter is not None and self._engine.adapters is not None:
+                self._engine.adapters.leave(admission.adapter)
 
     def _body(self, line: Line, admission: Admission) -> bytes:
         # Trials are asked through a gate of their own, and by the engine like the rest of their lane.
@@ -259,28 +316,23 @@ class LineFeed:
         log.error("line_broken", batch=self._claim.batch, line=line.number, exc_info=error)
         return output.ended(self._claim.batch, line.number, line.custom_id, BROKEN)
 
-    async def _ask(self, line: Line, ticket: Ticket) -> Outcome | None:
-        """One line, from its slot to its end; None if the engine is dead, and nobody knows."""
-        settings, engine = self._engine.settings, self._engine
-        tries = LineTries(settings.line_tries, settings.line_timeout_seconds)
-        try:
-            return await ask_line(
-                engine.client,
-                self._gate,
-                ticket,
-                line,
-                tries,
-                engine_lives=engine.supervisor.lives,
-                limits=EngineLimits(engine.supervisor.launch.profile, engine.backpressure),
-            )
-        except EngineGone as error:
-            self._lose_engine(line, error)
-            return None
+    async def _ask(self, line: Line, ticket: Ticket, tries: LineTries) -> Outcome:
+        """One request, from its slots to its end. Raises EngineGone if the engine is dead, and nobody knows."""
+        engine = self._engine
+        return await ask_line(
+            engine.client,
+            self._gate,
+            ticket,
+            line,
+            tries,
+            engine_lives=engine.supervisor.lives,
+            limits=EngineLimits(engine.supervisor.launch.profile, engine.backpressure),
+        )
 
-    def _lose_engine(self, line: Line, error: EngineGone) -> None:
+    def _lose_engine(self, lines: Sequence[Line], error: EngineGone) -> None:
         """The engine that was asked is dead: nothing more is fed, and what was in it is suspect."""
         self._stop.set()
-        self._messages.append(EngineLost(line.number if error.sent else None))
+        self._messages.append(EngineLost([line.number for line in lines] if error.sent else []))
 
     def _record(self, line: Line, outcome: Outcome, reused: ReuseSource | None = None) -> Record:
         batch = self._claim.batch

@@ -80,6 +80,7 @@ class EngineLack(StrEnum):
     TOKENIZER = "tokenizer"
     REQUEST_IDS = "request_ids"
     CACHE_SALT = "cache_salt"
+    LISTS = "lists"
 
 
 LACKS: Final[Mapping[EngineLack, str]] = {
@@ -92,6 +93,8 @@ LACKS: Final[Mapping[EngineLack, str]] = {
     EngineLack.TOKENIZER: "nobody counts a prompt's tokens before it is answered: estimates go by bytes",
     EngineLack.REQUEST_IDS: "it does not take our ids over: a line's `request_id` is the one that the engine gave it",
     EngineLack.CACHE_SALT: "its prefix cache, if it has one, is not parted by tenant",
+    EngineLack.LISTS: "each line of embeddings is a request of its own: it takes no lists of inputs, or nobody here"
+    " counts their tokens",
 }
 """What the platform does without each."""
 
@@ -180,6 +183,8 @@ class EngineProfile:
     """Whether it takes `x-request-id` over into its answers and logs."""
     cache_salt: bool = False
     """Whether it takes `cache_salt`, which parts its prefix cache by tenant."""
+    takes_lists: bool = False
+    """Whether many inputs of embeddings may be one request, each answered as if it were alone."""
     busy_statuses: frozenset[int] = frozenset()
     """What it answers when it has enough for now, and so is a 503 with a retry-after: no failures of the line's."""
     errors: ErrorShape = ErrorShape.OPENAI
@@ -209,6 +214,7 @@ class EngineProfile:
             EngineLack.TOKENIZER: self.tokenizer is not None,
             EngineLack.REQUEST_IDS: self.request_ids,
             EngineLack.CACHE_SALT: self.cache_salt,
+            EngineLack.LISTS: self.takes_lists,
         }
         return tuple(lack for lack in EngineLack if not has[lack])
 
@@ -225,6 +231,7 @@ class EngineProfile:
             EngineLack.TOKENIZER: {"tokenizer": None},
             EngineLack.REQUEST_IDS: {"request_ids": False},
             EngineLack.CACHE_SALT: {"cache_salt": False},
+            EngineLack.LISTS: {"takes_lists": False},
         }
         return replace(self, **{name: value for lack in lacks for name, value in off[lack].items()})
 

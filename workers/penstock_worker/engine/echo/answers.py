@@ -50,7 +50,7 @@ class Voice:
     def cached(self, prefix: str) -> int:
         """Tokens of a prompt's first part that came before: whole blocks of 16, as in a prefix cache."""
         if prefix in self.prefixes:
-            return _tokens(prefix) // 16 * 16
+            return tokens_of(prefix) // 16 * 16
         self.prefixes[prefix] = None
         return 0
 
@@ -60,10 +60,10 @@ class Voice:
             text = script.says
         wanted = script.output_tokens or self.output_tokens
         if wanted:
-            text += " echo" * max(0, wanted - _tokens(text))
+            text += " echo" * max(0, wanted - tokens_of(text))
         if script.nul:
             text += "\0"
-        tokens = script.thoughts + (wanted or _tokens(text))
+        tokens = script.thoughts + (wanted or tokens_of(text))
         if script.needs and not (isinstance(most, int) and most >= script.needs):
             raise EchoRefusal(400, f"max_tokens must be at least {script.needs}.", param="max_tokens")
         if isinstance(most, int) and 0 < most <= script.thoughts:
@@ -109,7 +109,7 @@ def _chat(echo: Voice, body: Body, script: Script, identity: str) -> Body:
         "created": echo.born,
         "model": echo.model,
         "choices": choices,
-        "usage": echo.usage(sum(map(_tokens, texts)), tokens * len(choices), cached),
+        "usage": echo.usage(sum(map(tokens_of, texts)), tokens * len(choices), cached),
     }
 
 
@@ -122,7 +122,7 @@ def _complete(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     for index, one in enumerate(prompts):
         said, count, end = echo.speak(_text(one), script, body.get("max_tokens"))
         choices.append({"index": index, "text": said, "logprobs": None, "finish_reason": end})
-        prompt_tokens += _tokens(_text(one))
+        prompt_tokens += tokens_of(_text(one))
         tokens += count
     return {
         "id": f"cmpl-{identity}",
@@ -141,7 +141,7 @@ def _respond(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     items = asked if isinstance(asked, list) else [{"content": asked}]
     texts = [_text(item.get("content") if isinstance(item, dict) else item) for item in items] or [""]
     said, tokens, end = echo.speak(texts[-1], script, body.get("max_output_tokens"))
-    usage = echo.usage(sum(map(_tokens, texts)), tokens, 0)
+    usage = echo.usage(sum(map(tokens_of, texts)), tokens, 0)
     content = [{"type": "output_text", "text": said, "annotations": [], "logprobs": []}]
     return {
         "id": f"resp_{identity}",
@@ -180,10 +180,10 @@ def _embed(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     packed = body.get("encoding_format") == "base64"
     data = []
     for index, text in enumerate(map(_text, inputs)):
-        vector = _vector(text)
+        vector = vector_of(text)
         shown = base64.b64encode(struct.pack(f"<{_DIMENSIONS}f", *vector)).decode() if packed else vector
         data.append({"object": "embedding", "index": index, "embedding": shown})
-    tokens = sum(_tokens(_text(one)) for one in inputs)
+    tokens = sum(tokens_of(_text(one)) for one in inputs)
     return {
         "id": f"embd-{identity}",
         "object": "list",
@@ -203,7 +203,7 @@ def _score(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     firsts = query if isinstance(query, list) else [query] * len(seconds)
     pairs = [(_text(a), _text(b)) for a, b in zip(firsts, seconds, strict=False)]
     scores = [{"index": i, "object": "score", "score": _likeness(a, b)} for i, (a, b) in enumerate(pairs)]
-    tokens = sum(_tokens(a) + _tokens(b) for a, b in pairs)
+    tokens = sum(tokens_of(a) + tokens_of(b) for a, b in pairs)
     return {
         "id": f"score-{identity}",
         "object": "list",
@@ -224,7 +224,7 @@ def _rerank(echo: Voice, body: Body, script: Script, identity: str) -> Body:
         for i, text in enumerate(texts)
     ]
     results.sort(key=lambda result: -float(result["relevance_score"]))  # type: ignore[arg-type] # it is one
-    usage = echo.usage(_tokens(_text(query)) + sum(map(_tokens, texts)), 0, 0)
+    usage = echo.usage(tokens_of(_text(query)) + sum(map(tokens_of, texts)), 0, 0)
     return {
         "id": f"rerank-{identity}",
         "model": echo.model,
@@ -235,7 +235,7 @@ def _rerank(echo: Voice, body: Body, script: Script, identity: str) -> Body:
 
 def _tokenize(echo: Voice, body: Body, script: Script, identity: str) -> Body:
     text = _text(body.get("prompt", "")) + "".join(_text(m.get("content")) for m in body.get("messages", ()))
-    return {"count": _tokens(text), "max_model_len": 1_000_000, "tokens": list(range(_tokens(text)))}
+    return {"count": tokens_of(text), "max_model_len": 1_000_000, "tokens": list(range(tokens_of(text)))}
 
 
 ANSWERS: Final[dict[str, Answerer]] = {
@@ -261,7 +261,8 @@ def _text(content: object) -> str:
     return "" if content is None else str(content)
 
 
-def _tokens(text: str) -> int:
+def tokens_of(text: str) -> int:
+    """Four characters are one."""
     return max(1, len(text) // 4)
 
 
@@ -272,11 +273,12 @@ def _choices(body: Body) -> int:
     return wanted
 
 
-def _vector(text: str) -> list[float]:
+def vector_of(text: str) -> list[float]:
     """A unit vector that depends on the text alone."""
     raw = [zlib.crc32(f"{place}{text}".encode(errors="replace")) / 0xFFFFFFFF - 0.5 for place in range(_DIMENSIONS)]
     length = sum(x * x for x in raw) ** 0.5
-    return [x / length for x in raw]
+    # As 32-bit floats, as a model computes them: they are the same however they are written.
+    return list(struct.unpack(f"{_DIMENSIONS}f", struct.pack(f"{_DIMENSIONS}f", *(x / length for x in raw))))
 
 
 def _likeness(one: str, other: str) -> float:

@@ -37,14 +37,15 @@ class _Typed(msgspec.Struct):
     instructions: str | None = None
 
 
-def asked(body: Body) -> str:
-    """The beginning of what is asked, on one line."""
+def asked(body: Body) -> list[str]:
+    """The beginning of what is asked, on one line; of a list of texts that of each."""
     messages = body.get("messages")
     users = (
         [m for m in messages if isinstance(m, dict) and m.get("role") == "user"] if isinstance(messages, list) else []
     )
-    text = users[-1].get("content") if users else body.get("prompt", body.get("input", ""))
-    return " ".join(str(text)[:_NOTED_CHARACTERS].splitlines()).replace("\t", " ")
+    found = users[-1].get("content") if users else body.get("prompt", body.get("input", ""))
+    texts = found if isinstance(found, list) and found and all(isinstance(one, str) for one in found) else [found]
+    return [" ".join(str(text)[:_NOTED_CHARACTERS].splitlines()).replace("\t", " ") for text in texts]
 
 
 def decode(raw: bytes) -> Body:

@@ -19,8 +19,9 @@ A stream's first token comes after the latency, each further one `--itl-ms` late
 tokens it wants, each is an event of its own. A client that goes away is no longer served, and counted as aborted.
 
 With a journal, each request that asks for an answer appends one line to that file when it arrives, before it waits or
-kills the engine: unix seconds, pid and the first 80 characters of the last user message (prompt, input), with tabs
-between. So a test counts how often each line was asked, whatever died meanwhile; engines may share the file.
+kills the engine: unix seconds, pid and the first 80 characters of the last user message (prompt, input; of a list of
+texts a line each), with tabs between. So a test counts how often each line was asked, whatever died meanwhile; engines
+may share the file.
 
 At most `--max-num-seqs` requests run, the others wait, as in vLLM. The latency of a request depends on its body and
 the seed only. `--plays NAME` gives it the pages, errors and metrics of another engine profile, which it says in its log
@@ -147,7 +148,8 @@ class Echo:
         body = decode(raw)
         if self.journal is not None:
             # One write to a file opened for appending: lines of several engines never mix.
-            os.write(self.journal, f"{time.time():.6f}\t{os.getpid()}\t{asked(body)}\n".encode(errors="replace"))
+            noted = "".join(f"{time.time():.6f}\t{os.getpid()}\t{text}\n" for text in asked(body))
+            os.write(self.journal, noted.encode(errors="replace"))
         asked_model = body.get("model", self.voice.model)
         if asked_model not in self.counters.names and asked_model not in self.adapters.names:
             message = f"The model `{body['model']}` does not exist."

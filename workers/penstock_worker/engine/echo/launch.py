@@ -9,6 +9,7 @@ from typing import Final
 
 from penstock.domain.engines import adapter_arguments
 from penstock.domain.engines.profile import EngineLack, EngineProfile, read_lacks
+from penstock_worker.engine.echo.answers import tokens_of
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
     Launch,
@@ -20,6 +21,7 @@ from penstock_worker.engine.launch_spec import (
     slots_for,
     without,
 )
+from penstock_worker.engine.token_counter import TokenCounter
 
 DEFAULT_SEQS: Final = 128
 
@@ -65,4 +67,5 @@ def launch(
         start_timeout_seconds=60.0,
         adapters=adapters,
         most_adapter_rank=most_rank,
+        token_counter=TokenCounter(lambda: lambda texts: list(map(tokens_of, texts))),
     )

@@ -33,6 +33,7 @@ from penstock_worker.engine.launch_spec import (
     without,
 )
 from penstock_worker.engine.revision import LOADS_ADAPTERS
+from penstock_worker.engine.token_counter import Count, TokenCounter, of_model
 from penstock_worker.engine.vllm import idle_yield, step_time_slicing
 
 # The largest models take long to load from a cold disk.
@@ -90,6 +91,7 @@ def launch(
             arguments = [*without(arguments, "--max-cpu-loras"), "--max-cpu-loras", str(spare)]
         command += _ADAPTER_REMOVAL
     command += without(arguments, "--max-num-seqs")
+    given = tuple(arguments)
     env = environment(environ, on_cpu, source) | idle_yield.environment(environ, ranks * parts(arguments))
     priorities = (option(arguments, "--scheduling-policy") or "priority") == "priority"
     if priorities:
@@ -113,7 +115,15 @@ def launch(
         adapters=adapters,
         most_adapter_rank=adapter_arguments.most_rank(arguments) if adapters else 0,
         others_load=others_load,
+        token_counter=TokenCounter(lambda: _count(source, given, env)),
     )
+
+
+def _count(source: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Count | None:
+    """How many tokens texts are to it, as its tokenizer's file says."""
+    own = option(arguments, "--tokenizer")
+    revision = option(arguments, "--tokenizer-revision") or (None if own else option(arguments, "--revision"))
+    return of_model(own or source, revision, environ, option(arguments, "--download-dir"))
 
 
 def _adapters(arguments: Sequence[str]) -> int:
