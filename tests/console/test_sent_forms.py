@@ -15,7 +15,7 @@ from console.test_tenants import secret_of
 from sqlalchemy import text
 
 import penstock.console
-from penstock.console import form_route
+from penstock.console import form_route, session
 from penstock.service.admin import keys, models, sent_forms
 from penstock.service.admin.sent_forms import FormIdentity
 from penstock.service.core.transaction import Database
@@ -112,7 +112,7 @@ def test_a_form_that_was_refused_may_be_sent_again(url: str) -> None:
 
 
 def test_a_form_whose_server_died_is_not_done_again(url: str, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(form_route, "_LOOKS", 1)
+    monkeypatch.setattr(form_route, "_MOST_SECONDS", 0.1)
     with desk(url, KEY) as client:
         body = "name=half-made&once=a-token-of-this-test"
         says = b"/console/tenants? " + body.encode()
@@ -152,3 +152,39 @@ def test_a_double_click_makes_one_key_which_is_shown(chromium: Browser, url: str
             assert owner.get("/v1/limits").status_code == 200
         assert not scripts or sent.count("POST") == 1
     assert names_of_keys(url, tenant).count("double") == 1
+
+
+def test_a_form_that_was_refused_in_any_way_may_be_sent_again(
+    url: str, db: Database, subtests: pytest.Subtests
+) -> None:
+    db.run(keys.create, "refused", "first")
+    with desk(url, KEY) as client:
+        for place, form, status in (
+            ("/console/batches/none/failed/retry", {"scope": "zz", "page": "9999"}, 404),
+            ("/console/batches/none/failed/retry", {"scope": "zz", "page": "9" * 5_000}, 404),
+            ("/console/batches/none/failed/retry", {"scope": "zz", "line": "[" * 80_000}, 404),
+            ("/console/webhooks/none/unknown", {}, 400),
+        ):
+            with subtests.test(place, form=repr(form)[:60]):
+                sent = form | {"once": f"refused-{len(repr(form))}-of-a-page"}
+                answers = [client.post(place, data=sent).status_code for _ in range(2)]
+                assert answers == [status] * 2
+
+
+def test_a_token_that_is_none_makes_no_header(url: str, subtests: pytest.Subtests) -> None:
+    with desk(url, KEY) as client:
+        for place in ("/console/batches/none/retry", "/console/batches/none/failed/retry", "/console/batches/new/none"):
+            with subtests.test(place):
+                form = {"once": "日本" * 10, "token": "日本" * 10, "act": "create", "scope": "all"}
+                assert client.post(place, data=form).status_code == 404
+
+
+def test_nobody_is_kept_out_by_the_cookies_of_others_or_breaks_anything_by_an_odd_origin(url: str) -> None:
+    with desk(url, KEY) as client:
+        ours = f"{session.COOKIE}={client.cookies[session.COOKIE]}"
+        client.cookies.clear()
+        for others in ('x={"a":1}', "path=1", "a/b=1; a,b=2", "user@host=x", "odd", "="):
+            shown = client.get("/console/files", headers={"cookie": f"{others}; {ours}"})
+            assert shown.status_code == 200, others
+    for origin in ("http://[", "null", "http://[::1", "http://127.0.0.1@[/"):
+        assert httpx.post(f"{url}/console/login", data={"key": KEY}, headers={"origin": origin}).status_code == 403

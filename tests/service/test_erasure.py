@@ -276,7 +276,7 @@ def test_retries_go_before_what_they_repeat_and_many_rows_in_many_steps(
     parent = desk.validate(TWELVE)
     desk.answer(parent, failed=frozenset({1, 2}))
     desk.assemble(parent)
-    asked = RetryRequest(), None, world.settings
+    asked = RetryRequest(api_key=None), None, world.settings
     child = world.db.run(retry, "acme", "batch", parent, Retry(failed=True), *asked).id
     assert world.one("select parent from batches where id = :id", id=child) == parent
     id, steps = world.db.run(erasure.begin, "acme").id, 0

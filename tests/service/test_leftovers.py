@@ -266,7 +266,7 @@ def test_a_retry_of_long_ago_goes_with_its_merged_results(desk: Desk, world: Wor
     parent = desk.validate(TWELVE)
     desk.answer(parent, failed=frozenset({1, 2}))
     desk.assemble(parent)
-    asked = RetryRequest(), None, world.settings
+    asked = RetryRequest(api_key=None), None, world.settings
     child = world.db.run(retry, "acme", "batch", parent, Retry(failed=True), *asked).id
     found, lease = world.claim_batch(child, "validate")
     validate.validate(world.db, desk.blobs, found, lease, world.settings)

@@ -44,7 +44,9 @@ def ended(desk: Desk, content: bytes | None = None, **how: Any) -> str:
 def again(world: World, batch: str, repeats: Retry = FAILED, once: Idempotency | None = None, **terms: Any) -> str:
     """A retry of it that waits to be validated."""
     kind = world.find(batch).kind
-    return world.db.run(retry, "acme", kind, batch, repeats, RetryRequest(**terms), once, world.settings).id
+    return world.db.run(
+        retry, "acme", kind, batch, repeats, RetryRequest(**{"api_key": None, **terms}), once, world.settings
+    ).id
 
 
 def validated(desk: Desk, batch: str) -> Batch:
@@ -289,9 +291,9 @@ def test_what_can_not_be_repeated_is_said_at_once(desk: Desk, world: World) -> N
     whole = ended(desk)
     assert refused(whole) == refused(whole, Retry(answered="empty")) == "nothing_to_retry"
     with pytest.raises(NotFound):
-        world.db.run(retry, "stranger", "batch", whole, FAILED, RetryRequest(), None, world.settings)
+        world.db.run(retry, "stranger", "batch", whole, FAILED, RetryRequest(api_key=None), None, world.settings)
     with pytest.raises(NotFound):
-        world.db.run(retry, "acme", "job", whole, FAILED, RetryRequest(), None, world.settings)
+        world.db.run(retry, "acme", "job", whole, FAILED, RetryRequest(api_key=None), None, world.settings)
     for name in ("input_file", "error_file"):
         parent = ended(desk, failed=frozenset({1}))
         gone = getattr(world.find(parent), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from penstock.cli.yaml_once import DoubledKey, load
 
@@ -23,7 +24,13 @@ def test_a_key_that_is_there_twice_is_named_with_its_line(written: str, key: str
     assert (refused.value.key, refused.value.line) == (key, line)
 
 
-def test_what_is_merged_from_elsewhere_may_be_said_anew() -> None:
-    written = b"a: &base {model: x, weight: 1}\nb: &more {<<: *base, weight: 2}\nc: {<<: *more, weight: 3}\n"
-    assert load(written)["c"] == {"model": "x", "weight": 3}
+def test_aliases_are_refused_since_aliases_of_aliases_say_more_than_there_is_memory_for() -> None:
+    bomb = b"a0: &a0 [x]\n" + b"".join(
+        b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 30)
+    )
+    with pytest.raises(yaml.YAMLError, match="it has an alias"):
+        load(bomb)
+
+
+def test_equal_keys_of_several_objects_are_none_of_one() -> None:
     assert load(b'{"a": {"n": 1}, "b": [{"n": 1}, {"n": 1}]}') == {"a": {"n": 1}, "b": [{"n": 1}, {"n": 1}]}

@@ -18,8 +18,14 @@ class DoubledKey(Exception):
 
 
 class _Once(yaml.SafeLoader):  # type: ignore[misc] # it has no types
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As it was written, without aliases: of aliases of aliases a kilobyte says more than there is memory for."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "it has an alias", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """As it was written: what is merged from elsewhere may be said anew."""
+        """As it is written; raises DoubledKey."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:

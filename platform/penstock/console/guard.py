@@ -62,4 +62,7 @@ def _is_our_own(headers: Headers) -> bool:
     if site is not None:
         return site == "same-origin"
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc == headers.get("host", "")
+    try:
+        return origin is not None and urlsplit(origin).netloc == headers.get("host", "")
+    except ValueError:  # "http://["
+        return False

@@ -18,7 +18,7 @@ from penstock.console.session import Visitor
 _FILTERS: Final = (
     batch_words.shown_status, batch_words.left, batch_words.expected_short, batch_words.total_cost,
     batch_words.elapsed, batch_words.verdict, batch_words.ended_at, batch_words.has_ended, batch_words.why_unknown,
-    batch_words.mean_rate, batch_words.happened,
+    batch_words.mean_rate, batch_words.happened, batch_words.retry_token,
     words.number, words.short, words.size, words.percent, words.duration, words.moment, words.clock, words.money,
     words.visible, words.excerpt,
     fleet_words.version_name, fleet_words.model_name, fleet_words.ago, fleet_words.hours,

@@ -7,7 +7,6 @@ at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Final
 
 from cachetools import LRUCache
@@ -130,8 +129,6 @@ def _path(request: Request) -> str:
 
 def _token_of(scope: Scope) -> str:
     given = b"; ".join(value for name, value in scope["headers"] if name == b"cookie").decode("latin-1")
-    try:
-        found = SimpleCookie(given).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    # Pair by pair: a cookie of another application on this host may be written in any way.
+    pairs = (pair.partition("=") for pair in given.split(";"))
+    return next((value.strip() for name, _, value in pairs if name.strip() == COOKIE), "")

@@ -14,6 +14,7 @@ from penstock.domain.ids import line_id
 from penstock.domain.reuse import ReuseSource
 from penstock.domain.work.batch import LineError
 from penstock.formats.answers.finish import Finish, finish
+from penstock.formats.answers.written_answer import mended
 
 _BAD_GATEWAY: Final = 502
 _MOST_TOKENS: Final = 1_000_000_000
@@ -153,13 +154,13 @@ _read_event = msgspec.json.Decoder(_Event).decode
 def usage_of(answer: bytes, *, reused: bool = False) -> Usage:
     """The usage of a whole answer, or of the events at a stream's end; nothing if it says none.
 
-    `reused`: the answer was in the shared cache.
+    `reused`: the answer was in the shared cache. Halves of surrogate pairs in its texts do no harm.
     """
     for line in reversed(answer.split(b"\ndata: ")):
         if b'"usage"' not in line:
             continue
         try:
-            event = _read_event(line.removeprefix(b"data: ").partition(b"\nevent: ")[0])
+            event = _read_event(mended(line.removeprefix(b"data: ").partition(b"\nevent: ")[0]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         found = event if event.usage is not None else event.response

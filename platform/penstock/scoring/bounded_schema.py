@@ -18,7 +18,8 @@ MOST_BYTES: Final = 64 * 1024
 MOST_STEPS: Final = 100_000
 """For one answer: up to a second."""
 MOST_EXPLOSIONS: Final = 10
-"""After so many answers that took all steps the schema is not tried any more, as a pattern is not that is too slow."""
+"""After so many answers that took all steps the next have LATER_STEPS, as a search has less time then."""
+LATER_STEPS: Final = 5_000
 _NOT_READ: Final = ("patternProperties", "$dynamicRef", "$recursiveRef")
 
 
@@ -46,6 +47,7 @@ class BoundedSchema:
             raise BadRequest("A schema can't have 'dependentSchemas' beside 'unevaluated…' here.", param=param)
         self._steps = 0
         self._patterns: dict[str, BoundedRegex] = {}
+        self._references: set[str] = set()
         self._read(schema, param)
         base = jsonschema.Draft202012Validator
         try:
@@ -57,6 +59,7 @@ class BoundedSchema:
         own: dict[str, Callable[..., Any]] = {"pattern": self._pattern, "uniqueItems": _unique}
         keywords = {name: self._counted(own.get(name, check)) for name, check in base.VALIDATORS.items()}
         self._validator = jsonschema.validators.extend(base, keywords)(schema, registry=Registry())
+        self._look_up(schema, param)
 
     def fault(self, text: str) -> str | None:
         """Why a text is not what the schema allows; None if it is. Raises TooComplex and PatternTooSlow."""
@@ -68,8 +71,6 @@ class BoundedSchema:
             return "it is no JSON"
         except RecursionError:
             raise TooComplex from None
-        if self._explosions >= MOST_EXPLOSIONS:
-            raise TooComplex
         self._steps = 0
         try:
             error = next(self._validator.iter_errors(value), None)
@@ -94,6 +95,8 @@ class BoundedSchema:
                 raise BadRequest(f"A schema can't have {name!r} here.", param=param)
             if name == "$ref" and not (isinstance(value, str) and value.startswith("#")):
                 raise BadRequest("A schema can refer only to its own parts (`#/$defs/…`).", param=param)
+            if name == "$ref":
+                self._references.add(value)
             if name == "pattern" and isinstance(value, str):
                 self._patterns[value] = BoundedRegex(value, param)
             try:
@@ -101,10 +104,23 @@ class BoundedSchema:
             except RecursionError:
                 raise BadRequest("The schema is too deep.", param=param) from None
 
+    def _look_up(self, schema: Mapping[str, Any], param: str | None) -> None:
+        """Refuse a reference to what is not there."""
+        from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
+
+        resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        for reference in sorted(self._references):
+            try:
+                resolver.lookup(reference)
+            except Unresolvable:
+                raise BadRequest(f"The schema refers to what is not there: {reference[:100]!r}.", param=param) from None
+
     def _counted(self, check: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
         def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
             self._steps += 1
-            if self._steps > MOST_STEPS:
+            if self._steps > (MOST_STEPS if self._explosions < MOST_EXPLOSIONS else LATER_STEPS):
                 self._explosions += 1
                 raise TooComplex
             yield from check(validator, value, instance, schema) or ()

@@ -94,11 +94,11 @@ class Running:
     url: str
     key: str
     key_made: bool
-    flower_url: str | None
-    """None if it was started without Redis, or without Flower."""
     flower_password: str
     models: tuple[str, ...]
     say: Callable[[str], None]
+    flower_url: str | None = None
+    """None if it was started without Redis, or without Flower."""
     children: list[Child] = field(default_factory=list)
 
     @property
@@ -168,7 +168,6 @@ def _describe(
         url=f"http://{f'[{host}]' if ':' in host else host}:{wish.port}",
         key=key,
         key_made=made,
-        flower_url=f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}" if wish.flower_runs else None,
         flower_password=layouts.flower_password(layout),
         models=tuple(one.model for one in wish.each),
         say=say,
@@ -268,7 +267,9 @@ def _start_workers(running: Running, wish: StackOptions, sources: Sequence[str],
         _child("io", _python("penstock_worker", "io"), logs, settings, grace_seconds=20),
         last,
     )
-    if running.flower_url:
+    if wish.flower_runs:
+        # Only now: a port that was free when everything began may be another's by the time that Flower opens it.
+        running.flower_url = f"http://127.0.0.1:{wish.flower_port or ports.preferred_port(5555)}"
         _start(running, _flower(running, running.flower_url, settings))
 
 

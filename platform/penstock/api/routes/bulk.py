@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StringConstraints
 
-from penstock.api.auth import Acting, Tenant, access_of, allowed_models
+from penstock.api.auth import Acting, Tenant, access_of
 from penstock.api.http import body
 from penstock.api.http.body import Asked, Text
 from penstock.api.http.errors import DOCUMENTED
@@ -118,7 +118,8 @@ async def _retry(request: Request, here: Platform, tenant: str, kind: str, repea
     access_of(request).check_budget()
     raw = await body.read(request, _MAX_JSON_BYTES)
     ids, more = await _ids(here, tenant, kind, body.check(BulkRetry, body.decode(raw)), bulk.MOST_RETRIED)
-    again = RetryRequest(allowed_models=allowed_models(request))
+    maker = access_of(request)
+    again = RetryRequest(allowed_models=maker.models, api_key=maker.key)
 
     def do(tx: Transaction, id: str) -> BulkOutcome:
         """The same key makes one retry of each, also where the first call was cut half-way."""

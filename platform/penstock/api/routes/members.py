@@ -19,7 +19,7 @@ class MemberProgressShape(BaseModel):
     """What one member was asked, and what came of it."""
 
     ensemble: str = Field(description="With its version: `support@v2`.")
-    member: str
+    member: str = Field(description="Its label, as the trace has it: `tiny#2`, `judge`.")
     model: str = Field(description="With its version, where it has any.")
     asked: int = Field(description="Lines that go to it, as far as that is known.")
     answered: int

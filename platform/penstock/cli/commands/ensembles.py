@@ -122,12 +122,12 @@ def _definition(file: Path) -> bytes:
     from penstock.cli.yaml_once import DoubledKey, load
 
     try:
-        return json.dumps(load(file.read_bytes())).encode()
+        return json.dumps(load(file.read_bytes()), allow_nan=False).encode()
     except DoubledKey as error:
         raise Problem(f"{file}, line {error.line}: the key {error.key!r} is there twice.") from None
     except OSError as error:
         raise Problem(f"{file} can't be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         at = f", line {where.line + 1}" if where else ""
         raise Problem(f"{file} is no YAML or JSON{at}: {getattr(error, 'problem', None) or error}.") from None

@@ -12,6 +12,7 @@ from penstock.console import words
 
 Shape = dict[str, Any]
 ENDED: Final = ("completed", "failed", "expired", "cancelled")
+_RETRY_TOKEN_SECONDS: Final = 10
 _ENDS: Final = tuple(f"{state}_at" for state in ENDED)
 _UNKNOWN: Final = {
     "not_measured": "no worker has measured the speed of its model yet",
@@ -87,6 +88,14 @@ def ended_at(batch: Shape) -> int | None:
 def has_ended(batch: Shape) -> bool:
     """Whether nothing of it changes any more."""
     return batch["status"] in ENDED
+
+
+def retry_token(batch: Shape) -> str:
+    """What makes a retry once of a form that is sent twice: the same for all who see the page, for some seconds.
+
+    By the retries that there are alone it would come again once one of them was deleted.
+    """
+    return f"{batch['id']}-{len(batch['children'] or ())}-{int(time.time()) // _RETRY_TOKEN_SECONDS}"
 
 
 def why_unknown(batch: Shape) -> str | None:

@@ -62,7 +62,7 @@ def ticked_value(custom_id: str) -> str:
 def _custom_id(value: str) -> str:
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, str):
         raise BadRequest("That is no line of this page.", param="line")

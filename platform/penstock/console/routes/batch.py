@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from penstock.console import pages
+from penstock.console import forms, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.batches import batch_live
 from penstock.console.batches.nouns import Named, Noun
@@ -74,8 +74,7 @@ async def change(request: Request, visitor: LoggedIn, noun: Named, id: str, form
 @router.post("/jobs/{id}/retry")
 async def retry(request: Request, visitor: LoggedIn, noun: Named, id: str, form: Sent) -> Response:
     """Ask its failed lines again, once for a page that was shown."""
-    headers = {"idempotency-key": f"console-{form['once']}"} if form["once"].isalnum() else None
-    made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", None, headers)
+    made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", None, forms.once_headers(form["once"]))
     return pages.redirect(request, f"{noun.path}/{made['id']}?done=retried")
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from penstock.console import pages, words
+from penstock.console import forms, pages, words
 from penstock.console.api_client import ApiProblem
 from penstock.console.batches import answers, batch_words, line_forms
 from penstock.console.batches.line_forms import NO_CHANGES, LineChanges
@@ -26,6 +26,8 @@ router = APIRouter(prefix=BASE, route_class=FormRoute)
 _PAGE: Final = 40
 _SIDE_BYTES: Final = 60_000
 """Of a page, for a request or a response."""
+_MOST_DIGITS: Final = 9
+"""Of a line's number."""
 _OTHER: Final = "other"
 """The group of all codes that are in none of the others: the API has no filter for it."""
 _NO_LINES: Final[dict[str, Any]] = {"data": [], "has_more": False, "next_after": None}
@@ -66,13 +68,12 @@ async def retry(request: Request, visitor: LoggedIn, noun: Named, id: str, form:
     changes = line_forms.changes_of(form)
     try:
         body = {"lines": line_forms.asked_lines(form), **changes.asked()}
-        once = {"idempotency-key": form["once"]} if form["once"] else {}
-        made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", body, headers=once)
+        made = await visitor.api.post(f"/v1{noun.path}/{id}/retry", body, headers=forms.once_headers(form["once"]))
     except (BadRequest, ApiProblem) as error:
         tried = {"problem": error.message, "status": error.status, "changes": changes, "ticked": _ticked(form)}
         if form["page"] == "lines":
             return await _lines(request, visitor, noun, id, form["of"], form["after"] or None, **tried)
-        if form["page"].isdecimal():
+        if form["page"].isdecimal() and len(form["page"]) <= _MOST_DIGITS:
             return await _line(request, visitor, noun, id, int(form["page"]), **tried)
         return await _groups(request, visitor, noun, id, **tried)
     return pages.redirect(request, f"{noun.path}/{made['id']}?done=retried")
@@ -108,7 +109,7 @@ async def _lines(
 
 async def _line(request: Request, visitor: Visitor, noun: Noun, id: str, number: int, **tried: Any) -> Response:
     shown = await _frame(visitor, noun, id)
-    if not 0 < number < 1_000_000_000:
+    if not 0 < number < 10**_MOST_DIGITS:
         raise HTTPException(404)
     query: dict[str, Any] = {"after": number - 1, "limit": 1, "include": "request,response"}
     found = (await visitor.api.get(f"/v1{noun.path}/{id}/lines", query))["data"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.console import pages
+from penstock.console import forms, pages
 from penstock.console.api_client import ApiProblem
 from penstock.console.batches import new_batch_form
 from penstock.console.batches.estimate_words import LaneOutlook
@@ -67,7 +67,7 @@ async def create(request: Request, visitor: LoggedIn, file: str, sent: Sent) -> 
     if sent["act"] != "create":
         return await _form(request, visitor, found, form)
     try:
-        made = await visitor.api.post("/v1/batches", form.create(file), {"idempotency-key": form.token})
+        made = await visitor.api.post("/v1/batches", form.create(file), forms.once_headers(form.token))
     except (ApiProblem, BadRequest) as problem:
         return await _form(request, visitor, found, form, problem)
     return pages.redirect(request, f"/batches/{made['id']}")

@@ -12,6 +12,7 @@ class MemberProgress:
     ensemble: str
     """With its version: `support@v2`."""
     member: str
+    """Its label: `tiny#2`, `judge`."""
     model: str
     """With its version, where it has any."""
     asked: int

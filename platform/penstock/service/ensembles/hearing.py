@@ -15,7 +15,9 @@ from penstock.scoring.bounded_schema import BoundedSchema, TooComplex
 from penstock.service.ensembles import classifying
 
 FAILED: Final = Heard(answered=False)
-_NUMBER: Final = re.compile(r"(?<![\d.])\d{1,4}(?![\d]|\.\d)")
+_NUMBER: Final = re.compile(r"(?<![\d.])\d+(?!\d|\.\d)")
+_MOST_DIGITS: Final = 4
+"""Longer ones are nobody's number."""
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -93,7 +95,7 @@ class Hearing:
 def _number(text: str) -> int | None:
     """The number that a judge names: the last one in its text, since some think aloud before."""
     found = _NUMBER.findall(text)
-    return int(found[-1]) if found else None
+    return int(found[-1]) if found and len(found[-1]) <= _MOST_DIGITS else None
 
 
 def _pointed(text: str, pointer: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.domain.api_errors import Conflict, NotFound
 from penstock.domain.idempotency import Once
@@ -37,7 +37,7 @@ class RetryRequest:
     """None: none of its own."""
     allowed_models: frozenset[str] | None = None
     """What its maker's key may ask, whatever the parent's could."""
-    api_key: str | None = None
+    api_key: str | None = field(kw_only=True)
     """The id of its maker's key, for whom it counts; None: nobody's."""
 
 
