@@ -26,7 +26,8 @@ log = structlog.get_logger()
 
 
 def say_goodbye(db: Database, holder: Holder, settings: DispatchSettings) -> None:
-    """A worker of any kind is gone; tried once."""
+    """A worker of any kind is gone; tried once, and not at all where the database was away a moment ago."""
+    db.hurry()
     try:
         db.run(work.mark, holder, "gone", settings)
     except Unavailable as error:  # it will be seen as gone by its silence

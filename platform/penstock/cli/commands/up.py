@@ -74,9 +74,9 @@ def _greet(running: Running) -> None:
         key = f"in {layout.key_file}"
     who = ", ".join(running.models)
     turns = "" if len(running.models) == 1 else " (they take turns: `penstock pools show local`)"
+    say(f"console: {running.url}/console  (log in with the API key)")
     say(f"ready: {running.url}/v1 answers for the model{'s' * (len(running.models) > 1)} {who}{turns}")
     say(f"  API key   {key}")
-    say(f"  console   {running.url}/console  (log in with the API key)")
     say(f"  API docs  {running.url}/docs")
     if running.flower_url:
         say(f"  Flower    {running.flower_url}  (user penstock, password in {layout.flower_password_file})")

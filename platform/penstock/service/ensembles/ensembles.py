@@ -45,7 +45,7 @@ def add(tx: Transaction, definition: Mapping[str, Any]) -> Ensemble:
     (`name_taken`) for a model's name.
     """
     wanted = read(definition)
-    check_name(wanted.name)
+    check_name(wanted.name, "An ensemble's", "name")
     if is_too_deep(definition):
         raise BadRequest(f"An ensemble is nested at most {MOST_LEVELS} levels deep.")
     if len(json.dumps(definition).encode()) > MOST_BYTES:
