@@ -87,7 +87,7 @@ def test_a_call_goes_over_it_too_and_one_that_is_turned_away_hears_when_to_come_
 def test_what_it_lacks_is_in_the_api(far: Platform) -> None:
     model = far.http.get(f"/models/{FAR}").json()
     assert model["engines"] == ["remote"]
-    assert model["lacks"] == ["cache_salt", "metrics", "priority", "request_ids", "tokenizer"]
+    assert model["lacks"] == ["cache_salt", "lists", "metrics", "priority", "request_ids", "tokenizer"]
 
 
 def test_a_worker_whose_engine_will_never_do_ends_with_one_line_that_says_why(platform: Platform) -> None:
