@@ -14,6 +14,7 @@ from service.test_retry import again, file, validated
 from service.test_usage import used
 from store.world import World
 
+from penstock.domain.accounts.usage_report import UsageGroup
 from penstock.domain.api_errors import Conflict, LeaseLost
 from penstock.domain.work.batch import BatchState
 from penstock.domain.work.retry import Retry
@@ -192,15 +193,15 @@ def test_skipped_lines_are_no_open_work_and_no_usage_and_are_swept_and_deleted_a
     assert world.one("select sum(lines) from slices where state in ('queued', 'ready', 'running')") == 3
     desk.answer(batch)
     desk.assemble(batch)
-    before = used(world, by_model=True)
+    before = used(world, by={UsageGroup.MODEL})
     assert [(one.model, one.requests) for one in before] == [("tiny", 3)]
     broom.once(desk)
     assert world.rows("select 1 from segments") == []
-    assert used(world, by_model=True) == before
+    assert used(world, by={UsageGroup.MODEL}) == before
     world.db.run(delete.delete, "acme", "batch", batch)
     broom.once(desk)
     assert len(broom.blobs(settings)) == 2, "the input is its tenant's, with its index"
-    assert used(world, by_model=True) == before
+    assert used(world, by={UsageGroup.MODEL}) == before
 
 
 @pytest.mark.parametrize(("close", "code"), [("cancel", "batch_cancelled"), ("expire", "batch_expired")])

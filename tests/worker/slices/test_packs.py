@@ -133,7 +133,7 @@ def test_equal_lines_are_one_input_and_end_with_it(supervisor: Supervisor, count
     _, records = fed(supervisor, lines(["twin", "other", "twin", "bad [[status 400]]", "bad [[status 400]]"]))
     noted = [entry.split("\t")[2] for entry in journal.read_text().splitlines()]
     assert noted.count("other") <= 3  # in the pack, in its half, and alone
-    assert [record.reused for record in records] == [False, False, True, False, True]
+    assert [bool(record.reused) for record in records] == [False, False, True, False, True]
     assert [record.failed for record in records] == [False, False, False, True, True]
     assert records[2].usage.cached_tokens == records[0].usage.input_tokens
 
