@@ -39,7 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Look for the engine's arguments with which a model is fastest on this machine, and say how to start it so.",
     ),
     "settings": ("settings", "Show every setting and its present value."),
-    "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model."),
+    "usage": ("usage", "Show tokens, GPU-seconds and cost by day (UTC) and model, kind of work, lane or API key."),
     "audit": (
         "audit",
         "List who did what to keys, tenants, webhooks, batches and files, newest first (needs the database).",
