@@ -58,7 +58,7 @@ faults: install ## Let a nemesis strike under load, then check the history (SECO
 		tests/store/test_two_connections.py tests/store/test_any_order.py tests/service/test_faulty_store.py
 
 faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, a frozen S3, 50 rolling restarts, everything without Redis
-	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults tests/api/test_batch_events.py tests/e2e/test_run.py tests/console/test_failed_lines.py
+	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults tests/api/test_batch_events.py tests/e2e tests/console
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
 

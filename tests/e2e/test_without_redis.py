@@ -32,6 +32,7 @@ def test_a_batch_and_a_job_complete_with_redis_never_started(house: House) -> No
     assert "alone" in said(job["results"][0])
 
 
+@pytest.mark.slow
 def test_workers_end_at_sigterm_with_redis_away(house: House) -> None:
     for name in ("io-1", "gpu-1"):
         house.terminate(name)

@@ -55,6 +55,7 @@ async def warm(house: House) -> None:
 PROBES = {"job": asks_job(), "look": asks_page("/v1/batches"), "call": asks_call("mine")}
 
 
+@pytest.mark.slow
 def test_jobs_64_at_once(house: House) -> None:
     found = beside(house, asks_job("me first"), 64, PROBES, abuser="jobs")
     assert (found.victim.keys(), found.abuser.keys()) == ({200}, {200})

@@ -151,6 +151,7 @@ def test_a_keeper_that_is_killed_between_two_steps_leaves_the_rest_to_the_next(h
     assert blobs_of(house, tenant) == []
 
 
+@pytest.mark.slow
 def test_a_keeper_that_is_killed_as_it_deletes_blobs_leaves_none(house: House) -> None:
     words = running(house, "blobs")
     house.kill("keeper-1")

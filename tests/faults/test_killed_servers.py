@@ -96,6 +96,7 @@ def test_a_batch_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeat
     assert not load.asked_again(journal)
 
 
+@pytest.mark.slow
 def test_an_sdk_whose_create_kills_its_api_repeats_it_by_itself_and_gets_that_batch(house: House) -> None:
     arm(house, "api-1", "hint.committed=kill")
     file = house.client.sdk.files.create(file=("in.jsonl", jsonl(requests("unheard by an sdk", 10))), purpose="batch")
@@ -110,6 +111,7 @@ def test_an_sdk_whose_create_kills_its_api_repeats_it_by_itself_and_gets_that_ba
     Load("unheard by an sdk", 10, made.id).has_each_answer_once(house)
 
 
+@pytest.mark.slow
 def test_a_job_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeated_create_brings_its_answer(
     house: House,
 ) -> None:
@@ -132,6 +134,7 @@ def test_a_job_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeated
     assert house.ask("select count(*) from batches where kind = 'job'") == 1
 
 
+@pytest.mark.slow
 def test_slices_are_run_though_the_io_worker_died_before_it_said_their_hints(house: House, journal: Path) -> None:
     arm(house, "io-1", "hint.committed=kill")
     load = Load.submit(house, "planned", 90)

@@ -71,6 +71,7 @@ def test_two_poison_lines_in_two_slices_end_each_by_itself(house: House) -> None
     check(house, "two", 500, {120: "[[die]]", 330: "[[die]]"})
 
 
+@pytest.mark.slow
 def test_a_line_that_hangs_the_engine_is_as_bad_as_one_that_kills_it(house: House) -> None:
     check(house, "hang", 60, {17: "[[hang]]"})
 
@@ -91,6 +92,7 @@ def test_a_job_of_one_poison_line_ends_too(house: House) -> None:
     assert engine_starts(house) - starts <= 4
 
 
+@pytest.mark.slow
 def test_a_line_that_takes_worker_and_engine_down_together_is_found_and_ends(house: House) -> None:
     """What the kernel's OOM killer does: nobody is left to say what was in flight."""
     lines = [chat(f"line-{n}", f"question {n}" + " [[sleep 600000]]" * (n == 3)) for n in range(20)]

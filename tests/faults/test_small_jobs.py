@@ -91,6 +91,7 @@ def test_a_worker_that_is_told_to_end_gives_its_jobs_back_without_a_penalty(hous
     assert house.ask("select max(crashes) from slices where batch = any(%s)", ids) == 0
 
 
+@pytest.mark.slow
 def test_a_poison_job_among_others_costs_only_itself(house: House) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "poison [[die]]"}]}
     house.kill("gpu-1")
