@@ -53,7 +53,7 @@ BEST = {
     # There is no fourth answer.
     "judge": {
         "model": "two",
-        "params": DRAWN | {"seed": 3, "max_tokens": 4, "structured_outputs": {"choice": ["1", "2", "3", "4"]}},
+        "params": DRAWN | {"max_tokens": 4, "structured_outputs": {"choice": ["1", "2", "3", "4"]}},
     },
 }
 MIX = {
