@@ -7,7 +7,6 @@ the texts have nothing in common, since each token is read by the next.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,11 +232,7 @@ def test_embeddings_on_the_real_vllm_are_the_same_in_a_batch_and_in_a_call(embed
         {"custom_id": f"line-{n}", "method": "POST", "url": url, "body": {"model": "tiny-embed", "input": text}}
         for n, text in enumerate(texts)
     ]
-    file = embedding.sdk.files.create(
-        file=("e.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines).encode()), purpose="batch"
-    )
-    made = embedding.sdk.batches.create(input_file_id=file.id, endpoint=url, completion_window="24h")
-    batch = embedding.ended(made.id, 120)
+    batch = embedding.ended(embedding.submit(lines, endpoint=url).id, 120)
     vectors = [line["response"]["body"]["data"][0]["embedding"] for line in embedding.file(batch.output_file_id)]
     called = embedding.sdk.embeddings.create(model="tiny-embed", input=texts, encoding_format="float")
     for vector, one in zip(vectors, called.data, strict=True):
@@ -258,11 +253,7 @@ def test_packed_embeddings_on_the_real_vllm_are_told_and_counted_as_alone_and_on
         {"custom_id": f"{n}", "method": "POST", "url": url, "body": {"model": "tiny-embed", "input": text}}
         for n, text in enumerate(texts)
     ]
-    file = embedding.sdk.files.create(
-        file=("p.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines).encode()), purpose="batch"
-    )
-    made = embedding.sdk.batches.create(input_file_id=file.id, endpoint=url, completion_window="24h")
-    batch = embedding.ended(made.id, 120)
+    batch = embedding.ended(embedding.submit(lines, endpoint=url).id, 120)
     output, errors = embedding.file(batch.output_file_id), embedding.file(batch.error_file_id)
     assert [line["custom_id"] for line in output] == [f"{n}" for n in range(90) if n != 40]
     assert [(line["custom_id"], line["response"]["status_code"]) for line in errors] == [("40", 400)]

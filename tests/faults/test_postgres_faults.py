@@ -251,13 +251,17 @@ def test_every_process_ends_in_time_while_postgres_hangs(site: Site) -> None:
         with suppress(httpx.HTTPError):
             httpx.get(f"{house.url}/v1/jobs", headers={"authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False)
 
+    def waits() -> int:
+        return (house.logs / "keeper-1.log").read_text().count("_waits")
+
     asks()  # that the key was used is still to be written
+    before = waits()
     for network in (site.api, site.gpu, site.others):
         network.hang()
     callers = [threading.Thread(target=asks) for _ in range(8)]
     for caller in callers:
         caller.start()
-    time.sleep(2)  # what looks at the database by itself does so meanwhile
+    house.until(lambda: waits() > before, "the keeper waits for the database")
     names = list(house.residents)
     took: dict[str, float] = {}
 

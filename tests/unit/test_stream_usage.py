@@ -8,6 +8,7 @@ from typing import Any
 from penstock.formats import stream_request
 from penstock.formats.answers.stream_start import writes_text
 from penstock.formats.answers.stream_usage import body_of_usage, with_sum
+from penstock.formats.output import usage_of
 
 BEFORE = {"prompt_tokens": 10, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 1}}
 OWN = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1}}
@@ -73,3 +74,8 @@ def test_a_bodys_stream_is_taken_out_and_said_anew() -> None:
     again = stream_request.with_stream(bare, "/v1/completions")
     assert again == b'{"model":"m","messages":[1e999],"stream":true,"stream_options":{"include_usage":true}}'
     assert stream_request.with_stream(b"{}", "/v1/responses") == b'{"stream":true}'
+
+
+def test_half_a_surrogate_pair_in_an_answer_costs_no_token_its_count() -> None:
+    answer = rb'{"choices":[{"text":"\ud83d"}],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}}'
+    assert usage_of(answer).total_tokens == 8

@@ -159,14 +159,25 @@ def usage_of(answer: bytes, *, reused: bool = False) -> Usage:
     for line in reversed(answer.split(b"\ndata: ")):
         if b'"usage"' not in line:
             continue
-        try:
-            event = _read_event(mended(line.removeprefix(b"data: ").partition(b"\nevent: ")[0]))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = _event_of(line.removeprefix(b"data: ").partition(b"\nevent: ")[0])
+        if event is None:
             continue
         found = event if event.usage is not None else event.response
         if found is not None and found.usage is not None:
             return _without_work(_usage(found), ReuseSource.SHARED) if reused else _usage(found)
     return Usage()
+
+
+def _event_of(written: bytes) -> _Event | None:
+    """It is mended only where it can't be read: answers are long, and few have half a pair in them."""
+    try:
+        return _read_event(written)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _read_event(mended(written))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _without_work(usage: Usage, source: ReuseSource) -> Usage:

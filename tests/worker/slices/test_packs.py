@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from worker.engines import echo_launch, wait_ready
+from worker.engines import wait_ready
 from worker.slices.test_line_feed import claim, collected
 
 from penstock.domain.work.lane import Lane
@@ -31,20 +31,6 @@ from penstock_worker.slices.reuse import each, grouped
 
 EMBEDDINGS = "/v1/embeddings"
 SLOTS = 128
-
-
-@pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("packs") / "journal"
-
-
-@pytest.fixture(scope="module")
-def supervisor(short_dir: Path, journal: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "packs"
-    launch = echo_launch(folder, f"--journal={journal}")
-    with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        wait_ready(supervisor, 30)
-        yield supervisor
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from worker.engines import echo_launch, wait_ready
 from worker.slices.test_line_feed import claim, collected
 
 from penstock.domain.reuse import CacheMode, Reuse, ReuseSource
@@ -34,20 +33,6 @@ from penstock_worker.slices.line_request import Outcome, OutcomeKind
 from penstock_worker.slices.reuse import Group, grouped, keep, reuse
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("reuse") / "journal"
-
-
-@pytest.fixture(scope="module")
-def supervisor(short_dir: Path, journal: Path) -> Iterator[Supervisor]:
-    folder = short_dir / "reuse"
-    launch = echo_launch(folder, f"--journal={journal}")
-    with Supervisor(launch, runtime_dir=folder, log_path=folder / "engine.log") as supervisor:
-        wait_ready(supervisor, 30)
-        yield supervisor
 
 
 def chat(text: str, **more: Any) -> bytes:

@@ -115,10 +115,10 @@ async def _act(request: Request, here: Platform, tenant: str, kind: str, what: B
 
 
 async def _retry(request: Request, here: Platform, tenant: str, kind: str, repeats: CreateHeaders) -> BulkShape:
-    access_of(request).check_budget()
+    maker = access_of(request)
+    maker.check_budget()
     raw = await body.read(request, _MAX_JSON_BYTES)
     ids, more = await _ids(here, tenant, kind, body.check(BulkRetry, body.decode(raw)), bulk.MOST_RETRIED)
-    maker = access_of(request)
     again = RetryRequest(allowed_models=maker.models, api_key=maker.key)
 
     def do(tx: Transaction, id: str) -> BulkOutcome:
