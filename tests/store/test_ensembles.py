@@ -62,7 +62,7 @@ def test_the_same_name_again_is_its_next_version_and_the_same_definition_is_not(
         (definition("small", "big@v7"), "members[1].model", "The model 'big' has no version v7."),
         (definition("small", "big@none"), "members[1].model", "has no alias 'none'"),
         (definition("other"), "members[0].model", "'other' is an ensemble: its members are models."),
-        (definition("small", name=" x"), "model", "no space at its ends"),
+        (definition("small", name=" x"), "name", "no space at its ends"),
         (definition("small", "big", rules=[{"when": {"regex": "("}, "use": "big"}]), "rules[0].when.regex", "is none"),
         (definition("small", members=[{"model": "small", "params": {"stop": "x" * 70_000}}]), None, "65536 bytes"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from store.pool_world import A, B, C, awake, begin, host, make, read
+from store.pool_world import A, B, C, awake, begin, host, make, put_away, read
 from store.world import World
 
 from penstock.domain.api_errors import BadRequest, Conflict, NotFound
@@ -143,6 +143,22 @@ def test_a_cancelled_switch_is_not_tried_again_until_an_operator_wants_it_again(
     assert read(world, on).pinned == frozenset()
     world.db.run(want, "a", B)
     assert read(world, on).pinned == {B}
+
+
+def test_who_came_after_all_since_its_switch_was_cancelled_takes_its_turns(world: World) -> None:
+    make(world)
+    on = host(world)
+    world.batch(10, model=B)
+    begin(world, on)
+    world.db.run(decisions.cancel, "a")
+    assert B not in read(world, on).waiting
+    world.db.run(pools.wake, "a", B)
+    world.db.run(decisions.end, begin(world, on), "done", 1.0)
+    put_away(world, on, B, awake(world, on, B))
+    assert B in read(world, on).waiting
+    begin(world, on)
+    world.db.run(decisions.cancel, "a")
+    assert B not in read(world, on).waiting, "another one was cancelled"
 
 
 def test_all_of_a_dedicated_pool_are_awake_on_each_of_its_hosts(world: World) -> None:

@@ -32,6 +32,18 @@ def test_a_lease_that_nobody_names_is_given_back_at_the_second_beat(world: World
     assert world.states(batch) == ["queued"]
 
 
+def test_a_lease_whose_claim_may_be_under_way_is_not_given_back(world: World) -> None:
+    batch, holder = world.batch(), world.worker()
+    world.claimed(holder)
+    beat = Beat(world.db, holder, world.settings)
+    beat.once()
+    with beat.claims:  # a claim whose commit was not heard of is asked for again
+        beat.once()
+        assert world.states(batch) == ["running"]
+    beat.once()
+    assert world.states(batch) == ["queued"]
+
+
 def test_a_claim_that_is_answered_during_a_beat_is_not_given_back_by_it(world: World) -> None:
     batch, holder = world.batch(), world.worker()
     claim = world.claimed(holder)

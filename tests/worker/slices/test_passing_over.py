@@ -17,6 +17,7 @@ from penstock.settings import Settings
 from penstock_worker.runtime.beat import Beat
 from penstock_worker.slices.run_context import RunContext
 from penstock_worker.slices.slice_consumer import SliceConsumer
+from penstock_worker.slices.slice_run import SliceRun
 from penstock_worker.slices.slice_slots import SliceSlot
 
 
@@ -48,11 +49,12 @@ def drain(world: World, said: list[Hint]) -> SliceConsumer:
 def claim(drain: SliceConsumer, lane: Lane) -> Claim | None:
     """What a hint for this lane gets."""
     assert drain.slice_slots.take(lane)
-    found = drain._claim(lane, SliceSlot(drain.slice_slots, lane))
-    if found is None:
+    found = drain._claim(lane, SliceSlot(drain.slice_slots, lane), SliceRun(drain._context))
+    if not found:
         drain.slice_slots.give(lane)
         drain.say_owed()
-    return found and found[0][0]
+        return None
+    return found[0]
 
 
 def end(world: World, drain: SliceConsumer, one: Claim) -> None:

@@ -214,7 +214,9 @@ def test_a_disk_that_is_full_when_the_process_ends_is_no_fault_of_the_slice(
     context = RunContext(world.db, blobs, engine, worker.beat, world.settings)
     [claim] = world.db.run(work.claim, worker.holder, list(LANES), uuid.uuid4(), world.settings)
     threading.Timer(1.0, worker.beat.drain).start()
-    told = SliceRun(context, lambda: None).run([claim], now())
+    with SliceRun(context) as run:
+        run.hold([claim], now())
+        told = run.run(lambda: None)
     assert told == "left behind: The blob store is full."
     assert world.one("select unreadable from slices where batch = :b", b=batch) == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import ExitStack
 
 import structlog
 
@@ -44,16 +45,17 @@ class BatchTasks(LeaseTasks):
 
     def _run(self, kind: str, batch: str) -> str:
         began, asked_at, nonce = time.monotonic(), now(), uuid.uuid4()
-        with self._beat.claims:
-            if self._beat.drained:
-                return f"{batch} · the worker is drained"
-            taken = self._insist(
-                lambda: self._db.run(work.claim_batch, self._holder, batch, kind, nonce, self._settings)
-            )
-        if taken is None:
-            return f"{batch} · nothing to {kind}"
-        found, lease = taken
-        with self._beat.holding(lease.lease, asked_at):
+        with ExitStack() as hold:
+            with self._beat.claims:
+                if self._beat.drained:
+                    return f"{batch} · the worker is drained"
+                taken = self._insist(
+                    lambda: self._db.run(work.claim_batch, self._holder, batch, kind, nonce, self._settings)
+                )
+                if taken is None:
+                    return f"{batch} · nothing to {kind}"
+                found, lease = taken
+                hold.enter_context(self._beat.holding(lease.lease, asked_at))
             try:
                 told = self._do(kind, found, lease)
             except LeaseLost:

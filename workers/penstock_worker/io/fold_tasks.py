@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import ExitStack
 
 import structlog
 
@@ -48,13 +49,14 @@ class FoldTasks(LeaseTasks):
     def _next(self, batch: str) -> FoldOutcome | None:
         """Do one fold; None if there is none, or this worker takes no more."""
         asked_at, nonce = now(), uuid.uuid4()
-        with self._beat.claims:
-            if not self._beat.takes_work:
-                return None
-            taken = self._insist(lambda: self._db.run(folds.claim, self._holder, batch, nonce, self._settings))
-        if taken is None:
-            return None
-        with self._beat.holding(taken.claim.lease, asked_at):
+        with ExitStack() as hold:
+            with self._beat.claims:
+                if not self._beat.takes_work:
+                    return None
+                taken = self._insist(lambda: self._db.run(folds.claim, self._holder, batch, nonce, self._settings))
+                if taken is None:
+                    return None
+                hold.enter_context(self._beat.holding(taken.claim.lease, asked_at))
             return self._do(taken)
 
     def _do(self, taken: FoldClaim) -> FoldOutcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -70,7 +70,8 @@ class Beat:
         self.restarting = False
         """The engine is about to end: nothing new is taken, and what is held is given back."""
         self.claims = threading.Lock()
-        """Held from the look whether work may be taken until it is claimed: an order knows of all claims before it."""
+        """Held from the look whether work may be taken until what was claimed is held: an order knows of all claims
+        before it, and a beat takes none for forgotten that is on its way."""
         self.on_orders: Callable[[WorkerOrders], None] = lambda orders: None
         """Told with each beat what stands; must be quick."""
 
@@ -166,7 +167,14 @@ class Beat:
             named[lease].closing = finish_as
             named[lease].news.set()
         self.on_orders(heard.orders)
-        for lease in heard.forgotten:
+        if heard.forgotten and self.claims.acquire(blocking=False):  # else it may be of the claim that is under way
+            try:
+                self._release(heard.forgotten)
+            finally:
+                self.claims.release()
+
+    def _release(self, forgotten: Iterable[int]) -> None:
+        for lease in forgotten:
             with self._lock:
                 if lease in self._grips:  # its claim was answered late, while this beat was under way
                     continue

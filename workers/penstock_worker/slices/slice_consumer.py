@@ -82,19 +82,19 @@ class SliceConsumer:
 
     def _fill(self, slot: SliceSlot, lane: Lane) -> str | None:
         """Claim for a slot that was taken for a lane, and run what was claimed; None if nothing is ready."""
-        claimed = self._claim(lane, slot)
-        if claimed is None:
-            return None
-        claims, asked_at = claimed
-        if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
-            self.slice_slots.owe(lane)
-            self.say_owed()
 
         def rest() -> None:
             if slot.rest():
                 self.say_owed()
 
-        return self._run(claims, asked_at, rest)
+        with SliceRun(self._context) as run:
+            claims = self._claim(lane, slot, run)
+            if not claims:
+                return None
+            if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
+                self.slice_slots.owe(lane)
+                self.say_owed()
+            return self._run(claims, run, rest)
 
     def _is_full(self, claims: Sequence[Claim]) -> bool:
         """Small slices that fill most of a claim: there may be more."""
@@ -107,12 +107,12 @@ class SliceConsumer:
         if self._holder and self._holder.model and (due := self.slice_slots.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
-    def _claim(self, lane: Lane, slot: SliceSlot) -> tuple[list[Claim], float] | None:
-        """Claims, and when first asked for; one after the other, so that no account gets more than its slots."""
+    def _claim(self, lane: Lane, slot: SliceSlot, run: SliceRun) -> list[Claim]:
+        """Claims, held by this run; one after the other, so that no account gets more than its slots."""
         with self._context.beat.claims:
             holder = self._holder
             if holder is None or not self._context.beat.takes_work:  # meanwhile
-                return None
+                return []
             nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
             context, lanes = self._context, LANES[: lane.rank + 1]
             most = context.settings.small_job_lines
@@ -120,18 +120,17 @@ class SliceConsumer:
                 lambda: context.db.run(work.claim, holder, lanes, nonce, context.settings, full, most)
             )
             if claims:
+                run.hold(claims, asked_at)
                 slot.turn(claims[0].lane, *_accounts(claims))
-                return claims, asked_at
-            if full:
+            elif full:
                 self.slice_slots.pass_over(lane, full)
-            return None
+            return claims
 
-    def _run(self, claims: Sequence[Claim], asked_at: float, on_fed: Callable[[], object]) -> str:
-        """Hold claims to their ends; one sentence for Flower and the log."""
+    def _run(self, claims: Sequence[Claim], run: SliceRun, on_fed: Callable[[], object]) -> str:
+        """Bring claims to their ends; one sentence for Flower and the log."""
         began = time.monotonic()
         failpoint("slice.claimed")
-        run = SliceRun(self._context, on_fed)
-        how = run.run(claims, asked_at)
+        how = run.run(on_fed)
         seconds, tally, first = time.monotonic() - began, run.tally, claims[0]
         ended = {"answered": tally.answered, "failed": tally.failed, "seconds": round(seconds, 3)}
         if len(claims) == 1:

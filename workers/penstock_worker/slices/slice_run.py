@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
@@ -45,42 +45,52 @@ began, at least 0.2 s and at most `flush_seconds`. The last one doesn't wait."""
 
 
 class SliceRun:
-    """Claimed slices, from their lines to their ends in this worker. `run` is called once."""
+    """Claimed slices, from their lines to their ends in this worker. In `with`: `hold` is called once, then `run`."""
 
-    def __init__(self, context: RunContext, on_fed: Callable[[], object]) -> None:
+    def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._on_fed = on_fed
-        """Called now and then while only the last answers are waited for."""
+        self._on_fed: Callable[[], object] = lambda: None
+        self._holds = ExitStack()
         self._news = threading.Event()
         self._held: list[HeldSlice] = []
         self._ends: list[str] = []
         self._began = time.monotonic()
         self.tally = Tally()
 
-    def run(self, claims: Sequence[Claim], asked_at: float) -> str:
-        """Hold claims that were first asked for at `asked_at` (by `beat.now`) to their ends.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holds.close()
+
+    def hold(self, claims: Sequence[Claim], asked_at: float) -> None:
+        """Name claims that were first asked for at `asked_at` (by `beat.now`) in every beat from now on."""
+        for claim in claims:
+            hold = self._holds.enter_context(ExitStack())
+            grip = hold.enter_context(self._context.beat.holding(claim.lease, asked_at, self._news))
+            self._held.append(HeldSlice(claim, grip, hold))
+
+    def run(self, on_fed: Callable[[], object]) -> str:
+        """Bring what is held to its end; `on_fed` is called now and then while only the last answers are waited for.
 
         Says how they ended that were not settled whole.
         """
-        with ExitStack() as holds:
-            for claim in claims:
-                hold = holds.enter_context(ExitStack())
-                grip = hold.enter_context(self._context.beat.holding(claim.lease, asked_at, self._news))
-                self._held.append(HeldSlice(claim, grip, hold))
-            try:
-                self._run_held()
-            except (Unavailable, NoSpace) as error:  # the process ends meanwhile: the leases will be reaped
-                self._ends.append(f"left behind: {error.message}")
-            except Exception as error:  # a bug of ours: each that is left is tried alone
-                with suppress(Unavailable, NoSpace):
-                    for one in list(self._held):
-                        self._break(one, error)
-            finally:
-                for one in self._held:
-                    one.cut_off()
-        if len(claims) == 1:
-            return "; ".join(self._ends)
-        return ", ".join(f"{times} {how}" for how, times in Counter(self._ends).items())
+        self._on_fed, self._began = on_fed, time.monotonic()
+        many = len(self._held) > 1
+        try:
+            self._run_held()
+        except (Unavailable, NoSpace) as error:  # the process ends meanwhile: the leases will be reaped
+            self._ends.append(f"left behind: {error.message}")
+        except Exception as error:  # a bug of ours: each that is left is tried alone
+            with suppress(Unavailable, NoSpace):
+                for one in list(self._held):
+                    self._break(one, error)
+        finally:
+            for one in self._held:
+                one.cut_off()
+        if many:
+            return ", ".join(f"{times} {how}" for how, times in Counter(self._ends).items())
+        return "; ".join(self._ends)
 
     def _run_held(self) -> None:
         try:

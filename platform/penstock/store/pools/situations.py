@@ -40,9 +40,13 @@ _VERSIONS = text(f"""
                          and {_LIVE_HOST})) as taken,
         exists (select from pool_residents x join workers h on h.id = x.host
                 where x.queue = v.queue and h.pool <> p.name and x.state = 'waking' and {_LIVE_HOST}) as coming,
+        -- Whoever was switched to again since, because an operator wanted it, takes its turns as before.
         exists (select from pool_decisions d
                 where d.pool = p.name and d.state = 'cancelled' and d.comes = v.queue
-                  and d.ended_at > clock_timestamp() - :cancelled) as cancelled,
+                  and d.ended_at > clock_timestamp() - :cancelled
+                  and not exists (select from pool_decisions later
+                                  where later.pool = d.pool and later.comes = d.comes and later.id > d.id))
+            as cancelled,
         (select extract(epoch from clock_timestamp() - min(w.since))::float8 from pool_wants w
          where w.queue = v.queue and w.seen_at > clock_timestamp() - :wanted) as oldest_call,
         coalesce(
@@ -132,7 +136,7 @@ class VersionFacts:
     coming: bool
     """It is about to be awake on a live host of another pool."""
     cancelled: bool
-    """An operator cancelled a switch to it a little while ago."""
+    """An operator cancelled the last switch to it a little while ago."""
     oldest_call: float | None
     switch_seconds: float | None
 
