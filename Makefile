@@ -9,7 +9,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint lock docs fuzz-api node-sdk vendor pictures release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines bench-viewers
+.PHONY: help install up demo check test-fast test test-engines tune-proof faults faults-slow lint compiled lock docs fuzz-api node-sdk vendor pictures release clean bench-batch bench-control bench-planning bench-run bench-redis bench-sync bench-lanes bench-idle bench-order bench-switching switching bench-deadlines bench-estimate bench-webhooks bench-tenants bench-limits bench-canary bench-map bench-evals bench-ensembles bench-gpu bench-lines bench-viewers
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
@@ -35,7 +35,8 @@ check: install lint ## Before each commit, under a minute: style, imports, types
 test-fast: install lint ## While you work, under five minutes: all that needs no worker process
 	@$(PYTEST) -q tests/unit tests/architecture tests/store tests/service tests/api tests/cli
 
-test: install lint node-sdk ## Check everything, with the real vLLM
+test: install ## Check everything, with the real vLLM
+	@$(MAKE) --no-print-directory -j 2 lint node-sdk compiled
 	@echo "[test] pytest, with real servers and the real vLLM: this takes some minutes"
 	@$(PYTEST)
 
@@ -71,6 +72,9 @@ pictures: install ## Take README's pictures of the console anew (needs chromium)
 
 vendor: ## Fetch the console's vendored scripts anew, as its vendor.toml lists them (needs npm)
 	@$(PYTHON) requirements/vendor.py
+
+compiled:  # once, beside the look at types: else each tester compiles each test
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
 
 node-sdk: ## Install OpenAI's SDK for Node, if npm is there, for tests/e2e/test_openai_node.py
 	@cd tests/e2e/node && npm install --no-audit --no-fund --ignore-scripts --silent \

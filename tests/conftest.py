@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import itertools
 import os
 import shutil
@@ -28,6 +29,16 @@ _numbers = itertools.count(1)
 # How long an example took, or was drawn, says nothing on a machine that may stall at any moment.
 hypothesis.settings.register_profile("penstock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("penstock")
+
+
+# What collecting makes stays to the end: the collector of garbage need not go through it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """The collector of garbage begins here."""
+    gc.freeze()
+    gc.enable()
 
 
 _LONGEST_FIRST = ("e2e", "faults", "worker", "stack", "bench", "cli", "service", "store", "api")

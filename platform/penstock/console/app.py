@@ -55,7 +55,7 @@ def create_console(context: Callable[[], ConsoleContext]) -> FastAPI:
         results, tail, result_exports, files, webhooks, deliveries, usage, limits, tenants, tenant_keys, recovery,
         overview, workers, models, pools, lanes, audit,
     ):  # fmt: skip
-        app.include_router(room.router)
+        app.router.routes += room.router.routes  # as they stand: include_router would make each of them anew
     for kind, shown in (
         (NotLoggedIn, _to_login), (ApiProblem, _problem), (PenstockError, _problem),
         (RequestValidationError, _bad_request), (HTTPException, _http),

@@ -5,29 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.responses import JSONResponse
-from vllm.entrypoints.openai.chat_completion.protocol import (
-    ChatCompletionRequest,
-    ChatCompletionResponse,
-    ChatCompletionResponseChoice,
-    ChatMessage,
-)
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
-from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse, UsageInfo
 
 from penstock_worker.engine import headers
 from penstock_worker.engine.vllm import direct_handler
 from penstock_worker.engine.vllm.direct_handler import DirectHandler
 
+if TYPE_CHECKING:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
+    from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 LINE = [(headers.LINE.encode(), b"1"), (b"x-request-id", b"abc")]
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "grüße"}], "temperature": 0}
-USAGE = UsageInfo(prompt_tokens=3, completion_tokens=2, total_tokens=5)
 Ask = Callable[[Any, Any], Awaitable[Any]]
+
+
+@cache
+def vllm() -> SimpleNamespace:
+    """vLLM's own shapes; here, so that only whoever runs these tests waits for its import, and no other tester."""
+    from vllm.entrypoints.openai.chat_completion import protocol as chat
+    from vllm.entrypoints.openai.completion import protocol as completion
+    from vllm.entrypoints.serve.engine import protocol as engine
+
+    return SimpleNamespace(**(vars(completion) | vars(engine) | vars(chat)))
 
 
 class ScriptedServer:
@@ -88,9 +95,13 @@ def sent(**more: Any) -> bytes:
 
 async def chats(asked: ChatCompletionRequest, raw: Any) -> ChatCompletionResponse:
     assert raw.headers["x-request-id"] == "abc"
-    message = ChatMessage(role="assistant", content=f"{asked.messages[0]['content']} \u2028 zurück")
-    choice = ChatCompletionResponseChoice(index=0, message=message, finish_reason="stop")
-    return ChatCompletionResponse(model=asked.model, choices=[choice], usage=USAGE)
+    message = vllm().ChatMessage(role="assistant", content=f"{asked.messages[0]['content']} \u2028 zurück")
+    choice = vllm().ChatCompletionResponseChoice(index=0, message=message, finish_reason="stop")
+    return vllm().ChatCompletionResponse(model=asked.model, choices=[choice], usage=usage())  # type: ignore[no-any-return]
+
+
+def usage() -> Any:
+    return vllm().UsageInfo(prompt_tokens=3, completion_tokens=2, total_tokens=5)
 
 
 async def is_not_asked(asked: Any, raw: Any) -> Any:
@@ -114,14 +125,14 @@ def test_a_line_is_answered_by_the_handler_as_the_server_would_say_it() -> None:
     read = json.loads(body)
     assert (status, server.usual) == (200, [])
     assert read["choices"][0]["message"]["content"] == "grüße \u2028 zurück"
-    answer = ChatCompletionResponse.model_validate(read)
+    answer = vllm().ChatCompletionResponse.model_validate(read)
     assert json.loads(JSONResponse(answer.model_dump()).body) == read
     assert (b"content-length", b"%d" % len(body)) in client.told[0]["headers"]
 
 
 def test_completions_have_the_shortcut_too_where_the_model_has_them() -> None:
     async def completes(asked: CompletionRequest, raw: Any) -> CompletionResponse:
-        return CompletionResponse(model=asked.model or "", choices=[], usage=USAGE)
+        return vllm().CompletionResponse(model=asked.model or "", choices=[], usage=usage())  # type: ignore[no-any-return]
 
     body = json.dumps({"model": "tiny", "prompt": "once"}).encode()
     server, client = ScriptedServer(is_not_asked, completes), Client(body)
@@ -134,7 +145,8 @@ def test_completions_have_the_shortcut_too_where_the_model_has_them() -> None:
 
 def test_a_refusal_keeps_its_status() -> None:
     async def refuses(asked: Any, raw: Any) -> ErrorResponse:
-        return ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400))
+        error = vllm().ErrorInfo(message="too long", type="BadRequestError", code=400)
+        return vllm().ErrorResponse(error=error)  # type: ignore[no-any-return]
 
     client = Client(sent())
     ask(ScriptedServer(refuses), client)

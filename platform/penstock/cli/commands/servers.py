@@ -11,6 +11,7 @@ import typer
 
 from penstock.cli import engine_option
 from penstock.stack.problem import Problem
+from penstock.uncollected import uncollected
 
 _GRACE_SECONDS = 10
 
@@ -44,12 +45,13 @@ def api(
     port: Annotated[int, typer.Option(help="The port to listen on.", min=0, max=65_535)] = 8000,
 ) -> None:
     """Serve the HTTP API in this process."""
-    import uvicorn
+    with uncollected():
+        import uvicorn
 
-    from penstock import failpoint, logs, settings
-    from penstock.api.http import connection
-    from penstock.app import create_app
-    from penstock.store import revision
+        from penstock import failpoint, logs, settings
+        from penstock.api.http import connection
+        from penstock.app import create_app
+        from penstock.store import revision
 
     loaded = settings.load()
     revision.require(loaded.database_url)
@@ -72,8 +74,9 @@ def api(
 
 def keeper() -> None:
     """Run the keeper: dispatch, reap, expire, finish. Several may run."""
-    from penstock import keeper as keeping
-    from penstock import logs, settings
+    with uncollected():
+        from penstock import keeper as keeping
+        from penstock import logs, settings
 
     logs.configure(settings.load().log_level)
     keeping.main()
