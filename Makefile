@@ -58,8 +58,8 @@ faults: install ## Let a nemesis strike under load, then check the history (SECO
 		PENSTOCK_FAILURES=all $(BIN)/python -m pytest -q --timeout 3600 tests/store/test_interleavings.py \
 		tests/store/test_two_connections.py tests/store/test_any_order.py tests/service/test_faulty_store.py
 
-faults-slow: install ## The fault tests that take minutes: deaths of the real vLLM, a frozen S3, 50 rolling restarts, everything without Redis
-	@$(BIN)/python -m pytest -m slow --timeout 1800 tests/faults tests/api/test_batch_events.py tests/e2e tests/console
+faults-slow: install ## What `make test` leaves out of all rooms: further kinds of faults, deaths of the real vLLM, 50 rolling restarts, everything without Redis
+	@$(BIN)/python -m pytest -m "slow and not engines" -n 2 --dist loadfile --timeout 1800
 	@ROLLING_RESTARTS=50 $(BIN)/python -m pytest --timeout 1800 tests/faults/test_stopped_workers.py -k in_turn
 	@PENSTOCK_TEST_WITHOUT_REDIS=1 $(BIN)/python -m pytest tests/e2e/test_echo.py
 

@@ -173,6 +173,7 @@ def test_rows_of_another_commit_or_driver_are_said_to_be(tmp_path: Path) -> None
     assert [line for line in lines if line.startswith("(b)")] == []
 
 
+@pytest.mark.slow
 def test_a_part_that_goes_on_beyond_its_time_is_cut_and_nothing_of_it_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

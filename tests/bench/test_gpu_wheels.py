@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_an_environment_has_the_vllm_of_the_folder_and_penstock_and_sees_the_named_interpreters_packages(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

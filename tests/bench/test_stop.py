@@ -63,6 +63,7 @@ def test_an_engine_and_what_it_started_end_with_the_benchmark(tmp_path: Path, en
         assert seen.left() == []
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_stopped_ends_its_platform_and_keeps_what_it_found(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     with started(

@@ -259,6 +259,7 @@ def test_a_batch_outlives_the_death_of_its_worker_whose_engine_goes_with_it(plat
     assert not {(p.pid, p.started_ticks) for p in platform.engine()} & {(p.pid, p.started_ticks) for p in engine}
 
 
+@pytest.mark.slow
 def test_a_batch_outlives_the_death_of_its_engine_alone(platform: Platform) -> None:
     id = midway(platform)
     worker, engine = platform.child("gpu"), platform.engine()

@@ -85,6 +85,7 @@ def test_calls_400_at_once_open_no_breaker_and_have_turns_as_all_requests_have(h
     assert found.worst() <= 4 * TURNS, found.between
 
 
+@pytest.mark.slow
 def test_calls_400_at_once_wait_at_the_gate_behind_each_other(house: House) -> None:
     """An engine that is full: its clock is the places that become free."""
     found = beside(house, asks_call("me first [[sleep 100]]"), 400, {"call": PROBES["call"]}, abuser="calls")
@@ -92,6 +93,7 @@ def test_calls_400_at_once_wait_at_the_gate_behind_each_other(house: House) -> N
     assert found.worst() <= 4 * SLOTS, "at the gate the tenant with the fewest in flight is next"
 
 
+@pytest.mark.slow
 def test_calls_that_take_minutes_leave_slots_for_those_of_others(house: House) -> None:
     found = beside(
         house,

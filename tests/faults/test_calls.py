@@ -206,6 +206,7 @@ def test_a_worker_killed_under_20_streams_costs_those_that_had_begun_a_clean_err
             site.house.start(name)
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_alone_is_made_good_too(site: Site) -> None:
     waiting = [Stream(site.house.url, f"kept {n} [[sleep 5000]] [[tokens 3]]") for n in range(6)]
     until(lambda: len(site.asked("kept")) == 6, "all are in engines")
@@ -259,6 +260,7 @@ def test_calls_go_on_without_redis(site: Site) -> None:
         site.valkey.cont()
 
 
+@pytest.mark.slow
 def test_calls_go_on_while_postgres_is_away_for_ten_seconds(site: Site) -> None:
     url = site.house.url
     assert ask(url, "before").status_code == 200
@@ -325,6 +327,7 @@ def in_flight(site: Site, count: int) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_client_that_waits_on_a_quiet_stream_is_not_given_up_and_one_that_reads_nothing_is(site: Site) -> None:
     quiet = Stream(site.house.url, "quiet [[sleep 9000]] [[tokens 3]]")
     body = {"model": MODEL, "messages": [{"role": "user", "content": "long [[tokens 4000000]]"}]}

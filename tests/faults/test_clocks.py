@@ -112,6 +112,7 @@ def test_the_deadline_by_the_databases_clock_is_obeyed_at_once(house: House) -> 
     assert house.client.ended(id, 25).status == "expired"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpu-1", *further("gpu-2")])
 def test_the_work_of_a_dead_worker_runs_again_in_time_whatever_the_clocks_say(house: House, name: str) -> None:
     asked = [f"{name} {n} [[sleep 2000]]" for n in range(1_000)]

@@ -134,6 +134,7 @@ def refused(house: House, key: str) -> bool:
     return answer.status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, *further(1, 3, 5, 7)])
 def test_a_keeper_that_is_killed_between_two_steps_leaves_the_rest_to_the_next(house: House, steps: int) -> None:
     tenant = f"killed-{steps}"

@@ -172,6 +172,7 @@ LARGE: dict[str, tuple[Callable[[], Iterator[bytes]], Refused]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_large_file_is_refused_with_its_reason(house: House, subtests: pytest.Subtests) -> None:
     for name, (body, wanted) in LARGE.items():
         with subtests.test(file=name):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import pytest
 from e2e.live import chat, said, until
 from faults.house import House
 
 from penstock_worker.engine.process.guard import look_up
 
 
+@pytest.mark.slow
 def test_processes_end_and_come_back_by_name_and_none_is_left(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_batch_is_assembled_though_the_gpu_worker_died_before_it_said_so(house
     assert not load.asked_again(journal)
 
 
+@pytest.mark.slow
 def test_an_io_worker_that_dies_with_a_plan_written_leaves_it_to_the_sweep_and_one_plan_counts(
     house: House, journal: Path
 ) -> None:
@@ -211,6 +212,7 @@ def test_an_io_worker_that_dies_with_the_files_written_costs_nothing_and_the_nex
     assert house.ask("select count(*) from files where filename like %s", f"{load.id}%") == 2
 
 
+@pytest.mark.slow
 def test_an_io_worker_that_dies_between_a_file_and_its_index_leaves_no_index_that_is_wrong(house: House) -> None:
     arm(house, "io-1", "index.writing=kill@2")
     lines = requests("indexed", 30)
@@ -229,6 +231,7 @@ def test_an_io_worker_that_dies_between_a_file_and_its_index_leaves_no_index_tha
     assert [(one["status_code"], one["count"], one["first_line"]) for one in groups["data"]] == [(400, 3, 1)]
 
 
+@pytest.mark.slow
 def test_io_workers_that_die_while_a_retry_is_derived_and_while_it_is_merged_leave_one_whole_result(
     house: House,
 ) -> None:
@@ -270,6 +273,7 @@ def test_a_keeper_that_dies_while_it_reaps_has_freed_nothing_and_the_next_one_fr
     assert reaped == [(1,)] * held
 
 
+@pytest.mark.slow
 def test_io_workers_that_die_while_a_fold_is_recorded_and_while_it_asks_further_cost_no_question(
     house: House, journal: Path
 ) -> None:

@@ -31,6 +31,7 @@ def test_processes_together_let_through_the_limit_and_no_more_than_the_stated_bo
     assert PER_MINUTE <= found.let_through <= found.bound(PER_MINUTE)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_takes_at_most_one_grant_with_it_and_leaves_at_most_one_debt(house: House) -> None:
     key, grant = house.key_of("other"), PER_MINUTE // GRANTS
     house.run(limits.change, "other", {"requests_per_minute": PER_MINUTE})

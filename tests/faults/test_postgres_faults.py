@@ -213,6 +213,7 @@ def test_workers_whose_commits_are_not_heard_of_repeat_them_without_a_trace(site
     assert (crashes, again) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", [Proxy.cut, *further(Proxy.hang)], ids=["cut", "half-open"])
 def test_a_worker_that_is_cut_off_loses_its_lease_to_one_winner_and_comes_back_by_itself(
     site: Site, breaks: Callable[[Proxy], None]
@@ -244,6 +245,7 @@ def test_a_worker_that_is_cut_off_loses_its_lease_to_one_winner_and_comes_back_b
         house.wait_until_ready()
 
 
+@pytest.mark.slow
 def test_every_process_ends_in_time_while_postgres_hangs(site: Site) -> None:
     house = site.house
 

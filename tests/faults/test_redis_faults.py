@@ -154,6 +154,7 @@ def test_neither_batches_nor_callers_wait_for_a_redis_that_does_not_answer(
     site.hears()
 
 
+@pytest.mark.slow
 def test_every_process_ends_in_time_while_redis_hangs(site: Site) -> None:
     site.run(1)
     site.network.hang()

@@ -15,6 +15,7 @@ BATCHES = 6
 LINES = 200
 
 
+@pytest.mark.slow
 def test_three_of_each_do_everything_once(
     build: Callable[..., House], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

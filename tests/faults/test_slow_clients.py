@@ -87,6 +87,7 @@ def settled_blobs(house: House) -> int:
     return sum(1 for path in house.blobs.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_hundreds_of_slow_clients_cost_little_and_hold_up_nobody(house: House, file: str, connect: Open) -> None:
     with client(house, "api-1") as http:
         small_calls(http, 50)

@@ -76,6 +76,7 @@ def test_a_worker_that_is_killed_with_a_bundle_costs_no_job(house: House, point:
     assert house.ask("select max(crashes) from slices where batch = any(%s)", ids) <= 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_gives_its_jobs_back_without_a_penalty(house: House) -> None:
     house.kill("gpu-1")
     ids = post(house, "term", "[[sleep 700]]")

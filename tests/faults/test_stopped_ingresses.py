@@ -118,6 +118,7 @@ def test_streams_finish_new_calls_are_refused_and_the_process_ends(house: House)
     assert house.ask("select state from workers where id = %s", holder) == "gone"
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_longer_than_the_grace_is_cut_and_the_process_still_ends(house: House) -> None:
     async def end(caller: Caller) -> None:
         async with caller.call(stream("hi [[tokens 10000]]"), token=INGRESS_TOKEN) as response:
@@ -149,6 +150,7 @@ def test_slices_are_given_back_at_once_while_streams_go_on(house: House) -> None
     assert house.ask("select count(*) from leases where closed_at is null") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", ["postgres", "valkey"])
 def test_it_ends_also_while_a_server_hangs(house: House, site: Site, away: str) -> None:
     async def end(caller: Caller) -> None:

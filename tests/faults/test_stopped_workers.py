@@ -168,6 +168,7 @@ def end(house: House, name: str) -> Round:
     return Round(len(rows), max((closed - at for closed, _ in rows), default=0.0), ended_seconds)
 
 
+@pytest.mark.slow
 def test_workers_that_are_restarted_in_turn_under_load_cost_nothing(house: House, journal: Path) -> None:
     loads: list[Load] = []
     rounds: list[Round] = []

@@ -110,6 +110,7 @@ def test_an_io_worker_that_is_killed_during_deliveries_leaves_the_rest_to_the_ne
     world.close()
 
 
+@pytest.mark.slow
 def test_a_postgres_that_is_killed_during_deliveries_loses_and_invents_none(short_dir: Path, tmp_path: Path) -> None:
     folder = short_dir / "hooks"
     folder.mkdir()

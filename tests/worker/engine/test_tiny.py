@@ -47,6 +47,7 @@ def test_a_model_that_is_there_is_not_made_again(made: Path) -> None:
     assert (made / "config.json").stat().st_mtime_ns == born
 
 
+@pytest.mark.slow
 def test_the_gguf_and_the_model_that_embeds_are_the_same_bytes_every_time_too(
     tmp_path: Path, tiny_model: Path, tiny_gguf: Path
 ) -> None:

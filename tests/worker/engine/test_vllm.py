@@ -67,6 +67,7 @@ async def check_ranks_and_salts(socket: Path) -> None:
         assert (load.running, load.waiting, load.preemptions) == (0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.timeout(420)
 def test_vllm_becomes_ready_answers_and_dies_with_its_worker(short_dir: Path, tiny_model: Path) -> None:
