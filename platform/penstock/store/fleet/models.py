@@ -56,7 +56,8 @@ _FACTS = text("""
 _MEASURE = text("""
     -- What settled slices teach about their model's lines: the latest few of each model of which some settled since the
     -- last look. Only answered lines count, since the others cost no tokens; their part of a slice's bytes and of its
-    -- estimate is by number. Two keepers that look at once pass over each other's models.
+    -- estimate is by number. Not what a classifier was asked, of a route's first wave: it is longer than the lines.
+    -- Two keepers that look at once pass over each other's models.
     with due as (
         select m.name from models m
         where (m.measured_at is null or m.measured_at < clock_timestamp() - :every)
@@ -74,6 +75,9 @@ _MEASURE = text("""
             select * from slices
             where model = due.name and state = 'done' and done_at > now() - :within
               and completed > 0 and input_tokens > 0 and picked is null
+              and (fold is null or not exists (
+                  select from ensembles e
+                  where e.id = slices.ensemble and cast(e.definition as json) ->> 'kind' = 'route'))
             order by done_at desc limit :most) s on true
         group by due.name)
     update models m set measured_at = clock_timestamp(),
