@@ -31,6 +31,7 @@ async def count(
 ) -> list[int | None]:
     """The tokens of each prompt; None for what nobody could count within this time."""
     found: list[int | None] = [None] * len(prompts)
+    known: dict[bytes, int | None] = {}
     room = asyncio.Semaphore(_AT_ONCE)
     given_up = False
 
@@ -40,10 +41,13 @@ async def count(
             if given_up:
                 return
             try:
-                counted = [await _ask(calls, f"{id}-{place}-{n}", tenant, raw) for n, raw in enumerate(prompt.asks)]
+                for n, raw in enumerate(prompt.asks):
+                    if raw not in known:  # the texts of labels come again and again
+                        known[raw] = await _ask(calls, f"{id}-{place}-{n}", tenant, raw)
             except (PenstockError, Broken):
                 given_up = True  # no worker, or it has no tokenizer: the others would hear the same
                 return
+        counted = [known[raw] for raw in prompt.asks]
         if None not in counted:
             found[place] = prompt.known + sum(number or 0 for number in counted)
 
