@@ -51,6 +51,7 @@ class InferenceEndpoint:
     """Its request has `cache_salt`: it reads the prefix cache."""
 
 
+EMBEDDINGS: Final = "/v1/embeddings"
 TABLE: Final = (
     InferenceEndpoint(
         "/v1/chat/completions", "Answer a conversation", "OpenAI's chat completions, streamed or not.",
@@ -61,7 +62,7 @@ TABLE: Final = (
         PromptKind.PROMPT, writes=True, token_limits=("max_tokens",),
     ),
     InferenceEndpoint(
-        "/v1/embeddings", "Embed texts", "OpenAI's embeddings, where the model has them.", PromptKind.INPUT,
+        EMBEDDINGS, "Embed texts", "OpenAI's embeddings, where the model has them.", PromptKind.INPUT,
         numbers=NumberKind.VECTORS,
     ),
     InferenceEndpoint(

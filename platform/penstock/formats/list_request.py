@@ -18,7 +18,8 @@ from typing import Any, Final
 import msgspec
 import numpy
 
-EMBEDDINGS: Final = "/v1/embeddings"
+from penstock.domain.inference_endpoints import EMBEDDINGS
+
 _OF_EACH: Final = frozenset(("model", "input", "encoding_format", "dimensions", "user", "use_activation"))
 """A request that says more goes alone: what it means for the tokens of each of many is not known here."""
 _BASE64: Final = msgspec.Raw(b'"base64"')

@@ -13,6 +13,7 @@ import msgspec
 from penstock.domain.ensembles.ensemble import Method
 from penstock.domain.ensembles.mixing import mixed, shares
 from penstock.domain.inference_endpoints import CALLED, NumberKind
+from penstock.formats.answers.vectors import vector
 
 Item = dict[str, Any]
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -42,7 +43,7 @@ def mixed_answer(
     kind = CALLED[endpoint].numbers
     assert kind is not None, "it was asked what has numbers"
     place, name = _PLACES[kind]
-    read = _vector if kind is NumberKind.VECTORS else float
+    read = vector if kind is NumberKind.VECTORS else float
     try:
         fields = [_read_fields(body) for body in bodies]
         items = [{int(item["index"]): item for item in _read_items(one[place])} for one in fields]
@@ -76,18 +77,6 @@ def _vectors(weights: Sequence[int | Fraction], each: Sequence[dict[int, Any]]) 
             raise ValueError("their vectors have no mean with a direction")
         made[index] = mean / length
     return made
-
-
-def _vector(shown: Any) -> Any:
-    """Of floats, or of base64 of little-endian ones of four bytes."""
-    import numpy as np
-
-    if isinstance(shown, str):
-        return np.frombuffer(base64.b64decode(shown, validate=True), dtype="<f4").astype(float)
-    found = np.asarray(shown, dtype=float)
-    if found.ndim != 1:
-        raise TypeError("it is no vector")
-    return found
 
 
 def _as_written(before: Any, number: Any) -> Any:
