@@ -18,6 +18,9 @@ from penstock.settings import Settings
 
 CLASSIFIER = {"model": "three", "labels": ["billing", "code"], "prompt": "{labels}|{request}"}
 RULES = [{"when": {"tools": True}, "use": "one"}, {"when": {"label": "code"}, "use": "two"}]
+BY_VECTORS = {
+    "model": "three", "by": "embeddings", "labels": ["billing", "code"], "examples": {"code": ["a loop", "a test"]},
+}  # fmt: skip
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 
@@ -113,3 +116,65 @@ def test_the_member_that_the_label_chooses_streams(
     assert (b"data: " in said, b"[DONE]" in said) == (True, True)
     assert json.loads(answer.headers["x-penstock-ensemble"])["winner"] == "two"
     assert "stream" not in json.loads(three.asked[0][2])
+
+
+def embeds(one: ScriptedIngress, *vectors: list[float]) -> None:
+    """What a classifier answers from now on that embeds."""
+    data = [{"object": "embedding", "index": place, "embedding": vector} for place, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": 7, "total_tokens": 7}
+    one.whole, one.status = json.dumps({"object": "list", "model": "x", "data": data, "usage": usage}).encode(), 200
+
+
+def test_a_classifier_that_embeds_is_asked_for_vectors_and_the_nearest_decides(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, two, three = members
+    make(db, "route", "one", "two", rules=RULES, default="one", classifier=BY_VECTORS)
+    says(one, "first")
+    says(two, "second")
+    embeds(three, [1, 0], [0, 1], [1, 1], [2, 0])
+    answer = ask(narrow, "my loop", stop=["x"], service_tier="flex", max_tokens=3)
+    assert content(answer) == "second"
+    told = answer.json()
+    assert (told["model"], told["usage"]["total_tokens"]) == ("mine", 14 + 7), "the classifier's tokens, too"
+    found = told["penstock"]["classifier"]
+    assert (found.pop("ms") >= 0, found) == (
+        True, {"model": "classifier", "outcome": "answered", "tokens": 7, "label": "code"},
+    )  # fmt: skip
+    path, _, raw = three.asked[0]
+    asked = json.loads(raw)
+    asked.pop("cache_salt", None)
+    assert path == "/v1/embeddings"
+    assert asked == {"model": "three", "input": ["my loop", "billing", "a loop", "a test"], "encoding_format": "base64"}
+    assert (two.asked[0][0], json.loads(two.asked[0][2])["stop"]) == (CHAT, ["x"])
+    two.usual = "stream"
+    with narrow.stream("POST", CHAT, json={"model": "mine", **chat("hi"), "stream": True}) as streamed:
+        assert b"[DONE]" in streamed.read()
+    assert "stream" not in json.loads(three.asked[-1][2])
+    counted = lambda: {  # noqa: E731
+        name: (one.calls, one.failed_calls) for name, one in db.run(ensembles.view, "mine").counts.items()
+    }
+    until(lambda: counted() == {"one": (0, 0), "two": (2, 0), "classifier": (2, 0)}, lambda: str(counted()))
+
+
+def test_a_model_that_cannot_embed_is_as_a_classifier_that_refuses(
+    narrow: httpx.Client, members: list[ScriptedIngress], db: Database
+) -> None:
+    one, _, three = members
+    make(db, "route", "one", "two", rules=RULES, default="one", classifier=BY_VECTORS)
+    says(one, "first")
+    says(three, "I only write: code")
+    answer = ask(narrow)
+    assert (content(answer), answer.json()["penstock"]["degraded"]) == ("first", True)
+    assert "label" not in answer.json()["penstock"]["classifier"]
+    three.whole, three.status = b'{"detail": "Not Found"}', 404
+    found = ask(narrow).json()["penstock"]
+    assert (found["winner"], found["classifier"]["outcome"], found["classifier"]["code"]) == (
+        "one", "refused", "unsupported_endpoint",
+    )  # fmt: skip
+    make(db, "route", "one", "two", rules=RULES, default="one", classifier=BY_VECTORS, on_error="fail")
+    until(lambda: ask(narrow).status_code == 400, "the new version counts")
+    found = error(ask(narrow), 400)
+    assert (found["code"], "(classifier: unsupported_endpoint)" in found["message"]) == ("ensemble_quorum", True)
+    needs_text = narrow.post("/v1/embeddings", json={"model": "mine", "input": "x"})
+    assert error(needs_text, 400)["code"] == "ensemble_needs_text"

@@ -382,6 +382,12 @@ def test_an_estimate_of_a_route_by_labels_has_the_classifier_and_a_part_of_each_
     went(db, client, "desk", {"tiny": 300, "coder": 100})
     low, expected, high = member_lines(estimated(client, "desk"))["coder"]
     assert (expected, 20 + 4 <= low < 25, 25 < high <= 26) == (25, True, True)
+    near = classifier | {"by": "embeddings", "examples": {"a": ["some text"] * 30}}
+    client.post(ENSEMBLES, json=both | {"name": "near", "rules": ways, "classifier": near})
+    told = {one["model"]: one for one in estimated(client, "near")["models"]}
+    assert told["coder"]["output_tokens"]["high"] == 20 * 8, "vectors have no output tokens"
+    assert told["coder"]["lines"]["expected"] == 30
+    assert told["coder"]["input_tokens"]["expected"] > 20 * 30 * 3, "each request has the texts of all labels"
     wrong = both | {"name": "desk", "rules": ways, "classifier": {"model": "desk", "labels": ["b"]}}
     assert error(client.post(ENSEMBLES, json=wrong), 400)["param"] == "classifier.model"
     wrong["classifier"] = {"model": "nobody", "labels": ["b"]}

@@ -231,6 +231,13 @@ def test_one_with_a_classifier_is_shown_and_tried_without_asking_it(penstock: Pe
     [german, other, _] = json.loads(does("try", "desk", "in.jsonl", "--json"))["data"]
     assert (german["use"], german["rule"]) == ("small", 1)
     assert (other["use"], other["by_label"]) == (None, {"billing": "small", "code": "coder", "else": "small"})
+    by_vectors = DESK.replace('prompt: "{labels}: {request}"', "by: embeddings, examples: {code: [a loop, a test]}")
+    (tmp_path / "near.yaml").write_text(by_vectors)
+    assert does("add", "near.yaml") == "desk is v2, of small, coder, classifier: small"
+    shown = does("show", "desk")
+    assert "by embeddings labels billing, code examples of code a loop | a test reads_chars 1,000" in shown
+    assert 'classifier: small 0 0 0 0 0 {"encoding_format": "base64"}' in shown
+    assert does("try", "desk", "in.jsonl").endswith("the classifier says billing: small; code: coder; else: small")
     (tmp_path / "bad.yaml").write_text(DESK.replace("label: code", "label: cook"))
     refused = penstock("ensembles", "add", "bad.yaml")
     assert (refused.exit_code, "'cook' is no label; there are: billing, code" in refused.stderr) == (1, True)

@@ -11,6 +11,8 @@ import pytest
 from e2e.ensembles import add, worker
 from e2e.live import Platform, chat, said, until
 
+from penstock_worker.engine.echo.answers import vector_of
+
 pytestmark = pytest.mark.timeout(300)
 
 NO = {"script": "[[says no]]"}
@@ -64,13 +66,22 @@ DESK = {
     ],
     "default": "tiny",
 }
+NEAR = DESK | {
+    "name": "near",
+    "classifier": {
+        "model": "deux",
+        "by": "embeddings",
+        "labels": ["easy", "hard", "odd"],
+        "examples": {"hard": ["hard line 3", "hard line 6"], "easy": ["easy line 4"]},
+    },
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ensembles(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A second worker beside the platform's own, and ensembles of their two models."""
     with worker(platform, "deux=x", tmp_path_factory.mktemp("deux") / "worker.log", "--engine", "echo"):
-        for one in (PANEL, SAFE, STEPS, BEST, MIX, DUEL, DESK, FUSE, FUSE | {"name": "mean", "method": "mean"}):
+        for one in (PANEL, SAFE, STEPS, BEST, MIX, DUEL, DESK, NEAR, FUSE, FUSE | {"name": "mean", "method": "mean"}):
             add(platform, one)
         yield
 
@@ -238,6 +249,46 @@ def test_a_classifier_says_of_each_line_that_needs_it_which_member_is_asked(plat
     assert {name: members.count(name) for name in members} == {"classifier": 54, "deux": 18, "tiny": 36}
     shown = platform.http.get("/ensembles/desk").json()
     assert [one["lines"] for one in [*shown["members"], shown["classifier"]]] == [42, 18, 54]
+
+
+def test_a_classifier_that_embeds_says_the_label_of_the_nearest_text(platform: Platform) -> None:
+    texts = {"easy line 4": "easy", "hard line 3": "hard", "hard line 6": "hard", "odd": "odd"}
+    others = [f"line {n}" for n in range(20)]
+    asked = [*texts, "no [[status 422]]", *others, *others[:5]]
+    batch = platform.ended(platform.submit([chat(f"{n}", text, "near") for n, text in enumerate(asked)], trace=True).id)
+    assert batch.request_counts
+    assert (batch.status, batch.request_counts.completed) == ("completed", len(asked) - 1)
+    labels, tokens = {}, 0
+    for answer in platform.file(batch.output_file_id):
+        body = body_of(answer)
+        trace, text = body["penstock"], asked[int(answer["custom_id"])]
+        labels[text] = trace["classifier"]["label"]
+        said_by = "deux" if labels[text] == "hard" else "tiny"
+        assert (trace["winner"], said(answer)) == (said_by, "no" if said_by == "deux" else text)
+        assert body["usage"]["total_tokens"] == trace["classifier"]["tokens"] + trace["members"][0]["tokens"]
+        tokens += body["usage"]["total_tokens"]
+    assert labels == texts | {text: _nearest(text, texts) for text in others}
+    assert len(set(labels.values())) == 3
+    [failed] = platform.file(batch.error_file_id)
+    assert "(tiny: 422 " in failed["error"]["message"], "its classifier refused it, and so did the member of no label"
+    told = platform.http.get(f"/batches/{batch.id}").json()
+    assert told["usage"]["total_tokens"] == tokens, "the batch costs what its members and its classifier did"
+    for line in platform.file(told["trace_file_id"]):
+        if line["member"] == "classifier" and line["custom_id"] != "4":
+            near = body_of(line)["similarities"]
+            assert ("data" in body_of(line), max(near, key=near.__getitem__)) == (
+                False, labels[asked[int(line["custom_id"])]],
+            )  # fmt: skip
+    for text, label in texts.items():
+        called = platform.http.post("/chat/completions", json=chat("", text, "near")["body"]).json()
+        assert called["penstock"]["classifier"]["label"] == label
+
+
+def _nearest(text: str, texts: dict[str, str]) -> str:
+    """Which label the simulated engine's vectors say, which are of length 1."""
+    mine = vector_of(text)
+    near = {one: sum(a * b for a, b in zip(mine, vector_of(one), strict=True)) for one in texts}
+    return texts[max(near, key=near.__getitem__)]
 
 
 def test_vectors_and_ranks_of_each_line_are_made_one(platform: Platform) -> None:

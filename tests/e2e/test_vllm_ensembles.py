@@ -2,7 +2,8 @@
 
 A vote of five is counted again here, of what each member wrote; what a judge named or wrote is read again from its own
 line; a fallback loses its first member on the way; and a cascade escalates just the lines whose own answer, asked
-before without it, is not good enough. Vectors are made one of two embedding models', and again here.
+before without it, is not good enough. Vectors are made one of two embedding models', and again here, and those of a
+classifier are compared again.
 """
 
 from __future__ import annotations
@@ -268,6 +269,38 @@ def test_combined_vectors_are_the_weighted_mean_of_the_members_with_length_one(v
     called = vllm.http.post("/embeddings", json=asked[0]["body"]).json()
     for one, other in zip(vectors(called), vectors(body_of(answers[0])), strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.usefixtures("embedding", "two")
+def test_a_classifier_that_embeds_leads_each_line_where_its_nearest_text_does(vllm: Platform) -> None:
+    texts = {prompt(3): "river", prompt(14): "river", prompt(27): "number", "other": "other"}
+    add(vllm, {
+        "name": "desk", "kind": "route", "members": [{"model": "tiny"}, {"model": "two"}], "default": "tiny",
+        "classifier": {"model": "near", "by": "embeddings", "labels": ["river", "number", "other"],
+                       "examples": {"river": [prompt(3), prompt(14)], "number": [prompt(27)]}},
+        "rules": [{"when": {"label": "number"}, "use": "two"}],
+    })  # fmt: skip
+    said = vllm.http.post("/embeddings", json={"model": "near", "input": [*texts, *map(prompt, range(60))]}).json()
+    each = vectors(said)
+    told = answers(vllm, [chat(f"{n}", prompt(n), "desk", max_tokens=4) for n in range(60)])
+    met = Counter[str]()
+    for body, mine in zip(told, each[4:], strict=True):
+        trace, near = body["penstock"], [sum(a * b for a, b in zip(mine, one, strict=True)) for one in each[:4]]
+        ordered = sorted(zip(near, texts.values(), strict=True), reverse=True)
+        label, winner = trace["classifier"]["label"], trace["winner"]
+        assert winner == ("two" if label == "number" else "tiny")
+        if ordered[0][0] - ordered[1][0] > 1e-4:  # so that no rounding decides
+            assert label == ordered[0][1], ordered
+        met[label] += 1
+    assert len(met) > 1, met
+    called = vllm.http.post("/chat/completions", json=chat("", prompt(27), "desk", max_tokens=4)["body"]).json()
+    assert (called["penstock"]["classifier"]["label"], called["penstock"]["winner"]) == ("number", "two")
+    no_vectors = {"name": "writer", "kind": "route", "members": [{"model": "tiny"}], "default": "tiny",
+                  "classifier": {"model": "two", "by": "embeddings", "labels": ["a"]},
+                  "rules": [{"when": {"label": "a"}, "use": "tiny"}]}  # fmt: skip
+    add(vllm, no_vectors)
+    [body] = answers(vllm, [chat("0", "hello", "writer", max_tokens=4)])
+    assert (body["penstock"]["degraded"], body["penstock"]["classifier"]["outcome"]) == (True, "refused")
 
 
 def vectors(body: dict[str, Any]) -> list[list[float]]:

@@ -20,8 +20,8 @@ from penstock.service.core.ids import blob_key
 from penstock.service.lifecycle import dispatch, folds, work
 from penstock.service.results.folding import Folding
 
-Says = Callable[[int], str | int | None]
-"""What a member says of a line: a text, the status of a refusal, or nothing yet."""
+Says = Callable[[int], str | int | bytes | None]
+"""What a member says of a line: a text, the whole answer, the status of a refusal, or nothing yet."""
 
 
 class FoldDesk:
@@ -57,7 +57,8 @@ class FoldDesk:
         for number in asked:
             said = says(number)
             if said is not None:
-                status, body = (said, refusal(said)) if isinstance(said, int) else (200, answer(said))
+                whole = said if isinstance(said, bytes) else answer(f"{said}")
+                status, body = (said, refusal(said)) if isinstance(said, int) else (200, whole)
                 records.append(output.answered(claim.batch, number, f"q{number}", status, "r", body))
         if records:
             key = blob_key("acme", "segments")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from service.desk import Desk
 from service.fold_desk import FoldDesk
-from store.world import World
+from store.world import CHAT, World
 
+from penstock.domain.fleet.model import ModelFacts
 from penstock.service.admin import models
 from penstock.service.ensembles import ensembles
 from penstock.service.ensembles.routing import TOO_SLOW
-from penstock.service.lifecycle import folds
+from penstock.service.lifecycle import folds, measure, work
+from penstock.store.fleet import models as fleet_models
 
 DESK: dict[str, Any] = {
     "name": "desk",
@@ -110,3 +113,47 @@ def test_a_classifier_without_a_worker_is_passed_over_and_a_member_is_waited_for
     assert folded.says("a", str) == [1, 2]
     folded.fold(batch)
     assert folded.results(batch) == {"q1": ("1", "a"), "q2": ("2", "a")}
+
+
+def test_a_classifier_that_embeds_is_asked_first_and_its_vectors_say_the_label(folded: FoldDesk, world: World) -> None:
+    by_vectors = {"model": "c", "by": "embeddings", "labels": ["billing", "code"], "examples": {"code": ["x", "y"]}}
+    world.db.run(ensembles.add, DESK | {"classifier": by_vectors})
+    batch = folded.batch("desk", 4)
+    claim = folded.claim("c")
+    assert claim
+    assert claim.chosen
+    assert (claim.chosen.endpoint(CHAT), claim.chosen.params) == ("/v1/embeddings", {"encoding_format": "base64"})
+    world.db.run(work.release, claim.lease)
+    answers = (nearness(billing=0.2, code=0.3), nearness(billing=0.3, code=0.2), 404, nearness())
+    assert folded.says("c", lambda n: answers[n - 1]) == [1, 2, 3, 4]
+    assert folded.fold(batch) == 4
+    assert folded.says("b", lambda n: f"b{n}") == [1]
+    assert folded.says("a", lambda n: f"a{n}") == [2, 3, 4]
+    folded.fold(batch)
+    assert folded.results(batch) == {
+        "q1": ("b1", "b"), "q2": ("a2", "a"), "q3": ("a3", "a"), "q4": ("a4", "a"),
+    }  # fmt: skip
+    assert world.find(batch).usage.output_tokens == 4 * 2, "vectors are none"
+
+
+def nearness(**similarities: float) -> bytes:
+    """A classifier's answer as a worker keeps it."""
+    usage = {"prompt_tokens": 300, "total_tokens": 300}
+    return json.dumps({"object": "list", "similarities": similarities, "usage": usage}).encode()
+
+
+def test_what_a_classifier_is_asked_teaches_nothing_of_its_models_lines(folded: FoldDesk, world: World) -> None:
+    world.db.run(ensembles.add, DESK)
+    folded.batch("desk", 3)
+    folded.says("c", lambda _: "billing")
+    assert world.db.run(measure.measure) == 1
+    assert facts(world) == ModelFacts()
+    folded.batch("c", 3)
+    folded.says("c", str)
+    world.sql("update models set measured_at = measured_at - interval '15 s'")
+    assert world.db.run(measure.measure) == 1
+    assert facts(world).output_tokens == 2
+
+
+def facts(world: World) -> ModelFacts:
+    return world.db.run(lambda tx: fleet_models.facts(tx.conn, ["c"]))["c"]

@@ -72,8 +72,13 @@ def rules(one: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 def classifier_terms(found: EnsembleDefinition) -> Iterator[tuple[str, str]]:
     """Of a route: how its classifier is asked."""
     assert found.classifier is not None, "it has one"
+    yield "by", found.classifier.by.value
     yield "labels", ", ".join(found.classifier.labels)
-    yield "prompt", found.classifier.prompt
+    if found.classifier.embeds:
+        for label, texts in found.classifier.examples.items():
+            yield f"examples of {label}", " | ".join(texts)
+    else:
+        yield "prompt", found.classifier.prompt
     yield "reads_chars", f"{found.classifier.reads_chars:,}"
     yield "on_error", "fail" if found.fails_with_member else "skip"
     yield "timeout_seconds", f"{found.timeout_seconds:g}"

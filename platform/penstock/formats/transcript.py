@@ -46,9 +46,10 @@ def _text(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def with_prompt(endpoint: str, body: bytes, prompt: str, model: str, *, bare: bool = False) -> bytes:
-    """A body like this one that asks this prompt of this model, and wants one answer. `endpoint` is one that writes.
+def with_prompt(endpoint: str, body: bytes, prompt: str | list[str], model: str, *, bare: bool = False) -> bytes:
+    """A body like this one that asks this prompt of this model, and wants one answer.
 
+    `endpoint` is one that writes; or one that embeds, `bare`, and then the prompt may be several texts.
     `bare`: of the body it keeps only what the platform reads, and none of what the answer is to be like.
     """
     try:
@@ -59,7 +60,8 @@ def with_prompt(endpoint: str, body: bytes, prompt: str, model: str, *, bare: bo
         name: value for name, value in fields.items() if (name in _OF_THE_CALLER if bare else name not in _OF_A_PROMPT)
     }
     kind = CALLED[endpoint].prompt
+    assert kind is not None, "it has a prompt"
     asked: Any = [{"role": "user", "content": prompt}] if kind is PromptKind.MESSAGES else prompt
-    name = "input" if kind is PromptKind.RESPONSE else "messages" if kind is PromptKind.MESSAGES else "prompt"
+    name = "input" if kind is PromptKind.RESPONSE else kind.value
     written: bytes = _encode({**kept, "model": model, name: asked})
     return written

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.ensembles.classifier import PROMPT, READS_CHARS
 from penstock.domain.ensembles.definition import read
 from penstock.domain.ensembles.ensemble import EnsembleDefinition, MemberCounts, chosen
 from penstock.domain.ensembles.escalation import ALWAYS, Reached, reached
 from penstock.domain.ensembles.languages import LANGUAGES
-from penstock.domain.ensembles.rules import PROMPT, READS_CHARS
 from penstock.domain.ensembles.verdict import EnsembleVerdict, Heard, judge
 from penstock.scoring.language import MOST_CHARACTERS, known, language
 from penstock.service.ensembles import classifying

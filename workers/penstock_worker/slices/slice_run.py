@@ -132,7 +132,10 @@ class SliceRun:
         ]
         if (chosen := claim.chosen) is None:
             return found
-        return [replace(line, body=classifying.asked(chosen, line.url, line.body)) for line in found]
+        return [
+            replace(line, url=chosen.endpoint(line.url), body=classifying.asked(chosen, line.url, line.body))
+            for line in found
+        ]
 
     def _convict(self, one: HeldSlice, guilty: Sequence[lines.Line]) -> None:
         """End the lines that took two engines down alone; counted once their ends are recorded."""

@@ -59,7 +59,8 @@ class EnsembleShape(BaseModel):
         "prompt stands in `definition`, if one was written."
     )
     classifier: MemberShape | None = Field(
-        description="Of a `route`, if a rule reads a label: who says it. Its labels stand in `definition`."
+        description="Of a `route`, if a rule reads a label: who says it. Its labels, and what it is asked, stand in "
+        "`definition`."
     )
     rules: list[EnsembleRule] = Field(
         description="Of a `route`: the first one that holds counts; the last one always does."

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from penstock.domain.api_errors import BadRequest
+from penstock.domain.ensembles.classifier import classifier
 from penstock.domain.ensembles.ensemble import (
     DEFAULT_TIMEOUT_SECONDS,
     Accept,
@@ -34,7 +35,7 @@ from penstock.domain.ensembles.fields import (
     one_of,
     params_of,
 )
-from penstock.domain.ensembles.rules import classifier, used_rules
+from penstock.domain.ensembles.rules import used_rules
 from penstock.domain.money import PICOS
 
 MOST_MEMBERS: Final = 20

@@ -9,6 +9,8 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Final
 
+from penstock.domain.inference_endpoints import EMBEDDINGS
+
 DEFAULT_TIMEOUT_SECONDS: Final = 300
 """As long as a large model takes to start anew."""
 
@@ -129,6 +131,15 @@ class Judge:
     """Of the request, and of all answers together: what is longer is cut."""
 
 
+class ClassifiedBy(StrEnum):
+    """What a classifier is asked."""
+
+    CHAT = "chat"
+    """It writes text, and names a label."""
+    EMBEDDINGS = "embeddings"
+    """It embeds texts: the label is that of the text that is nearest to the request."""
+
+
 @dataclass(frozen=True)
 class Classifier:
     """A model that says what a request is about, for the rules of a route."""
@@ -138,9 +149,22 @@ class Classifier:
     labels: tuple[str, ...]
     """What it may say."""
     prompt: str
-    """With `{request}` and `{labels}` in the places of what it reads."""
+    """With `{request}` and `{labels}` in the places of what it reads; empty of one that embeds."""
     reads_chars: int
     """Of the request: what is longer is cut."""
+    by: ClassifiedBy = ClassifiedBy.CHAT
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of one that embeds: the texts that stand for a label, in the place of its name."""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is asked for vectors."""
+        return self.by is ClassifiedBy.EMBEDDINGS
+
+    @property
+    def texts(self) -> tuple[tuple[str, str], ...]:
+        """Of one that embeds: each label with each text that stands for it, in the labels' order."""
+        return tuple((label, text) for label in self.labels for text in self.examples.get(label, (label,)))
 
 
 @dataclass(frozen=True)
@@ -321,6 +345,10 @@ class ChosenMember:
     """What it says is folded with what others say."""
     classifier: Classifier | None = None
     """It is this one, which is asked for a label."""
+
+    def endpoint(self, asked: str) -> str:
+        """Where it is asked what is to be answered as `asked` says."""
+        return EMBEDDINGS if self.classifier is not None and self.classifier.embeds else asked
 
     @property
     def head(self) -> dict[str, str]:

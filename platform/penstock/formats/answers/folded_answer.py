@@ -16,16 +16,28 @@ _read_usage = msgspec.json.Decoder(_Used).decode
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _read_choices = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _NULL: Final = msgspec.Raw(b"null")
+_RESPONSES: Final = "/v1/responses"
+_NAMES: Final = {
+    "prompt_tokens": "input_tokens",
+    "prompt_tokens_details": "input_tokens_details",
+    "completion_tokens": "output_tokens",
+}
+"""What responses call otherwise than all other answers."""
 
 
-def summed_usage(bodies: Iterable[bytes]) -> dict[str, Any] | None:
-    """The sum of what answers of one endpoint say of their tokens, field by field; None if none says any."""
+def summed_usage(bodies: Iterable[bytes], endpoint: str = "") -> dict[str, Any] | None:
+    """The sum of what answers say of their tokens, field by field; None if none says any.
+
+    The answers are of one endpoint, but for vectors, which are counted by this one's names.
+    """
     total: dict[str, Any] | None = None
     for body in bodies:
         try:
             usage = _read_usage(body).usage
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
+        if usage is not None and endpoint == _RESPONSES:
+            usage = {_NAMES.get(name, name): value for name, value in usage.items()}
         if usage is not None:
             total = usage if total is None else _sum(total, usage)
     return total

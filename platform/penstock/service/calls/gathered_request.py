@@ -48,7 +48,7 @@ class GatheredRequest:
 
     @property
     def endpoint(self) -> str:
-        """What is asked of each member."""
+        """What is asked of each member; a classifier may have one of its own."""
         return self.first.endpoint
 
     @property
@@ -129,4 +129,5 @@ def _member(
     if live:  # nobody asks how sure an answer is that is taken in any case
         chosen = replace(chosen, params=member.params)
     raw = classifying.asked(chosen, given.endpoint, given.raw)
+    given = replace(given, endpoint=chosen.endpoint(given.endpoint))
     return call_request.of_model(given, raw, chosen, registry, settings)

@@ -25,7 +25,7 @@ def fault(definition: EnsembleDefinition, endpoint: str, body: bytes) -> tuple[s
     """The code and message for a request that this ensemble can't answer, whatever its members say; None if it can."""
     kind, name = definition.kind, definition.name
     if definition.classifier is not None and endpoint not in WRITING:
-        return NEEDS_TEXT, f"The classifier of the ensemble {name!r} writes text: it has no {endpoint}."
+        return NEEDS_TEXT, f"The classifier of the ensemble {name!r} reads what a text answers: it has no {endpoint}."
     if kind not in _READS:
         return None
     if definition.method is not None:

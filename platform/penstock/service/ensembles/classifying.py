@@ -1,4 +1,4 @@
-"""Classifying: what a classifier is asked of a request, and what label is in its answer."""
+"""Classifying: what a classifier is asked of a request, and what label is in its answer: a text, or vectors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from typing import Final
 
 from penstock.domain.ensembles.ensemble import ChosenMember, Classifier
+from penstock.formats.answers.answer_text import answer_text
 from penstock.formats.routed_request import as_asked, last_of_user
 from penstock.formats.transcript import with_prompt
+from penstock.service.ensembles import nearest
 
 _PLACES: Final = re.compile(r"\{(request|labels)\}")
 _MOST_READ: Final = 20_000
@@ -16,14 +18,24 @@ _CUT: Final = " […]"
 
 
 def asked(chosen: ChosenMember, endpoint: str, body: bytes) -> bytes:
-    """A request's body as a member is asked it: with its params; a classifier is asked for a label."""
-    if chosen.classifier is not None:
+    """A request's body as a member is asked it: with its params; a classifier is asked for a label.
+
+    `endpoint` is the request's; the body is for `chosen.endpoint(endpoint)`.
+    """
+    if chosen.classifier is not None and chosen.classifier.embeds:
+        body = nearest.question(chosen.classifier, chosen.ensemble, body)
+    elif chosen.classifier is not None:
         body = question(chosen.classifier, chosen.ensemble, endpoint, body)
-    return as_asked(body, endpoint, chosen)
+    return as_asked(body, chosen.endpoint(endpoint), chosen)
+
+
+def heard(classifier: Classifier, answer: bytes) -> str | None:
+    """The label that an answer says; None if it says none."""
+    return nearest.label(classifier, answer) if classifier.embeds else label(classifier, answer_text(answer))
 
 
 def question(classifier: Classifier, name: str, endpoint: str, body: bytes) -> bytes:
-    """The body of what a classifier is asked: its prompt, with the last user message in it, and nothing else."""
+    """What one is asked that writes text: its prompt, with the last user message in it, and nothing else."""
     text = last_of_user(body)
     if len(text) > classifier.reads_chars:
         text = text[: max(1, classifier.reads_chars - len(_CUT))] + _CUT

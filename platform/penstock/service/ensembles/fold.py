@@ -115,7 +115,7 @@ class Fold:
                 name = self._definition.name
                 return Folded(found, error=(MISMATCH, f"Answers of the ensemble {name!r} don't go together: {error}."))
         fields: dict[str, Any] = {"penstock": self.trace(found, answers, said)}
-        usage = summed_usage(bodies.values())
+        usage = summed_usage(bodies.values(), endpoint)
         if usage is not None:
             fields["usage"] = usage
         if self._definition.reads_logprobs and not keeps_logprobs:

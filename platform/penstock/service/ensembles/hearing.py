@@ -41,7 +41,7 @@ class Hearing:
             return FAILED
         if place == len(self._definition.members):
             if (classifier := self._definition.classifier) is not None:
-                return Heard(answered=True, label=classifying.label(classifier, answer_text(body)))
+                return Heard(answered=True, label=classifying.heard(classifier, body))
             return self._judged(answer_text(body) or "")
         if self._definition.kind is EnsembleKind.VOTE:
             return Heard(answered=True, vote=self._vote(answer_text(body)))

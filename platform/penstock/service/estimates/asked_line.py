@@ -24,6 +24,7 @@ class AskedLine:
     custom_id: str
     model: str
     """What it is a part of: its model, or the ensemble's member that is asked it."""
+    endpoint: str
     bytes: int
     body_bytes: int
     most: int | None
@@ -77,16 +78,17 @@ def look(
     found: list[AskedLine] = []
     for member in routed.members:
         body = classifying.asked(member, endpoint, _body(ensemble, member, endpoint, checked.body))
-        asked = lines.check_body(checked, endpoint, body, 0)
+        at = member.endpoint(endpoint)
+        asked = lines.check_body(checked, at, body, 0)
         if isinstance(asked, LineError):
             return asked
         body = with_model(body, member.model)  # whose tokenizer is asked
         judge = ensemble.definition.judge
         if judge is None or member.place < len(ensemble.definition.members):
-            one = _line(endpoint, asked, member.model, body, len(line), kept)
+            one = _line(at, asked, member.model, body, len(line), kept)
             found.append(replace(one, bytes=len(body) + 1, names=True) if member.classifier else one)
             continue
-        one = _line(endpoint, asked, member.model, body, len(body), kept and len(body) <= MOST_KEPT_BYTES)
+        one = _line(at, asked, member.model, body, len(body), kept and len(body) <= MOST_KEPT_BYTES)
         names = ensemble.definition.kind is not EnsembleKind.COMBINE
         found.append(replace(one, reads=tuple(found), reads_chars=judge.reads_chars, names=names))
     return SeenLine(checked.model, tuple(found))
@@ -105,6 +107,7 @@ def _line(endpoint: str, checked: Checked, model: str, body: bytes, line_bytes: 
     return AskedLine(
         custom_id=checked.custom_id,
         model=model,
+        endpoint=endpoint,
         bytes=line_bytes + 1,
         body_bytes=len(body),
         most=checked.max_output_tokens,

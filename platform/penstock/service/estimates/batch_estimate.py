@@ -136,8 +136,9 @@ class _Known:
     def output_basis(self) -> OutputBasis:
         if self.endpoint in COMPUTING:
             return "none"
-        measured = all(self.facts.get(name, _NO_FACTS).output_tokens is not None for name in self.names)
-        return "measured" if measured and self.names else "limits"
+        names = {line.model for line in self.lines if line.endpoint not in COMPUTING}
+        measured = all(self.facts.get(name, _NO_FACTS).output_tokens is not None for name in names)
+        return "measured" if measured and names else "limits"
 
 
 async def estimate(
@@ -317,10 +318,10 @@ def _roughly(tokens: float, basis: InputBasis) -> Spread:
 
 
 def _answered(known: _Known, line: AskedLine) -> Spread:
-    facts, most = known.facts.get(line.model), line.most
-    expected = token_heuristic.answer_tokens(most, known.endpoint, facts, known.settings)
-    if known.endpoint in COMPUTING:
+    if line.endpoint in COMPUTING:
         return NOTHING
+    facts, most = known.facts.get(line.model), line.most
+    expected = token_heuristic.answer_tokens(most, line.endpoint, facts, known.settings)
     measured = facts is not None and facts.output_tokens is not None
     if line.names:
         expected, measured = min(expected, VERDICT_TOKENS), False

@@ -14,6 +14,14 @@ from penstock.api.http.errors import DOCUMENTED
 from penstock.api.platform import Here
 from penstock.api.schemas import ensemble_shapes
 from penstock.api.schemas.ensemble_shapes import DeletedEnsemble, EnsembleList, EnsembleShape
+from penstock.domain.ensembles.classifier import (
+    EMBEDS_CHARS,
+    MOST_CLASS_CHARS,
+    MOST_CLASSES,
+    MOST_TEXT_CHARS,
+    MOST_TEXTS,
+)
+from penstock.domain.ensembles.classifier import READS_CHARS as CLASSIFIER_READS_CHARS
 from penstock.domain.ensembles.definition import (
     LEAST_READS_CHARS,
     MOST_COST,
@@ -25,8 +33,7 @@ from penstock.domain.ensembles.definition import (
     READS_CHARS,
 )
 from penstock.domain.ensembles.ensemble import DEFAULT_TIMEOUT_SECONDS
-from penstock.domain.ensembles.rules import MOST_CLASS_CHARS, MOST_CLASSES, MOST_RULES
-from penstock.domain.ensembles.rules import READS_CHARS as CLASSIFIER_READS_CHARS
+from penstock.domain.ensembles.rules import MOST_RULES
 from penstock.service.ensembles import ensembles
 from penstock.service.ensembles.ensembles import MOST_BYTES
 
@@ -105,20 +112,34 @@ class CreateClassifier(Asked):
     """The model that says what a request is about."""
 
     model: Text = Field(description="A model, `name@alias` or `name@v3`; no ensemble.", min_length=1, max_length=200)
+    by: Literal["chat", "embeddings"] | None = Field(
+        None,
+        description="`chat` (unless it is said): it writes text, and names a label. `embeddings`: it is asked for the "
+        "vectors of the request and of each label's texts, and the nearest one's label is the request's.",
+    )
     labels: list[Annotated[Text, Field(min_length=1, max_length=MOST_CLASS_CHARS)]] = Field(
         description="What it may say; all different.", min_length=1, max_length=MOST_CLASSES
     )
     prompt: Text | None = Field(
         None,
-        description="With `{request}`, and `{labels}` if it likes, in the places of what it reads.",
+        description="With `{request}`, and `{labels}` if it likes, in the places of what it reads. None by "
+        "`embeddings`.",
         max_length=MOST_PROMPT,
     )
+    examples: dict[str, list[Annotated[Text, Field(min_length=1, max_length=MOST_TEXT_CHARS)]]] | None = Field(
+        None,
+        description="By `embeddings`: texts that stand for a label; its own name does where it has none. "
+        f"{MOST_TEXTS} of all labels together.",
+    )
     params: dict[str, Any] = Field(
-        {}, description="Fields of what it is asked; `temperature` 0 and `max_tokens` 1024 unless said."
+        {},
+        description="Fields of what it is asked; `temperature` 0 and `max_tokens` 1024 unless said, by `embeddings` "
+        "`encoding_format` `base64` (or `float`).",
     )
     reads_chars: int | None = Field(
         None,
-        description=f"Of the last user message: what is longer is cut. {CLASSIFIER_READS_CHARS:,} unless it is said.",
+        description=f"Of the last user message: what is longer is cut. {CLASSIFIER_READS_CHARS:,} unless it is said, "
+        f"by `embeddings` {EMBEDS_CHARS:,}.",
         ge=LEAST_READS_CHARS,
         le=MOST_READS_CHARS,
     )
