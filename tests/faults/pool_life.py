@@ -23,7 +23,8 @@ SETTINGS: Final = {
     "poll_seconds": "1",
     "pool_look_seconds": "0.2",
 }
-TERMS: Final = {"awake": 1, "linger_seconds": 0.0, "least_quantum_seconds": 1.0}
+TERMS: Final = {"awake": 1, "linger_seconds": 0.0, "least_quantum_seconds": 1.0, "share_lost": 0.5}
+"""Tests switch all the time: with a tenth of an hour lost, who is idle would stay a quantum."""
 STEPS: Final = ("decided", "leaving", "stopping", "stopped", "waking", "probing", "awake")
 """The failpoints of a switch."""
 

@@ -77,8 +77,10 @@ def test_an_engine_that_aborts_what_is_in_it_is_empty_before_it_is_told_to_sleep
     [("dies", "pool_sleep_failed"), ("keeps", "pool_sleep_failed"), ("hangs", "pool_start_failed")],
     indirect=["house"],
 )
-def test_an_engine_that_sleeps_badly_is_ended_and_started_cold(house: House, journal: Path, counted: str) -> None:
-    there_and_back(house, counted, journal)
+def test_an_engine_that_sleeps_badly_is_ended_and_started_cold(
+    house: House, journal: Path, counted: str, request: pytest.FixtureRequest
+) -> None:
+    there_and_back(house, request.node.callspec.params["house"], journal)
     assert house.ask("select value from counts where name = %s", counted) >= 1
     assert len(engines(house)) == 3
     assert house.ask("select count(*) from pool_versions where unfit_reason is not null") == 0
