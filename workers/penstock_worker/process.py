@@ -36,6 +36,7 @@ from penstock.wire.cache import Cache
 from penstock.wire.hints import Hinter
 from penstock.wire.outbound import Outbound
 from penstock_worker.admission.gate import Gate
+from penstock_worker.admission.refill import Refill
 from penstock_worker.answer_cache import AnswerCache
 from penstock_worker.budget.meter import Meter
 from penstock_worker.budget.pace import Pace
@@ -190,7 +191,8 @@ def gpu(
         cache = Cache(settings.cache_url or settings.redis_url, bounds(settings))
         answer_cache = AnswerCache(stack.enter_context(closing(cache)))
         pace = Pace(settings.engine_gpus or launch.gpus)
-        gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers)
+        refill = Refill() if settings.steady_refill else None
+        gate = Gate(launch.batch_slots, launch.engine_slots, launch.overtakers, refill)
         loader = AdapterLoader(
             launch,
             client,

@@ -19,4 +19,9 @@ class EngineSettings(Concern):
     budget_seconds: float = Field(
         1.0, gt=0, description="The budget of batch lines in the engine is looked at this often."
     )
+    steady_refill: bool = Field(
+        True,
+        description="While waiting calls are present batch lines enter the engine no faster than it computes prompts "
+        "beside them; otherwise as soon as others have left.",
+    )
     kv_high: float = Field(0.9, gt=0, le=1, description="Part of the KV cache above which the batch budget shrinks.")

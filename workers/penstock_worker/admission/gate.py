@@ -12,6 +12,8 @@ needn't look at anyone else, and takes it without suspension.
     batch lines     (the others, flex calls included) while fewer than `budget` of them are in flight and the engine
                     has more slots free than are kept for waiting calls
     the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
+    refill          while calls are present no line enters faster than the engine computes prompts beside them: see
+                    refill.py; a line that finds others waiting for that goes behind them
     overtakers      while the budget is whole, a batch line may pass those that go behind it and enter beyond it: less
                     urgent lanes, and in its own lane tenants who hold more than an equal share; there is a number of
                     slots for that, which calls don't need, and nobody else enters until all are within the budget again
@@ -31,6 +33,7 @@ from enum import IntEnum
 
 from penstock.domain.limits.equal_share import may_take
 from penstock.domain.work.rank import Rank
+from penstock_worker.admission.refill import Refill
 from penstock_worker.admission.wait_queue import Ticket, Waiter, WaitQueue
 
 __all__ = ["Gate", "Ticket", "least_lines"]
@@ -83,7 +86,8 @@ class _Group:
 class Gate:
     """The slots of one engine. `budget` can change at any time: fewer take effect as lines come back."""
 
-    def __init__(self, budget: int, slots: int | None = None, overtakers: int = 0) -> None:
+    def __init__(self, budget: int, slots: int | None = None, overtakers: int = 0, refill: Refill | None = None) -> None:
+        """`refill`: what holds lines back while calls are present; without one nothing does."""
         self._budget = self._most_lines = budget
         self._slots = budget if slots is None else max(slots, budget)
         self._most_with_overtakers = min(budget + overtakers, self._slots)
@@ -95,6 +99,10 @@ class Gate:
         self._waiters = tuple(WaitQueue(group.by_tenant) for group in self._groups)
         self._came = 0
         self._shut = self._lines_held = False
+        self.refill = refill
+        if refill:
+            refill.busy_seconds = lambda: self._lines.busy_seconds
+        self._refilling: asyncio.TimerHandle | None = None
         self._trials = asyncio.Lock()
         self.on_call: Callable[[], None] = lambda: None
         """Told of each waiting call of a realtime rank before it is admitted or waits."""
@@ -171,9 +179,17 @@ class Gate:
         """
         if ticket.rank.is_realtime:
             self.on_call()
+            if self.refill:
+                self.refill.call_is_here()
+        elif self._refilling and self._lines.in_flight:
+            return await self._turn(ticket)
         if entry := self._entry(ticket):
             self._take(ticket)
             return entry is _Entry.AHEAD
+        return await self._turn(ticket)
+
+    async def _turn(self, ticket: Ticket) -> bool:
+        """Wait for a slot."""
         self._came += 1
         turn = Waiter(ticket, self._came, asyncio.get_running_loop().create_future())
         waiters = self._waiters[ticket.rank]
@@ -198,6 +214,8 @@ class Gate:
         else:
             group.by_tenant[tenant] = held - size
         group.leave(size)
+        if self.refill and group is self._lines:
+            self.refill.ended(ticket.tokens)
         self._held[ticket.rank] -= size
         self._moved(group, tenant)
         self._hand_out()
@@ -235,11 +253,27 @@ class Gate:
         lines = self._lines.in_flight + size
         if lines == size:  # alone, it comes in however many it takes
             lines = min(lines, self._budget, self._least_lines) or 1
-        if lines <= self._budget and (with_him <= self._most_lines or lines <= self._least_lines):
-            return _Entry.YES
-        if with_him > self._most_with_overtakers or self._budget < self._most_lines:
-            return _Entry.NO
-        return self._overtakes(ticket, size)
+        entry = _Entry.YES
+        if lines > self._budget or (with_him > self._most_lines and lines > self._least_lines):
+            if with_him > self._most_with_overtakers or self._budget < self._most_lines:
+                return _Entry.NO
+            entry = self._overtakes(ticket, size)
+        return _Entry.NO if entry and self._refills() else entry
+
+    def _refills(self) -> bool:
+        """Whether lines have to wait, since calls are present; the next one is handed its slot in time."""
+        if not self.refill or not self._lines.in_flight:
+            return False
+        if self._calls.in_flight:
+            self.refill.call_is_here()
+        wait_seconds = self.refill.wait_seconds(self._lines.in_flight * 2 < self._budget)
+        if wait_seconds and not self._refilling:
+            self._refilling = asyncio.get_running_loop().call_later(wait_seconds, self._refilled)
+        return wait_seconds > 0
+
+    def _refilled(self) -> None:
+        self._refilling = None
+        self._hand_out()
 
     def _overtakes(self, ticket: Ticket, size: int) -> _Entry:
         """Whether a line needn't wait for those who fill the budget: some of them go behind it."""
@@ -253,6 +287,8 @@ class Gate:
     def _take(self, ticket: Ticket) -> None:
         group, tenant, size = self._groups[ticket.rank], ticket.tenant, self._size(ticket)
         group.enter(size)
+        if self.refill and group is self._lines:
+            self.refill.entered(ticket.tokens)
         group.by_tenant[tenant] = group.by_tenant.get(tenant, 0) + size
         self._held[ticket.rank] += size
         self._moved(group, tenant)

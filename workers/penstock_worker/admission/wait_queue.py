@@ -31,6 +31,8 @@ class Ticket:
     """Of batch lines: a slice's lines all go before the next one's, so that neighbours in the plan stay neighbours."""
     sequences: int = 1
     """How many texts the engine works on at once for it."""
+    tokens: int = 0
+    """What the engine reads of it, by estimate."""
 
 
 @dataclass(slots=True, eq=False)

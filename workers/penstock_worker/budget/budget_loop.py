@@ -7,6 +7,7 @@ budget stands where it stands, is in its metrics.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
@@ -117,6 +118,8 @@ class BudgetLoop(Collector):
             self._pace.seen(gate.lines_busy_seconds, self._engine.tokens)
         calls, self._calls = self._calls, 0
         ttft, gaps = self._latencies.take()
+        if gate.refill and self._engine:
+            gate.refill.seen(self._engine.tokens - self._engine.output_tokens, gaps)
         self._line_budget.promise(self.slo)
         seen = Observation(
             at=self._clock(),
@@ -167,6 +170,13 @@ class BudgetLoop(Collector):
             standing.add_metric([reason], float(reason is self._reason))
         yield standing
         yield CounterMetricFamily("penstock_batch_budget_changes", "Moves of the budget.", value=self._changes)
+        if self._gate.refill:
+            bound = self._gate.refill.tokens_per_second
+            yield _gauge(
+                "refill_tokens_per_second",
+                "Prompt tokens of batch lines that may enter the engine beside waiting calls; 0: nothing is bounded.",
+                bound if math.isfinite(bound) else 0.0,
+            )
         promised = GaugeMetricFamily(
             "penstock_slo_p95_seconds", "95th percentile that waiting calls were promised.", labels=["of"]
         )

@@ -207,7 +207,8 @@ class LineFeed:
 
     async def _slot(self, line: Line, adapters: AdapterResidency | None) -> Admission | None:
         many = sequences.of_body(line.body)
-        ticket = self._ticket if many == 1 else dataclasses.replace(self._ticket, sequences=many)
+        tokens = round(len(line.body) / self._engine.settings.bytes_per_token)
+        ticket = dataclasses.replace(self._ticket, sequences=many, tokens=tokens)
         wanted = self._claim.adapter.id if self._claim.adapter else ""
         while not self._stop.is_set():
             if not self._grip.trusted:
