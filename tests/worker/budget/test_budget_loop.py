@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from worker.engines import echo_engine, echo_launch, wait_ready
@@ -15,6 +16,7 @@ from penstock.domain.engines.profiles import ECHO, VLLM
 from penstock.domain.work.rank import Rank
 from penstock.settings import Settings
 from penstock_worker.admission.gate import Gate, Ticket
+from penstock_worker.admission.refill import Refill
 from penstock_worker.budget.budget_loop import BudgetLoop, engine_load
 from penstock_worker.budget.latency import MOST_SAMPLES, Latencies
 from penstock_worker.budget.line_budget import QUIET_SECONDS, EngineLoad
@@ -28,6 +30,7 @@ class House:
     """A gate full of lines, its budget loop, and a clock."""
 
     def __init__(self, client: EngineClient) -> None:
+        self.client = client
         self.gate = Gate(32, 36)
         self.latencies = Latencies()
         self.now = 1_000.0
@@ -213,3 +216,23 @@ def test_no_number_of_samples_grows_what_is_kept() -> None:
     assert (ttft, len(gaps)) == ((1.0,), MOST_SAMPLES)
     assert 20_000 < sum(gaps) / len(gaps) < 30_000, "a fair sample, not the first or the last"
     assert latencies.take() == ((), ())
+
+
+def test_the_refill_hears_of_the_engines_prompts_and_the_page_says_what_may_enter(engine: Supervisor) -> None:
+    async def test(house: House) -> None:
+        gate = house.gate = Gate(32, 36, refill=Refill())
+        loop = house.budget_loop = BudgetLoop(gate, house.client, house.latencies, Settings(), load=ECHO.load)
+        line = Ticket(Rank.STANDARD, "a", tokens=50)
+        await gate.admit(line)
+        await loop.step()
+        body = {"model": engine.launch.model, "messages": [{"role": "user", "content": "many words " * 50}]}
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(engine.launch.socket))) as client:
+            (await client.post("http://engine/v1/chat/completions", json=body)).raise_for_status()
+        await loop.step()
+        gate.release(line)
+        assert "penstock_refill_tokens_per_second 0.0" in house.page, "nobody calls"
+        await gate.admit(CALL)
+        [told] = [row for row in house.page.splitlines() if row.startswith("penstock_refill_tokens_per_second ")]
+        assert 0 < float(told.split()[1]) < 1e6
+
+    run(engine.launch.socket, test)
