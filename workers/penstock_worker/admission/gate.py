@@ -86,7 +86,9 @@ class _Group:
 class Gate:
     """The slots of one engine. `budget` can change at any time: fewer take effect as lines come back."""
 
-    def __init__(self, budget: int, slots: int | None = None, overtakers: int = 0, refill: Refill | None = None) -> None:
+    def __init__(
+        self, budget: int, slots: int | None = None, overtakers: int = 0, refill: Refill | None = None
+    ) -> None:
         """`refill`: what holds lines back while calls are present; without one nothing does."""
         self._budget = self._most_lines = budget
         self._slots = budget if slots is None else max(slots, budget)

@@ -1,9 +1,9 @@
-"""The refill: how fast batch lines enter the engine beside waiting calls, by the prompts that it has to compute for them.
+"""The refill: how fast batch lines enter the engine beside waiting calls, by the prompts that it has to compute.
 
 Lines of one template run in step: all of them end together, as many new ones enter at once, and a call that comes in
-that moment stands behind their prompts. While calls are present lines enter one after the other instead, no more between
-two tokens of those who run than the engine can compute, and after one turn they end one after the other, too. When
-nobody calls, whole bursts enter at once.
+that moment stands behind their prompts. While calls are present lines enter one after the other instead, no more
+between two tokens of those who run than the engine can compute, and after one turn they end one after the other, too.
+When nobody calls, whole bursts enter at once.
 
     base    the larger of 1.25 times the prompts of the lines that ended lately, and half of what the engine computed in
             its best second lately; while either is unknown, nothing is bounded
@@ -71,7 +71,7 @@ class Refill:
         self._called_at = self._clock()
 
     def wait_seconds(self, below_half: bool) -> float:
-        """How long the next line has to wait; 0: it may enter. `below_half`: lines have less than half of their budget."""
+        """How long the next line has to wait; 0: it may enter. `below_half`: lines hold less than half the budget."""
         now = self._clock()
         rate = self._rate(now, below_half)
         if rate == math.inf:
