@@ -142,6 +142,7 @@ def test_the_gate_hands_lines_their_slots_one_after_the_other_in_order_and_calls
         await asyncio.sleep(0.05)
         refill.seen(100, [0.02])  # 2,000 tokens a second
         await gate.admit(LINE)
+        await asyncio.sleep(0.1)  # 400 tokens a second
         gate.release(LINE)
         await gate.admit(LINE)  # somebody is inside
         await gate.admit(CALL)
