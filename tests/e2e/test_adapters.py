@@ -92,7 +92,6 @@ def test_calls_ask_an_adapter_by_its_name_and_hear_it_back_in_streams_too(platfo
     assert whole == expected(platform, "poems", "hello")
 
 
-@pytest.mark.slow
 def test_an_engine_that_was_started_again_loads_its_adapters_again(platform: Platform) -> None:
     assert call(platform, "sql", "before").status_code == 200
     lines = [chat("dies", "[[die]]"), *(chat(f"{n}", f"after {n}", model="sql") for n in range(30))]
