@@ -96,9 +96,9 @@ from pathlib import Path
 import penstock, penstock_worker
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from penstock.store.migrate import _scripts
+from penstock.store.revision import scripts
 config = Config()
-config.set_main_option("script_location", str(_scripts()))
+config.set_main_option("script_location", str(scripts()))
 typed = all((Path(one.__file__).parent / "py.typed").is_file() for one in (penstock, penstock_worker))
 print(version("penstock"), len(list(ScriptDirectory.from_config(config).walk_revisions())), "typed" if typed else "-")
 """
