@@ -43,6 +43,11 @@ def narrow(members: list[ScriptedIngress], url: str, db: Database) -> Iterator[h
         yield one
 
 
+def counted(db: Database) -> dict[str, tuple[int, int]]:
+    """By member: how many calls it was asked, and how many of these failed."""
+    return {name: (one.calls, one.failed_calls) for name, one in db.run(ensembles.view, "mine").counts.items()}
+
+
 def test_the_label_decides_and_where_there_is_none_the_rules_do_without(
     narrow: httpx.Client, members: list[ScriptedIngress], db: Database
 ) -> None:
@@ -80,10 +85,7 @@ def test_the_label_decides_and_where_there_is_none_the_rules_do_without(
     assert (found["code"], found["message"]) == (
         "ensemble_quorum", "A member of the ensemble 'mine' did not answer (two: 422 t).",
     )  # fmt: skip
-    counted = lambda: {  # noqa: E731
-        name: (one.calls, one.failed_calls) for name, one in db.run(ensembles.view, "mine").counts.items()
-    }
-    until(lambda: counted() == {"one": (3, 0), "two": (2, 1), "classifier": (4, 1)}, lambda: str(counted()))
+    until(lambda: counted(db) == {"one": (3, 0), "two": (2, 1), "classifier": (4, 1)}, lambda: str(counted(db)))
 
 
 def test_under_on_error_fail_a_call_without_a_label_has_failed(
@@ -151,10 +153,7 @@ def test_a_classifier_that_embeds_is_asked_for_vectors_and_the_nearest_decides(
     with narrow.stream("POST", CHAT, json={"model": "mine", **chat("hi"), "stream": True}) as streamed:
         assert b"[DONE]" in streamed.read()
     assert "stream" not in json.loads(three.asked[-1][2])
-    counted = lambda: {  # noqa: E731
-        name: (one.calls, one.failed_calls) for name, one in db.run(ensembles.view, "mine").counts.items()
-    }
-    until(lambda: counted() == {"one": (0, 0), "two": (2, 0), "classifier": (2, 0)}, lambda: str(counted()))
+    until(lambda: counted(db) == {"one": (0, 0), "two": (2, 0), "classifier": (2, 0)}, lambda: str(counted(db)))
 
 
 def test_a_model_that_cannot_embed_is_as_a_classifier_that_refuses(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
-import gc
 import importlib
 import json
 import os
@@ -159,9 +158,11 @@ def run(arguments: list[str], environment: dict[str, str], log: str) -> None:
 
 def main() -> None:
     """Import, then serve; a copy goes on with what it is."""
-    for name in MODULES:
-        importlib.import_module(name)
-    gc.freeze()
+    from penstock.uncollected import uncollected
+
+    with uncollected():
+        for name in MODULES:
+            importlib.import_module(name)
     with socket.socket(fileno=int(sys.argv[1])) as control:
         asked = serve(control)
     run(**asked)

@@ -14,7 +14,7 @@ from penstock.domain.ids import line_id
 from penstock.domain.reuse import ReuseSource
 from penstock.domain.work.batch import LineError
 from penstock.formats.answers.finish import Finish, finish
-from penstock.formats.answers.written_answer import mended
+from penstock.formats.answers.written_answer import read_mended
 
 _BAD_GATEWAY: Final = 502
 _MOST_TOKENS: Final = 1_000_000_000
@@ -159,25 +159,13 @@ def usage_of(answer: bytes, *, reused: bool = False) -> Usage:
     for line in reversed(answer.split(b"\ndata: ")):
         if b'"usage"' not in line:
             continue
-        event = _event_of(line.removeprefix(b"data: ").partition(b"\nevent: ")[0])
+        event = read_mended(_read_event, line.removeprefix(b"data: ").partition(b"\nevent: ")[0])
         if event is None:
             continue
         found = event if event.usage is not None else event.response
         if found is not None and found.usage is not None:
             return _without_work(_usage(found), ReuseSource.SHARED) if reused else _usage(found)
     return Usage()
-
-
-def _event_of(written: bytes) -> _Event | None:
-    """It is mended only where it can't be read: answers are long, and few have half a pair in them."""
-    try:
-        return _read_event(written)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        return _read_event(mended(written))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _without_work(usage: Usage, source: ReuseSource) -> Usage:

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.formats.answers.written_answer import mended
+from penstock.formats.answers.written_answer import read_mended
 
 
 class _Response(msgspec.Struct):
@@ -72,14 +72,7 @@ def read(line: bytes) -> MemberLine:
 
     Half a surrogate pair is read as a replacement character. One answer is never the trouble of its whole file.
     """
-    try:
-        return _read(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        return _read(mended(line))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _UNREADABLE
+    return read_mended(_read, line) or _UNREADABLE
 
 
 def told(body: bytes) -> tuple[int, int]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 
 class WrittenMessage(msgspec.Struct):
@@ -54,6 +57,21 @@ def read(body: bytes) -> WrittenAnswer:
         raise
     except msgspec.DecodeError:  # half a surrogate pair, which models do answer
         return msgspec.convert(_mended(json.loads(body)), WrittenAnswer)
+
+
+def read_mended(read: Callable[[bytes], T], body: bytes) -> T | None:
+    """What this reader finds, in the body or in what it is once mended; None if it reads neither.
+
+    It is mended only where it can't be read: answers are long, and few have half a pair in them.
+    """
+    try:
+        return read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return read(mended(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def mended(body: bytes) -> bytes:
