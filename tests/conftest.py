@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import itertools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
-import psycopg
 import pytest
 import redis as redis_client
+from databases import Databases
 
 from penstock.stack import postgres, valkey
 
 # What webhook secrets are encrypted with in tests; processes that a test starts with other settings have other keys.
 os.environ["PENSTOCK_SECRET_KEYS"] = "dGVzdHMtaGF2ZS1hLWtleS1vZi10aGVpci1vd24tLS0="
-
-_numbers = itertools.count(1)
 
 # How long an example took, or was drawn, says nothing on a machine that may stall at any moment.
 hypothesis.settings.register_profile("penstock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -96,36 +92,30 @@ def postgres_url(short_dir: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_url: str) -> str:
-    """The name of a migrated database that each test's own is copied from."""
-    from penstock.store.migrate import upgrade
-
-    _administer(postgres_url, "create database penstock_template")
-    upgrade(_database(postgres_url, "penstock_template"))
-    return "penstock_template"
+def databases(postgres_url: str) -> Databases:
+    """The databases of all tests of the session."""
+    return Databases(postgres_url)
 
 
 @pytest.fixture
-def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+def database_url(databases: Databases) -> Iterator[str]:
     """A fresh, migrated, empty database."""
-    with _fresh_database(postgres_url, template_database) as url:
+    with databases.fresh() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def shared_database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+def shared_database_url(databases: Databases) -> Iterator[str]:
     """The same for all tests of a module, where starting what works on it costs more than the tests."""
-    with _fresh_database(postgres_url, template_database) as url:
+    with databases.fresh() as url:
         yield url
 
 
 @pytest.fixture
-def empty_database_url(postgres_url: str) -> Iterator[str]:
+def empty_database_url(databases: Databases) -> Iterator[str]:
     """A fresh database without tables, for tests of the migrations."""
-    name = f"test_{next(_numbers)}"
-    _administer(postgres_url, f"create database {name}")
-    yield _database(postgres_url, name)
-    _administer(postgres_url, f"drop database {name} with (force)")
+    with databases.without_tables() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -141,21 +131,3 @@ def redis_url(valkey_url: str) -> str:
     with redis_client.Redis.from_url(valkey_url) as client:
         client.flushall()
     return valkey_url
-
-
-@contextmanager
-def _fresh_database(postgres_url: str, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    # Copied as files: by way of the log it takes three times the processor time.
-    _administer(postgres_url, f"create database {name} template {template} strategy file_copy")
-    yield _database(postgres_url, name)
-    _administer(postgres_url, f"drop database {name} with (force)")
-
-
-def _administer(url: str, statement: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]
-
-
-def _database(url: str, name: str) -> str:
-    return url.replace("/postgres?", f"/{name}?")

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import redis
+from databases import Databases
 from faults.house import House
 
 from penstock.store.migrate import upgrade
@@ -24,21 +24,17 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def build(
     request: pytest.FixtureRequest,
-    postgres_url: str,
-    template_database: str,
+    databases: Databases,
     valkey_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., House]]:
     """Build a house on a database of its own that stands for the whole module."""
     name = f"house_{request.module.__name__.rpartition('.')[2]}"
     with ExitStack() as stack:
-        administer = stack.enter_context(psycopg.connect(postgres_url, autocommit=True))
         stack.enter_context(redis.Redis.from_url(valkey_url)).flushall()
 
         def built(*, wait: bool = True, **settings: Any) -> House:
-            administer.execute(f"create database {name} template {template_database}")  # type: ignore[arg-type]
-            stack.callback(administer.execute, f"drop database {name} with (force)")
-            url = postgres_url.replace("/postgres?", f"/{name}?")
+            url = stack.enter_context(databases.fresh())
             upgrade(url)  # a copy of a template has its tables, but not the limits that are set at a database
             house = stack.enter_context(House(url, valkey_url, tmp_path_factory.mktemp(name), wait=False, **settings))
             if wait:
