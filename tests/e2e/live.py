@@ -38,11 +38,15 @@ TLS: Final = ssl.create_default_context()
 
 
 def until(look: Callable[[], R], what: Callable[[], str] | str, seconds: float = 60.0) -> R:
-    """Look again and again until there is something to see; fail with `what` at the deadline."""
-    end = time.monotonic() + seconds
+    """Look again and again until there is something to see; fail with `what` at the deadline.
+
+    The longer it has waited the rarer it looks: a look costs the processes that are waited for, too.
+    """
+    begin = time.monotonic()
     while not (seen := look()):
-        assert time.monotonic() < end, f"after {seconds:g} s not yet: {what if isinstance(what, str) else what()}"
-        time.sleep(0.05)
+        waited = time.monotonic() - begin
+        assert waited < seconds, f"after {seconds:g} s not yet: {what if isinstance(what, str) else what()}"
+        time.sleep(min(max(0.05, waited / 20), 0.25))
     return seen
 
 

@@ -90,7 +90,7 @@ async def _beside(
     *,
     abuser: str | None,
     victim: str = "victim",
-    rounds: int = 5,
+    rounds: int = 9,
     at_work: Callable[[Beside], bool] = lambda seen: seen.abuser.total() >= 5,
 ) -> Beside:
     seen = Beside(between={kind: [] for kind in probes})

@@ -150,7 +150,7 @@ class Workers:
 
 
 @pytest.mark.parametrize("ends", ["completed", "cancelled"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12))])
 def test_a_cursor_neither_skips_nor_repeats_whatever_is_recorded_in_which_order(
     desk: Desk, shelf: Library, seed: int, ends: str
 ) -> None:

@@ -331,7 +331,7 @@ def test_in_any_order_every_invariant_holds_and_every_batch_ends(world: World) -
     test = get_state_machine_test(
         lambda: Lives(world),
         settings=settings(
-            max_examples=int(os.environ.get("PENSTOCK_EXAMPLES", "10")),
+            max_examples=int(os.environ.get("PENSTOCK_EXAMPLES", "6")),
             stateful_step_count=40,
             deadline=None,
             derandomize=drawn is None,

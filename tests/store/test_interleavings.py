@@ -120,7 +120,7 @@ def drawn(chance: random.Random, scenes: Scenes) -> tuple[str, bool, bool, str, 
 @pytest.mark.timeout(3600)
 def test_however_two_transactions_interleave_they_agree_and_the_batch_ends(world: World) -> None:
     seed, first = os.environ.get("PENSTOCK_SEED", "1"), int(os.environ.get("PENSTOCK_FIRST", "0"))
-    count = int(os.environ.get("PENSTOCK_INTERLEAVINGS", "200"))
+    count = int(os.environ.get("PENSTOCK_INTERLEAVINGS", "100"))
     with Stage(world) as stage:
         scenes = Scenes(world, stage.look)
         began = time.monotonic()

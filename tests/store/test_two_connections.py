@@ -166,13 +166,14 @@ def chance(*what: str) -> random.Random:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", CLOSELY)
 def test_a_move_beside_each_other_keeps_every_invariant_wherever_it_is_stopped(crowd: Any, first: str) -> None:
-    """Each pair meets with the first held before its commit, and after one of its statements or after each."""
+    """Each pair meets with the first held before its commit; some or all after one of its statements or after each."""
     world, scenes, stage = crowd
     for second in CLOSELY:
         name = "running half, ready" if {"flush", "record"} & {first, second} else "running whole, ready"
         meet(world, scenes, stage, scenes.copy(name), (first, second), True, stage.hold(None))
         statements = range(1, stage.actors[0].steps)
-        for after in statements if ALL else [chance(first, second).choice(statements)]:
+        drawn = chance(first, second)
+        for after in statements if ALL else [drawn.choice(statements)] if drawn.random() < 0.3 else []:
             meet(world, scenes, stage, scenes.copy(name), (first, second), True, stage.hold(after))
 
 
@@ -181,7 +182,7 @@ def test_every_two_moves_agree_with_one_held_before_its_commit(crowd: Any, name:
     world, scenes, stage = crowd
     for pair in itertools.product(MOVES[scenes.protos[name].kind], repeat=2):
         others = not {*pair} <= {*CLOSELY} or not name.startswith("running")
-        if others and (ALL or chance(name, *pair).random() < 0.3):
+        if others and (ALL or chance(name, *pair).random() < 0.15):
             meet(world, scenes, stage, scenes.copy(name), pair, True, stage.hold(None))
 
 
