@@ -7,9 +7,10 @@
     … n, long       (b) and (c) once more with batch answers so long that a slot rarely falls free by itself
     (d) ours, SLO   with an objective between what 32 and 112 in flight give; then the best fixed n that holds it
     (e) burst       calls that come all at once, at the end of each window
+    (f) against     (c) on a second platform with other settings, in turns with the first (`--against NAME=VALUE …`)
 
 Rounds run every arm once, in an order that the seed shuffles, with the same arrivals and sizes in each. One vLLM
-serves all arms but the bare ones; straight to it means its own socket, while the platform has nothing to do.
+serves all arms but the bare ones and (f); straight to it means its own socket, while the platform has nothing to do.
 It writes JSON after each window, and prints tables at the end. It measures, and passes no judgement: targets stand
 beside what came out.
 """
@@ -20,7 +21,10 @@ import argparse
 import asyncio
 import shutil
 import tempfile
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -65,54 +69,66 @@ async def _know(bench: Bench, engine: aiohttp.ClientSession) -> None:
     await arms.warm_up(bench.plan, engine, bench.given.warm_up)
 
 
-async def platform(bench: Bench, ours_: ours.Ours) -> None:
-    """All that is measured on the platform and its engine."""
-    async with ours_.engine.session() as engine, ours_.api.session() as api, ours.tended(ours_.running):
+@dataclass(frozen=True)
+class Side:
+    """A platform that is measured, and the sessions to it."""
+
+    ours: ours.Ours
+    engine: aiohttp.ClientSession
+    """To its engine's own socket."""
+    api: aiohttp.ClientSession
+
+
+@asynccontextmanager
+async def _side(bench: Bench, platform: ours.Ours) -> AsyncIterator[Side]:
+    """Sessions to a platform, which is warm."""
+    async with platform.engine.session() as engine, platform.api.session() as api, ours.tended(platform.running):
         await _know(bench, engine)
         await arms.burst(-2, bench.plan, api)  # its roads are warm, too
-        if "lanes" in bench.given.parts:
-            await _rounds(bench, ours_, engine, api)
+        yield Side(platform, engine, api)
+
+
+async def platform(bench: Bench, ours_: ours.Ours, other: ours.Ours | None) -> None:
+    """All that is measured on the platform and its engine, and on the one of (f)."""
+    async with _side(bench, ours_) as side:
+        if "lanes" in bench.given.parts and other:
+            async with _side(bench, other) as against:
+                await _rounds(bench, {"ours": side, bench.given.against_arm: against})
+        elif "lanes" in bench.given.parts:
+            await _rounds(bench, {"ours": side})
         if "long" in bench.given.parts:
             for round in bench.rounds(bench.given.long_rounds):
                 arm = f"ours{LONG}"
-                await bench.arm(arm, round, reserve_only(bench, ours_, engine, api, round, bench.long, arm))
+                await bench.arm(arm, round, reserve_only(bench, side, round, bench.long, arm))
         if "slo" in bench.given.parts:
             for kind in bench.given.slo:
-                bench.objectives.append(await objective.measure(bench, ours_, engine, api, kind))
+                bench.objectives.append(await objective.measure(bench, ours_, side.engine, side.api, kind))
                 bench.write()
         if "jobs" in bench.given.parts:
             wish = small_job.Wish(behind=bench.given.behind, repeats=bench.given.repeats)
             # So short that 50 lines are a small job: one whose lines come back with it.
             short = replace(bench.plan, scale=min(bench.plan.scale, small_job.SCALE))
-            bench.jobs = await small_job.measure(wish, short, ours_, engine, bench.say)
+            bench.jobs = await small_job.measure(wish, short, ours_, side.engine, bench.say)
 
 
-async def _rounds(bench: Bench, ours_: ours.Ours, engine: aiohttp.ClientSession, api: aiohttp.ClientSession) -> None:
+async def _rounds(bench: Bench, sides: Mapping[str, Side]) -> None:
     naive = {"none": 0} | {f"naive {n}": n for n in bench.given.in_flight}
     for round in bench.rounds(bench.given.rounds):
-        for arm in bench.order([*naive, "ours"], round):
-            if arm == "ours":
-                await bench.arm(arm, round, reserve_only(bench, ours_, engine, api, round, bench.plan, arm))
+        for arm in bench.order([*naive, *sides], round):
+            if arm in sides:
+                await bench.arm(arm, round, reserve_only(bench, sides[arm], round, bench.plan, arm))
             else:
-                await bench.arm(arm, round, arms.naive(arm, round, bench.plan, engine, naive[arm]))
+                await bench.arm(arm, round, arms.naive(arm, round, bench.plan, sides["ours"].engine, naive[arm]))
 
 
-async def reserve_only(
-    bench: Bench,
-    ours_: ours.Ours,
-    engine: aiohttp.ClientSession,
-    api: aiohttp.ClientSession,
-    round: int,
-    plan: Plan,
-    arm: str,
-) -> Window:
+async def reserve_only(bench: Bench, side: Side, round: int, plan: Plan, arm: str) -> Window:
     """Both through the platform, which has no objective to keep."""
     count = bench.lines_for(plan.seconds + plan.settle_seconds + arms.MOST_SETTLING_SECONDS)
-    file = await asyncio.to_thread(ours_.upload, ours.lines(plan, round, count))
-    async with ours_.batch(file, "standard", engine) as id:
-        await arms.settle(plan, engine)
-        found = await ours.window(arm, round, plan, ours_, engine, api, id)
-        found.burst = await arms.burst(round, plan, api) if plan.burst else ()
+    file = await asyncio.to_thread(side.ours.upload, ours.lines(plan, round, count))
+    async with side.ours.batch(file, "standard", side.engine) as id:
+        await arms.settle(plan, side.engine)
+        found = await ours.window(arm, round, plan, side.ours, side.engine, side.api, id)
+        found.burst = await arms.burst(round, plan, side.api) if plan.burst else ()
     return found
 
 
@@ -132,6 +148,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=6.0, help="of one window")
     parser.add_argument("--settle-seconds", type=float, default=4.0, help="from an arm's start to its window, at least")
     parser.add_argument("--burst", type=int, default=20, help="calls at once after a window")
+    parser.add_argument(
+        "--against", type=_setting, nargs="+", default=[], metavar="NAME=VALUE",
+        help="settings of a second platform, in turns with the first: PENSTOCK_STEADY_REFILL=off",
+    )  # fmt: skip
     parser.add_argument("--in-flight", type=int, nargs="*", default=[32, 64, 112, 128, 144, 256])
     parser.add_argument("--bare-seqs", type=int, default=128, help="--max-num-seqs of the bare vLLM")
     parser.add_argument("--bare-in-flight", type=int, nargs="+", default=[128])
@@ -150,7 +170,15 @@ def parsed() -> argparse.Namespace:
     given = parser.parse_args()
     if given.engine == "vllm":
         given.engine_arg += engine_python.dtype_arguments(given.engine_arg)
+    given.against_arm = " ".join(["ours", *(f"{name}={value}" for name, value in given.against)])
     return given
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name.startswith("PENSTOCK_"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no PENSTOCK_NAME=VALUE")
+    return name, value
 
 
 def _measure(bench: Bench, folder: Path) -> None:
@@ -163,10 +191,13 @@ def _measure(bench: Bench, folder: Path) -> None:
         ) as socket:
             asyncio.run(bare_engine(bench, socket))
     if set(given.parts) - {"bare"}:
-        with ours.platform(
-            folder / "data", engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say
-        ) as running:
-            asyncio.run(platform(bench, running))
+        start = partial(ours.platform, engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say)
+        with ExitStack() as stack:
+            running = stack.enter_context(start(folder / "data"))
+            other = None
+            if given.against:
+                other = stack.enter_context(start(folder / "against", settings=dict(given.against)))
+            asyncio.run(platform(bench, running, other))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -135,15 +135,21 @@ async def _until(look: Callable[[], Any], what: str, seconds: float = _READY_SEC
 
 @contextmanager
 def platform(
-    folder: Path, *, engine: str, arguments: Sequence[str], source: str | None, say: Callable[[str], None]
+    folder: Path,
+    *,
+    engine: str,
+    arguments: Sequence[str],
+    source: str | None,
+    say: Callable[[str], None],
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Ours]:
-    """Start everything in this folder, and end it."""
+    """Start everything in this folder, told these settings beside the environment's, and end it."""
     # Not the usual port: a platform that was started meanwhile would have it before our API, which comes last.
     wish = stack.StackOptions(
         data=folder, port=free_port(), engine=engine, engine_args=tuple(arguments), source=source,
         flower_port=free_port(),
     )  # fmt: skip
-    environment = guarded.without_benchmarks(os.environ)
+    environment = guarded.without_benchmarks(os.environ) | (settings or {})
     with stack.platform(wish, environment, say) as running:
         socket = layout.runtime_folder(running.layout, environment) / model_slug(running.model) / "engine.sock"
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, timeout=60, max_retries=_TRIES) as client:

@@ -17,7 +17,7 @@ from bench.trace import Size
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    given = argparse.Namespace(json=tmp_path / "found.json", minutes=0.0, seed=1, bare_seqs=128, rounds=3)
+    given = argparse.Namespace(json=tmp_path / "found.json", minutes=0.0, seed=1, bare_seqs=128, rounds=3, against=[])
     plan = Plan(trace.synthetic(), Writer("tiny"), 0.6, 4.0, 1.0, 0.0, 0, seed=1)
     return Bench(given, plan, result.begin(given))
 
@@ -87,3 +87,13 @@ def test_time_that_is_over_ends_a_part_after_a_whole_round_and_never_before_the_
     bench.given.minutes = 1.0
     bench.began -= 120
     assert list(bench.rounds(3)) == [0]
+
+
+def test_two_platforms_are_compared_in_the_rounds_that_both_have(bench: Bench) -> None:
+    other = bench.given.against_arm = "ours PENSTOCK_STEADY_REFILL=off"
+    bench.given.against = [("PENSTOCK_STEADY_REFILL", "off")]
+    for arm, round, lines in (("none", 0, 0.0), ("ours", 0, 12.0), (other, 0, 10.0), ("ours", 1, 99.0)):
+        bench.keep(window(arm, round, lines))
+    told = {row["what"]: row["found"] for row in lanes_report.targets(bench)}
+    assert told[f"(f) batch lines/s over those of {other}"].startswith("1.20")
+    assert told["(f) ours: TTFT p95 and max over the p50 of calls alone (1 calls)"] == "1.0 and 1.0"
