@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from service.broom import TWELVE, blobs, ended, named, once, written
 from service.desk import Desk
 from store import as_holder
-from store.world import World
+from store.two import Held, held, until_done_or_blocked
+from store.world import World, records
 
 from penstock.domain.accounts.access import Access, Role
 from penstock.domain.accounts.audit import Actor
@@ -263,6 +265,38 @@ def test_a_holder_has_its_time_and_what_it_writes_later_is_refused(desk: Desk, w
     world.db.run(work.give_back, [(claim, [claim.first_line])])
     assert world.db.run(work.beat, holder, [claim.lease], world.settings).lost == {claim.lease}
     assert not any("acme" in row for rows in tables(world).values() for row in rows)
+
+
+def test_what_a_late_holder_records_is_waited_for_or_refused_wherever_a_removal_is(
+    desk: Desk, world: World, quick: Settings
+) -> None:
+    for after in (None, *range(1, 12)):
+        tenant = f"late-{after}"
+        batch = world.batch(2, tenant=tenant)
+        claim = world.claimed(world.worker())
+        id = world.db.run(erasure.begin, tenant).id
+        erasure.advance(world.db, desk.blobs, id, quick, threading.Event())
+        assert world.find(batch).state == "cancelling"
+        world.sql("update tenants set closed_at = closed_at - interval '1 hour' where id = :id", id=tenant)
+        if after is None:
+            with held(world, lambda tx, claim=claim: as_holder.flush(tx, claim, 1, records(claim, 1), None)) as (
+                _,
+                flush,
+            ):
+                assert not world.db.run(erasure.step, id, quick), "it comes again"
+                flush.go_on()
+        else:
+            removal = Held(world, lambda tx, id=id: erasure.step(tx, id, quick), after)
+            with ThreadPoolExecutor(2) as pool:
+                removing = pool.submit(removal)
+                removal.until_stopped()
+                flushing = pool.submit(world.flush, claim, 1, claim.first_line)
+                until_done_or_blocked(world, flushing)
+                removal.go_on()
+                removing.result(30)
+                assert isinstance(flushing.exception(30), LeaseLost | None)
+        erase(desk, quick, id)
+    assert not any("late-" in row for rows in tables(world).values() for row in rows)
 
 
 def test_retries_go_before_what_they_repeat_and_many_rows_in_many_steps(

@@ -55,6 +55,11 @@ _REMOVABLE = text("""
       and (t.closed_at < clock_timestamp() - :patience
            or not exists (select from leases l where l.batch = b.id and l.closed_at is null))
     order by b.created_at desc, b.id desc limit :limit for update of b skip locked""")
+_LOCK_SLICES = text("""
+    -- Whoever records under a lease locks its slice first and its batch after that: nobody is waited for here.
+    with running as (select id from slices where batch = any(cast(:batches as text[])) and state = 'running'),
+    locked as (select id from slices where id = any(array(select id from running)) for update skip locked)
+    select (select count(*) from running) = (select count(*) from locked)""")
 _HAS_BATCHES = text("select exists (select from batches where tenant = :tenant)")
 
 _MOVES_OF = text("""
@@ -204,6 +209,11 @@ def removable(conn: Connection, tenant: str, *, patience: timedelta, limit: int)
     """Lock batches of a closed tenant that may be removed now."""
     values = {"tenant": tenant, "patience": patience, "limit": limit}
     return [row.id for row in conn.execute(_REMOVABLE, values)]
+
+
+def lock_slices(conn: Connection, batches: list[str]) -> bool:
+    """Keep the last holders of these batches from recording more; False if one of them does at this moment."""
+    return bool(conn.execute(_LOCK_SLICES, {"batches": batches}).scalar_one())
 
 
 def has_batches(conn: Connection, tenant: str) -> bool:

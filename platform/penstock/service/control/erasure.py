@@ -116,6 +116,8 @@ def _cancel(tx: Transaction, tenant: str) -> Gone:
 
 
 def _remove_batches(tx: Transaction, tenant: str, batches: list[str]) -> Gone:
+    if not erasures.lock_slices(tx.conn, batches):
+        return {}
     moves = erasures.remove_moves_of(tx.conn, tenant, batches, limit=MOST)
     if moves == MOST:
         return {"moves": moves}
