@@ -25,8 +25,8 @@ demo: install ## Start it, send a batch of chat requests through a real vLLM, sh
 	@$(BIN)/penstock demo
 
 # Tiers. Each holds the ones above it; the slowest tests are listed at the end.
-# Tests wait half of their time: four at a time on two cores. A file's tests stay together: they share servers.
-TESTERS ?= 4
+# Tests wait a third of their time: three at a time on two cores. Those that share servers stay together (conftest.py).
+TESTERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: install lint ## Before each commit, under a minute: style, imports, types, rules without servers

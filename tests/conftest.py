@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import redis as redis_client
 from databases import Databases
+from xdist.scheduler import LoadFileScheduling
 
 from penstock.stack import postgres, valkey
 
@@ -49,6 +51,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return _LONGEST_FIRST.index(room) if room in _LONGEST_FIRST else len(_LONGEST_FIRST)
 
     items.sort(key=place)
+
+
+class _Scheduling(LoadFileScheduling):
+    """A file's tests are one tester's, and so are those of all files that use the end-to-end tests' one platform."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(super()._split_scope(nodeid))
+        return "e2e" if file.parent.name == "e2e" and file.stem not in _OWN_SERVERS else str(file)
+
+
+_OWN_SERVERS = (
+    "test_adapters",
+    "test_evals",
+    "test_external_servers",
+    "test_steering",
+    "test_vllm",
+    "test_without_redis",
+)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Who runs what, with `-n`."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

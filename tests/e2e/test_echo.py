@@ -269,6 +269,7 @@ def test_a_batch_outlives_the_death_of_its_engine_alone(platform: Platform) -> N
     assert platform.child("gpu") == worker
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_gives_its_work_back_without_a_crash_counted(platform: Platform) -> None:
     id = midway(platform)
     worker, engine = platform.child("gpu"), platform.engine()

@@ -174,6 +174,7 @@ def test_nearness_is_scored_by_the_embeddings_of_a_served_model(house: House) ->
     assert all(-1 <= scores[f"{n}"] < 0.99 for n in range(0, 20, 2))
 
 
+@pytest.mark.slow
 def test_an_io_worker_that_dies_before_its_commit_leaves_the_run_to_the_next_one(
     house: House, eval_id: str, baseline: dict[str, Any]
 ) -> None:

@@ -118,8 +118,18 @@ def journal(folder: Path) -> list[tuple[float, str]]:
     return [(float(seconds), text) for seconds, _, text in rows]
 
 
-def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path) -> None:
-    folder = short_dir / "run"
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(0.5, kill_all_of_it)],
+        pytest.param([(0.4, kill_the_command), (0.7, kill_all_of_it)], marks=pytest.mark.slow),
+    ],
+    ids=["once", "twice"],
+)
+def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(
+    short_dir: Path, ends: Sequence[tuple[float, End]]
+) -> None:
+    folder = short_dir / f"run-{len(ends)}"
     folder.mkdir()
     lines = [chat(f"r-{n}", f"line {n}.", max_tokens=8) for n in range(LINES)]
     # One keeps it from its end, however late it is seen how far it is; it fails once lines have a time.
@@ -128,7 +138,7 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(short_dir: Path
     arguments = ["-i", "in.jsonl", "-o", "out.jsonl", "--model", "tiny", "--engine", "echo", "--data", "data"]
     arguments += ["--latency-ms", "60", "--jitter=0.5", f"--max-num-seqs={SLOTS}", "--journal", str(folder / "journal")]
     again = 0
-    for share, end in ((0.4, kill_the_command), (0.7, kill_all_of_it)):
+    for share, end in ends:
         assert ended(folder, arguments, round(LINES * share), end) == -signal.SIGKILL
         so_far = journal(folder)
         # In flight: the slots with those for overtakers. Answered but not recorded: a flush, and what it takes.

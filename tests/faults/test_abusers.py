@@ -68,6 +68,7 @@ def test_wrong_keys_64_at_once(house: House) -> None:
     assert found.worst() <= TURNS, found.between
 
 
+@pytest.mark.slow
 def test_lists_256_at_once(house: House) -> None:
     with_jobs = house.client_of("lists").http
     for n in range(50):

@@ -15,6 +15,7 @@ import pytest
 from e2e.live import CHAT, chat
 from faults import leftovers, recovery
 from faults.accepted import Accepted, Line
+from faults.cases import every_third
 from faults.house import MODEL, House
 from faults.panel_load import PanelLoad
 from faults.past import Past
@@ -109,21 +110,21 @@ def test_a_history_without_faults_has_no_breach(past: Past) -> None:
     assert leftovers.leftovers(past.house.database_url, past.house.blobs, past.house.scratch) == []
 
 
-@pytest.mark.parametrize("planted", IN_ROWS)
+@pytest.mark.parametrize("planted", every_third(IN_ROWS))
 def test_it_sees_what_is_planted_in_rows(past: Past, planted: str) -> None:
     meaning, statement = IN_ROWS[planted]
     past.sql(statement.replace("{again}", AGAIN))
     assert seen(past, meaning)
 
 
-@pytest.mark.parametrize("planted", IN_FILES)
+@pytest.mark.parametrize("planted", every_third(IN_FILES))
 def test_it_sees_what_is_planted_in_files(past: Past, planted: str) -> None:
     meaning, which, change = IN_FILES[planted]
     past.rewrite(which, change)
     assert seen(past, meaning)
 
 
-@pytest.mark.parametrize("planted", IN_ANSWERS)
+@pytest.mark.parametrize("planted", every_third(IN_ANSWERS))
 def test_it_sees_an_ensembles_answer_that_is_not_its_members(past: Past, planted: str) -> None:
     meaning, at, change = IN_ANSWERS[planted]
 

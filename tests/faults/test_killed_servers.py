@@ -73,6 +73,7 @@ def test_an_upload_that_kills_its_api_midway_is_nowhere_to_be_seen_and_may_be_se
     assert house.client.http.get(f"/files/{sent['id']}/content").content == data
 
 
+@pytest.mark.slow
 def test_a_batch_whose_api_dies_before_it_says_the_hint_runs_anyway_and_a_repeated_create_finds_it(
     house: House, journal: Path
 ) -> None:
@@ -184,6 +185,7 @@ def leases(house: House, load: Load, kind: str) -> list[str]:
     return [how for (how,) in house.rows(query, load.id, kind)]
 
 
+@pytest.mark.slow
 def test_an_io_worker_that_dies_with_the_files_written_costs_nothing_and_the_next_writes_the_same_bytes(
     house: House,
 ) -> None:

@@ -30,9 +30,14 @@ LINES = 240
 # Of those that pass more than once, a later pass: then something was recorded before, and must not be asked again.
 POINTS = [
     "slice.asking=kill",
-    "segment.written=kill@3",
     "slice.settling=kill@2",
-    *further("slice.claimed=kill@2", "slice.flushing=kill@3", "segment.recorded=kill@3", "slice.settled=kill"),
+    *further(
+        "segment.written=kill@3",
+        "slice.claimed=kill@2",
+        "slice.flushing=kill@3",
+        "segment.recorded=kill@3",
+        "slice.settled=kill",
+    ),
 ]
 
 

@@ -134,7 +134,7 @@ def _well(site: Site) -> None:
         client.config_set("maxmemory", "256mb")
 
 
-@pytest.mark.parametrize("fault", [_hang, _vanish, *further(_cut, _pause, _full)], ids=lambda fault: fault.__name__[1:])
+@pytest.mark.parametrize("fault", [_hang, *further(_vanish, _cut, _pause, _full)], ids=lambda fault: fault.__name__[1:])
 def test_neither_batches_nor_callers_wait_for_a_redis_that_does_not_answer(
     site: Site, fault: Callable[[Site], None]
 ) -> None:

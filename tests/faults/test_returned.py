@@ -145,7 +145,7 @@ def test_a_batch_that_is_too_large_for_its_limit(house: House, name: str, tenant
     owes_nothing(house, tenant, files=3)
 
 
-@pytest.mark.parametrize("when", ["while it runs", "before anybody takes it", "twice"])
+@pytest.mark.parametrize("when", ["while it runs", *further("before anybody takes it", "twice")])
 def test_a_batch_that_is_cancelled(house: House, tenant: Client, when: str) -> None:
     batch = tenant.submit(lines(90, "say [[sleep 20000]]"))
     if when != "before anybody takes it":
@@ -166,7 +166,7 @@ def test_a_batch_that_is_paused_and_cancelled_then(house: House, tenant: Client)
     owes_nothing(house, tenant, files=len(tenant.http.get("/files").json()["data"]))
 
 
-@pytest.mark.parametrize("kind", ["batches", "jobs"])
+@pytest.mark.parametrize("kind", ["batches", *further("jobs")])
 def test_what_expires(house: House, tenant: Client, kind: str) -> None:
     text = "say [[sleep 20000]]"
     id = tenant.submit(lines(60, text)).id if kind == "batches" else job(tenant, text, 3)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from faults.cases import further
 from faults.servers import PostgresServer
 from sqlalchemy import text
 from store.world import World
@@ -92,7 +93,7 @@ def until_all_delivered(url: str, seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("point", ["delivery.claimed", "delivery.answered@5", "delivery.recorded@2"])
+@pytest.mark.parametrize("point", ["delivery.answered@5", *further("delivery.claimed", "delivery.recorded@2")])
 def test_an_io_worker_that_is_killed_during_deliveries_leaves_the_rest_to_the_next(
     database_url: str, tmp_path: Path, point: str
 ) -> None:
