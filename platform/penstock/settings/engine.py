@@ -21,7 +21,7 @@ class EngineSettings(Concern):
     )
     steady_refill: bool = Field(
         True,
-        description="While waiting calls are present batch lines enter the engine no faster than it computes prompts "
-        "beside them; otherwise as soon as others have left.",
+        description="While waiting calls are present batch lines enter the engine a few at a time, however many ended "
+        "together; otherwise as soon as others have left.",
     )
     kv_high: float = Field(0.9, gt=0, le=1, description="Part of the KV cache above which the batch budget shrinks.")

@@ -12,7 +12,7 @@ needn't look at anyone else, and takes it without suspension.
     batch lines     (the others, flex calls included) while fewer than `budget` of them are in flight and the engine
                     has more slots free than are kept for waiting calls
     the least       `least_lines(n)` of those may use any slot, so that steady calls don't end all batch work
-    refill          while calls are present no line enters faster than the engine computes prompts beside them: see
+    refill          while calls are present lines enter a few at a time, however many ended together: see
                     refill.py; a line that finds others waiting for that goes behind them
     overtakers      while the budget is whole, a batch line may pass those that go behind it and enter beyond it: less
                     urgent lanes, and in its own lane tenants who hold more than an equal share; there is a number of
@@ -268,7 +268,7 @@ class Gate:
             return False
         if self._calls.in_flight:
             self.refill.call_is_here()
-        wait_seconds = self.refill.wait_seconds(self._lines.in_flight * 2 < self._budget)
+        wait_seconds = self.refill.wait_seconds(self._lines.in_flight / max(self._budget, 1))
         if wait_seconds and not self._refilling:
             self._refilling = asyncio.get_running_loop().call_later(wait_seconds, self._refilled)
         return wait_seconds > 0

@@ -118,8 +118,8 @@ class BudgetLoop(Collector):
             self._pace.seen(gate.lines_busy_seconds, self._engine.tokens)
         calls, self._calls = self._calls, 0
         ttft, gaps = self._latencies.take()
-        if gate.refill and self._engine:
-            gate.refill.seen(self._engine.tokens - self._engine.output_tokens, gaps)
+        if gate.refill:
+            gate.refill.seen(gaps)
         self._line_budget.promise(self.slo)
         seen = Observation(
             at=self._clock(),
