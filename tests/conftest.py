@@ -53,14 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-class _Scheduling(LoadFileScheduling):
-    """A file's tests are one tester's, and so are those of all files that use the end-to-end tests' one platform."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = Path(super()._split_scope(nodeid))
-        return "e2e" if file.parent.name == "e2e" and file.stem not in _OWN_SERVERS else str(file)
-
-
+# Of the end-to-end files: those that do not use the platform that the others share.
 _OWN_SERVERS = (
     "test_adapters",
     "test_evals",
@@ -69,6 +62,14 @@ _OWN_SERVERS = (
     "test_vllm",
     "test_without_redis",
 )
+
+
+class _Scheduling(LoadFileScheduling):
+    """A file's tests are one tester's, and so are those of all files that use the end-to-end tests' one platform."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(super()._split_scope(nodeid))
+        return "e2e" if file.parent.name == "e2e" and file.stem not in _OWN_SERVERS else str(file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:

@@ -50,9 +50,9 @@ class Databases:
         self._numbers = itertools.count(1)
         self._empty: list[str] = []
         self._administer(f"create database {TEMPLATE}")
-        upgrade(self.url(TEMPLATE))
+        upgrade(self._url(TEMPLATE))
         self._administer(f"alter database {TEMPLATE} reset all")  # no copy has what is set at a database
-        with psycopg.connect(self.url(TEMPLATE), autocommit=True) as connection:
+        with psycopg.connect(self._url(TEMPLATE), autocommit=True) as connection:
             tables = connection.execute("select tablename from pg_tables where schemaname = 'public'")
             sequences = connection.execute("select sequencename, start_value from pg_sequences")
             self._restart = [
@@ -63,7 +63,7 @@ class Databases:
             self._shape = self._shape_of(connection)
             [(self._size,)] = connection.execute(_SIZE).fetchall()
 
-    def url(self, name: str) -> str:
+    def _url(self, name: str) -> str:
         """The URL of a database of this server."""
         return self._server.replace("/postgres?", f"/{name}?")
 
@@ -71,21 +71,21 @@ class Databases:
     def fresh(self) -> Iterator[str]:
         """A migrated, empty database; gives its URL."""
         name = self._empty.pop() if self._empty else self._copy()
-        yield self.url(name)
+        yield self._url(name)
         if self._is_empty_again(name):
             self._empty.append(name)
         else:
-            self.drop(name)
+            self._drop(name)
 
     @contextmanager
     def without_tables(self) -> Iterator[str]:
         """A database that no migration has seen; gives its URL."""
         name = f"test_{next(self._numbers)}"
         self._administer(f"create database {name}")
-        yield self.url(name)
-        self.drop(name)
+        yield self._url(name)
+        self._drop(name)
 
-    def drop(self, name: str) -> None:
+    def _drop(self, name: str) -> None:
         """Drop it under whoever is connected to it."""
         self._administer(f"drop database {name} with (force)")
 
@@ -96,7 +96,7 @@ class Databases:
         return name
 
     def _is_empty_again(self, name: str) -> bool:
-        with psycopg.connect(self.url(name), autocommit=True) as connection:
+        with psycopg.connect(self._url(name), autocommit=True) as connection:
             if self._shape_of(connection) != self._shape:
                 return False
             # No triggers: neither what keeps moves legal nor what notes them.

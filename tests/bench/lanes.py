@@ -22,7 +22,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -88,27 +88,26 @@ async def _side(bench: Bench, platform: ours.Ours) -> AsyncIterator[Side]:
         yield Side(platform, engine, api)
 
 
-async def platform(bench: Bench, ours_: ours.Ours, other: ours.Ours | None) -> None:
-    """All that is measured on the platform and its engine, and on the one of (f)."""
-    async with _side(bench, ours_) as side:
-        if "lanes" in bench.given.parts and other:
-            async with _side(bench, other) as against:
-                await _rounds(bench, {"ours": side, bench.given.against_arm: against})
-        elif "lanes" in bench.given.parts:
-            await _rounds(bench, {"ours": side})
+async def platform(bench: Bench, platforms: Mapping[str, ours.Ours]) -> None:
+    """All that is measured on the platform and its engine, and on the one of (f), each by its arm."""
+    async with AsyncExitStack() as stack:
+        sides = {arm: await stack.enter_async_context(_side(bench, one)) for arm, one in platforms.items()}
+        side = sides["ours"]
+        if "lanes" in bench.given.parts:
+            await _rounds(bench, sides)
         if "long" in bench.given.parts:
             for round in bench.rounds(bench.given.long_rounds):
                 arm = f"ours{LONG}"
                 await bench.arm(arm, round, reserve_only(bench, side, round, bench.long, arm))
         if "slo" in bench.given.parts:
             for kind in bench.given.slo:
-                bench.objectives.append(await objective.measure(bench, ours_, side.engine, side.api, kind))
+                bench.objectives.append(await objective.measure(bench, side.ours, side.engine, side.api, kind))
                 bench.write()
         if "jobs" in bench.given.parts:
             wish = small_job.Wish(behind=bench.given.behind, repeats=bench.given.repeats)
             # So short that 50 lines are a small job: one whose lines come back with it.
             short = replace(bench.plan, scale=min(bench.plan.scale, small_job.SCALE))
-            bench.jobs = await small_job.measure(wish, short, ours_, side.engine, bench.say)
+            bench.jobs = await small_job.measure(wish, short, side.ours, side.engine, bench.say)
 
 
 async def _rounds(bench: Bench, sides: Mapping[str, Side]) -> None:
@@ -193,11 +192,11 @@ def _measure(bench: Bench, folder: Path) -> None:
     if set(given.parts) - {"bare"}:
         start = partial(ours.platform, engine=given.engine, arguments=given.engine_arg, source=source, say=bench.say)
         with ExitStack() as stack:
-            running = stack.enter_context(start(folder / "data"))
-            other = None
+            platforms = {"ours": stack.enter_context(start(folder / "data"))}
             if given.against:
-                other = stack.enter_context(start(folder / "against", settings=dict(given.against)))
-            asyncio.run(platform(bench, running, other))
+                against = start(folder / "against", settings=dict(given.against))
+                platforms[given.against_arm] = stack.enter_context(against)
+            asyncio.run(platform(bench, platforms))
 
 
 def main() -> None:

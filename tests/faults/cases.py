@@ -1,4 +1,4 @@
-"""Cases of a fault test: `make test` has some of a kind, `make faults-slow` the others."""
+"""Cases of a test that has many: `make test` has some of a kind, `make faults-slow` the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from _pytest.mark.structures import ParameterSet
 
 
 def further(*cases: object) -> Sequence[ParameterSet]:
-    """Cases whose fault comes at another place of the same way: `make faults-slow` has them."""
+    """Cases of the same way, as whose fault comes at another place of it: `make faults-slow` has them."""
     return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from faults.cases import further
 from service import broom
 from service.answers_reader import Library, Reader, library
 from service.desk import Desk, request
@@ -150,7 +151,7 @@ class Workers:
 
 
 @pytest.mark.parametrize("ends", ["completed", "cancelled"])
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12))])
+@pytest.mark.parametrize("seed", [*range(3), *further(*range(3, 12))])
 def test_a_cursor_neither_skips_nor_repeats_whatever_is_recorded_in_which_order(
     desk: Desk, shelf: Library, seed: int, ends: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from service.broom import TWELVE, blobs, ended, named, once, written
@@ -279,10 +280,8 @@ def test_what_a_late_holder_records_is_waited_for_or_refused_wherever_a_removal_
         assert world.find(batch).state == "cancelling"
         world.sql("update tenants set closed_at = closed_at - interval '1 hour' where id = :id", id=tenant)
         if after is None:
-            with held(world, lambda tx, claim=claim: as_holder.flush(tx, claim, 1, records(claim, 1), None)) as (
-                _,
-                flush,
-            ):
+            recording = partial(as_holder.flush, claim=claim, seq=1, records=records(claim, 1))
+            with held(world, recording) as (_, flush):
                 assert not world.db.run(erasure.step, id, quick), "it comes again"
                 flush.go_on()
         else:

@@ -6,7 +6,8 @@ line takes instead, a few lines between two tokens of those who run; and so it e
 whole bursts enter at once.
 
     base    four times the prompts of the lines that ended lately; while none has, nothing is bounded
-    ramp    doubles each second that lines are held back, from when they have half of their budget until it is full
+    ramp    doubles each second that lines are held back, from when they have less than half of their budget until it is
+            nearly full
     burst   base times the time between two tokens; whoever comes while it is not used up enters, however long
 
 Spreading them further costs the batch more than it gives the calls: what waits leaves the engine emptier, so that fewer
