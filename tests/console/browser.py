@@ -46,7 +46,7 @@ def opened(
     own = urlsplit(url).netloc
     faults: list[str] = []
     with browser.new_context(base_url=url, **context) as made:  # type: ignore[arg-type]
-        made.set_default_timeout(15_000)
+        made.set_default_timeout(30_000)
         page = made.new_page()
 
         def asked(request: Request) -> None:

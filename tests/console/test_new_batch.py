@@ -15,6 +15,7 @@ import pytest
 from api.live import CHAT, arrive, http, upload
 from console.browser import Browser, Page, opened
 from console.looks import look
+from playwright.sync_api import Route
 from sqlalchemy import text
 
 from penstock.domain.calls.ingress import Load
@@ -107,6 +108,22 @@ def test_without_scripts_a_file_is_uploaded_estimated_and_made_a_batch(
     assert (made["lane"], made["completion_window"], made["metadata"]) == ("flex", "2h", {"team": "search"})
     kept = "select output_expires_seconds from batches where id = :id"
     assert db.run(lambda tx: tx.conn.execute(text(kept), {"id": made["id"]}).scalar_one()) == 129_600
+
+
+def test_a_file_that_is_chosen_before_the_script_came_goes_up_once_it_is_there(
+    chromium: Browser, url: str, tenant_key: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "early.jsonl"
+    file.write_bytes(jsonl(line("one")))
+
+    def too_late(script: Route) -> None:
+        page.get_by_label("A JSONL file").set_input_files(file)
+        script.continue_()
+
+    with opened(chromium, url, tenant_key) as page:
+        page.route(re.compile(r"/new_batch\.[^/]*js"), too_late)
+        page.goto("/console/batches/new")
+        page.get_by_role("heading", name="early.jsonl", level=1).wait_for()
 
 
 def test_what_is_refused_stands_beside_its_field_and_what_was_typed_stays(

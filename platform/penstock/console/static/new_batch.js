@@ -135,4 +135,5 @@
       part("faults-more").textContent = seen.faults > rows.children.length ? `The first ${rows.children.length} of them:` : "";
     }
   }
+  if (input.files.length) start(input.files[0]);  // chosen before this script came
 }
