@@ -297,6 +297,7 @@ def test_errors_are_shown_with_their_lines_and_a_mended_file_is_made_a_batch(
     assert len(client.get("/v1/files").json()["data"]) == files + 1, "nothing of the bad file is kept"
 
 
+@pytest.mark.slow
 def test_a_dropped_gzip_file_with_errors_goes_on_without_those_lines(
     chromium: Browser, url: str, tenant_key: str, client: httpx.Client
 ) -> None:

@@ -84,6 +84,7 @@ def test_an_operator_sees_the_platform_and_its_charts(chromium: Browser, url: st
         look(page, "overview")
 
 
+@pytest.mark.slow
 def test_the_slots_of_each_engine_are_a_picture_that_moves_while_one_looks(
     chromium: Browser, url: str, fleet: Fleet, db: Database
 ) -> None:

@@ -211,6 +211,7 @@ def test_two_commands_do_not_write_one_table(start: Map, tmp_path: Path) -> None
     assert ended(first)[0] == 0
 
 
+@pytest.mark.slow
 def test_rows_without_an_answer_are_asked_again_when_that_is_said(
     platform: Platform, start: Map, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_file_comes_in_parts(does: Does) -> None:
     assert found["cancelled"]["status"] == "cancelled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["files", "batches"])
 def test_who_deletes_while_paging_meets_each_once(does: Does, kind: str) -> None:
     found = does(kind)

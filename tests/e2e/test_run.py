@@ -159,9 +159,10 @@ def test_it_goes_on_after_it_was_killed_and_asks_what_is_missing(
     assert "is whole since an earlier call" in run(folder, *arguments[4:], status=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "many"),
-    [("calls_at_once=8", 40), pytest.param("requests_per_minute=300", 330, marks=pytest.mark.slow)],  # a minute's wait
+    [("calls_at_once=8", 40), ("requests_per_minute=300", 330)],
 )
 def test_an_engine_that_runs_already_is_asked_through_its_address_and_within_its_limits(
     platform: Platform, short_dir: Path, limit: str, many: int

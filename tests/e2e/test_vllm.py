@@ -58,6 +58,11 @@ def test_a_person_goes_from_a_file_with_a_fault_to_answers_in_the_console(vllm: 
         travel(browser, vllm, tmp_path)
 
 
+def test_vllms_own_loader_found_what_penstock_puts_into_its_engine(vllm: Platform) -> None:
+    logs = "".join(file.read_text(errors="replace") for file in vllm.data.rglob("*.log"))
+    assert "Beside more urgent lines those of less urgent lanes get one in 8 seconds." in logs
+
+
 def requests() -> list[dict[str, Any]]:
     """Chats of different lengths, some with a shared first message."""
     return [

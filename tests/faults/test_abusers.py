@@ -78,6 +78,7 @@ def test_lists_256_at_once(house: House) -> None:
     assert found.worst() <= 2 * TURNS, found.between
 
 
+@pytest.mark.slow
 def test_calls_400_at_once_open_no_breaker_and_have_turns_as_all_requests_have(house: House) -> None:
     """An engine with room for all: what others wait for is the API, and its clock is the calls that it answers."""
     found = beside(house, asks_call("me first"), 400, PROBES, abuser="calls")
@@ -158,6 +159,7 @@ async def made(client: aiohttp.ClientSession, text: str) -> str:
         return str((await response.json())["id"])
 
 
+@pytest.mark.slow
 def test_small_jobs_pass_their_tenants_own_large_batch_and_another_tenants_jobs(house: House) -> None:
     asyncio.run(_small_jobs(house, large=2_000))
 

@@ -82,6 +82,7 @@ def each_line_once(house: House, id: str, asked: list[str]) -> None:
     assert batch.error_file_id is None
 
 
+@pytest.mark.slow
 def test_leases_and_deadlines_of_processes_with_shifted_clocks_last_as_long_as_the_database_says(house: House) -> None:
     asked = [f"say {n} [[sleep {7_000 if n % 100 == 0 else 500}]]" for n in range(1_200)]
     file = house.client.sdk.files.create(

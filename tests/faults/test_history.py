@@ -25,7 +25,7 @@ from penstock.service.admin import models, prices
 from penstock.service.core.transaction import Database
 from penstock.store.engine import sync_engine
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

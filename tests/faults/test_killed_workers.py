@@ -30,8 +30,8 @@ LINES = 240
 # Of those that pass more than once, a later pass: then something was recorded before, and must not be asked again.
 POINTS = [
     "slice.asking=kill",
-    "slice.settling=kill@2",
     *further(
+        "slice.settling=kill@2",
         "segment.written=kill@3",
         "slice.claimed=kill@2",
         "slice.flushing=kill@3",

@@ -198,6 +198,7 @@ def test_a_create_whose_commit_was_not_heard_of_makes_one_thing_under_its_key(si
     assert (after[0] - before[0], after[1] - before[1]) == (2, 2), "the file and its output; the batch and the job"
 
 
+@pytest.mark.slow
 def test_workers_whose_commits_are_not_heard_of_repeat_them_without_a_trace(site: Site) -> None:
     networks = (site.gpu, site.others)
     before = sum(network.lost for network in networks)

@@ -94,6 +94,7 @@ def site(short_dir: Path, build: Callable[..., House]) -> Iterator[Site]:
         yield Site(house, server, network)
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_emptied_again_and_again_costs_nothing(site: Site) -> None:
     with site.server.emptied(every_seconds=0.3):
         site.run(1_500)

@@ -156,6 +156,7 @@ def test_a_batch_that_is_cancelled(house: House, tenant: Client, when: str) -> N
     owes_nothing(house, tenant, files=len(tenant.http.get("/files").json()["data"]))
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_paused_and_cancelled_then(house: House, tenant: Client) -> None:
     batch = tenant.submit(lines(90, "say [[sleep 20000]]"))
     reserves(house, tenant, queued_lines=90)
@@ -251,6 +252,7 @@ def test_a_client_that_leaves_a_waiting_call(house: House, tenant: Client, strea
     house.until(lambda: none in httpx.get(metrics, trust_env=False, verify=TLS).text, "no call is in flight", 10)
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_long_polls(house: House, tenant: Client) -> None:
     id = job(tenant, "stuck [[sleep 20000]]")
     with begun(tenant, f"GET /v1/jobs/{id}?wait=60"), begun(tenant, f"GET /v1/jobs/{id}?wait=60"):
@@ -343,6 +345,7 @@ def test_a_worker_that_is_killed_with_waiting_calls(house: House, tenant: Client
     assert all(status >= 500 for status, _ in answers), answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["assemble.written=kill", *further("validate.planned=kill")])
 def test_an_io_worker_that_is_killed(house: House, tenant: Client, point: str) -> None:
     arm(house, "io-1", point)

@@ -133,6 +133,7 @@ def test_a_stream_that_is_longer_than_the_grace_is_cut_and_the_process_still_end
     assert house.wait("gpu-1", 15) == 0
 
 
+@pytest.mark.slow
 def test_slices_are_given_back_at_once_while_streams_go_on(house: House) -> None:
     async def end(caller: Caller) -> None:
         async with caller.call(stream("hi [[tokens 80]]"), token=INGRESS_TOKEN) as response:

@@ -93,6 +93,7 @@ def alone(house: House, name: str) -> Iterator[None]:
         house.sql("update workers set state = 'ready' where id = any(%s)", others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["slice.flushing=stop@2", *further("segment.written=stop@2", "slice.settling=stop")])
 def test_a_worker_that_slept_past_its_lease_writes_nothing_while_another_has_its_slice(
     house: House, journal: Path, point: str

@@ -173,7 +173,7 @@ def test_a_move_beside_each_other_keeps_every_invariant_wherever_it_is_stopped(c
         meet(world, scenes, stage, scenes.copy(name), (first, second), True, stage.hold(None))
         statements = range(1, stage.actors[0].steps)
         drawn = chance(first, second)
-        for after in statements if ALL else [drawn.choice(statements)] if drawn.random() < 0.3 else []:
+        for after in statements if ALL else [drawn.choice(statements)] if drawn.random() < 0.1 else []:
             meet(world, scenes, stage, scenes.copy(name), (first, second), True, stage.hold(after))
 
 
@@ -182,7 +182,7 @@ def test_every_two_moves_agree_with_one_held_before_its_commit(crowd: Any, name:
     world, scenes, stage = crowd
     for pair in itertools.product(MOVES[scenes.protos[name].kind], repeat=2):
         others = not {*pair} <= {*CLOSELY} or not name.startswith("running")
-        if others and (ALL or chance(name, *pair).random() < 0.15):
+        if others and (ALL or chance(name, *pair).random() < 0.08):
             meet(world, scenes, stage, scenes.copy(name), pair, True, stage.hold(None))
 
 

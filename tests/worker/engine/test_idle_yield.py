@@ -55,6 +55,7 @@ def loaded() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "sleeps"), [("0.002", True), ("0", False), ("nothing", False)])
 def test_vllms_own_loader_finds_it_and_its_yield_becomes_a_sleep(said: str, sleeps: bool, loaded: str) -> None:
     (line,) = [line for line in loaded.splitlines() if line.startswith(f"yield took {said} ")]

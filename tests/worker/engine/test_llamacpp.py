@@ -108,6 +108,7 @@ def test_an_argument_that_it_does_not_take_is_told_before_it_starts(short_dir: P
         launch(short_dir, "a.gguf", argument)
 
 
+@pytest.mark.slow
 def test_killed_it_starts_again_on_the_socket_that_it_left_and_stopped_it_is_started_again(engine: Supervisor) -> None:
     os.kill(engine_pid(engine), signal.SIGKILL)
     second = wait_ready(engine, 60, engine.generation + 1)

@@ -122,6 +122,7 @@ def test_an_engine_with_a_request_that_makes_no_step_is_hung_and_an_idle_one_is_
         assert not asyncio.run(supervisor.lives(1)), "another start is another engine"
 
 
+@pytest.mark.slow
 def test_an_engine_that_had_been_ready_is_started_again_soon_however_often_it_dies(folder: Path) -> None:
     watched = Watched(echo_launch(folder), folder, chance=lambda: 0.0)
     with watched.supervisor as supervisor:

@@ -69,6 +69,7 @@ def test_a_planted_bad_default_is_found_told_written_and_kept(
     assert [one.tokens_per_second for one in kept] == [better["tokens_per_second"]]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_engine_and_prints_what_there_is(short_dir: Path, tmp_path: Path) -> None:
     given = [
         "tune",

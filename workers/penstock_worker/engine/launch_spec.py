@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from penstock.domain.engines.profile import EngineProfile
-from penstock_worker.engine.token_counter import TokenCounter
+
+if TYPE_CHECKING:  # it reads models' files, which whoever only asks for a word of a launch need not load
+    from penstock_worker.engine.token_counter import TokenCounter
 
 # A path in a socket address is at most 108 bytes with its closing NUL.
 MAX_SOCKET_PATH_BYTES: Final = 107

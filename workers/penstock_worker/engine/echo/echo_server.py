@@ -55,10 +55,9 @@ from penstock_worker.engine.echo.adapters import PlayedAdapters
 from penstock_worker.engine.echo.answers import ANSWERS, Answerer, EchoRefusal, Voice
 from penstock_worker.engine.echo.body import Body, asked, decode, encode
 from penstock_worker.engine.echo.counters import Counters
-from penstock_worker.engine.echo.launch import DEFAULT_SEQS
 from penstock_worker.engine.echo.played_sleep import FAULTS, PlayedSleep, cut_short
 from penstock_worker.engine.echo.provider_limits import ProviderLimits
-from penstock_worker.engine.echo.shapes import EchoShape
+from penstock_worker.engine.echo.shapes import DEFAULT_SEQS, EchoShape
 
 _MOST_REMEMBERED: Final = 100_000
 _MOST_BODY_BYTES: Final = 64 * 1024 * 1024

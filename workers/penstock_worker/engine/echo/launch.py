@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from penstock.domain.engines import adapter_arguments
 from penstock.domain.engines.profile import EngineLack, EngineProfile, read_lacks
 from penstock_worker.engine.echo.answers import tokens_of
+from penstock_worker.engine.echo.shapes import DEFAULT_SEQS
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
     Launch,
@@ -22,8 +22,6 @@ from penstock_worker.engine.launch_spec import (
     without,
 )
 from penstock_worker.engine.token_counter import TokenCounter
-
-DEFAULT_SEQS: Final = 128
 
 
 def launch(

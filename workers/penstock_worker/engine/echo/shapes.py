@@ -14,6 +14,8 @@ from penstock.domain.engines.profiles import ECHO, PROFILES
 from penstock_worker.engine.echo.body import Body
 from penstock_worker.engine.echo.counters import Counters
 
+DEFAULT_SEQS: Final = 128
+"""How many requests it answers at once, unless it is told."""
 _TYPES: Final = {400: "validation", 404: "not_found", 422: "validation", 429: "overloaded", 503: "overloaded"}
 
 
