@@ -15,7 +15,7 @@ from bench import engine_python
 from penstock_worker.engine import kind as kinds
 from penstock_worker.engine.launch_spec import without
 from penstock_worker.engine.process.supervisor import EngineState, Supervisor
-from penstock_worker.engine.vllm import idle_yield, step_time_slicing
+from penstock_worker.engine.vllm import idle_yield, prefill_budget, step_time_slicing
 
 _START_SECONDS: Final = 900.0
 
@@ -25,7 +25,7 @@ def as_it_comes(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name not in (idle_yield.VARIABLE, step_time_slicing.VARIABLE)
+        if name not in (idle_yield.VARIABLE, step_time_slicing.VARIABLE, prefill_budget.VARIABLE)
     }
 
 

@@ -61,6 +61,7 @@ def test_a_person_goes_from_a_file_with_a_fault_to_answers_in_the_console(vllm: 
 def test_vllms_own_loader_found_what_penstock_puts_into_its_engine(vllm: Platform) -> None:
     logs = "".join(file.read_text(errors="replace") for file in vllm.data.rglob("*.log"))
     assert "Beside more urgent lines those of less urgent lanes get one in 8 seconds." in logs
+    assert "Beside waiting calls the prompts of lines are bounded." in logs
 
 
 def requests() -> list[dict[str, Any]]:

@@ -3,10 +3,10 @@
 It does something only in engines that were told to by their environment: those that Penstock starts.
 """
 
-from penstock_worker.engine.vllm import idle_yield, step_time_slicing
+from penstock_worker.engine.vllm import idle_yield, scheduler_hook
 
 
 def register() -> None:
     """What vLLM calls."""
     idle_yield.register()
-    step_time_slicing.register()
+    scheduler_hook.register()

@@ -10,38 +10,24 @@ every step, so fifty urgent lines beside a hundred others take as long as a hund
 and stand still in all other steps. They lose nothing: they keep their places and their cache, and go on as soon as the
 others are done. Waiting calls hold nobody back, and nobody holds them.
 
-It is done around two methods of vLLM's scheduler, by what it has for pipelines: a request that runs is not scheduled
-before its `next_decode_eligible_step` (vllm/v1/core/sched/scheduler.py), and one that waits is not in its queue
-meanwhile. A vLLM without that is left as it is, and after a failure here its own order holds.
+scheduler_hook.py has it done.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from penstock.domain.work.rank import Rank
 from penstock_worker.engine.launch_spec import BadLaunch
 
 VARIABLE: Final = "PENSTOCK_ENGINE_STEP_SHARE"
 PART: Final = 8
 """Less urgent lanes get one in so many seconds."""
 _MOST_PART: Final = 1_000
-_FIRST_LINE: Final = Rank.PRIORITY.priority(ahead=True)
-_MOST_WAITING: Final = 512
-"""Of more, vLLM's queue takes too long to be looked through before each step; the gate lets few wait there."""
-_MARK: Final = "next_decode_eligible_step"
-R = TypeVar("R")
-
-log = logging.getLogger("vllm.penstock.turns")
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +66,7 @@ class Account:
 
 
 class StepTimeSlicing:
-    """Those of one scheduler: `begin` comes before it makes a step, then `made`, and `ended` when the step is over."""
+    """Those of one scheduler: `last` comes before it makes a step, then `made`, and `ended` when the step is over."""
 
     def __init__(self, part: int) -> None:
         self._shares = {Behind.LANE: 1 / part, Behind.SHARE: 1 / 2}
@@ -88,21 +74,6 @@ class StepTimeSlicing:
         self._next: list[Account] = []
         self._under_way: dict[int, list[Account]] = {}
         self._ended_at = time.monotonic()
-
-    def begin(self, scheduler: Any) -> list[Any]:
-        """Let those who are not due sit out the next step; gives those of them who wait, taken out of their queue."""
-        running = [request for request in scheduler.running if request.priority >= _FIRST_LINE]
-        queue = scheduler.waiting
-        # In no order: iterating over vLLM's own queue sorts it, before each step.
-        waiting = list(getattr(queue, "_heap", queue)) if len(queue) <= _MOST_WAITING else []
-        last = self.last([request.priority for request in running], [request.priority for request in waiting])
-        for request in running:
-            if request.priority > last:
-                request.next_decode_eligible_step = max(request.next_decode_eligible_step, scheduler.current_step + 2)
-        aside = [request for request in waiting if request.priority > last]
-        if aside:
-            queue.remove_requests(aside)
-        return aside
 
     def last(self, running: Sequence[int], waiting: Sequence[int] = ()) -> int:
         """The last priority that takes part in the next step, by the priorities of lines that run, and of all who wait.
@@ -117,6 +88,10 @@ class StepTimeSlicing:
         last = min(late) - 1 if late else sys.maxsize
         self._next = [account for why, account in self._accounts.items() if behind[why] <= last]
         return last
+
+    def skip(self) -> None:
+        """No line takes part in the next step, whoever may by this rule."""
+        self._next = []
 
     def made(self, step: object) -> None:
         """The step is under way."""
@@ -137,50 +112,3 @@ class StepTimeSlicing:
 
 def _behind(first: int, priority: int) -> Behind:
     return Behind.SHARE if (first + 1) // 2 == (priority + 1) // 2 else Behind.LANE
-
-
-def register() -> None:
-    """Change vLLM's scheduler in a process that may have one, if it was told to."""
-    part = int(os.environ.get(VARIABLE) or 0)
-    if part < 2 or "vllm.v1.engine.core" not in sys.modules:  # other processes need not load it
-        return
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    if _MARK not in inspect.getsource(Scheduler.schedule):
-        log.warning("This vLLM's scheduler has no %s: lanes take no turns in its steps.", _MARK)
-        return
-    install(Scheduler, part)
-    log.info("Beside more urgent lines those of less urgent lanes get one in %d seconds.", part)
-
-
-def install(scheduler: Any, part: int) -> None:
-    """Put turns around two methods of a class of schedulers. A failure of ours ends them, and no engine."""
-    schedule, update = scheduler.schedule, scheduler.update_from_output
-
-    def safely(scheduler: Any, call: Callable[[StepTimeSlicing], R], otherwise: R) -> R:
-        if not hasattr(scheduler, "penstock_turns"):
-            scheduler.penstock_turns = StepTimeSlicing(part)
-        try:
-            return call(scheduler.penstock_turns) if scheduler.penstock_turns else otherwise
-        except Exception:
-            scheduler.penstock_turns = None
-            log.exception("Lanes take no turns any more.")
-            return otherwise
-
-    @functools.wraps(schedule)
-    def schedule_in_turns(self: Any, *args: Any, **kwargs: Any) -> Any:
-        aside: list[Any] = safely(self, lambda turns: turns.begin(self), [])
-        try:
-            step = schedule(self, *args, **kwargs)
-        finally:
-            for request in aside:
-                self.waiting.add_request(request)
-        safely(self, lambda turns: turns.made(step), None)
-        return step
-
-    @functools.wraps(update)
-    def update_in_turns(self: Any, step: Any, *args: Any, **kwargs: Any) -> Any:
-        safely(self, lambda turns: turns.ended(step), None)
-        return update(self, step, *args, **kwargs)
-
-    scheduler.schedule, scheduler.update_from_output = schedule_in_turns, update_in_turns

@@ -34,7 +34,7 @@ from penstock_worker.engine.launch_spec import (
 )
 from penstock_worker.engine.revision import LOADS_ADAPTERS
 from penstock_worker.engine.token_counter import Count, TokenCounter, of_model
-from penstock_worker.engine.vllm import idle_yield, step_time_slicing
+from penstock_worker.engine.vllm import idle_yield, prefill_budget, step_time_slicing
 
 # The largest models take long to load from a cold disk.
 START_TIMEOUT_SECONDS: Final = 1_800.0
@@ -95,7 +95,7 @@ def launch(
     env = environment(environ, on_cpu, source) | idle_yield.environment(environ, ranks * parts(arguments))
     priorities = (option(arguments, "--scheduling-policy") or "priority") == "priority"
     if priorities:
-        env |= step_time_slicing.environment(environ)
+        env |= step_time_slicing.environment(environ) | prefill_budget.environment(environ)
     others_load = environ.get(LOADS_ADAPTERS, "0") not in ("0", "")
     if adapters:
         env |= {LOADS_ADAPTERS: "1"}
