@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from penstock_worker.engine.launch_spec import BadLaunch
-from penstock_worker.engine.vllm.prefill_budget import VARIABLE, StepLoad, PrefillBudget, StepTerms, environment
+from penstock_worker.engine.vllm.prefill_budget import VARIABLE, PrefillBudget, StepLoad, StepTerms, environment
 from penstock_worker.engine.vllm.step_cost import StepCost, StepMeter
 
 CPU = StepCost(0.007, 0.000_18, 0.000_09)

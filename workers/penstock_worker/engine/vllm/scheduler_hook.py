@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from penstock.domain.work.rank import Rank
 from penstock_worker.engine.vllm import prefill_budget, step_time_slicing
-from penstock_worker.engine.vllm.prefill_budget import StepLoad, PrefillBudget, StepTerms
+from penstock_worker.engine.vllm.prefill_budget import PrefillBudget, StepLoad, StepTerms
 from penstock_worker.engine.vllm.step_time_slicing import StepTimeSlicing
 
 _FIRST_LINE: Final = Rank.PRIORITY.priority(ahead=True)
