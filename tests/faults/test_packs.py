@@ -99,7 +99,7 @@ def test_an_input_that_kills_engines_ends_alone_and_four_engines_at_most_die_of_
 
 
 def test_refused_inputs_are_told_so_and_a_cancel_keeps_what_is_answered(house: House, journal: Path) -> None:
-    poison = dict.fromkeys((3, 77, 140, 141, 299), "[[status 400]]")
+    poison = dict.fromkeys((0, 3, 77, 140, 141, 142, 200, 231, 260, 299), "[[status 400]]")
     batch = submit(house, "refused", poison)
     has_each_answer_once(house, batch, "refused", poison)
     cancelled = submit(house, "cancelled", dict.fromkeys(range(100, LINES), "[[sleep 1000]]"))

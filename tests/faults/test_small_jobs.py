@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.cases import further
 from faults.house import House
 from faults.load import check
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(300)
 
-POINTS = ["slice.asking=kill", "slice.claimed=kill", "slice.flushing=kill", "segment.recorded=kill"]
+POINTS = ["slice.asking=kill", *further("slice.claimed=kill", "slice.flushing=kill", "segment.recorded=kill")]
 JOBS = 40
 
 
@@ -75,6 +76,7 @@ def test_a_worker_that_is_killed_with_a_bundle_costs_no_job(house: House, point:
     assert house.ask("select max(crashes) from slices where batch = any(%s)", ids) <= 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_gives_its_jobs_back_without_a_penalty(house: House) -> None:
     house.kill("gpu-1")
     ids = post(house, "term", "[[sleep 700]]")
@@ -90,6 +92,7 @@ def test_a_worker_that_is_told_to_end_gives_its_jobs_back_without_a_penalty(hous
     assert house.ask("select max(crashes) from slices where batch = any(%s)", ids) == 0
 
 
+@pytest.mark.slow
 def test_a_poison_job_among_others_costs_only_itself(house: House) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "poison [[die]]"}]}
     house.kill("gpu-1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -104,6 +104,15 @@ def test_lines_are_kept_out_for_half_of_the_time_at_most(cost: StepCost) -> None
         terms, took = engine.step(StepLoad(40, 20, 400, LINES))
         kept_out += took * (not terms.begun_prompts)
     assert 0.4 < kept_out / (engine.now - began) < 0.6
+
+
+def test_calls_that_wait_for_what_lines_hold_keep_none_of_them_out() -> None:
+    engine = Engine(CPU)
+    load = StepLoad(1, 0, 100, LINES)
+    assert not engine.budget.terms(load).lines
+    engine.budget.made(Step({}))  # no block of the KV cache is free
+    assert engine.step(load)[0].lines
+    assert not engine.step(replace(load, calls=2, call_tokens=150))[0].lines, "another call may come in"
 
 
 def test_an_operators_word_stands() -> None:

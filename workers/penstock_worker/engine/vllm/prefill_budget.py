@@ -27,6 +27,7 @@ _CALM_SECONDS: Final = 5.0
 """So long after the last call lines' prompts are bounded."""
 _LONGER: Final = 2.0
 _LEAST_TOKENS: Final = 16
+_MOST_TOKENS: Final = 1_000_000
 _SHARE: Final = 0.5
 _MOST_CREDIT_SECONDS: Final = 1.0
 _TYPICAL_STEPS: Final = 256
@@ -55,6 +56,8 @@ class StepLoad:
     call_tokens: int
     """Of their prompts, left to compute."""
     line_rows: int
+    begun_lines: int = 0
+    """Lines whose prompts are half computed."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ class PrefillBudget:
         self._typical_rows = 0.0
         self._credit_seconds, self._credit_at = _MOST_CREDIT_SECONDS, clock()
         self._keeps_out = False
+        self._call_tokens = 0
+        self._in_vain: int | None = None
+        """Left of calls' prompts when a step without lines computed none of them: what they wait for, lines hold."""
         self._under_way: dict[int, tuple[float, bool]] = {}
         self._ended_at = clock()
 
@@ -87,23 +93,28 @@ class PrefillBudget:
         now = self._clock()
         self._typical_rows = max(load.line_rows, self._typical_rows * (1 - 1 / _TYPICAL_STEPS))
         self._keeps_out = False
+        self._call_tokens = load.call_tokens
         if load.calls:
             self._called_at = now
         cost = self._meter.cost
         if cost is None or not cost.prompt or now - self._called_at > _CALM_SECONDS:
             return StepTerms()
         rows = load.call_rows + load.line_rows
-        if load.call_tokens and self._credit(now) > 0:
+        if load.call_tokens not in (0, self._in_vain) and self._credit(now) > 0:
             self._keeps_out = True
             if cost.row * load.line_rows > cost.base:
                 return StepTerms(lines=False, begun_prompts=False, most_tokens=load.call_rows + load.call_tokens)
             return StepTerms(begun_prompts=False, most_tokens=rows + load.call_tokens)
         longest = _LONGER * cost.of(max(rows, self._typical_rows), 0)
-        prompts = int((longest - cost.of(rows, 0)) / cost.prompt)
-        return StepTerms(most_tokens=rows + load.call_tokens + max(prompts, _LEAST_TOKENS))
+        prompts = int(min((longest - cost.of(rows, 0)) / cost.prompt, _MOST_TOKENS))
+        calls = 0 if load.begun_lines else load.call_tokens  # what is begun goes first, and would take theirs
+        return StepTerms(most_tokens=rows + calls + max(prompts, _LEAST_TOKENS))
 
     def made(self, step: Any) -> None:
         """The step is under way."""
+        if self._keeps_out:
+            computed = any(count > 1 for count in step.num_scheduled_tokens.values())
+            self._in_vain = None if computed else self._call_tokens
         self._under_way[id(step)] = self._clock(), self._keeps_out
 
     def ended(self, step: Any) -> None:

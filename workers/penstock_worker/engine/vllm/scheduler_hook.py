@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from penstock.domain.work.rank import Rank
@@ -43,6 +44,9 @@ class StepRules:
         And the most tokens that it may take.
         """
         running, queue = scheduler.running, scheduler.waiting
+        if scheduler.lora_config and _adapters(running, queue) > scheduler.lora_config.max_loras:
+            # vLLM counts only adapters of those who take part: more could get in than it has room for.
+            return [], scheduler.max_num_scheduled_tokens
         # In no order: iterating over vLLM's own queue sorts it, before each step.
         waiting = list(getattr(queue, "_heap", queue)) if len(queue) <= _MOST_WAITING else []
         last = sys.maxsize
@@ -52,6 +56,8 @@ class StepRules:
             last = self._slicing.last(lines, [request.priority for request in waiting])
             if not terms.lines:
                 self._slicing.skip()
+        if terms.most_tokens is not None:  # rows first: nobody's next token waits behind a long prompt
+            running.sort(key=lambda request: request.priority >= _FIRST_LINE and request.is_prefill_chunk)
         for request in running:
             sits_out = request.priority > last
             if request.priority >= _FIRST_LINE:
@@ -78,9 +84,10 @@ class StepRules:
 
 
 def _load(running: list[Any], waiting: list[Any]) -> StepLoad:
-    calls = call_rows = call_tokens = line_rows = 0
+    calls = call_rows = call_tokens = line_rows = begun_lines = 0
     for request in running:
         if request.priority >= _FIRST_LINE:
+            begun_lines += request.is_prefill_chunk
             line_rows += not request.is_prefill_chunk
             continue
         calls += 1
@@ -92,7 +99,19 @@ def _load(running: list[Any], waiting: list[Any]) -> StepLoad:
         if request.priority < _FIRST_LINE:
             calls += 1
             call_tokens += request.num_tokens - request.num_computed_tokens
-    return StepLoad(calls, call_rows, call_tokens, line_rows)
+    return StepLoad(calls, call_rows, call_tokens, line_rows, begun_lines)
+
+
+def _adapters(running: Iterable[Any], queue: Any) -> int:
+    everybody = itertools.chain(running, getattr(queue, "_heap", queue))
+    return len({request.lora_request.lora_int_id for request in everybody if request.lora_request})
+
+
+def _may_be_bounded(scheduler: Any) -> bool:
+    """Whether prompts are computed in parts of any length, and rows are one token each; else a bound keeps some out."""
+    config = scheduler.scheduler_config
+    whole = not config.enable_chunked_prefill or config.disable_chunked_mm_input
+    return not (whole or scheduler.need_mamba_block_aligned_split or scheduler.num_spec_tokens)
 
 
 def register() -> None:
@@ -106,13 +125,16 @@ def register() -> None:
     source = inspect.getsource(Scheduler.schedule)
     turns = part >= 2 and _has(source, _TURNS_BY, "lanes take no turns in its steps")
     bounded = bounded and _has(source, _BUDGET_BY, "the prompts of lines are not bounded beside waiting calls")
-    install(
-        Scheduler, lambda: StepRules(StepTimeSlicing(part) if turns else None, PrefillBudget() if bounded else None)
-    )
+    install(Scheduler, functools.partial(_rules, part if turns else 0, bounded))
     if turns:
         log.info("Beside more urgent lines those of less urgent lanes get one in %d seconds.", part)
     if bounded:
         log.info("Beside waiting calls the prompts of lines are bounded.")
+
+
+def _rules(part: int, bounded: bool, scheduler: Any) -> StepRules:
+    budget = PrefillBudget() if bounded and _may_be_bounded(scheduler) else None
+    return StepRules(StepTimeSlicing(part) if part else None, budget)
 
 
 def _has(source: str, names: Sequence[str], otherwise: str) -> bool:
@@ -122,13 +144,13 @@ def _has(source: str, names: Sequence[str], otherwise: str) -> bool:
     return not missing
 
 
-def install(scheduler: Any, rules: Callable[[], StepRules]) -> None:
+def install(scheduler: Any, rules: Callable[[Any], StepRules]) -> None:
     """Put rules around two methods of a class of schedulers. A failure of ours ends them, and no engine."""
     schedule, update = scheduler.schedule, scheduler.update_from_output
 
     def safely(scheduler: Any, call: Callable[[StepRules], R], otherwise: R) -> R:
         if not hasattr(scheduler, "penstock_rules"):
-            scheduler.penstock_rules = rules()
+            scheduler.penstock_rules = rules(scheduler)
         try:
             return call(scheduler.penstock_rules) if scheduler.penstock_rules else otherwise
         except Exception:
