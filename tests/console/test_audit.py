@@ -52,6 +52,7 @@ def test_an_operator_finds_who_did_what(chromium: Browser, url: str, acts: Datab
         look(page, "audit-error")
 
 
+@pytest.mark.slow
 def test_an_operator_sees_what_went_wrong(chromium: Browser, url: str, db: Database) -> None:
     with opened(chromium, url, KEY) as page:
         page.goto("/console/recovery")

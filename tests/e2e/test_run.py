@@ -118,6 +118,7 @@ def journal(folder: Path) -> list[tuple[float, str]]:
     return [(float(seconds), text) for seconds, _, text in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ends",
     [

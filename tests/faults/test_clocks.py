@@ -106,6 +106,7 @@ def test_leases_and_deadlines_of_processes_with_shifted_clocks_last_as_long_as_t
     assert now - 120 < batch.created_at <= (batch.completed_at or 0) <= now + 1
 
 
+@pytest.mark.slow
 def test_the_deadline_by_the_databases_clock_is_obeyed_at_once(house: House) -> None:
     id = house.client.submit([chat(f"{n}", "stuck [[hang]]") for n in range(10)]).id
     house.client.watched(id, lambda batch: batch.status == "in_progress", "in progress", 30)

@@ -127,7 +127,7 @@ def test_answers_wait_for_room_and_are_recorded_once_there_is_some(house: House)
 
 
 @pytest.mark.parametrize("place", ["blobs", *further("scratch")])
-@pytest.mark.parametrize("kind", ["assemble", *further("validate")])
+@pytest.mark.parametrize("kind", further("validate", "assemble"))
 def test_a_batch_is_put_off_while_a_disk_is_full_and_not_counted_to_death(house: House, place: str, kind: str) -> None:
     asked = texts(200, f"[[sleep {2_500 if kind == 'assemble' else 1_000}]]")
     house.stop("io-1")

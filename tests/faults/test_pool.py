@@ -45,6 +45,7 @@ def unbroken(house: House) -> Iterator[None]:
     check(house)
 
 
+@pytest.mark.slow
 def test_each_version_has_its_turn_and_a_switch_in_the_middle_of_a_batch_loses_and_doubles_nothing(
     house: House, journal: Path
 ) -> None:

@@ -217,6 +217,7 @@ def test_a_reader_that_is_slow_but_goes_on_gets_everything(house: House, file: s
 HEADS = [b"", b"GET /v1/fil", b"GET /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bear"]
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_come_is_given_up(house: House, subtests: pytest.Subtests) -> None:
     for head in HEADS:
         with subtests.test(head=repr(head)), socket.create_connection(address(house, "api-2"), timeout=30) as one:

@@ -228,10 +228,11 @@ def test_a_second_one_on_the_same_folder_is_refused(up: Up) -> None:
     assert f"process {up.process.pid}" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("end", "status"),
-    [pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)],
 )
 def test_nothing_runs_on_after_its_end(short_dir: Path, end: signal.Signals, status: int) -> None:
     with started(short_dir / "ending", "--engine", "echo") as up:
