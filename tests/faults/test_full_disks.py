@@ -17,7 +17,6 @@ from pathlib import Path
 import httpx
 import pytest
 from e2e.live import chat, jsonl, said
-from faults.cases import further
 from faults.house import House
 from faults.servers import PostgresServer
 
@@ -126,8 +125,9 @@ def test_answers_wait_for_room_and_are_recorded_once_there_is_some(house: House)
     each_line_once(house, id, asked)
 
 
-@pytest.mark.parametrize("place", ["blobs", *further("scratch")])
-@pytest.mark.parametrize("kind", further("validate", "assemble"))
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["blobs", "scratch"])
+@pytest.mark.parametrize("kind", ["validate", "assemble"])
 def test_a_batch_is_put_off_while_a_disk_is_full_and_not_counted_to_death(house: House, place: str, kind: str) -> None:
     asked = texts(200, f"[[sleep {2_500 if kind == 'assemble' else 1_000}]]")
     house.stop("io-1")

@@ -346,7 +346,7 @@ def test_a_worker_that_is_killed_with_waiting_calls(house: House, tenant: Client
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["assemble.written=kill", *further("validate.planned=kill")])
+@pytest.mark.parametrize("point", ["assemble.written=kill", "validate.planned=kill"])
 def test_an_io_worker_that_is_killed(house: House, tenant: Client, point: str) -> None:
     arm(house, "io-1", point)
     batch = tenant.submit(lines(60))

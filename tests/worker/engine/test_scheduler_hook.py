@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from worker.forks import EACH_IN_A_FORK
 
+from penstock_worker.engine.vllm import scheduler_hook
+
 # A scheduler of vLLM's in processes that load plugins as an engine's does: who takes part in each of its steps. vLLM is
 # imported once, and a fork of that process takes each word of the operator's.
 _SCHEDULED = """
@@ -206,3 +208,19 @@ def test_where_prompts_are_not_parted_nothing_is_bounded(scheduled: str) -> None
     found = steps(scheduled, "whole")
     assert found[0]["call"] == 100
     assert found[0]["long"] == 400
+
+
+def test_a_failure_of_ours_leaves_each_step_to_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+    class Scheduler:
+        max_num_scheduled_tokens = 512
+
+        def schedule(self) -> str:
+            return "a step"
+
+        def update_from_output(self, step: str) -> str:
+            return f"{step} is over"
+
+    scheduler_hook.install(Scheduler, lambda scheduler: scheduler.not_there)
+    scheduler = Scheduler()
+    assert [scheduler.update_from_output(scheduler.schedule()) for _ in range(2)] == ["a step is over"] * 2
+    assert caplog.text.count("Steps are vLLM's own from now on") == 1

@@ -14,6 +14,7 @@ Lines are kept out for half of the time at most; when no call is present vLLM's 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class PrefillBudget:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._meter = StepMeter()
-        self._called_at = -_CALM_SECONDS
+        self._called_at = -math.inf
         self._typical_rows = 0.0
         self._credit_seconds, self._credit_at = _MOST_CREDIT_SECONDS, clock()
         self._keeps_out = False

@@ -44,11 +44,11 @@ class StepRules:
         And the most tokens that it may take.
         """
         running, queue = scheduler.running, scheduler.waiting
-        if scheduler.lora_config and _adapters(running, queue) > scheduler.lora_config.max_loras:
+        queued = getattr(queue, "_heap", queue)  # in no order: iterating over vLLM's own queue sorts it, at each step
+        if scheduler.lora_config and _adapters(running, queued) > scheduler.lora_config.max_loras:
             # vLLM counts only adapters of those who take part: more could get in than it has room for.
             return [], scheduler.max_num_scheduled_tokens
-        # In no order: iterating over vLLM's own queue sorts it, before each step.
-        waiting = list(getattr(queue, "_heap", queue)) if len(queue) <= _MOST_WAITING else []
+        waiting = list(queued) if len(queue) <= _MOST_WAITING else []
         last = sys.maxsize
         terms = self._budget.terms(_load(running, waiting)) if self._budget else StepTerms()
         if self._slicing:
@@ -102,8 +102,8 @@ def _load(running: list[Any], waiting: list[Any]) -> StepLoad:
     return StepLoad(calls, call_rows, call_tokens, line_rows, begun_lines)
 
 
-def _adapters(running: Iterable[Any], queue: Any) -> int:
-    everybody = itertools.chain(running, getattr(queue, "_heap", queue))
+def _adapters(running: Iterable[Any], waiting: Iterable[Any]) -> int:
+    everybody = itertools.chain(running, waiting)
     return len({request.lora_request.lora_int_id for request in everybody if request.lora_request})
 
 
@@ -125,6 +125,8 @@ def register() -> None:
     source = inspect.getsource(Scheduler.schedule)
     turns = part >= 2 and _has(source, _TURNS_BY, "lanes take no turns in its steps")
     bounded = bounded and _has(source, _BUDGET_BY, "the prompts of lines are not bounded beside waiting calls")
+    if not (turns or bounded):
+        return
     install(Scheduler, functools.partial(_rules, part if turns else 0, bounded))
     if turns:
         log.info("Beside more urgent lines those of less urgent lanes get one in %d seconds.", part)
@@ -149,9 +151,9 @@ def install(scheduler: Any, rules: Callable[[Any], StepRules]) -> None:
     schedule, update = scheduler.schedule, scheduler.update_from_output
 
     def safely(scheduler: Any, call: Callable[[StepRules], R], otherwise: R) -> R:
-        if not hasattr(scheduler, "penstock_rules"):
-            scheduler.penstock_rules = rules(scheduler)
         try:
+            if not hasattr(scheduler, "penstock_rules"):
+                scheduler.penstock_rules = rules(scheduler)
             return call(scheduler.penstock_rules) if scheduler.penstock_rules else otherwise
         except Exception:
             scheduler.penstock_rules = None

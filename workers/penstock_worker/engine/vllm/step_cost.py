@@ -22,6 +22,7 @@ _TURNS: Final = 10
 """Of least squares, each with weights by the errors of the one before it: they lead to the least absolute errors."""
 _LEAST_ERROR: Final = 1e-4
 _VARIED: Final = 0.02
+"""The least spread of the rows, of their mean, from which their cost is told."""
 
 
 class StepCost(NamedTuple):
