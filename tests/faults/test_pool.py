@@ -67,6 +67,7 @@ def test_each_version_has_its_turn_and_a_switch_in_the_middle_of_a_batch_loses_a
 
 
 def test_what_is_on_a_host_that_is_gone_and_more_than_its_places_are_seen(house: House) -> None:
+    Load.submit(house, "seen", 1, model="left").has_each_answer_once(house)
     pool_life.awake(house, "left")
     assert pool_ends.rows_that_must_not_be(house) == []
     planted = "insert into pool_residents (host, queue, state) values (%s, 'right', 'awake')"
@@ -81,6 +82,7 @@ def test_what_is_on_a_host_that_is_gone_and_more_than_its_places_are_seen(house:
 
 
 def test_a_host_that_is_told_to_end_leaves_no_process_and_says_that_nothing_is_awake(house: House) -> None:
+    Load.submit(house, "told-to-end", 1, model="left").has_each_answer_once(house)
     pool_life.awake(house, "left")
     before, host = house_pool.every_process(house, HOST), house.holder(HOST)
     assert len(before) >= 4
