@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 EACH_IN_A_FORK = """
-import os, sys
+import gc, os, sys
+gc.freeze()  # an end looks through all that was imported once more: a few seconds of vLLM
 for said in words:
     if not (child := os.fork()):
         break

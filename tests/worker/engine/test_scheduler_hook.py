@@ -29,6 +29,7 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 words = sys.argv[2:]
+model = ModelConfig(model=sys.argv[1], dtype="float32", seed=0)
 """
 _SCHEDULED += EACH_IN_A_FORK
 _SCHEDULED += """
@@ -38,7 +39,6 @@ os.environ["PENSTOCK_ENGINE_PREFILL_BUDGET"] = "off" if said.isdigit() or said =
 clock = 0.0
 time.monotonic = lambda: clock
 load_general_plugins()
-model = ModelConfig(model=sys.argv[1], dtype="float32", seed=0)
 config = VllmConfig(
     model_config=model,
     scheduler_config=SchedulerConfig(
