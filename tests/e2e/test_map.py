@@ -205,7 +205,11 @@ def test_two_commands_do_not_write_one_table(start: Map, tmp_path: Path) -> None
     first = start(*command)
     until(lambda: (tmp_path / "o.csv.part").exists(), "the first has its lock")
     heard(first, "sent 1 of 1 rows")
-    status, said = ended(start(*command))
+    first.send_signal(signal.SIGSTOP)  # however long the second takes to start
+    try:
+        status, said = ended(start(*command))
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert status == 1
     assert "Another command writes o.csv.part" in said
     assert ended(first)[0] == 0
