@@ -1,6 +1,6 @@
 """`make bench-batch`: whole files through the platform, against `vllm run-batch`'s own code on the same engine flags.
 
-Files A to I are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
+Files A to J are described in `batch_files.py`. A repeat runs one draw of a file on both sides, one after the other, in
 an order that turns. Both engines live side by side, started before and warm, one of them busy at a time, with their
 prefix caches reset before each run; all else of ours sleeps while theirs runs. Their clock runs around
 `run_batch(engine_client, args)`, ours from the create of the batch to its completion; with upload and download it
@@ -38,7 +38,7 @@ from bench import (
     theirs,
     trace,
 )
-from bench.batch_files import MODEL, ROWS, Maker
+from bench.batch_files import EMBEDDINGS, EMBEDS, MODEL, ROWS, Maker
 from bench.batch_ours import Side
 from bench.batch_run import LOSSES, Bench, Sides
 from bench.load import CHAT
@@ -134,7 +134,7 @@ def _measure(bench: Bench, folder: Path) -> None:
         begun += len(names)
         measure = partial(Sides.rows, names=names, share=begun / len(asked))
         try:
-            _on(bench, folder / str(number), arguments, measure, url=ROWS[names[0]].url)
+            _on(bench, folder / str(number), arguments, measure, url=EMBEDDINGS if arguments == EMBEDS else CHAT)
         except* (*LOSSES, Problem) as group:  # the other engines may do better
             for error in group.exceptions:
                 bench.lose(", ".join(names), error)

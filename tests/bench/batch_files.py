@@ -20,7 +20,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final
 
 from bench.load import CHAT, Writer
@@ -28,6 +28,7 @@ from bench.trace import Size, Trace
 
 MODEL: Final = "tiny"
 EMBEDDINGS: Final = "/v1/embeddings"
+SCORE: Final = "/v1/score"
 EMBEDS: Final = ("--runner", "pooling", "--convert", "embed")
 """What makes an engine that embeds of a model that writes."""
 PROMPTS: Final = 20
@@ -74,6 +75,7 @@ ROWS: Final = {
         Row("G", "embeddings of short texts", 2.2, EMBEDS, url=EMBEDDINGS),
         Row("H", "unique lines, `penstock run`", 0.97),
         Row("I", f"embeddings of {_LONG_TEXT} tokens", 1.2, EMBEDS, url=EMBEDDINGS),
+        Row("J", "scores of pairs of short texts", None, EMBEDS, url=SCORE),
     )
 }
 
@@ -102,6 +104,9 @@ class Maker:
             return self._copied(sizes, chance)
         if row in ("G", "I"):
             return [{"model": self.writer.model, "input": text} for text in self._texts(row, sizes, chance)]
+        if row == "J":
+            texts = self._texts(row, sizes, chance)
+            return [{"model": self.writer.model, "text_1": one, "text_2": other} for one, other in pairwise(texts)]
         if row == "D":
             return self._some_long(sizes, chance)
         return self._shared(chance)
@@ -149,7 +154,7 @@ def jsonl(bodies: Sequence[dict[str, Any]], url: str = CHAT) -> bytes:
 
 def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
     """What each line of an output file was answered, by custom_id: what the model said, and how many tokens it took;
-    of an embedding, how long it is, and the prompt's tokens.
+    of an embedding, how long it is, and the prompt's tokens; of a score, these alone.
 
     Raises ValueError if a line was not answered, or twice.
     """
@@ -161,7 +166,7 @@ def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
             raise ValueError(f"{line['custom_id']} was not answered once: {text[:300]!r}")
         body = response["body"]
         if "data" in body:
-            vectors = (len(one["embedding"]) for one in body["data"])
+            vectors = (len(one["embedding"]) for one in body["data"] if "embedding" in one)
             found[line["custom_id"]] = (*vectors, body["usage"]["prompt_tokens"])
             continue
         said = [(choice["message"]["content"], choice["finish_reason"]) for choice in body["choices"]]
@@ -170,24 +175,34 @@ def answers(output: bytes) -> dict[str, tuple[Any, ...]]:
 
 
 def likeness(one: bytes, other: bytes) -> dict[str, float]:
-    """Two output files of the same embeddings: the least cosine of a line's vectors, and how many usages are equal."""
+    """Two output files of the same embeddings or scores: how many usages are equal, and the least cosine of a line's
+    vectors, or how far the scores of a line are apart at most."""
     ones, others = _vectors(one), _vectors(other)
-    least, equal = 1.0, 0
+    least, apart, equal = 1.0, 0.0, 0
     for name, (vector, tokens) in ones.items():
         same, counted = others[name]
+        equal += tokens == counted
+        if isinstance(vector, float):
+            apart = max(apart, abs(vector - same))
+            continue
         product = sum(a * b for a, b in zip(vector, same, strict=True))
         least = min(least, product / (math.hypot(*vector) * math.hypot(*same)))
-        equal += tokens == counted
-    return {"lines": len(ones), "least_cosine": least, "equal_usage": equal}
+    scored = any(isinstance(vector, float) for vector, _ in ones.values())
+    found = {"scores_apart": apart} if scored else {"least_cosine": least}
+    return {"lines": len(ones), **found, "equal_usage": equal}
 
 
-def _vectors(output: bytes) -> dict[str, tuple[list[float], int]]:
-    """Of each line that `answers` took: its vector, and its prompt's tokens."""
+def _vectors(output: bytes) -> dict[str, tuple[Any, int]]:
+    """Of each line that `answers` took: its vector or its score, and its prompt's tokens."""
     found = {}
     for text in output.splitlines():
         line = json.loads(text)
         body = line["response"]["body"]
-        found[line["custom_id"]] = (body["data"][0]["embedding"], body["usage"]["prompt_tokens"])
+        (one,) = body["data"]
+        found[line["custom_id"]] = (
+            one["embedding"] if "embedding" in one else one["score"],
+            body["usage"]["prompt_tokens"],
+        )
     return found
 
 

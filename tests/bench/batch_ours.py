@@ -8,6 +8,7 @@ seen completed, with its answer.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -88,7 +89,7 @@ class Side:
     has_prefix_cache: bool = True
     """The simulated engine has none."""
     url: str = CHAT
-    """What lines ask."""
+    """What a line asks that only shows that all are awake."""
 
     async def forget(self) -> None:
         """Reset the engine's prefix cache, which works once nothing runs."""
@@ -134,7 +135,11 @@ class Side:
         await self.forget()
         async with watched(lambda: counters.counts(self.engine)) as load:
             created = time.monotonic()
-            asked = {"input_file_id": file, "endpoint": self.url, "completion_window": "24h"} | terms
+            asked = {
+                "input_file_id": file,
+                "endpoint": json.loads(data.partition(b"\n")[0])["url"],
+                "completion_window": "24h",
+            } | terms
             made = await _json(self.api.post("/v1/batches", json=asked))
             while made["status"] not in ours.ENDED:
                 made = await _json(self.api.get(f"/v1/batches/{made['id']}", params={"wait": _WAIT_SECONDS}))

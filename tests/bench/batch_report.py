@@ -35,7 +35,11 @@ def line(pair: dict[str, Any]) -> str:
 def _alike(vectors: dict[str, float] | None) -> str:
     if vectors is None:
         return ""
-    return f", least cosine {vectors['least_cosine']:.6f}, usage equal {vectors['equal_usage']} of {vectors['lines']}"
+    if "scores_apart" in vectors:
+        how = f"scores apart {vectors['scores_apart']:.1e}"
+    else:
+        how = f"least cosine {vectors['least_cosine']:.6f}"
+    return f", {how}, usage equal {vectors['equal_usage']} of {vectors['lines']}"
 
 
 def _ratio(pair: dict[str, Any]) -> float:

@@ -15,7 +15,7 @@ import aiohttp
 import openai
 from bench import batch_files, batch_report, load, result
 from bench.arms import idle
-from bench.batch_files import EMBEDDINGS, MODEL, ROWS, Maker
+from bench.batch_files import EMBEDDINGS, MODEL, ROWS, SCORE, Maker
 from bench.batch_ours import Done, Refused, Side
 from bench.load import CHAT
 from bench.theirs import Theirs
@@ -140,7 +140,7 @@ class Sides:
             found[whose] = ran[0] if ran else None
             said |= {whose: ran[1]} if ran else {}
         more: dict[str, Any] = {"first": "theirs" if repeat % 2 == 0 else "ours"}
-        if ROWS[name].url == EMBEDDINGS and len(said) == 2:
+        if ROWS[name].url in (EMBEDDINGS, SCORE) and len(said) == 2:
             more |= {"vectors": batch_files.likeness(said["theirs"], said["ours"])}
         if self.bench.given.off and not repeat and (off := ROWS[name].off):
             more |= {"without": (await self.ours.batch(data, **off))[0].json(), "off": ", ".join(off)}

@@ -100,6 +100,16 @@ def test_vectors_are_compared_by_their_cosine_and_usage_by_line() -> None:
     assert other == {"lines": 1, "least_cosine": pytest.approx(0.0), "equal_usage": 0}
 
 
+def test_lines_of_j_are_pairs_to_score_and_their_answers_are_compared_by_how_far_they_are_apart() -> None:
+    bodies = maker(4).bodies("J", 0)
+    assert len(bodies) == 9
+    assert bodies[0]["text_2"] == bodies[1]["text_1"] != bodies[0]["text_1"]
+    assert json.loads(batch_files.jsonl(bodies, batch_files.SCORE).partition(b"\n")[0])["url"] == "/v1/score"
+    one, other = (embedded([0.5], 7).replace(b'"embedding": [0.5]', b'"score": ' + said) for said in (b"0.5", b"0.25"))
+    assert batch_files.answers(one) == {"line-0": (7,)}
+    assert batch_files.likeness(one, other) == {"lines": 1, "scores_apart": 0.25, "equal_usage": 1}
+
+
 def embedded(vector: list[float], tokens: int) -> bytes:
     body = {"data": [{"embedding": vector}], "usage": {"prompt_tokens": tokens}}
     line = {"custom_id": "line-0", "response": {"status_code": 200, "body": body}, "error": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_a_pack_has_so_many_tokens_but_for_one_lines_own() -> None:
     texts = ["a", "b c", "d e f", "g h i j k l m n", "o", "p"]
     packs = packed([group(n, text) for n, text in enumerate(texts)], counter(), 32, 5)
     assert numbers(packs) == [[0, 1], [2], [3], [4, 5]]
-    assert [list(pack.tokens) for pack in packs] == [[1, 2], [3], [8], [1, 1]]
+    assert [list(pack.tokens) for pack in packs] == [[(1,), (2,)], [(3,)], [(8,)], [(1,), (1,)]]
 
 
 def test_lines_that_differ_or_are_lists_are_not_packed_together() -> None:
@@ -57,6 +58,21 @@ def test_nothing_is_packed_if_it_is_off_or_nobody_can_count(most: int) -> None:
         assert numbers(packed(groups, TokenCounter(lambda: None), most, 100)) == [[0], [1], [2]]
 
 
+def test_pairs_are_packed_by_the_most_tokens_that_they_may_be() -> None:
+    def pair(number: int, second: str) -> Group:
+        body = json.dumps({"model": "m", "text_1": "a", "text_2": second}).encode()
+        return Group([Line(number, f"c{number}", "/v1/score", body)])
+
+    def count(inputs: Sequence[str | tuple[str, ...]]) -> list[int]:
+        return [9 if isinstance(one, tuple) else len(one.split()) for one in inputs]
+
+    packs = packed(
+        [pair(0, "b c"), group(1), pair(2, "d"), pair(3, "e"), group(4)], TokenCounter(lambda: count), 32, 18
+    )
+    assert numbers(packs) == [[0, 2], [3], [1, 4]]
+    assert [list(pack.tokens) for pack in packs] == [[(9, 3), (9, 2)], [(9, 2)], [(1,), (1,)]]
+
+
 def test_followers_stay_with_their_leader() -> None:
     first = Group([*group(1).lines, *group(2).lines])
     [pack] = packed([first, group(3)], counter(), 32, 100)
@@ -68,7 +84,7 @@ def test_a_refused_pack_is_halved_down_to_single_lines() -> None:
     [pack] = packed([group(n) for n in range(5)], counter(), 32, 100)
     halves = pack.after(outcome(OutcomeKind.REFUSED, 400))
     assert numbers(halves) == [[0, 1, 2], [3, 4]]
-    assert [list(half.tokens) for half in halves] == [[1, 1, 1], [1, 1]]
+    assert [list(half.tokens) for half in halves] == [[(1,)] * 3, [(1,)] * 2]
     assert numbers(halves[1].after(outcome(OutcomeKind.TOO_LARGE))) == [[3], [4]]
 
 

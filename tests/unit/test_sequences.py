@@ -25,6 +25,7 @@ from penstock.formats import sequences
         ({"input": [{"role": "user", "content": "a"}] * 3}, 1),
         ({"query": "a", "documents": ["b", "c"]}, 2),
         ({"text_1": "a", "text_2": ["b", "c", "d"]}, 3),
+        ({"queries": "a", "items": ["b", "c", "d"]}, 3),
         ({"prompt": "a", "n": True}, 1),
         ({"prompt": "a", "n": "many"}, 1),
         ({"prompt": "a", "n": -3}, 1),

@@ -17,7 +17,9 @@ def folder(tmp_path: Path) -> Path:
     folder.mkdir()
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[PAD]": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A [CLS] $B [CLS]", special_tokens=[("[CLS]", 1)]
+    )
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(pad_id=2, pad_token="[PAD]", length=4)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -28,6 +30,7 @@ def test_texts_are_counted_whole_and_without_padding(folder: Path) -> None:
     count = of_model(str(folder), None, {})
     assert count is not None
     assert count(["a", "a b", "a b c d e f", ""]) == [2, 3, 7, 1]
+    assert TokenCounter(lambda: count).of([("a", "b c"), ("d", "e")]) == [(6, 5), (5, 4)], "as one text, and as two"
 
 
 def test_a_model_of_the_hub_is_counted_by_the_files_in_the_cache(folder: Path, tmp_path: Path) -> None:
@@ -58,8 +61,8 @@ def test_a_counter_loads_once_and_says_nothing_once_it_is_doubted() -> None:
         loads.append(1)
 
     nobody = TokenCounter(load)
-    assert (nobody.of(["a"]), nobody.of(["b"]), loads) == (None, None, [1])
+    assert (nobody.of([("a",)]), nobody.of([("b",)]), loads) == (None, None, [1])
     counter = TokenCounter(lambda: lambda texts: [len(text) for text in texts])
-    assert counter.of(["a", "bc"]) == [1, 2]
+    assert counter.of([("a",), ("bc",)]) == [(1,), (2,)]
     counter.doubt()
-    assert counter.of(["a", "bc"]) is None
+    assert counter.of([("a",), ("bc",)]) is None

@@ -52,6 +52,7 @@ class InferenceEndpoint:
 
 
 EMBEDDINGS: Final = "/v1/embeddings"
+SCORE: Final = "/v1/score"
 TABLE: Final = (
     InferenceEndpoint(
         "/v1/chat/completions", "Answer a conversation", "OpenAI's chat completions, streamed or not.",
@@ -70,7 +71,7 @@ TABLE: Final = (
         PromptKind.RESPONSE, writes=True, token_limits=("max_output_tokens",),
     ),
     InferenceEndpoint(
-        "/v1/score", "Score pairs of texts", "vLLM's scores, where the model has them.", numbers=NumberKind.SCORES
+        SCORE, "Score pairs of texts", "vLLM's scores, where the model has them.", numbers=NumberKind.SCORES
     ),
     InferenceEndpoint(
         "/v1/rerank", "Rank documents", "vLLM's rerank, where the model has it.", numbers=NumberKind.RANKS

@@ -13,9 +13,9 @@ import msgspec
 
 MOST: Final = 16_384
 _MOST_DIGITS: Final = 8
-_LISTS: Final = ("prompt", "input", "documents", "text_2", "data_2")
+_LISTS: Final = ("prompt", "input", "documents", "text_2", "data_2", "items")
 _CHOICES: Final = ("n", "best_of")
-_MANY: Final = re.compile(rb'"(?:n|best_of)"\s*:|"(?:prompt|input|documents|text_2|data_2)"\s*:\s*\[|\\u')
+_MANY: Final = re.compile(rb'"(?:n|best_of)"\s*:|"(?:prompt|input|documents|text_2|data_2|items)"\s*:\s*\[|\\u')
 """Most bodies ask for one text, and need not be read to know it. A name can be written with escapes."""
 
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -21,7 +21,9 @@ class LineSettings(Concern):
         64 * 1024 * 1024, ge=1024, description="A line whose answer is larger ends as `answer_too_large`."
     )
     pack_lines: int = Field(
-        64, ge=1, description="Most lines of embeddings that go to an engine as one request; 1: each is one of its own."
+        64,
+        ge=1,
+        description="Most lines of embeddings or scores that go to an engine as one request; 1: each is one.",
     )
     pack_tokens: int = Field(
         4_000, ge=1, description="Most tokens that the inputs of such a request have together, but for a line's own."

@@ -1,4 +1,4 @@
-"""Lines of embeddings go to the engine in packs, and each ends as if it had been asked alone."""
+"""Lines of embeddings and scores go to the engine in packs, and each ends as if it had been asked alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock.formats.output import Record
 from penstock.settings import Settings
 from penstock_worker.admission.gate import Gate
 from penstock_worker.engine.client import EngineClient
-from penstock_worker.engine.echo.answers import tokens_of
+from penstock_worker.engine.echo.answers import counted, tokens_of
 from penstock_worker.engine.process.supervisor import Supervisor
 from penstock_worker.engine.token_counter import TokenCounter
 from penstock_worker.engine_context import EngineContext
@@ -37,7 +37,7 @@ SLOTS = 128
 def counting(supervisor: Supervisor) -> Iterator[None]:
     """Whatever a test made of the engine's counter, the next one has a new one."""
     own = supervisor.launch
-    fresh = TokenCounter(lambda: lambda texts: list(map(tokens_of, texts)))
+    fresh = TokenCounter(lambda: counted)
     supervisor.launch = dataclasses.replace(own, token_counter=fresh)
     yield
     supervisor.launch = own
@@ -93,6 +93,23 @@ def test_ten_poisoned_inputs_among_hundreds_are_told_so_and_all_others_get_their
     assert [record.usage.input_tokens for record in answered] == [tokens_of(text) for text in healthy]
     assert len({response["body"]["id"] for response in responses(answered)}) == len(answered)
     assert (len(requests(one_by_one)), len(requests(answered)) < 100) == (290, True)
+
+
+def test_scores_of_pairs_are_packed_and_a_poisoned_pair_is_told_so_alone(
+    supervisor: Supervisor, counting: None
+) -> None:
+    seconds = [f"the mill {n} of a river" + " [[status 400]]" * (n == 17) for n in range(60)]
+    bodies = [{"model": "echo", "text_1": f"which river {n}", "text_2": second} for n, second in enumerate(seconds)]
+    asked = [Line(n, f"c{n}", "/v1/score", json.dumps(body).encode()) for n, body in enumerate(bodies)]
+    _, records = fed(supervisor, asked)
+    assert [n for n, record in enumerate(records) if record.failed] == [17]
+    _, one_by_one = fed(supervisor, asked, pack_lines=1)
+    told = zip(responses(records), responses(one_by_one), strict=True)
+    assert all(
+        alone(packed["body"]) == alone(single["body"]) for packed, single in told if packed["status_code"] == 200
+    )
+    assert [record.usage.input_tokens for record in records] == [record.usage.input_tokens for record in one_by_one]
+    assert (len(requests(one_by_one)), len(requests(records)) < 20) == (60, True)
 
 
 def test_a_pack_has_at_most_a_quarter_of_the_lines_that_may_be_in_flight(

@@ -17,8 +17,8 @@ from penstock.model_source import hub
 
 log = structlog.get_logger()
 
-Count = Callable[[Sequence[str]], list[int]]
-"""The tokens of each text."""
+Count = Callable[[Sequence[str | tuple[str, ...]]], list[int]]
+"""The tokens of each text; of a pair as one text that is made of both."""
 
 
 class TokenCounter:
@@ -33,14 +33,21 @@ class TokenCounter:
         self.doubted = False
         """The engine has counted otherwise: nothing more is said for it."""
 
-    def of(self, texts: Sequence[str]) -> list[int] | None:
-        """The tokens of each text; None if that can't be said here."""
+    def of(self, inputs: Sequence[tuple[str, ...]]) -> list[tuple[int, ...]] | None:
+        """How many tokens each input may be to the engine; None if that can't be said here.
+
+        An input is a text, or a pair, which some models read as one text and others as two.
+        """
         with self._lock:
             if not self._loaded:
                 self._count, self._loaded = self._load(), True
         if self._count is None or self.doubted:
             return None
-        return self._count(texts)
+        whole = self._count([one if len(one) > 1 else one[0] for one in inputs])
+        if all(len(one) == 1 for one in inputs):
+            return [(count,) for count in whole]
+        each = iter(self._count([text for one in inputs for text in one]))
+        return [(count, sum(next(each) for _ in one)) for count, one in zip(whole, inputs, strict=True)]
 
     def doubt(self) -> None:
         """The engine has counted otherwise."""
@@ -72,4 +79,4 @@ def of_model(source: str, revision: str | None, environ: Mapping[str, str], cach
         return None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda texts: [len(one.ids) for one in tokenizer.encode_batch_fast(list(texts))]
+    return lambda inputs: [len(one.ids) for one in tokenizer.encode_batch_fast(list(inputs))]

@@ -1,8 +1,8 @@
 """The line feed: a slice's lines go through the gate into the engine as fast as the gate allows; records come back.
 
 Gate, engine client and every coroutine here live on one asyncio loop in a thread of its own; Celery's threads hand a
-slice's lines over in one block, and get messages back. Equal lines are asked once (reuse.py), embeddings that are alike
-in one request (pack.py).
+slice's lines over in one block, and get messages back. Equal lines are asked once (reuse.py), embeddings or scores that
+are alike in one request (pack.py).
 """
 
 from __future__ import annotations

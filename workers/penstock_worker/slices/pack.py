@@ -23,8 +23,8 @@ class Pack:
     """Leaders that are asked together, each with its followers."""
 
     groups: Sequence[Group]
-    tokens: Sequence[int] = ()
-    """Of each leader's input; known if there are several."""
+    tokens: Sequence[tuple[int, ...]] = ()
+    """How many each leader's input may be; known if there are several."""
     in_base64: bool = False
     """What vectors its lines want."""
 
@@ -45,7 +45,7 @@ class Pack:
     def cut(self, most_lines: int, most_tokens: int) -> list[Pack]:
         """Cut into packs of at most so many lines and so many tokens, but for a single line's own."""
         starts, inside = [0], 0
-        for place, count in enumerate(self.tokens):
+        for place, count in enumerate(map(max, self.tokens)):
             if place > starts[-1] and (place - starts[-1] == most_lines or inside + count > most_tokens):
                 starts.append(place)
                 inside = 0
@@ -93,7 +93,7 @@ def packed(groups: Sequence[Group], counter: TokenCounter | None, most_lines: in
             alike.setdefault(one.kind, []).append((group, one))
     packs: list[Pack] = []
     for found in alike.values():
-        tokens = counter.of([one.text for _, one in found]) if counter is not None and len(found) > 1 else None
+        tokens = counter.of([one.texts for _, one in found]) if counter is not None and len(found) > 1 else None
         if tokens is None:
             alone += [Pack([group]) for group, _ in found]
         else:

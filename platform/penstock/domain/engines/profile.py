@@ -93,7 +93,7 @@ LACKS: Final[Mapping[EngineLack, str]] = {
     EngineLack.TOKENIZER: "nobody counts a prompt's tokens before it is answered: estimates go by bytes",
     EngineLack.REQUEST_IDS: "it does not take our ids over: a line's `request_id` is the one that the engine gave it",
     EngineLack.CACHE_SALT: "its prefix cache, if it has one, is not parted by tenant",
-    EngineLack.LISTS: "each line of embeddings is a request of its own: it takes no lists of inputs, or nobody here"
+    EngineLack.LISTS: "each line of embeddings or scores is a request of its own: it takes no lists, or nobody here"
     " counts their tokens",
 }
 """What the platform does without each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cachetools import FIFOCache
@@ -195,8 +195,8 @@ def _embed(echo: Voice, body: Body, script: Script, identity: str) -> Body:
 
 
 def _score(echo: Voice, body: Body, script: Script, identity: str) -> Body:
-    query = body.get("text_1", body.get("queries"))
-    documents = body.get("text_2", body.get("documents"))
+    query = body.get("text_1", body.get("queries", body.get("data_1")))
+    documents = body.get("text_2", body.get("documents", body.get("items", body.get("data_2"))))
     if query is None or documents is None:
         raise EchoRefusal(400, "text_1 and text_2 are needed.")
     seconds = documents if isinstance(documents, list) else [documents]
@@ -264,6 +264,11 @@ def _text(content: object) -> str:
 def tokens_of(text: str) -> int:
     """Four characters are one."""
     return max(1, len(text) // 4)
+
+
+def counted(inputs: Sequence[str | tuple[str, ...]]) -> list[int]:
+    """The tokens of each text, or pair of texts."""
+    return [tokens_of(one) if isinstance(one, str) else sum(map(tokens_of, one)) for one in inputs]
 
 
 def _choices(body: Body) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penstock.domain.engines import adapter_arguments
 from penstock.domain.engines.profile import EngineLack, EngineProfile, read_lacks
-from penstock_worker.engine.echo.answers import tokens_of
+from penstock_worker.engine.echo.answers import counted
 from penstock_worker.engine.echo.shapes import DEFAULT_SEQS
 from penstock_worker.engine.launch_spec import (
     BadLaunch,
@@ -65,5 +65,5 @@ def launch(
         start_timeout_seconds=60.0,
         adapters=adapters,
         most_adapter_rank=most_rank,
-        token_counter=TokenCounter(lambda: lambda texts: list(map(tokens_of, texts))),
+        token_counter=TokenCounter(lambda: counted),
     )
