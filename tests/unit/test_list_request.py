@@ -202,3 +202,13 @@ def test_a_pair_is_told_the_tokens_that_its_engine_counts(right: int) -> None:
     assert b"1e-07" in parts[1]
     usage["prompt_tokens"] = usage["total_tokens"] = 10
     assert list_request.apart(json.dumps(whole).encode(), tokens, in_base64=False) is None
+
+
+def test_where_two_ways_to_count_have_one_sum_only_what_they_agree_on_is_told() -> None:
+    data = [{"index": place, "object": "score", "score": 0.5} for place in range(3)]
+    whole = {"id": "s", "data": data, "usage": {"prompt_tokens": 15, "total_tokens": 15}}
+    parts = list_request.apart(json.dumps(whole).encode(), [(9, 5, 6), (9, 5, 4), (9, 5, 5)], in_base64=False)
+    assert parts is not None
+    assert parts[:2] == [None, None]
+    assert parts[2] is not None
+    assert json.loads(parts[2])["usage"]["prompt_tokens"] == 5

@@ -64,13 +64,13 @@ def test_pairs_are_packed_by_the_most_tokens_that_they_may_be() -> None:
         return Group([Line(number, f"c{number}", "/v1/score", body)])
 
     def count(inputs: Sequence[str | tuple[str, ...]]) -> list[int]:
-        return [9 if isinstance(one, tuple) else len(one.split()) for one in inputs]
+        return [6 if isinstance(one, tuple) else len(one.split()) for one in inputs]
 
     packs = packed(
-        [pair(0, "b c"), group(1), pair(2, "d"), pair(3, "e"), group(4)], TokenCounter(lambda: count), 32, 18
+        [pair(0, "b c"), group(1), pair(2, "d"), pair(3, "e"), group(4)], TokenCounter(lambda: count), 32, 17
     )
     assert numbers(packs) == [[0, 2], [3], [1, 4]]
-    assert [list(pack.tokens) for pack in packs] == [[(9, 3), (9, 2)], [(9, 2)], [(1,), (1,)]]
+    assert [list(pack.tokens) for pack in packs] == [[(9, 3, 2), (8, 2, 1)], [(8, 2, 1)], [(1,), (1,)]]
 
 
 def test_followers_stay_with_their_leader() -> None:

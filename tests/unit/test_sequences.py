@@ -26,6 +26,7 @@ from penstock.formats import sequences
         ({"query": "a", "documents": ["b", "c"]}, 2),
         ({"text_1": "a", "text_2": ["b", "c", "d"]}, 3),
         ({"queries": "a", "items": ["b", "c", "d"]}, 3),
+        ({"messages": [], "items": ["b", "c", "d"]}, 1),
         ({"prompt": "a", "n": True}, 1),
         ({"prompt": "a", "n": "many"}, 1),
         ({"prompt": "a", "n": -3}, 1),

@@ -30,7 +30,7 @@ def test_texts_are_counted_whole_and_without_padding(folder: Path) -> None:
     count = of_model(str(folder), None, {})
     assert count is not None
     assert count(["a", "a b", "a b c d e f", ""]) == [2, 3, 7, 1]
-    assert TokenCounter(lambda: count).of([("a", "b c"), ("d", "e")]) == [(6, 5), (5, 4)], "as one text, and as two"
+    assert TokenCounter(lambda: count).of([("a", "b c"), ("d", "e")]) == [(6, 5, 3), (5, 4, 2)], "one, two, joined"
 
 
 def test_a_model_of_the_hub_is_counted_by_the_files_in_the_cache(folder: Path, tmp_path: Path) -> None:

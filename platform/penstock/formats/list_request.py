@@ -106,11 +106,12 @@ class _Answer(msgspec.Struct):
 _read_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def apart(answer: bytes, tokens: Sequence[tuple[int, ...]], *, in_base64: bool) -> list[bytes] | None:
+def apart(answer: bytes, tokens: Sequence[tuple[int, ...]], *, in_base64: bool) -> list[bytes | None] | None:
     """The answer to each input, as if it had been asked alone.
 
-    `tokens`: how many each input may be to the engine, in their order; those are right whose sum is the engine's.
-    None if it can't be told what each would have been: another count of answers or tokens, or cached tokens.
+    `tokens`: how many each input may be to the engine, in their order; those are right whose sum is the engine's, and
+    where several are, what they differ in is not known: None for such an input.
+    None if it can't be told of any what it would have been: another count of answers or tokens, or cached tokens.
     """
     try:
         said, fields = _read_answer(answer), _read_fields(answer)
@@ -120,21 +121,21 @@ def apart(answer: bytes, tokens: Sequence[tuple[int, ...]], *, in_base64: bool) 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, ValueError):
         return None
     total, details = said.usage.prompt_tokens, said.usage.prompt_tokens_details or {}
-    counted = next((counts for counts in zip(*tokens, strict=True) if sum(counts) == total), None)
+    fitting = [counts for counts in zip(*tokens, strict=True) if sum(counts) == total]
     alike = (said.usage.total_tokens, said.usage.completion_tokens or 0) == (total, 0) and not any(details.values())
-    if counted is None or not alike or places != list(range(len(tokens))):
+    if not fitting or not alike or places != list(range(len(tokens))):
         return None
+    counts = map(set, zip(*fitting, strict=True))
     return [
-        _encode(
-            fields
-            | {
-                "id": f"{said.id}-{place}",  # as vLLM itself calls a list's inputs
-                "data": [result],
-                "usage": usage | {"prompt_tokens": count, "total_tokens": count},
-            }
-        )
-        for place, (result, count) in enumerate(zip(results, counted, strict=True))
+        _told(fields, f"{said.id}-{place}", result, usage, count.pop()) if len(count) == 1 else None
+        for place, (result, count) in enumerate(zip(results, counts, strict=True))
     ]
+
+
+def _told(fields: Fields, name: str, result: Fields, usage: Fields, tokens: int) -> bytes:
+    """A list's answer with one result alone, named as vLLM itself names a list's inputs."""
+    counted = dict(usage) | {"prompt_tokens": tokens, "total_tokens": tokens}
+    return _encode(dict(fields) | {"id": name, "data": [result], "usage": counted})
 
 
 def _alone(one: Fields, *, in_base64: bool) -> dict[str, msgspec.Raw]:

@@ -14,6 +14,8 @@ import msgspec
 MOST: Final = 16_384
 _MOST_DIGITS: Final = 8
 _LISTS: Final = ("prompt", "input", "documents", "text_2", "data_2", "items")
+_BESIDE: Final = {"items": "queries", "text_2": "text_1", "data_2": "data_1"}
+"""They mean something beside another one alone."""
 _CHOICES: Final = ("n", "best_of")
 _MANY: Final = re.compile(rb'"(?:n|best_of)"\s*:|"(?:prompt|input|documents|text_2|data_2|items)"\s*:\s*\[|\\u')
 """Most bodies ask for one text, and need not be read to know it. A name can be written with escapes."""
@@ -36,7 +38,8 @@ def of_body(body: bytes) -> int:
 def of_fields(fields: Mapping[str, msgspec.Raw]) -> int:
     """The same of a body's fields."""
     asked = max(choices(_number(fields.get(name))) for name in _CHOICES)
-    return min(MOST, asked * max(texts(fields.get(name)) for name in _LISTS))
+    named = (name for name in _LISTS if _BESIDE.get(name, name) in fields)
+    return min(MOST, asked * max((texts(fields.get(name)) for name in named), default=1))
 
 
 def choices(value: Any) -> int:

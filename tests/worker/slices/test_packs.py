@@ -112,6 +112,20 @@ def test_scores_of_pairs_are_packed_and_a_poisoned_pair_is_told_so_alone(
     assert (len(requests(one_by_one)), len(requests(records)) < 20) == (60, True)
 
 
+def test_a_pair_whose_tokens_are_not_told_by_a_packs_sum_is_asked_alone(supervisor: Supervisor, counting: None) -> None:
+    texts = [
+        ("a" * 7, "b" * 7),
+        ("a", "b"),
+        ("c" * 8, "d" * 8),
+    ]  # 2, 2, 4 tokens; joined, which has the same sum, 3, 1, 4
+    bodies = [{"model": "echo", "text_1": one, "text_2": other} for one, other in texts]
+    asked = [Line(n, f"c{n}", "/v1/score", json.dumps(body).encode()) for n, body in enumerate(bodies)]
+    _, records = fed(supervisor, asked)
+    assert [record.usage.input_tokens for record in records] == [2, 2, 4]
+    assert [response["request_id"].endswith("-2") for response in responses(records)] == [False, False, True]
+    assert len(requests(records)) == 3
+
+
 def test_a_pack_has_at_most_a_quarter_of_the_lines_that_may_be_in_flight(
     supervisor: Supervisor, counting: None
 ) -> None:

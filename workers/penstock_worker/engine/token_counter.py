@@ -36,18 +36,22 @@ class TokenCounter:
     def of(self, inputs: Sequence[tuple[str, ...]]) -> list[tuple[int, ...]] | None:
         """How many tokens each input may be to the engine; None if that can't be said here.
 
-        An input is a text, or a pair, which some models read as one text and others as two.
+        An input is a text, or a pair: some models read one text that is made of both, some two, and some what stands
+        there if the second is written behind the first (vLLM's entrypoints/pooling/scoring/io_processor.py).
         """
         with self._lock:
             if not self._loaded:
                 self._count, self._loaded = self._load(), True
         if self._count is None or self.doubted:
             return None
-        whole = self._count([one if len(one) > 1 else one[0] for one in inputs])
-        if all(len(one) == 1 for one in inputs):
-            return [(count,) for count in whole]
-        each = iter(self._count([text for one in inputs for text in one]))
-        return [(count, sum(next(each) for _ in one)) for count, one in zip(whole, inputs, strict=True)]
+        each = self._count([text for one in inputs for text in one])
+        if len(each) == len(inputs):
+            return [(count,) for count in each]
+        nothing, made_of_nothing = self._count(["", ("", "")])
+        made_of_both = made_of_nothing - 2 * nothing  # what stands around and between them is the same for each
+        joined = self._count(["".join(one) for one in inputs])
+        apart = map(sum, zip(each[::2], each[1::2], strict=True))
+        return [(two + made_of_both, two, count) for two, count in zip(apart, joined, strict=True)]
 
     def doubt(self) -> None:
         """The engine has counted otherwise."""

@@ -239,13 +239,18 @@ class LineFeed:
         answer = outcome if isinstance(outcome, Outcome) else None
         outcomes = answer and pack.apart(answer)
         if outcomes:
-            for group, one in zip(pack.groups, outcomes, strict=True):
-                self._answered(group, 0, one)
-            return
-        if answer and answer.kind is OutcomeKind.ANSWERED and self._engine.token_counter:
-            self._engine.token_counter.doubt()
-        async with asyncio.TaskGroup() as tasks:
-            await self._admit_each(pack.after(answer), tasks, spent_seconds + tries.spent_seconds)
+            told = list(zip(pack.groups, outcomes, strict=True))
+            for group, one in told:
+                if one:
+                    self._answered(group, 0, one)
+            again = [Pack([group]) for group, one in told if not one]
+        else:
+            again = pack.after(answer)
+            if answer and answer.kind is OutcomeKind.ANSWERED and self._engine.token_counter:
+                self._engine.token_counter.doubt()
+        if again:
+            async with asyncio.TaskGroup() as tasks:
+                await self._admit_each(again, tasks, spent_seconds + tries.spent_seconds)
 
     async def _end(self, group: Group, admission: Admission | None, spent_seconds: float) -> None:
         """Bring a group to its end: a leader that ended by itself takes the others along, else the next is asked."""

@@ -55,15 +55,16 @@ class Pack:
     def _part(self, start: int, end: int) -> Pack:
         return replace(self, groups=self.groups[start:end], tokens=self.tokens[start:end])
 
-    def apart(self, outcome: Outcome) -> list[Outcome] | None:
-        """How each of its lines ended that were answered together; None if that can't be told."""
+    def apart(self, outcome: Outcome) -> list[Outcome | None] | None:
+        """How each of its lines ended that were answered together; None if that can't be told, of one or of all."""
         if outcome.kind is not OutcomeKind.ANSWERED:
             return None
         bodies = list_request.apart(outcome.body, self.tokens, in_base64=self.in_base64)
         if bodies is None:
             return None
         return [
-            replace(outcome, body=body, request_id=f"{outcome.request_id}-{place}") for place, body in enumerate(bodies)
+            None if body is None else replace(outcome, body=body, request_id=f"{outcome.request_id}-{place}")
+            for place, body in enumerate(bodies)
         ]
 
     def after(self, outcome: Outcome | None) -> list[Pack]:
