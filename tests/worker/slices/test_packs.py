@@ -113,11 +113,8 @@ def test_scores_of_pairs_are_packed_and_a_poisoned_pair_is_told_so_alone(
 
 
 def test_a_pair_whose_tokens_are_not_told_by_a_packs_sum_is_asked_alone(supervisor: Supervisor, counting: None) -> None:
-    texts = [
-        ("a" * 7, "b" * 7),
-        ("a", "b"),
-        ("c" * 8, "d" * 8),
-    ]  # 2, 2, 4 tokens; joined, which has the same sum, 3, 1, 4
+    # 2, 2 and 4 tokens; joined, which has the same sum, 3, 1 and 4.
+    texts = [("a" * 7, "b" * 7), ("a", "b"), ("c" * 8, "d" * 8)]
     bodies = [{"model": "echo", "text_1": one, "text_2": other} for one, other in texts]
     asked = [Line(n, f"c{n}", "/v1/score", json.dumps(body).encode()) for n, body in enumerate(bodies)]
     _, records = fed(supervisor, asked)
