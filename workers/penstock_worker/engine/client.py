@@ -1,7 +1,5 @@
 """The engine client: asks an engine over HTTP and brings back bytes; what they say is for others to read.
 
-Measured with aiohttp over a unix socket: 0.5 ms of client time a line (137 tokens in, 32 out).
-
     EngineGone      no whole answer: refused, reset or closed before its end. The line may or may not have run
     EngineTimeout   no whole answer in time. The connection is closed, which makes vLLM abort the request
     AnswerTooLarge  more than is kept of one answer; the connection is closed, too
@@ -14,16 +12,15 @@ request: an engine that does not notice that its client left is so later than wh
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-import aiohttp
 import msgspec
 
 from penstock.domain.engines.profile import EngineAbort, EngineProfile
@@ -31,11 +28,8 @@ from penstock.domain.engines.profiles import VLLM
 from penstock.formats.engine_body import with_text
 from penstock_worker.engine import headers, rate_limits
 from penstock_worker.engine.abandoned import AbandonedRequests
+from penstock_worker.engine.connections import EngineConnections, Exchange, NotConnected
 
-# vLLM is told to keep idle connections for 600 s: ours must end first.
-_KEEPALIVE_SECONDS: Final = 300.0
-# Read ahead of a slow caller: twice this at most. Then the engine's writes wait.
-_STREAM_BUFFER_BYTES: Final = 64 * 1024
 _HEADERS: Final = {"content-type": "application/json"}
 _MOST_ID_CHARACTERS: Final = 200
 _ABORT_SECONDS: Final = 5.0
@@ -92,7 +86,7 @@ class Stream:
 
     status: int
     headers: Mapping[str, str]
-    """Names in any case."""
+    """Names in lower case."""
     chunks: AsyncIterator[bytes]
     """Ends with the answer; raises EngineGone and EngineTimeout."""
     generation: int
@@ -100,57 +94,37 @@ class Stream:
 
 
 class EngineClient:
-    """A pool of connections to one engine, on one asyncio loop; used with `async with`.
+    """A pool of connections to one engine's unix socket, on one asyncio loop; used with `async with`.
 
     It has no limit of its own: the gate is the limit.
     """
 
     def __init__(
         self,
+        socket: Path,
         *,
-        socket: Path | None = None,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
         clock: Callable[[], float] = time.monotonic,
         generation: Callable[[], int] = lambda: 1,
         profile: EngineProfile = VLLM,
         max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
     ) -> None:
-        if (socket is None) == (base_url is None):
-            raise ValueError("an engine is reached by a unix socket or by a base URL")
-        self._socket = socket
-        self._base_url = (base_url or "http://engine").rstrip("/")
-        self._headers = _HEADERS | ({"authorization": f"Bearer {api_key}"} if api_key else {})
+        self._connections = EngineConnections(socket)
         self._new_id = new_id
         self._clock = clock
         self._generation = generation
-        self._session: aiohttp.ClientSession | None = None
         self._profile = profile
         self._max_answer_bytes = max_answer_bytes
         self.abandoned = AbandonedRequests(self._tell if profile.abort is EngineAbort.REQUEST_ID else None)
 
     async def __aenter__(self) -> Self:
-        connector: aiohttp.BaseConnector
-        if self._socket is not None:
-            connector = aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
-        else:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
-            auto_decompress=False,
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.abandoned.close()
-        if self._session:
-            await self._session.close()
+        self._connections.close()
 
     async def ask(
         self, endpoint: str, body: bytes, timeout_seconds: float, done: Callable[[], None] = _nothing
@@ -216,34 +190,27 @@ class EngineClient:
         notices = self._profile.abort is EngineAbort.DISCONNECT
         if notices:
             try:
-                with _translated(endpoint, timeout_seconds, generation):
-                    response = await self._request("POST", endpoint, body, timeout_seconds, told)
+                exchange = await self._asked("POST", endpoint, body, timeout_seconds, told, generation)
             except BaseException:
                 done()
                 raise
         else:
             named = self._named(body, request_id)
-            task = asyncio.ensure_future(self._opened(endpoint, named, timeout_seconds, told, generation))
-            response = await self._stayed_for(task, _opened_and_drained, endpoint, timeout_seconds, request_id, done)
+            task = asyncio.ensure_future(self._asked("POST", endpoint, named, timeout_seconds, told, generation))
+            exchange = await self._stayed_for(task, _opened_and_drained, endpoint, timeout_seconds, request_id, done)
         try:
             yield Stream(
-                response.status,
-                response.headers,
-                self._chunks(response, endpoint, timeout_seconds, generation),
+                exchange.status,
+                exchange.headers,
+                self._chunks(exchange, endpoint, timeout_seconds, generation),
                 generation,
             )
         finally:
-            if notices or response.content.at_eof():
-                response.close()  # Gives a connection whose answer is whole back to the pool, and ends any other.
+            if notices or exchange.at_end:
+                exchange.close()
                 done()
             else:
-                self.abandoned.leave(_drained(response), request_id, done)
-
-    async def _opened(
-        self, endpoint: str, body: bytes, timeout_seconds: float, told: dict[str, str], generation: int
-    ) -> aiohttp.ClientResponse:
-        with _translated(endpoint, timeout_seconds, generation):
-            return await self._request("POST", endpoint, body, timeout_seconds, told)
+                self.abandoned.leave(_drained(exchange), request_id, done)
 
     def _named(self, body: bytes, request_id: str) -> bytes:
         """With the id that it can be aborted by, if the engine takes one."""
@@ -257,12 +224,14 @@ class EngineClient:
         await self._send("POST", self._profile.abort_path, body, _ABORT_SECONDS, {"x-request-id": self._new_id()})
 
     async def _chunks(
-        self, response: aiohttp.ClientResponse, endpoint: str, timeout_seconds: float, generation: int
+        self, exchange: Exchange, endpoint: str, timeout_seconds: float, generation: int
     ) -> AsyncIterator[bytes]:
         while True:
             # What the taker does between two chunks is not the engine's fault: only the reading is looked at.
-            with _translated(endpoint, timeout_seconds, generation):
-                chunk = await response.content.readany()
+            try:
+                chunk = await exchange.read()
+            except (TimeoutError, ConnectionError) as error:
+                raise _ours(error, endpoint, timeout_seconds, generation) from error
             if not chunk:
                 return
             yield chunk
@@ -270,87 +239,77 @@ class EngineClient:
     async def metrics(self, path: str = "/metrics", timeout_seconds: float = 5.0) -> str:
         """The engine's Prometheus page. Raises EngineGone and EngineTimeout."""
         try:
-            answer = await self._send("GET", path, None, timeout_seconds, {"x-request-id": self._new_id()})
+            answer = await self._send("GET", path, b"", timeout_seconds, {"x-request-id": self._new_id()})
         except AnswerTooLarge as error:
             raise EngineGone(f"{path}: {error}") from error
         if answer.status != 200:
             raise EngineGone(f"{path} answered {answer.status}")
         return answer.body.decode(errors="replace")
 
-    async def _request(
-        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, headers: dict[str, str]
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            raise RuntimeError("the engine client is used with `async with`")
-        return await self._session.request(
-            method,
-            self._base_url + endpoint,
-            data=body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-            allow_redirects=False,
-            read_bufsize=_STREAM_BUFFER_BYTES,
-        )
+    async def _asked(
+        self, method: str, endpoint: str, body: bytes, timeout_seconds: float, told: dict[str, str], generation: int
+    ) -> Exchange:
+        try:
+            return await self._connections.ask(method, endpoint, body, _HEADERS | told, timeout_seconds)
+        except (TimeoutError, ConnectionError) as error:
+            raise _ours(error, endpoint, timeout_seconds, generation) from error
 
     async def _send(
-        self, method: str, endpoint: str, body: bytes | None, timeout_seconds: float, headers: dict[str, str]
+        self, method: str, endpoint: str, body: bytes, timeout_seconds: float, told: dict[str, str]
     ) -> EngineAnswer:
         begun, generation = self._clock(), self._generation()
-        with _translated(endpoint, timeout_seconds, generation):
-            response = await self._request(method, endpoint, body, timeout_seconds, headers)
-            try:
-                whole = await self._whole(response)
-            finally:
-                response.close()
+        exchange = await self._asked(method, endpoint, body, timeout_seconds, told, generation)
+        try:
+            whole = await self._whole(exchange)
+        except (TimeoutError, ConnectionError) as error:
+            raise _ours(error, endpoint, timeout_seconds, generation) from error
+        finally:
+            exchange.close()
+        headers = exchange.headers
         return EngineAnswer(
-            response.status,
+            exchange.status,
             whole,
-            self._id_of(response, headers["x-request-id"]),
+            self._id_of(headers, told["x-request-id"]),
             self._clock() - begun,
             generation,
-            rate_limits.retry_after_seconds(response.headers),
-            rate_limits.hold_seconds(response.headers),
+            rate_limits.retry_after_seconds(headers),
+            rate_limits.hold_seconds(headers),
         )
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _whole(self, exchange: Exchange) -> bytes:
         pieces, size = [], 0
-        while piece := await response.content.readany():
+        while piece := await exchange.read():
             pieces.append(piece)
             size += len(piece)
             if size > self._max_answer_bytes:
                 raise AnswerTooLarge(f"it has more than {self._max_answer_bytes} bytes")
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _id_of(self, response: aiohttp.ClientResponse, ours: str) -> str:
+    def _id_of(self, headers: Mapping[str, str], ours: str) -> str:
         """The id that the engine knows a request by."""
-        theirs = "" if self._profile.request_ids else response.headers.get("x-request-id", "")
+        theirs = "" if self._profile.request_ids else headers.get("x-request-id", "")
         return "".join(filter(str.isprintable, theirs))[:_MOST_ID_CHARACTERS] or ours
 
 
-@contextmanager
-def _translated(endpoint: str, timeout_seconds: float, generation: int) -> Iterator[None]:
-    """What aiohttp raises becomes ours."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s") from error
-    except (aiohttp.ClientError, OSError) as error:
-        sent = not isinstance(error, aiohttp.ClientConnectorError)
-        raise EngineGone(f"{endpoint}: {error!r}", sent=sent, generation=generation) from error
+def _ours(error: Exception, endpoint: str, timeout_seconds: float, generation: int) -> EngineTimeout | EngineGone:
+    """What a connection's error is to whoever asked."""
+    if isinstance(error, TimeoutError):
+        return EngineTimeout(f"{endpoint} did not answer within {timeout_seconds:.0f} s")
+    return EngineGone(f"{endpoint}: {error!r}", sent=not isinstance(error, NotConnected), generation=generation)
 
 
 async def _as_it_is(task: asyncio.Task[R]) -> None:
     await task
 
 
-async def _opened_and_drained(task: asyncio.Task[aiohttp.ClientResponse]) -> None:
+async def _opened_and_drained(task: asyncio.Task[Exchange]) -> None:
     await _drained(await task)
 
 
-async def _drained(response: aiohttp.ClientResponse) -> None:
+async def _drained(exchange: Exchange) -> None:
     """Read an answer to its end, for nobody."""
     try:
-        while await response.content.readany():
+        while await exchange.read():
             pass
     finally:
-        response.close()
+        exchange.close()
