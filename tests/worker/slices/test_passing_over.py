@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -100,6 +102,39 @@ def test_a_hint_that_found_only_a_full_tenants_work_is_said_again_when_that_give
     end(world, drain, first)
     assert said == [hint.generate(MODEL, Lane.FLEX)]
     assert claim(drain, Lane.FLEX) is not None
+
+
+def test_what_is_left_of_a_full_tenants_work_is_claimed_as_its_slots_come_back(
+    world: World, drain: SliceConsumer, said: list[Hint]
+) -> None:
+    world.batch(*[1] * 5, lane=Lane.FLEX)
+    held = [claim(drain, Lane.FLEX), claim(drain, Lane.FLEX)]
+    for _ in range(3):
+        assert claim(drain, Lane.FLEX) is None
+    for left in (2, 1, 0):
+        done = held.pop(0)
+        assert done
+        end(world, drain, done)
+        assert said == [hint.generate(MODEL, Lane.FLEX)], f"{left} are left"
+        said.clear()
+        held.append(claim(drain, Lane.FLEX))
+    for one in held:
+        assert one
+        end(world, drain, one)
+    assert len(said) == 2
+    said.clear()
+    assert claim(drain, Lane.FLEX) is None
+    assert said == [], "nothing is left, and nothing more is owed"
+
+
+def test_who_waits_for_its_turn_to_claim_holds_no_slot(world: World, drain: SliceConsumer) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        with drain._context.beat.claims:
+            looks = [threads.submit(drain._run_best, Lane.STANDARD) for _ in range(8)]
+            time.sleep(0.1)
+            assert drain.slice_slots.held.get(Lane.STANDARD, 0) == 0
+        assert [look.result() for look in looks] == [""] * 8, "each had its turn, and a slot"
+    assert sum(drain.slice_slots.held.values()) == 0
 
 
 def test_a_tenant_that_is_full_of_flex_still_gets_a_slot_for_urgent_work(world: World, drain: SliceConsumer) -> None:

@@ -98,6 +98,31 @@ def test_a_hint_that_passed_over_whoever_is_not_full_any_more_comes_due_at_once(
     assert slice_slots.due() == [Lane.FLEX]
 
 
+def test_hints_that_passed_over_come_due_one_for_each_slot_until_a_look_finds_nothing() -> None:
+    slice_slots = held_by(BATCHES, Lane.FLEX, Lane.FLEX)
+    for _ in range(3):
+        slice_slots.pass_over(Lane.FLEX, slice_slots.full())
+    assert slice_slots.due() == []
+    for _ in range(2):
+        slice_slots.give(Lane.FLEX, BATCHES)
+        assert (slice_slots.due(), slice_slots.due()) == ([Lane.FLEX], [])
+        add(slice_slots, BATCHES, Lane.FLEX)
+    slice_slots.forgive(Lane.FLEX, slice_slots.owed)
+    slice_slots.give(Lane.FLEX, BATCHES)
+    assert slice_slots.due() == []
+
+
+def test_a_look_that_found_nothing_forgives_what_was_owed_before_it_and_to_no_less_urgent_lane() -> None:
+    slice_slots = SliceSlots()
+    for lane in (Lane.FLEX, Lane.STANDARD, Lane.STANDARD, Lane.PRIORITY):
+        slice_slots.owe(lane)
+    before = slice_slots.owed
+    slice_slots.owe(Lane.STANDARD)
+    slice_slots.forgive(Lane.STANDARD, before)
+    assert slice_slots.due() == [Lane.STANDARD, Lane.FLEX], "one came meanwhile, and flex was not looked at"
+    assert slice_slots.due() == []
+
+
 def test_an_owed_hint_comes_due_once_and_only_when_its_lane_has_a_slot() -> None:
     slice_slots = SliceSlots()
     assert taken(slice_slots, *[Lane.FLEX] * 4) == [True] * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import structlog
 
@@ -48,9 +48,8 @@ class SliceConsumer:
         if not self._context.beat.takes_work or not self._is_ready:
             return False
         for lane in reversed(LANES):
-            with self._slot(lane) as slot:
-                if slot:
-                    return self._fill(slot, lane) is not None
+            if (how := self._run_best(lane)) is not None:
+                return how != ""
         return False
 
     def one(self, lane: Lane) -> str:
@@ -63,11 +62,11 @@ class SliceConsumer:
         if not self._is_ready:
             self.slice_slots.owe(lane)
             return "the engine is not ready"
-        with self._slot(lane) as slot:
-            if slot is None:
-                self.slice_slots.owe(lane)
-                return f"no free slot for {lane}"
-            return self._fill(slot, lane) or "nothing ready"
+        how = self._run_best(lane)
+        if how is None:
+            self.slice_slots.owe(lane)
+            return f"no free slot for {lane}"
+        return how or "nothing ready"
 
     @contextmanager
     def _slot(self, lane: Lane) -> Iterator[SliceSlot | None]:
@@ -80,20 +79,28 @@ class SliceConsumer:
             if slot:
                 self.say_owed()
 
-    def _fill(self, slot: SliceSlot, lane: Lane) -> str | None:
-        """Claim for a slot that was taken for a lane, and run what was claimed; None if nothing is ready."""
+    def _run_best(self, lane: Lane) -> str | None:
+        """Run what is claimed for a slot of this lane, and say how that went: "" if nothing is ready, None without one.
 
-        def rest() -> None:
-            if slot.rest():
-                self.say_owed()
-
-        with SliceRun(self._context) as run:
-            claims = self._claim(lane, slot, run)
+        The slot is taken when it is this one's turn to claim: those who wait for that hold none.
+        """
+        with ExitStack() as stack:
+            with self._context.beat.claims:
+                slot = stack.enter_context(self._slot(lane))
+                if slot is None:
+                    return None
+                run = stack.enter_context(SliceRun(self._context))
+                claims = self._claim(lane, slot, run)
             if not claims:
-                return None
+                return ""
             if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
                 self.slice_slots.owe(lane)
                 self.say_owed()
+
+            def rest() -> None:
+                if slot.rest():
+                    self.say_owed()
+
             return self._run(claims, run, rest)
 
     def _is_full(self, claims: Sequence[Claim]) -> bool:
@@ -109,22 +116,21 @@ class SliceConsumer:
 
     def _claim(self, lane: Lane, slot: SliceSlot, run: SliceRun) -> list[Claim]:
         """Claims, held by this run; one after the other, so that no account gets more than its slots."""
-        with self._context.beat.claims:
-            holder = self._holder
-            if holder is None or not self._context.beat.takes_work:  # meanwhile
-                return []
-            nonce, asked_at, full = uuid.uuid4(), now(), self.slice_slots.full()
-            context, lanes = self._context, LANES[: lane.rank + 1]
-            most = context.settings.small_job_lines
-            claims = context.insist(
-                lambda: context.db.run(work.claim, holder, lanes, nonce, context.settings, full, most)
-            )
-            if claims:
-                run.hold(claims, asked_at)
-                slot.turn(claims[0].lane, *_accounts(claims))
-            elif full:
-                self.slice_slots.pass_over(lane, full)
-            return claims
+        holder = self._holder
+        if holder is None or not self._context.beat.takes_work:  # meanwhile
+            return []
+        nonce, asked_at, full, owed = uuid.uuid4(), now(), self.slice_slots.full(), self.slice_slots.owed
+        context, lanes = self._context, LANES[: lane.rank + 1]
+        most = context.settings.small_job_lines
+        claims = context.insist(lambda: context.db.run(work.claim, holder, lanes, nonce, context.settings, full, most))
+        if claims:
+            run.hold(claims, asked_at)
+            slot.turn(claims[0].lane, *_accounts(claims))
+        elif full:
+            self.slice_slots.pass_over(lane, full)
+        else:
+            self.slice_slots.forgive(lane, owed)
+        return claims
 
     def _run(self, claims: Sequence[Claim], run: SliceRun, on_fed: Callable[[], object]) -> str:
         """Bring claims to their ends; one sentence for Flower and the log."""

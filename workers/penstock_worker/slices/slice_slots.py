@@ -29,7 +29,7 @@ class SliceSlots:
         self._held: Counter[Lane] = Counter()
         self._of: dict[str, Counter[Lane]] = {}
         self._owed: Counter[Lane] = Counter()
-        self._passed: Counter[Lane] = Counter()
+        self._passed: set[Lane] = set()
         self._resting = 0
 
     def take(self, lane: Lane) -> bool:
@@ -73,9 +73,8 @@ class SliceSlots:
                 self._of[owner][lane] -= 1
                 if not self._of[owner].total():
                     del self._of[owner]
-            for passed, times in self._passed.items():
-                self._owe(passed, times)
-            self._passed.clear()
+            for passed in self._passed:
+                self._owe(passed, 1)
 
     def rest(self, lane: Lane, *owners: str) -> bool:
         """A slice only waits for its last answers: give its slot back; False, and nothing changes, if too many rest."""
@@ -119,13 +118,27 @@ class SliceSlots:
     def _owe(self, lane: Lane, times: int) -> None:
         self._owed[lane] = min(self._owed[lane] + times, MOST_SLICE_SLOTS[lane])
 
-    def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
-        """Remember a hint that found only slices of full accounts: owed once one of them gives a slot back."""
+    @property
+    def owed(self) -> Counter[Lane]:
+        """How many hints are owed, by lane."""
         with self._lock:
-            if all(found <= self._full().get(of, frozenset()) for of, found in full.items()):
-                self._passed[lane] = min(self._passed[lane] + 1, MOST_SLICE_SLOTS[lane])
-            else:  # one gave a slot back meanwhile
-                self._owe(lane, 1)
+            return self._owed.copy()
+
+    def forgive(self, lane: Lane, owed: Counter[Lane]) -> None:
+        """A look that began when so many were owed found nothing of this lane or a more urgent one: theirs are done."""
+        with self._lock:
+            for looked in LANES[: lane.rank + 1]:
+                self._owed[looked] -= min(self._owed[looked], owed[looked])
+                self._passed.discard(looked)
+
+    def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
+        """A look found only slices of full accounts, if any: one is owed each time that a slot is given back, until a
+        look finds nothing while none is full."""
+        with self._lock:
+            self._passed.add(lane)
+            now = self._full()
+            if not all(found <= now.get(of, frozenset()) for of, found in full.items()):
+                self._owe(lane, 1)  # one gave a slot back meanwhile
 
     def due(self) -> list[Lane]:
         """Hints to say again now that a slot may be free: at most one for each lane that has one."""

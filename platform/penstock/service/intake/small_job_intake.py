@@ -43,6 +43,8 @@ from penstock.store.fleet import models
 log = structlog.get_logger()
 
 _FRESH_SECONDS: Final = 1.0
+_FEED_SECONDS: Final = 0.1
+"""A model is fed once in so long: each feed is a statement, a hint, a claim and a record, for however many jobs."""
 _MOST_REMEMBERED: Final = 1_000
 
 
@@ -127,7 +129,7 @@ class SmallJobIntake:
         return known
 
     def feed(self, model: str) -> None:
-        """Feed a model soon: at once, or as soon as the feed that runs has ended, once for all that came meanwhile.
+        """Feed a model soon: at once, or a moment after the feed before it, once for all that came meanwhile.
 
         Should this process die first, the keeper's next tick does it.
         """
@@ -139,7 +141,9 @@ class SmallJobIntake:
         try:
             while model in self._due:
                 self._due.discard(model)
+                again_at = self._clock() + _FEED_SECONDS
                 await self._db.run(dispatch.feed, model, self._settings)
+                await asyncio.sleep(again_at - self._clock())
         except Unavailable as error:
             log.warning("not_fed", model=model, error=error.message)
         finally:
