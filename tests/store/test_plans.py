@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from store.world import World
 
+from penstock.store.batches import batches
+
 
 def test_after_one_large_batch_the_slices_of_a_job_are_found_by_their_index(world: World) -> None:
     world.batch(*[1] * 1_000)
@@ -12,3 +14,15 @@ def test_after_one_large_batch_the_slices_of_a_job_are_found_by_their_index(worl
     joined = "explain select b.id, sum(s.completed) from batches b left join slices s on s.batch = b.id"
     plan = world.rows(f"{joined} where b.id = any(:ids) group by b.id", ids=jobs)
     assert "Seq Scan on slices" not in "\n".join(row[0] for row in plan)
+
+
+def test_many_jobs_end_without_a_look_at_what_others_have(world: World) -> None:
+    world.batch(*[1] * 1_000)
+    jobs = [world.job() for _ in range(24)]
+    for table in ("slices", "segments", "batches"):
+        world.sql(f"analyze {table}")
+    files = dict.fromkeys(("output_file", "error_file", "merged_output_file", "merged_error_file", "trace_file"))
+    values = {"ids": jobs, "state": "completed", "errors": "[]", "error_count": 0}
+    plan = "\n".join(row[0] for row in world.rows(f"explain {batches._END.text}", **values, **files))
+    assert "Seq Scan on slices" not in plan
+    assert "One-Time Filter: (NOT" in plan, "the segments of jobs are not asked for"

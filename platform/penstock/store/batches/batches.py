@@ -106,23 +106,26 @@ _FINALIZE = text("""
 _END = text("""
     -- The last move: counts and usage freeze as the sums over the slices. Lines without an answer count as failed.
     with sums as (
-        select b.id, coalesce(sum(s.completed) filter (where s.fold is null), 0) as completed,
-               coalesce(sum(s.input_tokens), 0) as input_tokens,
-               coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
-               coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens,
-               coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
-               coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
-               coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost,
-               coalesce(sum(s.equal_input_tokens), 0) as equal_input_tokens,
-               coalesce(sum(s.shared_input_tokens), 0) as shared_input_tokens,
-               coalesce(sum(s.shared_output_tokens), 0) as shared_output_tokens,
-               coalesce(sum(s.prefix_saved), 0) as prefix_saved, coalesce(sum(s.equal_saved), 0) as equal_saved,
-               coalesce(sum(s.shared_saved), 0) as shared_saved,
-               coalesce(sum(s.empty) filter (where s.fold is null), 0) as empty,
-               array(select line from slices e, unnest(e.empty_lines) as line
-                     where e.batch = b.id and e.fold is null order by line limit 10) as empty_lines
-        from batches b left join slices s on s.batch = b.id
-        where b.id = any(cast(:ids as text[])) group by b.id),
+        select b.id, of_slices.*
+        from batches b
+        cross join lateral (
+            select coalesce(sum(s.completed) filter (where s.fold is null), 0) as completed,
+                   coalesce(sum(s.input_tokens), 0) as input_tokens,
+                   coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
+                   coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens,
+                   coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
+                   coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
+                   coalesce(sum(s.token_cost), 0) as token_cost, coalesce(sum(s.gpu_cost), 0) as gpu_cost,
+                   coalesce(sum(s.equal_input_tokens), 0) as equal_input_tokens,
+                   coalesce(sum(s.shared_input_tokens), 0) as shared_input_tokens,
+                   coalesce(sum(s.shared_output_tokens), 0) as shared_output_tokens,
+                   coalesce(sum(s.prefix_saved), 0) as prefix_saved, coalesce(sum(s.equal_saved), 0) as equal_saved,
+                   coalesce(sum(s.shared_saved), 0) as shared_saved,
+                   coalesce(sum(s.empty) filter (where s.fold is null), 0) as empty,
+                   array(select line from slices e, unnest(e.empty_lines) as line
+                         where e.batch = b.id and e.fold is null order by line limit 10) as empty_lines
+            from slices s where s.batch = b.id) of_slices
+        where b.id = any(cast(:ids as text[]))),
     ended as (
     update batches b set
         state = :state, lease = null, finish_as = case when :state = 'failed' then 'failed' else b.finish_as end,
@@ -157,8 +160,10 @@ _END = text("""
                case when e.state = 'completed' then extract(epoch from e.finalizing_at - x.said_at) end
         from ended e left join first_expectations x on x.batch = e.id
         left join lateral (
-            select min(g.created_at) as at from slices s join segments g on g.slice = s.id
-            where s.batch = e.id and s.model is not null) first on not e.inline),
+            select min(g.created_at) as at from segments g
+            where not e.inline
+              and g.slice = any(array(select s.id from slices s where s.batch = e.id and s.model is not null))
+            ) first on true),
     settled as (delete from first_expectations where batch in (select id from ended))
     select id from ended""")
 
