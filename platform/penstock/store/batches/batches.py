@@ -111,7 +111,8 @@ _END = text("""
         cross join lateral (
             select coalesce(sum(s.completed) filter (where s.fold is null), 0) as completed,
                    coalesce(sum(s.input_tokens), 0) as input_tokens,
-                   coalesce(sum(s.cached_tokens), 0) as cached_tokens, coalesce(sum(s.output_tokens), 0) as output_tokens,
+                   coalesce(sum(s.cached_tokens), 0) as cached_tokens,
+                   coalesce(sum(s.output_tokens), 0) as output_tokens,
                    coalesce(sum(s.reasoning_tokens), 0) as reasoning_tokens,
                    coalesce(sum(s.reused_output_tokens), 0) as reused_output_tokens,
                    coalesce(sum(s.gpu_microseconds), 0) as gpu_microseconds,
