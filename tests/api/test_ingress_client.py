@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from penstock.wire.ingress_client import IngressClient, IngressLost, IngressUnreachable
@@ -70,6 +72,42 @@ def test_a_redirect_is_not_followed_and_a_head_without_an_end_is_not_read_on() -
             reply.close()
             with pytest.raises(IngressLost):
                 await client.offer(url, "/long", b"{}", {})
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_ingress_may_be_behind_a_path_and_its_connections_are_kept_and_watched(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    peers: set[object] = set()
+
+    async def where(request: web.BaseRequest) -> web.StreamResponse:
+        peers.add(request.transport and request.transport.get_extra_info("peername"))
+        return web.Response(text=f"{request.path} {request.headers['host']}")
+
+    async def main() -> None:
+        async with served(where) as url, IngressClient("secret") as client:
+            for _ in range(3):
+                reply = await client.offer(f"{url}/gpu-1/", "/v1/completions", b"{}", {})
+                assert await reply.piece() == f"/gpu-1/v1/completions {url.removeprefix('http://')}".encode()
+                assert await reply.piece() == b""
+                connected = reply._exchange._connection._transport.get_extra_info("socket")  # type: ignore[union-attr]
+                assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                reply.close()
+            assert len(peers) == 1
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://host:port", "http://127.0.0.1:1", "http://[::1"])
+def test_what_is_no_address_or_answers_nobody_is_unreachable(url: str) -> None:
+    async def main() -> None:
+        async with IngressClient("secret") as client:
+            for _ in range(2):
+                with pytest.raises(IngressUnreachable):
+                    await client.offer(url, "/v1/completions", b"{}", {})
 
     asyncio.run(main())
 

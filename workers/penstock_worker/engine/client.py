@@ -26,10 +26,12 @@ import msgspec
 from penstock.domain.engines.profile import EngineAbort, EngineProfile
 from penstock.domain.engines.profiles import VLLM
 from penstock.formats.engine_body import with_text
+from penstock.wire.http_connections import Connect, Exchange, HttpConnections, NotConnected
 from penstock_worker.engine import headers, rate_limits
 from penstock_worker.engine.abandoned import AbandonedRequests
-from penstock_worker.engine.connections import EngineConnections, Exchange, NotConnected
 
+# vLLM is told to keep idle connections for 600 s: ours must end first.
+_KEEPALIVE_SECONDS: Final = 300.0
 _HEADERS: Final = {"content-type": "application/json"}
 _MOST_ID_CHARACTERS: Final = 200
 _ABORT_SECONDS: Final = 5.0
@@ -109,7 +111,7 @@ class EngineClient:
         profile: EngineProfile = VLLM,
         max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
     ) -> None:
-        self._connections = EngineConnections(socket)
+        self._connections = HttpConnections(_to(socket), "engine", _KEEPALIVE_SECONDS)
         self._new_id = new_id
         self._clock = clock
         self._generation = generation
@@ -289,6 +291,10 @@ class EngineClient:
         """The id that the engine knows a request by."""
         theirs = "" if self._profile.request_ids else headers.get("x-request-id", "")
         return "".join(filter(str.isprintable, theirs))[:_MOST_ID_CHARACTERS] or ours
+
+
+def _to(socket: Path) -> Connect:
+    return lambda protocol: asyncio.get_running_loop().create_unix_connection(protocol, str(socket))
 
 
 def _ours(error: Exception, endpoint: str, timeout_seconds: float, generation: int) -> EngineTimeout | EngineGone:

@@ -1,4 +1,4 @@
-"""What an engine sends on a connection, byte by byte: how answers end, what breaks, and which connections are kept."""
+"""What a peer sends on a connection, byte by byte: how answers end, what breaks, and which connections are kept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_worker.engine import connections as module
-from penstock_worker.engine.connections import EngineConnections, NotConnected
+from penstock.wire.http_connections import Exchange, HttpConnections, NotConnected
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Said: \xc3\xa9\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
@@ -38,19 +37,29 @@ class Peer:
             await asyncio.sleep(0.005)
 
 
+def connections(socket: Path, keepalive_seconds: float = 300.0) -> HttpConnections:
+    """To whoever listens there."""
+    return HttpConnections(
+        lambda protocol: asyncio.get_running_loop().create_unix_connection(protocol, str(socket)),
+        "engine",
+        keepalive_seconds,
+    )
+
+
 class Engine:
     """A socket where each connection goes by a script."""
 
-    def __init__(self, folder: Path, script: Script) -> None:
+    def __init__(self, folder: Path, script: Script, keepalive_seconds: float = 300.0) -> None:
         self.socket, self._script = folder / "wire.sock", script
+        self.keepalive_seconds = keepalive_seconds
         self.made = 0
         self.ended = 0
 
     @asynccontextmanager
-    async def asked(self) -> AsyncIterator[EngineConnections]:
-        """EngineConnections to it."""
+    async def asked(self) -> AsyncIterator[HttpConnections]:
+        """HttpConnections to it."""
         server = await asyncio.start_unix_server(self._one, str(self.socket))
-        asking = EngineConnections(self.socket)
+        asking = connections(self.socket, self.keepalive_seconds)
         try:
             yield asking
         finally:
@@ -67,7 +76,7 @@ class Engine:
             writer.close()
 
 
-async def whole(asking: EngineConnections, timeout_seconds: float = 5.0, body: bytes = b"{}") -> bytes:
+async def whole(asking: HttpConnections, timeout_seconds: float = 5.0, body: bytes = b"{}") -> bytes:
     """An answer's body."""
     exchange = await asking.ask("POST", "/v1/x", body, {"x-request-id": "one"}, timeout_seconds)
     try:
@@ -76,12 +85,12 @@ async def whole(asking: EngineConnections, timeout_seconds: float = 5.0, body: b
         exchange.close()
 
 
-async def _pieces(exchange: module.Exchange) -> AsyncIterator[bytes]:
+async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
     while piece := await exchange.read():
         yield piece
 
 
-def run(engine: Engine, test: Callable[[EngineConnections], Awaitable[None]]) -> None:
+def run(engine: Engine, test: Callable[[HttpConnections], Awaitable[None]]) -> None:
     async def inside() -> None:
         async with engine.asked() as asking:
             await asyncio.wait_for(test(asking), 20)
@@ -108,7 +117,7 @@ def test_an_answer_is_whole_however_it_is_cut_and_its_connection_is_used_again(
     packets = [answer[at : at + cut] for at in range(0, len(answer), cut)] if cut else [answer]
     engine = Engine(short_dir, always(*packets))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         assert await whole(asking) == b"hello"
         assert await whole(asking) == b"hello"
         assert (engine.made, len(asking)) == (1, 1)
@@ -124,7 +133,7 @@ def test_what_was_sent_is_what_was_asked(short_dir: Path) -> None:
             requests.append(await peer.asked())
             await peer.say(LENGTH)
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         exchange = await asking.ask("POST", "/v1/x", b"\x00body", {"X-Request-Id": "1", "x-two": "b"}, 5)
         assert (exchange.status, exchange.headers) == (200, {"content-length": "5", "x-said": "é"})
         exchange.close()
@@ -140,7 +149,7 @@ def test_what_was_sent_is_what_was_asked(short_dir: Path) -> None:
 def test_what_can_stand_in_no_head_is_not_sent(short_dir: Path, path: str, value: str) -> None:
     engine = Engine(short_dir, always(LENGTH))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         with pytest.raises(ValueError, match="can't stand"):
             await asking.ask("POST", path, b"", {"x-request-id": value}, 5)
 
@@ -151,7 +160,7 @@ def test_what_can_stand_in_no_head_is_not_sent(short_dir: Path, path: str, value
 def test_an_answer_may_go_to_its_connections_end(short_dir: Path) -> None:
     engine = Engine(short_dir, always(TO_THE_END, then_close=True))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         assert await whole(asking) == b"hello"
         assert await whole(asking) == b"hello"
         assert engine.made == 2
@@ -162,7 +171,7 @@ def test_an_answer_may_go_to_its_connections_end(short_dir: Path) -> None:
 def test_an_engine_may_close_after_an_answer(short_dir: Path) -> None:
     engine = Engine(short_dir, always(LENGTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         assert await whole(asking) == b"hello"
         assert len(asking) == 0
         assert await whole(asking) == b"hello"
@@ -174,7 +183,7 @@ def test_an_engine_may_close_after_an_answer(short_dir: Path) -> None:
 def test_a_connection_that_the_engine_closed_while_it_was_idle_is_not_used(short_dir: Path) -> None:
     engine = Engine(short_dir, always(LENGTH, then_close=True))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         assert await whole(asking) == b"hello"
         await asyncio.sleep(0.1)
         assert len(asking) == 0
@@ -183,17 +192,47 @@ def test_a_connection_that_the_engine_closed_while_it_was_idle_is_not_used(short
     run(engine, test)
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(short_dir, always(LENGTH))
+def test_a_connection_that_was_idle_for_long_is_not_used(short_dir: Path) -> None:
+    engine = Engine(short_dir, always(LENGTH), keepalive_seconds=0.1)
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         await whole(asking)
-        monkeypatch.setattr(module, "_KEEPALIVE_SECONDS", 0.05)
-        await asyncio.sleep(0.1)
         await whole(asking)
-        assert engine.made == 2
+        assert engine.made == 1
+        await asyncio.sleep(0.2)
+        await whole(asking)
         await asyncio.sleep(0.05)
-        assert engine.ended == 1, "the old one was closed"
+        assert (engine.made, engine.ended) == (2, 1), "the old one was closed"
+
+    run(engine, test)
+
+
+def test_those_that_are_not_needed_any_more_are_closed(short_dir: Path) -> None:
+    engine = Engine(short_dir, always(LENGTH), keepalive_seconds=0.2)
+
+    async def test(asking: HttpConnections) -> None:
+        await asyncio.gather(*(whole(asking) for _ in range(20)))
+        for _ in range(30):
+            await whole(asking)
+            await asyncio.sleep(0.01)
+        assert (engine.made, engine.ended, len(asking)) == (20, 19, 1)
+
+    run(engine, test)
+
+
+@pytest.mark.parametrize("answer", [LENGTH[:15] + b"\r\nx-long: " + b"x" * 60_000, b"HTTP/1.1 200 " + b"O" * 60_000])
+def test_a_head_without_an_end_is_not_read_on(short_dir: Path, answer: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.asked()
+        await peer.say(answer)
+        await peer.say(*[b"x" * 60_000] * 20)
+        await peer.asked()
+
+    engine = Engine(short_dir, script)
+
+    async def test(asking: HttpConnections) -> None:
+        with pytest.raises(ConnectionError, match="has no end"):
+            await whole(asking)
 
     run(engine, test)
 
@@ -205,7 +244,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used(short_dir: Path, monkey
 def test_an_answer_that_breaks_off_or_is_none_is_no_answer(short_dir: Path, answer: bytes) -> None:
     engine = Engine(short_dir, always(answer, then_close=True))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         with pytest.raises(ConnectionError):
             await whole(asking)
         assert len(asking) == 0
@@ -216,7 +255,7 @@ def test_an_answer_that_breaks_off_or_is_none_is_no_answer(short_dir: Path, answ
 def test_words_that_nobody_asked_for_are_no_ones_answer(short_dir: Path) -> None:
     engine = Engine(short_dir, always(LENGTH, LENGTH.replace(b"hello", b"other")))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         assert await whole(asking) == b"hello"
         await asyncio.sleep(0.05)
         assert await whole(asking) == b"hello"
@@ -228,7 +267,7 @@ def test_words_that_nobody_asked_for_are_no_ones_answer(short_dir: Path) -> None
 def test_two_answers_in_one_packet_are_one_answer_and_a_broken_connection(short_dir: Path) -> None:
     engine = Engine(short_dir, always(LENGTH + LENGTH.replace(b"hello", b"other")))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         assert await whole(asking) == b"hello"
         assert await whole(asking) == b"hello"
         assert engine.made == 2
@@ -239,7 +278,7 @@ def test_two_answers_in_one_packet_are_one_answer_and_a_broken_connection(short_
 def test_a_head_that_says_to_wait_is_no_answer(short_dir: Path) -> None:
     engine = Engine(short_dir, always(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", LENGTH))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         exchange = await asking.ask("POST", "/v1/x", b"", {}, 5)
         assert (exchange.status, "link" in exchange.headers) == (200, False)
         assert await exchange.read() == b"hello"
@@ -259,7 +298,7 @@ def test_time_is_counted_to_the_end_of_the_answer_and_the_engine_is_told(short_d
 
     engine = Engine(short_dir, script)
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         with pytest.raises(TimeoutError):
             await whole(asking, timeout_seconds=0.1)
         await asyncio.sleep(0.05)
@@ -275,7 +314,7 @@ def test_who_is_cancelled_breaks_the_connection(short_dir: Path) -> None:
 
     engine = Engine(short_dir, script)
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         task = asyncio.create_task(whole(asking))
         await asyncio.sleep(0.05)
         task.cancel()
@@ -301,7 +340,7 @@ def test_large_bodies_go_both_ways_and_wait_for_whoever_is_slow(short_dir: Path)
     engine = Engine(short_dir, script)
     body = bytes(range(256)) * (size // 256)
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         for _ in range(2):
             exchange = await asking.ask("POST", "/v1/x", body, {}, 15)
             await asyncio.sleep(0.2)
@@ -316,7 +355,7 @@ def test_large_bodies_go_both_ways_and_wait_for_whoever_is_slow(short_dir: Path)
 def test_an_answer_that_is_whole_and_not_taken_keeps_its_connection(short_dir: Path) -> None:
     engine = Engine(short_dir, always(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n" + b"x" * 200_000))
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         for _ in range(3):
             exchange = await asking.ask("POST", "/v1/x", b"", {}, 5)
             while not exchange.is_whole:
@@ -337,7 +376,7 @@ def test_each_exchange_has_a_connection_of_its_own(short_dir: Path) -> None:
 
     engine = Engine(short_dir, script)
 
-    async def test(asking: EngineConnections) -> None:
+    async def test(asking: HttpConnections) -> None:
         for _ in range(2):
             bodies = [b"line %d" % number for number in range(40)]
             assert await asyncio.gather(*(whole(asking, body=body) for body in bodies)) == bodies
@@ -351,6 +390,6 @@ def test_each_exchange_has_a_connection_of_its_own(short_dir: Path) -> None:
 def test_where_nobody_listens_nothing_is_sent(short_dir: Path) -> None:
     async def test() -> None:
         with pytest.raises(NotConnected):
-            await whole(EngineConnections(short_dir / "nobody.sock"))
+            await whole(connections(short_dir / "nobody.sock"))
 
     asyncio.run(test())

@@ -1,24 +1,28 @@
-"""Connections to an engine: HTTP/1.1 over its unix socket, kept alive, with one exchange at a time on each.
+"""HTTP connections: requests to a peer of ours, on connections that are kept, with one exchange at a time on each.
 
-It is what a worker and its own engine say to each other, and no more: requests whose body is there, answers of a
-length, in chunks or to the end of the connection. No redirects, cookies, compression or upgrades. httptools parses. A
-line costs 0.11 ms of processor time here, and 0.31 with aiohttp, which was the largest part of it in a worker.
+It is what the platform's processes say to each other and to their engines, and no more: requests whose body is there,
+answers of a length, in chunks or to the end of the connection. No redirects, cookies, compression or upgrades.
+httptools parses. A request costs 0.11 ms of processor time here, and 0.31 with aiohttp, whose client was the largest
+part of what a line costs a worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, cast
 
 import httptools
 
-# vLLM is told to keep idle connections for 600 s: ours must end first.
-_KEEPALIVE_SECONDS: Final = 300.0
 _MOST_AHEAD_BYTES: Final = 128 * 1024
-"""Read ahead of a slow taker: then the engine's writes wait."""
+"""Read ahead of a slow taker: then the peer's writes wait."""
+_MOST_HEAD_BYTES: Final = 32 * 1024
+"""Of an answer; a socket's read may bring as much again."""
+
+Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[object]]
+"""Makes a connection to the peer for the protocol that its argument makes. Raises OSError and TimeoutError."""
 
 
 class NotConnected(ConnectionError):
@@ -30,7 +34,7 @@ class Exchange:
 
     __slots__ = ("_connection", "_error", "_pieces", "_size", "_timer", "_waiting", "headers", "is_whole", "status")
 
-    def __init__(self, connection: EngineConnection, timeout_seconds: float) -> None:
+    def __init__(self, connection: HttpConnection, timeout_seconds: float | None) -> None:
         self.status = 0
         """0 until the head is there."""
         self.headers: dict[str, str] = {}
@@ -42,7 +46,7 @@ class Exchange:
         self._size = 0
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
-        self._timer = connection.loop.call_later(timeout_seconds, self._expire)
+        self._timer = None if timeout_seconds is None else connection.loop.call_later(timeout_seconds, self._expire)
 
     async def head(self) -> None:
         """Wait for status and headers. Raises ConnectionError and TimeoutError."""
@@ -65,8 +69,8 @@ class Exchange:
         return self.is_whole and not self._pieces
 
     def close(self) -> None:
-        """Give the connection back if the answer is whole; else break it, which tells the engine."""
-        self._timer.cancel()
+        """Give the connection back if the answer is whole; else break it, which tells the peer."""
+        self._stop_timer()
         self._connection.release(self)
 
     async def _news(self) -> None:
@@ -95,7 +99,7 @@ class Exchange:
     def end(self) -> None:
         """It is whole."""
         self.is_whole = True
-        self._timer.cancel()
+        self._stop_timer()
 
     def fail(self, error: Exception) -> None:
         """No more will come."""
@@ -103,19 +107,27 @@ class Exchange:
             self._error = error
         self.wake()
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _expire(self) -> None:
         self.fail(TimeoutError())
         self._connection.abort()
 
 
-class EngineConnection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection: its requests go out one after the other, each when the answer before it is whole."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, idle: Callable[[EngineConnection], None]) -> None:
-        """`idle` is told when it may be used again."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, keepalive_seconds: float, idle: Callable[[HttpConnection], None]
+    ) -> None:
+        """`idle` is told when it may be used again, which it may be for so long."""
         self.loop = loop
-        self.idle_since = 0.0
+        self._keepalive_seconds = keepalive_seconds
+        self._idle_since = 0.0
         self._idle = idle
+        self._head_bytes = 0
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
@@ -127,13 +139,14 @@ class EngineConnection(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether another request may be sent."""
         transport = self._transport
-        fresh = time.monotonic() - self.idle_since < _KEEPALIVE_SECONDS
+        fresh = time.monotonic() - self._idle_since < self._keepalive_seconds
         return transport is not None and self._exchange is None and fresh and not transport.is_closing()
 
-    def send(self, head: bytes, body: bytes, timeout_seconds: float) -> Exchange:
+    def send(self, head: bytes, body: bytes, timeout_seconds: float | None) -> Exchange:
         """Send a request; its answer has so much time, to its end."""
         assert self._transport is not None
         self._exchange = Exchange(self, timeout_seconds)
+        self._head_bytes = 0
         self._transport.writelines((head, body))
         return self._exchange
 
@@ -146,7 +159,7 @@ class EngineConnection(asyncio.Protocol):
             self.abort()
         elif self._transport is not None and not self._transport.is_closing():
             self._flow_on()
-            self.idle_since = time.monotonic()
+            self._idle_since = time.monotonic()
             self._idle(self)
 
     def abort(self) -> None:
@@ -184,6 +197,8 @@ class EngineConnection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+            if not exchange.status:
+                self._count_head(len(data))
         except Exception as error:  # httptools wraps what its callbacks raise, too
             exchange.fail(ConnectionError(f"no HTTP: {error!r}"))
             self.abort()
@@ -209,8 +224,14 @@ class EngineConnection(asyncio.Protocol):
         if self._exchange is None or self._exchange.is_whole:
             raise ConnectionError("nothing was asked")
 
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            raise ConnectionError("the head of the answer has no end")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
+        self._count_head(len(name) + len(value))
         self._headers[name.decode("latin-1").lower()] = value.decode("utf-8", "replace")
 
     def on_headers_complete(self) -> None:
@@ -231,12 +252,15 @@ class EngineConnection(asyncio.Protocol):
             self._exchange.end()
 
 
-class EngineConnections:
-    """Those to one socket, on one asyncio loop: as many as there are exchanges at once."""
+class HttpConnections:
+    """Those to one peer, on one asyncio loop: as many as there are exchanges at once."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = str(socket)
-        self._idle: list[EngineConnection] = []
+    def __init__(self, connect: Connect, host: str, keepalive_seconds: float) -> None:
+        """`host`: as requests name the peer; `keepalive_seconds`: less than it keeps a connection that is idle."""
+        self._connect = connect
+        self._host = host
+        self._keepalive_seconds = keepalive_seconds
+        self._idle: deque[HttpConnection] = deque()
         self._closed = False
 
     def __len__(self) -> int:
@@ -244,17 +268,18 @@ class EngineConnections:
         return sum(connection.is_usable for connection in self._idle)
 
     async def ask(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float | None
     ) -> Exchange:
         """Send a request and wait for the head of its answer, which is closed by whoever asks.
 
-        `timeout_seconds` is for all of the answer. Raises NotConnected, ConnectionError, TimeoutError, and ValueError
-        for what can't stand in a head.
+        `timeout_seconds` is for all of the answer; None: for ever. Raises NotConnected, ConnectionError, TimeoutError,
+        and ValueError for what can't stand in a head.
         """
-        head = _head(method, path, len(body), headers)
+        head = _head(method, path, self._host, len(body), headers)
         began = time.monotonic()
         connection = self._used() or await self._made(timeout_seconds)
-        exchange = connection.send(head, body, timeout_seconds - (time.monotonic() - began))
+        left = None if timeout_seconds is None else timeout_seconds - (time.monotonic() - began)
+        exchange = connection.send(head, body, left)
         try:
             await exchange.head()
         except BaseException:
@@ -265,11 +290,11 @@ class EngineConnections:
     def close(self) -> None:
         """Close those that are idle; the others close as their exchanges end."""
         self._closed = True
-        for connection in self._idle:
-            connection.abort()
-        self._idle.clear()
+        while self._idle:
+            self._idle.pop().abort()
 
-    def _used(self) -> EngineConnection | None:
+    def _used(self) -> HttpConnection | None:
+        """The one that was used last, so that those which are not needed grow old."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable:
@@ -277,27 +302,29 @@ class EngineConnections:
             connection.abort()
         return None
 
-    async def _made(self, timeout_seconds: float) -> EngineConnection:
-        loop = asyncio.get_running_loop()
+    async def _made(self, timeout_seconds: float | None) -> HttpConnection:
+        connection = HttpConnection(asyncio.get_running_loop(), self._keepalive_seconds, self._put)
         try:
             async with asyncio.timeout(timeout_seconds):
-                _, made = await loop.create_unix_connection(lambda: EngineConnection(loop, self._put), self._socket)
+                await self._connect(lambda: connection)
         except TimeoutError:
             raise
         except OSError as error:
             raise NotConnected(str(error)) from error
-        return made
+        return connection
 
-    def _put(self, connection: EngineConnection) -> None:
+    def _put(self, connection: HttpConnection) -> None:
         if self._closed:
             connection.abort()
-        else:
-            self._idle.append(connection)
+            return
+        while self._idle and not self._idle[0].is_usable:
+            self._idle.popleft().abort()
+        self._idle.append(connection)
 
 
-def _head(method: str, path: str, length: int, headers: Mapping[str, str]) -> bytes:
+def _head(method: str, path: str, host: str, length: int, headers: Mapping[str, str]) -> bytes:
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"{method} {path} HTTP/1.1\r\nhost: engine\r\n{fields}content-length: {length}\r\n\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{fields}content-length: {length}\r\n\r\n"
     if head.count("\r") != len(headers) + 4 or head.count("\n") != len(headers) + 4 or " " in path or "\0" in head:
         raise ValueError("a path or a header has a character that can't stand in a request's head")
     return head.encode()
