@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from penstock.wire.http_connections import Exchange, HttpConnections, NotConnected
 
@@ -385,6 +387,38 @@ def test_each_exchange_has_a_connection_of_its_own(short_dir: Path) -> None:
         assert len(asking) == 0
 
     run(engine, test)
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_one_that_is_closed_as_soon_as_it_stands_ends_as_one_that_broke(
+    short_dir: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def script(peer: Peer) -> None:
+        peer.writer.transport.abort()
+
+    async def inside() -> None:
+        async with Engine(short_dir, script).asked() as asking:
+            for _ in range(50):
+                with pytest.raises(ConnectionError):
+                    await whole(asking)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(inside())
+
+
+def test_one_that_is_lost_before_it_is_used_was_not_sent() -> None:
+    async def lost(protocol: Callable[[], asyncio.Protocol]) -> None:
+        here, there = socket.socketpair()
+        there.close()
+        transport, _ = await asyncio.get_running_loop().create_connection(protocol, sock=here)
+        transport.abort()
+        await asyncio.sleep(0.01)
+
+    async def test() -> None:
+        with pytest.raises(NotConnected, match="as soon as it stood"):
+            await whole(HttpConnections(lost, "engine", 300))
+
+    asyncio.run(test())
 
 
 def test_where_nobody_listens_nothing_is_sent(short_dir: Path) -> None:

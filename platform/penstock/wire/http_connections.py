@@ -188,6 +188,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It stands."""
         self._transport = cast(asyncio.Transport, transport)
+        self._idle_since = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -307,10 +308,13 @@ class HttpConnections:
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._connect(lambda: connection)
-        except TimeoutError:
+        except BaseException as error:
+            connection.abort()
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError | NotConnected):
+                raise NotConnected(str(error)) from error
             raise
-        except OSError as error:
-            raise NotConnected(str(error)) from error
+        if not connection.is_usable:
+            raise NotConnected("it was closed as soon as it stood")
         return connection
 
     def _put(self, connection: HttpConnection) -> None:
