@@ -101,7 +101,7 @@ def test_a_batch_ends_when_it_was_expected_to(house: House) -> None:
 
 
 def test_a_deadline_that_can_not_be_met_is_said(house: House) -> None:
-    batch = house.client.submit(lines(8_000)).id  # more than a minute and a half
+    batch = house.client.submit(lines(20_000)).id  # more than a minute and a half
     steer(house, "PATCH", batch, completion_window="1m")
     until(lambda: (look(house, batch)["expected"] or {}).get("meets_deadline") is False, "that it is late")
     steer(house, "POST", f"{batch}/cancel")
