@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from store.world import CHAT, MODEL, World
 
-from penstock.domain.api_errors import NotFound, TooMany
+from penstock.domain.api_errors import NotFound, TooMany, Unavailable
 from penstock.domain.work.batch import Batch
 from penstock.domain.work.terms import Terms
 from penstock.service.admin import models
-from penstock.service.core.transaction import AsyncDatabase
+from penstock.service.core.transaction import AsyncDatabase, Transaction
 from penstock.service.intake import submit
 from penstock.service.intake.small_job_intake import SmallJobIntake
+from penstock.service.lifecycle import dispatch
+from penstock.settings import Settings
 from penstock.store.engine import async_engine
 
 
@@ -76,19 +78,44 @@ def limit(world: World, clock: Clock, jobs: float) -> None:
     world.settings = world.settings.model_copy(update={"max_queued_tokens": int(jobs * tokens)})
 
 
+async def fed_in_time(world: World, *jobs: Batch) -> None:
+    """Wait until they are ready and said."""
+    for _ in range(1_000):
+        if all(world.states(job.id) == ["ready"] for job in jobs) and world.said:  # said after the commit
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("they are not fed")
+
+
 def test_jobs_are_fed_just_after_they_were_answered(world: World, clock: Clock) -> None:
     world.worker()
 
     async def use(intake: SmallJobIntake, post: Poster) -> None:
-        made = [await post() for _ in range(5)]
-        for _ in range(1_000):
-            if all(world.states(job.id) == ["ready"] for job in made) and world.said:  # said after the commit
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("they are not fed")
+        await fed_in_time(world, *[await post() for _ in range(5)])
 
     with_intake(world, clock, use)
     assert 1 <= len(world.said) <= 5
+
+
+def test_jobs_that_come_while_a_feed_fails_are_fed_next(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.worker()
+    feed, fed = dispatch.feed, list[str]()
+
+    async def use(intake: SmallJobIntake, post: Poster) -> None:
+        def fails_once(tx: Transaction, model: str, settings: Settings) -> None:
+            fed.append(model)
+            if len(fed) == 1:
+                intake.feed(MODEL)
+                raise Unavailable("the database is away")
+            feed(tx, model, settings)
+
+        monkeypatch.setattr(dispatch, "feed", fails_once)
+        await fed_in_time(world, await post())
+
+    with_intake(world, clock, use)
+    assert fed == [MODEL] * 2
 
 
 def test_the_limit_of_queued_tokens_holds_within_a_second_too(world: World, clock: Clock) -> None:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from worker.engines import echo_engine, wait_ready
 from penstock import failpoint
 from penstock.blobs.store import Blobs
 from penstock.domain.api_errors import NoSpace
+from penstock.domain.work import hint
 from penstock.domain.work.hint import Hint
 from penstock.domain.work.lane import LANES, Lane
 from penstock.formats import plan
@@ -298,3 +300,55 @@ def test_a_full_claim_leads_to_the_next(world: World, engine: EngineContext) -> 
     worker.said.clear()
     worker.look()
     assert worker.said == []
+
+
+def test_who_waits_for_its_turn_to_claim_holds_no_slot(worker: Worker) -> None:
+    drain = worker.drain
+    with ThreadPoolExecutor(8) as threads:
+        with worker.beat.claims:
+            looks = [threads.submit(drain.one, Lane.STANDARD) for _ in range(8)]
+            time.sleep(0.1)
+            assert drain.slice_slots.held.get(Lane.STANDARD, 0) == 0
+        assert [look.result() for look in looks] == ["nothing ready"] * 8, "each had its turn, and a slot"
+    assert sum(drain.slice_slots.held.values()) == 0
+
+
+def test_a_hint_of_a_lane_without_a_slot_does_not_wait_for_a_turn(worker: Worker) -> None:
+    drain = worker.drain
+    while drain.slice_slots.take(Lane.FLEX):
+        pass
+    with ThreadPoolExecutor(1) as threads, worker.beat.claims:
+        assert threads.submit(drain.one, Lane.FLEX).result(5) == "no free slot for flex"
+
+
+def test_hints_that_waited_for_a_turn_while_the_worker_was_drained_are_said_when_it_goes_on(worker: Worker) -> None:
+    drain = worker.drain
+    with ThreadPoolExecutor(3) as threads:
+        with worker.beat.claims:
+            looks = [threads.submit(drain.one, Lane.STANDARD) for _ in range(3)]
+            time.sleep(0.1)
+            worker.beat.drained = True
+        assert [look.result() for look in looks] == ["the worker is drained"] * 3
+    assert worker.said == []
+    worker.beat.rest(False)
+    drain.say_owed()
+    assert worker.said == [hint.generate(MODEL, Lane.STANDARD)]
+
+
+def test_a_hint_that_is_owed_just_after_a_slot_was_given_back_is_said(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between this one's look for a slot and its debt another slice ends, and says what is owed: nothing yet."""
+    drain, slots = worker.drain, worker.drain.slice_slots
+    while slots.take(Lane.FLEX):
+        pass
+    owe = slots.owe
+
+    def ends(lane: Lane) -> None:
+        slots.give(Lane.FLEX)
+        drain.say_owed()
+        owe(lane)
+
+    monkeypatch.setattr(slots, "owe", ends)
+    assert drain.one(Lane.FLEX) == "no free slot for flex"
+    assert worker.said == [hint.generate(MODEL, Lane.FLEX)]

@@ -107,7 +107,7 @@ def test_hints_that_passed_over_come_due_one_for_each_slot_until_a_look_finds_no
         slice_slots.give(Lane.FLEX, BATCHES)
         assert (slice_slots.due(), slice_slots.due()) == ([Lane.FLEX], [])
         add(slice_slots, BATCHES, Lane.FLEX)
-    slice_slots.forgive(Lane.FLEX, slice_slots.owed)
+    slice_slots.forgive(Lane.FLEX, slice_slots.ever_owed)
     slice_slots.give(Lane.FLEX, BATCHES)
     assert slice_slots.due() == []
 
@@ -116,11 +116,21 @@ def test_a_look_that_found_nothing_forgives_what_was_owed_before_it_and_to_no_le
     slice_slots = SliceSlots()
     for lane in (Lane.FLEX, Lane.STANDARD, Lane.STANDARD, Lane.PRIORITY):
         slice_slots.owe(lane)
-    before = slice_slots.owed
+    before = slice_slots.ever_owed
     slice_slots.owe(Lane.STANDARD)
     slice_slots.forgive(Lane.STANDARD, before)
     assert slice_slots.due() == [Lane.STANDARD, Lane.FLEX], "one came meanwhile, and flex was not looked at"
     assert slice_slots.due() == []
+
+
+def test_what_is_owed_during_a_look_is_not_forgiven_though_no_more_could_be_owed() -> None:
+    slice_slots = SliceSlots()
+    for _ in range(MOST_SLICE_SLOTS[Lane.STANDARD]):
+        slice_slots.owe(Lane.STANDARD)
+    before = slice_slots.ever_owed
+    slice_slots.owe(Lane.STANDARD)
+    slice_slots.forgive(Lane.STANDARD, before)
+    assert (slice_slots.due(), slice_slots.due()) == ([Lane.STANDARD], [])
 
 
 def test_an_owed_hint_comes_due_once_and_only_when_its_lane_has_a_slot() -> None:
@@ -294,11 +304,11 @@ class Interleavings(RuleBasedStateMachine):
     @rule(lane=lanes, meanwhile=lanes)
     def find_nothing(self, lane: Lane, meanwhile: Lane) -> None:
         """A look that finds nothing though nobody is full, while a hint is owed to a lane."""
-        before = self.slice_slots.owed
+        before = self.slice_slots.ever_owed
         self.owe(meanwhile)
         self.slice_slots.forgive(lane, before)
         for looked in LANES[: lane.rank + 1]:
-            self.owed[looked] -= min(self.owed[looked], before[looked])
+            self.owed[looked] = min(self.owed[looked], 1 if looked is meanwhile else 0)
             self.passed.discard(looked)
 
     @rule()

@@ -45,8 +45,6 @@ class SliceConsumer:
 
     def look(self) -> bool:
         """Run the best ready slice unasked, in the least urgent lane that has a slot; say if there was one."""
-        if not self._context.beat.takes_work or not self._is_ready:
-            return False
         for lane in reversed(LANES):
             if (how := self._run_best(lane)) is not None:
                 return how != ""
@@ -54,19 +52,24 @@ class SliceConsumer:
 
     def one(self, lane: Lane) -> str:
         """Run the best ready slice of this lane or a more urgent one; a sentence for Flower says what happened."""
-        if self._context.beat.draining:
-            return "the worker is ending"
-        if not self._context.beat.takes_work:
-            self.slice_slots.owe(lane)
-            return "the worker is drained" if self._context.beat.drained else "the engine is about to be restarted"
-        if not self._is_ready:
-            self.slice_slots.owe(lane)
-            return "the engine is not ready"
         how = self._run_best(lane)
-        if how is None:
+        if how is not None:
+            return how or "nothing ready"
+        hindrance = self._hindrance()
+        if not self._context.beat.draining:
             self.slice_slots.owe(lane)
-            return f"no free slot for {lane}"
-        return how or "nothing ready"
+            if not hindrance:
+                self.say_owed()  # a slot that was given back just now did not know of this one
+        return hindrance or f"no free slot for {lane}"
+
+    def _hindrance(self) -> str:
+        """Why this worker may claim nothing now; "" if it may."""
+        beat = self._context.beat
+        if beat.draining:
+            return "the worker is ending"
+        if not beat.takes_work:
+            return "the worker is drained" if beat.drained else "the engine is about to be restarted"
+        return "" if self._is_ready else "the engine is not ready"
 
     @contextmanager
     def _slot(self, lane: Lane) -> Iterator[SliceSlot | None]:
@@ -80,17 +83,23 @@ class SliceConsumer:
                 self.say_owed()
 
     def _run_best(self, lane: Lane) -> str | None:
-        """Run what is claimed for a slot of this lane, and say how that went: "" if nothing is ready, None without one.
+        """Run what is claimed for a slot of this lane, and say how that went: "" if nothing is ready, None if it was
+        not looked: no slot is free, or something hinders.
 
         The slot is taken when it is this one's turn to claim: those who wait for that hold none.
         """
+        if self._hindrance() or not self.slice_slots.has_free(lane):  # not worth waiting for a turn
+            return None
         with ExitStack() as stack:
             with self._context.beat.claims:
+                holder = self._holder
+                if holder is None or self._hindrance():
+                    return None
                 slot = stack.enter_context(self._slot(lane))
                 if slot is None:
                     return None
                 run = stack.enter_context(SliceRun(self._context))
-                claims = self._claim(lane, slot, run)
+                claims = self._claim(holder, lane, slot, run)
             if not claims:
                 return ""
             if self._is_full(claims):  # nobody counted how many claims all the small ones take: one leads to the next
@@ -114,13 +123,11 @@ class SliceConsumer:
         if self._holder and self._holder.model and (due := self.slice_slots.due()):
             self._say([hint.generate(self._holder.model, lane) for lane in due])
 
-    def _claim(self, lane: Lane, slot: SliceSlot, run: SliceRun) -> list[Claim]:
+    def _claim(self, holder: Holder, lane: Lane, slot: SliceSlot, run: SliceRun) -> list[Claim]:
         """Claims, held by this run; one after the other, so that no account gets more than its slots."""
-        holder = self._holder
-        if holder is None or not self._context.beat.takes_work:  # meanwhile
-            return []
-        nonce, asked_at, full, owed = uuid.uuid4(), now(), self.slice_slots.full(), self.slice_slots.owed
         context, lanes = self._context, LANES[: lane.rank + 1]
+        full = {of: accounts for of, accounts in self.slice_slots.full().items() if of in lanes}
+        nonce, asked_at, before = uuid.uuid4(), now(), self.slice_slots.ever_owed
         most = context.settings.small_job_lines
         claims = context.insist(lambda: context.db.run(work.claim, holder, lanes, nonce, context.settings, full, most))
         if claims:
@@ -129,7 +136,7 @@ class SliceConsumer:
         elif full:
             self.slice_slots.pass_over(lane, full)
         else:
-            self.slice_slots.forgive(lane, owed)
+            self.slice_slots.forgive(lane, before)
         return claims
 
     def _run(self, claims: Sequence[Claim], run: SliceRun, on_fed: Callable[[], object]) -> str:

@@ -29,8 +29,14 @@ class SliceSlots:
         self._held: Counter[Lane] = Counter()
         self._of: dict[str, Counter[Lane]] = {}
         self._owed: Counter[Lane] = Counter()
+        self._ever_owed: Counter[Lane] = Counter()
         self._passed: set[Lane] = set()
         self._resting = 0
+
+    def has_free(self, lane: Lane) -> bool:
+        """Whether `take` would find one just now."""
+        with self._lock:
+            return self._free(lane)
 
     def take(self, lane: Lane) -> bool:
         """Take a slot for a slice of this lane or a more urgent one; False if the lane has none left now."""
@@ -74,7 +80,7 @@ class SliceSlots:
                 if not self._of[owner].total():
                     del self._of[owner]
             for passed in self._passed:
-                self._owe(passed, 1)
+                self._owe(passed)
 
     def rest(self, lane: Lane, *owners: str) -> bool:
         """A slice only waits for its last answers: give its slot back; False, and nothing changes, if too many rest."""
@@ -113,22 +119,24 @@ class SliceSlots:
     def owe(self, lane: Lane) -> None:
         """Remember a hint that found no slot, or no engine; more than slots there are would be no use."""
         with self._lock:
-            self._owe(lane, 1)
+            self._owe(lane)
 
-    def _owe(self, lane: Lane, times: int) -> None:
-        self._owed[lane] = min(self._owed[lane] + times, MOST_SLICE_SLOTS[lane])
+    def _owe(self, lane: Lane) -> None:
+        self._owed[lane] = min(self._owed[lane] + 1, MOST_SLICE_SLOTS[lane])
+        self._ever_owed[lane] += 1
 
     @property
-    def owed(self) -> Counter[Lane]:
-        """How many hints are owed, by lane."""
+    def ever_owed(self) -> Counter[Lane]:
+        """How often each lane was owed a hint so far, by which a look knows what was owed before it began."""
         with self._lock:
-            return self._owed.copy()
+            return self._ever_owed.copy()
 
-    def forgive(self, lane: Lane, owed: Counter[Lane]) -> None:
-        """A look that began when so many were owed found nothing of this lane or a more urgent one: theirs are done."""
+    def forgive(self, lane: Lane, before: Counter[Lane]) -> None:
+        """A look found nothing of this lane or a more urgent one: only what was owed since `before` (`ever_owed` when
+        it began) still is."""
         with self._lock:
             for looked in LANES[: lane.rank + 1]:
-                self._owed[looked] -= min(self._owed[looked], owed[looked])
+                self._owed[looked] = min(self._owed[looked], self._ever_owed[looked] - before[looked])
                 self._passed.discard(looked)
 
     def pass_over(self, lane: Lane, full: Mapping[Lane, frozenset[str]]) -> None:
@@ -138,7 +146,7 @@ class SliceSlots:
             self._passed.add(lane)
             now = self._full()
             if not all(found <= now.get(of, frozenset()) for of, found in full.items()):
-                self._owe(lane, 1)  # one gave a slot back meanwhile
+                self._owe(lane)  # one gave a slot back meanwhile
 
     def due(self) -> list[Lane]:
         """Hints to say again now that a slot may be free: at most one for each lane that has one."""

@@ -131,7 +131,7 @@ class SmallJobIntake:
     def feed(self, model: str) -> None:
         """Feed a model soon: at once, or a moment after the feed before it, once for all that came meanwhile.
 
-        Should this process die first, the keeper's next tick does it.
+        Should this process end first, the keeper's next tick does it.
         """
         self._due.add(model)
         if model not in self._feeding:
@@ -142,10 +142,11 @@ class SmallJobIntake:
             while model in self._due:
                 self._due.discard(model)
                 again_at = self._clock() + _FEED_SECONDS
-                await self._db.run(dispatch.feed, model, self._settings)
+                try:
+                    await self._db.run(dispatch.feed, model, self._settings)
+                except Unavailable as error:
+                    log.warning("not_fed", model=model, error=error.message)
                 await asyncio.sleep(again_at - self._clock())
-        except Unavailable as error:
-            log.warning("not_fed", model=model, error=error.message)
         finally:
             del self._feeding[model]
 

@@ -161,9 +161,12 @@ _END = text("""
                case when e.state = 'completed' then extract(epoch from e.finalizing_at - x.said_at) end
         from ended e left join first_expectations x on x.batch = e.id
         left join lateral (
-            select min(g.created_at) as at from segments g
-            where not e.inline
-              and g.slice = any(array(select s.id from slices s where s.batch = e.id and s.model is not null))
+            -- `offset 0`: else the oldest segments of all would be read in their order, up to the batch's first.
+            select min(at) as at from (
+                select g.created_at as at from segments g
+                where not e.inline
+                  and g.slice = any(array(select s.id from slices s where s.batch = e.id and s.model is not null))
+                offset 0) g
             ) first on true),
     settled as (delete from first_expectations where batch in (select id from ended))
     select id from ended""")
