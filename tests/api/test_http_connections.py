@@ -291,7 +291,7 @@ def test_a_head_that_says_to_wait_is_no_answer(short_dir: Path) -> None:
     run(engine, test)
 
 
-@pytest.mark.parametrize("said", [b"", LENGTH[:20], LENGTH[:-1]])
+@pytest.mark.parametrize("said", [b"", LENGTH[:20], LENGTH[:-1], CHUNKED[:-2], TO_THE_END])
 def test_time_is_counted_to_the_end_of_the_answer_and_the_engine_is_told(short_dir: Path, said: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.asked()
@@ -305,6 +305,42 @@ def test_time_is_counted_to_the_end_of_the_answer_and_the_engine_is_told(short_d
             await whole(asking, timeout_seconds=0.1)
         await asyncio.sleep(0.05)
         assert engine.ended == 1
+
+    run(engine, test)
+
+
+@pytest.mark.parametrize("said", [LENGTH[:-1], CHUNKED[:-2], TO_THE_END])
+def test_an_answer_whose_time_is_up_while_nobody_reads_is_not_whole(short_dir: Path, said: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.asked()
+        await peer.say(said)
+        await peer.asked()
+
+    async def test(asking: HttpConnections) -> None:
+        exchange = await asking.ask("POST", "/v1/x", b"{}", {}, 0.1)
+        await asyncio.sleep(0.2)
+        with pytest.raises(TimeoutError):
+            while await exchange.read():
+                pass
+        exchange.close()
+
+    run(Engine(short_dir, script), test)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_an_answer_that_comes_before_all_was_sent_is_an_answer(short_dir: Path, stays: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.say(LENGTH)
+        if stays:
+            await asyncio.sleep(0.2)
+
+    engine = Engine(short_dir, script)
+
+    async def test(asking: HttpConnections) -> None:
+        assert await whole(asking, body=b" " * 2**23) == b"hello"
+        assert await whole(asking) == b"hello"
+        assert engine.made == 2, "the first one still owes what it was to send"
 
     run(engine, test)
 

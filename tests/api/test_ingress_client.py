@@ -101,7 +101,11 @@ def test_an_ingress_may_be_behind_a_path_and_its_connections_are_kept_and_watche
         runner.run(main())
 
 
-@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://host:port", "http://127.0.0.1:1", "http://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "ftp://x", "http://", "http://host:port", "http://127.0.0.1:1", "http://[::1", "http://h:99999", "http://a..b",
+     f"http://{'x' * 70}", "http://a b", "http://h\udcff"],
+)  # fmt: skip
 def test_what_is_no_address_or_answers_nobody_is_unreachable(url: str) -> None:
     async def main() -> None:
         async with IngressClient("secret") as client:

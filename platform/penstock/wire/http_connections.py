@@ -97,8 +97,8 @@ class Exchange:
             self._connection.hold()
 
     def end(self) -> None:
-        """It is whole."""
-        self.is_whole = True
+        """It is whole, unless it failed before: its connection ends then, too."""
+        self.is_whole = self._error is None
         self._stop_timer()
 
     def fail(self, error: Exception) -> None:
@@ -155,7 +155,8 @@ class HttpConnection(asyncio.Protocol):
         if exchange is not self._exchange:
             return
         self._exchange = None
-        if not (exchange.is_whole and self._is_kept):
+        unsent = self._transport is not None and self._transport.get_write_buffer_size()
+        if unsent or not (exchange.is_whole and self._is_kept):  # whoever answers before it heard all may hear no more
             self.abort()
         elif self._transport is not None and not self._transport.is_closing():
             self._flow_on()

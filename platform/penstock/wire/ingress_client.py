@@ -147,6 +147,7 @@ def _connections(url: str, tls: ssl.SSLContext) -> tuple[HttpConnections, str]:
         host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
         if not host:
             raise ValueError("no host")
+        host.encode("idna")  # as it is looked up
     except (ValueError, KeyError) as error:
         raise IngressUnreachable(f"{url!r} is no ingress's address") from error
     connect = _connect(host, port, tls if parts.scheme == "https" else None)
