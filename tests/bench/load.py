@@ -128,13 +128,13 @@ async def stream(session: aiohttp.ClientSession, size: Size, body: dict[str, Any
     return Call(size, began, status, (times[0] if times else ended) - began, ended - began, gaps, len(times))
 
 
-async def ask(session: aiohttp.ClientSession, size: Size, body: dict[str, Any]) -> Call:
+async def ask(session: aiohttp.ClientSession, size: Size, body: dict[str, Any], endpoint: str = CHAT) -> Call:
     """Ask for a whole answer."""
     data = json.dumps(body).encode()
     began = time.monotonic()
     status = 599
     try:
-        async with session.post(CHAT, data=data) as response:
+        async with session.post(endpoint, data=data) as response:
             await response.read()
             status = response.status
     except (aiohttp.ClientError, TimeoutError, OSError):

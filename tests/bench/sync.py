@@ -1,6 +1,6 @@
 """`make bench-sync`: what the path of a waiting call costs: API, router, ingress and gate, against the engine itself.
 
-Three parts, each on a platform of its own:
+Four parts, each on a platform of its own:
 
 - **latency**, on the real vLLM: streamed calls, straight to the engine's socket and through the path, in turns within
   one run, one caller and eight. A repeat is one block each way, in an order that the seed draws, with the same sizes;
@@ -8,6 +8,7 @@ Three parts, each on a platform of its own:
 - **rate**, on the simulated echo engine, which costs next to nothing: requests/s of one API process, callers that ask
   again as soon as they were answered, streamed or not; and the processor time that each process spends on a request,
   which says what is left when the machine has more cores;
+- **packs**, on the real vLLM: embeddings of short texts, packed and not (`sync_packs.py`);
 - **idle**: `idle_streams.py`, a thousand silent streaming clients of one API process.
 
 It prints tables and writes JSON, which has each number of callers of **latency** as soon as that is measured.
@@ -32,13 +33,13 @@ from typing import Any, Final
 
 import aiohttp
 import psutil
-from bench import engine_python, load, model, ours, paired, result, stop, sync_report, trace
+from bench import batch_files, engine_python, load, model, ours, paired, result, stop, sync_packs, sync_report, trace
 from bench.arms import Plan, warm_up
 from bench.paired import Estimate
 from bench.processes import cpu_seconds
 from bench.trace import Size
 
-PARTS: Final = ("latency", "rate", "idle")
+PARTS: Final = ("latency", "rate", "packs", "idle")
 LEAST_REPEATS: Final = 3
 _HOWS: Final = {"whole": load.ask, "streamed": load.stream}
 
@@ -190,6 +191,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rate-callers", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--rate-seconds", type=float, default=2.0)
     parser.add_argument("--rate-repeats", type=int, default=3)
+    parser.add_argument("--packs-callers", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--packs-seconds", type=float, default=4.0, help="of each arm in a round")
+    parser.add_argument("--packs-rounds", type=int, default=5)
     parser.add_argument("--idle-seconds", type=float, default=15.0, help="that idle streams stand still")
     parser.add_argument("--minutes", type=float, default=0, help="then no more of latency's pairs, but 3 (0: no end)")
     parser.add_argument("--warm-up", type=int, default=600, help="requests")
@@ -232,6 +236,13 @@ def main() -> None:
             _on(folder, given.engine, arguments, source, lambda on: latency(given, plan, on, began, keep))
         if "rate" in given.parts:
             found["rate"] = _on(folder / "rate", "echo", (), None, lambda on: rate(given, plan, on))
+        if "packs" in given.parts:
+            source = model.source(given.model, folder) if given.engine == "vllm" else None
+            arguments = [*given.engine_arg, *(batch_files.EMBEDS if given.engine == "vllm" else ())]
+            each = given.packs_callers, given.packs_seconds, given.packs_rounds
+            found["packs"] = _on(
+                folder / "packs", given.engine, arguments, source, lambda on: sync_packs.measure(plan, on, *each, say)
+            )
         if "idle" in given.parts:
             found["idle_streams"] = idle_streams(given.idle_seconds)
     finally:  # What was measured is kept, whatever became of the rest.

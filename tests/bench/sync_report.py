@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench import result
+from bench import result, sync_packs
 from bench.paired import Estimate
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +20,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(_latency(found["latency"]))
     if "rate" in found:
         console.print(_rate(found["rate"]))
+    if "packs" in found:
+        console.print(_packs(found["packs"]))
     if "idle_streams" in found:
         console.print(_idle(found["idle_streams"]))
 
@@ -53,6 +55,21 @@ def _rate(rows: list[dict[str, Any]]) -> Table:
             Estimate(**row["path_per_second"]).text(0),
             *(f"{spent.get(name, 0.0):.2f}" for name in ("api", "worker", "engine", "caller")),
         )
+    return table
+
+
+def _packs(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="Embeddings of short texts, real vLLM: texts/s and p50/p95 in ms; ratios of texts/s, 95 %")
+    table.add_column("callers", justify="right")
+    for name in ("direct", "ms", "path, each alone", "ms", "path", "ms", "to direct", "to each alone"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        shown = []
+        for arm in sync_packs.ARMS:
+            one = row[arm]
+            shown += [Estimate(**one["per_second"]).text(0), f"{one['p50_ms']:.1f}/{one['p95_ms']:.1f}"]
+        ratios = [Estimate(**row[f"path_to_{other}"]).text(2) for other in sync_packs.ARMS[:2]]
+        table.add_row(str(row["callers"]), *shown, *ratios)
     return table
 
 

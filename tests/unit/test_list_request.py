@@ -53,8 +53,6 @@ def test_a_request_of_one_text_can_stand_in_a_list(more: dict[str, Any]) -> None
         ("a", {"add_special_tokens": False}),
         ("a", {"encoding_format": "base64", "embed_dtype": "float16"}),
         ("a", {"endianness": "big"}),
-        ("a", {"priority": 1}),
-        ("a", {"cache_salt": "s"}),
         ("a", {"messages": []}),
     ],
 )
@@ -78,6 +76,7 @@ def test_only_what_is_asked_alike_is_of_one_kind() -> None:
         return found.kind
 
     kinds = [kind(), kind(dimensions=64), kind(dimensions=32), kind(encoding_format="base64"), kind(user="u")]
+    kinds += [kind(priority=1), kind(priority=2), kind(cache_salt="one"), kind(cache_salt="two")]
     assert len(set(kinds)) == len(kinds)
     other = list_request.read(EMBEDDINGS, b'{"dimensions":64,"input":"b","model":"m"}')
     assert other is not None

@@ -86,9 +86,9 @@ def test_no_setting_takes_a_number_below_nothing(name: str, monkeypatch: pytest.
 
 
 NOTHING_IS_FINE = {
-    "batches_seconds", "cache_answer_bytes", "cache_bytes", "call_wait_seconds", "close_grace_seconds",
-    "engine_gpus", "erasure_late_seconds", "events_seconds", "ingress_grace_seconds", "ingress_port",
-    "keep_alive_seconds", "key_cache_seconds", "key_stale_seconds", "max_api_keys", "max_estimates",
+    "batches_seconds", "cache_answer_bytes", "cache_bytes", "call_pack_seconds", "call_wait_seconds",
+    "close_grace_seconds", "engine_gpus", "erasure_late_seconds", "events_seconds", "ingress_grace_seconds",
+    "ingress_port", "keep_alive_seconds", "key_cache_seconds", "key_stale_seconds", "max_api_keys", "max_estimates",
     "max_eval_comparisons", "max_eval_runs", "max_evals", "max_files", "max_inline_bytes", "max_inline_requests",
     "max_open_batches", "max_open_eval_runs", "max_queued_lines", "max_queued_tokens", "max_requests_per_minute",
     "max_stored_bytes", "max_tokens_per_minute", "max_upload_bytes", "max_wait_seconds", "max_webhook_endpoints",

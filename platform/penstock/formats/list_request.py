@@ -27,9 +27,11 @@ _PAIRS: Final = (("text_1", "text_2"), ("queries", "documents"), ("queries", "it
 """vLLM's names of the two texts that are scored together."""
 _INPUTS: Final = {EMBEDDINGS: (_TEXT,), SCORE: _PAIRS}
 """What fields an endpoint's input may be in."""
+_OURS: Final = ("priority", "cache_salt")
+"""What the platform says itself (engine_body.py), for a list as for one."""
 _OF_EACH: Final = {
-    EMBEDDINGS: frozenset(("model", "encoding_format", "dimensions", "user", "use_activation")),
-    SCORE: frozenset(("model", "user", "use_activation")),
+    EMBEDDINGS: frozenset(("model", "encoding_format", "dimensions", "user", "use_activation", *_OURS)),
+    SCORE: frozenset(("model", "user", "use_activation", *_OURS)),
 }
 """A request that says more goes alone: what it means for the tokens of each of many is not known here."""
 _BASE64: Final = msgspec.Raw(b'"base64"')

@@ -21,4 +21,11 @@ class IngressSettings(Concern):
         2_000, ge=1, description="Waiting calls inside one ingress, in the engine or in line; more are 503."
     )
     call_wait_seconds: float = Field(30.0, description="A call that found no slot in the engine for so long is a 503.")
+    call_pack_seconds: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="While two requests for embeddings or scores are in the engine, calls for more wait so long at "
+        "most for others that go there with them; 0: each goes alone.",
+    )
     ingress_grace_seconds: float = Field(20.0, description="A worker that ends waits so long for the calls inside.")

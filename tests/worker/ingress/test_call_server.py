@@ -384,8 +384,8 @@ def test_no_slot_is_lost_by_five_hundred_calls_that_leave_whenever_they_like(sha
         waves = [one_call(caller) for _ in range(500)]
         for start in range(0, 500, 50):
             await asyncio.gather(*waves[start : start + 50])
-        await soon(lambda: not shared.ingress.holds)
-        assert shared.gate.in_flight == 0
+        # Those that left last may come in only now: a look that sees nobody may be too early.
+        await soon(lambda: not shared.ingress.holds and not shared.gate.in_flight)
         assert all(shared.gate.waiting(rank) == 0 for rank in Rank)
         await soon(lambda: shared.metric("vllm:num_requests_running") == 0)
         assert await caller.refusal(chat("hi")) == (200, None)

@@ -38,6 +38,7 @@ from penstock_worker.engine.process.supervisor import EngineState
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused, refuse
 from penstock_worker.ingress.call_outcomes import CallOutcomes
+from penstock_worker.ingress.call_packs import CallPacks
 from penstock_worker.ingress.ingress_metrics import IngressMetrics
 from penstock_worker.ingress.response_relay import ResponseRelay
 
@@ -66,6 +67,7 @@ class CallServer:
         self._name = str(worker)[:8]
         self._secret = settings.ingress_secret
         self._metrics = metrics
+        self._packs = CallPacks(engine, metrics)
         self._changed = changed
         self._inside: dict[Call, None] = {}
         self._by_tenant: Counter[str] = Counter()
@@ -268,7 +270,7 @@ class CallServer:
                 del self._by_tenant[call.tenant]
 
     async def _relayed(self, request: web.BaseRequest, call: Call, body: bytes, ticket: Ticket) -> web.StreamResponse:
-        relay = ResponseRelay(self._engine, call, self.outcomes, self._metrics, ticket)
+        relay = ResponseRelay(self._engine, self._packs, call, self.outcomes, self._metrics, ticket)
         return await relay.through(request, body, self._worker)
 
     async def _with_adapter(self, request: web.BaseRequest, call: Call, body: bytes, wanted: str) -> web.StreamResponse:

@@ -60,6 +60,9 @@ class IngressMetrics:
             buckets=_GAP_SECONDS,
             registry=registry,
         )
+        self._packed = Counter(
+            "penstock_ingress_packed_calls", "Calls that were answered together with others.", registry=registry
+        )
         self._standing = _Standing(gate)
         registry.register(self._standing)
         registry.register(budget_loop)
@@ -75,6 +78,10 @@ class IngressMetrics:
     def queued(self, rank: Rank, seconds: float) -> None:
         """A call had its slot after so long."""
         self._queued[rank].observe(seconds)
+
+    def packed(self, calls: int) -> None:
+        """So many were one request to the engine, and have their answers."""
+        self._packed.inc(calls)
 
     def ttft(self, seconds: float) -> None:
         """A streamed call had its first byte after so long."""

@@ -17,6 +17,7 @@ from penstock_worker.engine.rate_limits import hold_seconds
 from penstock_worker.engine_context import EngineContext
 from penstock_worker.ingress.call import Call, Refusal, Refused
 from penstock_worker.ingress.call_outcomes import CallOutcome, CallOutcomes
+from penstock_worker.ingress.call_packs import CallPacks
 from penstock_worker.ingress.ingress_metrics import IngressMetrics
 
 log = structlog.get_logger()
@@ -32,11 +33,18 @@ class ResponseRelay:
     """The way of one call's answer. `through` is called once."""
 
     def __init__(
-        self, engine: EngineContext, call: Call, outcomes: CallOutcomes, metrics: IngressMetrics, ticket: Ticket
+        self,
+        engine: EngineContext,
+        packs: CallPacks,
+        call: Call,
+        outcomes: CallOutcomes,
+        metrics: IngressMetrics,
+        ticket: Ticket,
     ) -> None:
         self._done = partial(engine.gate.release, ticket)
         """Gives its slot back, once the engine is done with it."""
         self._engine = engine
+        self._packs = packs
         self._call = call
         self._outcomes = outcomes
         self._metrics = metrics
@@ -63,7 +71,7 @@ class ResponseRelay:
         settings, call = self._engine.settings, self._call
         seconds = settings.call_seconds + settings.call_wait_seconds  # the router gives up before
         try:
-            async with self._engine.client.open(call.endpoint, body, seconds, call.id, self._done) as answer:
+            async with self._packs.open(call, body, seconds, self._done) as answer:
                 response = await self._pass_on(request, answer, headers)
         except EngineGone as gone:
             return await self._broken(request, gone)
