@@ -279,7 +279,8 @@ def test_a_batch_goes_on_at_its_server_when_the_command_is_interrupted(
 def test_what_failed_goes_to_a_file_of_its_own_and_is_asked_again_when_that_is_said(
     platform: Platform, server: Mapping[str, str], tmp_path: Path
 ) -> None:
-    asked = write(tmp_path, [chat(f"f-{n}", f"{n} [[sleep {1500 if n else 0}]]") for n in range(300)])
+    # So many that some wait for a slot for seconds: on a busy machine the first answer is seen late.
+    asked = write(tmp_path, [chat(f"f-{n}", f"{n} [[sleep {1500 if n else 0}]]") for n in range(1_000)])
     where = ("--server", platform.url, "--errors", "bad.jsonl")
     process = begun(tmp_path, where, server)
     batch = json.loads((tmp_path / "out.jsonl.penstock.json").read_text())["parts"][0]["batch"]
