@@ -6,16 +6,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from worker.engines import engine_pid, wait_ready
 from worker.ingresses import CHAT, Caller, Site, calling, chat, site, soon
 
-from penstock_worker.engine.echo.answers import counted, tokens_of
+from penstock_worker.engine.echo.answers import counted, tokens_of, vector_of
 from penstock_worker.engine.token_counter import TokenCounter
 
 EMBEDDINGS = "/v1/embeddings"
@@ -130,7 +132,7 @@ def test_what_the_engine_refuses_is_told_that_call_alone(shared: Site) -> None:
     calling(shared.ingress.url, some)
 
 
-@pytest.mark.parametrize("failure", ["[[status 500]]", "[[status 429]]"])
+@pytest.mark.parametrize("failure", ["[[status 500]]", "[[status 429]]", "[[break]]"])
 def test_after_a_failure_that_says_nothing_of_an_input_each_is_asked_alone(shared: Site, failure: str) -> None:
     bodies = [text(f"text {n}" + f" {failure}" * (n == 2)) for n in range(6)]
 
@@ -284,3 +286,47 @@ def test_the_metrics_count_them(shared: Site) -> None:
         for page in calling(shared.ingress.url, some)
     )
     assert after - before == 5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whoever_leaves_or_fails_among_hundreds_each_of_the_others_has_its_own_answer(
+    short_dir: Path, seed: int
+) -> None:
+    chance, told, left = random.Random(seed), Counter[str](), 0
+
+    async def one(caller: Caller, number: int) -> None:
+        nonlocal left
+        faults = ["[[status 400]]", "[[status 429]]", "[[status 500]]", "[[break]]", "[[sleep 50]]"]
+        fault = chance.choice([*[""] * 12, *faults])
+        asked = text(f"text {number} {'word ' * chance.randint(0, 30)}{fault}")
+        whose = {"tenant": chance.choice("ab"), "tier": chance.choice(["default", "flex"])}
+        await asyncio.sleep(chance.random() / 4)
+        try:
+            async with asyncio.timeout(chance.choice([30, 30, 30, chance.random() / 10])):
+                status, answer = await ask(caller, asked, **whose)
+        except (TimeoutError, aiohttp.ClientError):
+            left += 1
+            return
+        told[f"{fault} {status}"] += 1
+        if status == 200:
+            assert answer["usage"]["prompt_tokens"] == tokens_of(asked["input"])
+            assert answer["data"][0]["embedding"] == pytest.approx(vector_of(asked["input"]))
+
+    async def crowd(caller: Caller) -> None:
+        await asyncio.gather(*(one(caller, number) for number in range(400)))
+        await soon(lambda: not its.ingress.holds and not its.gate.in_flight)
+        page = (await caller.get("/metrics"))[1]
+        assert "penstock_ingress_packed_calls_total 0.0" not in page
+
+    with site(short_dir, "--max-num-seqs=512", "--latency-ms=20") as its:
+        calling(its.ingress.url, crowd)
+    right = {
+        " 200",
+        "[[sleep 50]] 200",
+        "[[status 400]] 400",
+        "[[status 429]] 429",
+        "[[status 500]] 500",
+        "[[break]] 503",
+    }
+    assert set(told) == right
+    assert 0 < left < 200

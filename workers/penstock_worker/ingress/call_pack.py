@@ -1,7 +1,7 @@
 """A call pack: waiting calls that are asked as one request with many inputs, and each come to an end of their own.
 
-What the engine refuses is asked by halves, down to the call that is refused; of a pack that failed otherwise each call
-is asked alone, as if there were no packs. Of an engine that died, or said nothing in time, all of them hear.
+What the engine refuses is asked by halves, down to the call that is refused; of a pack that failed otherwise, or had no
+answer in half of its calls' time, each call is asked alone, as if there were no packs. Of an engine that died all hear.
 """
 
 from __future__ import annotations
@@ -81,12 +81,13 @@ class CallPack:
             return
         asked = list_request.joined([call.body for call in calls])
         try:
-            answer = await self._engine.client.ask(self._endpoint, asked, min(call.seconds for call in calls))
-        except (EngineGone, EngineTimeout) as error:
-            for call in calls:
-                call.ends(error)
+            answer = await self._engine.client.ask(self._endpoint, asked, min(call.seconds for call in calls) / 2)
+        except EngineGone as gone:
+            if not await self._engine.supervisor.lives(gone.generation):
+                for call in calls:
+                    call.ends(gone)
             return
-        except AnswerTooLarge:
+        except (EngineTimeout, AnswerTooLarge):
             return
         if answer.status in _REFUSED:
             await self._ask_halves(calls)
